@@ -1,0 +1,1 @@
+//! HTTP over the store: routing from kinds, list, watch, patch, discovery, streams.

@@ -1,0 +1,1 @@
+//! Config → build → run(until told). Which components for which role.

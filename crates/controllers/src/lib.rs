@@ -1,0 +1,1 @@
+//! Every controller: one file each, listed once. Pure.

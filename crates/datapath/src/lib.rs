@@ -1,0 +1,1 @@
+//! Applies rulesets, links and routes through netlink; serves DNS.

@@ -1,0 +1,1 @@
+//! Runs deciders: snapshots, queues, retries, wake-ups, leases. Owns the clock.

@@ -1,0 +1,2 @@
+//! The binary `ekso`: parse arguments, call `app`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What the network should be: service rulesets and DNS answers. Pure.

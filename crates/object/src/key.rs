@@ -1,0 +1,115 @@
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// The store's one counter, as etcd's revision: every commit takes the next value. Zero is "before everything".
+pub type Revision = u64;
+
+/// A resource as upstream's errors and RBAC name it: `pods`, `deployments.apps`.
+///
+/// A copy of a pointer: built-ins are constants, custom resources are interned once each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Resource(&'static str);
+
+impl Resource {
+    /// A resource whose name is known at compile time: `Resource::new("deployments.apps")`.
+    pub const fn new(name: &'static str) -> Self {
+        Self(name)
+    }
+
+    /// The resource of a name that is only known at run time (a custom resource).
+    ///
+    /// Each distinct name is kept for the life of the process, so callers intern names of established definitions only, never of requests.
+    pub fn intern(name: &str) -> Self {
+        static NAMES: OnceLock<Mutex<BTreeSet<&'static str>>> = OnceLock::new();
+        let names = NAMES.get_or_init(Mutex::default);
+        let mut names = names.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(known) = names.get(name) {
+            return Self(known);
+        }
+        let kept: &'static str = Box::leak(name.into());
+        names.insert(kept);
+        Self(kept)
+    }
+
+    /// `deployments.apps`, or `pods` for the core group.
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+
+    /// `deployments` of `deployments.apps`.
+    pub fn plural(self) -> &'static str {
+        self.0.split_once('.').map_or(self.0, |(plural, _)| plural)
+    }
+
+    /// `apps` of `deployments.apps`; empty for the core group.
+    pub fn group(self) -> &'static str {
+        self.0.split_once('.').map_or("", |(_, group)| group)
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// Where an object lives. The namespace is empty for cluster-scoped objects.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    pub resource: Resource,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+impl Key {
+    pub fn new(resource: Resource, namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { resource, namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The key of a cluster-scoped object.
+    pub fn cluster(resource: Resource, name: impl Into<Arc<str>>) -> Self {
+        Self::new(resource, "", name)
+    }
+
+    /// `namespace/name`, or `name` alone at cluster scope: how logs and work queues name an object.
+    pub fn path(&self) -> String {
+        if self.namespace.is_empty() { self.name.to_string() } else { format!("{}/{}", self.namespace, self.name) }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.resource, self.path())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_knows_its_group() {
+        for (name, plural, group) in [
+            ("pods", "pods", ""),
+            ("deployments.apps", "deployments", "apps"),
+            ("roles.rbac.authorization.k8s.io", "roles", "rbac.authorization.k8s.io"),
+        ] {
+            let resource = Resource::new(name);
+            assert_eq!((resource.plural(), resource.group()), (plural, group));
+            assert_eq!(Resource::intern(&name.to_owned()), resource);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Containers: images, filesystems, namespaces, cgroups, exec, logs. Carries out the kubelet's ops.

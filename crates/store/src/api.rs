@@ -1,0 +1,123 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::Watch;
+use object::{Draft, Event, Key, Resource, Revision, Snapshot};
+
+/// A boxed future: the trait is used as an object, so that a cluster chooses its engine when it starts.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One cluster's state. Everything else in the process sees it through this.
+pub trait Store: Send + Sync + 'static {
+    /// The newest state that this process has seen. Never blocks.
+    fn snapshot(&self) -> Snapshot;
+
+    /// A state at least as new as everything acknowledged before the call (resourceVersion "" of a read).
+    /// The embedded engine answers at once; etcd by a linearizable read of its revision.
+    fn read(&self) -> Pending<'_, Result<Snapshot, StoreError>>;
+
+    /// A state at least as new as `revision`. Waits for it; the caller bounds the wait.
+    fn read_at_least(&self, revision: Revision) -> Pending<'_, Result<Snapshot, StoreError>>;
+
+    /// All operations or none. When it returns, the change is durable and in `snapshot()`.
+    fn commit(&self, transaction: Transaction) -> Pending<'_, Result<Commit, CommitError>>;
+
+    /// The changes to one resource (or to all) after `from`, in order. `from` = a snapshot's revision continues exactly there.
+    fn watch(&self, resource: Option<Resource>, from: Revision) -> Result<Watch, WatchError>;
+
+    /// The oldest revision that a watch may start from, minus one.
+    fn compacted(&self) -> Revision;
+
+    /// Bytes on disk and in memory, for `status` and metrics.
+    fn usage(&self) -> Usage;
+
+    /// Ends background work; everything acknowledged is on disk already.
+    fn close(&self) -> Pending<'_, ()>;
+}
+
+/// What a store takes up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub disk_bytes: u64,
+    /// Bodies of live objects.
+    pub live_bytes: u64,
+    /// Bodies and keys that the watch window holds.
+    pub history_bytes: u64,
+    pub revision: Revision,
+}
+
+/// Changes that happen together. Each key stands in it at most once.
+#[derive(Clone, Debug, Default)]
+pub struct Transaction {
+    pub ops: Vec<Op>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Op {
+    pub key: Key,
+    pub precondition: Precondition,
+    pub put: Put,
+}
+
+/// What must be true of a key when the transaction happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing is there.
+    Absent,
+    /// The object there was last changed at this revision.
+    At(Revision),
+    /// Whatever is there.
+    Unchecked,
+}
+
+#[derive(Clone, Debug)]
+pub enum Put {
+    Object(Draft),
+    Delete,
+    /// Only the precondition is checked; nothing is written.
+    Nothing,
+}
+
+/// An acknowledged transaction.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    pub revision: Revision,
+    /// One for each operation that changed something, in their order.
+    pub events: Vec<Arc<Event>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A precondition did not hold; nothing was written. `op` counts from zero; `revision` is what the key is at now (zero: absent).
+    #[error("precondition of {key} failed: it is at revision {revision}")]
+    Precondition { op: usize, key: Key, revision: Revision },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the store is closed")]
+    Closed,
+    /// Nothing was written and nothing will be until there is room again.
+    #[error("no space left for the store at {path}: free some and try again")]
+    Full { path: String },
+    /// The object is over the store's limit.
+    #[error("etcdserver: request is too large")]
+    TooLarge,
+    #[error("{operation} {path}: {message}")]
+    Io { operation: &'static str, path: String, message: String },
+    /// The store did not say whether the write happened; a read settles it.
+    #[error("the store did not answer: {0}")]
+    Unavailable(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WatchError {
+    /// The log no longer reaches back that far: list again and watch from there.
+    #[error("too old resource version: {from} ({oldest})")]
+    Compacted { from: Revision, oldest: Revision },
+    #[error("the store is closed")]
+    Closed,
+}

@@ -1,0 +1,2 @@
+//! Automation: tidy checks, benches, CI.
+fn main() {}
