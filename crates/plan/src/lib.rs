@@ -1,6 +1,8 @@
 //! What deciders hand to doers: writes, node ops, rulesets, verdicts. Data only.
 
 pub mod node;
+mod request;
 mod work;
 
+pub use request::{Attributes, Decision, User};
 pub use work::{Expect, Occurrence, Plan, Propagation, Write};

@@ -1,0 +1,46 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Who asks: what authentication found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// `system:node:node-1`, `system:serviceaccount:kube-system:deployment-controller`
+    pub name: Arc<str>,
+    pub uid: Arc<str>,
+    pub groups: Vec<Arc<str>>,
+    pub extra: BTreeMap<Box<str>, Vec<Box<str>>>,
+}
+
+impl User {
+    pub fn new(name: impl Into<Arc<str>>, groups: &[&str]) -> Self {
+        Self { name: name.into(), groups: groups.iter().map(|&group| group.into()).collect(), ..Self::default() }
+    }
+
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|held| **held == *group)
+    }
+}
+
+/// What is asked for: `authorization.k8s.io` `ResourceAttributes`, or a path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes<'a> {
+    /// `get`, `list`, …; for paths the HTTP method in lower case.
+    pub verb: &'a str,
+    pub group: &'a str,
+    pub version: &'a str,
+    /// Plural; empty if `path` is asked for.
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub path: &'a str,
+}
+
+/// An authorizer's answer. Not allowed without `denied` means "no opinion": the next one is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    pub allowed: bool,
+    pub denied: bool,
+    /// Upstream's words, for the 403 and for access reviews; may be empty.
+    pub reason: String,
+}
