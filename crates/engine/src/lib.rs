@@ -1,1 +1,18 @@
 //! Runs deciders: snapshots, queues, retries, wake-ups, leases. Owns the clock.
+//!
+//! ```text
+//! store ──events──► dispatch ──keys──► queue ──key──► reconcile(snapshot, key, now) ──plan──► gate ──► store
+//!                                        ▲                                             │
+//!                                        └────────── wake_at, failure, dirty ──────────┘
+//! ```
+//!
+//! A key of a controller never runs twice at once; an event that arrives while it runs makes it run once more.
+//! A key sees its own writes: a commit is in the store's snapshot before it is acknowledged, and the next run takes its snapshot after that.
+
+mod events;
+mod queue;
+mod run;
+mod scheduling;
+
+pub use events::Recorder;
+pub use run::{Clock, Engine};

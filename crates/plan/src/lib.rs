@@ -1,6 +1,7 @@
 //! What deciders hand to doers: writes, node ops, rulesets, verdicts. Data only.
 
 pub mod node;
+pub mod pod;
 mod request;
 mod work;
 

@@ -1,0 +1,162 @@
+//! Which keys of one controller wait, run, and sleep. Pure: `now` is an argument.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use object::{Key, Time};
+
+/// The first wait after a failure, in milliseconds; it doubles up to the longest. Upstream's rate limiter: 5 ms to 1000 s.
+const FIRST_BACKOFF_MILLIS: i64 = 5;
+const LONGEST_BACKOFF_MILLIS: i64 = 1_000_000;
+
+/// The work of one controller.
+#[derive(Debug, Default)]
+pub struct Queue {
+    ready: VecDeque<Key>,
+    states: HashMap<Key, State>,
+    sleeping: BTreeSet<(Time, Key)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_ready: bool,
+    is_running: bool,
+    /// Something happened while it ran.
+    is_dirty: bool,
+    wakes_at: Option<Time>,
+    failures: u32,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done {
+        wake_at: Option<Time>,
+    },
+    /// Run again after a back-off that grows with each failure in a row.
+    Failed,
+}
+
+impl Queue {
+    /// Something happened that this key should look at.
+    pub fn add(&mut self, key: Key) {
+        let state = self.states.entry(key.clone()).or_default();
+        if state.is_running {
+            state.is_dirty = true;
+        } else if !state.is_ready {
+            state.is_ready = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// The next key to run, which counts as running until `finish`.
+    pub fn take(&mut self, now: Time) -> Option<Key> {
+        self.wake(now);
+        let key = self.ready.pop_front()?;
+        let state = self.states.entry(key.clone()).or_default();
+        state.is_ready = false;
+        state.is_running = true;
+        // A run looks at everything, also at what a timer was for.
+        if let Some(at) = state.wakes_at.take() {
+            self.sleeping.remove(&(at, key.clone()));
+        }
+        Some(key)
+    }
+
+    pub fn finish(&mut self, key: &Key, outcome: Outcome, now: Time) {
+        let Some(state) = self.states.get_mut(key) else { return };
+        state.is_running = false;
+        let dirty = std::mem::take(&mut state.is_dirty);
+        let wake_at = match outcome {
+            Outcome::Done { wake_at } => {
+                state.failures = 0;
+                wake_at
+            }
+            Outcome::Failed => {
+                let wait = FIRST_BACKOFF_MILLIS << state.failures.min(20);
+                state.failures += 1;
+                Some(now.plus_millis(wait.min(LONGEST_BACKOFF_MILLIS)))
+            }
+        };
+        if let Some(at) = wake_at {
+            state.wakes_at = Some(at);
+            self.sleeping.insert((at, key.clone()));
+        }
+        let failed = outcome == Outcome::Failed;
+        if dirty && !failed {
+            self.add(key.clone());
+        } else if wake_at.is_none() {
+            self.states.remove(key);
+        }
+    }
+
+    /// When the next sleeping key wakes; None if none sleeps.
+    pub fn next_wake(&self) -> Option<Time> {
+        self.sleeping.first().map(|(at, _)| *at)
+    }
+
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    fn wake(&mut self, now: Time) {
+        while let Some((at, key)) = self.sleeping.first().cloned().filter(|(at, _)| *at <= now) {
+            self.sleeping.remove(&(at, key.clone()));
+            if let Some(state) = self.states.get_mut(&key) {
+                state.wakes_at = None;
+            }
+            self.add(key);
+        }
+    }
+}
+
+/// Keys that are ready, over all controllers, for metrics: name → depth.
+pub fn depths<'a>(queues: impl Iterator<Item = (&'a str, &'a Queue)>) -> BTreeMap<&'a str, usize> {
+    queues.map(|(name, queue)| (name, queue.ready.len())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::Resource;
+
+    fn key(name: &str) -> Key {
+        Key::new(Resource::new("pods"), "default", name)
+    }
+
+    const NOW: Time = Time::from_secs(1_000);
+
+    #[test]
+    fn a_key_runs_once_for_many_events_and_again_for_one_that_came_late() {
+        let mut queue = Queue::default();
+        queue.add(key("a"));
+        queue.add(key("a"));
+        assert_eq!(queue.take(NOW), Some(key("a")));
+        assert_eq!(queue.take(NOW), None);
+        queue.add(key("a"));
+        assert_eq!(queue.take(NOW), None, "it runs already");
+        queue.finish(&key("a"), Outcome::Done { wake_at: None }, NOW);
+        assert_eq!(queue.take(NOW), Some(key("a")));
+        queue.finish(&key("a"), Outcome::Done { wake_at: None }, NOW);
+        assert_eq!((queue.take(NOW), queue.states.len()), (None, 0));
+    }
+
+    #[test]
+    fn failures_wait_longer_each_time_and_success_forgets_them() {
+        let mut queue = Queue::default();
+        queue.add(key("a"));
+        let mut now = NOW;
+        for wait in [5, 10, 20, 40] {
+            assert_eq!(queue.take(now), Some(key("a")));
+            queue.finish(&key("a"), Outcome::Failed, now);
+            assert_eq!(queue.next_wake(), Some(now.plus_millis(wait)));
+            assert_eq!(queue.take(now.plus_millis(wait - 1)), None);
+            now = now.plus_millis(wait);
+        }
+        assert_eq!(queue.take(now), Some(key("a")));
+        queue.finish(&key("a"), Outcome::Done { wake_at: Some(now.plus_secs(9)) }, now);
+        assert_eq!(queue.next_wake(), Some(now.plus_secs(9)));
+        queue.add(key("a"));
+        assert_eq!(queue.take(now), Some(key("a")));
+        assert_eq!(queue.next_wake(), None, "the run replaces the timer");
+    }
+}

@@ -1,0 +1,214 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use controllers::{Controller, Settings};
+use gate::Gate;
+use object::{Change, Event, Key, Reason, Resource, Snapshot, Time};
+use plan::{Plan, User};
+use store::{Store, Watch, WatchError};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::events::Recorder;
+use crate::queue::{Outcome, Queue};
+use crate::scheduling;
+
+/// Wall time. A value, so that a test or the simulator can bring its own.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// How many keys may run at once, over all controllers: enough to fill a group commit, few enough to stay fair to API requests.
+const CONCURRENT_RUNS: usize = 64;
+
+/// The deciders of one cluster, running.
+pub struct Engine {
+    pub store: Arc<dyn Store>,
+    pub gate: Arc<Gate>,
+    pub clock: Clock,
+    pub settings: Arc<Settings>,
+    pub recorder: Recorder,
+}
+
+/// One controller at work.
+struct Worker {
+    controller: &'static Controller,
+    user: Arc<User>,
+    queue: Queue,
+}
+
+/// A run that ended: (index of the worker, its key, how).
+type Finished = (usize, Key, Outcome);
+
+impl Engine {
+    /// Runs every controller and the scheduler until `shutdown` resolves.
+    pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
+        let scheduler = tokio::spawn(scheduling::run(self.clone()));
+        tokio::select! {
+            () = self.clone().run_controllers() => {}
+            () = shutdown => {}
+        }
+        scheduler.abort();
+    }
+
+    async fn run_controllers(self: Arc<Self>) {
+        let mut workers: Vec<Worker> = controllers::ALL
+            .iter()
+            .map(|&controller| Worker { controller, user: controller_user(controller), queue: Queue::default() })
+            .collect();
+        let routes = routes(&workers);
+        let (finished, mut runs) = mpsc::unbounded_channel::<Finished>();
+        let mut running = 0;
+        loop {
+            let snapshot = self.store.snapshot();
+            for worker in &mut workers {
+                enqueue_everything(worker, &snapshot);
+            }
+            let mut watch = match self.store.watch(None, snapshot.revision()) {
+                Ok(watch) => watch,
+                Err(WatchError::Compacted { .. }) => continue,
+                Err(WatchError::Closed) => return,
+            };
+            let end = self.follow(&mut watch, &mut workers, &routes, &finished, &mut runs, &mut running).await;
+            if end == WatchError::Closed {
+                return;
+            }
+            warn!("controllers fell behind the log and start over from a snapshot");
+        }
+    }
+
+    /// Feeds the queues from the log and runs keys, until the watch ends.
+    async fn follow(
+        self: &Arc<Self>,
+        watch: &mut Watch,
+        workers: &mut [Worker],
+        routes: &HashMap<Resource, Vec<(usize, usize)>>,
+        finished: &mpsc::UnboundedSender<Finished>,
+        runs: &mut mpsc::UnboundedReceiver<Finished>,
+        running: &mut usize,
+    ) -> WatchError {
+        loop {
+            let now = (self.clock)();
+            for index in 0..workers.len() {
+                while *running < CONCURRENT_RUNS
+                    && let Some(key) = workers[index].queue.take(now)
+                {
+                    *running += 1;
+                    self.spawn(index, &workers[index], key, finished.clone());
+                }
+            }
+            let next = workers.iter().filter_map(|worker| worker.queue.next_wake()).min();
+            tokio::select! {
+                biased;
+                Some((index, key, outcome)) = runs.recv() => {
+                    *running -= 1;
+                    workers[index].queue.finish(&key, outcome, (self.clock)());
+                }
+                batch = watch.next() => match batch {
+                    Ok(events) => {
+                        let snapshot = self.store.snapshot();
+                        for event in &events {
+                            dispatch(workers, routes, &snapshot, event);
+                        }
+                    }
+                    Err(end) => return end,
+                },
+                () = sleep_until(next, now), if *running < CONCURRENT_RUNS => {}
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, index: usize, worker: &Worker, key: Key, finished: mpsc::UnboundedSender<Finished>) {
+        let engine = self.clone();
+        let (controller, user) = (worker.controller, worker.user.clone());
+        tokio::spawn(async move {
+            let snapshot = engine.store.snapshot();
+            let plan = (controller.reconcile)(&snapshot, &key, (engine.clock)(), &engine.settings);
+            let outcome = engine.execute(controller.name, &user, &key, plan).await;
+            // The receiver is gone only when the engine has stopped.
+            let _ = finished.send((index, key, outcome));
+        });
+    }
+
+    /// Carries out a plan: its writes in order until one fails, then its events.
+    pub(crate) async fn execute(&self, component: &str, user: &User, key: &Key, plan: Plan) -> Outcome {
+        let wake_at = plan.wake_at;
+        for write in plan.writes {
+            let Err(status) = self.gate.execute(user, write).await else { continue };
+            match status.reason {
+                // Somebody else was faster; their change is an event that runs this key again. Run it soon in any case.
+                Reason::Conflict | Reason::NotFound | Reason::AlreadyExists => {
+                    debug!(component, %key, %status, "raced");
+                }
+                _ => warn!(component, %key, %status, "a write failed"),
+            }
+            return Outcome::Failed;
+        }
+        for occurrence in plan.events {
+            self.recorder.record(component, occurrence);
+        }
+        Outcome::Done { wake_at }
+    }
+}
+
+/// (worker, watch) pairs that an event of a resource goes to. A watch of `""` hears of every resource.
+fn routes(workers: &[Worker]) -> HashMap<Resource, Vec<(usize, usize)>> {
+    let mut routes: HashMap<Resource, Vec<(usize, usize)>> = HashMap::new();
+    for (index, worker) in workers.iter().enumerate() {
+        for (row, watch) in worker.controller.watches.iter().enumerate() {
+            routes.entry(watch.resource).or_default().push((index, row));
+        }
+    }
+    routes
+}
+
+fn dispatch(
+    workers: &mut [Worker],
+    routes: &HashMap<Resource, Vec<(usize, usize)>>,
+    snapshot: &Snapshot,
+    event: &Event,
+) {
+    for resource in [event.key().resource, Resource::new("")] {
+        for &(index, row) in routes.get(&resource).map_or(&[][..], Vec::as_slice) {
+            let worker = &mut workers[index];
+            for key in (worker.controller.watches[row].keys)(snapshot, event) {
+                worker.queue.add(key);
+            }
+        }
+    }
+}
+
+/// At the start, every object counts as just created.
+fn enqueue_everything(worker: &mut Worker, snapshot: &Snapshot) {
+    for watch in worker.controller.watches {
+        let tables = snapshot.tables().filter(|(resource, _)| {
+            *resource == watch.resource || watch.resource == Resource::new("")
+        });
+        for object in tables.flat_map(|(_, table)| table.iter()) {
+            let event = Event {
+                revision: object.revision,
+                change: Change::Created,
+                object: object.clone(),
+                previous: None,
+            };
+            for key in (watch.keys)(snapshot, &event) {
+                worker.queue.add(key);
+            }
+        }
+    }
+}
+
+fn controller_user(controller: &Controller) -> Arc<User> {
+    let name = format!("system:serviceaccount:kube-system:{}", controller.user);
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
+    Arc::new(User::new(name, &groups))
+}
+
+async fn sleep_until(at: Option<Time>, now: Time) {
+    match at {
+        Some(at) => {
+            let wait = at.as_micros().saturating_sub(now.as_micros()).max(0);
+            tokio::time::sleep(Duration::from_micros(wait.unsigned_abs())).await;
+        }
+        None => std::future::pending().await,
+    }
+}
