@@ -1,1 +1,46 @@
 //! Every controller: one file each, listed once. Pure.
+//!
+//! Architecture invariant: a controller sees a snapshot, a key and the time, and answers with a [`Plan`]. It keeps nothing between
+//! runs and knows no other controller; they meet in what stands in the snapshot.
+
+mod settings;
+
+use object::{Event, Key, Resource, Snapshot, Status, Time};
+use plan::{Plan, Write};
+
+pub use settings::Settings;
+
+/// One controller: what wakes it and what it does about a key.
+pub struct Controller {
+    /// Its name in events, metrics and logs: `deployment-controller`.
+    pub name: &'static str,
+    /// The service account of kube-system that it writes as: `deployment-controller`.
+    pub user: &'static str,
+    /// Which changes wake which of its keys. At the start every object counts as just created.
+    pub watches: &'static [Watch],
+    /// What should be written so that the object of the key becomes what it asks to be. Planning again after the plan was carried
+    /// out gives nothing (but perhaps a later `wake_at`).
+    pub reconcile: fn(&Snapshot, &Key, Time, &Settings) -> Plan,
+    /// What to tell about a write of the plan that the gate refused (quota, admission, validation; not lost races): conditions and
+    /// events. The key runs again after its back-off in any case.
+    pub refused: Option<Refused>,
+    /// Every known key runs again this often, for controllers that follow time rather than changes.
+    pub resync_secs: Option<i64>,
+}
+
+/// See [`Controller::refused`].
+pub type Refused = fn(&Snapshot, &Key, Time, &Write, &Status) -> Plan;
+
+/// Changes to one resource, and the keys that they wake.
+pub struct Watch {
+    /// [`EVERY`] hears of all resources.
+    pub resource: Resource,
+    /// The snapshot is at least as new as the event.
+    pub keys: fn(&Snapshot, &Event) -> Vec<Key>,
+}
+
+/// Stands for every resource in a [`Watch`].
+pub const EVERY: Resource = Resource::new("");
+
+/// All controllers, in alphabetical order of their files.
+pub static ALL: &[&Controller] = &[];
