@@ -1,8 +1,8 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use controllers::{Controller, Settings};
+use controllers::{Controller, EVERY, Refused, Settings};
 use gate::Gate;
 use object::{Change, Event, Key, Reason, Resource, Snapshot, Time};
 use plan::{Plan, User};
@@ -86,8 +86,10 @@ impl Engine {
         runs: &mut mpsc::UnboundedReceiver<Finished>,
         running: &mut usize,
     ) -> WatchError {
+        let mut resyncs = Resyncs::new(workers, (self.clock)());
         loop {
             let now = (self.clock)();
+            resyncs.run(workers, &self.store.snapshot(), now);
             for index in 0..workers.len() {
                 while *running < CONCURRENT_RUNS
                     && let Some(key) = workers[index].queue.take(now)
@@ -96,7 +98,8 @@ impl Engine {
                     self.spawn(index, &workers[index], key, finished.clone());
                 }
             }
-            let next = workers.iter().filter_map(|worker| worker.queue.next_wake()).min();
+            let wakes = workers.iter().filter_map(|worker| worker.queue.next_wake());
+            let next = wakes.chain(resyncs.next()).min();
             tokio::select! {
                 biased;
                 Some((index, key, outcome)) = runs.recv() => {
@@ -123,23 +126,36 @@ impl Engine {
         tokio::spawn(async move {
             let snapshot = engine.store.snapshot();
             let plan = (controller.reconcile)(&snapshot, &key, (engine.clock)(), &engine.settings);
-            let outcome = engine.execute(controller.name, &user, &key, plan).await;
+            let outcome = engine.execute(controller.name, &user, &key, plan, controller.refused).await;
             // The receiver is gone only when the engine has stopped.
             let _ = finished.send((index, key, outcome));
         });
     }
 
     /// Carries out a plan: its writes in order until one fails, then its events.
-    pub(crate) async fn execute(&self, component: &str, user: &User, key: &Key, plan: Plan) -> Outcome {
+    pub(crate) async fn execute(
+        &self,
+        component: &str,
+        user: &User,
+        key: &Key,
+        plan: Plan,
+        refused: Option<Refused>,
+    ) -> Outcome {
         let wake_at = plan.wake_at;
         for write in plan.writes {
-            let Err(status) = self.gate.execute(user, write).await else { continue };
+            let Err(status) = self.gate.execute(user, write.clone()).await else { continue };
             match status.reason {
                 // Somebody else was faster; their change is an event that runs this key again. Run it soon in any case.
                 Reason::Conflict | Reason::NotFound | Reason::AlreadyExists => {
                     debug!(component, %key, %status, "raced");
                 }
-                _ => warn!(component, %key, %status, "a write failed"),
+                _ => {
+                    warn!(component, %key, %status, "a write was refused");
+                    if let Some(refused) = refused {
+                        let told = refused(&self.store.snapshot(), key, (self.clock)(), &write, &status);
+                        Box::pin(self.execute(component, user, key, told, None)).await;
+                    }
+                }
             }
             return Outcome::Failed;
         }
@@ -147,6 +163,29 @@ impl Engine {
             self.recorder.record(component, occurrence);
         }
         Outcome::Done { wake_at }
+    }
+}
+
+/// When each controller that follows time looks at all of its keys again: (when, worker).
+struct Resyncs(BTreeSet<(Time, usize)>);
+
+impl Resyncs {
+    fn new(workers: &[Worker], now: Time) -> Self {
+        let rows = workers.iter().enumerate();
+        Self(rows.filter_map(|(index, worker)| Some((now.plus_secs(worker.controller.resync_secs?), index))).collect())
+    }
+
+    fn next(&self) -> Option<Time> {
+        self.0.first().map(|(at, _)| *at)
+    }
+
+    fn run(&mut self, workers: &mut [Worker], snapshot: &Snapshot, now: Time) {
+        while let Some(&(at, index)) = self.0.first().filter(|(at, _)| *at <= now) {
+            self.0.remove(&(at, index));
+            enqueue_everything(&mut workers[index], snapshot);
+            let period = workers[index].controller.resync_secs.unwrap_or(i64::from(i32::MAX)).max(1);
+            self.0.insert((now.plus_secs(period), index));
+        }
     }
 }
 
@@ -167,7 +206,7 @@ fn dispatch(
     snapshot: &Snapshot,
     event: &Event,
 ) {
-    for resource in [event.key().resource, Resource::new("")] {
+    for resource in [event.key().resource, EVERY] {
         for &(index, row) in routes.get(&resource).map_or(&[][..], Vec::as_slice) {
             let worker = &mut workers[index];
             for key in (worker.controller.watches[row].keys)(snapshot, event) {
@@ -181,7 +220,7 @@ fn dispatch(
 fn enqueue_everything(worker: &mut Worker, snapshot: &Snapshot) {
     for watch in worker.controller.watches {
         let tables = snapshot.tables().filter(|(resource, _)| {
-            *resource == watch.resource || watch.resource == Resource::new("")
+            *resource == watch.resource || watch.resource == EVERY
         });
         for object in tables.flat_map(|(_, table)| table.iter()) {
             let event = Event {

@@ -1,1 +1,21 @@
 //! What a node should do next for its pods: desired + observed → ops. Pure.
+//!
+//! Everything is decided afresh from what is there: nothing is remembered between two calls, so a kubelet that was killed goes on where
+//! it was. What must outlive it stands beside the containers (`Container::annotations`).
+
+mod config;
+mod env;
+mod lifecycle;
+mod node_status;
+mod pod;
+mod probes;
+mod resources;
+mod status;
+mod sync;
+mod volumes;
+
+pub use node_status::{Heartbeat, NodeFacts, heartbeat, lease, registration};
+pub use pod::Pod;
+pub use probes::failure_message;
+pub use status::{pod_status, status_patch};
+pub use sync::{Input, Step, sync};

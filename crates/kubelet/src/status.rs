@@ -1,0 +1,325 @@
+//! The status of a pod, as the API shows it.
+
+use std::collections::BTreeMap;
+
+use object::Time;
+use plan::node::{Container as Known, ContainerState, SandboxState};
+use plan::pod::Observed;
+use serde_json::{Map, Value, json};
+
+use crate::config::{TERMINATION_POLICY, text_or_null};
+use crate::pod::{Condition, Container, Pod};
+use crate::probes;
+use crate::resources::qos_class;
+use crate::sync::{Input, newest};
+
+/// Why a container does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub reason: String,
+    pub message: String,
+}
+
+/// Why a pod does not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Deleted,
+    /// The stored status is terminal already: it stays as it is.
+    AsStored,
+    DeadlineExceeded,
+}
+
+pub fn pod_status(input: &Input, ips: &[String], waiting: &BTreeMap<String, Waiting>, end: Option<End>) -> Value {
+    let Input { pod, observed, .. } = input;
+    let spec = &pod.spec;
+    let init_done = init_is_done(pod, observed);
+    let statuses = |containers: &[Container], is_init: bool| -> Vec<Value> {
+        let default = if !is_init && !spec.init_containers.is_empty() && !init_done {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
+        };
+        containers.iter().map(|one| container_status(pod, observed, one, waiting.get(&one.name), default)).collect()
+    };
+    let phase = phase(pod, observed, waiting, end);
+    let terminal = matches!(phase, "Succeeded" | "Failed");
+    let (reason, message) = match end {
+        Some(End::DeadlineExceeded) => {
+            ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+        }
+        _ => (pod.status.reason.as_str(), pod.status.message.as_str()),
+    };
+    let host_ips: Vec<Value> = input.node.ips.iter().map(|ip| json!({"ip": ip})).collect();
+    json!({
+        "observedGeneration": pod.metadata.generation,
+        "phase": phase,
+        "reason": text_or_null(reason),
+        "message": text_or_null(message),
+        "conditions": conditions(input, init_done, phase, terminal),
+        "hostIP": input.node.ips.first(),
+        "hostIPs": host_ips,
+        "podIP": ips.first().map_or(Value::Null, |ip| ip.as_str().into()),
+        "podIPs": if ips.is_empty() { Value::Null } else { ips.iter().map(|ip| json!({"ip": ip})).collect() },
+        "startTime": pod.status.start_time.unwrap_or(input.now),
+        "qosClass": qos_class(pod).name(),
+        "initContainerStatuses": none_if_empty(statuses(&spec.init_containers, true)),
+        "containerStatuses": none_if_empty(statuses(&spec.containers, false)),
+    })
+}
+
+/// The strategic merge patch of a pod's status subresource.
+pub fn status_patch(uid: &str, status: &Value) -> Value {
+    json!({"metadata": {"uid": uid}, "status": status})
+}
+
+fn none_if_empty(list: Vec<Value>) -> Value {
+    if list.is_empty() { Value::Null } else { list.into() }
+}
+
+fn init_is_done(pod: &Pod, observed: &Observed) -> bool {
+    let done = |container: &Container| {
+        newest(observed, &container.name).is_some_and(|known| match known.status.state {
+            ContainerState::Exited => !container.is_sidecar() && known.status.exit_code == 0,
+            ContainerState::Running => container.is_sidecar() && probes::has_started(container, known, observed),
+            ContainerState::Created => false,
+        })
+    };
+    let any_main = pod.spec.containers.iter().any(|one| newest(observed, &one.name).is_some());
+    // Once a main container was there, all init containers have done their part.
+    any_main || pod.spec.init_containers.iter().all(done)
+}
+
+fn phase(pod: &Pod, observed: &Observed, waiting: &BTreeMap<String, Waiting>, end: Option<End>) -> &'static str {
+    match end {
+        Some(End::AsStored) if pod.status.phase == "Succeeded" => return "Succeeded",
+        Some(End::AsStored) | Some(End::DeadlineExceeded) => return "Failed",
+        _ => {}
+    }
+    let spec = &pod.spec;
+    let alive = observed.containers.iter().any(|one| one.status.state == ContainerState::Running);
+    // A pod that is deleted ends by what its containers said, whatever its restart policy.
+    let policy = if end.is_some() && !alive { "Never" } else { spec.restart_policy.as_str() };
+    if !init_is_done(pod, observed) {
+        let failed = spec.init_containers.iter().filter(|one| !one.is_sidecar()).any(|one| {
+            newest(observed, &one.name)
+                .is_some_and(|known| known.status.state == ContainerState::Exited && known.status.exit_code != 0)
+        });
+        return if (failed && policy == "Never") || (end.is_some() && !alive) { "Failed" } else { "Pending" };
+    }
+    let (mut running, mut unstarted, mut stopped, mut succeeded) = (0, 0, 0, 0);
+    for container in &spec.containers {
+        match newest(observed, &container.name).map(|known| &known.status) {
+            Some(status) if status.state == ContainerState::Running => running += 1,
+            Some(status) if status.state == ContainerState::Exited => {
+                stopped += 1;
+                succeeded += usize::from(status.exit_code == 0 && !waiting.contains_key(&container.name));
+            }
+            _ => unstarted += 1,
+        }
+    }
+    match () {
+        () if end.is_some() && running == 0 && unstarted > 0 => "Failed",
+        () if unstarted > 0 && running == 0 && stopped == 0 => "Pending",
+        () if unstarted > 0 && end.is_none() => "Pending",
+        () if running > 0 => "Running",
+        () if policy == "Always" => "Running",
+        () if stopped == succeeded => "Succeeded",
+        () if policy == "Never" => "Failed",
+        () => "Running",
+    }
+}
+
+fn conditions(input: &Input, init_done: bool, phase: &str, terminal: bool) -> Vec<Value> {
+    let Input { pod, observed, .. } = input;
+    let spec = &pod.spec;
+    let unready: Vec<&str> = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().filter(|one| one.is_sidecar()))
+        .filter(|one| !newest(observed, &one.name).is_some_and(|known| probes::is_ready(one, known, observed)))
+        .map(|one| one.name.as_str())
+        .collect();
+    let incomplete: Vec<&str> = spec
+        .init_containers
+        .iter()
+        .filter(|one| {
+            !newest(observed, &one.name).is_some_and(|known| match known.status.state {
+                ContainerState::Exited => known.status.exit_code == 0,
+                ContainerState::Running => one.is_sidecar() && probes::has_started(one, known, observed),
+                ContainerState::Created => false,
+            })
+        })
+        .map(|one| one.name.as_str())
+        .collect();
+    let has_sandbox = observed.sandboxes.iter().any(|sandbox| {
+        sandbox.state == SandboxState::Ready && (spec.host_network || !sandbox.ips.is_empty())
+    });
+    let ended = if phase == "Succeeded" { "PodCompleted" } else { "PodFailed" };
+    let initialized = match () {
+        () if phase == "Succeeded" => (true, "PodCompleted", String::new()),
+        () if init_done => (true, "", String::new()),
+        () => {
+            let list = incomplete.join(" ");
+            (false, "ContainersNotInitialized", format!("containers with incomplete status: [{list}]"))
+        }
+    };
+    let containers_ready = match () {
+        () if terminal => (false, ended, String::new()),
+        () if unready.is_empty() => (true, "", String::new()),
+        () => (false, "ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
+    };
+    let gates = readiness_gates(pod);
+    let ready = match &gates {
+        Some(message) if containers_ready.0 => (false, "ReadinessGatesNotReady", message.clone()),
+        _ => containers_ready.clone(),
+    };
+    [
+        ("PodReadyToStartContainers", (has_sandbox, "", String::new())),
+        ("Initialized", initialized),
+        ("Ready", ready),
+        ("ContainersReady", containers_ready),
+    ]
+    .into_iter()
+    .map(|(name, (holds, reason, message))| condition(input, name, holds, reason, &message))
+    .chain(pod.status.conditions.iter().filter(|known| known.r#type == "PodScheduled").map(keep))
+    .collect()
+}
+
+/// What keeps the pod's readiness gates from being open, if anything does.
+fn readiness_gates(pod: &Pod) -> Option<String> {
+    let messages: Vec<String> = pod
+        .spec
+        .readiness_gates
+        .iter()
+        .filter_map(|gate| {
+            let name = &gate.condition_type;
+            match pod.status.conditions.iter().find(|condition| condition.r#type == *name) {
+                None => Some(format!("corresponding condition of pod readiness gate \"{name}\" does not exist.")),
+                Some(condition) if condition.status != "True" => Some(format!(
+                    "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
+                    condition.status
+                )),
+                Some(_) => None,
+            }
+        })
+        .collect();
+    (!messages.is_empty()).then(|| messages.join(", "))
+}
+
+fn condition(input: &Input, name: &str, holds: bool, reason: &str, message: &str) -> Value {
+    let status = if holds { "True" } else { "False" };
+    let known = input.pod.status.conditions.iter().find(|known| known.r#type == name);
+    let since = known.filter(|known| known.status == status).and_then(|known| known.last_transition_time);
+    json!({
+        "type": name, "status": status, "reason": text_or_null(reason), "message": text_or_null(message),
+        "lastProbeTime": null, "lastTransitionTime": since.unwrap_or(input.now),
+        "observedGeneration": input.pod.metadata.generation,
+    })
+}
+
+fn keep(known: &Condition) -> Value {
+    json!({
+        "type": known.r#type, "status": known.status, "reason": text_or_null(&known.reason),
+        "message": text_or_null(&known.message), "lastProbeTime": null,
+        "lastTransitionTime": known.last_transition_time,
+    })
+}
+
+fn container_status(
+    pod: &Pod,
+    observed: &Observed,
+    container: &Container,
+    waiting: Option<&Waiting>,
+    default_reason: &str,
+) -> Value {
+    let known = newest(observed, &container.name);
+    let before = known.and_then(|last| {
+        observed.containers.iter().find(|one| one.name == container.name && one.attempt + 1 == last.attempt)
+    });
+    let mut status = json!({
+        "name": container.name,
+        "image": known.map_or(container.image.as_str(), |known| known.image.as_str()),
+        "imageID": known.map_or("", |known| if known.image_ref.is_empty() { &known.image_id } else { &known.image_ref }),
+        "restartCount": restart_count(pod, container, known),
+        "ready": known.is_some_and(|known| is_shown_ready(pod, container, known, observed)),
+        "started": known.is_some_and(|known| probes::has_started(container, known, observed)),
+        "state": {}, "lastState": {},
+    });
+    if let Some(known) = known {
+        status["containerID"] = format!("ekso://{}", known.id).into();
+    }
+    let exited = known.filter(|known| known.status.state == ContainerState::Exited);
+    status["state"] = match (known, waiting) {
+        (Some(known), _) if known.status.state == ContainerState::Running => {
+            json!({"running": {"startedAt": time(known.status.started_at_ns)}})
+        }
+        (_, Some(Waiting { reason, message })) => {
+            json!({"waiting": {"reason": reason, "message": text_or_null(message)}})
+        }
+        (Some(known), None) if known.status.state == ContainerState::Exited => {
+            json!({"terminated": terminated(known, observed)})
+        }
+        _ => json!({"waiting": {"reason": default_reason}}),
+    };
+    let last = match exited {
+        Some(exited) if waiting.is_some() => Some(exited),
+        _ => before,
+    };
+    if let Some(last) = last {
+        status["lastState"] = json!({"terminated": terminated(last, observed)});
+    }
+    prune_nulls(&mut status);
+    status
+}
+
+fn restart_count(pod: &Pod, container: &Container, known: Option<&Known>) -> u32 {
+    let stored = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
+    let before = stored.filter(|one| one.name == container.name).map(|one| one.restart_count).max().unwrap_or(0);
+    known.map_or(before, |known| known.attempt.max(before))
+}
+
+/// An init container is "ready" when it has done its work.
+fn is_shown_ready(pod: &Pod, container: &Container, known: &Known, observed: &Observed) -> bool {
+    let is_init = pod.spec.init_containers.iter().any(|one| one.name == container.name);
+    if is_init && !container.is_sidecar() {
+        return known.status.state == ContainerState::Exited && known.status.exit_code == 0;
+    }
+    probes::is_ready(container, known, observed)
+}
+
+fn terminated(known: &Known, observed: &Observed) -> Value {
+    let status = &known.status;
+    let told = observed.termination_messages.get(&known.id).map_or("", String::as_str);
+    let message = match (told.is_empty(), known.annotations.contains_key(TERMINATION_POLICY)) {
+        (false, _) => told,
+        _ => status.message.as_str(),
+    };
+    let mut state = json!({
+        "exitCode": status.exit_code,
+        "reason": status.reason,
+        "message": text_or_null(message),
+        "startedAt": time(status.started_at_ns),
+        "finishedAt": time(status.finished_at_ns),
+        "containerID": format!("ekso://{}", known.id),
+    });
+    if status.signal != 0 {
+        state["signal"] = status.signal.into();
+    }
+    state
+}
+
+fn time(nanos: i64) -> Value {
+    if nanos == 0 { Value::Null } else { json!(Time::from_micros(nanos / 1_000)) }
+}
+
+/// Lists of containers are replaced whole, so an absent field is left out instead of being null.
+fn prune_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            *members = std::mem::take(members).into_iter().filter(|(_, member)| !member.is_null()).collect::<Map<_, _>>();
+            members.values_mut().for_each(prune_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(prune_nulls),
+        _ => {}
+    }
+}

@@ -1,0 +1,450 @@
+//! One pod, one step: what should be done now, what its status is, and when to look again.
+
+use std::collections::BTreeMap;
+
+use object::{Snapshot, Time};
+use plan::node::{Container as Known, ContainerState, Sandbox, SandboxState};
+use plan::pod::{Failure, Kill, Observed, OpKey, PodOp, Probe, Pull};
+use serde_json::Value;
+
+use crate::config::{self, BACKOFF_SECONDS, SPEC_HASH};
+use crate::env::Facts;
+use crate::lifecycle::handler;
+use crate::node_status::NodeFacts;
+use crate::pod::{Container, Pod};
+use crate::probes;
+use crate::status::{self, End, Waiting};
+use crate::volumes;
+
+/// The first wait before a container or an image is tried again; it doubles up to the longest.
+const FIRST_BACKOFF_SECONDS: i64 = 10;
+const LONGEST_BACKOFF_SECONDS: i64 = 300;
+/// A container that ran this long starts without a wait, as if it had never failed.
+const FORGIVEN_AFTER_SECONDS: i64 = 600;
+
+pub struct Input<'a> {
+    pub pod: &'a Pod,
+    /// The object is gone from the API (deleted by force): clean up without telling anyone.
+    pub is_gone: bool,
+    /// ConfigMaps, Secrets and Services as this node knows them.
+    pub snapshot: &'a Snapshot,
+    pub observed: &'a Observed,
+    pub node: &'a NodeFacts,
+    pub now: Time,
+}
+
+#[derive(Debug, Default)]
+pub struct Step {
+    pub ops: Vec<PodOp>,
+    /// The probes that should be running; all others end.
+    pub probes: Vec<Probe>,
+    /// The pod's status as it is now.
+    pub status: Value,
+    pub events: Vec<Event>,
+    pub wake_at: Option<Time>,
+}
+
+/// Something to tell about the pod that no op tells by itself. The doer tells each only when it is new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub warning: bool,
+    pub reason: &'static str,
+    pub message: String,
+    /// The container that it is about, or empty.
+    pub container: String,
+}
+
+pub fn sync(input: &Input) -> Step {
+    let ips = pod_ips(input);
+    let facts = Facts { pod: input.pod, node: input.node, pod_ips: &ips, snapshot: input.snapshot };
+    let mut step = Steps { input, facts, step: Step::default(), waiting: BTreeMap::new(), end: None };
+    step.decide();
+    step.finish()
+}
+
+/// The newest container of a name.
+pub fn newest<'a>(observed: &'a Observed, name: &str) -> Option<&'a Known> {
+    observed.containers.iter().filter(|one| one.name == name).max_by_key(|one| one.attempt)
+}
+
+fn newest_sandbox(observed: &Observed) -> Option<&Sandbox> {
+    observed.sandboxes.iter().max_by_key(|sandbox| sandbox.config.attempt)
+}
+
+fn pod_ips(input: &Input) -> Vec<String> {
+    if input.pod.spec.host_network {
+        return input.node.ips.iter().map(ToString::to_string).collect();
+    }
+    let ready = newest_sandbox(input.observed).filter(|sandbox| sandbox.state == SandboxState::Ready);
+    ready.map(|sandbox| sandbox.ips.iter().map(ToString::to_string).collect()).unwrap_or_default()
+}
+
+struct Steps<'a> {
+    input: &'a Input<'a>,
+    facts: Facts<'a>,
+    step: Step,
+    waiting: BTreeMap<String, Waiting>,
+    end: Option<End>,
+}
+
+impl<'a> Steps<'a> {
+    fn decide(&mut self) {
+        let Input { pod, is_gone, .. } = *self.input;
+        if is_gone || pod.is_deleting() {
+            self.end = Some(End::Deleted);
+            self.terminate(true);
+        } else if pod.is_terminal() {
+            self.end = Some(End::AsStored);
+            self.terminate(false);
+        } else if self.is_past_deadline() {
+            self.end = Some(End::DeadlineExceeded);
+            self.terminate(false);
+        } else {
+            self.run();
+        }
+    }
+
+    fn finish(mut self) -> Step {
+        let pod_ip = self.facts.pod_ips.first().map_or("", String::as_str);
+        self.step.probes = probes::wanted(self.input.pod, self.input.observed, pod_ip);
+        self.step.status = status::pod_status(self.input, self.facts.pod_ips, &self.waiting, self.end);
+        self.step
+    }
+
+    fn is_past_deadline(&mut self) -> bool {
+        let Pod { spec, status, .. } = self.input.pod;
+        let (Some(seconds), Some(start)) = (spec.active_deadline_seconds, status.start_time) else { return false };
+        let end = start.plus_secs(seconds);
+        if end > self.input.now {
+            self.wake(end);
+        }
+        end <= self.input.now
+    }
+
+    fn wake(&mut self, at: Time) {
+        self.step.wake_at = Some(self.step.wake_at.map_or(at, |known| known.min(at)));
+    }
+
+    /// Asks for an op unless one of its kind is under way.
+    fn ask(&mut self, op: PodOp) {
+        if !self.input.observed.in_flight.contains(&op.key()) {
+            self.step.ops.push(op);
+        }
+    }
+
+    fn wait(&mut self, container: &Container, reason: &str, message: impl Into<String>) {
+        let waiting = Waiting { reason: reason.to_owned(), message: message.into() };
+        self.waiting.insert(container.name.clone(), waiting);
+    }
+
+    fn tell(&mut self, warning: bool, reason: &'static str, message: String, container: &str) {
+        self.step.events.push(Event { warning, reason, message, container: container.to_owned() });
+    }
+
+    /// Containers first, sidecars after them in reverse order, then the sandbox; and if the pod is to go, everything.
+    fn terminate(&mut self, remove: bool) {
+        let Input { pod, observed, .. } = *self.input;
+        let running = |name: &str| {
+            observed
+                .containers
+                .iter()
+                .filter(|one| one.name == name && one.status.state == ContainerState::Running)
+                .collect::<Vec<_>>()
+        };
+        let spec = &pod.spec;
+        let mut groups: Vec<Vec<&Container>> = vec![spec.containers.iter().collect()];
+        groups[0].extend(spec.init_containers.iter().filter(|one| !one.is_sidecar()));
+        groups.extend(spec.init_containers.iter().rev().filter(|one| one.is_sidecar()).map(|one| vec![one]));
+        for group in groups {
+            let alive: Vec<_> =
+                group.iter().flat_map(|container| running(&container.name).into_iter().map(move |one| (*container, one))).collect();
+            if !alive.is_empty() {
+                for (container, known) in alive {
+                    let message = format!("Stopping container {}", container.name);
+                    self.kill(container, known, message, pod.grace_seconds());
+                }
+                return;
+            }
+        }
+        let starting = observed.in_flight.iter().any(|key| matches!(key, OpKey::Start(_) | OpKey::Sandbox));
+        if starting {
+            return;
+        }
+        for sandbox in &observed.sandboxes {
+            if sandbox.state == SandboxState::Ready {
+                return self.ask(PodOp::StopSandbox { id: sandbox.id.clone() });
+            }
+        }
+        if !remove {
+            return;
+        }
+        match observed.sandboxes.first() {
+            Some(sandbox) => self.ask(PodOp::RemoveSandbox { id: sandbox.id.clone() }),
+            None => self.ask(PodOp::Forget),
+        }
+    }
+
+    fn kill(&mut self, container: &Container, known: &Known, message: String, grace_seconds: i64) {
+        let pod_ip = self.facts.pod_ips.first().map_or("", String::as_str);
+        let pre_stop = container.lifecycle.pre_stop.as_ref().and_then(|spec| handler(spec, container, pod_ip));
+        let (id, name) = (known.id.clone(), known.name.clone());
+        self.ask(PodOp::KillContainer(Kill { id, name, message, grace_seconds, pre_stop }));
+    }
+
+    fn run(&mut self) {
+        let has_volumes = self.set_up_volumes();
+        let sandbox = newest_sandbox(self.input.observed);
+        let ready = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready);
+        let wanted = self.wanted_starts(ready);
+        match ready {
+            Some(sandbox) => {
+                self.sweep(sandbox);
+                if has_volumes {
+                    for (container, attempt, backoff) in wanted {
+                        self.start(container, sandbox, attempt, backoff);
+                    }
+                }
+            }
+            None if wanted.is_empty() => {}
+            None => self.make_sandbox(sandbox, has_volumes),
+        }
+    }
+
+    fn set_up_volumes(&mut self) -> bool {
+        let observed = self.input.observed;
+        let was_set_up = observed.volumes.is_some();
+        match volumes::volumes(&self.facts) {
+            Err(message) => {
+                self.tell(true, "FailedMount", message, "");
+                was_set_up
+            }
+            Ok(volumes) if observed.volumes.as_ref() == Some(&volumes) => true,
+            Ok(volumes) => {
+                match retry_at(observed.volume_failure.as_ref(), 1, 120) {
+                    Some(at) if at > self.input.now => self.wake(at),
+                    _ => self.ask(PodOp::SetUpVolumes(volumes)),
+                }
+                was_set_up
+            }
+        }
+    }
+
+    fn make_sandbox(&mut self, old: Option<&Sandbox>, has_volumes: bool) {
+        if !has_volumes {
+            return;
+        }
+        if let Some(at) = retry_at(self.input.observed.sandbox_failure.as_ref(), 1, 60)
+            && at > self.input.now
+        {
+            return self.wake(at);
+        }
+        if old.is_some() && !self.input.observed.in_flight.contains(&OpKey::Sandbox) {
+            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+            self.tell(false, "SandboxChanged", message, "");
+        }
+        let attempt = old.map_or(0, |old| old.config.attempt + 1);
+        self.ask(PodOp::RunSandbox(config::sandbox(&self.facts, attempt)));
+    }
+
+    /// Containers that should be started, each with its attempt and the back-off that its next failure waits; also kills those that must
+    /// not go on as they are.
+    fn wanted_starts(&mut self, sandbox: Option<&Sandbox>) -> Vec<(&'a Container, u32, i64)> {
+        let spec = &self.input.pod.spec;
+        let mut starts = Vec::new();
+        for container in &spec.init_containers {
+            let here = self.in_sandbox(container, sandbox);
+            match here {
+                Some(known) if known.status.state == ContainerState::Running => {
+                    self.check_health(container, known);
+                    if !container.is_sidecar() || !probes::has_started(container, known, self.input.observed) {
+                        return starts;
+                    }
+                }
+                Some(known) if known.status.state == ContainerState::Exited && !container.is_sidecar() => {
+                    if known.status.exit_code == 0 {
+                        continue;
+                    }
+                    if spec.restart_policy != "Never" {
+                        starts.extend(self.restart(container, known));
+                    }
+                    return starts;
+                }
+                other => {
+                    starts.extend(self.restart_or_first(container, other));
+                    return starts;
+                }
+            }
+        }
+        for container in &spec.containers {
+            match self.in_sandbox(container, sandbox) {
+                Some(known) if known.status.state == ContainerState::Running => self.check_health(container, known),
+                Some(known) if known.status.state == ContainerState::Exited => {
+                    let again = match container.restart_policy.as_deref().unwrap_or(&spec.restart_policy) {
+                        "Never" => false,
+                        "OnFailure" => known.status.exit_code != 0,
+                        _ => true,
+                    };
+                    if again {
+                        starts.extend(self.restart(container, known));
+                    }
+                }
+                other => starts.extend(self.restart_or_first(container, other)),
+            }
+        }
+        starts
+    }
+
+    /// The newest container of this name, if it belongs to the sandbox that counts. A new sandbox starts over; without one, the last
+    /// one's containers still say what has ended for good.
+    fn in_sandbox(&self, container: &Container, sandbox: Option<&Sandbox>) -> Option<&'a Known> {
+        let known = newest(self.input.observed, &container.name)?;
+        let is_init = self.input.pod.spec.init_containers.iter().any(|init| init.name == container.name);
+        match sandbox {
+            Some(sandbox) if known.sandbox_id == sandbox.id => Some(known),
+            // A container that ended for good does not run again in a new sandbox; an init container does.
+            _ if !is_init && known.status.state == ContainerState::Exited => Some(known),
+            _ => None,
+        }
+    }
+
+    fn restart_or_first(&mut self, container: &'a Container, known: Option<&Known>) -> Option<(&'a Container, u32, i64)> {
+        match known {
+            Some(known) if known.status.state == ContainerState::Exited => self.restart(container, known),
+            // Created but never started: the node process died in between.
+            Some(known) => {
+                self.ask(PodOp::RemoveContainer { id: known.id.clone() });
+                None
+            }
+            None => {
+                let attempt = newest(self.input.observed, &container.name).map_or(0, |old| old.attempt + 1);
+                Some((container, attempt, 0))
+            }
+        }
+    }
+
+    fn restart(&mut self, container: &'a Container, known: &Known) -> Option<(&'a Container, u32, i64)> {
+        let finished = Time::from_micros(known.status.finished_at_ns / 1_000);
+        let started = Time::from_micros(known.status.started_at_ns / 1_000);
+        let ran_long = known.status.started_at_ns > 0 && finished.secs_since(started) >= FORGIVEN_AFTER_SECONDS;
+        let held = known.annotations.get(BACKOFF_SECONDS).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+        let wait = if ran_long { 0 } else { held };
+        let at = finished.plus_secs(wait);
+        if at > self.input.now {
+            self.wake(at);
+            let pod = self.input.pod.full_name();
+            let message = format!("back-off {} restarting failed container={} pod={pod}", go_duration(wait), container.name);
+            self.wait(container, "CrashLoopBackOff", message);
+            let told = format!("Back-off restarting failed container {} in pod {pod}", container.name);
+            self.tell(true, "BackOff", told, &container.name);
+            return None;
+        }
+        let next = if wait == 0 { FIRST_BACKOFF_SECONDS } else { (wait * 2).min(LONGEST_BACKOFF_SECONDS) };
+        Some((container, known.attempt + 1, next))
+    }
+
+    fn check_health(&mut self, container: &Container, known: &Known) {
+        let pod = self.input.pod;
+        if let Some(kind) = probes::failed(known, self.input.observed) {
+            let own = probes::spec(container, kind).and_then(|probe| probe.termination_grace_period_seconds);
+            let grace = own.unwrap_or_else(|| pod.grace_seconds());
+            let message =
+                format!("Container {} failed {} probe, will be restarted", container.name, kind.name().to_lowercase());
+            self.kill(container, known, message, grace);
+        } else if known.annotations.get(SPEC_HASH).is_some_and(|hash| *hash != config::spec_hash(container)) {
+            let message = format!("Container {} definition changed, will be restarted", container.name);
+            self.kill(container, known, message, pod.grace_seconds());
+        }
+    }
+
+    fn start(&mut self, container: &'a Container, sandbox: &Sandbox, attempt: u32, backoff: i64) {
+        if !self.has_image(container) {
+            return;
+        }
+        let failure = self.input.observed.start_failures.get(&container.name);
+        if let Some(Failure { reason, message, .. }) = failure {
+            self.wait(container, reason, message.clone());
+        }
+        if let Some(at) = retry_at(failure, FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
+            && at > self.input.now
+        {
+            return self.wake(at);
+        }
+        match config::start(&self.facts, container, &sandbox.id, attempt, backoff) {
+            Ok(start) => self.ask(PodOp::StartContainer(Box::new(start))),
+            Err((reason, message)) => {
+                self.tell(true, "Failed", format!("Error: {message}"), &container.name);
+                self.wait(container, reason, message);
+            }
+        }
+    }
+
+    /// Whether the image is here and may be used; asks for it otherwise.
+    fn has_image(&mut self, container: &Container) -> bool {
+        let observed = self.input.observed;
+        let image = &container.image;
+        let is_here = observed.images.contains_key(image);
+        let always = match container.image_pull_policy.as_str() {
+            "Always" => true,
+            "Never" if !is_here => {
+                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+                self.tell(true, "ErrImageNeverPull", message.clone(), &container.name);
+                self.wait(container, "ErrImageNeverPull", message);
+                return false;
+            }
+            _ => false,
+        };
+        if is_here && (!always || observed.pulled.contains(image)) {
+            return true;
+        }
+        let failure = observed.pull_failures.get(image);
+        if let Some(at) = retry_at(failure, FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
+            && let Some(Failure { reason, message, .. }) = failure
+            && at > self.input.now
+        {
+            self.wake(at);
+            let told = format!("Back-off pulling image \"{image}\"");
+            self.wait(container, "ImagePullBackOff", format!("{told}: {reason}: {message}"));
+            self.tell(false, "BackOff", told, &container.name);
+            return false;
+        }
+        if let Some(Failure { reason, message, .. }) = failure {
+            self.wait(container, reason, message.clone());
+        }
+        let credentials = config::pull_credentials(&self.facts);
+        let (image, container) = (image.clone(), container.name.clone());
+        self.ask(PodOp::PullImage(Pull { image, container, always, credentials }));
+        false
+    }
+
+    /// Removes what is no longer needed: containers before the last one of a name, and sandboxes that hold none of the newest.
+    fn sweep(&mut self, current: &Sandbox) {
+        let observed = self.input.observed;
+        for old in &observed.sandboxes {
+            let holds_newest = observed
+                .containers
+                .iter()
+                .any(|one| one.sandbox_id == old.id && newest(observed, &one.name).is_some_and(|last| last.id == one.id));
+            if old.id != current.id && !holds_newest {
+                self.ask(PodOp::RemoveSandbox { id: old.id.clone() });
+            }
+        }
+        for one in &observed.containers {
+            let last = newest(observed, &one.name).map_or(0, |last| last.attempt);
+            if one.attempt + 1 < last && one.status.state == ContainerState::Exited {
+                self.ask(PodOp::RemoveContainer { id: one.id.clone() });
+            }
+        }
+    }
+}
+
+/// When to try again after a failure; None if there was none.
+fn retry_at(failure: Option<&Failure>, first_seconds: i64, longest_seconds: i64) -> Option<Time> {
+    let failure = failure?;
+    let doublings = failure.count.saturating_sub(1).min(16);
+    Some(failure.at.plus_secs((first_seconds << doublings).min(longest_seconds)))
+}
+
+/// Seconds as Go prints a duration: `10s`, `2m40s`, `5m0s`.
+pub fn go_duration(seconds: i64) -> String {
+    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+}
