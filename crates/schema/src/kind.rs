@@ -21,6 +21,8 @@ pub struct Kind {
     pub subresources: &'static [Subresource],
     /// The name of its type in the table of types: `apps.v1.Deployment`.
     pub type_name: &'static str,
+    /// What is wrong with a name of this kind, in upstream's words.
+    pub name: fn(&str) -> Vec<String>,
     pub columns: &'static [Column],
     /// Paths that a field selector may name besides `metadata.name` and `metadata.namespace`. The first is indexed.
     pub selectable: &'static [&'static str],
@@ -28,7 +30,18 @@ pub struct Kind {
     /// What the table of field defaults cannot say: defaults that depend on other fields.
     pub default: fn(&mut Value),
     /// Every violation of a new object; with `old`, also of what an update may not change.
+    ///
+    /// Callers ask [`Kind::violations`], which checks the metadata too.
     pub validate: fn(new: &Value, old: Option<&Value>) -> Vec<Violation>,
+    /// How objects of this version become stored ones and back; None: this is the stored version.
+    pub conversion: Option<Conversion>,
+}
+
+/// The way between a served version and the stored one.
+#[derive(Clone, Copy, Debug)]
+pub struct Conversion {
+    pub to_stored: fn(Value) -> Value,
+    pub from_stored: fn(Value) -> Value,
 }
 
 /// A subresource that discovery lists.

@@ -1,7 +1,19 @@
 //! What a schema means: default, prune, validate, the patches, table columns.
 
+mod decode;
+mod default;
+pub mod int_or_string;
+mod json;
 mod kind;
+pub mod path;
+pub mod quantity;
+pub mod names;
+mod types;
 mod violation;
 
-pub use kind::{Column, Kind, Strategy, Subresource};
+pub use decode::{DecodeError, Decoded, FieldValidation};
+pub use json::parse as parse_json;
+pub use kind::{Column, Conversion, Kind, Strategy, Subresource};
+pub use quantity::Quantity;
+pub use types::{Expr, Field, ListType, PatchStrategy, TableError, Type, Types};
 pub use violation::{Violation, ViolationKind};

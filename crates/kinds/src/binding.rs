@@ -1,0 +1,18 @@
+use object::Resource;
+use schema::Kind;
+use crate::{column, row};
+
+pub const BINDINGS: Resource = Resource::new("bindings");
+
+pub static KIND: Kind = Kind {
+    resource: BINDINGS,
+    group: "",
+    version: "v1",
+    kind: "Binding",
+    singular: "binding",
+    namespaced: true,
+    verbs: row::CREATE_ONLY,
+    type_name: "core.v1.Binding",
+    columns: &[column::NAME, column::AGE],
+    ..row::BASE
+};

@@ -1,0 +1,20 @@
+use object::Resource;
+use schema::Kind;
+use crate::{column, row, strategy, subresource};
+
+pub const PERSISTENT_VOLUME_CLAIMS: Resource = Resource::new("persistentvolumeclaims");
+
+pub static KIND: Kind = Kind {
+    resource: PERSISTENT_VOLUME_CLAIMS,
+    group: "",
+    version: "v1",
+    kind: "PersistentVolumeClaim",
+    singular: "persistentvolumeclaim",
+    short_names: &["pvc"],
+    namespaced: true,
+    subresources: &[subresource::STATUS],
+    type_name: "core.v1.PersistentVolumeClaim",
+    columns: &[column::NAME, column::AGE],
+    strategy: strategy::STATUS,
+    ..row::BASE
+};

@@ -1,0 +1,29 @@
+use object::Resource;
+use schema::{Kind, names};
+
+use crate::strategy;
+
+/// What most kinds have in common; each row names what it has of its own.
+pub const BASE: Kind = Kind {
+    resource: Resource::new(""),
+    group: "",
+    version: "",
+    kind: "",
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+    subresources: &[],
+    type_name: "",
+    name: names::dns_subdomain,
+    columns: &[],
+    selectable: &[],
+    strategy: strategy::PLAIN,
+    default: |_| {},
+    validate: |_, _| Vec::new(),
+    conversion: None,
+};
+
+/// The verbs of what is only asked and never kept: reviews, bindings.
+pub const CREATE_ONLY: &[&str] = &["create"];

@@ -1,0 +1,18 @@
+use object::Resource;
+use schema::Kind;
+use crate::{column, row};
+
+pub const SELF_SUBJECT_ACCESS_REVIEWS: Resource = Resource::new("selfsubjectaccessreviews.authorization.k8s.io");
+
+pub static KIND: Kind = Kind {
+    resource: SELF_SUBJECT_ACCESS_REVIEWS,
+    group: "authorization.k8s.io",
+    version: "v1",
+    kind: "SelfSubjectAccessReview",
+    singular: "selfsubjectaccessreview",
+    namespaced: false,
+    verbs: row::CREATE_ONLY,
+    type_name: "authorization.v1.SelfSubjectAccessReview",
+    columns: &[column::NAME, column::AGE],
+    ..row::BASE
+};

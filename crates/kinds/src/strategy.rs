@@ -1,0 +1,26 @@
+use schema::Strategy;
+
+/// No generation, nothing kept back, PUT needs no resourceVersion.
+pub const PLAIN: Strategy = Strategy {
+    generation: &[],
+    main_keeps: &[],
+    create_on_update: false,
+    unconditional_update: true,
+    grace_seconds: None,
+    orphans_by_default: false,
+    prepare: |_, _| {},
+};
+
+/// PUT creates what is absent.
+pub const CREATE_ON_UPDATE: Strategy = Strategy { create_on_update: true, ..PLAIN };
+
+/// PUT must name the resourceVersion that it replaces.
+pub const GUARDED: Strategy = Strategy { unconditional_update: false, ..PLAIN };
+
+/// A generation that follows the spec.
+pub const SPEC: Strategy = Strategy { generation: &["spec"], ..PLAIN };
+
+/// A status that only its subresource writes.
+pub const STATUS: Strategy = Strategy { main_keeps: &["status"], ..PLAIN };
+
+pub const SPEC_AND_STATUS: Strategy = Strategy { generation: &["spec"], main_keeps: &["status"], ..PLAIN };

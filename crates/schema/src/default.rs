@@ -1,0 +1,76 @@
+//! The defaults that the table of types can say: a value where a field is absent.
+
+use serde_json::{Map, Value};
+
+use crate::Quantity;
+use crate::types::{Expr, Field, Types};
+
+impl Types {
+    /// Fills the absent fields of an object of the named type. Doing it again changes nothing.
+    pub fn default(&self, type_name: &str, value: &mut Value) {
+        if let Some(expr) = self.expr_of(type_name) {
+            self.default_value(&expr, value);
+        }
+    }
+
+    fn default_value(&self, expr: &Expr, value: &mut Value) {
+        match (expr, value) {
+            (Expr::Struct(index), Value::Object(members)) => self.default_members(*index, members),
+            (Expr::List(item), Value::Array(items)) if self.reaches(item) => {
+                items.iter_mut().for_each(|one| self.default_value(item, one));
+            }
+            (Expr::Map(item), Value::Object(members)) if self.reaches(item) => {
+                members.iter_mut().for_each(|(_, one)| self.default_value(item, one));
+            }
+            (Expr::ResourceList, Value::Object(members)) => {
+                members.iter_mut().for_each(|(_, one)| round_to_milli(one));
+            }
+            _ => {}
+        }
+    }
+
+    fn default_members(&self, index: usize, members: &mut Map<String, Value>) {
+        let owner = self.at(index);
+        if !owner.has_defaults {
+            return;
+        }
+        for field in &owner.fields {
+            if let Some(default) = &field.default
+                && !members.get(field.name).is_some_and(|value| is_set(field, value))
+            {
+                members.insert(field.name.to_owned(), default.clone());
+            }
+            if self.reaches(&field.expr)
+                && let Some(value) = members.get_mut(field.name)
+            {
+                self.default_value(&field.expr, value);
+            }
+        }
+    }
+
+    fn reaches(&self, expr: &Expr) -> bool {
+        *expr == Expr::ResourceList || expr.innermost().is_some_and(|index| self.at(index).has_defaults)
+    }
+}
+
+/// Whether a value stands against its field's default.
+fn is_set(field: &Field, value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Number(number) => !(field.default_for_zero && number.as_i64() == Some(0)),
+        _ => true,
+    }
+}
+
+/// Resource lists hold nothing finer than a thousandth: upstream rounds up when it decodes.
+fn round_to_milli(value: &mut Value) {
+    let Some(quantity) = value.as_str().and_then(|text| text.parse::<Quantity>().ok()) else {
+        return;
+    };
+    let rounded = quantity.round_up_to_milli();
+    if rounded != quantity {
+        *value = rounded.to_string().into();
+    }
+}

@@ -1,0 +1,106 @@
+//! JSON text to a tree, with the duplicate keys that a plain parse would hide.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// Reads one JSON document. Of a repeated key the last value counts, as in Go; each repetition is told by its path (`spec.ports[0].port`).
+pub fn parse(text: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
+    let mut duplicates = Vec::new();
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = Seed(&mut duplicates).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok((value, duplicates))
+}
+
+struct Seed<'a>(&'a mut Vec<String>);
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        loop {
+            let known = self.0.len();
+            let Some(item) = items.next_element_seed(Seed(self.0))? else {
+                return Ok(list.into());
+            };
+            for path in &mut self.0[known..] {
+                let dot = if path.starts_with('[') { "" } else { "." };
+                *path = format!("[{}]{dot}{path}", list.len());
+            }
+            list.push(item);
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            let known = self.0.len();
+            let value = members.next_value_seed(Seed(self.0))?;
+            for path in &mut self.0[known..] {
+                *path = if path.starts_with('[') { format!("{name}{path}") } else { format!("{name}.{path}") };
+            }
+            if map.contains_key(&name) {
+                self.0.push(name.clone());
+            }
+            map.insert(name, value);
+        }
+        Ok(map.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_keys_are_told_by_their_path() {
+        let text = br#"{"a":1,"a":2,"b":[{"c":{"d":1,"d":2}}]}"#;
+        let (value, duplicates) = parse(text).expect("JSON");
+        assert_eq!(value, serde_json::json!({"a": 2, "b": [{"c": {"d": 2}}]}));
+        assert_eq!(duplicates, ["a", "b[0].c.d"]);
+        assert!(parse(b"{} x").is_err());
+    }
+}
