@@ -1,1 +1,48 @@
 //! Who may do what: tokens, certificates, RBAC, node authorizer. Pure.
+//!
+//! Authentication turns a credential into a [`plan::User`]: [`certificate`] for client certificates, [`bearer`] for
+//! tokens. Authorization answers [`authorize`] from a [`View`]: the snapshot, and the index that [`rbac::Index`] folds
+//! out of the roles and bindings in it.
+//!
+//! ```text
+//! credential ──► User ─┐
+//!                      ├─► authorize: system:masters, then Node, then RBAC ──► Decision ──► forbidden()
+//! request ─► Attributes┘
+//! ```
+//!
+//! Architecture invariant: no clock and no key file here. `now` and random bytes are arguments, keys come as bytes, and
+//! whoever wants a cache of verified tokens keeps it beside the caller.
+
+mod authorize;
+mod bearer;
+pub mod bootstrap;
+mod bootstrap_token;
+mod certificate;
+pub mod csr;
+mod error;
+mod node;
+pub mod rbac;
+mod resources;
+pub mod review;
+pub mod service_account;
+
+pub use authorize::{View, authorize, authorize_list, forbidden, impersonation};
+pub use bearer::bearer;
+pub use certificate::{ClientCa, certificate};
+pub use error::AccessError;
+
+/// The groups that the server itself gives out.
+pub mod groups {
+    pub const ANONYMOUS_USER: &str = "system:anonymous";
+    pub const AUTHENTICATED: &str = "system:authenticated";
+    pub const BOOTSTRAPPERS: &str = "system:bootstrappers";
+    pub const MASTERS: &str = "system:masters";
+    pub const NODES: &str = "system:nodes";
+    pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
+    pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+}
+
+/// The user of a request without credentials.
+pub fn anonymous() -> plan::User {
+    plan::User::new(groups::ANONYMOUS_USER, &[groups::UNAUTHENTICATED])
+}

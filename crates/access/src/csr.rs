@@ -1,0 +1,194 @@
+//! Which certificate signing requests of kubelets are approved without anybody's hand.
+//! <https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/#approval>
+
+use std::net::IpAddr;
+
+use base64::Engine;
+use object::{Key, Snapshot};
+use plan::{Attributes, User};
+use serde::Deserialize;
+use serde_json::Value;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::pem::Pem;
+use x509_parser::prelude::FromDer;
+
+use crate::resources::NODES;
+use crate::{View, authorize, groups};
+
+const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+
+/// The condition to add: type `Approved`, status `True`, reason `AutoApproved`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    pub message: &'static str,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RequestView {
+    spec: Spec,
+    status: Status,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    request: String,
+    signer_name: String,
+    username: String,
+    groups: Vec<String>,
+    usages: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    conditions: Vec<Condition>,
+    certificate: String,
+}
+
+#[derive(Default, Deserialize)]
+struct Condition {
+    r#type: String,
+}
+
+/// What a request for a certificate says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+    pub dns_names: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+    /// E-mail addresses, URIs or other names that no kubelet asks for.
+    pub has_other_names: bool,
+}
+
+/// Approves, or leaves the request to others. An approved or denied one is left alone.
+pub fn decide(view: &View, request: &Value) -> Option<Approval> {
+    let RequestView { spec, status } = serde_json::from_value(request.clone()).ok()?;
+    let decided =
+        status.conditions.iter().any(|held| matches!(&*held.r#type, "Approved" | "Denied" | "Failed"));
+    if decided || !status.certificate.is_empty() {
+        return None;
+    }
+    let subject = subject(&spec.request)?;
+    if !subject.common_name.starts_with("system:node:") || subject.organizations != [groups::NODES] {
+        return None;
+    }
+    let groups: Vec<&str> = spec.groups.iter().map(String::as_str).collect();
+    let user = User::new(spec.username.as_str(), &groups);
+    let own = spec.username == subject.common_name;
+    match spec.signer_name.as_str() {
+        KUBELET_CLIENT => client(view, &spec, &subject, &user, own),
+        KUBELET_SERVING if own => serving(view.snapshot, &spec, &subject, &user),
+        _ => None,
+    }
+}
+
+fn client(view: &View, spec: &Spec, subject: &Subject, user: &User, own: bool) -> Option<Approval> {
+    let plain = subject.dns_names.is_empty() && subject.addresses.is_empty() && !subject.has_other_names;
+    if !plain || !usages_are(spec, "client auth") {
+        return None;
+    }
+    let may = |subresource| {
+        let attributes = Attributes {
+            verb: "create",
+            group: "certificates.k8s.io",
+            version: "v1",
+            resource: "certificatesigningrequests",
+            subresource,
+            ..Attributes::default()
+        };
+        authorize(view, user, &attributes).allowed
+    };
+    if own && may("selfnodeclient") {
+        let message = "Auto approving self kubelet client certificate after SubjectAccessReview.";
+        return Some(Approval { message });
+    }
+    may("nodeclient").then_some(Approval {
+        message: "Auto approving kubelet client certificate after SubjectAccessReview.",
+    })
+}
+
+/// A node may serve under the names and addresses that its Node object has, and under no others.
+fn serving(snapshot: &Snapshot, spec: &Spec, subject: &Subject, user: &User) -> Option<Approval> {
+    let name = subject.common_name.strip_prefix("system:node:")?;
+    let none = subject.dns_names.is_empty() && subject.addresses.is_empty();
+    if none || subject.has_other_names || !usages_are(spec, "server auth") || !user.is_in(groups::NODES) {
+        return None;
+    }
+    let node: NodeView = snapshot.get(&Key::cluster(NODES, name))?.decode().ok()?;
+    let known = |text: &str| node.status.addresses.iter().any(|held| held.address == text);
+    let names = subject.dns_names.iter().all(|asked| asked == name || known(asked));
+    let addresses = subject.addresses.iter().all(|asked| known(&asked.to_string()));
+    (names && addresses).then_some(Approval {
+        message: "Auto approving kubelet serving certificate of the node's own names and addresses.",
+    })
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NodeView {
+    status: NodeStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NodeStatus {
+    addresses: Vec<Address>,
+}
+
+#[derive(Default, Deserialize)]
+struct Address {
+    address: String,
+}
+
+/// `digital signature` and this one, with `key encipherment` or without (keys that are not RSA).
+fn usages_are(spec: &Spec, purpose: &str) -> bool {
+    let has = |wanted: &str| spec.usages.iter().any(|usage| usage == wanted);
+    let allowed =
+        |usage: &String| usage == "digital signature" || usage == "key encipherment" || usage == purpose;
+    has("digital signature") && has(purpose) && spec.usages.iter().all(allowed)
+}
+
+/// The subject of `spec.request`: base64 of PEM of PKCS #10. None: it is none, or its signature does not hold.
+pub fn subject(request: &str) -> Option<Subject> {
+    let pem = base64::engine::general_purpose::STANDARD.decode(request).ok()?;
+    let pem = Pem::iter_from_buffer(&pem).next()?.ok()?;
+    let (_, request) = X509CertificationRequest::from_der(&pem.contents).ok()?;
+    request.verify_signature().ok()?;
+    let info = &request.certification_request_info;
+    let mut subject = Subject::default();
+    for name in info.subject.iter_common_name() {
+        subject.common_name = name.as_str().ok()?.to_owned();
+    }
+    for name in info.subject.iter_organization() {
+        subject.organizations.push(name.as_str().ok()?.to_owned());
+    }
+    for extension in request.requested_extensions().into_iter().flatten() {
+        if let ParsedExtension::SubjectAlternativeName(names) = extension {
+            names.general_names.iter().for_each(|name| learn(&mut subject, name));
+        }
+    }
+    Some(subject)
+}
+
+fn learn(subject: &mut Subject, name: &GeneralName) {
+    match name {
+        GeneralName::DNSName(name) => subject.dns_names.push((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match address(bytes) {
+            Some(address) => subject.addresses.push(address),
+            None => subject.has_other_names = true,
+        },
+        _ => subject.has_other_names = true,
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+        return Some(four.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(Into::into)
+}

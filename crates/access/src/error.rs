@@ -1,0 +1,25 @@
+use object::{Reason, Status};
+
+/// Why a credential was not accepted. The client only ever sees "Unauthorized"; the text is for the log, and never holds
+/// the credential.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccessError {
+    /// The credential is of no kind that is known here. Another authenticator may know it.
+    #[error("not a credential of this kind")]
+    Unrecognized,
+    #[error("client certificate: {0}")]
+    Certificate(String),
+    #[error("service account token: {0}")]
+    ServiceAccountToken(String),
+    #[error("bootstrap token {id}: {why}")]
+    BootstrapToken { id: String, why: &'static str },
+    #[error("signing key: {0}")]
+    Key(&'static str),
+}
+
+impl AccessError {
+    /// The 401 as upstream answers it.
+    pub fn status(&self) -> Status {
+        Status::new(Reason::Unauthorized, "Unauthorized")
+    }
+}

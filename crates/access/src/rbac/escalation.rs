@@ -1,0 +1,155 @@
+//! Nobody grants what they do not hold: writes of roles and bindings.
+//! <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping>
+
+use std::collections::BTreeSet;
+
+use object::{Key, Reason, Resource, Status};
+use plan::{Attributes, User};
+use serde_json::Value;
+
+use super::index::RoleRef;
+use super::rule::{Rule, quoted};
+use crate::resources::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
+use crate::{View, authorize, groups};
+
+/// May this user write this role or binding? Other resources are always fine. `old` is absent on create. To be asked
+/// after admission has mutated the object and before it is stored.
+pub fn check_write(
+    view: &View,
+    user: &User,
+    key: &Key,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    let resource = key.resource;
+    let role = resource == ROLES || resource == CLUSTER_ROLES;
+    let binding = resource == ROLE_BINDINGS || resource == CLUSTER_ROLE_BINDINGS;
+    if !(role || binding)
+        || user.is_in(groups::MASTERS)
+        || old.is_some_and(|old| same_but_for_owners(new, old))
+    {
+        return Ok(());
+    }
+    if role { check_role(view, user, key, new, old) } else { check_binding(view, user, key, new, old) }
+}
+
+fn check_role(view: &View, user: &User, key: &Key, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+    let changed = |field: &str| old.is_none_or(|old| old.get(field) != new.get(field));
+    if may(view, user, "escalate", key.resource, &key.namespace, &key.name) {
+        return Ok(());
+    }
+    if changed("rules") {
+        confirm(view, user, key, &rules_of(new))?;
+    }
+    let aggregates = new.get("aggregationRule").is_some_and(|rule| !rule.is_null());
+    if aggregates && changed("aggregationRule") && confirm(view, user, key, &everything()).is_err() {
+        return Err(Status::forbidden(key, "must have cluster-admin privileges to use the aggregationRule"));
+    }
+    Ok(())
+}
+
+fn check_binding(
+    view: &View,
+    user: &User,
+    key: &Key,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    let unchanged = |field: &str| old.is_some_and(|old| old.get(field) == new.get(field));
+    if unchanged("roleRef") && unchanged("subjects") {
+        return Ok(());
+    }
+    let role: RoleRef = new
+        .get("roleRef")
+        .and_then(|role| serde_json::from_value(role.clone()).ok())
+        .ok_or_else(|| Status::bad_request("roleRef must be an object"))?;
+    let (resource, namespace) =
+        if &*role.kind == "Role" { (ROLES, &*key.namespace) } else { (CLUSTER_ROLES, "") };
+    let asked_in = if resource == ROLES { namespace } else { &*key.namespace };
+    if may(view, user, "bind", resource, asked_in, &role.name) {
+        return Ok(());
+    }
+    let rules = view.rbac.role(&role, namespace).map_err(|message| {
+        let key = Key::new(resource, namespace, &*role.name);
+        Status { message, ..Status::new(Reason::NotFound, "").about(&key) }
+    })?;
+    confirm(view, user, key, rules)
+}
+
+fn may(view: &View, user: &User, verb: &str, resource: Resource, namespace: &str, name: &str) -> bool {
+    let group = resource.group();
+    let resource = resource.plural();
+    let attributes =
+        Attributes { verb, group, version: "v1", resource, subresource: "", namespace, name, path: "" };
+    authorize(view, user, &attributes).allowed
+}
+
+fn confirm(view: &View, user: &User, key: &Key, wanted: &[Rule]) -> Result<(), Status> {
+    let held = view.rbac.rules_for(user, &key.namespace);
+    let missing: Vec<Rule> = wanted
+        .iter()
+        .flat_map(Rule::atoms)
+        .filter(|atom| !held.rules.iter().any(|rule| rule.covers(atom)))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let lines: BTreeSet<String> = compact(missing).iter().map(Rule::compact).collect();
+    let lines: Vec<String> = lines.into_iter().collect();
+    let mut why = format!(
+        "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
+        &*user.name,
+        quoted(&user.groups),
+        lines.join("\n")
+    );
+    if !held.errors.is_empty() {
+        why.push_str(&format!("; resolution errors: [{}]", held.errors.join(" ")));
+    }
+    Err(Status::forbidden(key, &why))
+}
+
+/// Joins the verbs of atoms that are the same otherwise.
+fn compact(atoms: Vec<Rule>) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Vec::new();
+    for atom in atoms {
+        let same = |rule: &&mut Rule| {
+            !atom.resources.is_empty()
+                && rule.api_groups == atom.api_groups
+                && rule.resources == atom.resources
+                && rule.resource_names == atom.resource_names
+        };
+        match rules.iter_mut().find(same) {
+            Some(rule) => rule
+                .verbs
+                .extend(atom.verbs.into_iter().filter(|verb| !rule.verbs.contains(verb)).collect::<Vec<_>>()),
+            None => rules.push(atom),
+        }
+    }
+    rules
+}
+
+fn rules_of(role: &Value) -> Vec<Rule> {
+    role.get("rules").and_then(|rules| serde_json::from_value(rules.clone()).ok()).unwrap_or_default()
+}
+
+fn everything() -> [Rule; 2] {
+    let star = || vec!["*".into()];
+    [
+        Rule { api_groups: star(), resources: star(), verbs: star(), ..Rule::default() },
+        Rule { non_resource_urls: star(), verbs: star(), ..Rule::default() },
+    ]
+}
+
+/// The garbage collector takes owners and finalizers off objects that it could not have written.
+fn same_but_for_owners(new: &Value, old: &Value) -> bool {
+    let bare = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion"] {
+                metadata.remove(field);
+            }
+        }
+        object
+    };
+    bare(new) == bare(old)
+}

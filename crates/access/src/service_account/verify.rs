@@ -1,0 +1,142 @@
+use object::{Key, Object, Resource, Snapshot, Time};
+use plan::User;
+use serde::Deserialize;
+
+use super::claims::{Claims, ObjectClaim};
+use super::{Authority, jwt};
+use crate::resources::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
+use crate::{AccessError, groups};
+
+/// A pod's token holds this long after its deletion was due, so that it can still clean up.
+const DELETED_GRACE_SECONDS: i64 = 60;
+
+/// Who a token stands for, and which of the audiences asked for it was made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub user: User,
+    pub audiences: Vec<Box<str>>,
+}
+
+#[derive(Deserialize)]
+struct Issuer {
+    iss: String,
+}
+
+impl Authority {
+    /// Checks a token's signature, times, audiences, and that the account and what it is bound to still exist.
+    ///
+    /// [`AccessError::Unrecognized`]: not a JWT, or another issuer's.
+    pub fn verify(
+        &self,
+        snapshot: &Snapshot,
+        token: &str,
+        audiences: &[&str],
+        now: Time,
+    ) -> Result<Identity, AccessError> {
+        let parsed = jwt::parse(token).ok_or(AccessError::Unrecognized)?;
+        let issuer: Issuer =
+            serde_json::from_slice(&parsed.payload).map_err(|_| AccessError::Unrecognized)?;
+        if issuer.iss != self.issuer && !self.accepted_issuers.contains(&issuer.iss) {
+            return Err(AccessError::Unrecognized);
+        }
+        if !parsed.is_signed(self.verifying_keys()) {
+            return Err(refused("the signature is of none of the keys"));
+        }
+        let claims: Claims =
+            serde_json::from_slice(&parsed.payload).map_err(|error| refused(format!("claims: {error}")))?;
+        timely(&claims, now)?;
+        let audiences: Vec<Box<str>> = audiences
+            .iter()
+            .filter(|asked| claims.aud.all().iter().any(|held| held == **asked))
+            .map(|&asked| asked.into())
+            .collect();
+        if audiences.is_empty() {
+            return Err(refused(format!(
+                "token audiences {:?} is invalid for the target audiences",
+                claims.aud.all()
+            )));
+        }
+        bound(&claims, snapshot, now)?;
+        Ok(Identity { user: user(&claims), audiences })
+    }
+}
+
+fn timely(claims: &Claims, now: Time) -> Result<(), AccessError> {
+    if now.as_secs() >= claims.exp {
+        return Err(refused("service account token has expired"));
+    }
+    if now.as_secs() < claims.nbf {
+        return Err(refused("service account token is not valid yet"));
+    }
+    Ok(())
+}
+
+fn bound(claims: &Claims, snapshot: &Snapshot, now: Time) -> Result<(), AccessError> {
+    let held = &claims.kubernetes;
+    let expected = format!("system:serviceaccount:{}:{}", held.namespace, held.serviceaccount.name);
+    if claims.sub != expected {
+        return Err(refused("the subject is not the account"));
+    }
+    alive(snapshot, SERVICE_ACCOUNTS, &held.namespace, &held.serviceaccount, now)?;
+    if let Some(secret) = &held.secret {
+        alive(snapshot, SECRETS, &held.namespace, secret, now)?;
+    }
+    match (&held.pod, &held.node) {
+        // The node of a pod's token is a fact about the pod when it was made; only the pod must live.
+        (Some(pod), _) => alive(snapshot, PODS, &held.namespace, pod, now),
+        (None, Some(node)) => alive(snapshot, NODES, "", node, now),
+        (None, None) => Ok(()),
+    }
+}
+
+fn alive(
+    snapshot: &Snapshot,
+    resource: Resource,
+    namespace: &str,
+    claim: &ObjectClaim,
+    now: Time,
+) -> Result<(), AccessError> {
+    let key = Key::new(resource, namespace, claim.name.as_str());
+    let Some(object) = snapshot.get(&key) else { return Err(refused(format!("{key} has been deleted"))) };
+    if *object.meta.uid != *claim.uid {
+        return Err(refused(format!(
+            "{key}: UID ({}) does not match claim ({})",
+            object.meta.uid, claim.uid
+        )));
+    }
+    if is_gone(object, now) {
+        return Err(refused(format!("{key} has been deleted")));
+    }
+    Ok(())
+}
+
+fn is_gone(object: &Object, now: Time) -> bool {
+    object.meta.deletion_timestamp.is_some_and(|at| now > at.plus_secs(DELETED_GRACE_SECONDS))
+}
+
+fn user(claims: &Claims) -> User {
+    let held = &claims.kubernetes;
+    let namespace_group = format!("{}:{}", groups::SERVICE_ACCOUNTS, held.namespace);
+    let mut user =
+        User::new(claims.sub.as_str(), &[groups::SERVICE_ACCOUNTS, &namespace_group, groups::AUTHENTICATED]);
+    user.uid = held.serviceaccount.uid.as_str().into();
+    let mut extra = |name: &str, value: &str| {
+        user.extra.insert(format!("authentication.kubernetes.io/{name}").into(), vec![value.into()]);
+    };
+    if !claims.jti.is_empty() {
+        extra("credential-id", &format!("JTI={}", claims.jti));
+    }
+    if let Some(pod) = &held.pod {
+        extra("pod-name", &pod.name);
+        extra("pod-uid", &pod.uid);
+    }
+    if let Some(node) = &held.node {
+        extra("node-name", &node.name);
+        extra("node-uid", &node.uid);
+    }
+    user
+}
+
+fn refused(why: impl Into<String>) -> AccessError {
+    AccessError::ServiceAccountToken(why.into())
+}
