@@ -11,6 +11,8 @@ mod socket;
 pub mod sysctl;
 mod wire;
 
+pub use netns::NetNs;
+
 use std::io;
 use std::path::PathBuf;
 

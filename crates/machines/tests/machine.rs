@@ -1,0 +1,277 @@
+//! Real machines on this host: two sites with the same VPC range, packets, restarts, deletion without a trace.
+//!
+//! This program is its own `machine-init` and its own node, as `ekso` is. It needs root, and says so if it has none.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use machines::{Bind, Limits, Machine, MachineSpec, Site, VpcConfig, netns};
+
+const PORT: u16 = 30080;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        Some("machine-init") => machines::init::main(&args[1..]),
+        Some("node") => node(&args[1]),
+        _ if !rustix::process::geteuid().is_root() => {
+            println!("skipped: machines need root");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            for (name, test) in TESTS {
+                test();
+                println!("test {name} ... ok");
+            }
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+const TESTS: &[(&str, fn())] = &[
+    ("two_sites_with_one_range", two_sites_with_one_range),
+    ("the_command_is_kept_running", the_command_is_kept_running),
+    ("a_machine_outlives_whoever_started_it", a_machine_outlives_whoever_started_it),
+    ("a_start_that_crashed_is_cleared", a_start_that_crashed_is_cleared),
+    ("a_start_that_fails_says_why", a_start_that_fails_says_why),
+    ("machines_reach_the_vpc_and_not_the_host", machines_reach_the_vpc_and_not_the_host),
+    ("a_machine_sees_its_own_root", a_machine_sees_its_own_root),
+];
+
+/// What runs in the machine: answers one request a connection.
+fn node(greeting: &str) -> ExitCode {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).unwrap();
+    for connection in listener.incoming() {
+        let mut connection = connection.unwrap();
+        let mut request = String::new();
+        BufReader::new(&connection).read_line(&mut request).unwrap();
+        let answer = match request.trim().split_once(' ') {
+            Some(("dial", address)) => {
+                let dialed =
+                    TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_millis(500));
+                dialed.map_or_else(|error| format!("no: {:?}", error.kind()), |_| "yes".into())
+            }
+            Some(("read", path)) => {
+                fs::read_to_string(path).unwrap_or_else(|error| format!("no: {:?}", error.kind()))
+            }
+            Some(("list", path)) => {
+                let mut names: Vec<_> = fs::read_dir(path)
+                    .unwrap()
+                    .map(|e| e.unwrap().file_name().into_string().unwrap())
+                    .collect();
+                names.sort();
+                names.join(" ")
+            }
+            Some(("write", path)) => {
+                fs::write(path, "x").map_or_else(|error| format!("no: {:?}", error.kind()), |()| "yes".into())
+            }
+            _ => format!("{greeting} {} from {}", std::process::id(), connection.peer_addr().unwrap().ip()),
+        };
+        connection.write_all(answer.as_bytes()).unwrap();
+    }
+    ExitCode::SUCCESS
+}
+
+/// A site of a folder of its own; deleted, and checked for what it leaves, when the test is done.
+struct Fixture {
+    site: Site,
+    router: machines::Router,
+    _data: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new(name: &str) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let id = format!("{name}{:05x}", std::process::id() & 0xf_ffff);
+        let site = Site::open(&id, data.path()).unwrap();
+        let router = site.up(&VpcConfig::default()).unwrap();
+        Self { site, router, _data: data }
+    }
+
+    fn start(&self, name: &str, greeting: &str) -> Machine {
+        let machine = self.site.machine(name).unwrap();
+        machine.start(&self.spec(name, greeting)).unwrap();
+        machine
+    }
+
+    fn spec(&self, name: &str, greeting: &str) -> MachineSpec {
+        MachineSpec {
+            addresses: self.site.addresses_for(name).unwrap(),
+            command: ["/usr/bin/ekso", "node", greeting].map(str::to_owned).to_vec(),
+            env: Vec::new(),
+            binds: Vec::new(),
+            limits: Limits { memory_bytes: Some(256 << 20), cpu_millis: Some(1000) },
+            nameservers: vec![Ipv4Addr::new(10, 100, 0, 10)],
+            hosts: Vec::new(),
+            stop_grace_ms: 2000,
+        }
+    }
+
+    fn done(self) {
+        self.site.delete().unwrap();
+        assert_eq!(self.site.leftovers().unwrap(), Vec::<String>::new());
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        // Of a test that failed; nothing is left otherwise.
+        let _ = self.site.delete();
+    }
+}
+
+/// Asks the machine's node from the host, at the machine's public address, until it listens.
+fn ask(machine: &Machine, request: &str) -> String {
+    let address = SocketAddr::from((machine.spec().unwrap().unwrap().addresses.public, PORT));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match talk(address, request) {
+            Ok(answer) if !answer.is_empty() => return answer,
+            other => assert!(Instant::now() < deadline, "{address} gives no answer: {other:?}"),
+        }
+    }
+}
+
+fn talk(address: SocketAddr, request: &str) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+    connection.write_all(format!("{request}\n").as_bytes())?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn two_sites_with_one_range() {
+    let (a, b) = (Fixture::new("ta"), Fixture::new("tb"));
+    let (in_a, in_b) = (a.start("node-1", "alpha"), b.start("node-1", "beta"));
+    assert_eq!(
+        in_a.spec().unwrap().unwrap().addresses.private,
+        in_b.spec().unwrap().unwrap().addresses.private
+    );
+    assert!(ask(&in_a, "hello").starts_with("alpha "));
+    assert!(ask(&in_b, "hello").starts_with("beta "));
+    // The host's address is not hidden from the machine.
+    let host = a.site.pool().unwrap().unwrap().host();
+    assert!(ask(&in_a, "hello").ends_with(&format!("from {host}")));
+    // A machine of one site does not reach the other's, nor does the host know the VPC.
+    let other = in_b.spec().unwrap().unwrap().addresses.public;
+    assert_eq!(ask(&in_a, &format!("dial {other}:{PORT}")), "no: TimedOut");
+    let mut links = netlink::link::Links::open().unwrap();
+    let vpc = Ipv4Addr::new(172, 31, 0, 0);
+    let knows = links.routes().unwrap().iter().any(|route| route.prefix > 0 && route.destination == vpc);
+    assert!(!knows, "the host has a route to the VPC");
+    a.done();
+    assert!(ask(&in_b, "hello").starts_with("beta "), "deleting one site harms the other");
+    b.done();
+}
+
+fn the_command_is_kept_running() {
+    let fixture = Fixture::new("tc");
+    let machine = fixture.start("node-1", "gamma");
+    let before = ask(&machine, "hello");
+    let init = machine.running().unwrap();
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", init.pid)).unwrap();
+    let child = rustix::process::Pid::from_raw(children.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
+    let after = ask(&machine, "hello");
+    assert_ne!(before, after, "the command has another process id now");
+    assert_eq!(machine.running(), Some(init));
+    fixture.done();
+}
+
+fn a_machine_outlives_whoever_started_it() {
+    let fixture = Fixture::new("td");
+    let machine = fixture.start("node-1", "delta");
+    let again = Site::open(fixture.site.id(), fixture.site.data()).unwrap();
+    again.up(&VpcConfig::default()).unwrap();
+    let found = again.machines().unwrap();
+    assert_eq!(found.iter().map(Machine::name).collect::<Vec<_>>(), ["node-1"]);
+    assert_eq!(found[0].running(), machine.running());
+    assert_eq!(found[0].start(&fixture.spec("node-1", "other")).unwrap(), machine.running().unwrap());
+    assert!(ask(&machine, "hello").starts_with("delta"));
+    found[0].stop().unwrap();
+    assert_eq!(machine.running(), None);
+    found[0].start(&fixture.spec("node-1", "epsilon")).unwrap();
+    assert!(ask(&machine, "hello").starts_with("epsilon"));
+    fixture.done();
+}
+
+fn a_start_that_crashed_is_cleared() {
+    let fixture = Fixture::new("te");
+    let machine = fixture.site.machine("node-1").unwrap();
+    // A namespace without links, a process id that is someone else's by now, and a bare mount point.
+    netns::NetNs::ensure(machine.netns_path()).unwrap();
+    fs::create_dir_all(machine.root()).unwrap();
+    let stale = format!("{{\"pid\":{},\"started_ticks\":1}}", std::process::id());
+    fs::write(machine.root().with_file_name("pid.json"), stale).unwrap();
+    assert_eq!(machine.running(), None);
+    fixture.start("node-1", "zeta");
+    assert!(ask(&machine, "hello").starts_with("zeta"));
+    fixture.done();
+}
+
+fn a_start_that_fails_says_why() {
+    let fixture = Fixture::new("tf");
+    let machine = fixture.site.machine("node-1").unwrap();
+    let mut spec = fixture.spec("node-1", "x");
+    spec.command = vec!["/no/such/file".to_owned()];
+    let error = machine.start(&spec).unwrap_err().to_string();
+    assert!(error.contains("node-1") && error.contains("/no/such/file"), "{error}");
+    assert_eq!(machine.running(), None);
+    assert!(!netns::is_pinned(&machine.netns_path()));
+    fixture.done();
+}
+
+fn machines_reach_the_vpc_and_not_the_host() {
+    let fixture = Fixture::new("tg");
+    let (one, two) = (fixture.start("node-1", "one"), fixture.start("node-2", "two"));
+    let of = |machine: &Machine| machine.spec().unwrap().unwrap().addresses;
+    let api = SocketAddr::from((Ipv4Addr::new(172, 31, 0, 2), 6443));
+    let listener = netns::tcp_listener(fixture.router.ns(), api).unwrap();
+    assert_eq!(ask(&one, &format!("dial {api}")), "yes");
+    let (_, peer) = listener.accept().unwrap();
+    assert_eq!(peer.ip(), of(&one).private);
+    // Each other, by private and by public address.
+    ask(&two, "hello");
+    assert_eq!(ask(&one, &format!("dial {}:{PORT}", of(&two).private)), "yes");
+    assert_eq!(ask(&one, &format!("dial {}:{PORT}", of(&two).public)), "yes");
+    // The server dials machines in the VPC.
+    let address = SocketAddr::from((of(&two).private, PORT));
+    drop(netns::tcp_connect(fixture.router.ns(), address, PATIENCE).unwrap());
+    // The host's services stay out of reach at every address.
+    let host = fixture.site.pool().unwrap().unwrap().host();
+    let service = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = service.local_addr().unwrap().port();
+    assert_eq!(ask(&one, &format!("dial {host}:{port}")), "no: TimedOut");
+    fixture.done();
+}
+
+fn a_machine_sees_its_own_root() {
+    let fixture = Fixture::new("th");
+    let shared = tempfile::tempdir().unwrap();
+    fs::write(shared.path().join("greeting"), "shared").unwrap();
+    let mut spec = fixture.spec("node-1", "theta");
+    spec.binds =
+        vec![Bind { source: shared.path().into(), target: "/var/lib/ekso/images".into(), read_only: true }];
+    let machine = fixture.site.machine("node-1").unwrap();
+    machine.start(&spec).unwrap();
+    assert_eq!(ask(&machine, "read /etc/hostname"), "node-1\n");
+    assert_eq!(ask(&machine, "read /proc/sys/kernel/hostname"), "node-1\n");
+    assert_eq!(ask(&machine, "read /etc/resolv.conf"), "nameserver 10.100.0.10\n");
+    assert_eq!(ask(&machine, "read /var/lib/ekso/images/greeting"), "shared");
+    assert_eq!(ask(&machine, "write /var/lib/ekso/images/greeting"), "no: ReadOnlyFilesystem");
+    assert_eq!(ask(&machine, "write /usr/bin/ekso"), "no: ReadOnlyFilesystem");
+    assert_eq!(ask(&machine, "write /var/lib/ekso/kept"), "yes");
+    assert_eq!(fs::read_to_string(machine.root().join("var/lib/ekso/kept")).unwrap(), "x");
+    let ids = ask(&machine, "list /proc");
+    let ids: Vec<u32> = ids.split(' ').filter_map(|name| name.parse().ok()).collect();
+    assert_eq!(ids.len(), 2, "process 1 and the node: {ids:?}");
+    // Control groups begin at the machine's own, and are writable.
+    let membership = ask(&machine, "read /proc/self/cgroup");
+    assert!(membership.lines().all(|line| !line.contains("ekso-")), "{membership}");
+    fixture.done();
+}
