@@ -1,1 +1,3 @@
 //! Containers: images, filesystems, namespaces, cgroups, exec, logs. Carries out the kubelet's ops.
+
+pub mod image;

@@ -1,0 +1,27 @@
+//! Images: a content store that all nodes of a site share, what fills it (registries, archives, folders), and root filesystems from it.
+//! Several processes use one store at once, and each may be killed at any instruction.
+//! Knows nothing of containers: it hands out overlay lower directories and a configuration.
+
+mod archive;
+mod blob;
+mod decode;
+mod digest;
+mod folder;
+mod gc;
+mod layer;
+mod limits;
+mod lock;
+mod manifest;
+mod reference;
+mod store;
+mod tarball;
+mod tree;
+
+pub use archive::{ImportError, ImportOptions};
+pub use digest::Digest;
+pub use gc::{Collected, Usage};
+pub use layer::UnpackError;
+pub use limits::{Devices, Limits};
+pub use manifest::Platform;
+pub use reference::{InvalidReference, Reference};
+pub use store::{Image, Layer, Options, Prepared, Store, StoreError};
