@@ -36,6 +36,12 @@ pub trait Store: Send + Sync + 'static {
     fn close(&self) -> Pending<'_, ()>;
 }
 
+/// Bytes of keys and bodies that one transaction may carry: etcd's `--max-request-bytes`, whichever engine runs.
+pub const MAX_REQUEST_BYTES: usize = 1_572_864;
+
+/// Operations that one transaction may carry: etcd's `--max-txn-ops`.
+pub const MAX_OPS: usize = 128;
+
 /// What a store takes up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -53,11 +59,35 @@ pub struct Transaction {
     pub ops: Vec<Op>,
 }
 
+/// One key's part of a transaction. The key of a `Put::Object` is the draft's own.
 #[derive(Clone, Debug)]
 pub struct Op {
     pub key: Key,
     pub precondition: Precondition,
     pub put: Put,
+}
+
+impl Op {
+    /// Writes an object where nothing is yet.
+    pub fn create(draft: Draft) -> Self {
+        Self { key: draft.key.clone(), precondition: Precondition::Absent, put: Put::Object(draft) }
+    }
+
+    /// Replaces the object that was last changed at `revision`.
+    pub fn update(draft: Draft, revision: Revision) -> Self {
+        Self { key: draft.key.clone(), precondition: Precondition::At(revision), put: Put::Object(draft) }
+    }
+
+    /// Removes the object that was last changed at `revision`.
+    pub fn delete(key: Key, revision: Revision) -> Self {
+        Self { key, precondition: Precondition::At(revision), put: Put::Delete }
+    }
+}
+
+impl From<Op> for Transaction {
+    fn from(op: Op) -> Self {
+        Self { ops: vec![op] }
+    }
 }
 
 /// What must be true of a key when the transaction happens.
@@ -82,6 +112,7 @@ pub enum Put {
 /// An acknowledged transaction.
 #[derive(Clone, Debug)]
 pub struct Commit {
+    /// The revision it happened at; of a transaction that changed nothing, the store's revision then.
     pub revision: Revision,
     /// One for each operation that changed something, in their order.
     pub events: Vec<Arc<Event>>,
@@ -108,6 +139,9 @@ pub enum StoreError {
     TooLarge,
     #[error("{operation} {path}: {message}")]
     Io { operation: &'static str, path: String, message: String },
+    /// The transaction breaks a rule of the API: a key twice, too many operations, a draft under another key.
+    #[error("transaction refused: {0}")]
+    Malformed(String),
     /// The store did not say whether the write happened; a read settles it.
     #[error("the store did not answer: {0}")]
     Unavailable(String),

@@ -1,10 +1,25 @@
 //! The MVCC log behind one trait: read, commit, watch, compact. Engines: embedded (default) and etcd.
+//!
+//! ```text
+//!  commit ──► engine: check, apply, make durable ──► hub: newest Snapshot + watch window ──► snapshot(), Watch
+//! ```
+//!
+//! Every engine feeds one [`Hub`](hub): readers and watchers never meet the disk or the network.
+//! Architecture invariant: nothing here knows a kind; the etcd engine is told which resources to load and how to index them.
 
 mod api;
-
+mod apply;
+pub mod disk;
+mod embedded;
+mod hub;
+mod memory;
 mod watch;
 
 pub use api::{
-    Commit, CommitError, Op, Pending, Precondition, Put, Store, StoreError, Transaction, Usage, WatchError,
+    Commit, CommitError, MAX_OPS, MAX_REQUEST_BYTES, Op, Pending, Precondition, Put, Store, StoreError,
+    Transaction, Usage, WatchError,
 };
+pub use embedded::{Embedded, OpenError, Options};
+pub use hub::Window;
+pub use memory::Memory;
 pub use watch::Watch;

@@ -1,0 +1,294 @@
+//! The newest snapshot and the window of changes behind it: what readers and watchers of every engine see.
+//!
+//! An engine publishes in revision order from one thread at a time. One publication is
+//!
+//! ```text
+//! 1. swap the snapshot     so that whoever gets an event finds it in snapshot() too
+//! 2. append to the logs    one per resource, and one of all; a transaction is appended to a log as a whole
+//! 3. wake                  only the watchers of the resources that changed
+//! ```
+//!
+//! A log shares its events with its watchers: a watcher is a position in it and costs nothing until it is woken.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use object::{Change, Event, Resource, Revision, Snapshot};
+use tokio::sync::Notify;
+
+use crate::{Usage, Watch, WatchError};
+
+/// How much of the past watches can start from.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Memory that only the past holds. The resource that takes most gives way first.
+    pub bytes: usize,
+    /// Changes older than this may go; `None`: only bytes count, and no clock is read.
+    pub age: Option<Duration>,
+    /// So many changes to a resource stay however old they are.
+    pub keep: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { bytes: 64 << 20, age: Some(Duration::from_secs(300)), keep: 128 }
+    }
+}
+
+pub(crate) struct Hub {
+    snapshot: RwLock<Snapshot>,
+    /// Wakes those who wait for a revision.
+    advanced: Notify,
+    /// Every event up to here is in the logs.
+    complete: AtomicU64,
+    closed: AtomicBool,
+    window: Window,
+    /// Nothing before this revision is known: where each log begins.
+    start: Revision,
+    bytes: AtomicUsize,
+    all: Arc<Log>,
+    logs: RwLock<HashMap<Resource, Arc<Log>>>,
+}
+
+/// The changes to one resource, or to all.
+pub(crate) struct Log {
+    entries: Mutex<Entries>,
+    pub(crate) changed: Notify,
+}
+
+pub(crate) struct Entries {
+    /// Changes up to here are gone.
+    pub(crate) floor: Revision,
+    /// How many entries have gone: the position of the first that is there.
+    pub(crate) first: u64,
+    pub(crate) list: VecDeque<Entry>,
+    bytes: usize,
+}
+
+pub(crate) struct Entry {
+    pub(crate) event: Arc<Event>,
+    at: Option<Instant>,
+}
+
+impl Log {
+    fn new(floor: Revision) -> Arc<Self> {
+        let entries = Entries { floor, first: 0, list: VecDeque::new(), bytes: 0 };
+        Arc::new(Self { entries: Mutex::new(entries), changed: Notify::new() })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn push(&mut self, event: Arc<Event>, at: Option<Instant>) {
+        self.bytes += weight(&event);
+        self.list.push_back(Entry { event, at });
+    }
+
+    /// Removes the oldest revision; returns the bytes that it held.
+    fn pop_revision(&mut self) -> usize {
+        let Some(oldest) = self.list.front().map(|entry| entry.event.revision) else { return 0 };
+        self.drop_through(oldest)
+    }
+
+    fn drop_through(&mut self, revision: Revision) -> usize {
+        let before = self.bytes;
+        while let Some(entry) = self.list.front().filter(|entry| entry.event.revision <= revision) {
+            self.bytes -= weight(&entry.event);
+            self.list.pop_front();
+            self.first += 1;
+        }
+        self.floor = self.floor.max(revision);
+        before - self.bytes
+    }
+}
+
+/// What memory an event holds that the newest snapshot does not: the object it replaced, and of a deletion the last state.
+fn weight(event: &Event) -> usize {
+    let replaced = event.previous.as_ref().map_or(0, |object| object.body.len());
+    let last = if event.change == Change::Deleted { event.object.body.len() } else { 0 };
+    replaced + last + 512
+}
+
+impl Hub {
+    pub(crate) fn new(window: Window, snapshot: Snapshot) -> Arc<Self> {
+        let start = snapshot.revision();
+        Arc::new(Self {
+            snapshot: RwLock::new(snapshot),
+            advanced: Notify::new(),
+            complete: AtomicU64::new(start),
+            closed: AtomicBool::new(false),
+            window,
+            start,
+            bytes: AtomicUsize::new(0),
+            all: Log::new(start),
+            logs: RwLock::default(),
+        })
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes a newer state and what led to it visible. Events come in revision order.
+    pub(crate) fn publish(&self, snapshot: Snapshot, events: &[Arc<Event>]) {
+        let revision = snapshot.revision();
+        let replaced = {
+            let mut current = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, snapshot)
+        };
+        let changed = self.append(events);
+        self.complete.store(revision, Ordering::Release);
+        self.trim(&changed);
+        for (_, log) in &changed {
+            log.changed.notify_waiters();
+        }
+        if !events.is_empty() {
+            self.all.changed.notify_waiters();
+        }
+        self.advanced.notify_waiters();
+        drop(replaced);
+    }
+
+    fn append(&self, events: &[Arc<Event>]) -> Vec<(Resource, Arc<Log>)> {
+        let at = self.window.age.map(|_| Instant::now());
+        let mut changed: Vec<(Resource, Arc<Log>)> = Vec::new();
+        for event in events {
+            let resource = event.key().resource;
+            if !changed.iter().any(|(known, _)| *known == resource) {
+                changed.push((resource, self.log(Some(resource))));
+            }
+        }
+        for (resource, log) in &changed {
+            let mut entries = log.lock();
+            let before = entries.bytes;
+            for event in events.iter().filter(|event| event.key().resource == *resource) {
+                entries.push(event.clone(), at);
+            }
+            self.bytes.fetch_add(entries.bytes - before, Ordering::Relaxed);
+        }
+        let mut all = self.all.lock();
+        for event in events {
+            all.push(event.clone(), None);
+        }
+        changed
+    }
+
+    fn trim(&self, changed: &[(Resource, Arc<Log>)]) {
+        let mut floor = 0;
+        for (_, log) in changed {
+            floor = floor.max(self.trim_by_age(log));
+        }
+        if self.bytes.load(Ordering::Relaxed) > self.window.bytes {
+            floor = floor.max(self.trim_by_bytes());
+        }
+        // The log of all is whole or nothing: it begins where the last of its parts does.
+        let mut all = self.all.lock();
+        if floor > all.floor {
+            all.drop_through(floor);
+        }
+    }
+
+    fn trim_by_age(&self, log: &Log) -> Revision {
+        let Some(age) = self.window.age else { return 0 };
+        let mut entries = log.lock();
+        let Some(now) = entries.list.back().and_then(|entry| entry.at) else { return 0 };
+        let mut freed = 0;
+        while entries.list.len() > self.window.keep
+            && entries.list.front().and_then(|entry| entry.at).is_some_and(|at| now - at > age)
+        {
+            freed += entries.pop_revision();
+        }
+        self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        if freed == 0 { 0 } else { entries.floor }
+    }
+
+    /// Frees a sixteenth of the window, so that this is not done at every commit, from whichever log is the largest then.
+    fn trim_by_bytes(&self) -> Revision {
+        let goal = self.window.bytes - self.window.bytes / 16;
+        let logs: Vec<_> = {
+            let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
+            logs.values().cloned().collect()
+        };
+        let mut floor = 0;
+        while self.bytes.load(Ordering::Relaxed) > goal {
+            let Some(largest) = logs.iter().max_by_key(|log| log.lock().bytes) else { break };
+            let mut entries = largest.lock();
+            let half = entries.bytes / 2;
+            while entries.bytes > half && self.bytes.load(Ordering::Relaxed) > goal {
+                let freed = entries.pop_revision();
+                self.bytes.fetch_sub(freed, Ordering::Relaxed);
+            }
+            floor = floor.max(entries.floor);
+        }
+        floor
+    }
+
+    fn log(&self, resource: Option<Resource>) -> Arc<Log> {
+        let Some(resource) = resource else { return self.all.clone() };
+        if let Some(log) = self.logs.read().unwrap_or_else(PoisonError::into_inner).get(&resource) {
+            return log.clone();
+        }
+        let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
+        logs.entry(resource).or_insert_with(|| Log::new(self.start)).clone()
+    }
+
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        resource: Option<Resource>,
+        from: Revision,
+    ) -> Result<Watch, WatchError> {
+        Watch::open(self.clone(), self.log(resource), from)
+    }
+
+    /// Waits until the snapshot has reached a revision. `None`: the store was closed first.
+    pub(crate) async fn reached(&self, revision: Revision) -> Option<Snapshot> {
+        loop {
+            let advanced = self.advanced.notified();
+            let snapshot = self.snapshot();
+            if snapshot.revision() >= revision {
+                return Some(snapshot);
+            }
+            if self.is_closed() {
+                return None;
+            }
+            advanced.await;
+        }
+    }
+
+    pub(crate) fn complete(&self) -> Revision {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn compacted(&self) -> Revision {
+        self.all.lock().floor
+    }
+
+    pub(crate) fn usage(&self, disk_bytes: u64) -> Usage {
+        let snapshot = self.snapshot();
+        Usage {
+            disk_bytes,
+            live_bytes: snapshot.tables().map(|(_, table)| table.bytes() as u64).sum(),
+            history_bytes: self.bytes.load(Ordering::Relaxed) as u64,
+            revision: snapshot.revision(),
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Ends every watch, once it has seen what is there, and every wait.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.all.changed.notify_waiters();
+        for log in self.logs.read().unwrap_or_else(PoisonError::into_inner).values() {
+            log.changed.notify_waiters();
+        }
+        self.advanced.notify_waiters();
+    }
+}
