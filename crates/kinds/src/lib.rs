@@ -142,8 +142,9 @@ pub use volume_attributes_class::VOLUME_ATTRIBUTES_CLASSES;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use object::Resource;
-use schema::{Kind, Types};
+use object::{Resource, Status};
+use schema::{DecodeError, Decoded, FieldValidation, Kind, Types};
+use serde_json::Value;
 
 /// Every kind, by file name. A resource served in several versions has a row for each; the first is the stored one.
 static KINDS: &[&Kind] = &[
@@ -245,4 +246,40 @@ pub fn by_gvk(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
 pub fn by_path(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
     let is_wanted = |row: &&Kind| row.group == group && row.version == version && row.resource.plural() == plural;
     KINDS.iter().copied().find(is_wanted)
+}
+
+/// Reads a request's body as an object of the kind. The error is upstream's 400.
+pub fn decode(kind: &Kind, text: &[u8], mode: FieldValidation) -> Result<Decoded, Status> {
+    types().decode(kind.type_name, text, mode).map_err(|error| undecodable(kind, text, &error))
+}
+
+/// Fills in every default of the kind. Doing it again changes nothing.
+pub fn default(kind: &Kind, object: &mut Value) {
+    types().default(kind.type_name, object);
+    (kind.default)(object);
+}
+
+fn undecodable(kind: &Kind, text: &[u8], error: &DecodeError) -> Status {
+    let name = kind.kind;
+    Status::bad_request(match error {
+        DecodeError::Syntax(_) => format!(
+            "the object provided is unrecognized (must be of type {name}): couldn't get version/kind; {error} ({})",
+            excerpt(text)
+        ),
+        _ => format!("{name} in version \"{}\" cannot be handled as a {name}: {error}", kind.version),
+    })
+}
+
+/// The beginning of a body that cannot be read: as text if it looks like JSON, else in hex.
+fn excerpt(text: &[u8]) -> String {
+    const MOST_BYTES: usize = 30;
+    if text.is_empty() {
+        return "<empty>".into();
+    }
+    let (front, more) = if text.len() > MOST_BYTES { (&text[..MOST_BYTES], " ...") } else { (text, "") };
+    if front[0] == b'{' {
+        return format!("{}{more}", String::from_utf8_lossy(front));
+    }
+    let hex: String = front.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{hex}{more}")
 }

@@ -1,16 +1,19 @@
 //! What a schema means: default, prune, validate, the patches, table columns.
 
+mod at;
 mod decode;
 mod default;
 pub mod int_or_string;
 mod json;
 mod kind;
+pub mod metadata;
 pub mod path;
 pub mod quantity;
 pub mod names;
 mod types;
 mod violation;
 
+pub use at::At;
 pub use decode::{DecodeError, Decoded, FieldValidation};
 pub use json::parse as parse_json;
 pub use kind::{Column, Conversion, Kind, Strategy, Subresource};

@@ -1,4 +1,7 @@
 use object::{Cause, Reason, Status};
+use serde::Serialize;
+
+use crate::At;
 
 /// One thing that is wrong with one field, as `field.Error` upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +47,62 @@ impl ViolationKind {
 }
 
 impl Violation {
+    fn new(kind: ViolationKind, at: At<'_>, value: String, detail: impl Into<String>) -> Self {
+        Self { kind, field: at.to_string(), value, detail: detail.into() }
+    }
+
+    pub fn required(at: At<'_>, detail: impl Into<String>) -> Self {
+        Self::new(ViolationKind::Required, at, String::new(), detail)
+    }
+
+    pub fn invalid(at: At<'_>, value: impl Serialize, detail: impl Into<String>) -> Self {
+        Self::new(ViolationKind::Invalid, at, shown(value), detail)
+    }
+
+    pub fn forbidden(at: At<'_>, detail: impl Into<String>) -> Self {
+        Self::new(ViolationKind::Forbidden, at, String::new(), detail)
+    }
+
+    pub fn duplicate(at: At<'_>, value: impl Serialize) -> Self {
+        Self::new(ViolationKind::Duplicate, at, shown(value), "")
+    }
+
+    pub fn not_found(at: At<'_>, value: impl Serialize) -> Self {
+        Self::new(ViolationKind::NotFound, at, shown(value), "")
+    }
+
+    /// `supported values: "A", "B"`, in the order given.
+    pub fn not_supported(at: At<'_>, value: impl Serialize, supported: &[&str]) -> Self {
+        let quoted: Vec<String> = supported.iter().map(shown).collect();
+        Self::new(ViolationKind::NotSupported, at, shown(value), format!("supported values: {}", quoted.join(", ")))
+    }
+
+    pub fn too_long(at: At<'_>, most_bytes: usize) -> Self {
+        let unit = if most_bytes == 1 { "byte" } else { "bytes" };
+        Self::new(ViolationKind::TooLong, at, String::new(), format!("may not be more than {most_bytes} {unit}"))
+    }
+
+    pub fn too_many(at: At<'_>, count: usize, most: usize) -> Self {
+        let unit = if most == 1 { "item" } else { "items" };
+        Self::new(ViolationKind::TooMany, at, shown(count), format!("must have at most {most} {unit}"))
+    }
+
+    /// A field that may not change, with its new value.
+    pub fn immutable(at: At<'_>, value: impl Serialize) -> Self {
+        Self::invalid(at, value, "field is immutable")
+    }
+
+    /// One violation for each thing that a check of a text found.
+    pub fn all_invalid(at: At<'_>, value: impl Serialize + Copy, found: Vec<String>) -> impl Iterator<Item = Self> {
+        found.into_iter().map(move |detail| Self::invalid(at, value, detail))
+    }
+
     /// `Invalid value: "x": must be …`
     pub fn body(&self) -> String {
         let (words, _) = self.kind.row();
         let value = match self.kind {
             ViolationKind::Required | ViolationKind::Forbidden | ViolationKind::Internal => "",
-            ViolationKind::TooLong | ViolationKind::TooMany => "",
+            ViolationKind::TooLong => "",
             _ => &self.value,
         };
         match (value.is_empty(), self.detail.is_empty()) {
@@ -85,4 +138,9 @@ impl Violation {
             .collect();
         status
     }
+}
+
+/// A value as upstream prints it: strings in quotes, numbers bare, everything else as JSON.
+fn shown(value: impl Serialize) -> String {
+    serde_json::to_string(&value).unwrap_or_default()
 }
