@@ -7,6 +7,7 @@ pub mod int_or_string;
 mod json;
 mod kind;
 pub mod metadata;
+pub mod patch;
 pub mod path;
 pub mod quantity;
 pub mod names;

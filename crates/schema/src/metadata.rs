@@ -13,6 +13,9 @@ const METADATA: At<'static> = At::root("metadata");
 
 /// Everything wrong with an object's metadata; with `old`, also what may not change.
 pub(crate) fn violations(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<Violation> {
+    if !kind.is_stored() {
+        return Vec::new();
+    }
     let empty = Value::Null;
     let metadata = new.get("metadata").unwrap_or(&empty);
     let mut found = Vec::new();

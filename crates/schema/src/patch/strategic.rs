@@ -1,0 +1,318 @@
+//! Strategic merge patch: a merge patch that knows the types.
+//!
+//! Lists whose field has a merge key are merged item by item:
+//!
+//! ```text
+//! object  containers: [{name: a, image: x}, {name: b}]
+//! patch   containers: [{name: a, image: y}, {name: b, $patch: delete}]
+//! result  containers: [{name: a, image: y}]
+//! ```
+//!
+//! The directives: <https://github.com/kubernetes/community/blob/main/contributors/devel/sig-api-machinery/strategic-merge-patch.md>.
+
+use serde_json::{Map, Value};
+
+use super::PatchError;
+use crate::types::{Expr, Field, Types};
+
+const DIRECTIVE: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
+const SET_ORDER: &str = "$setElementOrder/";
+
+/// Applies a strategic merge patch to an object of the named type.
+pub fn strategic(types: &Types, type_name: &str, target: &mut Value, patch: Value) -> Result<(), PatchError> {
+    let expr = types.expr_of(type_name).unwrap_or(Expr::Object);
+    let (Value::Object(target), Value::Object(patch)) = (target, patch) else {
+        return Err(PatchError::Document("a strategic merge patch is a JSON object".into()));
+    };
+    merge_members(types, &expr, target, patch)
+}
+
+fn merge_members(
+    types: &Types,
+    expr: &Expr,
+    target: &mut Map<String, Value>,
+    mut patch: Map<String, Value>,
+) -> Result<(), PatchError> {
+    match patch.remove(DIRECTIVE) {
+        None => {}
+        Some(Value::String(directive)) => match directive.as_str() {
+            "delete" => {
+                target.clear();
+                return Ok(());
+            }
+            "replace" => {
+                *target = without_directives(patch);
+                return Ok(());
+            }
+            "merge" => {}
+            other => return Err(unknown_directive(other)),
+        },
+        Some(other) => return Err(unknown_directive(&other.to_string())),
+    }
+    retain_keys(target, &mut patch)?;
+    delete_from_lists(target, &mut patch)?;
+    let orders = take_orders(&mut patch)?;
+    for (name, change) in patch {
+        let field = field_of(types, expr, &name);
+        merge_member(types, expr, field, target, name, change)?;
+    }
+    for (name, order) in orders {
+        let field = field_of(types, expr, &name);
+        if let Some(Value::Array(items)) = target.get_mut(&name) {
+            sort_by(items, &order, field.and_then(|field| field.merge_key));
+        }
+    }
+    Ok(())
+}
+
+fn unknown_directive(directive: &str) -> PatchError {
+    PatchError::Directive(format!("unknown patch type found: {directive}"))
+}
+
+fn field_of<'t>(types: &'t Types, expr: &Expr, name: &str) -> Option<&'t Field> {
+    match expr {
+        Expr::Struct(index) => types.at(*index).field(name),
+        _ => None,
+    }
+}
+
+fn merge_member(
+    types: &Types,
+    owner: &Expr,
+    field: Option<&Field>,
+    target: &mut Map<String, Value>,
+    name: String,
+    change: Value,
+) -> Result<(), PatchError> {
+    if change.is_null() {
+        target.remove(&name);
+        return Ok(());
+    }
+    let expr = match (field, owner) {
+        (Some(field), _) => &field.expr,
+        (None, Expr::Map(item)) => item,
+        _ => &Expr::Any,
+    };
+    let replaces = field.is_some_and(|field| field.patch.replace);
+    match (target.get_mut(&name), change) {
+        (Some(Value::Object(before)), Value::Object(change)) if !replaces => {
+            merge_members(types, expr, before, change)
+        }
+        (Some(Value::Array(before)), Value::Array(change)) if field.is_some_and(|field| field.patch.merge) => {
+            let item = if let Expr::List(item) = expr { item } else { &Expr::Any };
+            merge_list(types, item, field.and_then(|field| field.merge_key), before, change)
+        }
+        (_, change) => {
+            target.insert(name, stripped(change));
+            Ok(())
+        }
+    }
+}
+
+/// `$retainKeys` names the members that stay: how a union changes its branch.
+fn retain_keys(target: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Result<(), PatchError> {
+    let Some(keys) = patch.remove(RETAIN_KEYS) else {
+        return Ok(());
+    };
+    let Value::Array(keys) = keys else {
+        return Err(PatchError::Directive("invalid patch format of retainKeys".into()));
+    };
+    let is_kept = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
+    if patch.iter().any(|(name, value)| !value.is_null() && !name.starts_with('$') && !is_kept(name)) {
+        return Err(PatchError::Directive("patch contains fields not in retainKeys list".into()));
+    }
+    target.retain(|name, _| is_kept(name));
+    Ok(())
+}
+
+fn delete_from_lists(target: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Result<(), PatchError> {
+    for (name, values) in take_prefixed(patch, DELETE_FROM) {
+        let Value::Array(values) = values else {
+            return Err(PatchError::Directive("invalid patch format of primitive list".into()));
+        };
+        if let Some(Value::Array(items)) = target.get_mut(&name) {
+            items.retain(|item| !values.contains(item));
+        }
+    }
+    Ok(())
+}
+
+fn take_orders(patch: &mut Map<String, Value>) -> Result<Vec<(String, Vec<Value>)>, PatchError> {
+    let lists = take_prefixed(patch, SET_ORDER).into_iter().map(|(name, order)| match order {
+        Value::Array(order) => Ok((name, order)),
+        _ => Err(PatchError::Directive("invalid patch format of setElementOrder list".into())),
+    });
+    lists.collect()
+}
+
+/// Takes the members `prefix/name` out, by their names.
+fn take_prefixed(patch: &mut Map<String, Value>, prefix: &str) -> Vec<(String, Value)> {
+    if !patch.keys().any(|name| name.starts_with(prefix)) {
+        return Vec::new();
+    }
+    let (taken, left): (Vec<_>, Vec<_>) =
+        std::mem::take(patch).into_iter().partition(|(name, _)| name.starts_with(prefix));
+    patch.extend(left);
+    taken.into_iter().map(|(name, value)| (name[prefix.len()..].to_owned(), value)).collect()
+}
+
+fn merge_list(
+    types: &Types,
+    item: &Expr,
+    merge_key: Option<&str>,
+    target: &mut Vec<Value>,
+    mut patch: Vec<Value>,
+) -> Result<(), PatchError> {
+    let Some(key) = merge_key else {
+        // A list of plain values is a set.
+        for value in patch {
+            if !target.contains(&value) {
+                target.push(value);
+            }
+        }
+        return Ok(());
+    };
+    let is_replace = |one: &Value| one.get(DIRECTIVE).and_then(Value::as_str) == Some("replace");
+    if patch.iter().any(is_replace) {
+        patch.retain(|one| !is_replace(one));
+        *target = patch.into_iter().map(stripped).collect();
+        return Ok(());
+    }
+    for change in patch {
+        let Value::Object(mut change) = change else {
+            return Err(PatchError::Mismatch("expected a list of objects".into()));
+        };
+        let directive = change.get(DIRECTIVE).and_then(Value::as_str).unwrap_or("merge").to_owned();
+        let Some(wanted) = change.get(key).cloned() else {
+            return Err(PatchError::Mismatch(format!("map does not contain declared merge key: {key}")));
+        };
+        match directive.as_str() {
+            "delete" => target.retain(|one| one.get(key) != Some(&wanted)),
+            "merge" => {
+                change.remove(DIRECTIVE);
+                match target.iter_mut().find(|one| one.get(key) == Some(&wanted)) {
+                    Some(Value::Object(before)) => merge_members(types, item, before, change)?,
+                    _ => target.push(stripped(Value::Object(change))),
+                }
+            }
+            other => return Err(unknown_directive(other)),
+        }
+    }
+    Ok(())
+}
+
+/// Puts the items that the patch orders into its order; the others keep their places among them as well as that allows.
+fn sort_by(items: &mut Vec<Value>, order: &[Value], merge_key: Option<&str>) {
+    let identity = |one: &Value| merge_key.map_or_else(|| one.clone(), |key| one.get(key).cloned().unwrap_or_default());
+    let wanted: Vec<Value> = order.iter().map(identity).collect();
+    let before: Vec<Value> = items.iter().map(identity).collect();
+    let place = |one: &Value, list: &[Value]| list.iter().position(|listed| *listed == identity(one));
+    let (mut ordered, others): (Vec<Value>, Vec<Value>) =
+        std::mem::take(items).into_iter().partition(|one| place(one, &wanted).is_some());
+    ordered.sort_by_key(|one| place(one, &wanted));
+    // Each of the others goes before the first ordered item that stood behind it.
+    let mut from = 0;
+    for other in others {
+        let own = place(&other, &before);
+        let at = ordered[from..].iter().position(|one| place(one, &before) > own).map_or(ordered.len(), |at| from + at);
+        ordered.insert(at, other);
+        from = at + 1;
+    }
+    *items = ordered;
+}
+
+/// What a patch says where the object has nothing: its values without nulls and directives.
+fn stripped(value: Value) -> Value {
+    match value {
+        Value::Object(members) => Value::Object(without_directives(members)),
+        Value::Array(items) => {
+            let is_delete = |one: &Value| one.get(DIRECTIVE).and_then(Value::as_str) == Some("delete");
+            items.into_iter().filter(|one| !is_delete(one)).map(stripped).collect()
+        }
+        other => other,
+    }
+}
+
+fn without_directives(members: Map<String, Value>) -> Map<String, Value> {
+    let is_kept = |(name, value): &(String, Value)| {
+        let is_directive = name == DIRECTIVE || name == RETAIN_KEYS;
+        !value.is_null() && !is_directive && !name.starts_with(DELETE_FROM) && !name.starts_with(SET_ORDER)
+    };
+    members.into_iter().filter(is_kept).map(|(name, value)| (name, stripped(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn types() -> Types {
+        let table = "T\n\tlabels\t{string}\n\tlist\t[string]\tp=merge\n\tplain\t[string]\n\tpods\t[@U]\tp=merge\tk=name\n\tunion\t@V\tp=retainKeys\nU\n\timage\tstring\n\tname\tstring\n\tports\t[@W]\tp=merge\tk=port\nV\n\ta\t@W\n\ttype\tstring\nW\n\tport\tint32\n";
+        Types::parse(table).expect("a table")
+    }
+
+    fn check(before: Value, patch: Value, after: Value) {
+        let mut value = before;
+        strategic(&types(), "T", &mut value, patch.clone()).expect("it applies");
+        assert_eq!(value, after, "{patch}");
+    }
+
+    #[test]
+    fn lists_with_a_merge_key_are_merged_by_it() {
+        let before = || json!({"pods": [{"name": "a", "image": "x", "ports": [{"port": 1}]}, {"name": "b"}]});
+        check(
+            before(),
+            json!({"pods": [{"name": "a", "image": "y", "ports": [{"port": 2}]}, {"name": "c", "image": null}]}),
+            json!({"pods": [{"name": "a", "image": "y", "ports": [{"port": 1}, {"port": 2}]}, {"name": "b"}, {"name": "c"}]}),
+        );
+        check(before(), json!({"pods": [{"name": "a", "$patch": "delete"}]}), json!({"pods": [{"name": "b"}]}));
+        check(before(), json!({"pods": [{"$patch": "replace"}, {"name": "z"}]}), json!({"pods": [{"name": "z"}]}));
+        check(before(), json!({"pods": null}), json!({}));
+    }
+
+    #[test]
+    fn plain_lists_are_sets_or_are_replaced() {
+        let before = || json!({"list": ["a", "b"], "plain": ["a", "b"]});
+        check(before(), json!({"list": ["b", "c"], "plain": ["c"]}), json!({"list": ["a", "b", "c"], "plain": ["c"]}));
+        check(before(), json!({"$deleteFromPrimitiveList/list": ["a"]}), json!({"list": ["b"], "plain": ["a", "b"]}));
+    }
+
+    #[test]
+    fn an_order_is_kept() {
+        check(
+            json!({"list": ["a", "b", "c", "d"]}),
+            json!({"$setElementOrder/list": ["d", "b"], "list": ["d", "b"]}),
+            json!({"list": ["a", "c", "d", "b"]}),
+        );
+        check(
+            json!({"pods": [{"name": "a"}, {"name": "b"}]}),
+            json!({"$setElementOrder/pods": [{"name": "c"}, {"name": "b"}, {"name": "a"}], "pods": [{"name": "c"}]}),
+            json!({"pods": [{"name": "c"}, {"name": "b"}, {"name": "a"}]}),
+        );
+    }
+
+    #[test]
+    fn a_union_keeps_what_is_named() {
+        check(
+            json!({"union": {"type": "A", "a": {"port": 1}}}),
+            json!({"union": {"$retainKeys": ["type"], "type": "B"}}),
+            json!({"union": {"type": "B"}}),
+        );
+        check(json!({"labels": {"a": "b"}}), json!({"labels": {"$patch": "replace", "c": "d"}}), json!({"labels": {"c": "d"}}));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for patch in [
+            json!({"pods": [{"image": "x"}]}),
+            json!({"$patch": "nonsense"}),
+            json!({"$setElementOrder/pods": 1}),
+            json!({"union": {"$retainKeys": ["a"], "type": "x"}}),
+        ] {
+            let mut value = json!({"pods": [{"name": "a"}], "union": {}});
+            strategic(&types(), "T", &mut value, patch.clone()).expect_err(&patch.to_string());
+        }
+    }
+}
