@@ -220,10 +220,10 @@ impl Machine {
             process.wait(Duration::from_secs(30)).map_err(fail)?;
         }
         cgroup::remove(&Path::new(&self.site.group()).join(&self.name))?;
-        if let Some(spec) = self.spec()? {
-            if netns::is_pinned(&self.site.netns_path("router")) {
-                self.site.router()?.detach(spec.addresses.private)?;
-            }
+        if let Some(spec) = self.spec()?
+            && netns::is_pinned(&self.site.netns_path("router"))
+        {
+            self.site.router()?.detach(spec.addresses.private)?;
         }
         netns::remove(&self.netns_path())?;
         for name in ["pid.json", "boot.json"] {

@@ -2,6 +2,8 @@
 //!
 //! This program is its own `machine-init` and its own node, as `ekso` is. It needs root, and says so if it has none.
 
+#![allow(clippy::unwrap_used)] // a test program: what fails should stop it
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

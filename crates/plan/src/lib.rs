@@ -1,5 +1,6 @@
 //! What deciders hand to doers: writes, node ops, rulesets, verdicts. Data only.
 
+pub mod net;
 pub mod node;
 pub mod pod;
 mod request;
