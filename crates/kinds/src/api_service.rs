@@ -1,6 +1,6 @@
+use crate::{column, row, strategy, subresource};
 use object::Resource;
 use schema::{Kind, Strategy};
-use crate::{column, row, strategy, subresource};
 
 pub const API_SERVICES: Resource = Resource::new("apiservices.apiregistration.k8s.io");
 

@@ -1,6 +1,6 @@
+use crate::{column, row};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row};
 
 pub const BINDINGS: Resource = Resource::new("bindings");
 

@@ -1,9 +1,10 @@
-use object::Resource;
-use schema::{Kind, Strategy, Subresource};
-use schema::names;
 use crate::{column, row, strategy, subresource};
+use object::Resource;
+use schema::names;
+use schema::{Kind, Strategy, Subresource};
 
-pub const CERTIFICATE_SIGNING_REQUESTS: Resource = Resource::new("certificatesigningrequests.certificates.k8s.io");
+pub const CERTIFICATE_SIGNING_REQUESTS: Resource =
+    Resource::new("certificatesigningrequests.certificates.k8s.io");
 
 pub static KIND: Kind = Kind {
     resource: CERTIFICATE_SIGNING_REQUESTS,
@@ -13,7 +14,10 @@ pub static KIND: Kind = Kind {
     singular: "certificatesigningrequest",
     short_names: &["csr"],
     namespaced: false,
-    subresources: &[Subresource { name: "approval", gvk: None, verbs: &["get", "patch", "update"] }, subresource::STATUS],
+    subresources: &[
+        Subresource { name: "approval", gvk: None, verbs: &["get", "patch", "update"] },
+        subresource::STATUS,
+    ],
     type_name: "certificates.v1.CertificateSigningRequest",
     name: names::path_segment,
     columns: &[column::NAME, column::AGE],

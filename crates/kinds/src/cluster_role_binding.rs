@@ -1,7 +1,7 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::Kind;
 use schema::names;
-use crate::{column, row, strategy};
 
 pub const CLUSTER_ROLE_BINDINGS: Resource = Resource::new("clusterrolebindings.rbac.authorization.k8s.io");
 

@@ -16,14 +16,20 @@ pub const NAME: Column = Column {
     cell: |object, _| path::text(object, "metadata.name").into(),
 };
 
-pub const AGE: Column = column("Age", "string", "The time since it was created.", |object, now| age(object, now));
+pub const AGE: Column =
+    column("Age", "string", "The time since it was created.", |object, now| age(object, now));
 
 pub const CREATED_AT: Column = column("Created At", "date", "The time it was created.", |object, _| {
     path::get(object, "metadata.creationTimestamp").cloned().unwrap_or_default()
 });
 
 /// A column that is always shown.
-pub const fn column(name: &'static str, r#type: &'static str, description: &'static str, cell: Cell) -> Column {
+pub const fn column(
+    name: &'static str,
+    r#type: &'static str,
+    description: &'static str,
+    cell: Cell,
+) -> Column {
     Column { name, r#type, format: "", description, priority: 0, cell }
 }
 
@@ -80,8 +86,9 @@ pub fn int(object: &Value, at: &str) -> Value {
 
 /// `a=b,c=d`, or `<none>`.
 pub fn labels(object: &Value, at: &str) -> Value {
-    let pairs: Vec<String> =
-        path::members(object, at).map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> = path::members(object, at)
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
     if pairs.is_empty() { "<none>".into() } else { pairs.join(",").into() }
 }
 

@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row, strategy};
 
 pub const CSI_STORAGE_CAPACITIES: Resource = Resource::new("csistoragecapacities.storage.k8s.io");
 

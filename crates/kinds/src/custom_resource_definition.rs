@@ -1,8 +1,9 @@
+use crate::{column, row, strategy, subresource};
 use object::Resource;
 use schema::{Kind, Strategy};
-use crate::{column, row, strategy, subresource};
 
-pub const CUSTOM_RESOURCE_DEFINITIONS: Resource = Resource::new("customresourcedefinitions.apiextensions.k8s.io");
+pub const CUSTOM_RESOURCE_DEFINITIONS: Resource =
+    Resource::new("customresourcedefinitions.apiextensions.k8s.io");
 
 pub static KIND: Kind = Kind {
     resource: CUSTOM_RESOURCE_DEFINITIONS,

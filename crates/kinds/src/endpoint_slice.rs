@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::{Kind, Strategy};
-use crate::{column, row, strategy};
 
 pub const ENDPOINT_SLICES: Resource = Resource::new("endpointslices.discovery.k8s.io");
 
@@ -13,6 +13,9 @@ pub static KIND: Kind = Kind {
     namespaced: true,
     type_name: "discovery.v1.EndpointSlice",
     columns: &[column::NAME, column::AGE],
-    strategy: Strategy { generation: &["addressType", "endpoints", "metadata.labels", "ports"], ..strategy::PLAIN },
+    strategy: Strategy {
+        generation: &["addressType", "endpoints", "metadata.labels", "ports"],
+        ..strategy::PLAIN
+    },
     ..row::BASE
 };

@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row, strategy};
 
 pub const EVENTS: Resource = Resource::new("events");
 
@@ -14,7 +14,19 @@ pub static KIND: Kind = Kind {
     namespaced: true,
     type_name: "core.v1.Event",
     columns: &[column::NAME, column::AGE],
-    selectable: &["involvedObject.uid", "involvedObject.apiVersion", "involvedObject.fieldPath", "involvedObject.kind", "involvedObject.name", "involvedObject.namespace", "involvedObject.resourceVersion", "reason", "reportingComponent", "source", "type"],
+    selectable: &[
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.fieldPath",
+        "involvedObject.kind",
+        "involvedObject.name",
+        "involvedObject.namespace",
+        "involvedObject.resourceVersion",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ],
     strategy: strategy::CREATE_ON_UPDATE,
     ..row::BASE
 };

@@ -1,6 +1,6 @@
+use crate::{column, row, strategy, subresource};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row, strategy, subresource};
 
 pub const HORIZONTAL_POD_AUTOSCALERS: Resource = Resource::new("horizontalpodautoscalers.autoscaling");
 

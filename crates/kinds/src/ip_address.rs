@@ -1,7 +1,7 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::Kind;
 use schema::names;
-use crate::{column, row, strategy};
 
 pub const IP_ADDRESSES: Resource = Resource::new("ipaddresses.networking.k8s.io");
 

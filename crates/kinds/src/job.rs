@@ -1,6 +1,6 @@
+use crate::{column, row, strategy, subresource};
 use object::Resource;
 use schema::{Kind, Strategy};
-use crate::{column, row, strategy, subresource};
 
 pub const JOBS: Resource = Resource::new("jobs.batch");
 

@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::{Kind, Strategy};
-use crate::{column, row, strategy};
 
 pub const LEASES: Resource = Resource::new("leases.coordination.k8s.io");
 

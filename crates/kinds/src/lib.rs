@@ -244,7 +244,8 @@ pub fn by_gvk(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
 
 /// The row behind a path: `("apps", "v1", "deployments")`.
 pub fn by_path(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    let is_wanted = |row: &&Kind| row.group == group && row.version == version && row.resource.plural() == plural;
+    let is_wanted =
+        |row: &&Kind| row.group == group && row.version == version && row.resource.plural() == plural;
     KINDS.iter().copied().find(is_wanted)
 }
 

@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row, strategy};
 
 pub const LIMIT_RANGES: Resource = Resource::new("limitranges");
 

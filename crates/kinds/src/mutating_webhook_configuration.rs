@@ -1,8 +1,9 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::{Kind, Strategy};
-use crate::{column, row, strategy};
 
-pub const MUTATING_WEBHOOK_CONFIGURATIONS: Resource = Resource::new("mutatingwebhookconfigurations.admissionregistration.k8s.io");
+pub const MUTATING_WEBHOOK_CONFIGURATIONS: Resource =
+    Resource::new("mutatingwebhookconfigurations.admissionregistration.k8s.io");
 
 pub static KIND: Kind = Kind {
     resource: MUTATING_WEBHOOK_CONFIGURATIONS,

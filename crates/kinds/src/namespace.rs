@@ -1,8 +1,8 @@
+use crate::{column, row, strategy, subresource};
 use object::Resource;
+use schema::names;
 use schema::{Kind, Strategy, Subresource};
 use serde_json::Value;
-use schema::names;
-use crate::{column, row, strategy, subresource};
 
 pub const NAMESPACES: Resource = Resource::new("namespaces");
 

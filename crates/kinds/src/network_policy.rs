@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row, strategy};
 
 pub const NETWORK_POLICIES: Resource = Resource::new("networkpolicies.networking.k8s.io");
 

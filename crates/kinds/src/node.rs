@@ -1,6 +1,6 @@
+use crate::{column, row, strategy, subresource};
 use object::Resource;
 use schema::{Kind, Subresource};
-use crate::{column, row, strategy, subresource};
 
 pub const NODES: Resource = Resource::new("nodes");
 
@@ -12,7 +12,14 @@ pub static KIND: Kind = Kind {
     singular: "node",
     short_names: &["no"],
     namespaced: false,
-    subresources: &[Subresource { name: "proxy", gvk: Some(("", "v1", "NodeProxyOptions")), verbs: subresource::PROXY_VERBS }, subresource::STATUS],
+    subresources: &[
+        Subresource {
+            name: "proxy",
+            gvk: Some(("", "v1", "NodeProxyOptions")),
+            verbs: subresource::PROXY_VERBS,
+        },
+        subresource::STATUS,
+    ],
     type_name: "core.v1.Node",
     columns: &[column::NAME, column::AGE],
     selectable: &["spec.unschedulable"],

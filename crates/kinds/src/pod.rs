@@ -1,8 +1,8 @@
+use crate::{column, row, strategy, subresource};
 use object::Resource;
 use schema::path;
 use schema::{Kind, Strategy, Subresource};
 use serde_json::Value;
-use crate::{column, row, strategy, subresource};
 
 pub const PODS: Resource = Resource::new("pods");
 
@@ -22,14 +22,31 @@ pub static KIND: Kind = Kind {
         Subresource { name: "eviction", gvk: Some(("policy", "v1", "Eviction")), verbs: &["create"] },
         Subresource { name: "exec", gvk: Some(("", "v1", "PodExecOptions")), verbs: &["create", "get"] },
         Subresource { name: "log", gvk: None, verbs: &["get"] },
-        Subresource { name: "portforward", gvk: Some(("", "v1", "PodPortForwardOptions")), verbs: &["create", "get"] },
-        Subresource { name: "proxy", gvk: Some(("", "v1", "PodProxyOptions")), verbs: subresource::PROXY_VERBS },
+        Subresource {
+            name: "portforward",
+            gvk: Some(("", "v1", "PodPortForwardOptions")),
+            verbs: &["create", "get"],
+        },
+        Subresource {
+            name: "proxy",
+            gvk: Some(("", "v1", "PodProxyOptions")),
+            verbs: subresource::PROXY_VERBS,
+        },
         Subresource { name: "resize", gvk: None, verbs: &["get", "patch", "update"] },
         subresource::STATUS,
     ],
     type_name: "core.v1.Pod",
     columns: &[column::NAME, column::AGE],
-    selectable: &["spec.nodeName", "spec.hostNetwork", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "status.nominatedNodeName", "status.phase", "status.podIP"],
+    selectable: &[
+        "spec.nodeName",
+        "spec.hostNetwork",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "status.nominatedNodeName",
+        "status.phase",
+        "status.podIP",
+    ],
     strategy: Strategy { grace_seconds: Some(grace_seconds), prepare, ..strategy::SPEC_AND_STATUS },
     ..row::BASE
 };

@@ -1,7 +1,7 @@
-use object::Resource;
-use schema::{Kind, Strategy};
-use schema::names;
 use crate::{column, row, strategy, subresource};
+use object::Resource;
+use schema::names;
+use schema::{Kind, Strategy};
 
 pub const POD_DISRUPTION_BUDGETS: Resource = Resource::new("poddisruptionbudgets.policy");
 

@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::{Kind, Strategy};
-use crate::{column, row, strategy};
 
 pub const POD_TEMPLATES: Resource = Resource::new("podtemplates");
 

@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row, strategy};
 
 pub const PRIORITY_CLASSES: Resource = Resource::new("priorityclasses.scheduling.k8s.io");
 

@@ -1,8 +1,9 @@
+use crate::{column, row, strategy, subresource};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row, strategy, subresource};
 
-pub const PRIORITY_LEVEL_CONFIGURATIONS: Resource = Resource::new("prioritylevelconfigurations.flowcontrol.apiserver.k8s.io");
+pub const PRIORITY_LEVEL_CONFIGURATIONS: Resource =
+    Resource::new("prioritylevelconfigurations.flowcontrol.apiserver.k8s.io");
 
 pub static KIND: Kind = Kind {
     resource: PRIORITY_LEVEL_CONFIGURATIONS,

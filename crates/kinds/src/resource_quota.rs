@@ -1,6 +1,6 @@
+use crate::{column, row, strategy, subresource};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row, strategy, subresource};
 
 pub const RESOURCE_QUOTAS: Resource = Resource::new("resourcequotas");
 

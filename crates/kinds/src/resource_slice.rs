@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row, strategy};
 
 pub const RESOURCE_SLICES: Resource = Resource::new("resourceslices.resource.k8s.io");
 

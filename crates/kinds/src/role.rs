@@ -1,7 +1,7 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::Kind;
 use schema::names;
-use crate::{column, row, strategy};
 
 pub const ROLES: Resource = Resource::new("roles.rbac.authorization.k8s.io");
 

@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::{Kind, Strategy};
-use crate::{column, row, strategy};
 
 pub const RUNTIME_CLASSES: Resource = Resource::new("runtimeclasses.node.k8s.io");
 

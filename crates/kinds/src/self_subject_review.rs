@@ -1,6 +1,6 @@
+use crate::{column, row};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row};
 
 pub const SELF_SUBJECT_REVIEWS: Resource = Resource::new("selfsubjectreviews.authentication.k8s.io");
 

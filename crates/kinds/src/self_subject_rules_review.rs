@@ -1,8 +1,9 @@
+use crate::{column, row};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row};
 
-pub const SELF_SUBJECT_RULES_REVIEWS: Resource = Resource::new("selfsubjectrulesreviews.authorization.k8s.io");
+pub const SELF_SUBJECT_RULES_REVIEWS: Resource =
+    Resource::new("selfsubjectrulesreviews.authorization.k8s.io");
 
 pub static KIND: Kind = Kind {
     resource: SELF_SUBJECT_RULES_REVIEWS,

@@ -1,7 +1,7 @@
-use object::Resource;
-use schema::{Kind, Strategy, Subresource};
-use schema::names;
 use crate::{column, row, strategy, subresource};
+use object::Resource;
+use schema::names;
+use schema::{Kind, Strategy, Subresource};
 
 pub const SERVICES: Resource = Resource::new("services");
 
@@ -14,7 +14,14 @@ pub static KIND: Kind = Kind {
     short_names: &["svc"],
     categories: &["all"],
     namespaced: true,
-    subresources: &[Subresource { name: "proxy", gvk: Some(("", "v1", "ServiceProxyOptions")), verbs: subresource::PROXY_VERBS }, subresource::STATUS],
+    subresources: &[
+        Subresource {
+            name: "proxy",
+            gvk: Some(("", "v1", "ServiceProxyOptions")),
+            verbs: subresource::PROXY_VERBS,
+        },
+        subresource::STATUS,
+    ],
     type_name: "core.v1.Service",
     name: names::dns_label,
     columns: &[column::NAME, column::AGE],

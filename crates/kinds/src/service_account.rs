@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::{Kind, Subresource};
-use crate::{column, row, strategy};
 
 pub const SERVICE_ACCOUNTS: Resource = Resource::new("serviceaccounts");
 
@@ -12,7 +12,11 @@ pub static KIND: Kind = Kind {
     singular: "serviceaccount",
     short_names: &["sa"],
     namespaced: true,
-    subresources: &[Subresource { name: "token", gvk: Some(("authentication.k8s.io", "v1", "TokenRequest")), verbs: &["create"] }],
+    subresources: &[Subresource {
+        name: "token",
+        gvk: Some(("authentication.k8s.io", "v1", "TokenRequest")),
+        verbs: &["create"],
+    }],
     type_name: "core.v1.ServiceAccount",
     columns: &[column::NAME, column::AGE],
     strategy: strategy::PLAIN,

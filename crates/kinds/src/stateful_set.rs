@@ -1,7 +1,7 @@
+use crate::{column, row, strategy, subresource};
 use object::Resource;
 use schema::Kind;
 use schema::names;
-use crate::{column, row, strategy, subresource};
 
 pub const STATEFUL_SETS: Resource = Resource::new("statefulsets.apps");
 

@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row, strategy};
 
 pub const STORAGE_CLASSES: Resource = Resource::new("storageclasses.storage.k8s.io");
 

@@ -1,4 +1,5 @@
-use schema::Strategy;
+use schema::{Strategy, path};
+use serde_json::{Value, json};
 
 /// No generation, nothing kept back, PUT needs no resourceVersion.
 pub const PLAIN: Strategy = Strategy {
@@ -20,7 +21,14 @@ pub const GUARDED: Strategy = Strategy { unconditional_update: false, ..PLAIN };
 /// A generation that follows the spec.
 pub const SPEC: Strategy = Strategy { generation: &["spec"], ..PLAIN };
 
-/// A status that only its subresource writes.
-pub const STATUS: Strategy = Strategy { main_keeps: &["status"], ..PLAIN };
+/// A status that only its subresource writes, empty at first.
+pub const STATUS: Strategy = Strategy { main_keeps: &["status"], prepare: empty_status, ..PLAIN };
 
-pub const SPEC_AND_STATUS: Strategy = Strategy { generation: &["spec"], main_keeps: &["status"], ..PLAIN };
+pub const SPEC_AND_STATUS: Strategy = Strategy { generation: &["spec"], ..STATUS };
+
+/// A new object has an empty status, whatever the client sent.
+pub fn empty_status(new: &mut Value, old: Option<&Value>) {
+    if old.is_none() {
+        path::set(new, "status", json!({}));
+    }
+}

@@ -1,6 +1,6 @@
+use crate::{column, row};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row};
 
 pub const TOKEN_REVIEWS: Resource = Resource::new("tokenreviews.authentication.k8s.io");
 

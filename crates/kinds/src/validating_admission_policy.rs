@@ -1,8 +1,9 @@
+use crate::{column, row, strategy, subresource};
 use object::Resource;
 use schema::{Kind, Strategy};
-use crate::{column, row, strategy, subresource};
 
-pub const VALIDATING_ADMISSION_POLICIES: Resource = Resource::new("validatingadmissionpolicies.admissionregistration.k8s.io");
+pub const VALIDATING_ADMISSION_POLICIES: Resource =
+    Resource::new("validatingadmissionpolicies.admissionregistration.k8s.io");
 
 pub static KIND: Kind = Kind {
     resource: VALIDATING_ADMISSION_POLICIES,

@@ -1,8 +1,9 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::{Kind, Strategy};
-use crate::{column, row, strategy};
 
-pub const VALIDATING_ADMISSION_POLICY_BINDINGS: Resource = Resource::new("validatingadmissionpolicybindings.admissionregistration.k8s.io");
+pub const VALIDATING_ADMISSION_POLICY_BINDINGS: Resource =
+    Resource::new("validatingadmissionpolicybindings.admissionregistration.k8s.io");
 
 pub static KIND: Kind = Kind {
     resource: VALIDATING_ADMISSION_POLICY_BINDINGS,

@@ -1,6 +1,6 @@
+use crate::{column, row, strategy};
 use object::Resource;
 use schema::Kind;
-use crate::{column, row, strategy};
 
 pub const VOLUME_ATTRIBUTES_CLASSES: Resource = Resource::new("volumeattributesclasses.storage.k8s.io");
 

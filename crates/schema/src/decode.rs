@@ -62,14 +62,25 @@ const MOST_STRICT_ERRORS: usize = 100;
 
 impl Types {
     /// Reads JSON text as an object of the named type.
-    pub fn decode(&self, type_name: &str, text: &[u8], mode: FieldValidation) -> Result<Decoded, DecodeError> {
-        let (value, duplicates) = json::parse(text).map_err(|error| DecodeError::Syntax(error.to_string()))?;
+    pub fn decode(
+        &self,
+        type_name: &str,
+        text: &[u8],
+        mode: FieldValidation,
+    ) -> Result<Decoded, DecodeError> {
+        let (value, duplicates) =
+            json::parse(text).map_err(|error| DecodeError::Syntax(error.to_string()))?;
         let found = duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
         self.finish(type_name, value, mode, found)
     }
 
     /// Reads a tree (the result of a patch, a controller's write) as an object of the named type.
-    pub fn conform(&self, type_name: &str, value: Value, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+    pub fn conform(
+        &self,
+        type_name: &str,
+        value: Value,
+        mode: FieldValidation,
+    ) -> Result<Decoded, DecodeError> {
         self.finish(type_name, value, mode, Vec::new())
     }
 
@@ -234,7 +245,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn members(&mut self, index: usize, members: &mut Map<String, Value>, path: Path<'_>) -> Result<(), String> {
+    fn members(
+        &mut self,
+        index: usize,
+        members: &mut Map<String, Value>,
+        path: Path<'_>,
+    ) -> Result<(), String> {
         let types = self.types;
         let owner = types.at(index);
         let mut failure = None;
@@ -332,7 +348,9 @@ fn time(text: &str, micro: bool) -> Result<Time, String> {
     let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
     let shaped = text.as_bytes().get(10) == Some(&b'T') && text.len() >= 20;
     let parsed = if shaped { text.parse().ok() } else { None };
-    parsed.ok_or_else(|| format!("parsing time \"{text}\" as \"{layout}\": cannot parse \"{text}\" as \"2006\""))
+    parsed.ok_or_else(|| {
+        format!("parsing time \"{text}\" as \"{layout}\": cannot parse \"{text}\" as \"2006\"")
+    })
 }
 
 /// The offset of the first byte that is no padded standard base64; line ends are skipped as Go does.

@@ -80,7 +80,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
             let known = self.0.len();
             let value = members.next_value_seed(Seed(self.0))?;
             for path in &mut self.0[known..] {
-                *path = if path.starts_with('[') { format!("{name}{path}") } else { format!("{name}.{path}") };
+                *path =
+                    if path.starts_with('[') { format!("{name}{path}") } else { format!("{name}.{path}") };
             }
             if map.contains_key(&name) {
                 self.0.push(name.clone());

@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use crate::{Violation, path};
+use crate::Violation;
 use object::{Resource, Time};
 
 /// A kind: everything that the system must know to serve it. Built-ins are constants; a custom resource makes one when it is established.
@@ -88,10 +88,6 @@ pub struct Strategy {
     pub prepare: fn(new: &mut Value, old: Option<&Value>),
 }
 
-/// What a write of `/status` takes from the stored object whatever the request says.
-const STATUS_KEEPS: &[&str] =
-    &["deletionTimestamp", "generation", "selfLink", "labels", "annotations", "finalizers", "ownerReferences"];
-
 impl Kind {
     /// `PodList`
     pub fn list_kind(&self) -> String {
@@ -100,7 +96,11 @@ impl Kind {
 
     /// `apps/v1`, or `v1` for the core group.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// Whether objects of it are kept; reviews are only asked.
@@ -117,62 +117,5 @@ impl Kind {
         let mut found = crate::metadata::violations(self, new, old);
         found.extend((self.validate)(new, old));
         found
-    }
-
-    /// Readies an object for a create or an update of the main resource: what the request may not set is put back, the generation counted.
-    pub fn prepare(&self, new: &mut Value, old: Option<&Value>) {
-        for &field in self.strategy.main_keeps {
-            path::remove(new, field);
-            if let Some(kept) = old.and_then(|old| path::get(old, field)) {
-                path::set(new, field, kept.clone());
-            }
-        }
-        if let Some(old) = old {
-            keep(new, old, "metadata.generation");
-        } else {
-            path::remove(new, "metadata.generation");
-        }
-        (self.strategy.prepare)(new, old);
-        self.count_generation(new, old);
-    }
-
-    /// Readies an object for an update of its `/status`: nothing but the status changes, and of the metadata only what upstream lets through.
-    pub fn prepare_status(&self, new: &mut Value, old: &Value) {
-        let mut kept = old.clone();
-        if let Some(metadata) = new.get_mut("metadata").map(Value::take) {
-            path::set(&mut kept, "metadata", metadata);
-            for name in STATUS_KEEPS {
-                keep(&mut kept, old, &format!("metadata.{name}"));
-            }
-        }
-        path::remove(&mut kept, "status");
-        if let Some(status) = new.get_mut("status") {
-            path::set(&mut kept, "status", status.take());
-        }
-        *new = kept;
-    }
-
-    fn count_generation(&self, new: &mut Value, old: Option<&Value>) {
-        let paths = self.strategy.generation;
-        if paths.is_empty() {
-            return;
-        }
-        let Some(old) = old else {
-            return path::set(new, "metadata.generation", 1.into());
-        };
-        if paths.iter().any(|at| path::get(new, at) != path::get(old, at)) {
-            let next = path::int(old, "metadata.generation").unwrap_or_default() + 1;
-            path::set(new, "metadata.generation", next.into());
-        }
-    }
-}
-
-/// Makes a path of `new` what it is in `old`.
-fn keep(new: &mut Value, old: &Value, at: &str) {
-    match path::get(old, at) {
-        Some(value) => path::set(new, at, value.clone()),
-        None => {
-            path::remove(new, at);
-        }
     }
 }

@@ -25,7 +25,11 @@ pub(crate) fn violations(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<V
     namespace(kind, metadata, &mut found);
     if path::int(metadata, "generation").is_some_and(|generation| generation < 0) {
         let value = &metadata["generation"];
-        found.push(Violation::invalid(METADATA.field("generation"), value, "must be greater than or equal to 0"));
+        found.push(Violation::invalid(
+            METADATA.field("generation"),
+            value,
+            "must be greater than or equal to 0",
+        ));
     }
     labels(metadata.get("labels"), METADATA.field("labels"), &mut found);
     annotations(metadata.get("annotations"), METADATA.field("annotations"), &mut found);
@@ -152,7 +156,9 @@ fn changes(new: &Value, old: &Value, found: &mut Vec<Violation>) {
             found.push(Violation::forbidden(METADATA.field("finalizers"), detail));
         }
     }
-    for name in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for name in
+        ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
+    {
         if new[name] != old[name] {
             found.push(Violation::immutable(METADATA.field(name), &new[name]));
         }

@@ -18,7 +18,8 @@ const NAME_PART: &str = "name part must consist of alphanumeric characters, '-',
 const LABEL_KEY: &str = "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
-const ENV_NAME: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+const ENV_NAME: &str =
+    "a valid environment variable name must consist only of printable ASCII characters other than '='";
 const HTTP_HEADER: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 
@@ -144,7 +145,11 @@ pub fn path_segment(text: &str) -> Vec<String> {
     if text == "." || text == ".." {
         return vec![format!("may not be '{text}'")];
     }
-    ['/', '%'].into_iter().filter(|&one| text.contains(one)).map(|one| format!("may not contain '{one}'")).collect()
+    ['/', '%']
+        .into_iter()
+        .filter(|&one| text.contains(one))
+        .map(|one| format!("may not contain '{one}'"))
+        .collect()
 }
 
 /// `fmt:config-key`: a key of a ConfigMap or Secret.
@@ -288,8 +293,20 @@ mod tests {
     #[test]
     fn names_follow_their_rfcs() {
         let long = "a".repeat(64);
-        check(dns_label, &["a", "0-a"], &[("", "a lowercase RFC 1123 label"), ("a.b", "must not contain dots"), (&long, "must be no more than 63")]);
-        check(dns_subdomain, &["a", "a.b-c", &long], &[("A", "a lowercase RFC 1123 sub"), ("a..b", "a lower"), ("-a", "a lower")]);
+        check(
+            dns_label,
+            &["a", "0-a"],
+            &[
+                ("", "a lowercase RFC 1123 label"),
+                ("a.b", "must not contain dots"),
+                (&long, "must be no more than 63"),
+            ],
+        );
+        check(
+            dns_subdomain,
+            &["a", "a.b-c", &long],
+            &[("A", "a lowercase RFC 1123 sub"), ("a..b", "a lower"), ("-a", "a lower")],
+        );
         check(dns_1035_label, &["a1"], &[("1a", "a DNS-1035"), ("", "a DNS-1035")]);
         check(wildcard_subdomain, &["*.a.b"], &[("a.b", "a wildcard"), ("*.", "a wildcard")]);
     }
@@ -299,16 +316,46 @@ mod tests {
         check(
             qualified_name,
             &["a", "a.b/c_d", "Name"],
-            &[("", "name part must be non-empty"), ("/a", "prefix part must be"), ("a/b/c", "a valid label key"), ("A/b", "prefix part a lower"), ("a/-", "name part must consist")],
+            &[
+                ("", "name part must be non-empty"),
+                ("/a", "prefix part must be"),
+                ("a/b/c", "a valid label key"),
+                ("A/b", "prefix part a lower"),
+                ("a/-", "name part must consist"),
+            ],
         );
         check(label_value, &["", "a_b"], &[("a/b", "a valid label must be")]);
-        check(config_key, &["a.b", ".a"], &[("..", "must not be '..'"), ("..a", "must not start"), ("a/b", "a valid config")]);
+        check(
+            config_key,
+            &["a.b", ".a"],
+            &[("..", "must not be '..'"), ("..a", "must not start"), ("a/b", "a valid config")],
+        );
     }
 
     #[test]
     fn addresses() {
-        check(ip, &["10.0.0.1", "::1"], &[("10.0.0.01", "must not have leading"), ("::ffff:1.2.3.4", "must not be an IPv4-mapped"), ("x", "must be a valid IP")]);
-        check(canonical_ip, &["2001:db8::1"], &[("2001:DB8::1", "must be in canonical form (\"2001:db8::1\")")]);
-        check(cidr, &["10.0.0.0/8", "0.0.0.0/0", "10.1.2.3/32", "fd00::/8"], &[("10.0.0.1/8", "must not have bits"), ("10.0.0.0", "must be a valid CIDR"), ("10.0.0.0/33", "must be a valid")]);
+        check(
+            ip,
+            &["10.0.0.1", "::1"],
+            &[
+                ("10.0.0.01", "must not have leading"),
+                ("::ffff:1.2.3.4", "must not be an IPv4-mapped"),
+                ("x", "must be a valid IP"),
+            ],
+        );
+        check(
+            canonical_ip,
+            &["2001:db8::1"],
+            &[("2001:DB8::1", "must be in canonical form (\"2001:db8::1\")")],
+        );
+        check(
+            cidr,
+            &["10.0.0.0/8", "0.0.0.0/0", "10.1.2.3/32", "fd00::/8"],
+            &[
+                ("10.0.0.1/8", "must not have bits"),
+                ("10.0.0.0", "must be a valid CIDR"),
+                ("10.0.0.0/33", "must be a valid"),
+            ],
+        );
     }
 }

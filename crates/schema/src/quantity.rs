@@ -144,7 +144,8 @@ fn magnitude(parts: &Parts<'_>, scale: Scale) -> Result<i128, QuantityError> {
     let mut digits: i128 = 0;
     for byte in parts.whole.bytes().chain(fraction.bytes().take(28)) {
         let digit = i128::from(byte - b'0');
-        digits = digits.checked_mul(10).and_then(|sum| sum.checked_add(digit)).ok_or(QuantityError::Number)?;
+        digits =
+            digits.checked_mul(10).and_then(|sum| sum.checked_add(digit)).ok_or(QuantityError::Number)?;
     }
     if digits == 0 {
         return Ok(0);
@@ -153,7 +154,10 @@ fn magnitude(parts: &Parts<'_>, scale: Scale) -> Result<i128, QuantityError> {
     match scale {
         Scale::Ten(power) => shift(digits, power.saturating_sub(places).saturating_add(9)),
         Scale::Two(power) => {
-            let nanos = digits.checked_mul(1 << power).ok_or(QuantityError::Number).and_then(|n| shift(n, 9 - places));
+            let nanos = digits
+                .checked_mul(1 << power)
+                .ok_or(QuantityError::Number)
+                .and_then(|n| shift(n, 9 - places));
             // Upstream caps binary quantities at the largest int64.
             Ok(nanos.unwrap_or(i128::MAX).min(i128::from(i64::MAX) * NANO))
         }

@@ -103,7 +103,8 @@ impl Types {
     pub fn parse(text: &'static str) -> Result<Self, TableError> {
         let fail = |line: usize, why: String| TableError { line: line + 1, why };
         let mut by_name = HashMap::new();
-        let lines = || text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        let lines =
+            || text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         for (at, name) in lines().filter(|(_, line)| !line.starts_with('\t')) {
             let index = by_name.len();
             if by_name.insert(name, index).is_some() {
@@ -227,7 +228,10 @@ impl Expr {
             return Ok(Self::Map(Box::new(Self::parse(item, names)?)));
         }
         if let Some(name) = text.strip_prefix('@') {
-            return names.get(name).map(|&index| Self::Struct(index)).ok_or_else(|| format!("no type {name}"));
+            return names
+                .get(name)
+                .map(|&index| Self::Struct(index))
+                .ok_or_else(|| format!("no type {name}"));
         }
         Ok(match text {
             "any" => Self::Any,

@@ -74,12 +74,22 @@ impl Violation {
     /// `supported values: "A", "B"`, in the order given.
     pub fn not_supported(at: At<'_>, value: impl Serialize, supported: &[&str]) -> Self {
         let quoted: Vec<String> = supported.iter().map(shown).collect();
-        Self::new(ViolationKind::NotSupported, at, shown(value), format!("supported values: {}", quoted.join(", ")))
+        Self::new(
+            ViolationKind::NotSupported,
+            at,
+            shown(value),
+            format!("supported values: {}", quoted.join(", ")),
+        )
     }
 
     pub fn too_long(at: At<'_>, most_bytes: usize) -> Self {
         let unit = if most_bytes == 1 { "byte" } else { "bytes" };
-        Self::new(ViolationKind::TooLong, at, String::new(), format!("may not be more than {most_bytes} {unit}"))
+        Self::new(
+            ViolationKind::TooLong,
+            at,
+            String::new(),
+            format!("may not be more than {most_bytes} {unit}"),
+        )
     }
 
     pub fn too_many(at: At<'_>, count: usize, most: usize) -> Self {
@@ -93,7 +103,11 @@ impl Violation {
     }
 
     /// One violation for each thing that a check of a text found.
-    pub fn all_invalid(at: At<'_>, value: impl Serialize + Copy, found: Vec<String>) -> impl Iterator<Item = Self> {
+    pub fn all_invalid(
+        at: At<'_>,
+        value: impl Serialize + Copy,
+        found: Vec<String>,
+    ) -> impl Iterator<Item = Self> {
         found.into_iter().map(move |detail| Self::invalid(at, value, detail))
     }
 

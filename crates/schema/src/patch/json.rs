@@ -9,11 +9,25 @@ const MOST_COPIED_BYTES: usize = 3 * 1024 * 1024;
 #[derive(Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 enum Operation {
-    Add { path: String, value: Value },
-    Copy { from: String, path: String },
-    Move { from: String, path: String },
-    Remove { path: String },
-    Replace { path: String, value: Value },
+    Add {
+        path: String,
+        value: Value,
+    },
+    Copy {
+        from: String,
+        path: String,
+    },
+    Move {
+        from: String,
+        path: String,
+    },
+    Remove {
+        path: String,
+    },
+    Replace {
+        path: String,
+        value: Value,
+    },
     Test {
         path: String,
         #[serde(default)]
@@ -22,13 +36,13 @@ enum Operation {
 }
 
 /// Applies a JSON patch (RFC 6902): all of its operations, or none.
-pub fn json(target: &mut Value, patch: Value) -> Result<(), PatchError> {
+pub fn json(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let count = patch.as_array().map_or(0, Vec::len);
     if count > MOST_OPERATIONS {
         return Err(PatchError::TooManyOperations(count));
     }
     let operations: Vec<Operation> =
-        serde_json::from_value(patch).map_err(|error| PatchError::Document(error.to_string()))?;
+        Vec::deserialize(patch).map_err(|error| PatchError::Document(error.to_string()))?;
     let mut result = target.clone();
     let mut copied_bytes = 0;
     for operation in operations {
@@ -135,20 +149,44 @@ mod tests {
 
     fn check(before: Value, patch: Value, after: Option<Value>) {
         let mut value = before.clone();
-        let result = json(&mut value, patch.clone());
+        let result = json(&mut value, &patch);
         assert_eq!(result.is_ok(), after.is_some(), "{patch}: {result:?}");
         assert_eq!(value, after.unwrap_or(before), "{patch}");
     }
 
     #[test]
     fn the_operations_of_rfc_6902() {
-        check(json!({"a": 1}), json!([{"op": "add", "path": "/b", "value": 2}]), Some(json!({"a": 1, "b": 2})));
-        check(json!({"a": [1, 3]}), json!([{"op": "add", "path": "/a/1", "value": 2}]), Some(json!({"a": [1, 2, 3]})));
-        check(json!({"a": [1]}), json!([{"op": "add", "path": "/a/-", "value": 2}]), Some(json!({"a": [1, 2]})));
+        check(
+            json!({"a": 1}),
+            json!([{"op": "add", "path": "/b", "value": 2}]),
+            Some(json!({"a": 1, "b": 2})),
+        );
+        check(
+            json!({"a": [1, 3]}),
+            json!([{"op": "add", "path": "/a/1", "value": 2}]),
+            Some(json!({"a": [1, 2, 3]})),
+        );
+        check(
+            json!({"a": [1]}),
+            json!([{"op": "add", "path": "/a/-", "value": 2}]),
+            Some(json!({"a": [1, 2]})),
+        );
         check(json!({"a/b": 1}), json!([{"op": "remove", "path": "/a~1b"}]), Some(json!({})));
-        check(json!({"a": 1}), json!([{"op": "replace", "path": "/a", "value": null}]), Some(json!({"a": null})));
-        check(json!({"a": {"b": 1}}), json!([{"op": "move", "from": "/a/b", "path": "/c"}]), Some(json!({"a": {}, "c": 1})));
-        check(json!({"a": 1}), json!([{"op": "copy", "from": "/a", "path": "/b"}]), Some(json!({"a": 1, "b": 1})));
+        check(
+            json!({"a": 1}),
+            json!([{"op": "replace", "path": "/a", "value": null}]),
+            Some(json!({"a": null})),
+        );
+        check(
+            json!({"a": {"b": 1}}),
+            json!([{"op": "move", "from": "/a/b", "path": "/c"}]),
+            Some(json!({"a": {}, "c": 1})),
+        );
+        check(
+            json!({"a": 1}),
+            json!([{"op": "copy", "from": "/a", "path": "/b"}]),
+            Some(json!({"a": 1, "b": 1})),
+        );
         check(json!({"a": 1}), json!([{"op": "test", "path": "/a", "value": 1}]), Some(json!({"a": 1})));
     }
 
@@ -173,7 +211,7 @@ mod tests {
     fn the_number_of_operations_is_limited() {
         let one = json!({"op": "test", "path": "/a", "value": 1});
         let patch = Value::Array(vec![one; MOST_OPERATIONS + 1]);
-        let error = json(&mut json!({"a": 1}), patch).expect_err("too many");
+        let error = json(&mut json!({"a": 1}), &patch).expect_err("too many");
         assert_eq!(error, PatchError::TooManyOperations(MOST_OPERATIONS + 1));
     }
 }

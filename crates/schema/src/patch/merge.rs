@@ -1,9 +1,9 @@
 use serde_json::{Map, Value};
 
 /// Applies a merge patch (RFC 7396): members replace members, null removes, everything but objects replaces.
-pub fn merge(target: &mut Value, patch: Value) {
+pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(members) = patch else {
-        *target = patch;
+        *target = patch.clone();
         return;
     };
     if !target.is_object() {
@@ -12,9 +12,13 @@ pub fn merge(target: &mut Value, patch: Value) {
     let Value::Object(object) = target else { return };
     for (name, change) in members {
         if change.is_null() {
-            object.remove(&name);
+            object.remove(name);
+        } else if let Some(before) = object.get_mut(name) {
+            merge(before, change);
         } else {
-            merge(object.entry(name).or_insert(Value::Null), change);
+            let mut added = Value::Null;
+            merge(&mut added, change);
+            object.insert(name.clone(), added);
         }
     }
 }
@@ -38,7 +42,7 @@ mod tests {
             (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
         ] {
             let mut value = before;
-            merge(&mut value, patch);
+            merge(&mut value, &patch);
             assert_eq!(value, after);
         }
     }

@@ -12,7 +12,6 @@ use object::{Reason, Status};
 
 pub use json::json;
 pub use merge::merge;
-pub use strategic::strategic;
 
 /// The most operations of one JSON patch.
 pub const MOST_OPERATIONS: usize = 10_000;

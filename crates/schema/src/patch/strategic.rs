@@ -20,13 +20,20 @@ const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 const SET_ORDER: &str = "$setElementOrder/";
 
-/// Applies a strategic merge patch to an object of the named type.
-pub fn strategic(types: &Types, type_name: &str, target: &mut Value, patch: Value) -> Result<(), PatchError> {
-    let expr = types.expr_of(type_name).unwrap_or(Expr::Object);
-    let (Value::Object(target), Value::Object(patch)) = (target, patch) else {
-        return Err(PatchError::Document("a strategic merge patch is a JSON object".into()));
-    };
-    merge_members(types, &expr, target, patch)
+impl Types {
+    /// Applies a strategic merge patch to an object of the named type.
+    pub fn strategic_merge(
+        &self,
+        type_name: &str,
+        target: &mut Value,
+        patch: &Value,
+    ) -> Result<(), PatchError> {
+        let expr = self.expr_of(type_name).unwrap_or(Expr::Object);
+        let (Value::Object(target), Value::Object(patch)) = (target, patch) else {
+            return Err(PatchError::Document("a strategic merge patch is a JSON object".into()));
+        };
+        merge_members(self, &expr, target, patch.clone())
+    }
 }
 
 fn merge_members(
@@ -100,7 +107,9 @@ fn merge_member(
         (Some(Value::Object(before)), Value::Object(change)) if !replaces => {
             merge_members(types, expr, before, change)
         }
-        (Some(Value::Array(before)), Value::Array(change)) if field.is_some_and(|field| field.patch.merge) => {
+        (Some(Value::Array(before)), Value::Array(change))
+            if field.is_some_and(|field| field.patch.merge) =>
+        {
             let item = if let Expr::List(item) = expr { item } else { &Expr::Any };
             merge_list(types, item, field.and_then(|field| field.merge_key), before, change)
         }
@@ -127,7 +136,10 @@ fn retain_keys(target: &mut Map<String, Value>, patch: &mut Map<String, Value>) 
     Ok(())
 }
 
-fn delete_from_lists(target: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Result<(), PatchError> {
+fn delete_from_lists(
+    target: &mut Map<String, Value>,
+    patch: &mut Map<String, Value>,
+) -> Result<(), PatchError> {
     for (name, values) in take_prefixed(patch, DELETE_FROM) {
         let Value::Array(values) = values else {
             return Err(PatchError::Directive("invalid patch format of primitive list".into()));
@@ -205,7 +217,8 @@ fn merge_list(
 
 /// Puts the items that the patch orders into its order; the others keep their places among them as well as that allows.
 fn sort_by(items: &mut Vec<Value>, order: &[Value], merge_key: Option<&str>) {
-    let identity = |one: &Value| merge_key.map_or_else(|| one.clone(), |key| one.get(key).cloned().unwrap_or_default());
+    let identity =
+        |one: &Value| merge_key.map_or_else(|| one.clone(), |key| one.get(key).cloned().unwrap_or_default());
     let wanted: Vec<Value> = order.iter().map(identity).collect();
     let before: Vec<Value> = items.iter().map(identity).collect();
     let place = |one: &Value, list: &[Value]| list.iter().position(|listed| *listed == identity(one));
@@ -216,7 +229,10 @@ fn sort_by(items: &mut Vec<Value>, order: &[Value], merge_key: Option<&str>) {
     let mut from = 0;
     for other in others {
         let own = place(&other, &before);
-        let at = ordered[from..].iter().position(|one| place(one, &before) > own).map_or(ordered.len(), |at| from + at);
+        let at = ordered[from..]
+            .iter()
+            .position(|one| place(one, &before) > own)
+            .map_or(ordered.len(), |at| from + at);
         ordered.insert(at, other);
         from = at + 1;
     }
@@ -255,7 +271,7 @@ mod tests {
 
     fn check(before: Value, patch: Value, after: Value) {
         let mut value = before;
-        strategic(&types(), "T", &mut value, patch.clone()).expect("it applies");
+        types().strategic_merge("T", &mut value, &patch).expect("it applies");
         assert_eq!(value, after, "{patch}");
     }
 
@@ -267,16 +283,32 @@ mod tests {
             json!({"pods": [{"name": "a", "image": "y", "ports": [{"port": 2}]}, {"name": "c", "image": null}]}),
             json!({"pods": [{"name": "a", "image": "y", "ports": [{"port": 1}, {"port": 2}]}, {"name": "b"}, {"name": "c"}]}),
         );
-        check(before(), json!({"pods": [{"name": "a", "$patch": "delete"}]}), json!({"pods": [{"name": "b"}]}));
-        check(before(), json!({"pods": [{"$patch": "replace"}, {"name": "z"}]}), json!({"pods": [{"name": "z"}]}));
+        check(
+            before(),
+            json!({"pods": [{"name": "a", "$patch": "delete"}]}),
+            json!({"pods": [{"name": "b"}]}),
+        );
+        check(
+            before(),
+            json!({"pods": [{"$patch": "replace"}, {"name": "z"}]}),
+            json!({"pods": [{"name": "z"}]}),
+        );
         check(before(), json!({"pods": null}), json!({}));
     }
 
     #[test]
     fn plain_lists_are_sets_or_are_replaced() {
         let before = || json!({"list": ["a", "b"], "plain": ["a", "b"]});
-        check(before(), json!({"list": ["b", "c"], "plain": ["c"]}), json!({"list": ["a", "b", "c"], "plain": ["c"]}));
-        check(before(), json!({"$deleteFromPrimitiveList/list": ["a"]}), json!({"list": ["b"], "plain": ["a", "b"]}));
+        check(
+            before(),
+            json!({"list": ["b", "c"], "plain": ["c"]}),
+            json!({"list": ["a", "b", "c"], "plain": ["c"]}),
+        );
+        check(
+            before(),
+            json!({"$deleteFromPrimitiveList/list": ["a"]}),
+            json!({"list": ["b"], "plain": ["a", "b"]}),
+        );
     }
 
     #[test]
@@ -300,7 +332,11 @@ mod tests {
             json!({"union": {"$retainKeys": ["type"], "type": "B"}}),
             json!({"union": {"type": "B"}}),
         );
-        check(json!({"labels": {"a": "b"}}), json!({"labels": {"$patch": "replace", "c": "d"}}), json!({"labels": {"c": "d"}}));
+        check(
+            json!({"labels": {"a": "b"}}),
+            json!({"labels": {"$patch": "replace", "c": "d"}}),
+            json!({"labels": {"c": "d"}}),
+        );
     }
 
     #[test]
@@ -312,7 +348,7 @@ mod tests {
             json!({"union": {"$retainKeys": ["a"], "type": "x"}}),
         ] {
             let mut value = json!({"pods": [{"name": "a"}], "union": {}});
-            strategic(&types(), "T", &mut value, patch.clone()).expect_err(&patch.to_string());
+            types().strategic_merge("T", &mut value, &patch).expect_err(&patch.to_string());
         }
     }
 }
