@@ -3,7 +3,16 @@
 //! Architecture invariant: a controller sees a snapshot, a key and the time, and answers with a [`Plan`]. It keeps nothing between
 //! runs and knows no other controller; they meet in what stands in the snapshot.
 
+mod deployment;
+mod naming;
+mod ownership;
+mod replica_set;
+mod replication_controller;
 mod settings;
+#[cfg(test)]
+mod testing;
+mod views;
+mod writes;
 
 use object::{Event, Key, Resource, Snapshot, Status, Time};
 use plan::{Plan, Write};
@@ -43,4 +52,5 @@ pub struct Watch {
 pub const EVERY: Resource = Resource::new("");
 
 /// All controllers, in alphabetical order of their files.
-pub static ALL: &[&Controller] = &[];
+pub static ALL: &[&Controller] =
+    &[&deployment::CONTROLLER, &replica_set::CONTROLLER, &replication_controller::CONTROLLER];
