@@ -3,6 +3,7 @@
 //! Knows nothing of containers: it hands out overlay lower directories and a configuration.
 
 mod archive;
+mod auth;
 mod blob;
 mod decode;
 mod digest;
@@ -12,16 +13,23 @@ mod layer;
 mod limits;
 mod lock;
 mod manifest;
+mod pull;
 mod reference;
+mod registry;
 mod store;
 mod tarball;
+mod transport;
 mod tree;
 
 pub use archive::{ImportError, ImportOptions};
+pub use auth::{AuthError, Credential, Keyring};
 pub use digest::Digest;
 pub use gc::{Collected, Usage};
 pub use layer::UnpackError;
 pub use limits::{Devices, Limits};
 pub use manifest::Platform;
+pub use pull::{Policy, Progress, PullError, PullErrorKind, Puller};
 pub use reference::{InvalidReference, Reference};
+pub use registry::Registries;
 pub use store::{Image, Layer, Options, Prepared, Store, StoreError};
+pub use transport::{HttpError, HttpOptions};
