@@ -8,7 +8,7 @@ use plan::{Expect, Write};
 use serde_json::{Map, Value, json};
 
 use crate::rbac::Rule;
-use crate::resources::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
+use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
 
 const RBAC: &str = include_str!("../data/rbac.tsv");
 const SYSTEM: &str = include_str!("../data/system.json");
@@ -248,13 +248,11 @@ fn resource_of(object: &Value) -> Option<Resource> {
     Some(match object["kind"].as_str()? {
         "ClusterRole" => CLUSTER_ROLES,
         "ClusterRoleBinding" => CLUSTER_ROLE_BINDINGS,
-        "ConfigMap" => Resource::new("configmaps"),
-        "FlowSchema" => Resource::new("flowschemas.flowcontrol.apiserver.k8s.io"),
-        "Namespace" => Resource::new("namespaces"),
-        "PriorityClass" => Resource::new("priorityclasses.scheduling.k8s.io"),
-        "PriorityLevelConfiguration" => {
-            Resource::new("prioritylevelconfigurations.flowcontrol.apiserver.k8s.io")
-        }
+        "ConfigMap" => kinds::CONFIG_MAPS,
+        "FlowSchema" => kinds::FLOW_SCHEMAS,
+        "Namespace" => kinds::NAMESPACES,
+        "PriorityClass" => kinds::PRIORITY_CLASSES,
+        "PriorityLevelConfiguration" => kinds::PRIORITY_LEVEL_CONFIGURATIONS,
         "Role" => ROLES,
         "RoleBinding" => ROLE_BINDINGS,
         _ => return None,

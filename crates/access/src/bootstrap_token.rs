@@ -7,8 +7,8 @@ use object::{Key, Snapshot, Time};
 use plan::User;
 use serde::Deserialize;
 
-use crate::resources::SECRETS;
 use crate::{AccessError, groups};
+use kinds::SECRETS;
 
 const ID_LENGTH: usize = 6;
 const SECRET_LENGTH: usize = 16;

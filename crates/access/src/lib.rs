@@ -22,7 +22,6 @@ pub mod csr;
 mod error;
 mod node;
 pub mod rbac;
-mod resources;
 pub mod review;
 pub mod service_account;
 

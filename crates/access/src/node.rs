@@ -12,10 +12,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::rbac::Rule;
-use crate::resources::{
-    PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, RESOURCE_SLICES, VOLUME_ATTACHMENTS,
-};
 use crate::{bootstrap, groups};
+use kinds::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, RESOURCE_SLICES, VOLUME_ATTACHMENTS};
 
 /// The node that this user is, if it is one.
 pub(crate) fn node_of(user: &User) -> Option<&str> {

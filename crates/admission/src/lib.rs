@@ -1,1 +1,45 @@
 //! What may be written, and how it is completed: the plugins. Pure.
+//!
+//! [`mutate`] completes a request, [`validate`] judges it: the caller (the gate) defaults the object before the first
+//! and validates it against its kind between the two, as upstream does.
+//!
+//! ```text
+//! decode ─► default ─► mutate ─► default ─► the kind's own validation ─► validate ─► commit
+//! ```
+//!
+//! Every plugin is a file and a row of [`PLUGINS`], in upstream's order.
+//!
+//! Architecture invariant: no clock, no randomness, no I/O; `now` and a random suffix are part of the [`Request`], and
+//! whether its user may do something else besides is asked through `Request::authorize`.
+
+mod plugins;
+mod pod;
+mod request;
+
+pub use plugins::PLUGINS;
+pub use request::{Admitted, Mutate, Operation, Plugin, Request, Validate, Verdict};
+
+use object::{Snapshot, Status};
+use serde_json::Value;
+
+/// Completes the object of a create, update or connect: service account, priority, tolerations, limits, classes.
+pub fn mutate(snapshot: &Snapshot, request: &Request, mut object: Value) -> Result<Admitted, Status> {
+    let mut warnings = Vec::new();
+    for plugin in PLUGINS {
+        if let Some(mutate) = plugin.mutate {
+            mutate(snapshot, request, &mut object, &mut warnings)?;
+        }
+    }
+    Ok(Admitted { object, warnings })
+}
+
+/// Judges a request. `object` is as it would be stored; a delete has none.
+pub fn validate(snapshot: &Snapshot, request: &Request, object: Option<&Value>) -> Result<Verdict, Status> {
+    let mut verdict = Verdict::default();
+    for plugin in PLUGINS {
+        if let Some(validate) = plugin.validate {
+            validate(snapshot, request, object, &mut verdict)?;
+        }
+    }
+    Ok(verdict)
+}

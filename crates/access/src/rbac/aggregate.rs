@@ -2,7 +2,7 @@ use object::{LabelSelector, Snapshot};
 use serde::Deserialize;
 
 use super::rule::{Rule, list};
-use crate::resources::CLUSTER_ROLES;
+use kinds::CLUSTER_ROLES;
 
 #[derive(Deserialize)]
 struct AggregatedView {

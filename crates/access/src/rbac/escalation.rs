@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::index::RoleRef;
 use super::rule::{Rule, quoted};
-use crate::resources::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
 use crate::{View, authorize, groups};
+use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
 
 /// May this user write this role or binding? Other resources are always fine. `old` is absent on create. To be asked
 /// after admission has mutated the object and before it is stored.

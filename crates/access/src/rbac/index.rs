@@ -17,7 +17,7 @@ use plan::{Attributes, Decision, User};
 use serde::Deserialize;
 
 use super::rule::{Rule, list};
-use crate::resources::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
+use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
 
 /// All roles and bindings by what a request needs. A clone is a few pointer copies.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Authority;
 use super::claims::{Audience, Claims, KubernetesClaims, ObjectClaim};
-use crate::resources::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
+use kinds::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
 
 const MIN_SECONDS: i64 = 10 * 60;
 const MAX_SECONDS: i64 = 1 << 32;

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::claims::{Claims, ObjectClaim};
 use super::{Authority, jwt};
-use crate::resources::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
 use crate::{AccessError, groups};
+use kinds::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
 
 /// A pod's token holds this long after its deletion was due, so that it can still clean up.
 const DELETED_GRACE_SECONDS: i64 = 60;

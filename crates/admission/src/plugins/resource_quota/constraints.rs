@@ -1,0 +1,35 @@
+//! Where CPU or memory is limited, every container must say how much it wants.
+
+use std::collections::BTreeMap;
+
+use schema::path;
+use serde_json::Value;
+
+use super::usage;
+use crate::pod;
+
+const COMPUTE: [&str; 6] =
+    ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
+
+pub(super) fn check(object: &Value, restricted: &[&String]) -> Result<(), String> {
+    let required: Vec<&str> =
+        restricted.iter().map(|name| name.as_str()).filter(|name| COMPUTE.contains(name)).collect();
+    let of_pod =
+        usage::compute(&pod::amounts(&object["spec"], "requests"), &pod::amounts(&object["spec"], "limits"));
+    let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let all = path::list(object, "spec.containers").iter().chain(path::list(object, "spec.initContainers"));
+    for container in all {
+        let stated = usage::compute(&pod::amounts(container, "requests"), &pod::amounts(container, "limits"));
+        for name in &required {
+            if !stated.contains_key(*name) && !of_pod.contains_key(*name) {
+                missing.entry(name).or_default().push(path::text(container, "name"));
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let items: Vec<String> =
+        missing.iter().map(|(name, containers)| format!("{name} for: {}", containers.join(","))).collect();
+    Err(format!("must specify {}", items.join("; ")))
+}

@@ -1,0 +1,141 @@
+//! A namespace takes no more than its quotas say: <https://kubernetes.io/docs/concepts/policy/resource-quotas/>.
+//!
+//! Last of all plugins: what it charges is charged for a request that everybody else has let pass. The new usage goes
+//! into the same commit as the request, with the revision of the quota it was computed from, so that two requests never
+//! share the last of it.
+
+mod constraints;
+mod scope;
+mod usage;
+
+use object::{Object, Snapshot, Status};
+use plan::{Expect, Write};
+use schema::Quantity;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::pod::Amounts;
+use crate::{Operation, Plugin, Request, Verdict};
+use scope::Scopes;
+
+pub const PLUGIN: Plugin = Plugin { name: "ResourceQuota", mutate: None, validate: Some(validate) };
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Quota {
+    spec: Scopes,
+    status: QuotaStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct QuotaStatus {
+    hard: Amounts,
+    used: Amounts,
+}
+
+fn validate(
+    snapshot: &Snapshot,
+    request: &Request,
+    object: Option<&Value>,
+    verdict: &mut Verdict,
+) -> Result<(), Status> {
+    let Some(object) = object.filter(|_| is_charged(request)) else { return Ok(()) };
+    let wanted = usage::of(request.key.resource, object);
+    let mut charges = Vec::new();
+    for held in snapshot.list(kinds::RESOURCE_QUOTAS, &request.key.namespace) {
+        let quota: Quota = held.decode().map_err(Status::internal)?;
+        let concerned = |name: &&String| usage::concerns(request.key.resource, name);
+        let restricted: Vec<&String> = quota.status.hard.keys().filter(concerned).collect();
+        if restricted.is_empty() || !quota.spec.match_object(request.key.resource, object) {
+            continue;
+        }
+        if request.key.resource == kinds::PODS {
+            constraints::check(object, &restricted).map_err(|why| {
+                request.forbidden(Some(object), format!("failed quota: {}: {why}", held.key.name))
+            })?;
+        }
+        if restricted.iter().any(|name| !quota.status.used.contains_key(*name)) {
+            let names: Vec<&str> = restricted.iter().map(|name| name.as_str()).collect();
+            let why = format!("status unknown for quota: {}, resources: {}", held.key.name, names.join(","));
+            return Err(request.forbidden(Some(object), why));
+        }
+        charges.push((held, quota));
+    }
+    let delta = delta(request, wanted);
+    for (held, quota) in charges {
+        let write = charge(request, object, held, &quota, &delta)?;
+        verdict.writes.extend(write.filter(|_| !request.dry_run));
+    }
+    Ok(())
+}
+
+/// New objects, and updates that can change how much is used.
+fn is_charged(request: &Request) -> bool {
+    let resource = request.key.resource;
+    match (request.operation, request.subresource) {
+        (Operation::Create, "") => request.namespaced,
+        (Operation::Update, "") => resource == kinds::SERVICES || resource == kinds::PERSISTENT_VOLUME_CLAIMS,
+        (Operation::Update, "resize") => resource == kinds::PODS,
+        _ => false,
+    }
+}
+
+/// What the request adds to the usage; negative where an update gives something back.
+fn delta(request: &Request, wanted: Amounts) -> Amounts {
+    let mut delta = wanted;
+    if let (Operation::Update, Some(old)) = (request.operation, request.old) {
+        for (name, amount) in usage::of(request.key.resource, old) {
+            *delta.entry(name).or_insert(Quantity::ZERO) -= amount;
+        }
+    }
+    delta.retain(|_, amount| !amount.is_zero());
+    delta
+}
+
+fn charge(
+    request: &Request,
+    object: &Value,
+    held: &Object,
+    quota: &Quota,
+    delta: &Amounts,
+) -> Result<Option<Write>, Status> {
+    let zero = Quantity::ZERO;
+    let QuotaStatus { hard, used } = &quota.status;
+    let asked: Vec<(&String, Quantity)> = delta
+        .iter()
+        .filter(|(name, _)| hard.contains_key(*name))
+        .map(|(name, amount)| (name, *amount))
+        .collect();
+    if asked.is_empty() {
+        return Ok(None);
+    }
+    let used_of = |name: &String| used.get(name).copied().unwrap_or(zero);
+    let exceeded: Vec<&(&String, Quantity)> = asked
+        .iter()
+        .filter(|(name, amount)| !amount.is_negative() && used_of(name) + *amount > hard[*name])
+        .collect();
+    if !exceeded.is_empty() {
+        let print = |amount: &dyn Fn(&(&String, Quantity)) -> Quantity| {
+            let items: Vec<String> =
+                exceeded.iter().map(|item| format!("{}={}", item.0, amount(item))).collect();
+            items.join(",")
+        };
+        let why = format!(
+            "exceeded quota: {}, requested: {}, used: {}, limited: {}",
+            held.key.name,
+            print(&|item| item.1),
+            print(&|item| used_of(item.0)),
+            print(&|item| hard[item.0]),
+        );
+        return Err(request.forbidden(Some(object), why));
+    }
+    let after: serde_json::Map<String, Value> =
+        asked.into_iter().map(|(name, amount)| (name.clone(), json!(used_of(name) + amount))).collect();
+    Ok(Some(Write::Merge {
+        key: held.key.clone(),
+        expect: Expect::unchanged(held),
+        subresource: "status",
+        patch: json!({"status": {"used": after}}),
+    }))
+}

@@ -1,0 +1,82 @@
+use object::{Key, Snapshot, Status, Time};
+use plan::{Attributes, Decision, User, Write};
+use serde_json::Value;
+
+/// `admission.k8s.io/v1` `Operation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    /// `exec`, `attach`, `portforward`, `proxy`
+    Connect,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    pub user: &'a User,
+    pub operation: Operation,
+    /// Of the request's object: `Pod`, but `Binding` for `pods/binding` and `TokenRequest` for `serviceaccounts/token`.
+    pub kind: &'a str,
+    /// Of the stored object. A create with `generateName` may come before the name is known: then it is empty.
+    pub key: &'a Key,
+    /// Cluster-scoped resources have no namespace to check, `namespaces` themselves included.
+    pub namespaced: bool,
+    /// `status`, `exec`; empty for the object itself.
+    pub subresource: &'a str,
+    /// The stored object, of updates and deletes.
+    pub old: Option<&'a Value>,
+    /// `CreateOptions`, `DeleteOptions`, …; null if there are none.
+    pub options: &'a Value,
+    pub dry_run: bool,
+    pub now: Time,
+    /// Five random characters of the alphabet of generated names: ends the name of a volume that is added.
+    pub suffix: &'a str,
+    /// May the request's user do this besides?
+    pub authorize: &'a dyn Fn(&Attributes) -> Decision,
+}
+
+/// The object as completed, and warnings for the client.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Admitted {
+    pub object: Value,
+    pub warnings: Vec<String>,
+}
+
+/// A request that may go on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Verdict {
+    pub warnings: Vec<String>,
+    /// Entries for the audit log: (annotation, value).
+    pub audit: Vec<(String, String)>,
+    /// Belong into the same commit as the request's own write, each with the revision that it was decided on:
+    /// quota that the request uses up. If one of them conflicts, the request is admitted anew.
+    pub writes: Vec<Write>,
+}
+
+pub type Mutate = fn(&Snapshot, &Request, &mut Value, &mut Vec<String>) -> Result<(), Status>;
+pub type Validate = fn(&Snapshot, &Request, Option<&Value>, &mut Verdict) -> Result<(), Status>;
+
+/// One row: a plugin by upstream's name, and what it does in either phase.
+pub struct Plugin {
+    pub name: &'static str,
+    pub mutate: Option<Mutate>,
+    pub validate: Option<Validate>,
+}
+
+impl Request<'_> {
+    /// Is this about objects of the resource themselves, not a subresource?
+    pub(crate) fn is(&self, resource: object::Resource, operations: &[Operation]) -> bool {
+        self.key.resource == resource && self.subresource.is_empty() && operations.contains(&self.operation)
+    }
+
+    /// The 403 of admission: names the object by its name, its generateName, or as unknown.
+    pub(crate) fn forbidden(&self, object: Option<&Value>, why: impl std::fmt::Display) -> Status {
+        let generated = object.and_then(|object| object["metadata"]["generateName"].as_str());
+        let named = object.and_then(|object| object["metadata"]["name"].as_str()).unwrap_or(&self.key.name);
+        let name = if named.is_empty() { generated.unwrap_or("Unknown") } else { named };
+        let key = Key::new(self.key.resource, self.key.namespace.clone(), name);
+        Status::forbidden(&key, &why.to_string())
+    }
+}
