@@ -21,6 +21,7 @@ const NEWNEIGH: u16 = 28;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -45,6 +46,7 @@ const IFF_UP: u32 = 1;
 const RTNH_F_ONLINK: u32 = 4;
 const TABLE_MAIN: u8 = 254;
 const SCOPE_LINK: u8 = 253;
+const SCOPE_HOST: u8 = 254;
 const TYPE_UNICAST: u8 = 1;
 
 /// The protocol number that marks our routes, so that what we did not make is never taken for ours.
@@ -63,6 +65,8 @@ pub struct Link {
     pub up: bool,
     /// Index of the bridge that it is a port of.
     pub master: Option<u32>,
+    /// Index of a veth's other end, in the namespace that that is in.
+    pub peer: Option<u32>,
     /// `veth`, `bridge`, …; none for hardware and loopback.
     pub kind: Option<String>,
 }
@@ -191,13 +195,19 @@ impl Links {
 
     /// Gives a link an address, which it may have already.
     pub fn add_address(&mut self, link: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
-        let message = address_message(NEWADDR, ACK | CREATE | REPLACE, link, address, prefix);
+        let message = address_message(NEWADDR, ACK | CREATE | REPLACE, link, address, prefix, 0);
         self.socket.request(message, || format!("add address {address}/{prefix} to link {link}"))
+    }
+
+    /// Gives a link an address that is good on this host only: nothing is sent from it unless a socket is bound to it.
+    pub fn add_host_address(&mut self, link: u32, address: Ipv4Addr) -> Result<()> {
+        let message = address_message(NEWADDR, ACK | CREATE | REPLACE, link, address, 32, SCOPE_HOST);
+        self.socket.request(message, || format!("add local address {address} to link {link}"))
     }
 
     /// Takes an address from a link; absent is fine.
     pub fn delete_address(&mut self, link: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
-        let message = address_message(DELADDR, ACK, link, address, prefix);
+        let message = address_message(DELADDR, ACK, link, address, prefix, 0);
         let done =
             self.socket.request(message, || format!("delete address {address}/{prefix} of link {link}"));
         absent_is_fine(done)
@@ -255,8 +265,8 @@ fn info(index: u32, flags: u32, change: u32) -> [u8; 16] {
 }
 
 /// struct ifaddrmsg and its attributes
-fn address_message(kind: u16, flags: u16, link: u32, address: Ipv4Addr, prefix: u8) -> Message {
-    let mut fixed = [AF_INET, prefix, 0, 0, 0, 0, 0, 0];
+fn address_message(kind: u16, flags: u16, link: u32, address: Ipv4Addr, prefix: u8, scope: u8) -> Message {
+    let mut fixed = [AF_INET, prefix, 0, scope, 0, 0, 0, 0];
     fixed[4..8].copy_from_slice(&link.to_ne_bytes());
     let mut message = Message::new(kind, flags, &fixed);
     message.attr(IFA_LOCAL, &address.octets()).attr(IFA_ADDRESS, &address.octets());
@@ -293,6 +303,7 @@ fn read_link(payload: &[u8]) -> Option<Link> {
         mac: wire::find(attributes, IFLA_ADDRESS).and_then(|mac| mac.try_into().ok()),
         mtu: wire::find(attributes, IFLA_MTU).and_then(|mtu| wire::u32_at(mtu, 0))?,
         master: wire::find(attributes, IFLA_MASTER).and_then(|index| wire::u32_at(index, 0)),
+        peer: wire::find(attributes, IFLA_LINK).and_then(|index| wire::u32_at(index, 0)),
         kind: wire::find(attributes, IFLA_LINKINFO)
             .and_then(|i| wire::find(i, IFLA_INFO_KIND))
             .map(wire::text),

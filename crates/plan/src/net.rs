@@ -166,6 +166,17 @@ pub struct PodLink {
     pub netns: PathBuf,
 }
 
+impl PodLink {
+    /// A name for the node's end, in the form that the AWS VPC CNI uses: `eni` and eleven hexadecimal digits.
+    pub fn host_link_of(pod_uid: &str) -> String {
+        // FNV-1a: short, stable, and nobody gains from a collision among their own pods.
+        let hash = pod_uid.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        format!("eni{:011x}", hash >> 20)
+    }
+}
+
 /// Another node's pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {

@@ -22,7 +22,7 @@ impl Register {
 }
 
 /// What a packet's metadata offers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meta {
     Mark = 3,
     Iifname = 6,
@@ -36,7 +36,7 @@ pub enum Cmp {
     Ne = 1,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DynsetOp {
     Add = 0,
     Update = 1,
@@ -61,7 +61,7 @@ pub enum Data {
 }
 
 /// One step of a rule. Loads write a register; comparisons and lookups end the rule when they do not match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
     /// Loads from the network header (IPv4).
     Network {

@@ -1,0 +1,178 @@
+//! From chains and maps to transactions.
+
+use std::collections::BTreeMap;
+
+use netlink::nft::{self, BaseChain, Batch, Element, Expr, Hook, Kind, Register, Set, Type, Values, concat};
+use plan::net::Endpoint;
+
+use super::compile::{self, Compiled, Rule, Step, endpoint_bytes};
+use crate::Result;
+
+const ADDRESS: &[Type] = &[Type::Ipv4Addr];
+const ADDRESS_PAIR: &[Type] = &[Type::Ipv4Addr, Type::Ipv4Addr];
+const SERVICE: &[Type] = &[Type::Ipv4Addr, Type::InetProto, Type::InetService];
+const NODE_PORT: &[Type] = &[Type::InetProto, Type::InetService];
+const ENDPOINT: &[Type] = &[Type::Ipv4Addr, Type::InetService];
+const INTEGER: &[Type] = &[Type::Integer];
+
+/// A chain without packets, whose one rule's comment is the fingerprint of what was applied.
+const STATE: &str = "state";
+/// Clients that one service port remembers.
+const AFFINITY_SIZE: u32 = 65_536;
+
+/// Chains that packets enter by themselves. Filters come after the translation of destinations (-100): what they see
+/// with a service's address was not translated.
+const BASE_CHAINS: &[(&str, BaseChain)] = &[
+    ("prerouting", BaseChain { kind: Kind::Nat, hook: Hook::Prerouting, priority: -100 }),
+    ("output", BaseChain { kind: Kind::Nat, hook: Hook::Output, priority: -100 }),
+    ("postrouting", BaseChain { kind: Kind::Nat, hook: Hook::Postrouting, priority: 100 }),
+    ("filter-input", BaseChain { kind: Kind::Filter, hook: Hook::Input, priority: -90 }),
+    ("filter-forward", BaseChain { kind: Kind::Filter, hook: Hook::Forward, priority: -90 }),
+    ("filter-output", BaseChain { kind: Kind::Filter, hook: Hook::Output, priority: -90 }),
+];
+
+/// Whether the kernel has exactly this, from an earlier life of this program: clients keep their affinity then.
+pub fn is_in_place(table: &str, compiled: &Compiled) -> Result<bool> {
+    Ok(nft::comments(table, STATE)? == [compiled.fingerprint()])
+}
+
+/// Replaces the table by one that holds this.
+pub fn replace(table: &str, next: &Compiled) -> Result<()> {
+    let mut batch = Batch::new(table);
+    batch.add_table();
+    batch.delete_table();
+    batch.add_table();
+    add_frame(&mut batch);
+    add_difference(&mut batch, &Compiled::default(), next);
+    batch.commit()
+}
+
+/// Changes a table that holds `now` so that it holds `next`.
+pub fn change(table: &str, now: &Compiled, next: &Compiled) -> Result<()> {
+    let mut batch = Batch::new(table);
+    add_difference(&mut batch, now, next);
+    batch.commit()
+}
+
+pub fn delete(table: &str) -> Result<()> {
+    let mut batch = Batch::new(table);
+    batch.add_table();
+    batch.delete_table();
+    batch.commit()
+}
+
+/// What every table has.
+fn add_frame(batch: &mut Batch<'_>) {
+    for map in compile::MAPS {
+        let key = if matches!(*map, compile::SERVICE_IPS | compile::NO_ENDPOINTS) { SERVICE } else { NODE_PORT };
+        batch.add_set(&Set::fixed(map, key, Values::Verdict));
+    }
+    for ranges in [compile::POD_CIDRS, compile::MASQUERADE_FROM, compile::MASQUERADE_EXCEPT] {
+        batch.add_set(&Set { interval: true, ..Set::fixed(ranges, ADDRESS, Values::None) });
+    }
+    batch.add_set(&Set::fixed(compile::CLUSTER_IPS, ADDRESS, Values::None));
+    batch.add_set(&Set::fixed(compile::HAIRPIN, ADDRESS_PAIR, Values::None));
+    for chain in [compile::REFUSE, compile::SERVICES, STATE] {
+        batch.add_chain(chain);
+    }
+    for (name, base) in BASE_CHAINS {
+        batch.add_base_chain(name, *base);
+    }
+    for (chain, rule) in compile::fixed_rules() {
+        add_rule(batch, chain, &rule);
+    }
+}
+
+/// The order matters: what is referred to comes before what refers to it, and goes after.
+fn add_difference(batch: &mut Batch<'_>, now: &Compiled, next: &Compiled) {
+    for (name, seconds) in next.affinities.iter().filter(|(name, _)| !now.affinities.contains_key(*name)) {
+        let timeout = Some(u64::from(*seconds) * 1000);
+        let set = Set::fixed(name, ADDRESS, Values::Data(ENDPOINT));
+        batch.add_set(&Set { dynamic_timeout_ms: timeout, size: Some(AFFINITY_SIZE), ..set });
+    }
+    let changed = |name: &String| now.chains.get(name) != next.chains.get(name);
+    for name in next.chains.keys().filter(|name| !now.chains.contains_key(*name)) {
+        batch.add_chain(name);
+    }
+    for name in now.chains.keys().filter(|name| changed(name)) {
+        batch.flush_chain(name);
+    }
+    for (name, rules) in next.chains.iter().filter(|(name, _)| changed(name)) {
+        rules.iter().for_each(|rule| add_rule(batch, name, rule));
+    }
+    for map in compile::MAPS {
+        add_map_difference(batch, map, now.maps.get(map), next.maps.get(map));
+    }
+    for (set, keys) in &next.sets {
+        let before = now.sets.get(set).cloned().unwrap_or_default();
+        let elements = |keys: std::collections::btree_set::Difference<'_, Vec<u8>>| -> Vec<Element> {
+            keys.map(|key| Element::key(key.clone())).collect()
+        };
+        batch.delete_elements(set, &elements(before.difference(keys)));
+        batch.add_elements(set, &elements(keys.difference(&before)));
+    }
+    for (set, ranges) in next.ranges.iter().filter(|(set, ranges)| now.ranges.get(*set) != Some(*ranges)) {
+        batch.flush_set(set);
+        let elements: Vec<Element> = ranges.iter().flat_map(|r| Element::cidr(r.address(), r.prefix())).collect();
+        batch.add_elements(set, &joined(elements));
+    }
+    for name in now.chains.keys().filter(|name| !next.chains.contains_key(*name)) {
+        batch.delete_chain(name);
+    }
+    for name in now.affinities.keys().filter(|name| !next.affinities.contains_key(*name)) {
+        batch.delete_set(name);
+    }
+    batch.flush_chain(STATE);
+    batch.add_rule_with(STATE, &[], Some(&next.fingerprint()));
+}
+
+type VerdictMap = BTreeMap<Vec<u8>, nft::Target>;
+
+fn add_map_difference(batch: &mut Batch<'_>, map: &str, now: Option<&VerdictMap>, next: Option<&VerdictMap>) {
+    let empty = VerdictMap::new();
+    let (now, next) = (now.unwrap_or(&empty), next.unwrap_or(&empty));
+    let missing = |from: &VerdictMap, of: &VerdictMap| -> Vec<Element> {
+        let gone = of.iter().filter(|(key, target)| from.get(*key) != Some(*target));
+        gone.map(|(key, target)| Element::pair(key.clone(), compile::verdict(target))).collect()
+    };
+    batch.delete_elements(map, &missing(next, now));
+    batch.add_elements(map, &missing(now, next));
+}
+
+/// Where one range ends and the next begins, the beginning is enough.
+fn joined(elements: Vec<Element>) -> Vec<Element> {
+    let starts: std::collections::BTreeSet<Vec<u8>> =
+        elements.iter().filter(|e| !e.interval_end).map(|e| e.key.clone()).collect();
+    elements.into_iter().filter(|e| !e.interval_end || !starts.contains(&e.key)).collect()
+}
+
+fn add_rule(batch: &mut Batch<'_>, chain: &str, rule: &Rule) {
+    let mut expressions = Vec::with_capacity(rule.len());
+    for step in rule {
+        match step {
+            Step::Do(expression) => expressions.push(expression.clone()),
+            Step::Choose { endpoints, to } => choose(batch, endpoints, *to, &mut expressions),
+            Step::IsOneOf { endpoints, key } => {
+                let elements: Vec<_> = endpoints.iter().map(|e| Element::key(endpoint_bytes(e))).collect();
+                let (set, id) = batch.anonymous_set(ENDPOINT, &elements);
+                expressions.push(Expr::Lookup { set, id: Some(id), key: *key, to: None, invert: false });
+            }
+        }
+    }
+    batch.add_rule(chain, &expressions);
+}
+
+fn choose(batch: &mut Batch<'_>, endpoints: &[Endpoint], to: u8, expressions: &mut Vec<Expr>) {
+    if let [only] = endpoints {
+        expressions.push(Expr::Immediate { to, value: endpoint_bytes(only) });
+        return;
+    }
+    let pair = |(index, endpoint): (usize, &Endpoint)| {
+        Element::pair(concat(&[&(index as u32).to_ne_bytes()]), nft::Data::Value(endpoint_bytes(endpoint)))
+    };
+    let elements: Vec<_> = endpoints.iter().enumerate().map(pair).collect();
+    let (set, id) = batch.anonymous_map(INTEGER, Values::Data(ENDPOINT), &elements);
+    expressions.push(Expr::Random { modulus: endpoints.len() as u32, to });
+    let to_data = Some(Register::Data(to));
+    expressions.push(Expr::Lookup { set, id: Some(id), key: to, to: to_data, invert: false });
+}
