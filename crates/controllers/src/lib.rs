@@ -4,10 +4,17 @@
 //! runs and knows no other controller; they meet in what stands in the snapshot.
 
 mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod kubernetes_service;
+mod namespace;
 mod naming;
 mod ownership;
 mod replica_set;
 mod replication_controller;
+mod root_ca_publisher;
+mod service_account;
+mod service_pods;
 mod settings;
 #[cfg(test)]
 mod testing;
@@ -51,6 +58,15 @@ pub struct Watch {
 /// Stands for every resource in a [`Watch`].
 pub const EVERY: Resource = Resource::new("");
 
-/// All controllers, in alphabetical order of their files.
-pub static ALL: &[&Controller] =
-    &[&deployment::CONTROLLER, &replica_set::CONTROLLER, &replication_controller::CONTROLLER];
+/// All controllers, in alphabetical order of their names.
+pub static ALL: &[&Controller] = &[
+    &deployment::CONTROLLER,
+    &endpoints::CONTROLLER,
+    &endpoint_slice::CONTROLLER,
+    &kubernetes_service::CONTROLLER,
+    &namespace::CONTROLLER,
+    &replica_set::CONTROLLER,
+    &replication_controller::CONTROLLER,
+    &root_ca_publisher::CONTROLLER,
+    &service_account::CONTROLLER,
+];
