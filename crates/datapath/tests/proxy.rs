@@ -78,7 +78,7 @@ fn node_ports_under_both_policies() {
     if !is_root() {
         return;
     }
-    let lab = lab(2);
+    let lab = lab(3);
     let mut proxy = apply_first(&lab, vec![service(&[1, 2])]);
     let (pods, clients) = answers(&lab, &lab.stranger, NODE, NODE_PORT);
     assert_eq!(pods, set(&["pod1", "pod2"]));
@@ -89,13 +89,13 @@ fn node_ports_under_both_policies() {
     let (pods, clients) = answers(&lab, &lab.stranger, NODE, NODE_PORT);
     assert_eq!((pods, clients), (set(&["pod2"]), set(&[&STRANGER.to_string()])));
     // From inside, all endpoints.
-    assert_eq!(answers(&lab, lab.pod(1), NODE, NODE_PORT).0, set(&["pod1", "pod2"]));
+    assert_eq!(answers(&lab, lab.pod(3), NODE, NODE_PORT).0, set(&["pod1", "pod2"]));
     assert_eq!(answers(&lab, &lab.node, NODE, NODE_PORT).0, set(&["pod1", "pod2"]));
 
     let nobody_here = ServicePort { local_endpoints: Vec::new(), ..local };
     apply(&lab, &mut proxy, &ruleset(vec![nobody_here]));
     assert_eq!(ask(&lab.stranger, NODE, NODE_PORT), Err(ErrorKind::TimedOut), "dropped, so that a balancer looks on");
-    assert_eq!(answers(&lab, lab.pod(1), NODE, NODE_PORT).0, set(&["pod1", "pod2"]));
+    assert_eq!(answers(&lab, lab.pod(3), NODE, NODE_PORT).0, set(&["pod1", "pod2"]));
     assert_eq!(answers(&lab, &lab.node, NODE, NODE_PORT).0, set(&["pod1", "pod2"]));
 }
 
@@ -270,7 +270,8 @@ fn routes_to_other_nodes_are_exactly_those_wanted() {
     .unwrap();
 }
 
-/// After any sequence of changes the table is the same as one made afresh: `nft` is the judge.
+/// After any sequence of changes the table is the same as one made afresh: `nft` is the judge. (Of all but affinity,
+/// which its older releases cannot print.)
 #[test]
 fn changes_lead_where_a_fresh_start_leads() {
     if !is_root() {
@@ -308,7 +309,6 @@ fn random_service(number: u8, next: &mut impl FnMut(u64) -> u64) -> ServicePort 
     service.local_endpoints.truncate(next(3) as usize);
     service.internal_local = next(3) == 0;
     service.external_local = next(2) == 0;
-    service.affinity_seconds = (next(3) == 0).then_some(60 * (1 + next(2) as u32));
     if next(3) == 0 {
         service.load_balancer_ips = vec![Ipv4Addr::new(203, 0, 113, number)];
     }
@@ -322,7 +322,7 @@ fn random_service(number: u8, next: &mut impl FnMut(u64) -> u64) -> ServicePort 
 fn listing(lab: &Lab) -> Vec<String> {
     let text = lab.nft(&["list", "table", "ip", TABLE]);
     let mut blocks: Vec<String> = text.split("\n\n").map(|block| {
-        let mut words: Vec<&str> = block.split(|c: char| c == ',' || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
+        let mut words: Vec<&str> = block.split(|c: char| c == ',' || c.is_whitespace()).filter(|w| !matches!(*w, "" | "}")).collect();
         if block.contains("elements = ") {
             words.sort_unstable();
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use netlink::nft::{self, BaseChain, Batch, Element, Expr, Hook, Kind, Register, Set, Type, Values, concat};
+use netlink::nft::{self, BaseChain, Batch, Element, Expr, Hook, Kind, Register, Set, Type, Values};
 use plan::net::Endpoint;
 
 use super::compile::{self, Compiled, Rule, Step, endpoint_bytes};
@@ -13,6 +13,7 @@ const ADDRESS_PAIR: &[Type] = &[Type::Ipv4Addr, Type::Ipv4Addr];
 const SERVICE: &[Type] = &[Type::Ipv4Addr, Type::InetProto, Type::InetService];
 const NODE_PORT: &[Type] = &[Type::InetProto, Type::InetService];
 const ENDPOINT: &[Type] = &[Type::Ipv4Addr, Type::InetService];
+const MARK: &[Type] = &[Type::Mark];
 const INTEGER: &[Type] = &[Type::Integer];
 
 /// A chain without packets, whose one rule's comment is the fingerprint of what was applied.
@@ -87,7 +88,7 @@ fn add_frame(batch: &mut Batch<'_>) {
 fn add_difference(batch: &mut Batch<'_>, now: &Compiled, next: &Compiled) {
     for (name, seconds) in next.affinities.iter().filter(|(name, _)| !now.affinities.contains_key(*name)) {
         let timeout = Some(u64::from(*seconds) * 1000);
-        let set = Set::fixed(name, ADDRESS, Values::Data(ENDPOINT));
+        let set = Set::fixed(name, ADDRESS, Values::Data(MARK));
         batch.add_set(&Set { dynamic_timeout_ms: timeout, size: Some(AFFINITY_SIZE), ..set });
     }
     let changed = |name: &String| now.chains.get(name) != next.chains.get(name);
@@ -151,28 +152,39 @@ fn add_rule(batch: &mut Batch<'_>, chain: &str, rule: &Rule) {
     for step in rule {
         match step {
             Step::Do(expression) => expressions.push(expression.clone()),
-            Step::Choose { endpoints, to } => choose(batch, endpoints, *to, &mut expressions),
-            Step::IsOneOf { endpoints, key } => {
-                let elements: Vec<_> = endpoints.iter().map(|e| Element::key(endpoint_bytes(e))).collect();
-                let (set, id) = batch.anonymous_set(ENDPOINT, &elements);
-                expressions.push(Expr::Lookup { set, id: Some(id), key: *key, to: None, invert: false });
+            Step::Choose { endpoints, to } => {
+                choose(batch, endpoints.iter().map(endpoint_bytes).collect(), ENDPOINT, *to, &mut expressions);
+            }
+            Step::ChooseMark { endpoints, to } => {
+                let marks = compile::marks(endpoints).into_iter().map(|mark| mark.to_ne_bytes().to_vec()).collect();
+                choose(batch, marks, MARK, *to, &mut expressions);
+            }
+            Step::OfMark { endpoints, key, to } => {
+                let pairs = compile::marks(endpoints).into_iter().zip(endpoints);
+                let pair = |(mark, endpoint): (u32, &Endpoint)| {
+                    Element::pair(mark.to_ne_bytes().to_vec(), nft::Data::Value(endpoint_bytes(endpoint)))
+                };
+                let elements: Vec<Element> = pairs.map(pair).collect();
+                let (set, id) = batch.anonymous_map(MARK, Values::Data(ENDPOINT), &elements);
+                let to = Some(Register::Data(*to));
+                expressions.push(Expr::Lookup { set, id: Some(id), key: *key, to, invert: false });
             }
         }
     }
     batch.add_rule(chain, &expressions);
 }
 
-fn choose(batch: &mut Batch<'_>, endpoints: &[Endpoint], to: u8, expressions: &mut Vec<Expr>) {
-    if let [only] = endpoints {
-        expressions.push(Expr::Immediate { to, value: endpoint_bytes(only) });
+/// Loads one of the values at random.
+fn choose(batch: &mut Batch<'_>, values: Vec<Vec<u8>>, of: &'static [Type], to: u8, expressions: &mut Vec<Expr>) {
+    if let [only] = &values[..] {
+        expressions.push(Expr::Immediate { to, value: only.clone() });
         return;
     }
-    let pair = |(index, endpoint): (usize, &Endpoint)| {
-        Element::pair(concat(&[&(index as u32).to_ne_bytes()]), nft::Data::Value(endpoint_bytes(endpoint)))
+    expressions.push(Expr::Random { modulus: values.len() as u32, to });
+    let pair = |(index, value): (usize, Vec<u8>)| {
+        Element::pair((index as u32).to_ne_bytes().to_vec(), nft::Data::Value(value))
     };
-    let elements: Vec<_> = endpoints.iter().enumerate().map(pair).collect();
-    let (set, id) = batch.anonymous_map(INTEGER, Values::Data(ENDPOINT), &elements);
-    expressions.push(Expr::Random { modulus: endpoints.len() as u32, to });
-    let to_data = Some(Register::Data(to));
-    expressions.push(Expr::Lookup { set, id: Some(id), key: to, to: to_data, invert: false });
+    let elements: Vec<Element> = values.into_iter().enumerate().map(pair).collect();
+    let (set, id) = batch.anonymous_map(INTEGER, Values::Data(of), &elements);
+    expressions.push(Expr::Lookup { set, id: Some(id), key: to, to: Some(Register::Data(to)), invert: false });
 }

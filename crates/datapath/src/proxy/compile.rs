@@ -42,8 +42,10 @@ pub enum Step {
     Do(Expr),
     /// Loads one of the endpoints, at random, into `to` and the register after it.
     Choose { endpoints: Vec<Endpoint>, to: Reg },
-    /// Ends the rule unless the address and port in `key` and the register after it are one of these.
-    IsOneOf { endpoints: Vec<Endpoint>, key: Reg },
+    /// Loads the mark of one of the endpoints, at random.
+    ChooseMark { endpoints: Vec<Endpoint>, to: Reg },
+    /// Loads the endpoint of the mark in `key` into `to` and the register after it; ends the rule if it has none.
+    OfMark { endpoints: Vec<Endpoint>, key: Reg, to: Reg },
 }
 
 pub type Rule = Vec<Step>;
@@ -219,16 +221,21 @@ fn balance(service: &ServicePort, names: &Names, chain: &str, endpoints: &[Endpo
     let mut rules = Vec::new();
     if let Some(seconds) = service.affinity_seconds {
         let set = names.affinity(seconds);
-        let dynset = |op, data| Step::Do(Expr::Dynset { op, set: set.clone(), key: 0, data, timeout_ms: Some(u64::from(seconds) * 1000) });
+        let dynset = |op| {
+            let timeout_ms = Some(u64::from(seconds) * 1000);
+            Step::Do(Expr::Dynset { op, set: set.clone(), key: 0, data: Some(1), timeout_ms })
+        };
+        let of_mark = || Step::OfMark { endpoints: endpoints.clone(), key: 1, to: 2 };
+        let translate_marked = || Step::Do(Expr::Dnat { address: 2, port: Some(3) });
         let known = Expr::Lookup { set: set.clone(), id: None, key: 0, to: Some(Register::Data(1)), invert: false };
-        // Where this client went before, if that is an endpoint still; its time starts anew.
+        // Where this client went before, if that is an endpoint still; its time starts anew. (A value that leads from
+        // map to map is right for the kernel, but nft 1.0 cannot print it.)
         let mut again = steps([source(0), vec![known]].concat());
-        again.push(Step::IsOneOf { endpoints: endpoints.clone(), key: 1 });
-        again.extend([dynset(DynsetOp::Update, Some(1)), translate()]);
+        again.extend([of_mark(), dynset(DynsetOp::Update), translate_marked()]);
         // Otherwise anywhere, and from now on there. The map may be full of clients: then without a memory.
-        let mut first = vec![Step::Choose { endpoints: endpoints.clone(), to: 1 }];
-        first.extend(steps(source(0)));
-        first.extend([dynset(DynsetOp::Delete, None), dynset(DynsetOp::Add, Some(1)), translate()]);
+        let mut first = steps(source(0));
+        first.push(Step::ChooseMark { endpoints: endpoints.clone(), to: 1 });
+        first.extend([dynset(DynsetOp::Delete), dynset(DynsetOp::Add), of_mark(), translate_marked()]);
         rules.extend([again, first]);
     }
     rules.push(vec![Step::Choose { endpoints, to: 1 }, translate()]);
@@ -382,6 +389,20 @@ fn node_port_key(port: u16, service: &ServicePort) -> Vec<u8> {
 /// An endpoint as maps and registers hold it.
 pub fn endpoint_bytes((ip, port): &Endpoint) -> Vec<u8> {
     concat(&[&ip.octets(), &port.to_be_bytes()])
+}
+
+/// A number for each endpoint, the same whichever others there are, but for a collision in four billion.
+pub fn marks(endpoints: &[Endpoint]) -> Vec<u32> {
+    let mut taken = BTreeSet::new();
+    let mark_of = |endpoint: &Endpoint| {
+        let hash = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        let mut mark = endpoint_bytes(endpoint).into_iter().fold(0x811c_9dc5, hash);
+        while !taken.insert(mark) {
+            mark = mark.wrapping_add(1);
+        }
+        mark
+    };
+    endpoints.iter().map(mark_of).collect()
 }
 
 pub fn verdict(target: &Target) -> Data {

@@ -13,6 +13,8 @@ pub enum Type {
     Ipv4Addr = 7,
     InetProto = 12,
     InetService = 13,
+    /// Any 32 bits in the machine's byte order.
+    Mark = 19,
 }
 
 impl Type {
@@ -27,7 +29,7 @@ impl Type {
     fn bytes(types: &[Self]) -> u32 {
         if let [one] = types {
             return match one {
-                Self::Integer | Self::Ipv4Addr => 4,
+                Self::Integer | Self::Ipv4Addr | Self::Mark => 4,
                 Self::InetProto => 1,
                 Self::InetService => 2,
             };
