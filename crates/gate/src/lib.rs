@@ -1,1 +1,132 @@
 //! The one way in for a write: default → mutate → validate → admit → commit. API requests and controllers alike pass it.
+//!
+//! ```text
+//! create   decode → default → own fields → mutate → name, uid, generation → validate → validating admission → commit
+//! update   decode → default → own fields → mutate → metadata, generation   → validate → validating admission → commit or remove
+//! delete   preconditions → validating admission → grace and finalizers → commit or remove
+//! ```
+//!
+//! A commit compares every key that the decision was made on; if one has moved meanwhile, the whole decision is made again on the newer
+//! snapshot. No lock is held anywhere.
+//!
+//! Architecture invariant: the gate knows kinds by their rows. What a single kind does beyond its row stands in one table
+//! (`subresource`, `removal`) or in one file (`service`), never in the flow.
+
+mod admit;
+mod allocation;
+mod catalog;
+mod commit;
+mod create;
+mod decode;
+mod delete;
+mod eviction;
+mod execute;
+mod finalizers;
+mod metadata;
+mod ownership;
+mod patch;
+mod pod;
+mod removal;
+mod request;
+mod scale;
+mod service;
+mod subresource;
+mod update;
+
+use std::sync::Arc;
+
+use object::{Resource, Status, Time};
+use schema::Kind;
+use store::Store;
+
+pub use admit::Authority;
+pub use allocation::{ServiceRange, ServiceRanges};
+pub use catalog::Catalog;
+pub use commit::selectable_values;
+pub use request::{
+    Answer, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions, Request,
+};
+pub use scale::scale_of;
+
+/// Tells the time; the simulator's clock is virtual.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// Fills a buffer with random bytes: uids, generated names, addresses. Seeded in the simulator.
+pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
+
+/// The way in of one cluster. Cheap to share; holds no state of its own.
+pub struct Gate {
+    store: Arc<dyn Store>,
+    catalog: Catalog,
+    clock: Clock,
+    random: Random,
+    authority: Arc<dyn Authority>,
+    services: ServiceRanges,
+}
+
+impl Gate {
+    pub fn new(
+        store: Arc<dyn Store>,
+        authority: Arc<dyn Authority>,
+        clock: Clock,
+        random: Random,
+        services: ServiceRanges,
+    ) -> Self {
+        Self { store, catalog: Catalog::built_in(), clock, random, authority, services }
+    }
+
+    pub fn authority(&self) -> &Arc<dyn Authority> {
+        &self.authority
+    }
+
+    /// The row that objects of a resource are stored by.
+    fn kind(&self, resource: Resource) -> Result<&'static Kind, Status> {
+        let kind = self.catalog.by_resource(resource);
+        kind.ok_or_else(|| Status::internal(format!("no kind is served as {resource}")))
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    pub fn now(&self) -> Time {
+        (self.clock)()
+    }
+
+    /// A number below `bound`; zero if `bound` is zero.
+    fn below(&self, bound: u64) -> u64 {
+        let mut bytes = [0; 8];
+        (self.random)(&mut bytes);
+        u64::from_le_bytes(bytes).checked_rem(bound).unwrap_or(0)
+    }
+
+    /// A random (version 4) UUID, RFC 9562.
+    fn uid(&self) -> String {
+        let mut bytes = [0_u8; 16];
+        (self.random)(&mut bytes);
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        let mut text = String::with_capacity(36);
+        for (index, byte) in bytes.iter().enumerate() {
+            if matches!(index, 4 | 6 | 8 | 10) {
+                text.push('-');
+            }
+            for digit in [byte >> 4, byte & 15] {
+                text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+            }
+        }
+        text
+    }
+
+    /// What `generateName` appends: five letters and digits that spell no words.
+    fn suffix(&self) -> String {
+        const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+        let mut bytes = [0; 5];
+        (self.random)(&mut bytes);
+        bytes.iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect()
+    }
+}

@@ -1,0 +1,139 @@
+//! POST of a new object.
+
+use admission::Operation;
+use object::{Key, Reason, Status, Time};
+use serde_json::Value;
+use store::{Op, Precondition, Put};
+
+use crate::admit::{self, Review};
+use crate::commit::{self, Failed};
+use crate::request::{Outcome, Request};
+use crate::{Gate, decode, metadata, ownership, service};
+
+/// How often a name is generated before the client hears of it.
+const NAME_ATTEMPTS: u32 = 8;
+/// How often other keys (a namespace, a quota, an address) may move during one create.
+const ATTEMPTS: u32 = 64;
+/// A generated name's stem: 63 less the five characters that follow.
+const STEM_BYTES: usize = 58;
+
+impl Gate {
+    /// Creates an object from a request's body.
+    ///
+    /// # Errors
+    /// As the API answers them: 400 what cannot be read, 403 admission, 409 the name exists, 422 validation.
+    pub async fn create(&self, request: &Request<'_>, object: Value) -> Result<Outcome, Status> {
+        if !request.subresource.is_empty() {
+            return self.create_subresource(request, object).await;
+        }
+        let mut object = object;
+        let mut warnings = decode::object(request, &mut object)?;
+        if !metadata::text(&object, "resourceVersion").is_empty() {
+            return Err(Status::internal("resourceVersion should not be set on objects to be created"));
+        }
+        let now = self.now();
+        ownership::created(request, &mut object, now);
+        let (mut names_left, mut raced) = (NAME_ATTEMPTS, 0);
+        for _ in 0..ATTEMPTS {
+            let mut said = Vec::new();
+            let (key, draft, ops) = self.prepare_create(request, &object, now, raced, &mut said).await?;
+            if request.options.dry_run {
+                return self.dry_create(&key, &draft.stored, merged(warnings, said));
+            }
+            let generated = metadata::text(&object, "name").is_empty();
+            let mut all = vec![commit::put(draft, Precondition::Absent)];
+            all.extend(ops);
+            match self.commit(&key, all).await {
+                Ok(events) => {
+                    warnings.extend(said);
+                    let outcome = Outcome::object(commit::committed(&key, &events)?);
+                    return Ok(Outcome { created: true, warnings, ..outcome });
+                }
+                Err(Failed::Status(status)) => return Err(status),
+                Err(Failed::Raced { itself: false, revision }) => raced = raced.max(revision).max(1),
+                Err(Failed::Raced { itself: true, .. }) if generated => {
+                    names_left -= 1;
+                    if names_left == 0 {
+                        return Err(no_name_found(&key));
+                    }
+                }
+                Err(Failed::Raced { itself: true, .. }) => return Err(Status::already_exists(&key)),
+            }
+        }
+        let key = commit::key_of(request, metadata::text(&object, "name"));
+        Err(Status::conflict(&key, "the cluster is changing too fast to decide; try again"))
+    }
+
+    /// Everything between decoding and the commit, on one snapshot.
+    async fn prepare_create(
+        &self,
+        request: &Request<'_>,
+        object: &Value,
+        now: Time,
+        raced: u64,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Key, object::Draft, Vec<Op>), Status> {
+        let kind = self.kind(request.kind.resource)?;
+        let mut new = object.clone();
+        let snapshot = self.snapshot_after(&commit::key_of(request, ""), raced).await?;
+        let review = Review { gate: self, request, snapshot: &snapshot, operation: Operation::Create, now };
+        let asked = commit::key_of(request, metadata::text(&new, "name"));
+        admit::mutate(&review, &asked, &mut new, None, warnings)?;
+        decode::default(kind, &mut new);
+        metadata::begin(&mut new, self.uid(), now);
+        let key = commit::key_of(request, &self.name(&mut new));
+        metadata::prepare(kind, &mut new, None);
+        let mut ops = service::allocate(self, &snapshot, &key, &mut new, None)?;
+        decode::validate(kind, &new, None)?;
+        ops.extend(admit::validate(&review, &key, Some(&new), None, warnings)?);
+        ops.extend(namespace_stands(&snapshot, request));
+        Ok((key.clone(), commit::draft(kind, &key, &new)?, ops))
+    }
+
+    /// The object's name, generated if only its beginning is given.
+    fn name(&self, object: &mut Value) -> String {
+        let name = metadata::text(object, "name");
+        let stem = metadata::text(object, "generateName");
+        if !name.is_empty() || stem.is_empty() {
+            return name.to_owned();
+        }
+        let end = (0..=STEM_BYTES.min(stem.len())).rev().find(|&end| stem.is_char_boundary(end)).unwrap_or(0);
+        let name = format!("{}{}", &stem[..end], self.suffix());
+        metadata::metadata(object).insert("name".into(), name.clone().into());
+        name
+    }
+
+    fn dry_create(&self, key: &Key, stored: &[u8], warnings: Vec<String>) -> Result<Outcome, Status> {
+        if self.store.snapshot().get(key).is_some() {
+            return Err(Status::already_exists(key));
+        }
+        let object = serde_json::from_slice(stored).map_err(Status::internal)?;
+        Ok(Outcome { created: true, warnings, ..Outcome::made(object) })
+    }
+}
+
+fn merged(mut first: Vec<String>, second: Vec<String>) -> Vec<String> {
+    first.extend(second);
+    first
+}
+
+/// The namespace must still be as admission saw it when the object is committed: nothing slips into one that is being emptied.
+fn namespace_stands(snapshot: &object::Snapshot, request: &Request<'_>) -> Option<Op> {
+    if request.namespace.is_empty() {
+        return None;
+    }
+    let namespace = snapshot.find(object::Resource::new("namespaces"), "", request.namespace)?;
+    let precondition = Precondition::At(namespace.revision);
+    Some(Op { key: namespace.key.clone(), precondition, put: Put::Nothing })
+}
+
+fn no_name_found(key: &Key) -> Status {
+    let mut status = Status::already_exists(key);
+    status.reason = Reason::AlreadyExists;
+    status.message = format!(
+        "{} \"{}\" already exists, the server was not able to generate a unique name for the object",
+        key.resource, key.name
+    );
+    status.retry_after_seconds = Some(1);
+    status
+}

@@ -1,0 +1,135 @@
+//! From what a client sent to an object of the kind that the path names: identity, types, defaults, validation.
+
+use object::Status;
+use schema::{DecodeError, FieldValidation, Kind, Violation};
+use serde_json::Value;
+
+use crate::metadata;
+use crate::request::{Options, Request};
+
+/// Makes a body the object that the path speaks of, in the form that is stored. Returns the warnings about its fields.
+pub(crate) fn object(request: &Request<'_>, object: &mut Value) -> Result<Vec<String>, Status> {
+    identify(request.kind, object)?;
+    let warnings = fields(request.kind.type_name, object, request.options)
+        .map_err(|error| unreadable(request.kind, &error))?;
+    finish(request, object)?;
+    Ok(warnings)
+}
+
+/// What follows once the fields of an object are known to be of their types.
+pub(crate) fn finish(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+    identify(request.kind, object)?;
+    place(request, object)?;
+    default(request.kind, object);
+    if let Some(conversion) = request.kind.conversion {
+        *object = (conversion.to_stored)(object.take());
+    }
+    Ok(())
+}
+
+/// A stored object in the version that the request speaks.
+pub(crate) fn from_stored(kind: &Kind, object: Value) -> Value {
+    match kind.conversion {
+        Some(conversion) => (conversion.from_stored)(object),
+        None => object,
+    }
+}
+
+/// The body says what it is, or the path says it for it.
+pub(crate) fn identify(kind: &Kind, object: &mut Value) -> Result<(), Status> {
+    let Some(members) = object.as_object_mut() else {
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: \
+             json: cannot unmarshal {} into Go value of type struct",
+            kind.kind,
+            match object {
+                Value::Array(_) => "array",
+                Value::Bool(_) => "bool",
+                Value::Number(_) => "number",
+                Value::String(_) => "string",
+                Value::Null | Value::Object(_) => "null",
+            }
+        )));
+    };
+    let expected = kind.api_version();
+    let version = members.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    if !version.is_empty() && version != expected {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({expected})"
+        )));
+    }
+    let name = members.get("kind").and_then(Value::as_str).unwrap_or_default();
+    if !name.is_empty() && name != kind.kind {
+        return Err(Status::bad_request(format!(
+            "{name} in version \"{}\" cannot be handled as a {}: no kind \"{name}\" is registered for version \"{expected}\" \
+             in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            kind.version, kind.kind
+        )));
+    }
+    members.insert("apiVersion".into(), expected.into());
+    members.insert("kind".into(), kind.kind.into());
+    Ok(())
+}
+
+/// Checks types, drops unknown fields and nulls. What the reader of the body found counts as found here.
+pub(crate) fn fields(type_name: &str, object: &mut Value, options: &Options) -> Result<Vec<String>, DecodeError> {
+    let strict = options.field_validation == FieldValidation::Strict;
+    // Conform tells what is unknown in both modes that tell; Strict is decided here, where the reader's findings are known too.
+    let mode = if strict { FieldValidation::Warn } else { options.field_validation };
+    let decoded = kinds::types().conform(type_name, object.take(), mode)?;
+    *object = decoded.value;
+    let mut found = options.problems.clone();
+    found.extend(decoded.warnings);
+    match options.field_validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Strict if !found.is_empty() => Err(DecodeError::Strict(found)),
+        _ => Ok(found),
+    }
+}
+
+fn unreadable(kind: &Kind, error: &DecodeError) -> Status {
+    Status::bad_request(format!("{0} in version \"{1}\" cannot be handled as a {0}: {error}", kind.kind, kind.version))
+}
+
+/// Name and namespace of the body must be those of the path.
+fn place(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+    let namespace = metadata::text(object, "namespace");
+    if request.kind.namespaced && !namespace.is_empty() && namespace != request.namespace {
+        return Err(Status::bad_request(if request.name.is_empty() {
+            "the namespace of the provided object does not match the namespace sent on the request".to_owned()
+        } else {
+            format!(
+                "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
+                request.namespace
+            )
+        }));
+    }
+    let name = metadata::text(object, "name");
+    if !request.name.is_empty() && name != request.name {
+        return Err(Status::bad_request(if name.is_empty() {
+            format!("the name of the object ({} based on URL) was undeterminable: name must be provided", request.name)
+        } else {
+            format!("the name of the object ({name}) does not match the name on the URL ({})", request.name)
+        }));
+    }
+    let metadata = metadata::metadata(object);
+    if request.kind.namespaced {
+        metadata.insert("namespace".into(), request.namespace.into());
+    } else {
+        metadata.remove("namespace");
+    }
+    Ok(())
+}
+
+pub(crate) fn default(kind: &Kind, object: &mut Value) {
+    kinds::default(kind, object);
+}
+
+/// Everything that is wrong with an object, as one 422. Without `old` nothing is said about what may not change.
+pub(crate) fn validate(kind: &Kind, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+    let violations = kind.violations(new, old);
+    if violations.is_empty() {
+        return Ok(());
+    }
+    Err(Violation::to_status(&violations, kind.group, kind.kind, metadata::text(new, "name")))
+}

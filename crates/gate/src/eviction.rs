@@ -1,0 +1,185 @@
+//! `POST pods/{name}/eviction`: a deletion that asks the pod's disruption budget first.
+//!
+//! <https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/>. The budget and the pod change in one transaction.
+
+use std::sync::Arc;
+
+use object::{Cause, LabelSelector, Object, Reason, Resource, Snapshot, Status, Time};
+use plan::Propagation;
+use schema::path;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::{Op, Precondition};
+
+use crate::commit::{self, Failed};
+use crate::pod::{set_condition, success};
+use crate::request::{DeleteOptions, Outcome, Preconditions, Request};
+use crate::{Gate, metadata};
+
+const BUDGETS: Resource = Resource::new("poddisruptionbudgets.policy");
+const ATTEMPTS: u32 = 64;
+const MOST_DISRUPTED: usize = 2000;
+
+#[derive(Deserialize)]
+struct Budget {
+    #[serde(default)]
+    spec: BudgetSpec,
+    #[serde(default)]
+    status: BudgetStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct BudgetSpec {
+    selector: Option<LabelSelector>,
+    unhealthy_pod_eviction_policy: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct BudgetStatus {
+    observed_generation: i64,
+    disruptions_allowed: i64,
+    current_healthy: i64,
+    desired_healthy: i64,
+    disrupted_pods: Option<serde_json::Map<String, Value>>,
+}
+
+pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, body: Value) -> Result<Outcome, Status> {
+    let options = options(request, &body)?;
+    let key = commit::key_of(request, request.name);
+    let mut raced = 0;
+    for _ in 0..ATTEMPTS {
+        let snapshot = gate.snapshot_after(&key, raced).await?;
+        let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
+        let pod = stored.to_value().map_err(Status::internal)?;
+        let now = gate.now();
+        let spent = if ignores_budgets(stored, &pod) { None } else { spend(gate, &snapshot, stored, &pod, now)? };
+        if request.options.dry_run {
+            return Ok(Outcome { created: true, ..Outcome::made(success()) });
+        }
+        if !stored.meta.is_deleting() || spent.is_some() {
+            let mut marked = pod;
+            let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+                "message": "Eviction API: evicting"});
+            set_condition(&mut marked, condition, now);
+            let mut ops =
+                vec![commit::put(commit::draft(request.kind, &key, &marked)?, Precondition::At(stored.revision))];
+            ops.extend(spent);
+            match gate.commit(&key, ops).await {
+                Ok(_) => {}
+                Err(Failed::Status(status)) => return Err(status),
+                Err(Failed::Raced { revision, .. }) => {
+                    raced = raced.max(revision).max(1);
+                    continue;
+                }
+            }
+        }
+        let delete = Request { subresource: "", ..*request };
+        let outcome = gate.delete(&delete, &options).await?;
+        return Ok(Outcome { created: true, warnings: outcome.warnings, ..Outcome::made(success()) });
+    }
+    Err(Status::stale(&key))
+}
+
+fn options(request: &Request<'_>, body: &Value) -> Result<DeleteOptions, Status> {
+    let name = metadata::text(body, "name");
+    if name != request.name {
+        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+    }
+    let uid = path::text(body, "deleteOptions.preconditions.uid");
+    let revision = path::text(body, "deleteOptions.preconditions.resourceVersion");
+    let propagation = match path::text(body, "deleteOptions.propagationPolicy") {
+        "Foreground" => Some(Propagation::Foreground),
+        "Background" => Some(Propagation::Background),
+        "Orphan" => Some(Propagation::Orphan),
+        _ => None,
+    };
+    Ok(DeleteOptions {
+        grace_seconds: path::int(body, "deleteOptions.gracePeriodSeconds"),
+        propagation,
+        orphan_dependents: None,
+        preconditions: Preconditions {
+            uid: (!uid.is_empty()).then(|| uid.into()),
+            revision: (!revision.is_empty()).then(|| revision.into()),
+        },
+    })
+}
+
+/// Pods that do not run, or end anyway, are of no use to a budget.
+fn ignores_budgets(stored: &Object, pod: &Value) -> bool {
+    stored.meta.is_deleting()
+        || matches!(path::text(pod, "status.phase"), "Pending" | "Succeeded" | "Failed" | "")
+}
+
+/// Takes one disruption from the pod's budget: the write that does so, or None if the pod has none or costs none.
+fn spend(
+    gate: &Gate,
+    snapshot: &Snapshot,
+    stored: &Object,
+    pod: &Value,
+    now: Time,
+) -> Result<Option<Op>, Status> {
+    let mut matching: Vec<(&Arc<Object>, Budget)> = Vec::new();
+    for object in snapshot.list(BUDGETS, &stored.key.namespace) {
+        let budget: Budget = object.decode().map_err(Status::internal)?;
+        if budget.spec.selector.as_ref().is_some_and(|selector| selector.matches(&stored.meta.labels)) {
+            matching.push((object, budget));
+        }
+    }
+    if matching.len() > 1 {
+        let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        return Err(Status::new(Reason::Unknown, why));
+    }
+    let Some((object, budget)) = matching.pop() else { return Ok(None) };
+    let status = &budget.status;
+    let ready = path::list(pod, "status.conditions").iter().any(|one| one["type"] == "Ready" && one["status"] == "True");
+    if !ready {
+        let always = budget.spec.unhealthy_pod_eviction_policy.as_deref() == Some("AlwaysAllow");
+        let healthy = status.desired_healthy > 0 && status.current_healthy >= status.desired_healthy;
+        if always || healthy {
+            return Ok(None);
+        }
+    }
+    allowed(object, status)?;
+    let kind = gate.kind(BUDGETS)?;
+    let mut value = object.to_value().map_err(Status::internal)?;
+    path::set(&mut value, "status.disruptionsAllowed", (status.disruptions_allowed - 1).into());
+    let mut disrupted = status.disrupted_pods.clone().unwrap_or_default();
+    disrupted.insert(stored.key.name.to_string(), now.to_string().into());
+    path::set(&mut value, "status.disruptedPods", disrupted.into());
+    let draft = commit::draft(kind, &object.key, &value)?;
+    Ok(Some(commit::put(draft, Precondition::At(object.revision))))
+}
+
+fn allowed(object: &Object, status: &BudgetStatus) -> Result<(), Status> {
+    let name = &object.key.name;
+    if status.observed_generation < object.meta.generation {
+        let mut refusal = refused(format!("The disruption budget {name} is still being processed by the server."));
+        refusal.retry_after_seconds = Some(10);
+        return Err(refusal);
+    }
+    if status.disruptions_allowed < 0 {
+        return Err(Status::forbidden(&object.key, "pdb disruptions allowed is negative"));
+    }
+    if status.disrupted_pods.as_ref().is_some_and(|pods| pods.len() > MOST_DISRUPTED) {
+        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
+        return Err(Status::forbidden(&object.key, why));
+    }
+    if status.disruptions_allowed == 0 {
+        let (needs, has) = (status.desired_healthy, status.current_healthy);
+        return Err(refused(if has <= needs {
+            format!("The disruption budget {name} needs {needs} healthy pods and has {has} currently")
+        } else {
+            format!("The disruption budget {name} does not allow evicting pods currently")
+        }));
+    }
+    Ok(())
+}
+
+fn refused(message: String) -> Status {
+    let why = "Cannot evict pod as it would violate the pod's disruption budget.";
+    let mut status = Status::new(Reason::TooManyRequests, why);
+    status.causes.push(Cause { reason: "DisruptionBudget", message, field: String::new() });
+    status
+}

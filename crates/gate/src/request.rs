@@ -1,0 +1,106 @@
+//! What a caller asks of the gate, and what it answers.
+
+use std::sync::Arc;
+
+use object::Object;
+use plan::{Propagation, User};
+use schema::{FieldValidation, Kind};
+use serde_json::Value;
+
+/// One write, already routed and authorized.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub user: &'a User,
+    pub kind: &'static Kind,
+    /// Empty at cluster scope.
+    pub namespace: &'a str,
+    /// Empty for a create and for a whole collection.
+    pub name: &'a str,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    pub options: &'a Options,
+}
+
+/// What the query of a write says.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Everything but the commit.
+    pub dry_run: bool,
+    pub field_validation: FieldValidation,
+    /// Who owns what is written: `metadata.managedFields[].manager`.
+    pub field_manager: Box<str>,
+    /// Apply: take over fields that others own.
+    pub force: bool,
+    /// What the reader of the body found wrong that can be lived with: `duplicate field "spec.replicas"`.
+    pub problems: Vec<String>,
+}
+
+/// How an update says what should change.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The whole object.
+    Replace(Value),
+    Patch(PatchKind, Value),
+}
+
+/// The content types of PATCH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchKind {
+    /// RFC 6902
+    Json,
+    /// RFC 7396
+    Merge,
+    Strategic,
+    /// Server-side apply.
+    Apply,
+}
+
+/// `metav1.DeleteOptions`.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    pub grace_seconds: Option<i64>,
+    pub propagation: Option<Propagation>,
+    /// The field that `propagationPolicy` replaced.
+    pub orphan_dependents: Option<bool>,
+    pub preconditions: Preconditions,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preconditions {
+    pub uid: Option<Box<str>>,
+    pub revision: Option<Box<str>>,
+}
+
+/// A write that succeeded.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub answer: Answer,
+    /// The answer is a new object: 201.
+    pub created: bool,
+    /// Texts of `Warning: 299` headers.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The object as it is stored now.
+    Object(Arc<Object>),
+    /// Something that is not stored in this form: a dry run's object, a `Scale`, a `Status`.
+    Made(Value),
+    /// The object is gone; this was its last state.
+    Removed(Arc<Object>),
+}
+
+impl Outcome {
+    pub(crate) fn object(object: Arc<Object>) -> Self {
+        Self { answer: Answer::Object(object), created: false, warnings: Vec::new() }
+    }
+
+    pub(crate) fn made(value: Value) -> Self {
+        Self { answer: Answer::Made(value), created: false, warnings: Vec::new() }
+    }
+
+    pub(crate) fn removed(object: Arc<Object>) -> Self {
+        Self { answer: Answer::Removed(object), created: false, warnings: Vec::new() }
+    }
+}

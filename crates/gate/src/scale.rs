@@ -1,0 +1,96 @@
+//! The `scale` subresource: `autoscaling/v1` `Scale` over anything with `spec.replicas` and a selector.
+
+use object::{LabelSelector, Status, Time};
+use schema::{Kind, Violation, ViolationKind, path};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::metadata;
+use crate::request::Request;
+
+/// The `Scale` of an object.
+pub fn scale_of(_kind: &Kind, object: &Value) -> Value {
+    let mut metadata = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object["metadata"].get(field) {
+            metadata[field] = value.clone();
+        }
+    }
+    let mut status = json!({"replicas": path::int(object, "status.replicas").unwrap_or(0)});
+    let selector = selector_text(&object["spec"]["selector"]);
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    json!({
+        "apiVersion": "autoscaling/v1",
+        "kind": "Scale",
+        "metadata": metadata,
+        "spec": {"replicas": path::int(object, "spec.replicas").unwrap_or(0)},
+        "status": status,
+    })
+}
+
+/// A ReplicationController's selector is a plain map, all others' a LabelSelector.
+fn selector_text(selector: &Value) -> String {
+    let structured = selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some();
+    let mut parsed = if structured {
+        LabelSelector::deserialize(selector).unwrap_or_default()
+    } else {
+        let labels = selector.as_object().into_iter().flatten();
+        LabelSelector::of_labels(labels.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))))
+    };
+    parsed.0.sort_by(|a, b| a.key.cmp(&b.key));
+    parsed.to_string()
+}
+
+pub(crate) fn decode(request: &Request<'_>, body: &mut Value) -> Result<Vec<String>, Status> {
+    let kind = path::text(body, "kind");
+    let version = path::text(body, "apiVersion");
+    if !matches!((version, kind), ("autoscaling/v1", "Scale") | ("", "")) {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version (autoscaling/v1)"
+        )));
+    }
+    body["apiVersion"] = "autoscaling/v1".into();
+    body["kind"] = "Scale".into();
+    let name = metadata::text(body, "name");
+    if name != request.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            request.name
+        )));
+    }
+    Ok(Vec::new())
+}
+
+pub(crate) fn blend(_kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {
+    let replicas = path::int(&given, "spec.replicas").unwrap_or(0);
+    if replicas < 0 {
+        let violation = Violation {
+            kind: ViolationKind::Invalid,
+            field: "spec.replicas".into(),
+            value: replicas.to_string(),
+            detail: "must be greater than or equal to 0".into(),
+        };
+        return Err(Violation::to_status(&[violation], "autoscaling", "Scale", metadata::text(&given, "name")));
+    }
+    let mut new = old.clone();
+    path::set(&mut new, "spec.replicas", replicas.into());
+    Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_told_as_text() {
+        for (selector, text) in [
+            (json!({"b": "2", "a": "1"}), "a=1,b=2"),
+            (json!({"matchLabels": {"b": "2"}, "matchExpressions": [{"key": "a", "operator": "Exists"}]}), "a,b=2"),
+            (json!(null), ""),
+        ] {
+            assert_eq!(selector_text(&selector), text);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The parts of objects that are written on their own: one row each.
+
+use object::{Reason, Resource, Status, Time};
+use schema::{Kind, path};
+use serde_json::Value;
+
+use crate::request::{Outcome, Request};
+use crate::{Gate, decode, eviction, pod, scale};
+
+/// A part that PUT and PATCH write.
+pub(crate) struct Row {
+    /// Empty: every kind that lists the subresource.
+    pub(crate) resource: &'static str,
+    /// Empty: the object itself.
+    pub(crate) name: &'static str,
+    /// Checks a body and makes it complete; returns warnings.
+    pub(crate) decode: fn(&Request<'_>, &mut Value) -> Result<Vec<String>, Status>,
+    /// The body's type, for patches.
+    pub(crate) type_name: Option<&'static str>,
+    /// (kind, what was given, what is stored, now) → the object to store.
+    pub(crate) blend: fn(&Kind, Value, &Value, Time) -> Result<Value, Status>,
+    /// What clients read and patch instead of the object.
+    pub(crate) view: Option<fn(&Kind, &Value) -> Value>,
+    /// Whether a change through it raises the generation.
+    pub(crate) counts: bool,
+    /// Whether the kind's rules of what may not change hold.
+    pub(crate) compares: bool,
+}
+
+impl Row {
+    pub(crate) fn is_main(&self) -> bool {
+        self.name.is_empty()
+    }
+}
+
+const ROW: Row = Row {
+    resource: "",
+    name: "",
+    decode: decode::object,
+    type_name: None,
+    blend: main,
+    view: None,
+    counts: true,
+    compares: true,
+};
+
+/// The first that fits counts.
+const ROWS: &[Row] = &[
+    ROW,
+    Row {
+        resource: "certificatesigningrequests.certificates.k8s.io",
+        name: "approval",
+        blend: approval,
+        counts: false,
+        ..ROW
+    },
+    Row {
+        resource: "certificatesigningrequests.certificates.k8s.io",
+        name: "status",
+        blend: csr_status,
+        counts: false,
+        ..ROW
+    },
+    Row { resource: "namespaces", name: "finalize", blend: finalize, counts: false, ..ROW },
+    Row {
+        resource: "pods",
+        name: "ephemeralcontainers",
+        blend: pod::ephemeral_containers,
+        compares: false,
+        ..ROW
+    },
+    Row { resource: "pods", name: "resize", blend: pod::resize, compares: false, ..ROW },
+    Row { resource: "pods", name: "status", blend: pod::status, counts: false, ..ROW },
+    Row {
+        name: "scale",
+        decode: scale::decode,
+        type_name: Some("autoscaling.v1.Scale"),
+        blend: scale::blend,
+        view: Some(scale::scale_of),
+        ..ROW
+    },
+    Row { name: "status", blend: status, counts: false, ..ROW },
+];
+
+/// The row of a request that changes something that is there.
+pub(crate) fn row(request: &Request<'_>) -> Result<&'static Row, Status> {
+    let resource = request.kind.resource.as_str();
+    let listed = request.subresource.is_empty() || request.kind.subresources.iter().any(|one| one.name == request.subresource);
+    let fits = |row: &&Row| row.name == request.subresource && (row.resource.is_empty() || row.resource == resource);
+    ROWS.iter().find(fits).filter(|_| listed).ok_or_else(|| not_served(request.kind.resource))
+}
+
+fn not_served(_resource: Resource) -> Status {
+    Status::new(Reason::NotFound, "the server could not find the requested resource")
+}
+
+impl Gate {
+    /// POST to a subresource.
+    pub(crate) async fn create_subresource(&self, request: &Request<'_>, body: Value) -> Result<Outcome, Status> {
+        match (request.kind.resource.as_str(), request.subresource) {
+            ("pods", "binding") => self.bind(request, body).await,
+            ("pods", "eviction") => eviction::evict(self, request, body).await,
+            _ => Err(not_served(request.kind.resource)),
+        }
+    }
+}
+
+fn main(kind: &Kind, mut new: Value, old: &Value, _now: Time) -> Result<Value, Status> {
+    for field in kind.strategy.main_keeps {
+        copy(&mut new, old, field);
+    }
+    Ok(new)
+}
+
+/// Kinds whose status writes leave labels, annotations, finalizers and owners alone.
+const STATUS_KEEPS_METADATA: &[&str] = &[
+    "flowschemas.flowcontrol.apiserver.k8s.io",
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+    "resourceclaims.resource.k8s.io",
+    "servicecidrs.networking.k8s.io",
+    "validatingadmissionpolicies.admissionregistration.k8s.io",
+    "volumeattachments.storage.k8s.io",
+];
+
+/// Everything but the status (and, for most kinds, the metadata) stays as it is.
+pub(crate) fn status(kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {
+    let mut new = old.clone();
+    copy(&mut new, &given, "status");
+    if STATUS_KEEPS_METADATA.contains(&kind.resource.as_str()) {
+        copy_at(&mut new, &given, "metadata.managedFields");
+    } else {
+        copy(&mut new, &given, "metadata");
+    }
+    if kind.resource.as_str() == "deployments.apps" || kind.resource.as_str() == "replicasets.apps" {
+        copy_at(&mut new, old, "metadata.labels");
+    }
+    Ok(new)
+}
+
+/// Approved and Denied are the approval's; the status keeps what it finds.
+fn csr_status(kind: &Kind, given: Value, old: &Value, now: Time) -> Result<Value, Status> {
+    let mut new = status(kind, given, old, now)?;
+    let decisive = |one: &&Value| matches!(path::text(one, "type"), "Approved" | "Denied");
+    let mut conditions: Vec<Value> = path::list(old, "status.conditions").iter().filter(decisive).cloned().collect();
+    conditions.extend(path::list(&new, "status.conditions").iter().filter(|one| !decisive(one)).cloned());
+    if conditions.is_empty() {
+        path::remove(&mut new, "status.conditions");
+    } else {
+        path::set(&mut new, "status.conditions", conditions.into());
+    }
+    Ok(new)
+}
+
+fn approval(_kind: &Kind, given: Value, old: &Value, now: Time) -> Result<Value, Status> {
+    let mut new = old.clone();
+    let mut conditions = path::list(&given, "status.conditions").to_vec();
+    for condition in &mut conditions {
+        for field in ["lastUpdateTime", "lastTransitionTime"] {
+            path::set_default(condition, field, now.to_string());
+        }
+    }
+    path::set(&mut new, "status.conditions", conditions.into());
+    copy_at(&mut new, &given, "metadata.managedFields");
+    Ok(new)
+}
+
+fn finalize(_kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {
+    let mut new = given;
+    let finalizers = path::get(&new, "spec.finalizers").cloned();
+    for field in ["spec", "status"] {
+        copy(&mut new, old, field);
+    }
+    match finalizers {
+        Some(finalizers) => path::set(&mut new, "spec.finalizers", finalizers),
+        None => drop(path::remove(&mut new, "spec.finalizers")),
+    }
+    Ok(new)
+}
+
+/// Makes a top-level field of `to` what it is in `from`, or absent.
+pub(crate) fn copy(to: &mut Value, from: &Value, field: &str) {
+    let Some(members) = to.as_object_mut() else { return };
+    match from.get(field) {
+        Some(value) => members.insert(field.to_owned(), value.clone()),
+        None => members.remove(field),
+    };
+}
+
+/// As [`copy`], for a path.
+pub(crate) fn copy_at(to: &mut Value, from: &Value, at: &str) {
+    match path::get(from, at) {
+        Some(value) => path::set(to, at, value.clone()),
+        None => drop(path::remove(to, at)),
+    }
+}

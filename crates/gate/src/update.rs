@@ -1,0 +1,231 @@
+//! PUT and PATCH of an object or of a part of it.
+
+use std::sync::Arc;
+
+use admission::Operation;
+use object::{Key, Object, Status};
+use serde_json::Value;
+use store::{Op, Precondition};
+
+use crate::admit::{self, Review};
+use crate::commit::{self, Failed};
+use crate::request::{Change, Outcome, PatchKind, Preconditions, Request};
+use crate::subresource::{self, Row};
+use crate::{Gate, decode, metadata, ownership, patch, removal, service};
+
+/// A patch is tried again this often on a newer object, as upstream does.
+const PATCH_ATTEMPTS: u32 = 6;
+/// Anything else: each failed attempt is somebody else's success, so this many only fail together.
+const ATTEMPTS: u32 = 64;
+
+/// An update as decided on one snapshot.
+struct Decided {
+    ops: Vec<Op>,
+    /// Nothing of the object changes.
+    unchanged: bool,
+    /// Its last finalizer goes: the object is removed.
+    removed: bool,
+    warnings: Vec<String>,
+}
+
+impl Gate {
+    /// Changes an object. `expect` is what must be true of the stored one besides what the body says.
+    ///
+    /// # Errors
+    /// As the API answers them: 400 what cannot be read, 403 admission, 404, 409 stale, 422 validation.
+    pub async fn update(
+        &self,
+        request: &Request<'_>,
+        change: &Change,
+        expect: &Preconditions,
+    ) -> Result<Outcome, Status> {
+        let row = subresource::row(request)?;
+        let key = commit::key_of(request, request.name);
+        let attempts = if matches!(change, Change::Patch(..)) { PATCH_ATTEMPTS } else { ATTEMPTS };
+        let mut raced = 0;
+        for _ in 0..attempts {
+            let snapshot = self.snapshot_after(&key, raced).await?;
+            let Some(stored) = snapshot.get(&key) else {
+                return self.update_absent(request, change, &key).await;
+            };
+            hold(&key, stored, expect)?;
+            let review = Review { gate: self, request, snapshot: &snapshot, operation: Operation::Update, now: self.now() };
+            let decided = self.decide_update(&review, row, change, stored)?;
+            if decided.unchanged {
+                return Ok(answer(request, row, stored.clone(), false, decided.warnings));
+            }
+            if request.options.dry_run {
+                return dry(request, row, stored, decided);
+            }
+            match self.commit(&key, decided.ops).await {
+                Ok(events) => {
+                    let object = commit::committed(&key, &events)?;
+                    return Ok(answer(request, row, object, decided.removed, decided.warnings));
+                }
+                Err(Failed::Status(status)) => return Err(status),
+                Err(Failed::Raced { revision, .. }) => raced = raced.max(revision).max(1),
+            }
+        }
+        Err(Status::stale(&key))
+    }
+
+    fn decide_update(
+        &self,
+        review: &Review<'_>,
+        row: &Row,
+        change: &Change,
+        stored: &Arc<Object>,
+    ) -> Result<Decided, Status> {
+        let request = review.request;
+        let kind = self.kind(request.kind.resource)?;
+        let old = stored.to_value().map_err(Status::internal)?;
+        let (given, mut warnings) = self.given(review, row, change, &old, stored)?;
+        let mut new = (row.blend)(kind, given, &old, review.now)?;
+        if !matches!(change, Change::Patch(PatchKind::Apply, _)) {
+            ownership::updated(request, &mut new, &old, review.now);
+        }
+        admit::mutate(review, &stored.key, &mut new, Some(&old), &mut warnings)?;
+        metadata::carry_over(&mut new, &old, stored);
+        if row.is_main() {
+            metadata::prepare(kind, &mut new, Some(&old));
+        } else if row.counts {
+            metadata::count_generation(kind, &mut new, &old);
+        }
+        let mut others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old))?;
+        decode::validate(kind, &new, row.compares.then_some(&old))?;
+        let draft = commit::draft(kind, &stored.key, &new)?;
+        if draft.stored == object::body::without_revision(&stored.body) {
+            return Ok(Decided { ops: Vec::new(), unchanged: true, removed: false, warnings });
+        }
+        others.extend(admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings)?);
+        let removed = removal::is_finished(kind, stored, &draft.meta, &new);
+        let mut ops = if removed {
+            removal::ops(review.snapshot, stored)
+        } else {
+            vec![commit::put(draft, Precondition::At(stored.revision))]
+        };
+        ops.extend(others);
+        Ok(Decided { ops, unchanged: false, removed, warnings })
+    }
+
+    /// What the client wants the object (or its view through a subresource) to be.
+    fn given(
+        &self,
+        review: &Review<'_>,
+        row: &Row,
+        change: &Change,
+        old: &Value,
+        stored: &Object,
+    ) -> Result<(Value, Vec<String>), Status> {
+        let request = review.request;
+        let (given, warnings) = match change {
+            Change::Replace(body) => {
+                let mut body = body.clone();
+                let warnings = (row.decode)(request, &mut body)?;
+                if request.kind.strategy.unconditional_update || row.name == "scale" {
+                    (body, warnings)
+                } else {
+                    conditional(request, &body)?;
+                    (body, warnings)
+                }
+            }
+            Change::Patch(PatchKind::Apply, body) => {
+                let merged = ownership::apply(request, body, old, review.now)?;
+                (merged, Vec::new())
+            }
+            Change::Patch(how, document) => patch::apply(request, row, *how, document, old)?,
+        };
+        let uid = metadata::text(&given, "uid");
+        if !uid.is_empty() && *uid != *stored.meta.uid {
+            return Err(metadata::other_uid(&stored.key, uid, &stored.meta.uid));
+        }
+        let version = metadata::text(&given, "resourceVersion");
+        if !version.is_empty() && version.parse() != Ok(stored.revision) {
+            return Err(Status::stale(&stored.key));
+        }
+        Ok((given, warnings))
+    }
+
+    /// An update of nothing creates it, where the kind allows that or the client applies.
+    async fn update_absent(&self, request: &Request<'_>, change: &Change, key: &Key) -> Result<Outcome, Status> {
+        let create = |object: Value| async move {
+            let absent = Request { name: "", ..*request };
+            self.create(&absent, object).await
+        };
+        match change {
+            Change::Patch(PatchKind::Apply, object) if request.subresource.is_empty() => {
+                let uid = metadata::text(object, "uid");
+                if !uid.is_empty() {
+                    let why = format!(
+                        "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                    );
+                    return Err(Status::conflict(key, &why));
+                }
+                create(ownership::applied_new(request, object, self.now())?).await
+            }
+            Change::Replace(object) if request.kind.strategy.create_on_update && request.subresource.is_empty() => {
+                let mut object = object.clone();
+                decode::object(request, &mut object)?;
+                metadata::metadata(&mut object).remove("resourceVersion");
+                create(object).await
+            }
+            _ => Err(Status::not_found(key)),
+        }
+    }
+}
+
+/// The 422 of a PUT without resourceVersion where the kind wants one.
+fn conditional(request: &Request<'_>, body: &Value) -> Result<(), Status> {
+    if !metadata::text(body, "resourceVersion").is_empty() {
+        return Ok(());
+    }
+    let violation = schema::Violation {
+        kind: schema::ViolationKind::Invalid,
+        field: "metadata.resourceVersion".into(),
+        value: "0".into(),
+        detail: "must be specified for an update".into(),
+    };
+    Err(schema::Violation::to_status(&[violation], request.kind.group, request.kind.resource.plural(), request.name))
+}
+
+/// The stored object is the one that the caller means.
+fn hold(key: &Key, stored: &Object, expect: &Preconditions) -> Result<(), Status> {
+    if let Some(uid) = &expect.uid
+        && *uid != stored.meta.uid
+    {
+        return Err(metadata::other_uid(key, uid, &stored.meta.uid));
+    }
+    match &expect.revision {
+        Some(revision) if revision.parse() != Ok(stored.revision) => Err(Status::stale(key)),
+        _ => Ok(()),
+    }
+}
+
+fn answer(request: &Request<'_>, row: &Row, object: Arc<Object>, removed: bool, warnings: Vec<String>) -> Outcome {
+    let outcome = match row.view {
+        Some(view) => match object.to_value() {
+            Ok(value) => Outcome::made(view(request.kind, &value)),
+            Err(_) => Outcome::object(object),
+        },
+        None if removed => Outcome::removed(object),
+        None => Outcome::object(object),
+    };
+    Outcome { warnings, ..outcome }
+}
+
+/// What would have been stored.
+fn dry(request: &Request<'_>, row: &Row, stored: &Arc<Object>, decided: Decided) -> Result<Outcome, Status> {
+    let draft = decided.ops.into_iter().next().map(|op| op.put);
+    let Some(store::Put::Object(draft)) = draft else {
+        return Ok(answer(request, row, stored.clone(), decided.removed, decided.warnings));
+    };
+    let object = Arc::new(draft.at(stored.revision));
+    let outcome = answer(request, row, object, false, decided.warnings);
+    Ok(match outcome.answer {
+        crate::Answer::Object(object) => {
+            let value = object.to_value().map_err(Status::internal)?;
+            Outcome { answer: crate::Answer::Made(value), ..outcome }
+        }
+        _ => outcome,
+    })
+}
