@@ -1,7 +1,10 @@
 //! Every built-in kind: one file each, listed once.
 
 mod column;
+mod pod_columns;
+mod pod_update;
 mod row;
+mod spec;
 mod strategy;
 mod subresource;
 

@@ -1,6 +1,8 @@
+use crate::spec::check::Found;
 use crate::{column, row, strategy, subresource};
 use object::Resource;
-use schema::Kind;
+use schema::{At, Kind};
+use serde_json::Value;
 
 pub const PERSISTENT_VOLUME_CLAIMS: Resource = Resource::new("persistentvolumeclaims");
 
@@ -18,3 +20,5 @@ pub static KIND: Kind = Kind {
     strategy: strategy::STATUS,
     ..row::BASE
 };
+
+pub fn validate_spec(_spec: &Value, _at: At<'_>, _found: &mut Found) {}

@@ -1,8 +1,9 @@
-use crate::{column, row, strategy, subresource};
 use object::Resource;
-use schema::path;
-use schema::{Kind, Strategy, Subresource};
-use serde_json::Value;
+use schema::{At, Kind, Strategy, Subresource, Violation, metadata, path};
+use serde_json::{Value, json};
+
+use crate::spec::{pod_spec, qos, resources};
+use crate::{pod_columns, pod_update, row, strategy, subresource};
 
 pub const PODS: Resource = Resource::new("pods");
 
@@ -22,21 +23,13 @@ pub static KIND: Kind = Kind {
         Subresource { name: "eviction", gvk: Some(("policy", "v1", "Eviction")), verbs: &["create"] },
         Subresource { name: "exec", gvk: Some(("", "v1", "PodExecOptions")), verbs: &["create", "get"] },
         Subresource { name: "log", gvk: None, verbs: &["get"] },
-        Subresource {
-            name: "portforward",
-            gvk: Some(("", "v1", "PodPortForwardOptions")),
-            verbs: &["create", "get"],
-        },
-        Subresource {
-            name: "proxy",
-            gvk: Some(("", "v1", "PodProxyOptions")),
-            verbs: subresource::PROXY_VERBS,
-        },
+        Subresource { name: "portforward", gvk: Some(("", "v1", "PodPortForwardOptions")), verbs: &["create", "get"] },
+        Subresource { name: "proxy", gvk: Some(("", "v1", "PodProxyOptions")), verbs: subresource::PROXY_VERBS },
         Subresource { name: "resize", gvk: None, verbs: &["get", "patch", "update"] },
         subresource::STATUS,
     ],
     type_name: "core.v1.Pod",
-    columns: &[column::NAME, column::AGE],
+    columns: pod_columns::COLUMNS,
     selectable: &[
         "spec.nodeName",
         "spec.hostNetwork",
@@ -48,6 +41,8 @@ pub static KIND: Kind = Kind {
         "status.podIP",
     ],
     strategy: Strategy { grace_seconds: Some(grace_seconds), prepare, ..strategy::SPEC_AND_STATUS },
+    default,
+    validate,
     ..row::BASE
 };
 
@@ -59,4 +54,157 @@ fn grace_seconds(pod: &Value) -> i64 {
     path::int(pod, "spec.terminationGracePeriodSeconds").unwrap_or_default()
 }
 
-fn prepare(_pod: &mut Value, _old: Option<&Value>) {}
+fn default(pod: &mut Value) {
+    if let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) {
+        pod_spec::default(spec);
+        path::set_default(spec, "enableServiceLinks", true);
+        if path::int(spec, "terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
+            spec["terminationGracePeriodSeconds"] = 1.into();
+        }
+        let host_network = path::bool(spec, "hostNetwork");
+        for list in ["containers", "initContainers"] {
+            if let Some(Value::Array(containers)) = spec.get_mut(list) {
+                for container in containers {
+                    resources::default_requests(container);
+                    if host_network {
+                        host_ports(container);
+                    }
+                }
+            }
+        }
+        pod_requests(spec);
+    }
+    addresses(pod);
+}
+
+/// On the host's network a port is the host's port.
+fn host_ports(container: &mut Value) {
+    if let Some(Value::Array(ports)) = container.get_mut("ports") {
+        for port in ports.iter_mut().filter(|port| path::int(port, "hostPort").unwrap_or_default() == 0) {
+            port["hostPort"] = port["containerPort"].clone();
+        }
+    }
+}
+
+/// A pod with limits of its own requests what its containers do, or else as much as it may use.
+fn pod_requests(spec: &mut Value) {
+    let limited: Vec<String> = path::members(spec, "resources.limits").map(|(name, _)| name.clone()).collect();
+    for resource in limited {
+        if spec["resources"]["requests"].get(&resource).is_some() {
+            continue;
+        }
+        let asked: Vec<_> = path::list(spec, "containers")
+            .iter()
+            .filter_map(|one| resources::amount(&one["resources"]["requests"], &resource))
+            .collect();
+        let request = if asked.is_empty() || resources::is_hugepages(&resource) {
+            spec["resources"]["limits"][&resource].clone()
+        } else {
+            asked.into_iter().sum::<schema::Quantity>().to_string().into()
+        };
+        spec["resources"]["requests"][&resource] = request;
+    }
+}
+
+/// `podIP` is the first of `podIPs`.
+fn addresses(pod: &mut Value) {
+    let Some(status) = pod.get_mut("status") else { return };
+    let first = path::list(status, "podIPs").first().map(|one| path::text(one, "ip").to_owned()).unwrap_or_default();
+    let own = path::text(status, "podIP").to_owned();
+    if !own.is_empty() && own != first {
+        status["podIPs"] = json!([{"ip": own}]);
+    } else if own.is_empty() && !first.is_empty() {
+        status["podIP"] = first.into();
+    }
+}
+
+fn prepare(pod: &mut Value, old: Option<&Value>) {
+    if old.is_some() {
+        return;
+    }
+    let spec = pod.get("spec").unwrap_or(&Value::Null);
+    let mut status = json!({"phase": "Pending", "qosClass": qos::class(spec)});
+    if !path::list(spec, "schedulingGates").is_empty() {
+        status["conditions"] = json!([{
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
+    }
+    pod["status"] = status;
+    match_label_keys(pod);
+}
+
+/// The labels that a term names by key alone are looked up in the pod once and for all.
+fn match_label_keys(pod: &mut Value) {
+    let labels = path::get(pod, "metadata.labels").cloned().unwrap_or_default();
+    let Some(spec) = pod.get_mut("spec") else { return };
+    if let Some(Value::Array(constraints)) = spec.get_mut("topologySpreadConstraints") {
+        constraints.iter_mut().for_each(|one| add_expressions(one, &labels));
+    }
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(affinity) = path::get_mut(spec, "affinity").and_then(|affinity| affinity.get_mut(kind)) else {
+            continue;
+        };
+        if let Some(Value::Array(terms)) = affinity.get_mut("requiredDuringSchedulingIgnoredDuringExecution") {
+            terms.iter_mut().for_each(|term| add_expressions(term, &labels));
+        }
+        if let Some(Value::Array(terms)) = affinity.get_mut("preferredDuringSchedulingIgnoredDuringExecution") {
+            terms.iter_mut().filter_map(|one| one.get_mut("podAffinityTerm")).for_each(|term| add_expressions(term, &labels));
+        }
+    }
+}
+
+fn add_expressions(term: &mut Value, labels: &Value) {
+    if !term.get("labelSelector").is_some_and(Value::is_object) {
+        return;
+    }
+    let mut added = Vec::new();
+    for (field, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        for key in path::list(term, field) {
+            if let Some(value) = key.as_str().and_then(|key| labels.get(key)) {
+                added.push(json!({"key": key, "operator": operator, "values": [value]}));
+            }
+        }
+    }
+    if added.is_empty() {
+        return;
+    }
+    match &mut term["labelSelector"]["matchExpressions"] {
+        Value::Array(expressions) => expressions.extend(added),
+        other => *other = added.into(),
+    }
+}
+
+fn validate(pod: &Value, old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let empty = Value::Null;
+    let spec = pod.get("spec").unwrap_or(&empty);
+    let at = At::root("spec");
+    let annotations = At::root("metadata.annotations");
+    let annotation = |key: &str| path::get(pod, "metadata.annotations").and_then(|all| all.get(key)?.as_str());
+    if annotation("kubernetes.io/config.mirror").is_some() && path::text(spec, "nodeName").is_empty() {
+        let detail = "must set spec.nodeName if mirror pod annotation is set";
+        found.push(Violation::invalid(annotations.key("kubernetes.io/config.mirror"), "", detail));
+    }
+    const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+    if let Some(cost) = annotation(COST).filter(|cost| cost.parse::<i32>().is_err()) {
+        found.push(Violation::invalid(annotations.key(COST), cost, "must be a 32bit integer"));
+    }
+    let name = path::text(pod, "metadata.name");
+    pod_spec::validate(spec, &pod_spec::Context { pod_name: name, is_template: false }, at, &mut found);
+    if metadata::is_new(pod, old) {
+        if !path::list(spec, "ephemeralContainers").is_empty() {
+            found.push(Violation::forbidden(at.field("ephemeralContainers"), "cannot be set on create"));
+        }
+        if !path::text(spec, "nodeName").is_empty() && !path::list(spec, "schedulingGates").is_empty() {
+            let detail = "cannot be set until all schedulingGates have been cleared";
+            found.push(Violation::forbidden(at.field("nodeName"), detail));
+        }
+    }
+    if let Some(old) = old {
+        pod_update::validate(pod, old, &mut found);
+    }
+    found
+}

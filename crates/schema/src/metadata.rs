@@ -19,7 +19,7 @@ pub(crate) fn violations(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<V
     let empty = Value::Null;
     let metadata = new.get("metadata").unwrap_or(&empty);
     let mut found = Vec::new();
-    if old.is_none() {
+    if is_new(new, old) {
         name(kind, metadata, &mut found);
     }
     namespace(kind, metadata, &mut found);
@@ -39,6 +39,11 @@ pub(crate) fn violations(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<V
         changes(metadata, old.get("metadata").unwrap_or(&empty), &mut found);
     }
     found
+}
+
+/// Whether an object is about to be created: a subresource's write has no old object to compare with either.
+pub fn is_new(object: &Value, old: Option<&Value>) -> bool {
+    old.is_none() && path::text(object, "metadata.resourceVersion").is_empty()
 }
 
 fn name(kind: &Kind, metadata: &Value, found: &mut Vec<Violation>) {

@@ -1,0 +1,98 @@
+//! The small checks that every validation is made of.
+
+use schema::{At, Violation, names, path};
+use serde_json::Value;
+
+pub type Found = Vec<Violation>;
+
+/// A text that must be there.
+pub fn required(value: &Value, field: &str, at: At<'_>, found: &mut Found) -> bool {
+    let is_there = !path::text(value, field).is_empty();
+    if !is_there {
+        found.push(Violation::required(at.field(field), ""));
+    }
+    is_there
+}
+
+/// A text that must follow a rule, if it is there.
+pub fn follows(value: &Value, field: &str, rule: names::Check, at: At<'_>, found: &mut Found) {
+    let text = path::text(value, field);
+    if !text.is_empty() {
+        found.extend(Violation::all_invalid(at.field(field), text, rule(text)));
+    }
+}
+
+/// A text that must be there and follow a rule.
+pub fn required_name(value: &Value, field: &str, rule: names::Check, at: At<'_>, found: &mut Found) {
+    if required(value, field, at, found) {
+        follows(value, field, rule, at, found);
+    }
+}
+
+/// A text that must be one of a few, if it is there.
+pub fn one_of(value: &Value, field: &str, supported: &[&str], at: At<'_>, found: &mut Found) {
+    if let Some(text) = value.get(field).and_then(Value::as_str)
+        && !supported.contains(&text)
+    {
+        found.push(Violation::not_supported(at.field(field), text, supported));
+    }
+}
+
+/// A number that may not be negative, if it is there.
+pub fn not_negative(value: &Value, field: &str, at: At<'_>, found: &mut Found) {
+    if path::int(value, field).is_some_and(|number| number < 0) {
+        let detail = "must be greater than or equal to 0";
+        found.push(Violation::invalid(at.field(field), &value[field], detail));
+    }
+}
+
+/// A number within a range that includes its ends, if it is there.
+pub fn between(value: &Value, field: &str, least: i64, most: i64, at: At<'_>, found: &mut Found) {
+    if let Some(number) = path::int(value, field) {
+        found.extend(Violation::all_invalid(at.field(field), number, names::between(number, least, most)));
+    }
+}
+
+/// A field that may not change.
+pub fn immutable(new: &Value, old: &Value, field: &str, at: At<'_>, found: &mut Found) {
+    if path::get(new, field) != path::get(old, field) {
+        let value = path::get(new, field).unwrap_or(&Value::Null);
+        found.push(Violation::immutable(at.field(field), value));
+    }
+}
+
+/// A port's number or name.
+pub fn port(value: &Value, field: &str, at: At<'_>, found: &mut Found) {
+    let at = at.field(field);
+    match &value[field] {
+        Value::Number(number) => {
+            let port = number.as_i64().unwrap_or_default();
+            found.extend(Violation::all_invalid(at, port, names::port_number(port)));
+        }
+        Value::String(text) => found.extend(Violation::all_invalid(at, text, names::port_name(text))),
+        _ => found.extend(Violation::all_invalid(at, 0, names::port_number(0))),
+    }
+}
+
+/// A path below a volume: relative, and it does not climb.
+pub fn relative_path(text: &str, at: At<'_>, found: &mut Found) {
+    if text.starts_with('/') {
+        found.push(Violation::invalid(at, text, "must be a relative path"));
+    }
+    no_backsteps(text, at, found);
+}
+
+/// No `..` in a path.
+pub fn no_backsteps(text: &str, at: At<'_>, found: &mut Found) {
+    if text.split('/').any(|part| part == "..") {
+        found.push(Violation::invalid(at, text, "must not contain '..'"));
+    }
+}
+
+/// As a relative path, and it does not start with two dots.
+pub fn relative_item_path(text: &str, at: At<'_>, found: &mut Found) {
+    relative_path(text, at, found);
+    if text.starts_with("..") && text.split('/').next() != Some("..") {
+        found.push(Violation::invalid(at, text, "must not start with '..'"));
+    }
+}

@@ -1,0 +1,17 @@
+//! Parts that several kinds share: the pod spec and what it is made of, selectors, templates.
+//!
+//! Each file holds the defaults that the table of types cannot say, and the validation, of one part.
+
+pub mod affinity;
+pub mod check;
+pub mod container;
+pub mod env;
+pub mod label_selector;
+pub mod pod_spec;
+pub mod probe;
+pub mod qos;
+pub mod resources;
+pub mod scheduling;
+pub mod security_context;
+pub mod template;
+pub mod volume;
