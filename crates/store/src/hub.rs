@@ -46,7 +46,7 @@ pub(crate) struct Hub {
     closed: AtomicBool,
     window: Window,
     /// Nothing before this revision is known: where each log begins.
-    start: Revision,
+    start: AtomicU64,
     bytes: AtomicUsize,
     all: Arc<Log>,
     logs: RwLock<HashMap<Resource, Arc<Log>>>,
@@ -123,7 +123,7 @@ impl Hub {
             complete: AtomicU64::new(start),
             closed: AtomicBool::new(false),
             window,
-            start,
+            start: AtomicU64::new(start),
             bytes: AtomicUsize::new(0),
             all: Log::new(start),
             logs: RwLock::default(),
@@ -152,6 +152,29 @@ impl Hub {
         }
         self.advanced.notify_waiters();
         drop(replaced);
+    }
+
+    /// A state that nothing led to: every watch is over, and new ones begin here.
+    pub(crate) fn restart(&self, snapshot: Snapshot) {
+        let revision = snapshot.revision();
+        let logs: Vec<_> = {
+            let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
+            self.start.store(revision, Ordering::Release);
+            *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+            logs.drain().map(|(_, log)| log).chain([self.all.clone()]).collect()
+        };
+        for log in &logs {
+            let mut entries = log.lock();
+            entries.drop_through(revision);
+            // Also those who had seen everything have missed something.
+            entries.first += 1;
+        }
+        self.bytes.store(0, Ordering::Relaxed);
+        self.complete.store(revision, Ordering::Release);
+        for log in &logs {
+            log.changed.notify_waiters();
+        }
+        self.advanced.notify_waiters();
     }
 
     fn append(&self, events: &[Arc<Event>]) -> Vec<(Resource, Arc<Log>)> {
@@ -234,7 +257,7 @@ impl Hub {
             return log.clone();
         }
         let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
-        logs.entry(resource).or_insert_with(|| Log::new(self.start)).clone()
+        logs.entry(resource).or_insert_with(|| Log::new(self.start.load(Ordering::Acquire))).clone()
     }
 
     pub(crate) fn watch(

@@ -11,6 +11,9 @@ mod api;
 mod apply;
 pub mod disk;
 mod embedded;
+mod etcd;
+#[cfg(test)]
+mod faults;
 mod hub;
 mod memory;
 mod watch;
@@ -20,6 +23,7 @@ pub use api::{
     Transaction, Usage, WatchError,
 };
 pub use embedded::{Embedded, OpenError, Options};
+pub use etcd::{Etcd, EtcdOpenError, EtcdOptions, EtcdTls, Import, Imported, import_json, storage_prefix};
 pub use hub::Window;
 pub use memory::Memory;
 pub use watch::Watch;

@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     Objects = 4,
     /// Last of a snapshot. Payload: the number of objects.
     SnapshotEnd = 5,
+    /// Last of a log file after an orderly stop: whatever is missing before it was there. Its sequence is that of the next batch.
+    LogEnd = 6,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,7 @@ pub(crate) fn read(file: &dyn DiskFile, offset: u64, len: u64) -> io::Result<Rea
         3 => Kind::SnapshotHead,
         4 => Kind::Objects,
         5 => Kind::SnapshotEnd,
+        6 => Kind::LogEnd,
         _ => return Ok(Read::Bad("the kind of frame is unknown")),
     };
     let mut sequence = [0; 8];
@@ -125,7 +128,7 @@ pub(crate) fn read(file: &dyn DiskFile, offset: u64, len: u64) -> io::Result<Rea
     Ok(Read::Frame(Frame { kind, sequence: u64::from_le_bytes(sequence), payload: payload.into(), next }))
 }
 
-/// The offset of the first intact batch behind `offset` whose sequence is at least `sequence`.
+/// The offset of the first intact batch or end mark behind `offset` whose sequence is at least `sequence`.
 pub(crate) fn find_batch(
     file: &dyn DiskFile,
     offset: u64,
@@ -144,7 +147,7 @@ pub(crate) fn find_batch(
                 continue;
             }
             if let Read::Frame(frame) = read(file, at + word as u64, len)?
-                && frame.kind == Kind::Batch
+                && matches!(frame.kind, Kind::Batch | Kind::LogEnd)
                 && frame.sequence >= sequence
             {
                 return Ok(Some(at + word as u64));

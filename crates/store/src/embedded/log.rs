@@ -136,6 +136,17 @@ impl Log {
         Ok(id)
     }
 
+    /// An orderly stop: marks the end, so that the next start can vouch for the last batch too.
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        let Some(current) = self.current.take() else { return Ok(()) };
+        let mut mark = Vec::new();
+        frame::start(&mut mark);
+        frame::finish(&mut mark, Kind::LogEnd, self.sequence);
+        current.file.write_at(&mark, current.end)?;
+        current.file.truncate(current.end + mark.len() as u64)?;
+        current.file.sync()
+    }
+
     /// A snapshot now begins at the newest file: what was appended before does not count any more.
     pub(crate) fn restart_count(&mut self) {
         self.appended = 0;

@@ -5,6 +5,8 @@ mod log;
 mod record;
 mod recover;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::io;

@@ -42,12 +42,12 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, file_bytes: u64, window: Window) -> 
         sequence,
         bytes: 0,
         reader,
-        previous: None,
+        files: Vec::new(),
     };
     for id in logs.into_iter().filter(|id| *id >= base) {
         replay.file(id)?;
     }
-    replay.cut()?;
+    replay.tidy()?;
     snapshot::remove_before(&**disk, base).map_err(failed("remove", disk.path("")))?;
     let log = Log::new(disk.clone(), file_bytes, next_id, replay.sequence, replay.bytes);
     Ok(Recovered { hub: replay.hub, state: replay.state, log })
@@ -91,8 +91,8 @@ struct Replay<'a> {
     sequence: u64,
     bytes: u64,
     reader: Reader,
-    /// The last file that was read.
-    previous: Option<End>,
+    /// The files that were read.
+    files: Vec<End>,
 }
 
 /// Where the batches of a file end.
@@ -101,6 +101,8 @@ struct End {
     file: Box<dyn DiskFile>,
     at: u64,
     len: u64,
+    /// It never held a batch: a crash while it was made, or before its first was written.
+    empty: bool,
 }
 
 impl Replay<'_> {
@@ -125,20 +127,21 @@ impl Replay<'_> {
             Read::Newer { version, transformer } => {
                 return Err(OpenError::Newer { path: disk.path(&name), version, transformer });
             }
-            _ => match frame::find_batch(&*file, 0, len, 0).map_err(failed("read"))? {
-                Some(_) => {
-                    return Err(corrupt(0, "the head of the file is damaged, its batches are not".to_owned()));
-                }
-                // A crash while it was made: it never held anything.
-                None => return disk.remove(&name).map_err(failed("remove")),
-            },
+            _ if frame::find_batch(&*file, 0, len, 0).map_err(failed("read"))?.is_some() => {
+                return Err(corrupt(0, "the head is damaged, what follows is not".to_owned()));
+            }
+            _ => {
+                self.files.push(End { name, file, at: 0, len, empty: true });
+                return Ok(());
+            }
         };
-        let empty = match frame::read(&*file, at, len).map_err(failed("read"))? {
-            Read::Frame(_) | Read::Newer { .. } => false,
-            _ => frame::find_batch(&*file, at, len, 0).map_err(failed("read"))?.is_none(),
-        };
-        if empty {
-            return disk.remove(&name).map_err(failed("remove"));
+        let begins = matches!(
+            frame::read(&*file, at, len).map_err(failed("read"))?,
+            Read::Frame(_) | Read::Newer { .. }
+        );
+        if !begins && frame::find_batch(&*file, at, len, 0).map_err(failed("read"))?.is_none() {
+            self.files.push(End { name, file, at, len, empty: true });
+            return Ok(());
         }
         if first != self.sequence {
             return Err(self.gap(first, &name));
@@ -151,6 +154,10 @@ impl Replay<'_> {
                     self.batch(frame).map_err(|message| corrupt(at, message))?;
                     at = next;
                     continue;
+                }
+                Read::Frame(frame) if frame.kind == Kind::LogEnd && frame.sequence == self.sequence => {
+                    at = frame.next;
+                    break;
                 }
                 Read::Frame(_) => return Err(corrupt(at, "a batch out of order".to_owned())),
                 Read::Newer { version, transformer } => {
@@ -170,13 +177,13 @@ impl Replay<'_> {
                 None => break,
             }
         }
-        self.previous = Some(End { name, file, at, len });
+        self.files.push(End { name, file, at, len, empty: false });
         Ok(())
     }
 
     /// Batches are missing between the last file and this one.
     fn gap(&self, first: u64, name: &str) -> OpenError {
-        let (path, offset) = match &self.previous {
+        let (path, offset) = match self.files.last() {
             Some(end) => (self.disk.path(&end.name), end.at),
             None => (self.disk.path(name), 0),
         };
@@ -203,13 +210,20 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Cuts off what a crash left behind the last batch, so that nothing of it is ever read.
-    fn cut(&self) -> Result<(), OpenError> {
-        let Some(End { name, file, at, len }) = &self.previous else { return Ok(()) };
-        if at == len {
+    /// Cuts off what a crash left behind the last batch, and removes files that never held one, so that nothing of them is ever read.
+    /// Only when everything could be read: what is damaged stays as it is.
+    fn tidy(&self) -> Result<(), OpenError> {
+        let failed = |operation, end: &End| {
+            let path = self.disk.path(&end.name);
+            move |source| OpenError::Io { operation, path, source }
+        };
+        for end in self.files.iter().filter(|end| end.empty) {
+            self.disk.remove(&end.name).map_err(failed("remove", end))?;
+        }
+        let Some(last) = self.files.iter().rfind(|end| !end.empty) else { return Ok(()) };
+        if last.at == last.len {
             return Ok(());
         }
-        let cut = file.truncate(*at).and_then(|()| file.sync());
-        cut.map_err(|source| OpenError::Io { operation: "truncate", path: self.disk.path(name), source })
+        last.file.truncate(last.at).and_then(|()| last.file.sync()).map_err(failed("truncate", last))
     }
 }

@@ -110,6 +110,7 @@ impl Writer {
             // It reports its own failure; a panic of it was printed.
             let _ = aside.join();
         }
+        self.end();
         self.hub.close();
         jobs.close();
         if let Some(done) = closing {
@@ -164,6 +165,15 @@ impl Writer {
             self.buffer = Vec::new();
         }
         answers
+    }
+
+    /// An orderly stop. Nothing depends on it: a file without its end mark is read as after a crash.
+    pub(crate) fn end(&mut self) {
+        if !self.broken
+            && let Err(error) = self.log.end()
+        {
+            tracing::warn!(%error, "the log has no end mark");
+        }
     }
 
     /// After a failed sync: a new log file, and a snapshot of what was acknowledged that makes the files before it void.
