@@ -9,13 +9,16 @@ mod lifecycle;
 mod node_status;
 mod pod;
 mod probes;
+mod references;
 mod resources;
 mod status;
 mod sync;
 mod volumes;
 
+pub use config::TERMINATION_POLICY;
 pub use node_status::{Heartbeat, NodeFacts, heartbeat, lease, registration};
-pub use pod::Pod;
+pub use pod::{Container as ContainerSpec, Pod};
 pub use probes::failure_message;
+pub use references::{Reference, references};
 pub use status::{pod_status, status_patch};
 pub use sync::{Input, Step, sync};

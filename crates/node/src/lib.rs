@@ -1,1 +1,155 @@
 //! The loop of one node: fills a snapshot from watches, asks kubelet and network, hands their ops to runtime and datapath, reports status.
+
+mod api;
+mod clock;
+mod facts;
+mod handlers;
+mod join;
+mod logs;
+mod mirror;
+mod network;
+mod ops;
+mod pods;
+mod probes;
+mod references;
+mod registration;
+mod reports;
+mod subpath;
+mod volumes;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kubelet::Heartbeat;
+use object::Resource;
+use runtime::Runtime;
+use runtime::image::{Puller, Registries, Store};
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+
+pub use facts::own_address;
+pub use join::JoinError;
+
+use api::Api;
+use handlers::Handlers;
+use mirror::{Mirror, Source};
+use network::PodNetwork;
+use ops::Tools;
+use pods::{Inputs, Kubelet, Outputs};
+use reports::Reports;
+
+/// A node, as it was asked for.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub name: String,
+    /// `https://172.31.0.2:6443`
+    pub server: String,
+    pub token: Option<String>,
+    pub ip: IpAddr,
+    pub external_ip: Option<IpAddr>,
+    /// What the node shows; the host's own without.
+    pub cpu_milli: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub max_pods: u32,
+    /// What stays: containers, volumes, the node's keys.
+    pub root_dir: PathBuf,
+    /// What lives no longer than the machine runs.
+    pub run_dir: PathBuf,
+    pub image_dir: PathBuf,
+    pub logs_dir: PathBuf,
+    /// Below which all groups of pods are.
+    pub cgroup_root: String,
+    pub cluster_dns: IpAddr,
+    pub cluster_domain: String,
+    pub kubelet_port: u16,
+    pub labels: BTreeMap<String, String>,
+    pub provider_id: String,
+    pub insecure_registries: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error(transparent)]
+    Api(#[from] api::ApiError),
+    #[error(transparent)]
+    Runtime(#[from] runtime::RuntimeError),
+    #[error("open the image store: {0}")]
+    Images(#[from] runtime::image::StoreError),
+    #[error("registries: {0}")]
+    Registries(String),
+    #[error("prepare the node's network: {0}")]
+    Network(#[from] datapath::Error),
+    #[error("{operation} {path}: {source}")]
+    File { operation: &'static str, path: PathBuf, source: std::io::Error },
+}
+
+/// Joins the cluster and runs the node until `shutdown` resolves. Pods go on running.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
+    for dir in [&config.root_dir, &config.run_dir, &config.logs_dir, &config.root_dir.join("kubelet")] {
+        std::fs::create_dir_all(dir)
+            .map_err(|source| NodeError::File { operation: "make", path: dir.clone(), source })?;
+    }
+    let addresses: Vec<IpAddr> = [Some(config.ip), config.external_ip].into_iter().flatten().collect();
+    let pki = config.root_dir.join("pki");
+    let identity = join::identity(&pki, &config.server, config.token.as_deref(), &config.name, &addresses).await?;
+    let api = Arc::new(Api::new(&config.server, identity.client, None)?);
+    let facts = Arc::new(facts::gather(&config));
+    let runtime = Runtime::new(runtime::Options::new(config.root_dir.join("runtime"), config.run_dir.join("runtime"), config.cgroup_root.clone()))?;
+    let runtime_events = runtime.events();
+    runtime.recover().await?;
+    let images = Store::open(&config.image_dir)?;
+    let registries = Registries { insecure: config.insecure_registries.clone(), ..Registries::default() };
+    let puller = Puller::new(images.clone(), registries).map_err(|error| NodeError::Registries(error.to_string()))?;
+
+    let (changes, changed) = mpsc::unbounded_channel();
+    let (probe_outcomes, probed) = mpsc::unbounded_channel();
+    let (done, finished) = mpsc::unbounded_channel();
+    let mirror = Mirror::new(api.clone(), changes);
+    let network = PodNetwork::default();
+    network.adopt(&runtime.list().sandboxes);
+    let services = all("services", "/api/v1/services");
+    let pods = Source {
+        resource: pods::PODS,
+        path: "/api/v1/pods".into(),
+        field_selector: format!("spec.nodeName={}", config.name),
+    };
+    let tools = Arc::new(Tools {
+        handlers: Handlers::new(runtime.clone()),
+        reports: Reports::start(api.clone(), &config.name),
+        platform: runtime::image::Platform::host(),
+        api: api.clone(),
+        mirror: mirror.clone(),
+        runtime,
+        images,
+        puller,
+        network,
+        facts: facts.clone(),
+        services: services.clone(),
+    });
+    let (health, is_healthy) = watch::channel(Heartbeat { runtime_is_up: true, ..Heartbeat::default() });
+    let tasks = [
+        mirror.follow(services),
+        mirror.follow(all("endpointslices.discovery.k8s.io", "/apis/discovery.k8s.io/v1/endpointslices")),
+        mirror.follow(all("nodes", "/api/v1/nodes")),
+        mirror.follow(pods.clone()),
+        tokio::spawn(registration::keep(api, facts, is_healthy)),
+    ];
+    info!(node = config.name, server = config.server, "the node runs");
+    let kubelet = Kubelet::new(tools, Outputs { probe_outcomes, done }, pods);
+    let inputs = Inputs { changes: changed, runtime_events, probe_outcomes: probed, done: finished };
+    tokio::select! {
+        () = kubelet.run(inputs) => {}
+        () = shutdown => {}
+    }
+    drop(health);
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    Ok(())
+}
+
+fn all(resource: &'static str, path: &str) -> Source {
+    Source { resource: Resource::new(resource), path: path.into(), field_selector: String::new() }
+}

@@ -30,8 +30,7 @@ pub enum PodOp {
     RemoveSandbox {
         id: String,
     },
-    TearDownVolumes,
-    /// Nothing of the pod is left here: delete the object with grace zero.
+    /// No sandbox of the pod is left: remove its volumes and logs, then delete the object with grace zero.
     Forget,
 }
 
@@ -52,7 +51,7 @@ pub enum OpKey {
 impl PodOp {
     pub fn key(&self) -> OpKey {
         match self {
-            Self::SetUpVolumes(_) | Self::TearDownVolumes => OpKey::Volumes,
+            Self::SetUpVolumes(_) => OpKey::Volumes,
             Self::PullImage(pull) => OpKey::Image(pull.image.clone()),
             Self::RunSandbox(_) | Self::StopSandbox { .. } | Self::RemoveSandbox { .. } => OpKey::Sandbox,
             Self::StartContainer(start) => OpKey::Start(start.config.name.clone()),

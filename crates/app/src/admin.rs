@@ -1,0 +1,75 @@
+//! What the command line and the daemon say to each other: one JSON line asked, JSON lines answered, over a Unix socket for root only.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ask {
+    Up(UpRequest),
+    Down {
+        name: String,
+    },
+    Delete {
+        name: String,
+    },
+    /// Of one cluster, or of all.
+    Status {
+        name: Option<String>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpRequest {
+    pub name: String,
+    /// None leaves it as it was, or makes one.
+    pub nodes: Option<u16>,
+    pub api_port: Option<u16>,
+    pub insecure_registries: Vec<String>,
+    pub store: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Told {
+    /// Something is being done; it may be a while.
+    Doing { what: String },
+    /// A step of the way is done, so many milliseconds after it began.
+    Step { what: String, millis: u64 },
+    /// The end, if it went well.
+    Done { clusters: Vec<ClusterStatus> },
+    /// The end, if it did not.
+    Failed { message: String, code: u8 },
+}
+
+/// A cluster as `ekso status -o json` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterStatus {
+    pub name: String,
+    /// `Running`, `Stopped`
+    pub state: String,
+    /// `https://127.0.0.1:6443`
+    pub endpoint: String,
+    pub context: String,
+    pub version: String,
+    pub nodes: Vec<NodeStatus>,
+    pub pods: usize,
+    pub objects: usize,
+    pub revision: u64,
+    pub store_disk_bytes: u64,
+    pub store_live_bytes: u64,
+    /// Proportional set size of the daemon, the machines and all that runs in them.
+    pub memory_bytes: u64,
+    pub data_dir: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    pub name: String,
+    pub ready: bool,
+    pub internal_ip: String,
+    /// Where the host reaches NodePorts.
+    pub external_ip: String,
+}

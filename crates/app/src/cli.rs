@@ -1,0 +1,216 @@
+//! The command line: what can be said, in one place. Help, completions and parsing come from it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::site;
+
+/// Kubernetes on one Linux machine, from one command.
+#[derive(Debug, Parser)]
+#[command(name = "ekso", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 there is no such cluster, 4 the machine lacks something (see `ekso doctor`).")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start or resume a cluster and select it in the kubeconfig
+    Up(Up),
+    /// Stop a cluster and keep its data
+    Down(Named),
+    /// Remove a cluster without trace: processes, namespaces, mounts, data, kubeconfig context
+    Delete(Delete),
+    /// List clusters
+    List(Listing),
+    /// Show what runs, where, and how big it is
+    Status(Status),
+    /// Bring images to the nodes
+    #[command(subcommand)]
+    Image(Image),
+    /// Run a control plane in the foreground: for several hosts, or under a supervisor
+    Server(Server),
+    /// Run this host as a node of a cluster
+    Node(Node),
+    /// Check what this machine lacks, each finding with its mend
+    Doctor(Doctor),
+    /// Print a systemd unit that brings clusters back after a reboot
+    SystemdUnit(Site),
+    /// Print completions for a shell
+    Completion {
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where a site's data is.
+#[derive(Clone, Debug, Args)]
+pub struct Site {
+    /// Folder of all clusters, images and machines
+    #[arg(long, value_name = "DIR", env = "EKSO_DATA_DIR", default_value = site::DEFAULT_DATA_DIR)]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Named {
+    /// Name of the cluster
+    #[arg(long, default_value = "dev", value_parser = site::cluster_name)]
+    pub name: String,
+    #[command(flatten)]
+    pub site: Site,
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    #[command(flatten)]
+    pub cluster: Named,
+    /// How many nodes the cluster should have [default: 1, or what it had]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(0..=250))]
+    pub nodes: Option<u16>,
+    /// Where to put the context [default: $KUBECONFIG, or ~/.kube/config of the user behind sudo]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Stay in the foreground until interrupted
+    #[arg(long)]
+    pub foreground: bool,
+    /// Port of the API on the loopback address; 0 takes a free one [default: 6443 if free]
+    #[arg(long, value_name = "PORT")]
+    pub api_port: Option<u16>,
+    /// Registries (HOST:PORT) that the nodes may speak plain HTTP to
+    #[arg(long, value_name = "HOST:PORT")]
+    pub insecure_registry: Vec<String>,
+    /// Keep the state in etcd (etcd://HOST:PORT[,HOST:PORT…]) instead of the data folder
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Delete {
+    #[command(flatten)]
+    pub cluster: Named,
+    /// The kubeconfig that the context was put in [default: the one that `up` used]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Listing {
+    #[command(flatten)]
+    pub site: Site,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub cluster: Named,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Output {
+    /// How to print it
+    #[arg(long, short, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For scripts
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// Import an OCI layout or a `docker save` archive (FILE, a folder, or `-`), or any folder as an image
+    Import(ImageImport),
+    /// List images
+    List(Listing),
+    /// Remove images by name
+    Remove {
+        #[command(flatten)]
+        cluster: Named,
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ImageImport {
+    #[command(flatten)]
+    pub cluster: Named,
+    /// Make an image of this folder; then the argument is its NAME:TAG
+    #[arg(long, value_name = "DIR")]
+    pub rootfs: Option<PathBuf>,
+    /// What the image runs, with --rootfs
+    #[arg(long, requires = "rootfs")]
+    pub cmd: Option<String>,
+    /// FILE, folder or `-`; NAME:TAG with --rootfs
+    #[arg(value_name = "FILE|NAME:TAG")]
+    pub source: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Server {
+    #[command(flatten)]
+    pub cluster: Named,
+    /// Address of the API: loopback unless told
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Names and addresses that nodes and clients may use for this server, besides the listening one
+    #[arg(long, value_name = "NAME")]
+    pub advertise: Vec<String>,
+    /// Keep the state in etcd (etcd://HOST:PORT[,HOST:PORT…]) instead of the data folder
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// Run the clusters of this data folder for `ekso up`; started by it
+    #[arg(long, hide = true)]
+    pub daemon: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Node {
+    /// URL of the API server
+    #[arg(long, value_name = "URL")]
+    pub server: String,
+    /// The join token that `ekso server` printed; it also pins the cluster's authority
+    #[arg(long, env = "EKSO_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// A file that holds the token, instead of --token
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+    /// Name of the node [default: the host's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Folder of the node's own state
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/ekso/node")]
+    pub root_dir: PathBuf,
+    /// Folder of images [default: images in the node's folder]
+    #[arg(long, value_name = "DIR")]
+    pub image_dir: Option<PathBuf>,
+    /// Address of the node in the cluster [default: of the interface with the default route]
+    #[arg(long)]
+    pub node_ip: Option<std::net::IpAddr>,
+    /// Address by which others reach the node's ports
+    #[arg(long)]
+    pub external_ip: Option<std::net::IpAddr>,
+    /// Labels of the node, KEY=VALUE
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<String>,
+    /// Registries (HOST:PORT) that may be spoken plain HTTP to
+    #[arg(long, value_name = "HOST:PORT")]
+    pub insecure_registry: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub site: Site,
+    #[command(flatten)]
+    pub output: Output,
+}

@@ -1,0 +1,272 @@
+//! How a node comes to its identity: by a join token it asks for its certificates, and keeps them.
+//!
+//! A token reads `<id>.<secret>.<pin>`: the first two parts are a bootstrap token
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/>), the pin is the SHA-256 of the cluster's authority in
+//! hex, so that the first connection already knows whom it talks to.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use serde_json::{Value, json};
+
+use crate::api::{Api, ApiError};
+
+/// How long a request for a certificate may stay undecided.
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("the join token is malformed: copy it whole, as `ekso server` printed it")]
+    Token,
+    #[error("this node has no identity yet: give a join token with --token or --token-file")]
+    NoToken,
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error("{operation} {path}: {source}")]
+    File { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("the keys of this node: {0}")]
+    Keys(String),
+    #[error("the request for a certificate was denied: {0}")]
+    Denied(String),
+    #[error("nobody decided on the request {0} for a certificate within {PATIENCE:?}: approve it with `kubectl certificate approve`")]
+    Undecided(String),
+}
+
+/// What a node is known by.
+pub struct Identity {
+    /// To the API server, as `system:node:<name>`.
+    pub client: Arc<ClientConfig>,
+    /// Of the node's own server.
+    pub server: Arc<rustls::ServerConfig>,
+}
+
+/// A token in its parts.
+struct Token {
+    bearer: String,
+    pin: [u8; 32],
+}
+
+impl Token {
+    fn parse(text: &str) -> Result<Self, JoinError> {
+        let mut parts = text.trim().split('.');
+        let (Some(id), Some(secret), Some(pin), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(JoinError::Token);
+        };
+        let digit = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Option<Vec<u8>> = pin.as_bytes().chunks(2).map(digit).collect();
+        let pin = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or(JoinError::Token)?;
+        Ok(Self { bearer: format!("{id}.{secret}"), pin })
+    }
+}
+
+/// The identity kept in `dir`, or a new one by the token.
+pub async fn identity(
+    dir: &Path,
+    server: &str,
+    token: Option<&str>,
+    name: &str,
+    addresses: &[IpAddr],
+) -> Result<Identity, JoinError> {
+    let kept = [dir.join("ca.crt"), dir.join("client.pem"), dir.join("server.pem")];
+    if !kept.iter().all(|path| path.exists()) {
+        let token = Token::parse(token.ok_or(JoinError::NoToken)?)?;
+        let (api, pinned) = first_contact(server, &token)?;
+        std::fs::create_dir_all(dir)
+            .map_err(|source| JoinError::File { operation: "make", path: dir.to_owned(), source })?;
+        let client = request(&api, name, addresses, Purpose::Client).await?;
+        let own_server = request(&api, name, addresses, Purpose::Server).await?;
+        let ca = pinned.authority().ok_or(JoinError::Token)?;
+        write(&kept[0], &pem("CERTIFICATE", &ca))?;
+        write(&kept[1], &client)?;
+        write(&kept[2], &own_server)?;
+    }
+    load(&kept)
+}
+
+fn load([ca, client, server]: &[PathBuf; 3]) -> Result<Identity, JoinError> {
+    let keys = |error: rustls::Error| JoinError::Keys(error.to_string());
+    let ca = CertificateDer::from_pem_slice(&read(ca)?).map_err(|error| JoinError::Keys(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    roots.add(ca).map_err(keys)?;
+    let roots = Arc::new(roots);
+    let (chain, key) = pair(client)?;
+    let mut config = ClientConfig::builder().with_root_certificates(roots.clone()).with_client_auth_cert(chain, key).map_err(keys)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let verifier = rustls::server::WebPkiClientVerifier::builder(roots)
+        .build()
+        .map_err(|error| JoinError::Keys(error.to_string()))?;
+    let (chain, key) = pair(server)?;
+    let mut own = rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).map_err(keys)?;
+    own.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Identity { client: Arc::new(config), server: Arc::new(own) })
+}
+
+fn pair(path: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), JoinError> {
+    let text = read(path)?;
+    let wrong = |error: rustls::pki_types::pem::Error| JoinError::Keys(format!("{}: {error}", path.display()));
+    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(wrong)?;
+    Ok((chain, PrivateKeyDer::from_pem_slice(&text).map_err(wrong)?))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, JoinError> {
+    std::fs::read(path).map_err(|source| JoinError::File { operation: "read", path: path.to_owned(), source })
+}
+
+/// Aside, synced, renamed; for the owner only.
+fn write(path: &Path, text: &str) -> Result<(), JoinError> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let failed = |operation| move |source| JoinError::File { operation, path: path.to_owned(), source };
+    let aside = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&aside)
+        .map_err(failed("write"))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write"))?;
+    std::fs::rename(&aside, path).map_err(failed("replace"))
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+fn first_contact(server: &str, token: &Token) -> Result<(Api, Arc<Pinned>), JoinError> {
+    let pinned = Arc::new(Pinned { pin: token.pin, authority: std::sync::Mutex::default() });
+    let mut config = ClientConfig::builder()
+        .dangerous()
+        .with_custom_certificate_verifier(pinned.clone())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok((Api::new(server, Arc::new(config), Some(token.bearer.clone()))?, pinned))
+}
+
+#[derive(Clone, Copy)]
+enum Purpose {
+    Client,
+    Server,
+}
+
+/// Asks for a certificate and waits for it. The certificate and its key in one PEM.
+async fn request(api: &Api, name: &str, addresses: &[IpAddr], purpose: Purpose) -> Result<String, JoinError> {
+    let keys = |error: rcgen::Error| JoinError::Keys(error.to_string());
+    let key = KeyPair::generate().map_err(keys)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.remove(DnType::CommonName);
+    params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(DnType::CommonName, format!("system:node:{name}"));
+    let (signer, usage, suffix) = match purpose {
+        Purpose::Client => ("kubernetes.io/kube-apiserver-client-kubelet", "client auth", "client"),
+        Purpose::Server => {
+            let text = name.try_into().map_err(keys)?;
+            params.subject_alt_names.push(SanType::DnsName(text));
+            params.subject_alt_names.extend(addresses.iter().map(|&address| SanType::IpAddress(address)));
+            ("kubernetes.io/kubelet-serving", "server auth", "server")
+        }
+    };
+    let csr = params.serialize_request(&key).map_err(keys)?.pem().map_err(keys)?;
+    let object = json!({
+        "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+        "metadata": {"generateName": format!("node-{suffix}-{name}-")},
+        "spec": {
+            "request": STANDARD.encode(csr), "signerName": signer,
+            "usages": ["digital signature", usage],
+        },
+    });
+    const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let created: Value = api.create(PATH, &object).await?;
+    let request_name = created["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let since = Instant::now();
+    while since.elapsed() < PATIENCE {
+        let now: Value = api.get(&format!("{PATH}/{request_name}")).await?;
+        let conditions = now["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if let Some(denied) = conditions.iter().find(|one| one["type"] == "Denied" || one["type"] == "Failed") {
+            return Err(JoinError::Denied(denied["message"].as_str().unwrap_or_default().to_owned()));
+        }
+        let certificate = now["status"]["certificate"].as_str().and_then(|text| STANDARD.decode(text).ok());
+        if let Some(certificate) = certificate.and_then(|bytes| String::from_utf8(bytes).ok()) {
+            return Ok(format!("{certificate}{}", key.serialize_pem()));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Err(JoinError::Undecided(request_name))
+}
+
+/// Trusts the server whose chain ends in the authority of this digest.
+#[derive(Debug)]
+struct Pinned {
+    pin: [u8; 32],
+    authority: std::sync::Mutex<Option<Vec<u8>>>,
+}
+
+impl Pinned {
+    fn authority(&self) -> Option<Vec<u8>> {
+        self.authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let digest = |der: &CertificateDer<'_>| ring::digest::digest(&ring::digest::SHA256, der);
+        let authority = intermediates
+            .iter()
+            .find(|der| digest(der).as_ref() == self.pin)
+            .ok_or_else(|| rustls::Error::General("the server is not of the cluster that the token is for".into()))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        let verifier = WebPkiServerVerifier::builder(Arc::new(roots))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let verified = verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)?;
+        *self.authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(authority.to_vec());
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let provider = rustls::crypto::ring::default_provider();
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let provider = rustls::crypto::ring::default_provider();
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,458 @@
+//! The node's loop: one task decides for every pod; what it decides is carried out by tasks of their own, which report back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kubelet::{Event, Input, Pod, Step};
+use object::{Change as ObjectChange, Key, Resource, Time};
+use plan::node::{Container, RuntimeEvent, Sandbox};
+use plan::pod::{Failure, Observed, OpKey, PodOp, ProbeState};
+use plan::Occurrence;
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc};
+use tracing::{debug, warn};
+
+use crate::api::{ApiError, PatchKind};
+use crate::clock;
+use crate::mirror::{Change, Source};
+use crate::ops::{self, Done, Tools};
+use crate::probes::{Outcome, Probes};
+use crate::references::{self, References};
+
+pub const PODS: Resource = Resource::new("pods");
+const SERVICES: Resource = Resource::new("services");
+/// A status that could not be written is tried again after this long.
+const STATUS_RETRY_SECONDS: i64 = 1;
+
+/// Everything that the loop hears of.
+pub struct Inputs {
+    pub changes: mpsc::UnboundedReceiver<Change>,
+    pub runtime_events: broadcast::Receiver<RuntimeEvent>,
+    pub probe_outcomes: mpsc::UnboundedReceiver<Outcome>,
+    pub done: mpsc::UnboundedReceiver<(String, Done)>,
+}
+
+/// Where its tasks report.
+#[derive(Clone)]
+pub struct Outputs {
+    pub probe_outcomes: mpsc::UnboundedSender<Outcome>,
+    pub done: mpsc::UnboundedSender<(String, Done)>,
+}
+
+/// One pod on this node.
+struct Worker {
+    pod: Arc<Pod>,
+    is_gone: bool,
+    /// What only this process has seen; sandboxes and containers are asked of the runtime each time.
+    seen: Observed,
+    probes: Probes,
+    told: BTreeSet<(&'static str, String)>,
+    /// The status that the API server has, and the one on its way there.
+    posted: Option<Value>,
+    is_posting: bool,
+    retry_status_at: Option<Time>,
+    wakes_at: Option<Time>,
+    /// When the tokens of its volumes must be renewed.
+    tokens_due: Option<Time>,
+}
+
+pub struct Kubelet {
+    tools: Arc<Tools>,
+    outputs: Outputs,
+    workers: BTreeMap<String, Worker>,
+    references: References,
+    timers: BTreeSet<(Time, String)>,
+    pods_source: Source,
+    dirty: BTreeSet<String>,
+}
+
+impl Kubelet {
+    pub fn new(tools: Arc<Tools>, outputs: Outputs, pods_source: Source) -> Self {
+        Self {
+            tools,
+            outputs,
+            workers: BTreeMap::new(),
+            references: References::default(),
+            timers: BTreeSet::new(),
+            pods_source,
+            dirty: BTreeSet::new(),
+        }
+    }
+
+    /// Runs until one of its inputs is closed.
+    pub async fn run(mut self, mut inputs: Inputs) {
+        loop {
+            let next = self.timers.first().map(|(at, _)| *at);
+            tokio::select! {
+                change = inputs.changes.recv() => match change {
+                    Some(change) => self.on_change(change),
+                    None => return,
+                },
+                event = inputs.runtime_events.recv() => match event {
+                    Ok(event) => self.on_runtime(event),
+                    // Some were missed: look at everything.
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.dirty.extend(self.workers.keys().cloned()),
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                Some(outcome) = inputs.probe_outcomes.recv() => self.on_probe(outcome),
+                Some((uid, done)) = inputs.done.recv() => self.on_done(&uid, done),
+                () = sleep_until(next) => self.on_timer(),
+            }
+            // Take in what has come meanwhile, so that a burst makes one decision.
+            while let Ok(change) = inputs.changes.try_recv() {
+                self.on_change(change);
+            }
+            while let Ok(event) = inputs.runtime_events.try_recv() {
+                self.on_runtime(event);
+            }
+            for uid in std::mem::take(&mut self.dirty) {
+                self.sync(&uid);
+            }
+        }
+    }
+
+    fn on_change(&mut self, change: Change) {
+        match change {
+            Change::Synced(source) if source == self.pods_source => self.adopt_orphans(),
+            Change::Synced(source) if source.resource == SERVICES => self.dirty.extend(self.workers.keys().cloned()),
+            Change::Synced(source) => self.dirty.extend(self.references.users(&source)),
+            Change::Object(event) if event.key().resource == PODS => self.on_pod(&event),
+            Change::Object(event) if matches!(event.key().resource.as_str(), "configmaps" | "secrets") => {
+                let Key { resource, namespace, name } = event.key();
+                let source = references::source(resource.as_str() == "secrets", namespace, name);
+                self.dirty.extend(self.references.users(&source));
+            }
+            Change::Object(_) => {}
+        }
+    }
+
+    fn on_pod(&mut self, event: &object::Event) {
+        let uid = event.object.meta.uid.to_string();
+        let pod: Pod = match event.object.decode() {
+            Ok(pod) => pod,
+            Err(error) => return warn!(key = %event.key(), %error, "a pod that cannot be read is left alone"),
+        };
+        // A pod of the same name that replaced another takes its uid with it: the old one is gone.
+        if let Some(previous) = event.previous.as_ref().filter(|previous| *previous.meta.uid != *uid) {
+            self.lose(&previous.meta.uid.to_string());
+        }
+        if event.change == ObjectChange::Deleted {
+            return self.lose(&uid);
+        }
+        let worker = self.workers.entry(uid.clone()).or_insert_with(|| Worker::new(Arc::default()));
+        worker.pod = Arc::new(pod);
+        worker.is_gone = false;
+        self.dirty.insert(uid);
+    }
+
+    fn lose(&mut self, uid: &str) {
+        if let Some(worker) = self.workers.get_mut(uid) {
+            worker.is_gone = true;
+            self.dirty.insert(uid.to_owned());
+        }
+    }
+
+    /// Sandboxes whose pods the API no longer has are of pods that went while this process was away.
+    fn adopt_orphans(&mut self) {
+        let sandboxes = self.tools.runtime.list().sandboxes;
+        for sandbox in &sandboxes {
+            let config = &sandbox.config;
+            if !self.workers.contains_key(&config.pod_uid) {
+                let mut pod = Pod::default();
+                pod.metadata.uid.clone_from(&config.pod_uid);
+                pod.metadata.name.clone_from(&config.name);
+                pod.metadata.namespace.clone_from(&config.namespace);
+                let mut worker = Worker::new(Arc::new(pod));
+                worker.is_gone = true;
+                self.workers.insert(config.pod_uid.clone(), worker);
+                self.dirty.insert(config.pod_uid.clone());
+            }
+        }
+        self.tools.network.retain_pods(&sandboxes);
+    }
+
+    fn on_runtime(&mut self, event: RuntimeEvent) {
+        match event {
+            RuntimeEvent::ContainerChanged { pod_uid, container_id, .. } => {
+                self.read_termination_message(&pod_uid, &container_id);
+                self.dirty.insert(pod_uid);
+            }
+            RuntimeEvent::SandboxLost { pod_uid, .. } => {
+                self.dirty.insert(pod_uid);
+            }
+        }
+    }
+
+    fn read_termination_message(&mut self, pod_uid: &str, container_id: &str) {
+        let Some(worker) = self.workers.get_mut(pod_uid) else { return };
+        let container = self.tools.containers(pod_uid).into_iter().find(|one| one.id == container_id);
+        if let Some(message) = container.as_ref().and_then(ops::termination_message) {
+            worker.seen.termination_messages.insert(container_id.to_owned(), message);
+        }
+    }
+
+    fn on_probe(&mut self, outcome: Outcome) {
+        let Outcome { pod_uid, probe, failure } = outcome;
+        let Some(worker) = self.workers.get_mut(&pod_uid) else { return };
+        let state: &mut ProbeState =
+            worker.seen.probes.entry((probe.container_id.clone(), probe.kind)).or_default();
+        let changed = state.record(failure.is_none(), &probe);
+        if let Some(output) = failure {
+            let message = kubelet::failure_message(probe.kind, &output);
+            let event = Event { warning: true, reason: "Unhealthy", message, container: probe.container };
+            self.tools.reports.tell(occurrence(&worker.pod, event));
+        }
+        if changed {
+            self.dirty.insert(pod_uid);
+        }
+    }
+
+    fn on_timer(&mut self) {
+        let now = clock::now();
+        while let Some((at, uid)) = self.timers.first().cloned().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, uid.clone()));
+            if let Some(worker) = self.workers.get_mut(&uid) {
+                worker.wakes_at = None;
+            }
+            self.dirty.insert(uid);
+        }
+    }
+
+    fn on_done(&mut self, uid: &str, done: Done) {
+        let Some(worker) = self.workers.get_mut(uid) else { return };
+        let now = clock::now();
+        if let Some(key) = done.key() {
+            worker.seen.in_flight.remove(&key);
+        }
+        match done {
+            Done::Volumes { volumes, tokens_due } => {
+                worker.seen.volumes = Some(volumes);
+                worker.seen.volume_failure = None;
+                worker.tokens_due = tokens_due;
+            }
+            Done::VolumesFailed { message } => {
+                worker.tell(&self.tools, true, "FailedMount", message.clone(), "");
+                worker.seen.volume_failure = Some(again(worker.seen.volume_failure.take(), "FailedMount", message, now));
+            }
+            Done::Pulled { image, id } => {
+                worker.seen.pull_failures.remove(&image);
+                worker.seen.pulled.insert(image.clone());
+                worker.seen.images.insert(image, id);
+            }
+            Done::PullFailed { image, reason, message } => {
+                let before = worker.seen.pull_failures.remove(&image);
+                worker.seen.pull_failures.insert(image, again(before, &reason, message, now));
+            }
+            Done::Sandbox => worker.seen.sandbox_failure = None,
+            Done::SandboxFailed { message } => {
+                let told = format!("Failed to create pod sandbox: {message}");
+                worker.tell(&self.tools, true, "FailedCreatePodSandBox", told, "");
+                worker.seen.sandbox_failure =
+                    Some(again(worker.seen.sandbox_failure.take(), "FailedCreatePodSandBox", message, now));
+            }
+            Done::Started { name } => {
+                worker.seen.start_failures.remove(&name);
+            }
+            Done::StartFailed { name, reason, message } => {
+                let before = worker.seen.start_failures.remove(&name);
+                worker.seen.start_failures.insert(name, again(before, &reason, message, now));
+            }
+            Done::PostStartBegan { container_id } => {
+                worker.seen.post_start_running.insert(container_id);
+            }
+            Done::PostStartEnded { container_id } => {
+                worker.seen.post_start_running.remove(&container_id);
+            }
+            Done::Container { .. } => {}
+            Done::Status { status, result } => {
+                worker.is_posting = false;
+                match result {
+                    Ok(()) => worker.posted = Some(status),
+                    // The pod is gone or another one by now; its deletion is an event of its own.
+                    Err(error) if error.is_not_found() || error.is_conflict() => worker.posted = Some(status),
+                    Err(error) => {
+                        debug!(%error, "a pod's status could not be written");
+                        worker.retry_status_at = Some(now.plus_secs(STATUS_RETRY_SECONDS));
+                    }
+                }
+            }
+            Done::Forgotten => {
+                if worker.is_gone || worker.pod.is_deleting() {
+                    self.references.drop_pod(&self.tools.mirror, uid);
+                    self.workers.remove(uid);
+                    return;
+                }
+            }
+            Done::ForgetFailed { message } => {
+                warn!(pod = %worker.pod.full_name(), message, "a pod could not be cleaned up; trying again");
+                self.timers.insert((now.plus_secs(STATUS_RETRY_SECONDS), uid.to_owned()));
+                return;
+            }
+        }
+        self.dirty.insert(uid.to_owned());
+    }
+
+    /// Decides for one pod, and sets everything in motion.
+    fn sync(&mut self, uid: &str) {
+        let Some(worker) = self.workers.get_mut(uid) else { return };
+        let ends = worker.is_gone || worker.pod.is_deleting();
+        let known = self.references.set(&self.tools.mirror, &worker.pod) && self.tools.has_services();
+        if !known && !ends {
+            return;
+        }
+        let now = clock::now();
+        let observed = worker.observe(&self.tools);
+        let input = Input {
+            pod: &worker.pod,
+            is_gone: worker.is_gone,
+            snapshot: &self.tools.mirror.snapshot(),
+            observed: &observed,
+            node: &self.tools.facts,
+            now,
+        };
+        let Step { ops, probes, status, events, wake_at } = kubelet::sync(&input);
+        worker.probes.set(uid, probes, &self.tools.handlers, &self.outputs.probe_outcomes);
+        for Event { warning, reason, message, container } in events {
+            worker.tell_once(&self.tools, warning, reason, message, &container);
+        }
+        let is_posted = worker.post(uid, status, &self.tools, &self.outputs, now);
+        for op in ops {
+            // The last status is written before the object goes.
+            if op == PodOp::Forget && !is_posted && !worker.is_gone {
+                continue;
+            }
+            worker.seen.in_flight.insert(op.key());
+            ops::spawn(&self.tools, &self.outputs.done, worker.pod.clone(), worker.is_gone, op);
+        }
+        if worker.tokens_due.is_some_and(|due| due <= now)
+            && !ends
+            && let Some(volumes) = worker.seen.volumes.clone()
+            && worker.seen.in_flight.insert(OpKey::Volumes)
+        {
+            let renew = PodOp::SetUpVolumes(volumes);
+            ops::spawn(&self.tools, &self.outputs.done, worker.pod.clone(), false, renew);
+        }
+        let wake = [wake_at, worker.tokens_due, worker.retry_status_at].into_iter().flatten().filter(|at| *at > now).min();
+        if worker.wakes_at != wake {
+            if let Some(at) = worker.wakes_at.take() {
+                self.timers.remove(&(at, uid.to_owned()));
+            }
+            if let Some(at) = wake {
+                self.timers.insert((at, uid.to_owned()));
+            }
+            worker.wakes_at = wake;
+        }
+    }
+}
+
+impl Worker {
+    fn new(pod: Arc<Pod>) -> Self {
+        Self {
+            pod,
+            is_gone: false,
+            seen: Observed::default(),
+            probes: Probes::default(),
+            told: BTreeSet::new(),
+            posted: None,
+            is_posting: false,
+            retry_status_at: None,
+            wakes_at: None,
+            tokens_due: None,
+        }
+    }
+
+    /// What is true of the pod now.
+    fn observe(&mut self, tools: &Tools) -> Observed {
+        let uid = &self.pod.metadata.uid;
+        let sandboxes: Vec<Sandbox> =
+            tools.runtime.list().sandboxes.into_iter().filter(|sandbox| sandbox.config.pod_uid == *uid).collect();
+        let containers: Vec<Container> = tools.containers(uid);
+        self.seen.termination_messages.retain(|id, _| containers.iter().any(|one| one.id == *id));
+        for container in &containers {
+            if !self.seen.termination_messages.contains_key(&container.id)
+                && let Some(message) = ops::termination_message(container)
+            {
+                self.seen.termination_messages.insert(container.id.clone(), message);
+            }
+        }
+        self.seen.probes.retain(|(id, _), _| containers.iter().any(|one| one.id == *id));
+        let spec = &self.pod.spec;
+        for container in spec.containers.iter().chain(&spec.init_containers) {
+            match tools.image_id(&container.image) {
+                Some(id) => self.seen.images.insert(container.image.clone(), id),
+                None => self.seen.images.remove(&container.image),
+            };
+        }
+        Observed { sandboxes, containers, ..self.seen.clone() }
+    }
+
+    /// Writes the status if it is new. Whether the API server has it.
+    fn post(&mut self, uid: &str, status: Value, tools: &Arc<Tools>, outputs: &Outputs, now: Time) -> bool {
+        if self.is_gone || self.posted.as_ref() == Some(&status) {
+            return true;
+        }
+        if self.is_posting || self.retry_status_at.is_some_and(|at| at > now) {
+            return false;
+        }
+        self.is_posting = true;
+        self.retry_status_at = None;
+        let (tools, done, uid) = (tools.clone(), outputs.done.clone(), uid.to_owned());
+        let metadata = &self.pod.metadata;
+        let path = format!("/api/v1/namespaces/{}/pods/{}/status", metadata.namespace, metadata.name);
+        tokio::spawn(async move {
+            let patch = kubelet::status_patch(&uid, &status);
+            let result: Result<Value, ApiError> = tools.api.patch(&path, PatchKind::Strategic, &patch).await;
+            let _ = done.send((uid, Done::Status { status, result: result.map(drop) }));
+        });
+        false
+    }
+
+    fn tell(&self, tools: &Tools, warning: bool, reason: &'static str, message: String, container: &str) {
+        let event = Event { warning, reason, message, container: container.to_owned() };
+        tools.reports.tell(occurrence(&self.pod, event));
+    }
+
+    /// Says it unless the same was said of this pod before.
+    fn tell_once(&mut self, tools: &Tools, warning: bool, reason: &'static str, message: String, container: &str) {
+        if self.told.insert((reason, message.clone())) {
+            self.tell(tools, warning, reason, message, container);
+        }
+    }
+}
+
+fn again(before: Option<Failure>, reason: &str, message: String, now: Time) -> Failure {
+    Failure { reason: reason.to_owned(), message, at: now, count: before.map_or(1, |failure| failure.count + 1) }
+}
+
+/// An event about a pod, or one of its containers.
+pub fn occurrence(pod: &Pod, event: Event) -> Occurrence {
+    let list = |list: &[_], name: &str, container: &str| {
+        let found = list.iter().any(|one: &kubelet::ContainerSpec| one.name == container);
+        found.then(|| format!("spec.{name}{{{container}}}"))
+    };
+    let spec = &pod.spec;
+    let field_path = list(&spec.containers, "containers", &event.container)
+        .or_else(|| list(&spec.init_containers, "initContainers", &event.container))
+        .unwrap_or_default();
+    Occurrence {
+        about: Key::new(PODS, pod.metadata.namespace.as_str(), pod.metadata.name.as_str()),
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        uid: pod.metadata.uid.as_str().into(),
+        field_path: field_path.into(),
+        warning: event.warning,
+        reason: event.reason,
+        message: event.message,
+    }
+}
+
+async fn sleep_until(at: Option<Time>) {
+    match at {
+        Some(at) => {
+            let wait = at.as_micros().saturating_sub(clock::now().as_micros()).max(0);
+            tokio::time::sleep(Duration::from_micros(wait.unsigned_abs())).await;
+        }
+        None => std::future::pending().await,
+    }
+}
