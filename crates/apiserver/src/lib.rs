@@ -1,1 +1,37 @@
-//! HTTP over the store: routing from kinds, list, watch, patch, discovery, streams.
+//! HTTP over the store: routing from `kinds`, list, watch, patch, discovery, streams.
+//!
+//! ```text
+//! connection ─► authenticate ─► impersonate ─► route ─► authorize ─► read: list, watch, get   (bytes of the snapshot, never decoded)
+//!                                                                ├─► write: gate
+//!                                                                └─► stream: proxied to the kubelet
+//! ```
+//!
+//! Architecture invariant: no kind is named here to route it; what is served is what the catalog's rows say. The few things that a
+//! kind has of its own (logs, exec, tokens, reviews) are subresources and virtual resources, one row each in `special`.
+
+mod authenticate;
+mod authority;
+mod body;
+mod compress;
+mod config;
+mod discovery;
+mod handle;
+mod health;
+mod list;
+mod negotiate;
+mod query;
+mod respond;
+mod route;
+mod select;
+mod server;
+mod show;
+mod special;
+mod table;
+mod tls;
+mod watch;
+mod write;
+
+pub use authority::Rbac;
+pub use config::{Config, Deps, Limits, Version};
+pub use server::{ServeError, Server};
+pub use tls::server_config;

@@ -105,7 +105,7 @@ impl Gate {
     }
 
     /// A random (version 4) UUID, RFC 9562.
-    fn uid(&self) -> String {
+    pub fn uid(&self) -> String {
         let mut bytes = [0_u8; 16];
         (self.random)(&mut bytes);
         bytes[6] = bytes[6] & 0x0f | 0x40;

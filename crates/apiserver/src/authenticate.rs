@@ -1,0 +1,117 @@
+//! Who is asking: a client certificate, a bearer token, or nobody; and whom they want to be taken for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, header};
+use object::{Reason, Status};
+use plan::User;
+use tracing::debug;
+
+use crate::server::{Peer, Shared};
+
+/// How long a verified token is believed without looking again.
+const TOKEN_TRUST: Duration = Duration::from_secs(10);
+const MOST_TOKENS: usize = 4096;
+/// A longer one is no token of ours.
+const LONGEST_TOKEN: usize = 16 * 1024;
+
+/// Tokens that were verified a moment ago, by their digest.
+#[derive(Default)]
+pub(crate) struct Verified(Mutex<HashMap<[u8; 32], (Instant, User)>>);
+
+impl Verified {
+    fn get(&self, digest: &[u8; 32]) -> Option<User> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, user) = known.get(digest)?;
+        (since.elapsed() < TOKEN_TRUST).then(|| user.clone())
+    }
+
+    fn put(&self, digest: [u8; 32], user: &User) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_TOKENS {
+            known.retain(|_, (since, _)| since.elapsed() < TOKEN_TRUST);
+        }
+        if known.len() < MOST_TOKENS {
+            known.insert(digest, (Instant::now(), user.clone()));
+        }
+    }
+}
+
+/// The user of a request. A credential that is there but not believed is refused, never taken for none.
+pub(crate) fn authenticate(shared: &Shared, peer: &Peer, headers: &HeaderMap) -> Result<User, Status> {
+    if let Some(token) = bearer(headers) {
+        return token_user(shared, token);
+    }
+    if !peer.certificates.is_empty() {
+        let now = shared.gate.now();
+        return access::certificate(&peer.certificates, &shared.config.client_ca, now).map_err(|error| {
+            debug!(%error, "a client certificate was refused");
+            error.status()
+        });
+    }
+    if shared.config.anonymous {
+        return Ok(access::anonymous());
+    }
+    Err(unauthorized())
+}
+
+fn unauthorized() -> Status {
+    Status::new(Reason::Unauthorized, "Unauthorized")
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+}
+
+fn token_user(shared: &Shared, token: &str) -> Result<User, Status> {
+    if token.len() > LONGEST_TOKEN {
+        return Err(unauthorized());
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref());
+    if let Some(user) = shared.verified.get(&digest) {
+        return Ok(user);
+    }
+    let snapshot = shared.store().snapshot();
+    let identity = access::bearer(&shared.tokens, &snapshot, token, &[], shared.gate.now()).map_err(|error| {
+        debug!(%error, "a bearer token was refused");
+        error.status()
+    })?;
+    shared.verified.put(digest, &identity.user);
+    Ok(identity.user)
+}
+
+/// The user that a request's impersonation headers ask for; the asking one if there are none.
+pub(crate) fn impersonate(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User, Status> {
+    let wanted = wanted(headers)?;
+    let Some(wanted) = wanted else { return Ok(user) };
+    let snapshot = shared.store().snapshot();
+    shared.rbac.view(&snapshot, |view| access::impersonation(view, &user, wanted))
+}
+
+fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let groups: Vec<&str> = headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).collect();
+    let mut extra: BTreeMap<Box<str>, Vec<Box<str>>> = BTreeMap::new();
+    for (name, value) in headers {
+        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix("impersonate-extra-"), value.to_str()) {
+            let key = crate::query::percent_decode(key, false).unwrap_or_else(|| key.to_owned());
+            extra.entry(key.into()).or_default().push(value.into());
+        }
+    }
+    let (name, uid) = (text("impersonate-user"), text("impersonate-uid"));
+    if name.is_empty() {
+        if groups.is_empty() && extra.is_empty() && uid.is_empty() {
+            return Ok(None);
+        }
+        return Err(Status::bad_request("requested [...] without impersonating a user"));
+    }
+    let mut user = User::new(name, &groups);
+    user.uid = uid.into();
+    user.extra = extra;
+    Ok(Some(user))
+}

@@ -1,0 +1,74 @@
+//! Request bodies: read within a limit, parsed as JSON or YAML.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use object::{Reason, Status};
+use schema::{FieldValidation, Kind};
+use serde_json::Value;
+
+use crate::negotiate::content_type;
+
+/// The whole body, or the 413 of one that is too long.
+pub(crate) async fn read(body: Incoming, limit: usize) -> Result<Bytes, Status> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Status::new(
+            Reason::RequestEntityTooLarge,
+            format!("Request entity too large: limit is {limit}"),
+        )),
+        Err(error) => Err(Status::bad_request(format!("unable to read the request's body: {error}"))),
+    }
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Yaml,
+}
+
+/// The encoding of an object's body; a body without a content type is JSON.
+pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+    match content_type(headers) {
+        "" | "application/json" | "*/*" => Ok(Encoding::Json),
+        "application/yaml" => Ok(Encoding::Yaml),
+        _ => Err(unsupported("application/json, application/yaml, application/vnd.kubernetes.protobuf")),
+    }
+}
+
+pub(crate) fn unsupported(accepted: &str) -> Status {
+    Status::new(
+        Reason::UnsupportedMediaType,
+        format!("the body of the request was in an unknown format - accepted media types include: {accepted}"),
+    )
+}
+
+/// A body as a tree, and what is wrong with it that can be lived with (`duplicate field "spec.replicas"`).
+pub(crate) fn parse(kind: &Kind, encoding: Encoding, text: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    match encoding {
+        Encoding::Json => match schema::parse_json(text) {
+            Ok((value, duplicates)) => {
+                Ok((value, duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()))
+            }
+            Err(error) => {
+                // The decoder has upstream's words for a text that is no JSON.
+                let told = kinds::decode(kind, text, FieldValidation::Ignore).err();
+                Err(told.unwrap_or_else(|| Status::bad_request(error.to_string())))
+            }
+        },
+        Encoding::Yaml => yaml(text)
+            .map(|value| (value, Vec::new()))
+            .map_err(|why| Status::bad_request(format!("error decoding YAML: {why}"))),
+    }
+}
+
+/// YAML as JSON. JSON is YAML, and its own parser is the faster one.
+pub(crate) fn yaml(text: &[u8]) -> Result<Value, String> {
+    if let Ok(value) = serde_json::from_slice(text) {
+        return Ok(value);
+    }
+    let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,82 @@
+//! What a server is made from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use access::ClientCa;
+use access::service_account::Authority;
+use gate::Gate;
+
+use crate::Rbac;
+
+/// `/version`, as `version.Info`.
+#[derive(Clone, Debug)]
+pub struct Version {
+    pub major: String,
+    pub minor: String,
+    /// `v1.36.2+ekso`
+    pub git: String,
+    pub commit: String,
+    pub built: String,
+    pub platform: String,
+}
+
+/// How much a server takes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub body_bytes: usize,
+    /// Requests at work that only read, and that write; more are told to come again.
+    pub reads_in_flight: usize,
+    pub writes_in_flight: usize,
+    pub connections: usize,
+    /// How long the head of a request and a TLS handshake may take.
+    pub head_timeout: Duration,
+    /// How long a request may take that is no watch and no stream.
+    pub request_timeout: Duration,
+    /// How long a continue token holds its snapshot.
+    pub token_lifetime: Duration,
+    /// How many snapshots continue tokens may hold.
+    pub held_snapshots: usize,
+    /// How often a watch is told how far it has come.
+    pub bookmark_every: Duration,
+    /// Answers above this size are compressed for those who can read it.
+    pub compress_above_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 3 * 1024 * 1024,
+            reads_in_flight: 400,
+            writes_in_flight: 200,
+            connections: 10_000,
+            head_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(60),
+            token_lifetime: Duration::from_secs(300),
+            held_snapshots: 256,
+            bookmark_every: Duration::from_secs(60),
+            compress_above_bytes: 128 * 1024,
+        }
+    }
+}
+
+/// What is known before a server starts.
+pub struct Config {
+    pub version: Version,
+    pub limits: Limits,
+    /// Whose client certificates are believed.
+    pub client_ca: ClientCa,
+    /// Requests without credentials are `system:anonymous`; otherwise they are refused.
+    pub anonymous: bool,
+    /// Where clients find `/openid/v1/jwks`: `https://…/openid/v1/jwks`.
+    pub jwks_uri: String,
+}
+
+/// What a server works with.
+pub struct Deps {
+    pub gate: Arc<Gate>,
+    /// The same that the gate asks.
+    pub rbac: Arc<Rbac>,
+    /// Issues and verifies service account tokens.
+    pub tokens: Arc<Authority>,
+}

@@ -1,0 +1,266 @@
+//! What is served: `/api`, `/apis` and below, the old documents and the aggregated one (KEP-3352).
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use bytes::Bytes;
+use gate::Catalog;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use ring::digest::{SHA256, digest};
+use schema::{Kind, Subresource};
+use serde_json::{Value, json};
+
+use crate::negotiate;
+use crate::respond::{self, Answer};
+use crate::server::Shared;
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// The order in which groups are told: clients that look a short name up take the first that has it.
+const ORDER: &[&str] = &[
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "resource.k8s.io",
+];
+
+/// The documents, made once from the catalog.
+pub(crate) struct Documents {
+    by_path: BTreeMap<String, Bytes>,
+    /// `/api` and `/apis`, each with its ETag.
+    aggregated: BTreeMap<&'static str, (Bytes, String)>,
+}
+
+struct Group<'a> {
+    name: &'static str,
+    /// Preferred first.
+    versions: Vec<(&'static str, Vec<&'a &'static Kind>)>,
+}
+
+impl Documents {
+    pub(crate) fn of(catalog: &Catalog) -> Self {
+        let mut groups: Vec<Group<'_>> = catalog
+            .groups()
+            .map(|(name, versions)| {
+                let mut versions: Vec<_> =
+                    versions.iter().map(|(version, kinds)| (*version, kinds.values().collect())).collect();
+                versions.sort_by_key(|(version, _)| Reverse(rank(version)));
+                Group { name, versions }
+            })
+            .collect();
+        groups.sort_by_key(|group| ORDER.iter().position(|name| *name == group.name).unwrap_or(ORDER.len()));
+        let mut by_path = BTreeMap::new();
+        let mut put = |path: String, value: Value| by_path.insert(path, Bytes::from(value.to_string()));
+        let named: Vec<Value> = groups.iter().filter(|group| !group.name.is_empty()).map(api_group).collect();
+        put("/apis".into(), json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": named}));
+        for group in &groups {
+            match group.name {
+                "" => {
+                    let versions: Vec<_> = group.versions.iter().map(|(version, _)| *version).collect();
+                    put("/api".into(), json!({"kind": "APIVersions", "versions": versions, "serverAddressByClientCIDRs": []}));
+                }
+                name => {
+                    let mut document = api_group(group);
+                    document["kind"] = "APIGroup".into();
+                    document["apiVersion"] = "v1".into();
+                    put(format!("/apis/{name}"), document);
+                }
+            }
+            for (version, kinds) in &group.versions {
+                let path = if group.name.is_empty() { format!("/api/{version}") } else { format!("/apis/{}/{version}", group.name) };
+                put(path, resource_list(group.name, version, kinds));
+            }
+        }
+        let (core, rest): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.name.is_empty());
+        let aggregated = [("/api", aggregated(&core)), ("/apis", aggregated(&rest))];
+        let tagged = aggregated.map(|(path, value)| {
+            let text = value.to_string();
+            let hash: String = digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+            (path, (Bytes::from(text), format!("\"{hash}\"")))
+        });
+        Self { by_path, aggregated: tagged.into() }
+    }
+}
+
+/// Kubernetes' order of versions: `v2`, `v1`, then betas, then alphas.
+fn rank(version: &str) -> (u8, u32, u32) {
+    let text = version.trim_start_matches('v');
+    let number = |text: &str| text.parse().unwrap_or(0);
+    if let Some((major, minor)) = text.split_once("beta") {
+        return (1, number(major), number(minor));
+    }
+    match text.split_once("alpha") {
+        Some((major, minor)) => (0, number(major), number(minor)),
+        None => (2, number(text), 0),
+    }
+}
+
+fn group_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+fn api_group(group: &Group<'_>) -> Value {
+    let version = |version: &str| json!({"groupVersion": group_version(group.name, version), "version": version});
+    let versions: Vec<Value> = group.versions.iter().map(|(one, _)| version(one)).collect();
+    let preferred = versions.first().cloned().unwrap_or_default();
+    json!({"name": group.name, "versions": versions, "preferredVersion": preferred})
+}
+
+fn resource_list(group: &str, version: &str, kinds: &[&&'static Kind]) -> Value {
+    let mut resources = Vec::new();
+    for kind in kinds {
+        let plural = kind.resource.plural();
+        let mut resource = json!({
+            "name": plural,
+            "singularName": kind.singular,
+            "namespaced": kind.namespaced,
+            "kind": kind.kind,
+            "verbs": kind.verbs,
+        });
+        for (field, names) in [("shortNames", kind.short_names), ("categories", kind.categories)] {
+            if !names.is_empty() {
+                resource[field] = json!(names);
+            }
+        }
+        if kind.is_stored() {
+            resource["storageVersionHash"] = storage_version_hash(kind).into();
+        }
+        resources.push(resource);
+        for one in kind.subresources {
+            let mut resource = json!({
+                "name": format!("{plural}/{}", one.name),
+                "singularName": "",
+                "namespaced": kind.namespaced,
+                "kind": one.gvk.map_or(kind.kind, |(_, _, kind)| kind),
+                "verbs": one.verbs,
+            });
+            if let Some((group, version, _)) = one.gvk.filter(|(group, version, _)| (*group, *version) != (kind.group, kind.version)) {
+                resource["group"] = group.into();
+                resource["version"] = version.into();
+            }
+            resources.push(resource);
+        }
+    }
+    json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": group_version(group, version),
+        "resources": resources,
+    })
+}
+
+/// Tells clients when the stored form of a kind changes.
+fn storage_version_hash(kind: &Kind) -> String {
+    let stored = kinds::of(kind.resource).unwrap_or(kind);
+    let text = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
+    base64::engine::general_purpose::STANDARD.encode(&digest(&SHA256, text.as_bytes()).as_ref()[..8])
+}
+
+fn aggregated(groups: &[&Group<'_>]) -> Value {
+    let items: Vec<Value> = groups
+        .iter()
+        .map(|group| {
+            let versions: Vec<Value> = group
+                .versions
+                .iter()
+                .map(|(version, kinds)| {
+                    let resources: Vec<Value> = kinds.iter().map(|kind| discovered(kind)).collect();
+                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                })
+                .collect();
+            let metadata = if group.name.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group.name, "creationTimestamp": null}) };
+            json!({"metadata": metadata, "versions": versions})
+        })
+        .collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn discovered(kind: &Kind) -> Value {
+    let gvk = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let mut resource = json!({
+        "resource": kind.resource.plural(),
+        "responseKind": gvk(kind.group, kind.version, kind.kind),
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": kind.singular,
+        "verbs": kind.verbs,
+    });
+    for (field, names) in [("shortNames", kind.short_names), ("categories", kind.categories)] {
+        if !names.is_empty() {
+            resource[field] = json!(names);
+        }
+    }
+    if !kind.subresources.is_empty() {
+        let subresource = |one: &Subresource| {
+            let (group, version, kind) = one.gvk.unwrap_or((kind.group, kind.version, kind.kind));
+            json!({"subresource": one.name, "responseKind": gvk(group, version, kind), "verbs": one.verbs})
+        };
+        resource["subresources"] = kind.subresources.iter().map(subresource).collect();
+    }
+    resource
+}
+
+pub(crate) fn answer(shared: &Shared, path: &str, headers: &HeaderMap) -> Option<Answer> {
+    let path = if path == "/" { path } else { path.trim_end_matches('/') };
+    let documents = &shared.documents;
+    if let Some((text, tag)) = documents.aggregated.get(path)
+        && negotiate::reads_aggregated(headers)
+    {
+        let known = headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
+        let mut answer = if known {
+            respond::bytes(StatusCode::NOT_MODIFIED, AGGREGATED, Bytes::new())
+        } else {
+            respond::bytes(StatusCode::OK, AGGREGATED, text.clone())
+        };
+        let headers = answer.headers_mut();
+        if let Ok(tag) = HeaderValue::from_str(tag) {
+            headers.insert(header::ETAG, tag);
+        }
+        headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+        return Some(answer);
+    }
+    if path == "/" {
+        let mut paths: Vec<&str> = documents.by_path.keys().map(String::as_str).collect();
+        paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]);
+        return Some(respond::json(StatusCode::OK, &json!({"paths": paths})));
+    }
+    let text = documents.by_path.get(path)?;
+    let mut answer = respond::bytes(StatusCode::OK, respond::JSON, text.clone());
+    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    Some(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_told_best_first() {
+        let mut versions = ["v1alpha1", "v1", "v2beta1", "v2", "v1beta2"];
+        versions.sort_by_key(|version| Reverse(rank(version)));
+        assert_eq!(versions, ["v2", "v1", "v2beta1", "v1beta2", "v1alpha1"]);
+    }
+
+    #[test]
+    fn the_storage_hash_is_upstreams() {
+        let pods = kinds::by_path("", "v1", "pods").expect("pods");
+        assert_eq!(storage_version_hash(pods), "xPOwRZ+Yhw8=");
+    }
+}

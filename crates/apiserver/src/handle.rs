@@ -1,0 +1,182 @@
+//! One request from its head to its answer: the filters that every request passes, in upstream's order.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderName, HeaderValue, Request, StatusCode, header};
+use hyper::body::Incoming;
+use object::{FieldSelector, Reason, Status};
+use plan::{Attributes, User};
+use tracing::{debug, warn};
+
+use crate::negotiate;
+use crate::query::Query;
+use crate::respond::{self, Answer};
+use crate::route::{self, Nowhere, Route, Target};
+use crate::server::{Peer, Shared};
+use crate::{authenticate, discovery, health, list, special, watch, write};
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request<Incoming>) -> Answer {
+    let began = Instant::now();
+    let audit_id = audit_id(&shared, &request);
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let mut answer = filtered(&shared, &peer, request).await;
+    let headers = answer.headers_mut();
+    headers.insert(AUDIT_ID, audit_id);
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    debug!(%method, path, code = answer.status().as_u16(), took_us = began.elapsed().as_micros() as u64, "request");
+    answer
+}
+
+/// The client's id for the request, or one of our own.
+fn audit_id(shared: &Shared, request: &Request<Incoming>) -> HeaderValue {
+    let given = request.headers().get(&AUDIT_ID).filter(|id| !id.is_empty() && id.len() <= 64).cloned();
+    let own = || HeaderValue::from_str(&shared.gate.uid()).unwrap_or(HeaderValue::from_static("-"));
+    given.unwrap_or_else(own)
+}
+
+async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>) -> Answer {
+    let user = authenticate::authenticate(shared, peer, request.headers())
+        .and_then(|user| authenticate::impersonate(shared, user, request.headers()));
+    let user = match user {
+        Ok(user) => user,
+        Err(status) => return respond::failure(&status),
+    };
+    let query = match Query::parse(request.uri().query().unwrap_or_default()) {
+        Ok(query) => query,
+        Err(status) => return respond::failure(&status),
+    };
+    let route = route::route(shared.gate.catalog(), request.method(), request.uri().path(), &query);
+    match route {
+        Err(Nowhere::Page) => respond::text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        Err(Nowhere::Status(status)) => respond::failure(&status),
+        Ok(Route::Path(path)) => {
+            let verb = request.method().as_str().to_ascii_lowercase();
+            let attributes = Attributes { verb: &verb, path: &path, ..Attributes::default() };
+            match authorize(shared, &user, &attributes, None) {
+                Err(status) => respond::failure(&status),
+                Ok(()) => page(shared, &path, &query, &request).await,
+            }
+        }
+        Ok(Route::Resource(target)) => limited(shared, &user, target, query, request).await,
+    }
+}
+
+/// Paths that are no resources.
+async fn page(shared: &Arc<Shared>, path: &str, query: &Query, request: &Request<Incoming>) -> Answer {
+    if let Some(answer) = health::answer(shared, path, query) {
+        return answer;
+    }
+    if let Some(answer) = discovery::answer(shared, path, request.headers()) {
+        return answer;
+    }
+    respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+fn authorize(
+    shared: &Shared,
+    user: &User,
+    attributes: &Attributes<'_>,
+    fields: Option<&FieldSelector>,
+) -> Result<(), Status> {
+    let snapshot = shared.store().snapshot();
+    let decision = match fields {
+        Some(fields) => shared.rbac.authorize_list(&snapshot, user, attributes, fields),
+        None => gate::Authority::authorize(&*shared.rbac, &snapshot, user, attributes),
+    };
+    if decision.allowed { Ok(()) } else { Err(access::forbidden(user, attributes, &decision.reason)) }
+}
+
+/// Bounded in number and time, unless the request is one that stays.
+async fn limited(
+    shared: &Arc<Shared>,
+    user: &User,
+    target: Target,
+    query: Query,
+    request: Request<Incoming>,
+) -> Answer {
+    let mut target = target;
+    let fields = FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
+    if target.name.is_empty() && matches!(target.verb, "list" | "watch" | "deletecollection") {
+        // A list of one name is authorized as that name.
+        let named = fields.required("metadata.name").unwrap_or_default().to_owned();
+        let attributes = Attributes { name: &named, ..target.attributes() };
+        if let Err(status) = authorize(shared, user, &attributes, Some(&fields)) {
+            return respond::failure(&status);
+        }
+    } else if let Err(status) = authorize(shared, user, &target.attributes(), None) {
+        return respond::failure(&status);
+    }
+    if target.is_long_running(&query) {
+        return dispatch(shared, user, &mut target, &query, request).await;
+    }
+    let reads = matches!(target.verb, "get" | "list");
+    let slots = if reads { &shared.reads } else { &shared.writes };
+    let Ok(_slot) = slots.clone().try_acquire_owned() else { return too_many() };
+    let limit = shared.config.limits.request_timeout;
+    match tokio::time::timeout(limit, dispatch(shared, user, &mut target, &query, request)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            warn!(verb = target.verb, resource = %target.kind.resource, "a request took too long");
+            let why = "Timeout: request did not complete within the allotted timeout";
+            respond::failure(&Status::new(Reason::Timeout, why))
+        }
+    }
+}
+
+fn too_many() -> Answer {
+    let mut answer =
+        respond::text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+async fn dispatch(
+    shared: &Arc<Shared>,
+    user: &User,
+    target: &mut Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Answer {
+    let answer = match special::find(target) {
+        Some(row) => row.answer(shared, user, target, query, request).await,
+        None => plain(shared, user, target, query, request).await,
+    };
+    answer.unwrap_or_else(|status| respond::failure(&status))
+}
+
+/// What every kind can do.
+async fn plain(
+    shared: &Arc<Shared>,
+    user: &User,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Answer, Status> {
+    match target.verb {
+        "get" => get(shared, target, query, &request).await,
+        "list" => list::list(shared, target, query, request.headers()).await,
+        "watch" => watch::watch(shared, target, query, request.headers()).await,
+        _ => write::write(shared, user, target, query, request).await,
+    }
+}
+
+/// GET of one object: its bytes, as they are.
+async fn get(shared: &Shared, target: &Target, query: &Query, request: &Request<Incoming>) -> Result<Answer, Status> {
+    let shape = negotiate::shape(request.headers(), query)?;
+    let snapshot = match query.get("resourceVersion") {
+        "" => shared.newest().await?,
+        "0" => shared.store().snapshot(),
+        text => list::at_least(shared, list::revision(text)?).await?,
+    };
+    let key = object::Key::new(target.kind.resource, &*target.namespace, &*target.name);
+    let object = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
+    if target.subresource == "scale" {
+        let value = object.to_value().map_err(Status::internal)?;
+        return Ok(respond::json(StatusCode::OK, &gate::scale_of(target.kind, &value)));
+    }
+    Ok(write::shown(shared, target.kind, shape, StatusCode::OK, object, request.headers()))
+}

@@ -1,0 +1,360 @@
+//! LIST: objects of one snapshot, joined as the bytes that they are.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use object::{Cause, Object, Reason, Revision, Snapshot, Status, Time};
+use schema::Kind;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::negotiate::{self, Shape};
+use crate::query::{ListOptions, Query, VersionMatch};
+use crate::respond::{Answer, JSON};
+use crate::route::Target;
+use crate::select::Selection;
+use crate::server::Shared;
+use crate::{compress, respond, show, table};
+
+/// How long a read waits for a revision that this server has not seen yet.
+const CATCH_UP: Duration = Duration::from_secs(3);
+const CHUNK_BYTES: usize = 128 * 1024;
+
+/// Where a list goes on, as clients carry it around.
+#[derive(Debug, Deserialize, Serialize)]
+struct Token {
+    v: String,
+    /// The snapshot's revision; -1 goes on in the newest one.
+    rv: i64,
+    /// (namespace, name) of the last object that was given.
+    start: (String, String),
+}
+
+/// Why there is no snapshot to list in.
+enum Refusal {
+    Status(Status),
+    /// The token's snapshot is no longer held.
+    Expired(Token),
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+/// Snapshots that continue tokens go on in.
+#[derive(Default)]
+pub(crate) struct Held {
+    by_revision: Mutex<BTreeMap<Revision, (Instant, Snapshot)>>,
+}
+
+impl Held {
+    fn keep(&self, snapshot: &Snapshot, lifetime: Duration, most: usize) {
+        let now = Instant::now();
+        let mut held = self.by_revision.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, (since, _)| now.duration_since(*since) < lifetime);
+        while held.len() >= most.max(1) {
+            held.pop_first();
+        }
+        held.entry(snapshot.revision()).or_insert_with(|| (now, snapshot.clone()));
+    }
+
+    fn get(&self, revision: Revision, lifetime: Duration) -> Option<Snapshot> {
+        let held = self.by_revision.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, snapshot) = held.get(&revision)?;
+        (since.elapsed() < lifetime).then(|| snapshot.clone())
+    }
+}
+
+/// Answers a list.
+pub(crate) async fn list(
+    shared: &Shared,
+    target: &Target,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Answer, Status> {
+    let shape = negotiate::shape(headers, query)?;
+    let options = ListOptions::read(query)?;
+    options.check_list()?;
+    let selection = Selection::new(target.kind, &target.namespace, "", &options)?;
+    let (snapshot, after) = match snapshot(shared, target.kind, &options).await {
+        Ok(found) => found,
+        Err(Refusal::Status(status)) => return Err(status),
+        Err(Refusal::Expired(token)) => return Ok(expired(token)),
+    };
+    let page = select(&snapshot, target.kind, &selection, after.as_ref(), options.limit);
+    let mut metadata = json!({"resourceVersion": snapshot.revision().to_string()});
+    if let Some(remaining) = page.remaining {
+        shared.held.keep(&snapshot, shared.config.limits.token_lifetime, shared.config.limits.held_snapshots);
+        let rv = i64::try_from(snapshot.revision()).unwrap_or(-1);
+        metadata["continue"] = token(rv, page.objects.last().map(|last| &**last)).into();
+        if selection.is_everything() {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+    }
+    Ok(answer(shared, target.kind, shape, metadata, page.objects, headers))
+}
+
+/// Every object that a request selects, for `deletecollection`.
+pub(crate) async fn selected(
+    shared: &Shared,
+    target: &Target,
+    query: &Query,
+) -> Result<Vec<Arc<Object>>, Status> {
+    let options = ListOptions::read(query)?;
+    let selection = Selection::new(target.kind, &target.namespace, "", &options)?;
+    let (snapshot, after) = snapshot(shared, target.kind, &options).await.map_err(|refusal| match refusal {
+        Refusal::Status(status) => status,
+        Refusal::Expired(_) => Status::new(Reason::Expired, EXPIRED),
+    })?;
+    Ok(select(&snapshot, target.kind, &selection, after.as_ref(), options.limit).objects)
+}
+
+struct Page {
+    objects: Vec<Arc<Object>>,
+    /// How many more there are; None: this is the end.
+    remaining: Option<usize>,
+}
+
+fn select(
+    snapshot: &Snapshot,
+    kind: &Kind,
+    selection: &Selection,
+    after: Option<&(String, String)>,
+    limit: usize,
+) -> Page {
+    let behind = |object: &Object| after.is_none_or(|(namespace, name)| (&*object.key.namespace, &*object.key.name) > (&**namespace, &**name));
+    let matching: Box<dyn Iterator<Item = &Arc<Object>>> = match (selection.name(), selection.indexed()) {
+        (Some(name), _) if !selection.namespace().is_empty() || !kind.namespaced => {
+            let found = snapshot.find(kind.resource, selection.namespace(), name);
+            Box::new(found.into_iter().filter(move |object| behind(object)))
+        }
+        (_, Some(value)) => Box::new(snapshot.list_by_field(kind.resource, value).filter(move |object| behind(object))),
+        _ => match snapshot.table(kind.resource) {
+            Some(table) => {
+                let after = after.map(|(namespace, name)| (&**namespace, &**name));
+                Box::new(table.range(selection.namespace(), after))
+            }
+            None => Box::new(std::iter::empty()),
+        },
+    };
+    let mut matching = matching.filter(|object| selection.matches(object));
+    if limit == 0 {
+        return Page { objects: matching.cloned().collect(), remaining: None };
+    }
+    let objects: Vec<_> = matching.by_ref().take(limit).cloned().collect();
+    // Counting is only worth it when the count is told.
+    let rest = if selection.is_everything() { matching.count() } else { matching.take(1).count() };
+    Page { objects, remaining: (rest > 0).then_some(rest) }
+}
+
+/// The snapshot to list in, and behind which object to go on.
+async fn snapshot(
+    shared: &Shared,
+    kind: &Kind,
+    options: &ListOptions,
+) -> Result<(Snapshot, Option<(String, String)>), Refusal> {
+    if !options.token.is_empty() {
+        return continued(shared, options).await;
+    }
+    Ok((at(shared, kind, options).await?, None))
+}
+
+/// resourceVersion and resourceVersionMatch: <https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list>
+async fn at(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Snapshot, Status> {
+    let asked = &options.resource_version;
+    if asked.is_empty() {
+        return shared.newest().await;
+    }
+    if asked == "0" {
+        return Ok(shared.store().snapshot());
+    }
+    let revision = revision(asked)?;
+    let exact = match options.version_match {
+        VersionMatch::Exact => true,
+        VersionMatch::NotOlderThan => false,
+        VersionMatch::Unset => options.limit > 0,
+    };
+    let snapshot = at_least(shared, revision).await?;
+    if !exact || snapshot.revision() == revision {
+        return Ok(snapshot);
+    }
+    // The newest snapshot is as good as the asked one if the resource has not changed since.
+    let changed = snapshot.table(kind.resource).map_or(0, |table| table.revision());
+    if changed <= revision {
+        return Ok(snapshot);
+    }
+    shared.held.get(revision, shared.config.limits.token_lifetime).ok_or_else(|| {
+        Status::new(Reason::Expired, "The resourceVersion for the provided list is too old.")
+    })
+}
+
+/// A resourceVersion as a number.
+pub(crate) fn revision(text: &str) -> Result<Revision, Status> {
+    text.parse().map_err(|_| {
+        Status::bad_request(format!("invalid resource version: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+    })
+}
+
+/// A snapshot at least as new as a revision; 504 if the store does not get there soon.
+pub(crate) async fn at_least(shared: &Shared, revision: Revision) -> Result<Snapshot, Status> {
+    let now = shared.store().snapshot();
+    if now.revision() >= revision {
+        return Ok(now);
+    }
+    match tokio::time::timeout(CATCH_UP, shared.store().read_at_least(revision)).await {
+        Ok(Ok(snapshot)) => Ok(snapshot),
+        Ok(Err(error)) => Err(Status::new(Reason::ServiceUnavailable, error.to_string())),
+        Err(_) => Err(too_large(revision, shared.store().snapshot().revision())),
+    }
+}
+
+fn too_large(asked: Revision, now: Revision) -> Status {
+    let message = format!("Timeout: Too large resource version: {asked}, current: {now}");
+    let mut status = Status::new(Reason::Timeout, message);
+    let cause = "Too large resource version".to_owned();
+    status.causes.push(Cause { reason: "ResourceVersionTooLarge", message: cause, field: String::new() });
+    status.retry_after_seconds = Some(1);
+    status
+}
+
+async fn continued(
+    shared: &Shared,
+    options: &ListOptions,
+) -> Result<(Snapshot, Option<(String, String)>), Refusal> {
+    if !matches!(&*options.resource_version, "" | "0") {
+        let why = "specifying resource version is not allowed when using continue";
+        return Err(Refusal::Status(Status::bad_request(why)));
+    }
+    let token = read_token(&options.token)
+        .map_err(|why| Status::bad_request(format!("continue key is not valid: {why}")))?;
+    let Ok(revision) = Revision::try_from(token.rv) else {
+        return Ok((shared.newest().await?, Some(token.start)));
+    };
+    let lifetime = shared.config.limits.token_lifetime;
+    match shared.held.get(revision, lifetime) {
+        Some(snapshot) => Ok((snapshot, Some(token.start))),
+        None => Err(Refusal::Expired(token)),
+    }
+}
+
+fn read_token(text: &str) -> Result<Token, String> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| error.to_string())?;
+    let token: Token = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    if token.v != "meta.k8s.io/v1" { Err(format!("unknown version {:?}", token.v)) } else { Ok(token) }
+}
+
+fn token(rv: i64, last: Option<&Object>) -> String {
+    let start = last.map(|last| (last.key.namespace.to_string(), last.key.name.to_string())).unwrap_or_default();
+    write_token(&Token { v: "meta.k8s.io/v1".into(), rv, start })
+}
+
+fn write_token(token: &Token) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(token).unwrap_or_default())
+}
+
+const EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+    without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing \
+    with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the \
+    first chunk was returned and now may show up in the list.";
+
+/// 410 with a token that goes on in the newest snapshot.
+fn expired(token: Token) -> Answer {
+    let mut status = Status::new(Reason::Expired, EXPIRED).to_json();
+    status["metadata"]["continue"] = write_token(&Token { rv: -1, ..token }).into();
+    respond::json(StatusCode::GONE, &status)
+}
+
+/// A list of objects as an answer.
+pub(crate) fn answer(
+    shared: &Shared,
+    kind: &'static Kind,
+    shape: Shape,
+    metadata: Value,
+    objects: Vec<Arc<Object>>,
+    headers: &HeaderMap,
+) -> Answer {
+    let mut head = Vec::new();
+    match shape {
+        Shape::Whole => head.extend_from_slice(
+            format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[", kind.list_kind(), kind.api_version())
+                .as_bytes(),
+        ),
+        Shape::Metadata => head.extend_from_slice(
+            format!("{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"items\":[")
+                .as_bytes(),
+        ),
+        Shape::Table(_) => table::head(kind, &metadata, true, &mut head),
+    }
+    let bytes: usize = objects.iter().map(|object| object.body.len()).sum();
+    let body = Items { kind, shape, now: shared.gate.now(), objects, next: 0, pending: Some(head), closed: false };
+    let gzip = bytes > shared.config.limits.compress_above_bytes && negotiate::reads_gzip(headers);
+    let body = if gzip { compress::gzip(body).boxed_unsync() } else { body.boxed_unsync() };
+    let mut answer = Response::new(body);
+    *answer.status_mut() = StatusCode::OK;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    if gzip {
+        compress::mark(answer.headers_mut());
+    }
+    answer
+}
+
+/// A list on its way out: joined chunk by chunk, so that a long one is never in memory twice.
+struct Items {
+    kind: &'static Kind,
+    shape: Shape,
+    now: Time,
+    objects: Vec<Arc<Object>>,
+    next: usize,
+    /// Written already, not yet handed over: the list's head at first.
+    pending: Option<Vec<u8>>,
+    closed: bool,
+}
+
+impl Items {
+    fn chunk(&mut self) -> Option<Bytes> {
+        if self.closed {
+            return None;
+        }
+        let mut chunk = self.pending.take().unwrap_or_default();
+        chunk.reserve(CHUNK_BYTES);
+        while let Some(object) = self.objects.get(self.next) {
+            if self.next > 0 {
+                chunk.push(b',');
+            }
+            match self.shape {
+                Shape::Table(include) => table::row(self.kind, include, object, self.now, &mut chunk),
+                shape => show::object(self.kind, shape, object, self.now, &mut chunk),
+            }
+            self.next += 1;
+            if chunk.len() >= CHUNK_BYTES {
+                return Some(chunk.into());
+            }
+        }
+        chunk.extend_from_slice(b"]}\n");
+        self.closed = true;
+        Some(chunk.into())
+    }
+}
+
+impl http_body::Body for Items {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        Poll::Ready(self.chunk().map(|chunk| Ok(Frame::data(chunk))))
+    }
+}

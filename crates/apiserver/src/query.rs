@@ -1,0 +1,187 @@
+//! Query strings, and the options that they carry.
+
+use std::time::Duration;
+
+use object::{FieldSelector, LabelSelector, Status};
+
+/// The decoded pairs of a query, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(crate) fn parse(text: &str) -> Result<Self, Status> {
+        let pair = |part: &str| {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            Some((percent_decode(key, true)?, percent_decode(value, true)?))
+        };
+        let pairs = text.split('&').filter(|part| !part.is_empty()).map(pair).collect::<Option<Vec<_>>>();
+        pairs.map(Self).ok_or_else(|| Status::bad_request("invalid URL escape in the query"))
+    }
+
+    /// The first value of a key; empty if it is absent.
+    pub(crate) fn get(&self, key: &str) -> &str {
+        self.0.iter().find(|(held, _)| held == key).map_or("", |(_, value)| value)
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(held, _)| held == key)
+    }
+
+    pub(crate) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(held, _)| held == key).map(|(_, value)| &**value)
+    }
+
+    /// Go's rule for booleans in a query: present means true unless it says `false` or `0`.
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        self.has(key) && !matches!(self.get(key), "0" | "false" | "False" | "FALSE" | "f" | "F")
+    }
+
+    fn number(&self, key: &str) -> Result<Option<i64>, Status> {
+        match self.get(key) {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| {
+                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+            }),
+        }
+    }
+}
+
+/// Percent-decoding, with `+` for a blank in queries. None if an escape is broken or the text is not UTF-8.
+pub(crate) fn percent_decode(text: &str, plus: bool) -> Option<String> {
+    if !text.bytes().any(|byte| byte == b'%' || (plus && byte == b'+')) {
+        return Some(text.to_owned());
+    }
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                let high = digit(bytes.next())?;
+                (high * 16 + digit(bytes.next())?) as u8
+            }
+            b'+' if plus => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+/// `metav1.ListOptions`.
+#[derive(Debug, Default)]
+pub(crate) struct ListOptions {
+    pub(crate) labels: LabelSelector,
+    pub(crate) fields: FieldSelector,
+    pub(crate) limit: usize,
+    pub(crate) token: String,
+    /// As it was sent; empty if it was not.
+    pub(crate) resource_version: String,
+    pub(crate) version_match: VersionMatch,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) bookmarks: bool,
+    pub(crate) initial_events: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum VersionMatch {
+    #[default]
+    Unset,
+    Exact,
+    NotOlderThan,
+}
+
+impl ListOptions {
+    pub(crate) fn read(query: &Query) -> Result<Self, Status> {
+        let version_match = match query.get("resourceVersionMatch") {
+            "" => VersionMatch::Unset,
+            "Exact" => VersionMatch::Exact,
+            "NotOlderThan" => VersionMatch::NotOlderThan,
+            other => {
+                return Err(options_error(
+                    "resourceVersionMatch",
+                    &format!("\"{other}\""),
+                    "supported values: \"Exact\", \"NotOlderThan\", \"\"",
+                    true,
+                ));
+            }
+        };
+        let labels = LabelSelector::parse(query.get("labelSelector"))
+            .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
+        let limit = query.number("limit")?.unwrap_or(0);
+        let options = Self {
+            labels,
+            fields: FieldSelector::parse(query.get("fieldSelector")).map_err(Status::bad_request)?,
+            limit: usize::try_from(limit).unwrap_or(0),
+            token: query.get("continue").to_owned(),
+            resource_version: query.get("resourceVersion").to_owned(),
+            version_match,
+            timeout: query.number("timeoutSeconds")?.and_then(|secs| u64::try_from(secs).ok()).map(Duration::from_secs),
+            bookmarks: query.flag("allowWatchBookmarks"),
+            initial_events: query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents")),
+        };
+        Ok(options)
+    }
+
+    /// What a list may not combine.
+    pub(crate) fn check_list(&self) -> Result<(), Status> {
+        if self.initial_events.is_some() {
+            return Err(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+        }
+        if self.version_match == VersionMatch::Unset {
+            return Ok(());
+        }
+        if self.resource_version.is_empty() {
+            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            return Err(forbidden("resourceVersionMatch", why));
+        }
+        if !self.token.is_empty() {
+            return Err(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"));
+        }
+        if self.version_match == VersionMatch::Exact && self.resource_version == "0" {
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            return Err(forbidden("resourceVersionMatch", why));
+        }
+        Ok(())
+    }
+
+    /// What a watch may not combine (KEP-3157).
+    pub(crate) fn check_watch(&self) -> Result<(), Status> {
+        match (self.initial_events, self.version_match) {
+            (Some(_), VersionMatch::NotOlderThan) => Ok(()),
+            (Some(_), _) => Err(forbidden(
+                "resourceVersionMatch",
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            )),
+            (None, VersionMatch::Unset) => Ok(()),
+            (None, _) => Err(forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            )),
+        }
+    }
+}
+
+fn forbidden(field: &str, why: &str) -> Status {
+    options_error(field, "", why, false)
+}
+
+fn options_error(field: &str, value: &str, detail: &str, unsupported: bool) -> Status {
+    let kind = if unsupported { schema::ViolationKind::NotSupported } else { schema::ViolationKind::Forbidden };
+    let violation =
+        schema::Violation { kind, field: field.to_owned(), value: value.to_owned(), detail: detail.to_owned() };
+    schema::Violation::to_status(&[violation], "meta.k8s.io", "ListOptions", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_decoded() {
+        let query = Query::parse("a=1&b=x%2Cy+z&c&a=2&watch=0").expect("a query");
+        assert_eq!((query.get("a"), query.get("b"), query.flag("c"), query.flag("watch")), ("1", "x,y z", true, false));
+        assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
+        assert!(Query::parse("a=%4").is_err());
+        assert!(Query::parse("a=%ff").is_err());
+    }
+}

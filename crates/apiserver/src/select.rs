@@ -1,0 +1,104 @@
+//! Which objects a request selects.
+
+use object::{FieldSelector, LabelSelector, Object, Status};
+use schema::Kind;
+
+use crate::query::ListOptions;
+
+/// Label and field selectors of one kind, ready to be asked of many objects.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    /// Empty: every namespace.
+    namespace: String,
+    labels: LabelSelector,
+    terms: Vec<Term>,
+}
+
+#[derive(Debug)]
+struct Term {
+    source: Source,
+    equal: bool,
+    value: Box<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Name,
+    Namespace,
+    /// Place in the kind's row of selectable fields.
+    Field(usize),
+}
+
+impl Selection {
+    /// Fails with upstream's 400 if a field cannot be selected by.
+    pub(crate) fn new(kind: &Kind, namespace: &str, name: &str, options: &ListOptions) -> Result<Self, Status> {
+        let mut terms = terms(kind, &options.fields)?;
+        if !name.is_empty() {
+            terms.push(Term { source: Source::Name, equal: true, value: name.into() });
+        }
+        Ok(Self { namespace: namespace.to_owned(), labels: options.labels.clone(), terms })
+    }
+
+    pub(crate) fn matches(&self, object: &Object) -> bool {
+        (self.namespace.is_empty() || *self.namespace == *object.key.namespace)
+            && self.terms.iter().all(|term| (value(object, term.source) == &*term.value) == term.equal)
+            && self.labels.matches(&object.meta.labels)
+    }
+
+    /// Whether every object of the namespace is selected.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.terms.is_empty()
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The one name that is selected, if the selector says so.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.required(Source::Name)
+    }
+
+    /// The value that the kind's indexed field must have.
+    pub(crate) fn indexed(&self) -> Option<&str> {
+        self.required(Source::Field(0)).filter(|value| !value.is_empty())
+    }
+
+    fn required(&self, source: Source) -> Option<&str> {
+        self.terms.iter().find(|term| term.equal && term.source == source).map(|term| &*term.value)
+    }
+}
+
+fn terms(kind: &Kind, fields: &FieldSelector) -> Result<Vec<Term>, Status> {
+    let term = |term: &object::selector::FieldTerm| {
+        let source = match &*term.path {
+            "metadata.name" => Source::Name,
+            "metadata.namespace" => Source::Namespace,
+            path => {
+                // The one alias of the API: `spec.host` was the name of a pod's node.
+                let path = if path == "spec.host" { "spec.nodeName" } else { path };
+                let place = kind.selectable.iter().position(|field| *field == path);
+                Source::Field(place.ok_or_else(|| unsupported(kind, path))?)
+            }
+        };
+        Ok(Term { source, equal: term.equal, value: term.value.clone() })
+    };
+    fields.0.iter().map(term).collect()
+}
+
+fn unsupported(kind: &Kind, path: &str) -> Status {
+    if kind.group.is_empty() {
+        return Status::bad_request(format!("field label not supported: {path}"));
+    }
+    Status::bad_request(format!(
+        "\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+    ))
+}
+
+fn value(object: &Object, source: Source) -> &str {
+    match source {
+        Source::Name => &object.key.name,
+        Source::Namespace => &object.key.namespace,
+        Source::Field(place) => object.fields.get(place).map_or("", |value| value),
+    }
+}

@@ -1,0 +1,209 @@
+//! Connections: accepted, encrypted, limited, ended in order.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use access::service_account::Authority;
+use gate::Gate;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use object::{Reason, Snapshot, Status};
+use store::Store;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use crate::authenticate::Verified;
+use crate::discovery::Documents;
+use crate::list::Held;
+use crate::{Config, Deps, Rbac, handle};
+
+/// How long requests may take to finish once the server is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("accept on {address}: {error}")]
+    Accept { address: String, error: io::Error },
+}
+
+/// An API server of one cluster. Cheap to share.
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+/// What every request sees.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) rbac: Arc<Rbac>,
+    pub(crate) tokens: Arc<Authority>,
+    pub(crate) verified: Verified,
+    pub(crate) held: Held,
+    pub(crate) documents: Documents,
+    pub(crate) reads: Arc<Semaphore>,
+    pub(crate) writes: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    /// Counts requests, for audit ids and for spreading the ends of watches.
+    serial: AtomicU64,
+    stop: watch::Sender<bool>,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peer {
+    /// As TLS gave them, DER, leaf first.
+    pub(crate) certificates: Arc<[Vec<u8>]>,
+}
+
+impl Shared {
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        self.gate.store()
+    }
+
+    /// A state at least as new as everything acknowledged so far.
+    pub(crate) async fn newest(&self) -> Result<Snapshot, Status> {
+        self.store().read().await.map_err(|error| Status::new(Reason::ServiceUnavailable, error.to_string()))
+    }
+
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Some part of a duration, another one each time: so that what began together does not end together.
+    pub(crate) fn fraction(&self, of: Duration) -> Duration {
+        let step = self.serial().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
+        of.mul_f64(step as f64 / f64::from(1 << 20))
+    }
+
+    /// Returns when the server is told to stop.
+    pub(crate) async fn stopping(&self) {
+        let mut stop = self.stop.subscribe();
+        // The sender lives as long as self.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+}
+
+impl Server {
+    pub fn new(config: Config, deps: Deps) -> Self {
+        let limits = config.limits;
+        let documents = Documents::of(deps.gate.catalog());
+        let shared = Shared {
+            config,
+            gate: deps.gate,
+            rbac: deps.rbac,
+            tokens: deps.tokens,
+            verified: Verified::default(),
+            held: Held::default(),
+            documents,
+            reads: Arc::new(Semaphore::new(limits.reads_in_flight)),
+            writes: Arc::new(Semaphore::new(limits.writes_in_flight)),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            serial: AtomicU64::new(1),
+            stop: watch::Sender::new(false),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Ends every watch and every [`serve`](Self::serve), letting requests at work finish.
+    pub fn stop(&self) {
+        self.shared.stop.send_replace(true);
+    }
+
+    /// Serves one listener until [`stop`](Self::stop). Without TLS only for tests and benches.
+    ///
+    /// # Errors
+    /// When the listener itself fails; a connection that fails concerns nobody else.
+    pub async fn serve(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) -> Result<(), ServeError> {
+        let acceptor = tls.map(TlsAcceptor::from);
+        let graceful = GracefulShutdown::new();
+        loop {
+            let Ok(permit) = self.shared.connections.clone().acquire_owned().await else { return Ok(()) };
+            let accepted = tokio::select! {
+                () = self.shared.stopping() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (socket, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) if is_one_connections(&error) => continue,
+                Err(error) => {
+                    let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+                    return Err(ServeError::Accept { address, error });
+                }
+            };
+            let _ = socket.set_nodelay(true);
+            let (shared, acceptor, watcher) = (self.shared.clone(), acceptor.clone(), graceful.watcher());
+            tokio::spawn(async move {
+                match acceptor {
+                    None => converse(shared, watcher, socket, Peer::default(), address).await,
+                    Some(acceptor) => {
+                        let timeout = shared.config.limits.head_timeout;
+                        match tokio::time::timeout(timeout, acceptor.accept(socket)).await {
+                            Ok(Ok(stream)) => {
+                                let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                                let certificates = shown.iter().map(|one| one.to_vec()).collect();
+                                converse(shared, watcher, stream, Peer { certificates }, address).await;
+                            }
+                            Ok(Err(error)) => debug!(%address, %error, "TLS handshake failed"),
+                            Err(_) => debug!(%address, "TLS handshake took too long"),
+                        }
+                    }
+                }
+                drop(permit);
+            });
+        }
+        if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+            warn!("some requests did not finish in time and were cut off");
+        }
+        Ok(())
+    }
+}
+
+/// Serves one connection to its end.
+async fn converse<S>(
+    shared: Arc<Shared>,
+    watcher: hyper_util::server::graceful::Watcher,
+    stream: S,
+    peer: Peer,
+    address: SocketAddr,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let head_timeout = shared.config.limits.head_timeout;
+    let service = service_fn(move |request| {
+        let (shared, peer) = (shared.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(handle::handle(shared, peer, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_timeout);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(250)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(15))
+        .max_header_list_size(64 * 1024);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection.into_owned()).await {
+        debug!(%address, %error, "connection ended");
+    }
+}
+
+/// Errors of accept() that are about the connection it would have returned.
+fn is_one_connections(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

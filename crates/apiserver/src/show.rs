@@ -1,0 +1,54 @@
+//! Objects in the shape that a client asked for.
+
+use object::{Object, Time};
+use schema::Kind;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::negotiate::Shape;
+use crate::table;
+
+#[derive(Deserialize)]
+struct WithMetadata<'a> {
+    #[serde(borrow)]
+    metadata: &'a RawValue,
+}
+
+/// Writes an object as an item of a list or as a whole answer.
+pub(crate) fn object(kind: &Kind, shape: Shape, object: &Object, now: Time, to: &mut Vec<u8>) {
+    match shape {
+        Shape::Whole => whole(kind, object, to),
+        Shape::Metadata => metadata(&object.body, to),
+        Shape::Table(include) => table::single(kind, include, object, true, now, to),
+    }
+}
+
+/// The object in the version that was asked for: its bytes as they are, if that is the stored one.
+pub(crate) fn whole(kind: &Kind, object: &Object, to: &mut Vec<u8>) {
+    match (kind.conversion, object.to_value()) {
+        (Some(conversion), Ok(value)) => {
+            // Writing to memory cannot fail.
+            let _ = serde_json::to_writer(to, &(conversion.from_stored)(value));
+        }
+        _ => to.extend_from_slice(&object.body),
+    }
+}
+
+/// `PartialObjectMetadata` of a body.
+pub(crate) fn metadata(body: &[u8], to: &mut Vec<u8>) {
+    let read: Result<WithMetadata<'_>, _> = serde_json::from_slice(body);
+    let metadata = read.as_ref().map_or("{}", |read| read.metadata.get());
+    to.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+    to.extend_from_slice(metadata.as_bytes());
+    to.push(b'}');
+}
+
+/// The object's tree in the version that was asked for.
+pub(crate) fn value(kind: &Kind, object: &Object) -> Value {
+    let value = object.to_value().unwrap_or_default();
+    match kind.conversion {
+        Some(conversion) => (conversion.from_stored)(value),
+        None => value,
+    }
+}

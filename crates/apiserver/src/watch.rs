@@ -1,0 +1,260 @@
+//! WATCH: the store's log as a stream of events, filtered for one client.
+//!
+//! A frame is three pieces, `{"type":"ADDED","object":`, the object's bytes as every watcher shares them, and `}`; nothing is decoded.
+//! A selector makes its own story of the log: what enters the selected set is ADDED, what leaves it is DELETED.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Response, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use object::{Change, Event, Object, Reason, Revision, Snapshot, Status, body};
+use schema::Kind;
+use serde_json::json;
+use store::{Watch, WatchError};
+use tokio::time::{Instant, sleep_until};
+
+use crate::list::{at_least, revision};
+use crate::negotiate::{self, Shape};
+use crate::query::{ListOptions, Query};
+use crate::respond::{Answer, JSON};
+use crate::route::Target;
+use crate::select::Selection;
+use crate::server::Shared;
+use crate::{show, table};
+
+/// How long a watch lasts if the client does not say: this and up to as long again.
+const LEAST_WATCH: Duration = Duration::from_secs(1800);
+
+const END: Bytes = Bytes::from_static(b"}\n");
+
+/// Answers a watch.
+pub(crate) async fn watch(
+    shared: &Arc<Shared>,
+    target: &Target,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Answer, Status> {
+    let shape = negotiate::shape(headers, query)?;
+    let options = ListOptions::read(query)?;
+    options.check_watch()?;
+    let selection = Selection::new(target.kind, &target.namespace, &target.name, &options)?;
+    let stream = begin(shared, target.kind, shape, selection, &options).await?;
+    let body = StreamBody::new(stream::unfold(stream, Stream::step)).boxed_unsync();
+    let mut answer = Response::new(body);
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    Ok(answer)
+}
+
+/// One client's watch.
+struct Stream {
+    shared: Arc<Shared>,
+    kind: &'static Kind,
+    shape: Shape,
+    selection: Selection,
+    /// None: the stream ends when what is ready has been sent.
+    log: Option<Watch>,
+    /// Objects of the initial state that are still to be sent.
+    initial: std::vec::IntoIter<Arc<Object>>,
+    /// Sent behind the initial state.
+    initial_end: Option<Revision>,
+    ready: VecDeque<Bytes>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    ends: Instant,
+    /// The table's columns were told.
+    described: bool,
+}
+
+/// resourceVersion and sendInitialEvents of a watch:
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-watch>
+async fn begin(
+    shared: &Arc<Shared>,
+    kind: &'static Kind,
+    shape: Shape,
+    selection: Selection,
+    options: &ListOptions,
+) -> Result<Stream, Status> {
+    let asked = match &*options.resource_version {
+        "" | "0" => None,
+        text => Some(revision(text)?),
+    };
+    let wants_state = options.initial_events.unwrap_or(asked.is_none());
+    let snapshot = match asked {
+        None if options.resource_version.is_empty() => Some(shared.newest().await?),
+        None => Some(shared.store().snapshot()),
+        Some(revision) if wants_state => Some(at_least(shared, revision).await?),
+        Some(_) => None,
+    };
+    let from = snapshot.as_ref().map_or(asked.unwrap_or(0), Snapshot::revision);
+    let initial = match &snapshot {
+        Some(snapshot) if wants_state => state(snapshot, kind, &selection),
+        _ => Vec::new(),
+    };
+    let now = Instant::now();
+    let lasts = options.timeout.unwrap_or_else(|| LEAST_WATCH + shared.fraction(LEAST_WATCH));
+    let mut stream = Stream {
+        shared: shared.clone(),
+        kind,
+        shape,
+        selection,
+        log: None,
+        initial: initial.into_iter(),
+        initial_end: (options.initial_events == Some(true)).then_some(from),
+        ready: VecDeque::new(),
+        bookmarks: options.bookmarks,
+        next_bookmark: now + shared.config.limits.bookmark_every,
+        ends: now + lasts,
+        described: false,
+    };
+    match shared.store().watch(Some(kind.resource), from) {
+        Ok(log) => stream.log = Some(log),
+        Err(error) => stream.fail(error),
+    }
+    Ok(stream)
+}
+
+fn state(snapshot: &Snapshot, kind: &Kind, selection: &Selection) -> Vec<Arc<Object>> {
+    let matches = |object: &&Arc<Object>| selection.matches(object);
+    match selection.indexed() {
+        Some(value) => snapshot.list_by_field(kind.resource, value).filter(matches).cloned().collect(),
+        None => snapshot.list(kind.resource, selection.namespace()).filter(matches).cloned().collect(),
+    }
+}
+
+impl Stream {
+    /// The next piece of the answer, and the stream to go on with.
+    async fn step(mut self) -> Option<(Result<Frame<Bytes>, std::io::Error>, Self)> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Some((Ok(Frame::data(piece)), self));
+            }
+            if let Some(object) = self.initial.next() {
+                self.frame("ADDED", &object);
+                continue;
+            }
+            if let Some(revision) = self.initial_end.take() {
+                self.bookmark(revision, true);
+                continue;
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Waits for something to send. None: the watch is over.
+    async fn wait(&mut self) -> Option<()> {
+        let log = self.log.as_mut()?;
+        let wake = if self.bookmarks { self.next_bookmark.min(self.ends) } else { self.ends };
+        let found = tokio::select! {
+            biased;
+            () = self.shared.stopping() => return None,
+            found = log.next() => Some(found),
+            () = sleep_until(wake) => None,
+        };
+        match found {
+            Some(Ok(events)) => events.iter().for_each(|event| self.tell(event)),
+            Some(Err(error)) => self.fail(error),
+            None if Instant::now() >= self.ends => {
+                let progress = self.log.take().map(|log| log.progress())?;
+                if !self.bookmarks {
+                    return None;
+                }
+                self.bookmark(progress, false);
+            }
+            None => {
+                let progress = log.progress();
+                self.next_bookmark = Instant::now() + self.shared.config.limits.bookmark_every;
+                self.bookmark(progress, false);
+            }
+        }
+        Some(())
+    }
+
+    /// One change, as it looks through the selectors.
+    fn tell(&mut self, event: &Event) {
+        let was = event.previous.as_ref().filter(|previous| self.selection.matches(previous));
+        let is = event.change != Change::Deleted && self.selection.matches(&event.object);
+        match (was, is) {
+            (None, true) => self.frame("ADDED", &event.object),
+            (Some(_), true) => self.frame("MODIFIED", &event.object),
+            (Some(_), false) if event.change == Change::Deleted => self.frame("DELETED", &event.object),
+            (Some(previous), false) => {
+                let left = departed(previous, event.revision);
+                self.frame("DELETED", &left);
+            }
+            (None, false) => {}
+        }
+    }
+
+    fn frame(&mut self, change: &'static str, object: &Object) {
+        let head: &'static [u8] = match change {
+            "ADDED" => b"{\"type\":\"ADDED\",\"object\":",
+            "MODIFIED" => b"{\"type\":\"MODIFIED\",\"object\":",
+            _ => b"{\"type\":\"DELETED\",\"object\":",
+        };
+        let text = match self.shape {
+            Shape::Whole if self.kind.conversion.is_none() => object.body.clone(),
+            shape => {
+                let mut text = Vec::with_capacity(object.body.len());
+                let now = self.shared.gate.now();
+                match shape {
+                    Shape::Table(include) => {
+                        let describe = !std::mem::replace(&mut self.described, true);
+                        table::single(self.kind, include, object, describe, now, &mut text);
+                    }
+                    shape => show::object(self.kind, shape, object, now, &mut text),
+                }
+                text.into()
+            }
+        };
+        self.ready.extend([Bytes::from_static(head), text, END]);
+    }
+
+    /// How far this watch has come (KEP-956); behind the initial state with the annotation that says so (KEP-3157).
+    fn bookmark(&mut self, revision: Revision, initial_end: bool) {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.shape {
+            Shape::Whole => json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata}),
+            Shape::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Shape::Table(_) => {
+                let partial =
+                    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
+                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
+                    "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [],
+                    "rows": [{"cells": [], "object": partial}]})
+            }
+        };
+        self.ready.push_back(format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n").into());
+    }
+
+    /// The log cannot be followed any more: an ERROR event ends the stream.
+    fn fail(&mut self, error: WatchError) {
+        self.log = None;
+        self.initial = Vec::new().into_iter();
+        self.initial_end = None;
+        if let WatchError::Compacted { .. } = error {
+            let status = Status::new(Reason::Expired, error.to_string()).to_json();
+            self.ready.push_back(format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n").into());
+        }
+    }
+}
+
+/// The last state that the client may see of an object that left the selected set, at the revision at which it left.
+fn departed(previous: &Object, revision: Revision) -> Object {
+    Object {
+        key: previous.key.clone(),
+        revision,
+        meta: previous.meta.clone(),
+        fields: previous.fields.clone(),
+        body: body::with_revision(&body::without_revision(&previous.body), revision),
+    }
+}

@@ -1,0 +1,322 @@
+//! POST, PUT, PATCH and DELETE: bodies and options read, the gate asked, its outcome told.
+
+use std::sync::Arc;
+
+use gate::{Answer as Done, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions};
+use http::{HeaderMap, Request, StatusCode, header};
+use hyper::body::Incoming;
+use object::{Object, Status};
+use plan::{Propagation, User};
+use schema::{FieldValidation, Kind, Violation, ViolationKind, path};
+use serde_json::{Value, json};
+
+use crate::negotiate::{self, Shape};
+use crate::query::Query;
+use crate::respond::{self, Answer};
+use crate::route::Target;
+use crate::server::Shared;
+use crate::{body, compress, list, show};
+
+pub(crate) async fn write(
+    shared: &Arc<Shared>,
+    user: &User,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Answer, Status> {
+    let (head, incoming) = request.into_parts();
+    let headers = &head.headers;
+    let shape = negotiate::shape(headers, query)?;
+    let mut options = options(target, query, headers)?;
+    let limit = shared.config.limits.body_bytes;
+    let to_gate = |options| gate::Request {
+        user,
+        kind: target.kind,
+        namespace: &target.namespace,
+        name: &target.name,
+        subresource: &target.subresource,
+        options,
+    };
+    let outcome = match target.verb {
+        "create" => {
+            let encoding = body::encoding(headers)?;
+            let (object, problems) = body::parse(target.kind, encoding, &body::read(incoming, limit).await?)?;
+            options.problems = problems;
+            shared.gate.create(&to_gate(&options), object).await?
+        }
+        "update" => {
+            let encoding = body::encoding(headers)?;
+            let (object, problems) = body::parse(target.kind, encoding, &body::read(incoming, limit).await?)?;
+            options.problems = problems;
+            let change = Change::Replace(object);
+            shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
+        }
+        "patch" => {
+            let how = patch_kind(headers)?;
+            let document = patch_document(how, &body::read(incoming, limit).await?)?;
+            check_apply(how, &options, query)?;
+            let change = Change::Patch(how, document);
+            shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
+        }
+        "delete" => {
+            let delete = delete_options(query, headers, &body::read(incoming, limit).await?, &mut options)?;
+            let outcome = shared.gate.delete(&to_gate(&options), &delete).await?;
+            return Ok(deleted(shared, target, shape, outcome, &delete, headers));
+        }
+        _ => {
+            let delete = delete_options(query, headers, &body::read(incoming, limit).await?, &mut options)?;
+            let objects = list::selected(shared, target, query).await?;
+            let gone = shared.gate.delete_collection(&to_gate(&options), &delete, &objects).await?;
+            let metadata = json!({"resourceVersion": shared.store().snapshot().revision().to_string()});
+            return Ok(list::answer(shared, target.kind, shape, metadata, gone, headers));
+        }
+    };
+    Ok(told(shared, target.kind, shape, outcome, headers))
+}
+
+/// The outcome of a create or an update.
+fn told(shared: &Shared, kind: &'static Kind, shape: Shape, outcome: Outcome, headers: &HeaderMap) -> Answer {
+    let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut answer = match &outcome.answer {
+        Done::Object(object) | Done::Removed(object) => shown(shared, kind, shape, code, object, headers),
+        Done::Made(value) => respond::json(code, value),
+    };
+    respond::warn(&mut answer, &outcome.warnings);
+    answer
+}
+
+/// Kinds whose DELETE answers with the object even when it is gone at once; the others answer with a `Status`.
+const RETURNED_WHEN_DELETED: &[&str] = &[
+    "csidrivers.storage.k8s.io",
+    "csinodes.storage.k8s.io",
+    "deviceclasses.resource.k8s.io",
+    "namespaces",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "resourceclaims.resource.k8s.io",
+    "resourceclaimtemplates.resource.k8s.io",
+    "resourcequotas",
+    "resourceslices.resource.k8s.io",
+    "serviceaccounts",
+    "services",
+    "storageclasses.storage.k8s.io",
+    "volumeattachments.storage.k8s.io",
+    "volumeattributesclasses.storage.k8s.io",
+];
+
+fn deleted(
+    shared: &Shared,
+    target: &Target,
+    shape: Shape,
+    outcome: Outcome,
+    options: &DeleteOptions,
+    headers: &HeaderMap,
+) -> Answer {
+    let kind = target.kind;
+    let mut answer = match &outcome.answer {
+        Done::Removed(object) if !RETURNED_WHEN_DELETED.contains(&kind.resource.as_str()) => {
+            let mut details = json!({"name": &*object.key.name, "kind": kind.resource.plural(), "uid": &*object.meta.uid});
+            if !kind.group.is_empty() {
+                details["group"] = kind.group.into();
+            }
+            let status =
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+            respond::json(StatusCode::OK, &status)
+        }
+        Done::Removed(object) => shown(shared, kind, shape, StatusCode::OK, object, headers),
+        Done::Object(object) => {
+            let asked_to_wait = options.orphan_dependents == Some(false);
+            let code = if asked_to_wait { StatusCode::ACCEPTED } else { StatusCode::OK };
+            shown(shared, kind, shape, code, object, headers)
+        }
+        Done::Made(value) => respond::json(StatusCode::OK, value),
+    };
+    respond::warn(&mut answer, &outcome.warnings);
+    answer
+}
+
+/// One object as an answer; the shared bytes themselves where they are what was asked for.
+pub(crate) fn shown(
+    shared: &Shared,
+    kind: &'static Kind,
+    shape: Shape,
+    code: StatusCode,
+    object: &Arc<Object>,
+    headers: &HeaderMap,
+) -> Answer {
+    let text = if shape == Shape::Whole && kind.conversion.is_none() {
+        object.body.clone()
+    } else {
+        let mut text = Vec::with_capacity(object.body.len());
+        show::object(kind, shape, object, shared.gate.now(), &mut text);
+        text.into()
+    };
+    if text.len() > shared.config.limits.compress_above_bytes && negotiate::reads_gzip(headers) {
+        if let Ok(small) = compress::bytes(&text) {
+            let mut answer = respond::bytes(code, respond::JSON, small);
+            compress::mark(answer.headers_mut());
+            return answer;
+        }
+    }
+    respond::bytes(code, respond::JSON, text)
+}
+
+fn options(target: &Target, query: &Query, headers: &HeaderMap) -> Result<Options, Status> {
+    let kind = match target.verb {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        "patch" => "PatchOptions",
+        _ => "DeleteOptions",
+    };
+    let text = query.get("fieldValidation");
+    let Some(field_validation) = FieldValidation::parse(text) else {
+        let supported = "supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"";
+        return Err(invalid(kind, ViolationKind::NotSupported, "fieldValidation", text, supported));
+    };
+    let mut dry_run = false;
+    for value in query.all("dryRun") {
+        dry_run |= check_dry_run(kind, value)?;
+    }
+    let manager = query.get("fieldManager");
+    if manager.len() > 128 {
+        return Err(invalid(kind, ViolationKind::TooLong, "fieldManager", manager, "may not be more than 128 bytes"));
+    }
+    let field_manager = if manager.is_empty() { agent(headers) } else { manager };
+    Ok(Options {
+        dry_run,
+        field_validation,
+        field_manager: field_manager.into(),
+        force: query.flag("force"),
+        problems: Vec::new(),
+    })
+}
+
+fn check_dry_run(kind: &str, value: &str) -> Result<bool, Status> {
+    match value {
+        "All" => Ok(true),
+        "" => Ok(false),
+        other => {
+            Err(invalid(kind, ViolationKind::NotSupported, "dryRun", other, "supported values: \"All\""))
+        }
+    }
+}
+
+/// Who writes, if the client does not say: its user agent up to the first slash.
+fn agent(headers: &HeaderMap) -> &str {
+    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name = agent.split('/').next().unwrap_or_default();
+    let end = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= 128).last().unwrap_or(0);
+    if end == 0 { "unknown" } else { &name[..end] }
+}
+
+fn invalid(kind: &str, how: ViolationKind, field: &str, value: &str, detail: &str) -> Status {
+    let violation = Violation {
+        kind: how,
+        field: field.to_owned(),
+        value: Value::from(value).to_string(),
+        detail: detail.to_owned(),
+    };
+    Violation::to_status(&[violation], "meta.k8s.io", kind, "")
+}
+
+const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
+    application/strategic-merge-patch+json, application/apply-patch+yaml";
+
+fn patch_kind(headers: &HeaderMap) -> Result<PatchKind, Status> {
+    match negotiate::content_type(headers) {
+        "application/json-patch+json" => Ok(PatchKind::Json),
+        "application/merge-patch+json" => Ok(PatchKind::Merge),
+        "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
+        "application/apply-patch+yaml" => Ok(PatchKind::Apply),
+        _ => Err(body::unsupported(PATCHES)),
+    }
+}
+
+fn patch_document(how: PatchKind, text: &[u8]) -> Result<Value, Status> {
+    match how {
+        PatchKind::Apply => {
+            body::yaml(text).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))
+        }
+        _ => serde_json::from_slice(text).map_err(|why| Status::bad_request(format!("error decoding patch: {why}"))),
+    }
+}
+
+fn check_apply(how: PatchKind, options: &Options, query: &Query) -> Result<(), Status> {
+    match how {
+        PatchKind::Apply if query.get("fieldManager").is_empty() => Err(invalid(
+            "PatchOptions",
+            ViolationKind::Required,
+            "fieldManager",
+            "",
+            "is required for apply patch",
+        )),
+        PatchKind::Apply => Ok(()),
+        _ if options.force => {
+            Err(invalid("PatchOptions", ViolationKind::Forbidden, "force", "", "may not be specified for non-apply patch"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// DeleteOptions from the body, or from the query if there is none.
+fn delete_options(
+    query: &Query,
+    headers: &HeaderMap,
+    text: &[u8],
+    options: &mut Options,
+) -> Result<DeleteOptions, Status> {
+    let body = match text {
+        [] => Value::Null,
+        text => {
+            let parsed = match body::encoding(headers)? {
+                body::Encoding::Json => serde_json::from_slice(text).map_err(|why| why.to_string()),
+                body::Encoding::Yaml => body::yaml(text),
+            };
+            parsed.map_err(|why| Status::bad_request(format!("unable to decode DeleteOptions: {why}")))?
+        }
+    };
+    for value in path::list(&body, "dryRun") {
+        options.dry_run |= check_dry_run("DeleteOptions", value.as_str().unwrap_or_default())?;
+    }
+    let given = |name: &str| match path::text(&body, name) {
+        "" => query.get(name).to_owned(),
+        text => text.to_owned(),
+    };
+    let policy = given("propagationPolicy");
+    let propagation = match &*policy {
+        "" => None,
+        "Background" => Some(Propagation::Background),
+        "Foreground" => Some(Propagation::Foreground),
+        "Orphan" => Some(Propagation::Orphan),
+        other => {
+            let supported = "supported values: \"Background\", \"Foreground\", \"Orphan\"";
+            return Err(invalid("DeleteOptions", ViolationKind::NotSupported, "propagationPolicy", other, supported));
+        }
+    };
+    let grace_seconds = match (path::int(&body, "gracePeriodSeconds"), query.get("gracePeriodSeconds")) {
+        (Some(seconds), _) => Some(seconds),
+        (None, "") => None,
+        (None, text) => Some(text.parse().map_err(|_| {
+            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+        })?),
+    };
+    let orphan_dependents = match path::get(&body, "orphanDependents") {
+        Some(Value::Bool(orphan)) => Some(*orphan),
+        _ => query.has("orphanDependents").then(|| query.flag("orphanDependents")),
+    };
+    let precondition = |name: &str| match path::text(&body, name) {
+        "" => None,
+        text => Some(text.into()),
+    };
+    Ok(DeleteOptions {
+        grace_seconds,
+        propagation,
+        orphan_dependents,
+        preconditions: Preconditions {
+            uid: precondition("preconditions.uid"),
+            revision: precondition("preconditions.resourceVersion"),
+        },
+    })
+}
