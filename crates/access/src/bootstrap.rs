@@ -170,10 +170,10 @@ fn bring_back(snapshot: &Snapshot, wanted: &Value) -> Vec<Write> {
     if role && wanted.get("aggregationRule").is_none() {
         rules_patch(&value, wanted, &mut patch);
     }
-    if role && wanted.get("aggregationRule") != value.get("aggregationRule") {
-        if let Some(rule) = wanted.get("aggregationRule") {
-            patch.insert("aggregationRule".into(), rule.clone());
-        }
+    if let Some(rule) =
+        wanted.get("aggregationRule").filter(|rule| value.get("aggregationRule") != Some(rule))
+    {
+        patch.insert("aggregationRule".into(), rule.clone());
     }
     if binding {
         subjects_patch(&value, wanted, &mut patch);

@@ -12,6 +12,11 @@
 //! Architecture invariant: no clock, no randomness, no I/O; `now` and a random suffix are part of the [`Request`], and
 //! whether its user may do something else besides is asked through `Request::authorize`.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "a Status is made once for each refused request, off every hot path"
+)]
+
 mod plugins;
 mod pod;
 mod request;
@@ -23,6 +28,8 @@ use object::{Snapshot, Status};
 use serde_json::Value;
 
 /// Completes the object of a create, update or connect: service account, priority, tolerations, limits, classes.
+///
+/// The object must have passed decoding: its fields are of the types of its kind's schema.
 pub fn mutate(snapshot: &Snapshot, request: &Request, mut object: Value) -> Result<Admitted, Status> {
     let mut warnings = Vec::new();
     for plugin in PLUGINS {

@@ -25,9 +25,9 @@ pub fn all_containers(pod: &Value) -> impl Iterator<Item = &Value> {
     containers(pod).chain(path::list(pod, "spec.ephemeralContainers"))
 }
 
-/// Runs `each` on every init container (`true`) and container (`false`).
+/// Runs `each` on every container (`false`), then on every init container (`true`).
 pub fn each_container(pod: &mut Value, mut each: impl FnMut(&mut Value, bool)) {
-    for (field, is_init) in [("initContainers", true), ("containers", false)] {
+    for (field, is_init) in [("containers", false), ("initContainers", true)] {
         let list = pod["spec"].get_mut(field).and_then(Value::as_array_mut);
         list.into_iter().flatten().for_each(|container| each(container, is_init));
     }

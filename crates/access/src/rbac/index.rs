@@ -62,17 +62,11 @@ struct SubjectView {
     namespace: Box<str>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct RoleView {
     #[serde(deserialize_with = "list")]
     rules: Vec<Rule>,
-}
-
-impl Default for RoleView {
-    fn default() -> Self {
-        Self { rules: Vec::new() }
-    }
 }
 
 /// What [`Index::rules_for`] found.
@@ -175,7 +169,7 @@ impl Index {
         found
     }
 
-    /// Who may do this, as far as RBAC knows, and through which rules: the rules that a role reference stands for.
+    /// The rules that a role reference of a binding in this namespace stands for, or that there is no such role.
     pub(super) fn role(&self, role: &RoleRef, namespace: &str) -> Result<&[Rule], String> {
         let (space, kind) = if &*role.kind == "Role" { (namespace, "role") } else { ("", "clusterrole") };
         match self.roles.get(&(space.into(), (*role.name).into())) {

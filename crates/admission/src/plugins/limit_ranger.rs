@@ -72,7 +72,7 @@ fn complete(container: &mut Value, is_init: bool, limit: &Limit, notes: &mut Vec
     let name = container["name"].as_str().unwrap_or_default().to_owned();
     let what = if is_init { "init container" } else { "container" };
     for (side, defaults, word) in
-        [("limits", &limit.default, "limit"), ("requests", &limit.default_request, "request")]
+        [("requests", &limit.default_request, "request"), ("limits", &limit.default, "limit")]
     {
         let mut set = Vec::new();
         for (resource, amount) in defaults {
@@ -82,10 +82,7 @@ fn complete(container: &mut Value, is_init: bool, limit: &Limit, notes: &mut Vec
             }
         }
         if !set.is_empty() {
-            let note = format!("{} {word} for {what} {name}", set.join(", "));
-            // Upstream tells requests first.
-            let at = if word == "request" && !notes.is_empty() { notes.len() - 1 } else { notes.len() };
-            notes.insert(at, note);
+            notes.push(format!("{} {word} for {what} {name}", set.join(", ")));
         }
     }
 }

@@ -1,0 +1,239 @@
+//! The Node authorizer, requests for certificates, and access reviews.
+
+mod world;
+
+use access::rbac::Index;
+use access::{View, authorize, authorize_list, bootstrap, csr, review};
+use base64::Engine;
+use object::{FieldSelector, Snapshot};
+use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+use serde_json::{Value, json};
+use world::{NOW, attributes, snapshot, user};
+
+fn cluster() -> Snapshot {
+    let mut objects = bootstrap::rbac_objects();
+    objects.extend([
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "status": {"addresses": [
+            {"type": "InternalIP", "address": "172.31.0.5"}, {"type": "Hostname", "address": "ip-172-31-0-5"}]}}),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "web"}, "spec": {
+            "nodeName": "n1", "serviceAccountName": "build",
+            "imagePullSecrets": [{"name": "pull"}],
+            "volumes": [
+                {"name": "v", "persistentVolumeClaim": {"claimName": "data"}},
+                {"name": "s", "secret": {"secretName": "mounted"}},
+                {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {}}},
+                {"name": "p", "projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}}],
+            "containers": [{"name": "c", "env": [
+                {"name": "A", "valueFrom": {"secretKeyRef": {"name": "in-env", "key": "k"}}}],
+                "envFrom": [{"configMapRef": {"name": "all"}}]}]}}),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "far"}, "spec": {
+            "nodeName": "n2", "volumes": [{"name": "s", "secret": {"secretName": "far"}}]}}),
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "data"},
+            "spec": {"volumeName": "pv1"}}),
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv1"}, "spec": {
+            "claimRef": {"namespace": "a", "name": "data"},
+            "csi": {"nodeStageSecretRef": {"namespace": "a", "name": "stage"}}}}),
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv2"}, "spec": {}}),
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": {"name": "va1"}, "spec": {"nodeName": "n1"}}),
+    ]);
+    snapshot(&objects)
+}
+
+#[test]
+fn a_node_reaches_what_its_pods_need() {
+    let snapshot = cluster();
+    let index = Index::of(&snapshot);
+    let view = View { snapshot: &snapshot, rbac: &index };
+    let unrelated = "no relationship found between node 'n1' and this object";
+    for (what, expected) in [
+        ("get secrets a/mounted", "yes"),
+        ("get secrets a/in-env", "yes"),
+        ("get secrets a/pull", "yes"),
+        ("watch secrets a/mounted", "yes"),
+        ("get secrets a/stage", "yes"),
+        ("get secrets a/far", unrelated),
+        ("get secrets b/mounted", unrelated),
+        ("list secrets a/", "No Object name found"),
+        ("list secrets /", "can only read namespaced object of this type"),
+        ("delete secrets a/mounted", "can only read resources of this type"),
+        ("get configmaps a/all", "yes"),
+        ("get configmaps a/kube-root-ca.crt", "yes"),
+        ("get configmaps a/other", unrelated),
+        ("get persistentvolumeclaims a/data", "yes"),
+        ("get persistentvolumeclaims a/web-scratch", "yes"),
+        ("list persistentvolumeclaims a/", "can only get individual resources of this type"),
+        ("get persistentvolumes /pv1", "yes"),
+        ("get persistentvolumes /pv2", unrelated),
+        ("get volumeattachments.storage.k8s.io /va1", "yes"),
+        ("create serviceaccounts/token a/build", "yes"),
+        ("create serviceaccounts/token a/default", unrelated),
+        ("get pods a/web", "yes"),
+        ("get pods a/far", unrelated),
+        ("list pods /", "can only list/watch pods with spec.nodeName field selector"),
+        ("patch pods/status a/web", "yes"),
+        ("get nodes /n1", "yes"),
+        ("get nodes /n2", "node 'n1' cannot read 'n2', only its own Node object"),
+        ("list nodes /", "node 'n1' cannot read all nodes, only its own Node object"),
+        ("patch nodes/status /n1", "yes"),
+        ("update leases.coordination.k8s.io kube-node-lease/n1", "yes"),
+        (
+            "update leases.coordination.k8s.io kube-node-lease/n2",
+            "can only access node lease with the same name as the requesting node",
+        ),
+        (
+            "update leases.coordination.k8s.io a/n1",
+            "can only access leases in the \"kube-node-lease\" system namespace",
+        ),
+        (
+            "get csinodes.storage.k8s.io /n2",
+            "can only access CSINode with the same name as the requesting node",
+        ),
+        ("list services /", "yes"),
+        ("create services a/", ""),
+    ] {
+        let decision = authorize(&view, &user("system:node:n1|system:nodes"), &attributes(what));
+        let answer = if decision.allowed { "yes" } else { &decision.reason };
+        assert_eq!(answer, expected, "{what}");
+    }
+}
+
+#[test]
+fn a_node_lists_only_itself_and_its_pods() {
+    let snapshot = cluster();
+    let index = Index::of(&snapshot);
+    let view = View { snapshot: &snapshot, rbac: &index };
+    for (what, fields, expected) in [
+        ("watch pods /", "spec.nodeName=n1", true),
+        ("watch pods /", "spec.nodeName=n2", false),
+        ("watch pods /", "spec.nodeName!=n1", false),
+        ("watch nodes /", "metadata.name=n1", true),
+        ("list nodes /", "metadata.name=n2", false),
+    ] {
+        let fields = FieldSelector::parse(fields).expect("a selector");
+        let decision =
+            authorize_list(&view, &user("system:node:n1|system:nodes"), &attributes(what), &fields);
+        assert_eq!(decision.allowed, expected, "{what} {fields:?}");
+    }
+}
+
+fn signing_request(
+    name: &str,
+    group: &str,
+    names: &[SanType],
+    signer: &str,
+    usage: &str,
+    from: &str,
+) -> Value {
+    let mut params = CertificateParams::new(Vec::new()).expect("params");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, group);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.subject_alt_names = names.to_vec();
+    let pem = params
+        .serialize_request(&KeyPair::generate().expect("a key"))
+        .expect("a request")
+        .pem()
+        .expect("PEM");
+    let (from, groups) = from.split_once('|').unwrap_or((from, ""));
+    json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "r"},
+        "spec": {"request": base64::engine::general_purpose::STANDARD.encode(pem), "signerName": signer,
+            "usages": ["digital signature", usage], "username": from, "groups": groups.split(',').collect::<Vec<_>>()}})
+}
+
+#[test]
+fn kubelets_get_their_certificates() {
+    let mut objects = bootstrap::rbac_objects();
+    for (name, role, group) in
+        [("bootstrap", "nodeclient", "system:bootstrappers"), ("rotation", "selfnodeclient", "system:nodes")]
+    {
+        objects.push(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": name}, "subjects": [{"kind": "Group", "name": group}],
+            "roleRef": {"kind": "ClusterRole", "name": format!("system:certificates.k8s.io:certificatesigningrequests:{role}")}}));
+    }
+    objects.push(
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "status": {"addresses": [
+        {"type": "InternalIP", "address": "172.31.0.5"}]}}),
+    );
+    let snapshot = snapshot(&objects);
+    let index = Index::of(&snapshot);
+    let view = View { snapshot: &snapshot, rbac: &index };
+    let (client, serving) = ("kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving");
+    let (own, joins) = ("system:node:n1|system:nodes", "system:bootstrap:abcdef|system:bootstrappers");
+    let dns = |name: &str| SanType::DnsName(name.try_into().expect("a name"));
+    let ip = |text: &str| SanType::IpAddress(text.parse().expect("an address"));
+    for (name, group, names, signer, usage, from, expected) in [
+        ("system:node:n1", "system:nodes", vec![], client, "client auth", joins, true),
+        ("system:node:n1", "system:nodes", vec![], client, "client auth", own, true),
+        ("system:node:n2", "system:nodes", vec![], client, "client auth", own, false),
+        ("system:node:n1", "system:masters", vec![], client, "client auth", joins, false),
+        ("admin", "system:nodes", vec![], client, "client auth", joins, false),
+        ("system:node:n1", "system:nodes", vec![dns("x")], client, "client auth", joins, false),
+        ("system:node:n1", "system:nodes", vec![], client, "server auth", joins, false),
+        ("system:node:n1", "system:nodes", vec![], client, "client auth", "alice|devs", false),
+        (
+            "system:node:n1",
+            "system:nodes",
+            vec![dns("n1"), ip("172.31.0.5")],
+            serving,
+            "server auth",
+            own,
+            true,
+        ),
+        ("system:node:n1", "system:nodes", vec![ip("172.31.0.6")], serving, "server auth", own, false),
+        ("system:node:n1", "system:nodes", vec![dns("example.com")], serving, "server auth", own, false),
+        ("system:node:n1", "system:nodes", vec![], serving, "server auth", own, false),
+        ("system:node:n1", "system:nodes", vec![dns("n1")], serving, "server auth", joins, false),
+    ] {
+        let request = signing_request(name, group, &names, signer, usage, from);
+        assert_eq!(
+            csr::decide(&view, &request).is_some(),
+            expected,
+            "{name} {group} {names:?} {usage} {from}"
+        );
+    }
+}
+
+#[test]
+fn reviews_are_answered() {
+    let snapshot = cluster();
+    let index = Index::of(&snapshot);
+    let view = View { snapshot: &snapshot, rbac: &index };
+    let pods = json!({"namespace": "a", "verb": "list", "resource": "pods"});
+    let asked = review::subject_access(
+        &view,
+        json!({"spec": {"user": "x", "groups": ["system:masters"], "resourceAttributes": pods}}),
+    );
+    assert_eq!(asked.map(|answer| answer["status"].clone()), Ok(json!({"allowed": true})));
+    let asked =
+        review::self_subject_access(&view, &user("alice"), json!({"spec": {"resourceAttributes": pods}}));
+    assert_eq!(asked.map(|answer| answer["status"].clone()), Ok(json!({"allowed": false})));
+    let path = json!({"spec": {"nonResourceAttributes": {"path": "/api", "verb": "get"}}});
+    let asked =
+        review::self_subject_access(&view, &user("alice|system:authenticated"), path).expect("answered");
+    assert_eq!(
+        asked["status"]["reason"],
+        r#"RBAC: allowed by ClusterRoleBinding "system:discovery" of ClusterRole "system:discovery" to Group "system:authenticated""#
+    );
+    let empty =
+        review::subject_access(&view, json!({"spec": {"resourceAttributes": pods}})).expect_err("no subject");
+    assert_eq!(
+        empty.message,
+        r#"SubjectAccessReview.authorization.k8s.io "" is invalid: spec.user: Invalid value: "": at least one of user or group must be specified"#
+    );
+    let elsewhere =
+        review::local_subject_access(&view, "b", json!({"spec": {"user": "x", "resourceAttributes": pods}}));
+    assert_eq!(
+        elsewhere.expect_err("another namespace").message,
+        "spec.resourceAttributes.namespace must match namespace"
+    );
+    let rules = review::self_subject_rules(
+        &view,
+        &user("x|system:authenticated"),
+        json!({"spec": {"namespace": "a"}}),
+    )
+    .expect("answered");
+    assert_eq!(rules["status"]["incomplete"], false);
+    assert!(rules["status"]["nonResourceRules"].as_array().is_some_and(|rules| !rules.is_empty()));
+    let me = review::self_subject(&user("alice|devs"), NOW, json!({}));
+    assert_eq!(me["status"]["userInfo"], json!({"username": "alice", "groups": ["devs"]}));
+}

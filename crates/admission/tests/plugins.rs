@@ -1,0 +1,762 @@
+//! Every plugin: a cluster, a request, and what becomes of it.
+
+use admission::{Operation, Request, Verdict, mutate, validate};
+use object::{Draft, Key, Snapshot, Time, body};
+use plan::{Attributes, Decision, User, Write};
+use serde_json::{Value, json};
+
+fn key(value: &Value) -> (Key, &'static schema::Kind) {
+    let (group, version) =
+        value["apiVersion"].as_str().expect("apiVersion").split_once('/').unwrap_or(("", "v1"));
+    let kind = kinds::by_gvk(group, version, value["kind"].as_str().expect("kind")).expect("a known kind");
+    let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
+    (Key::new(kind.resource, text("namespace"), text("name")), kind)
+}
+
+fn snapshot(values: &[Value]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for value in values {
+        let mut value = value.clone();
+        let (key, kind) = key(&value);
+        if value["metadata"]["uid"].is_null() {
+            value["metadata"]["uid"] = format!("uid-{}", key.name).into();
+        }
+        let fields = kind.selectable.iter().map(|at| schema::path::text(&value, at).into()).collect();
+        let revision = snapshot.revision() + 1;
+        snapshot.put(Draft::read(key, fields, body::encode(&value)).expect("a draft").at(revision));
+    }
+    snapshot
+}
+
+/// One request against a cluster.
+struct Case<'a> {
+    world: &'a [Value],
+    user: &'a str,
+    operation: Operation,
+    subresource: &'a str,
+    object: Value,
+    old: Option<Value>,
+    /// `verb resource name` of what the user may do besides.
+    may: &'a str,
+}
+
+impl Case<'_> {
+    fn create(world: &[Value], object: Value) -> Case<'_> {
+        let (user, subresource, may) = ("alice", "", "");
+        Case { world, user, operation: Operation::Create, subresource, object, old: None, may }
+    }
+
+    fn update(world: &[Value], old: Value, object: Value) -> Case<'_> {
+        Case { operation: Operation::Update, old: Some(old), ..Case::create(world, object) }
+    }
+
+    /// The object as it would be stored and the verdict, or the message of the refusal.
+    fn run(&self) -> Result<(Value, Verdict), String> {
+        let snapshot = snapshot(self.world);
+        let (key, kind) = key(self.old.as_ref().unwrap_or(&self.object));
+        let (name, groups) = self.user.split_once('|').unwrap_or((self.user, ""));
+        let user = User::new(name, &groups.split(',').collect::<Vec<_>>());
+        let authorize = |asked: &Attributes| Decision {
+            allowed: format!("{} {} {}", asked.verb, asked.resource, asked.name) == self.may,
+            ..Decision::default()
+        };
+        let request = Request {
+            user: &user,
+            operation: self.operation,
+            kind: self.object["kind"].as_str().unwrap_or(kind.kind),
+            key: &key,
+            namespaced: kind.namespaced,
+            subresource: self.subresource,
+            old: self.old.as_ref(),
+            options: &Value::Null,
+            dry_run: false,
+            now: Time::from_secs(1_795_410_000),
+            suffix: "x2z4v",
+            authorize: &authorize,
+        };
+        let admitted = mutate(&snapshot, &request, self.object.clone()).map_err(|status| status.message)?;
+        let object = (self.operation != Operation::Delete).then_some(&admitted.object);
+        let verdict = validate(&snapshot, &request, object).map_err(|status| status.message)?;
+        Ok((admitted.object, verdict))
+    }
+
+    fn refusal(&self) -> String {
+        self.run().err().unwrap_or_default()
+    }
+
+    fn stored(&self) -> Value {
+        self.run().expect("admitted").0
+    }
+}
+
+fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+/// A namespace `a` with its default service account, and more.
+fn world(more: &[Value]) -> Vec<Value> {
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "a", "name": "default"}});
+    [&[namespace("a"), account], more].concat()
+}
+
+fn pod(spec: Value) -> Value {
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "web"}, "spec": spec});
+    if pod["spec"].get("containers").is_none() {
+        pod["spec"]["containers"] = json!([{"name": "c", "image": "i"}]);
+    }
+    pod
+}
+
+fn sized(requests: Value, limits: Value) -> Value {
+    pod(
+        json!({"containers": [{"name": "c", "image": "i", "resources": {"requests": requests, "limits": limits}}]}),
+    )
+}
+
+#[test]
+fn namespaces_must_be_there_and_stay() {
+    let going = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "going", "deletionTimestamp": "2026-11-23T05:00:00Z"}});
+    let world = world(&[going]);
+    let map = |namespace: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": namespace, "generateName": "m-"}});
+    for (namespace, expected) in [
+        ("a", ""),
+        ("absent", "namespaces \"absent\" not found"),
+        (
+            "going",
+            "configmaps \"m-\" is forbidden: unable to create new content in namespace going because it is being terminated",
+        ),
+    ] {
+        assert_eq!(Case::create(&world, map(namespace)).refusal(), expected);
+    }
+    assert_eq!(Case::update(&world, map("going"), map("going")).refusal(), "");
+    for (name, expected) in [
+        ("default", "namespaces \"default\" is forbidden: this namespace may not be deleted"),
+        ("kube-system", "namespaces \"kube-system\" is forbidden: this namespace may not be deleted"),
+        ("kube-node-lease", ""),
+    ] {
+        let delete =
+            Case { operation: Operation::Delete, ..Case::update(&world, namespace(name), namespace(name)) };
+        assert_eq!(delete.refusal(), expected);
+    }
+}
+
+#[test]
+fn a_pod_gets_its_service_account_and_token() {
+    let account = |name: &str, rest: Value| {
+        let mut account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "a", "name": name}});
+        account.as_object_mut().expect("a map").extend(rest.as_object().expect("a map").clone());
+        account
+    };
+    let world = world(&[
+        account("pulls", json!({"imagePullSecrets": [{"name": "registry"}]})),
+        account("bare", json!({"automountServiceAccountToken": false})),
+    ]);
+    let mount = json!({"name": "kube-api-access-x2z4v", "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"});
+    let stored = Case::create(&world, pod(json!({}))).stored();
+    assert_eq!(stored["spec"]["serviceAccountName"], "default");
+    assert_eq!(stored["spec"]["containers"][0]["volumeMounts"], json!([mount]));
+    assert_eq!(
+        stored["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"],
+        3607
+    );
+    let stored =
+        Case::create(&world, pod(json!({"serviceAccountName": "pulls", "initContainers": [{"name": "i"}]})))
+            .stored();
+    assert_eq!(stored["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+    assert_eq!(stored["spec"]["initContainers"][0]["volumeMounts"], json!([mount]));
+    for spec in [json!({"serviceAccountName": "bare"}), json!({"automountServiceAccountToken": false})] {
+        assert_eq!(Case::create(&world, pod(spec)).stored()["spec"].get("volumes"), None);
+    }
+    let twice = Case::create(&world, stored.clone()).stored();
+    assert_eq!(twice, stored, "a second pass adds nothing");
+    assert_eq!(
+        Case::create(&world, pod(json!({"serviceAccountName": "none"}))).refusal(),
+        "pods \"web\" is forbidden: error looking up service account a/none: serviceaccount \"none\" not found"
+    );
+}
+
+#[test]
+fn limits_are_set_and_kept() {
+    let range = |limits: Value| {
+        world(&[
+            json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"namespace": "a", "name": "l"}, "spec": {"limits": limits}}),
+        ])
+    };
+    let defaults = range(
+        json!([{"type": "Container", "default": {"cpu": "1", "memory": "1Gi"}, "defaultRequest": {"cpu": "100m"}}]),
+    );
+    let stored = Case::create(&defaults, sized(json!({}), json!({"memory": "2Gi"}))).stored();
+    assert_eq!(
+        stored["spec"]["containers"][0]["resources"],
+        json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "memory": "2Gi"}})
+    );
+    assert_eq!(
+        stored["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
+        "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
+    );
+    let refused = |limits: Value, requests: Value, most: Value| {
+        let message = Case::create(&range(limits), sized(requests, most)).refusal();
+        message.strip_prefix("pods \"web\" is forbidden: ").unwrap_or(&message).to_owned()
+    };
+    for (limit, requests, limits, expected) in [
+        (
+            json!({"type": "Container", "min": {"cpu": "100m"}}),
+            json!({"cpu": "50m"}),
+            json!({}),
+            "minimum cpu usage per Container is 100m, but request is 50m",
+        ),
+        (
+            json!({"type": "Container", "min": {"cpu": "100m"}}),
+            json!({}),
+            json!({}),
+            "minimum cpu usage per Container is 100m.  No request is specified",
+        ),
+        (
+            json!({"type": "Container", "max": {"cpu": "1"}}),
+            json!({}),
+            json!({}),
+            "maximum cpu usage per Container is 1.  No limit is specified",
+        ),
+        (
+            json!({"type": "Container", "max": {"cpu": "1", "memory": "1Gi"}}),
+            json!({}),
+            json!({"cpu": "2", "memory": "2Gi"}),
+            "[maximum cpu usage per Container is 1, but limit is 2, maximum memory usage per Container is 1Gi, but limit is 2Gi]",
+        ),
+        (
+            json!({"type": "Pod", "max": {"memory": "1Gi"}}),
+            json!({}),
+            json!({"memory": "2Gi"}),
+            "maximum memory usage per Pod is 1Gi, but limit is 2Gi",
+        ),
+        (
+            json!({"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}}),
+            json!({"cpu": "1"}),
+            json!({"cpu": "4"}),
+            "cpu max limit to request ratio per Container is 2, but provided ratio is 4.000000",
+        ),
+        (json!({"type": "Container", "max": {"cpu": "1"}}), json!({"cpu": "1"}), json!({"cpu": "1"}), ""),
+    ] {
+        assert_eq!(refused(json!([limit]), requests, limits), expected);
+    }
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "data"},
+        "spec": {"resources": {"requests": {"storage": "3Gi"}}}});
+    assert_eq!(
+        Case::create(&range(json!([{"type": "PersistentVolumeClaim", "max": {"storage": "2Gi"}}])), claim)
+            .refusal(),
+        "persistentvolumeclaims \"data\" is forbidden: maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi"
+    );
+}
+
+#[test]
+fn pods_have_the_priority_of_their_class() {
+    let class = |name: &str, value: i64, rest: Value| {
+        let mut class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value});
+        class.as_object_mut().expect("a map").extend(rest.as_object().expect("a map").clone());
+        class
+    };
+    let plain = world(&[class("high", 1000, json!({"preemptionPolicy": "Never"}))]);
+    let with_default = world(&[class("usual", 5, json!({"globalDefault": true}))]);
+    for (world, spec, expected) in [
+        (&plain, json!({}), json!([null, 0, "PreemptLowerPriority"])),
+        (&plain, json!({"priorityClassName": "high"}), json!(["high", 1000, "Never"])),
+        (&with_default, json!({}), json!(["usual", 5, "PreemptLowerPriority"])),
+    ] {
+        let spec = Case::create(world, pod(spec)).stored()["spec"].clone();
+        assert_eq!(json!([spec["priorityClassName"], spec["priority"], spec["preemptionPolicy"]]), expected);
+    }
+    for (spec, expected) in [
+        (json!({"priorityClassName": "none"}), "no PriorityClass with name none was found"),
+        (
+            json!({"priority": 5}),
+            "the integer value of priority (5) must not be provided in pod spec; priority admission controller computed 0 from the given PriorityClass name",
+        ),
+        (
+            json!({"preemptionPolicy": "Never"}),
+            "the string value of PreemptionPolicy (Never) must not be provided in pod spec; priority admission controller computed PreemptLowerPriority from the given PriorityClass name",
+        ),
+    ] {
+        assert_eq!(
+            Case::create(&plain, pod(spec)).refusal(),
+            format!("pods \"web\" is forbidden: {expected}")
+        );
+    }
+    assert_eq!(
+        Case::create(&with_default, class("other", 1, json!({"globalDefault": true}))).refusal(),
+        "priorityclasses.scheduling.k8s.io \"other\" is forbidden: PriorityClass usual is already marked as default. Only one default can exist"
+    );
+    assert_eq!(Case::create(&with_default, class("usual", 1, json!({"globalDefault": true}))).refusal(), "");
+}
+
+#[test]
+fn pods_tolerate_lost_nodes_for_a_while() {
+    let world = world(&[]);
+    let tolerations = |given: Value| {
+        Case::create(&world, pod(json!({"tolerations": given}))).stored()["spec"]["tolerations"].clone()
+    };
+    let usual = |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
+    let (ready, reach) = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable");
+    assert_eq!(tolerations(json!([])), json!([usual(ready), usual(reach)]));
+    let own = json!({"key": ready, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5});
+    assert_eq!(tolerations(json!([own])), json!([own, usual(reach)]));
+    assert_eq!(tolerations(json!([{"operator": "Exists"}])), json!([{"operator": "Exists"}]));
+}
+
+#[test]
+fn nodes_start_unready_and_storage_starts_protected() {
+    let world = world(&[]);
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {}});
+    let stored = Case::create(&world, node).stored();
+    assert_eq!(
+        stored["spec"]["taints"],
+        json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}])
+    );
+    assert_eq!(Case::create(&world, stored.clone()).stored(), stored);
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}});
+    let stored = Case::create(&world, volume).stored();
+    assert_eq!(stored["metadata"]["finalizers"], json!(["kubernetes.io/pv-protection"]));
+}
+
+#[test]
+fn what_names_no_class_gets_the_default_one() {
+    let storage = |name: &str, made: &str| {
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name,
+        "creationTimestamp": made, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}})
+    };
+    let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "nginx",
+        "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}}});
+    let world =
+        world(&[storage("old", "2026-01-01T00:00:00Z"), storage("new", "2026-02-01T00:00:00Z"), ingress]);
+    let claim = |spec: Value| json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "c"}, "spec": spec});
+    for (spec, expected) in [
+        (json!({}), "new"),
+        (json!({"storageClassName": ""}), ""),
+        (json!({"storageClassName": "old"}), "old"),
+    ] {
+        assert_eq!(Case::create(&world, claim(spec)).stored()["spec"]["storageClassName"], expected);
+    }
+    let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"namespace": "a", "name": "i"}, "spec": {}});
+    assert_eq!(Case::create(&world, ingress).stored()["spec"]["ingressClassName"], "nginx");
+}
+
+#[test]
+fn claims_grow_where_their_class_lets_them() {
+    let class = |name: &str, expands: bool| json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name}, "allowVolumeExpansion": expands});
+    let world = world(&[class("grows", true), class("fixed", false)]);
+    let claim = |class: &str, size: &str, phase: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "c"},
+        "spec": {"storageClassName": class, "resources": {"requests": {"storage": size}}}, "status": {"phase": phase}})
+    };
+    for (class, from, to, phase, expected) in [
+        ("grows", "1Gi", "2Gi", "Bound", ""),
+        (
+            "fixed",
+            "1Gi",
+            "2Gi",
+            "Bound",
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+        ),
+        ("grows", "1Gi", "2Gi", "Pending", "Only bound persistent volume claims can be expanded"),
+        ("fixed", "1Gi", "1024Mi", "Pending", ""),
+    ] {
+        let message = Case::update(&world, claim(class, from, phase), claim(class, to, phase)).refusal();
+        let message = message.strip_prefix("persistentvolumeclaims \"c\" is forbidden: ").unwrap_or(&message);
+        assert_eq!(message, expected);
+    }
+}
+
+#[test]
+fn runtime_classes_bring_overhead_and_place() {
+    let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "vm"}, "handler": "vm",
+        "overhead": {"podFixed": {"cpu": "250m"}},
+        "scheduling": {"nodeSelector": {"vm": "yes"}, "tolerations": [{"key": "vm", "operator": "Exists"}]}});
+    let world = world(&[class]);
+    let stored =
+        Case::create(&world, pod(json!({"runtimeClassName": "vm", "nodeSelector": {"a": "b"}}))).stored();
+    assert_eq!(stored["spec"]["overhead"], json!({"cpu": "250m"}));
+    assert_eq!(stored["spec"]["nodeSelector"], json!({"a": "b", "vm": "yes"}));
+    assert!(
+        stored["spec"]["tolerations"]
+            .as_array()
+            .is_some_and(|held| held.contains(&json!({"key": "vm", "operator": "Exists"})))
+    );
+    for (spec, expected) in [
+        (json!({"runtimeClassName": "none"}), "pod rejected: RuntimeClass \"none\" not found"),
+        (
+            json!({"runtimeClassName": "vm", "overhead": {"cpu": "1"}}),
+            "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+        ),
+        (
+            json!({"overhead": {"cpu": "1"}}),
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        ),
+        (
+            json!({"runtimeClassName": "vm", "nodeSelector": {"vm": "no"}}),
+            "conflict: runtimeClass.scheduling.nodeSelector[vm] = yes; pod.spec.nodeSelector[vm] = no",
+        ),
+    ] {
+        assert_eq!(
+            Case::create(&world, pod(spec)).refusal(),
+            format!("pods \"web\" is forbidden: {expected}")
+        );
+    }
+}
+
+#[test]
+fn signers_are_guarded() {
+    let request = |status: Value| {
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+        "metadata": {"name": "r"}, "spec": {"signerName": "example.com/one"}, "status": status})
+    };
+    let world = world(&[]);
+    for (subresource, may, expected) in [
+        (
+            "approval",
+            "",
+            "certificatesigningrequests.certificates.k8s.io \"r\" is forbidden: user not permitted to approve requests with signerName \"example.com/one\"",
+        ),
+        ("approval", "approve signers example.com/one", ""),
+        ("approval", "approve signers example.com/*", ""),
+        (
+            "approval",
+            "sign signers example.com/one",
+            "certificatesigningrequests.certificates.k8s.io \"r\" is forbidden: user not permitted to approve requests with signerName \"example.com/one\"",
+        ),
+        (
+            "status",
+            "approve signers example.com/one",
+            "certificatesigningrequests.certificates.k8s.io \"r\" is forbidden: user not permitted to sign requests with signerName \"example.com/one\"",
+        ),
+        ("status", "sign signers example.com/one", ""),
+    ] {
+        let case = Case {
+            subresource,
+            may,
+            ..Case::update(&world, request(json!({})), request(json!({"certificate": "Zm9v"})))
+        };
+        assert_eq!(case.refusal(), expected, "{subresource} {may}");
+    }
+}
+
+#[test]
+fn nobody_asks_for_a_masters_certificate() {
+    use base64::Engine;
+    let world = world(&[]);
+    let asked = |group: &str, signer: &str| {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("params");
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let pem = params.serialize_request(&key).expect("a request").pem().expect("PEM");
+        let spec =
+            json!({"signerName": signer, "request": base64::engine::general_purpose::STANDARD.encode(pem)});
+        let object = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "r"}, "spec": spec});
+        Case::create(&world, object).refusal()
+    };
+    assert_eq!(
+        asked("system:masters", "kubernetes.io/kube-apiserver-client"),
+        "certificatesigningrequests.certificates.k8s.io \"r\" is forbidden: use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
+    );
+    assert_eq!(asked("devs", "kubernetes.io/kube-apiserver-client"), "");
+    assert_eq!(asked("system:masters", "example.com/own"), "");
+}
+
+#[test]
+fn a_binding_carries_the_labels_of_its_node() {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": {
+        "topology.kubernetes.io/zone": "a", "topology.kubernetes.io/region": "r", "other": "x"}}});
+    let world = world(&[node]);
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"namespace": "a", "name": "web"}, "target": {"name": "n1"}});
+    let stored = Case { subresource: "binding", ..Case::create(&world, binding) }.stored();
+    assert_eq!(
+        stored["metadata"]["labels"],
+        json!({"topology.kubernetes.io/zone": "a", "topology.kubernetes.io/region": "r"})
+    );
+}
+
+#[test]
+fn a_kubelet_keeps_to_its_node() {
+    let on = |node: &str| pod(json!({"nodeName": node}));
+    let mirror = |mut pod: Value| {
+        pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+        pod
+    };
+    let node = |name: &str, labels: Value, taints: Value| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": {"taints": taints}});
+    let token = |name: &str, uid: &str| json!({"kind": "TokenRequest", "apiVersion": "v1", "spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}}});
+    let mut far = on("n2");
+    far["metadata"]["name"] = "far".into();
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "a", "name": "default"}});
+    let world = world(&[on("n1"), far, account.clone()]);
+    let plain = |name: &str| node(name, json!({}), json!([]));
+    let base = |object: Value| Case { user: "system:node:n1|system:nodes", ..Case::create(&world, object) };
+    let update = |old: Value, new: Value, subresource: &'static str| Case {
+        operation: Operation::Update,
+        subresource,
+        old: Some(old),
+        ..base(new)
+    };
+    let delete = |old: Value| Case { operation: Operation::Delete, ..update(old.clone(), old, "") };
+    let mut labelled = on("n1");
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    for (case, expected) in [
+        (base(mirror(on("n1"))), ""),
+        (
+            base(on("n1")),
+            "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"n1\" can only create mirror pods",
+        ),
+        (base(mirror(on("n2"))), "node \"n1\" can only create pods with spec.nodeName set to itself"),
+        (delete(on("n1")), ""),
+        (delete(on("n2")), "node \"n1\" can only delete pods with spec.nodeName set to itself"),
+        (update(on("n1"), on("n1"), "status"), ""),
+        (
+            update(on("n2"), on("n2"), "status"),
+            "node \"n1\" can only update pod status for pods with spec.nodeName set to itself",
+        ),
+        (update(on("n1"), labelled, "status"), "node \"n1\" cannot update labels through pod status"),
+        (
+            update(on("n1"), on("n1"), "resize"),
+            "unexpected pod subresource \"resize\", only 'status' and 'eviction' are allowed for nodes",
+        ),
+        (base(plain("n1")), ""),
+        (base(plain("n2")), "node \"n1\" is not allowed to modify node \"n2\""),
+        (
+            base(node("n1", json!({"node-restriction.kubernetes.io/x": "y"}), json!([]))),
+            "node \"n1\" is not allowed to set the following labels: node-restriction.kubernetes.io/x",
+        ),
+        (
+            base(node(
+                "n1",
+                json!({"kubernetes.io/hostname": "n1", "node.kubernetes.io/x": "y", "example.com/x": "y"}),
+                json!([]),
+            )),
+            "",
+        ),
+        (
+            update(plain("n1"), node("n1", json!({"k8s.io/x": "y"}), json!([])), ""),
+            "node \"n1\" is not allowed to modify labels: k8s.io/x",
+        ),
+        (
+            update(plain("n1"), node("n1", json!({}), json!([{"key": "a"}])), ""),
+            "node \"n1\" is not allowed to modify taints",
+        ),
+    ] {
+        let message = case.refusal();
+        let message = message.split_once(" is forbidden: ").map_or(message.as_str(), |(_, why)| why);
+        assert_eq!(message, expected, "{}", case.object);
+    }
+    for (name, uid, expected) in [
+        ("web", "uid-web", ""),
+        ("web", "", "node requested token with a pod binding without a uid"),
+        ("", "", "node requested token not bound to a pod"),
+        ("far", "uid-far", "node requested token bound to a pod scheduled on a different node"),
+    ] {
+        let mut object = token(name, uid);
+        object["metadata"] = account["metadata"].clone();
+        let case = Case { subresource: "token", old: Some(account.clone()), ..base(object) };
+        let message = case.refusal();
+        let message = message.split_once(" is forbidden: ").map_or(message.as_str(), |(_, why)| why);
+        assert_eq!(message, expected);
+    }
+}
+
+#[test]
+fn pod_security_is_judged_by_the_namespace() {
+    let labelled = |mode: &str, level: &str| {
+        let mut world = world(&[]);
+        world[0]["metadata"]["labels"] = json!({format!("pod-security.kubernetes.io/{mode}"): level});
+        world
+    };
+    let restricted = "allowPrivilegeEscalation != false (container \"c\" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")";
+    let refused = |level: &str, spec: Value| Case::create(&labelled("enforce", level), pod(spec)).refusal();
+    assert_eq!(
+        refused("restricted", json!({})),
+        format!("pods \"web\" is forbidden: violates PodSecurity \"restricted:latest\": {restricted}")
+    );
+    assert_eq!(refused("baseline", json!({})), "");
+    let container = |context: Value| json!({"containers": [{"name": "c", "securityContext": context}]});
+    for (spec, expected) in [
+        (json!({"hostNetwork": true, "hostPID": true}), "host namespaces (hostNetwork=true, hostPID=true)"),
+        (json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}), "hostPath volumes (volume \"v\")"),
+        (
+            container(json!({"privileged": true})),
+            "privileged (container \"c\" must not set securityContext.privileged=true)",
+        ),
+        (
+            container(json!({"capabilities": {"add": ["NET_ADMIN", "CHOWN"]}})),
+            "non-default capabilities (container \"c\" must not include \"NET_ADMIN\" in securityContext.capabilities.add)",
+        ),
+        (
+            json!({"containers": [{"name": "c", "ports": [{"hostPort": 80}]}, {"name": "d", "ports": [{"hostPort": 81}]}]}),
+            "hostPort (containers \"c\", \"d\" use hostPorts 80, 81)",
+        ),
+        (
+            json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}, {"name": "net.ipv4.tcp_rmem"}]}}),
+            "forbidden sysctls (kernel.msgmax)",
+        ),
+    ] {
+        assert_eq!(
+            refused("baseline", spec),
+            format!("pods \"web\" is forbidden: violates PodSecurity \"baseline:latest\": {expected}")
+        );
+    }
+    let good = json!({"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{"name": "c", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]});
+    assert_eq!(refused("restricted", good), "");
+    let (_, verdict) = Case::create(&labelled("warn", "restricted"), pod(json!({}))).run().expect("admitted");
+    assert_eq!(verdict.warnings, [format!("would violate PodSecurity \"restricted:latest\": {restricted}")]);
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "a", "name": "d"},
+        "spec": {"template": {"spec": {"hostNetwork": true, "containers": []}}}});
+    let (_, verdict) = Case::create(&labelled("warn", "baseline"), deployment).run().expect("admitted");
+    assert_eq!(
+        verdict.warnings,
+        ["would violate PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"]
+    );
+    let mut wrong = namespace("b");
+    wrong["metadata"]["labels"] = json!({"pod-security.kubernetes.io/enforce": "strict"});
+    assert_eq!(
+        Case::create(&[], wrong).refusal(),
+        "Namespace \"b\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": must be one of privileged, baseline, restricted"
+    );
+}
+
+fn quota(spec: Value, hard: Value, used: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"namespace": "a", "name": "q"}, "spec": spec,
+        "status": {"hard": hard, "used": used}})
+}
+
+#[test]
+fn quota_is_charged_or_refused() {
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "a", "name": "m"}});
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "a", "name": "s"}, "spec": {"type": "NodePort", "ports": [{}, {}]}});
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "c"},
+        "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "2Gi"}}}});
+    let cpu = |request: &str| sized(json!({"cpu": request}), json!({}));
+    for (object, hard, used, expected) in [
+        (pod(json!({})), json!({"pods": "2"}), json!({"pods": "1"}), Ok(json!({"pods": "2"}))),
+        (
+            pod(json!({})),
+            json!({"pods": "2"}),
+            json!({"pods": "2"}),
+            Err("exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2"),
+        ),
+        (
+            pod(json!({})),
+            json!({"pods": "2"}),
+            json!({}),
+            Err("status unknown for quota: q, resources: pods"),
+        ),
+        (
+            pod(json!({})),
+            json!({"requests.cpu": "1", "limits.cpu": "2"}),
+            json!({}),
+            Err("failed quota: q: must specify limits.cpu for: c; requests.cpu for: c"),
+        ),
+        (cpu("600m"), json!({"cpu": "1"}), json!({"cpu": "300m"}), Ok(json!({"cpu": "900m"}))),
+        (
+            cpu("800m"),
+            json!({"cpu": "1", "pods": "9"}),
+            json!({"cpu": "300m", "pods": "0"}),
+            Err("exceeded quota: q, requested: cpu=800m, used: cpu=300m, limited: cpu=1"),
+        ),
+        (
+            map.clone(),
+            json!({"configmaps": "1", "count/configmaps": "5"}),
+            json!({"configmaps": "0", "count/configmaps": "1"}),
+            Ok(json!({"configmaps": "1", "count/configmaps": "2"})),
+        ),
+        (map, json!({"pods": "0"}), json!({"pods": "0"}), Ok(Value::Null)),
+        (
+            service,
+            json!({"services.nodeports": "1"}),
+            json!({"services.nodeports": "0"}),
+            Err(
+                "exceeded quota: q, requested: services.nodeports=2, used: services.nodeports=0, limited: services.nodeports=1",
+            ),
+        ),
+        (
+            claim,
+            json!({"requests.storage": "4Gi", "fast.storageclass.storage.k8s.io/requests.storage": "4Gi"}),
+            json!({"requests.storage": "1Gi", "fast.storageclass.storage.k8s.io/requests.storage": "0"}),
+            Ok(
+                json!({"requests.storage": "3Gi", "fast.storageclass.storage.k8s.io/requests.storage": "2Gi"}),
+            ),
+        ),
+    ] {
+        let world = world(&[quota(json!({}), hard, used)]);
+        let case = Case::create(&world, object);
+        let answer = case.run().map(|(_, verdict)| match verdict.writes.as_slice() {
+            [] => Value::Null,
+            [Write::Merge { expect, patch, .. }] => {
+                assert!(expect.revision.is_some(), "a charge holds for the quota that was read");
+                patch["status"]["used"].clone()
+            }
+            other => panic!("{other:?}"),
+        });
+        let answer = answer.map_err(|message| {
+            message.split_once(" is forbidden: ").map(|(_, why)| why.to_owned()).unwrap_or(message)
+        });
+        assert_eq!(answer, expected.map_err(str::to_owned), "{}", case.object);
+    }
+}
+
+#[test]
+fn quotas_have_scopes() {
+    let full = |spec: Value| world(&[quota(spec, json!({"pods": "0"}), json!({"pods": "0"}))]);
+    let term = |name: &str, operator: &str, values: &[&str]| json!({"scopeSelector": {"matchExpressions": [{"scopeName": name, "operator": operator, "values": values}]}});
+    for (scope, spec, is_refused) in [
+        (json!({"scopes": ["BestEffort"]}), json!({}), true),
+        (json!({"scopes": ["NotBestEffort"]}), json!({}), false),
+        (json!({"scopes": ["Terminating"]}), json!({}), false),
+        (json!({"scopes": ["Terminating"]}), json!({"activeDeadlineSeconds": 5}), true),
+        (json!({"scopes": ["NotTerminating", "BestEffort"]}), json!({"activeDeadlineSeconds": 5}), false),
+        (term("PriorityClass", "Exists", &[]), json!({}), false),
+        (
+            json!({"scopes": ["CrossNamespacePodAffinity"]}),
+            json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"namespaceSelector": {}}]}}}),
+            true,
+        ),
+    ] {
+        let refusal = Case::create(&full(scope.clone()), pod(spec)).refusal();
+        assert_eq!(refusal.contains("exceeded quota"), is_refused, "{scope}: {refusal}");
+    }
+    let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 1});
+    let mut world = full(term("PriorityClass", "In", &["high"]));
+    world.push(class);
+    assert!(
+        Case::create(&world, pod(json!({"priorityClassName": "high"}))).refusal().contains("exceeded quota")
+    );
+    assert_eq!(Case::create(&world, pod(json!({}))).refusal(), "");
+}
+
+#[test]
+fn a_grown_claim_is_charged_by_its_growth() {
+    let claim = |size: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "c"},
+        "spec": {"storageClassName": "grows", "resources": {"requests": {"storage": size}}}, "status": {"phase": "Bound"}})
+    };
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "grows"}, "allowVolumeExpansion": true});
+    let world = world(&[
+        class,
+        quota(
+            json!({}),
+            json!({"requests.storage": "5Gi", "persistentvolumeclaims": "1"}),
+            json!({"requests.storage": "2Gi", "persistentvolumeclaims": "1"}),
+        ),
+    ]);
+    let (_, verdict) = Case::update(&world, claim("2Gi"), claim("4Gi")).run().expect("admitted");
+    let [Write::Merge { patch, .. }] = verdict.writes.as_slice() else { panic!("{:?}", verdict.writes) };
+    assert_eq!(patch["status"]["used"], json!({"requests.storage": "4Gi"}));
+    assert!(Case::update(&world, claim("2Gi"), claim("6Gi")).refusal().contains("exceeded quota: q, requested: requests.storage=4Gi, used: requests.storage=2Gi, limited: requests.storage=5Gi"));
+}
+
+#[test]
+fn the_plugins_are_upstreams() {
+    let names: std::collections::BTreeSet<&str> =
+        admission::PLUGINS.iter().map(|plugin| plugin.name).collect();
+    assert_eq!(names.len(), admission::PLUGINS.len(), "each once");
+    assert_eq!(
+        admission::PLUGINS.last().map(|plugin| plugin.name),
+        Some("ResourceQuota"),
+        "charged when all else is allowed"
+    );
+    assert!(admission::PLUGINS.iter().all(|plugin| plugin.mutate.is_some() || plugin.validate.is_some()));
+}
