@@ -1,0 +1,175 @@
+//! Which devices a container may open: a list for version 1, a BPF program for version 2.
+
+use super::{CgroupError, Group, failed};
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io;
+use std::path::Path;
+
+/// One rule: `b` or `c`, numbers (`None` is any) and of what (`r`, `w`, `m`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub kind: char,
+    pub major: Option<u32>,
+    pub minor: Option<u32>,
+    pub access: String,
+}
+
+/// What every container may use: making any node (it can then not open it), and the standard devices.
+#[rustfmt::skip]
+const DEFAULT: [(char, Option<u32>, Option<u32>, &str); 11] = [
+    ('c', None, None, "m"), ('b', None, None, "m"),
+    ('c', Some(1), Some(3), "rwm"), ('c', Some(1), Some(5), "rwm"), ('c', Some(1), Some(7), "rwm"),
+    ('c', Some(1), Some(8), "rwm"), ('c', Some(1), Some(9), "rwm"), ('c', Some(5), Some(0), "rwm"),
+    ('c', Some(5), Some(1), "rwm"), ('c', Some(5), Some(2), "rwm"),
+    ('c', Some(136), None, "rwm"),
+];
+
+/// Lets the group use the standard devices and `more`, and no others.
+pub fn restrict(group: &Group, more: &[Rule]) -> Result<(), CgroupError> {
+    let standard =
+        DEFAULT.map(|(kind, major, minor, access)| Rule { kind, major, minor, access: access.to_string() });
+    let rules: Vec<Rule> = standard.into_iter().chain(more.iter().cloned()).collect();
+    if let Some(directory) = group.v1("devices") {
+        return restrict_v1(&directory, &rules);
+    }
+    match group.v2() {
+        Some(directory) => attach(&directory, &program(&rules))
+            .map_err(|error| failed("restrict devices of", &directory, error)),
+        None => Ok(()),
+    }
+}
+
+fn restrict_v1(directory: &Path, rules: &[Rule]) -> Result<(), CgroupError> {
+    let write = |file: &str, line: &str| {
+        let path = directory.join(file);
+        std::fs::write(&path, line).map_err(|error| failed("restrict devices of", &path, error))
+    };
+    write("devices.deny", "a")?;
+    let number = |number: Option<u32>| number.map_or_else(|| "*".to_string(), |number| number.to_string());
+    for rule in rules {
+        write(
+            "devices.allow",
+            &format!("{} {}:{} {}", rule.kind, number(rule.major), number(rule.minor), rule.access),
+        )?;
+    }
+    Ok(())
+}
+
+/// One instruction of eBPF, as in linux/bpf.h.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Instruction {
+    code: u8,
+    /// Destination in the low half, source in the high half.
+    registers: u8,
+    offset: i16,
+    value: i32,
+}
+
+const LOAD_WORD: u8 = 0x61;
+const MOVE: u8 = 0xb7;
+const MOVE_REGISTER: u8 = 0xbf;
+const AND: u8 = 0x57;
+const SHIFT_RIGHT: u8 = 0x77;
+const IF_NOT_EQUAL: u8 = 0x55;
+const EXIT: u8 = 0x95;
+
+fn instruction(code: u8, to: u8, from: u8, offset: i16, value: i32) -> Instruction {
+    Instruction { code, registers: from << 4 | to, offset, value }
+}
+
+/// `struct bpf_cgroup_dev_ctx`: `access << 16 | kind`, major, minor. Returns 1 to allow.
+fn program(rules: &[Rule]) -> Vec<Instruction> {
+    let mut code = vec![
+        instruction(LOAD_WORD, 2, 1, 0, 0),
+        instruction(MOVE_REGISTER, 3, 2, 0, 0),
+        instruction(AND, 2, 0, 0, 0xffff),
+        instruction(SHIFT_RIGHT, 3, 0, 0, 16),
+        instruction(LOAD_WORD, 4, 1, 4, 0),
+        instruction(LOAD_WORD, 5, 1, 8, 0),
+    ];
+    for rule in rules {
+        let kind = if rule.kind == 'b' { 1 } else { 2 };
+        let bit = |access: char| match access {
+            'm' => 1,
+            'r' => 2,
+            'w' => 4,
+            _ => 0,
+        };
+        let allowed = rule.access.chars().map(bit).fold(0, |all, bit| all | bit);
+        // Tests that do not hold jump over the rest of this rule.
+        let mut tests = vec![(2u8, kind)];
+        tests.extend(rule.major.map(|major| (4, major as i32)));
+        tests.extend(rule.minor.map(|minor| (5, minor as i32)));
+        let length = tests.len() + 5;
+        for (done, (register, value)) in tests.into_iter().enumerate() {
+            code.push(instruction(IF_NOT_EQUAL, register, 0, (length - done - 1) as i16, value));
+        }
+        code.push(instruction(MOVE_REGISTER, 6, 3, 0, 0));
+        code.push(instruction(AND, 6, 0, 0, !allowed & 7));
+        code.push(instruction(IF_NOT_EQUAL, 6, 0, 2, 0));
+        code.push(instruction(MOVE, 0, 0, 0, 1));
+        code.push(instruction(EXIT, 0, 0, 0, 0));
+    }
+    code.push(instruction(MOVE, 0, 0, 0, 0));
+    code.push(instruction(EXIT, 0, 0, 0, 0));
+    code
+}
+
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_PROG_ATTACH: libc::c_int = 8;
+const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_F_ALLOW_MULTI: u32 = 2;
+
+/// The part of `union bpf_attr` that loading a program uses.
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttr {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct AttachAttr {
+    target_fd: u32,
+    attach_bpf_fd: u32,
+    attach_type: u32,
+    attach_flags: u32,
+}
+
+fn attach(directory: &Path, code: &[Instruction]) -> io::Result<()> {
+    let load = LoadAttr {
+        prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
+        insn_cnt: code.len() as u32,
+        insns: code.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        ..Default::default()
+    };
+    // SAFETY: the kernel copies the attributes, the program and the licence during the call.
+    let program = crate::sys::check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of_val(&load))
+    })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let program = unsafe { OwnedFd::from_raw_fd(program as i32) };
+    let group = std::fs::File::open(directory)?;
+    let attach = AttachAttr {
+        target_fd: group.as_raw_fd() as u32,
+        attach_bpf_fd: program.as_raw_fd() as u32,
+        attach_type: BPF_CGROUP_DEVICE,
+        attach_flags: BPF_F_ALLOW_MULTI,
+    };
+    // SAFETY: the kernel copies the attributes during the call.
+    crate::sys::check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of_val(&attach))
+    })
+    .map(drop)
+}

@@ -1,0 +1,539 @@
+//! The monitor of one pod: a small process with one thread that makes the pod's containers, hears how they end, writes
+//! their logs, and outlives the node's process.
+//!
+//! It sleeps in one poll over everything that can happen: a request, a signal that a child ended, output of a
+//! container, a client's input. What takes memory (a container's configuration) is read in the forked child.
+
+mod container;
+mod log;
+mod pod;
+mod streams;
+
+use crate::container::init::{self, Channels, Target};
+use crate::protocol::{self, Call, Message, Request};
+use crate::{layout, sys};
+use container::{Asker, Container, Told};
+use plan::node::Sandbox;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// More clients at once than there are node processes of one node: an old one, a new one, and a person looking.
+const CLIENT_LIMIT: usize = 16;
+/// Execs that run at once in a pod.
+const EXEC_LIMIT: usize = 256;
+
+/// What the monitor writes to its standard output once it serves requests.
+pub const READY: &str = "ready\n";
+
+/// Runs until told to end. `args`: `--sandbox DIRECTORY --run DIRECTORY`.
+///
+/// Must be called before any thread is started. Says `READY` or what is wrong on standard output.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    match parse(args).and_then(|(sandbox, run)| Monitor::new(sandbox, run)) {
+        Ok(mut monitor) => {
+            print!("{READY}");
+            if let Err(error) = leave_standard_output() {
+                eprintln!("close standard output: {error}");
+                return ExitCode::FAILURE;
+            }
+            monitor.serve()
+        }
+        Err(error) => {
+            print!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut args: impl Iterator<Item = OsString>) -> Result<(PathBuf, PathBuf), String> {
+    let (mut sandbox, mut run) = (None, None);
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--sandbox") => sandbox = args.next(),
+            Some("--run") => run = args.next(),
+            _ => return Err(format!("unknown argument {arg:?}")),
+        }
+    }
+    match (sandbox, run) {
+        (Some(sandbox), Some(run)) => Ok((sandbox.into(), run.into())),
+        _ => Err("usage: pod-monitor --sandbox DIRECTORY --run DIRECTORY".into()),
+    }
+}
+
+fn leave_standard_output() -> io::Result<()> {
+    use std::io::Write;
+    io::stdout().flush()?;
+    Ok(rustix::stdio::dup2_stdout(container::dev_null(true)?)?)
+}
+
+struct Client {
+    key: u32,
+    socket: OwnedFd,
+}
+
+/// A process that runs in a container besides its own.
+struct Exec {
+    client: u32,
+    id: u64,
+    pid: i32,
+    pidfd: OwnedFd,
+    starting: Option<(OwnedFd, Asker)>,
+    terminal: Option<OwnedFd>,
+}
+
+struct Monitor {
+    sandbox: PathBuf,
+    listener: OwnedFd,
+    signals: OwnedFd,
+    /// Of this process, to come back to after a visit to another.
+    pid_namespace: OwnedFd,
+    host_pid: bool,
+    /// The holder of the PID namespace that containers share.
+    pause: Option<(i32, OwnedFd)>,
+    clients: Vec<Client>,
+    containers: Vec<Container>,
+    execs: Vec<Exec>,
+    last_key: u32,
+    /// Who asked us to end.
+    ending: Option<Asker>,
+}
+
+/// What a descriptor in the poll stands for. Containers, execs and clients are named by key, since lists change while
+/// events are worked off.
+enum Source {
+    Listener,
+    Signals,
+    Client(u32),
+    Starting(u32),
+    ExecStarting(i32),
+    Stream(u32, streams::Ready),
+}
+
+impl Monitor {
+    fn new(sandbox: PathBuf, run: PathBuf) -> Result<Monitor, String> {
+        let path = sandbox.join(layout::SANDBOX);
+        let config = layout::read_json::<Sandbox>(&path)
+            .map_err(|error| format!("read {}: {error}", path.display()))?
+            .config;
+        // Fails for a process that leads its group already, which is as good.
+        let _ = rustix::process::setsid();
+        rustix::process::chdir("/").map_err(|error| format!("chdir /: {error}"))?;
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        // Containers may not look into what they are born from.
+        sys::prctl(libc::PR_SET_DUMPABLE, 0).map_err(|error| format!("dumpable: {error}"))?;
+        // Processes whose parents are gone come to us, so that none is left as a zombie.
+        sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map_err(|error| format!("subreaper: {error}"))?;
+        // Not below -999, and not an error where it may not be lowered.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
+        let signals = sys::signalfd(&[libc::SIGCHLD]).map_err(|error| format!("signalfd: {error}"))?;
+        pod::enter(&config, &run)?;
+        let namespaces = config.namespaces;
+        let share = namespaces.share_process_namespace && !namespaces.host_pid;
+        let pause = if share { Some(pod::start_pause(&run)?) } else { None };
+        let pid_namespace = std::fs::File::open("/proc/self/ns/pid")
+            .map_err(|error| format!("open the PID namespace: {error}"))?;
+        let listener = listen(&run).map_err(|error| format!("listen in {}: {error}", run.display()))?;
+        Ok(Monitor {
+            sandbox,
+            listener,
+            signals,
+            pid_namespace: pid_namespace.into(),
+            host_pid: namespaces.host_pid,
+            pause,
+            clients: Vec::new(),
+            containers: Vec::new(),
+            execs: Vec::new(),
+            last_key: 0,
+            ending: None,
+        })
+    }
+
+    fn next_key(&mut self) -> u32 {
+        self.last_key += 1;
+        self.last_key
+    }
+
+    fn serve(&mut self) -> ExitCode {
+        let mut fds = Vec::new();
+        let mut sources = Vec::new();
+        loop {
+            if let Some(asker) = self.ending
+                && !self.containers.iter().any(Container::is_live)
+            {
+                self.reply(asker, Ok(()), &[]);
+                return ExitCode::SUCCESS;
+            }
+            fds.clear();
+            sources.clear();
+            self.sources(&mut fds, &mut sources);
+            if let Err(error) = sys::poll(&mut fds, -1) {
+                eprintln!("poll: {error}");
+                return ExitCode::FAILURE;
+            }
+            for (fd, source) in fds.iter().zip(&sources) {
+                if fd.revents != 0 {
+                    self.handle(source);
+                }
+            }
+            self.containers.iter_mut().for_each(|container| container.streams.sweep());
+        }
+    }
+
+    fn sources(&self, fds: &mut Vec<libc::pollfd>, sources: &mut Vec<Source>) {
+        let mut add = |fd: &OwnedFd, events: libc::c_short, source: Source| {
+            fds.push(libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 });
+            sources.push(source);
+        };
+        // Output first: what a container wrote before it ended is read before its end is heard.
+        for container in &self.containers {
+            container.streams.poll(|fd, events, ready| add(fd, events, Source::Stream(container.key, ready)));
+            if let Some((status, _)) = &container.starting {
+                add(status, libc::POLLIN, Source::Starting(container.key));
+            }
+        }
+        for exec in &self.execs {
+            if let Some((status, _)) = &exec.starting {
+                add(status, libc::POLLIN, Source::ExecStarting(exec.pid));
+            }
+        }
+        add(&self.signals, libc::POLLIN, Source::Signals);
+        for client in &self.clients {
+            add(&client.socket, libc::POLLIN, Source::Client(client.key));
+        }
+        if self.clients.len() < CLIENT_LIMIT {
+            add(&self.listener, libc::POLLIN, Source::Listener);
+        }
+    }
+
+    fn handle(&mut self, source: &Source) {
+        match *source {
+            Source::Listener => self.accept(),
+            Source::Signals => self.reap(),
+            Source::Client(key) => self.request(key),
+            Source::Starting(key) => self.hear(key),
+            Source::ExecStarting(pid) => self.hear_exec(pid),
+            Source::Stream(key, ready) => {
+                if let Some(container) = self.containers.iter_mut().find(|container| container.key == key) {
+                    container.streams.ready(ready);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        if let Ok(socket) =
+            rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        {
+            let key = self.next_key();
+            self.clients.push(Client { key, socket });
+        }
+    }
+
+    fn request(&mut self, key: u32) {
+        let Some(client) = self.clients.iter().find(|client| client.key == key) else { return };
+        match protocol::receive::<Request>(&client.socket) {
+            Ok(Some((request, fds))) => {
+                let asker = Asker { client: key, request: request.id };
+                if let Some(result) = self.call(asker, request.call, fds) {
+                    self.reply(asker, result, &[]);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(None) | Err(_) => self.clients.retain(|client| client.key != key),
+        }
+    }
+
+    /// `None`: the answer comes later.
+    fn call(&mut self, asker: Asker, call: Call, fds: Vec<OwnedFd>) -> Option<Result<(), String>> {
+        match call {
+            Call::Start(start) => self.start(asker, start),
+            Call::Kill { container, signal } => Some(self.kill(&container, signal)),
+            Call::Exec { exec, container, tty } => self.exec(asker, exec, &container, tty, fds),
+            Call::KillExec { exec } => {
+                if let Some(exec) = self.execs.iter().find(|e| e.client == asker.client && e.id == exec) {
+                    // It leads a process group of its own; what it started goes with it.
+                    let _ = sys::kill(-exec.pid, libc::SIGKILL);
+                    let _ = sys::pidfd_send_signal(exec.pidfd.as_fd(), libc::SIGKILL);
+                }
+                Some(Ok(()))
+            }
+            Call::Attach { container, stdin, stdout, stderr } => {
+                Some(self.attach(&container, [stdin, stdout, stderr], fds))
+            }
+            Call::Resize { container, columns, rows } => Some(self.resize(&container, columns, rows)),
+            Call::ReopenLog { container } => {
+                Some(self.running(&container).and_then(|container| match &mut container.streams.log {
+                    Some(log) => log.reopen().map_err(|error| format!("reopen log: {error}")),
+                    None => Ok(()),
+                }))
+            }
+            Call::Remove { container } => Some(self.remove(&container)),
+            Call::Status => {
+                self.tell_all(asker.client);
+                Some(Ok(()))
+            }
+            Call::Shutdown => {
+                for container in self.containers.iter().filter(|container| container.is_live()) {
+                    let _ = sys::pidfd_send_signal(container.pidfd.as_fd(), libc::SIGKILL);
+                }
+                self.ending = Some(asker);
+                None
+            }
+        }
+    }
+
+    fn running(&mut self, id: &str) -> Result<&mut Container, String> {
+        match self.containers.iter_mut().find(|container| container.id == id) {
+            Some(container) if container.is_live() => Ok(container),
+            _ => Err(format!("container {id} is not running")),
+        }
+    }
+
+    fn start(&mut self, asker: Asker, start: protocol::Start) -> Option<Result<(), String>> {
+        if !layout::is_id(&start.container) {
+            return Some(Err(format!("{:?} is not a container id", start.container)));
+        }
+        if self.containers.iter().any(|container| container.id == start.container) {
+            return Some(Err(format!("container {} was started before", start.container)));
+        }
+        if self.ending.is_some() {
+            return Some(Err("the sandbox is being stopped".into()));
+        }
+        let key = self.next_key();
+        let (own, pid_namespace) =
+            (self.pid_namespace.as_fd(), self.pause.as_ref().map(|(_, pidfd)| pidfd.as_fd()));
+        let host_pid = self.host_pid;
+        let fork = || match pid_namespace {
+            Some(shared) => fork_in(shared, own, libc::CLONE_NEWNS),
+            None if host_pid => sys::fork(libc::CLONE_NEWNS),
+            None => sys::fork(libc::CLONE_NEWNS | libc::CLONE_NEWPID),
+        };
+        match Container::start(key, &self.sandbox, start, asker, fork) {
+            Ok(container) => {
+                self.containers.push(container);
+                None
+            }
+            Err(error) => Some(Err(error.to_string())),
+        }
+    }
+
+    fn hear(&mut self, key: u32) {
+        let Some(container) = self.containers.iter_mut().find(|container| container.key == key) else {
+            return;
+        };
+        if let Some((asker, result)) = container.hear() {
+            let message = Message::Container { id: container.id.clone(), status: container.status.clone() };
+            self.broadcast(&message);
+            self.reply(asker, result, &[]);
+        }
+    }
+
+    fn kill(&mut self, id: &str, signal: i32) -> Result<(), String> {
+        let container = self.running(id)?;
+        match sys::pidfd_send_signal(container.pidfd.as_fd(), signal) {
+            // Dead, and about to be reaped.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            Err(error) => Err(format!("send signal {signal}: {error}")),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn exec(
+        &mut self,
+        asker: Asker,
+        id: u64,
+        container: &str,
+        tty: bool,
+        fds: Vec<OwnedFd>,
+    ) -> Option<Result<(), String>> {
+        if self.execs.len() >= EXEC_LIMIT {
+            return Some(Err(format!("{EXEC_LIMIT} execs run in this pod already")));
+        }
+        let prepared = self.running(container).and_then(|container| {
+            let pidfd = container.pidfd.try_clone().map_err(|error| format!("exec: {error}"))?;
+            Ok((container.directory.clone(), pidfd, container.own_pid_namespace))
+        });
+        let (directory, target, own_pid_namespace) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Some(Err(error)),
+        };
+        let (process, stdio) = match exec_channels(tty, fds) {
+            Ok(channels) => channels,
+            Err(error) => return Some(Err(error)),
+        };
+        let (ours, theirs) = match container::status_socket() {
+            Ok(pair) => pair,
+            Err(error) => return Some(Err(format!("exec: {error}"))),
+        };
+        let own = self.pid_namespace.as_fd();
+        let child = match &self.pause {
+            _ if own_pid_namespace => fork_in(target.as_fd(), own, 0),
+            Some((_, shared)) => fork_in(shared.as_fd(), own, 0),
+            None => sys::fork(0),
+        };
+        match child {
+            Ok(None) => {
+                drop(ours);
+                let target = Target { container: target, process };
+                init::exec(&directory, target, Channels { status: theirs, stdio })
+            }
+            Ok(Some((pid, pidfd))) => {
+                let starting = Some((ours, asker));
+                self.execs.push(Exec { client: asker.client, id, pid, pidfd, starting, terminal: None });
+                None
+            }
+            Err(error) => Some(Err(format!("exec: {error}"))),
+        }
+    }
+
+    fn hear_exec(&mut self, pid: i32) {
+        let Some(at) = self.execs.iter().position(|exec| exec.pid == pid) else { return };
+        let exec = &mut self.execs[at];
+        let Some((status, asker)) = &exec.starting else { return };
+        let asker = *asker;
+        match container::listen(status) {
+            Told::Nothing => {}
+            Told::Terminal(master) => exec.terminal = Some(master),
+            Told::Failed(message) => {
+                // Its end, when it is reaped, concerns nobody any more.
+                self.execs.remove(at);
+                self.reply(asker, Err(message), &[]);
+            }
+            Told::Gone => {
+                exec.starting = None;
+                let terminal = exec.terminal.take();
+                let fds: Vec<BorrowedFd> = terminal.iter().map(AsFd::as_fd).collect();
+                self.reply(asker, Ok(()), &fds);
+            }
+        }
+    }
+
+    fn attach(&mut self, id: &str, wanted: [bool; 3], fds: Vec<OwnedFd>) -> Result<(), String> {
+        let mut fds = fds.into_iter();
+        let mut take = |wanted: bool| if wanted { fds.next() } else { None };
+        let [stdin, stdout, stderr] = wanted.map(&mut take);
+        let container = self.running(id)?;
+        container.streams.attach(stdin, stdout, stderr).map_err(|error| format!("attach: {error}"))
+    }
+
+    fn resize(&mut self, id: &str, columns: u16, rows: u16) -> Result<(), String> {
+        let Some(terminal) = &self.running(id)?.streams.terminal else {
+            return Err(format!("container {id} has no terminal"));
+        };
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(terminal, size).map_err(|error| format!("resize the terminal: {error}"))
+    }
+
+    fn remove(&mut self, id: &str) -> Result<(), String> {
+        if self.running(id).is_ok() {
+            return Err(format!("container {id} is running"));
+        }
+        self.containers.retain(|container| container.id != id);
+        Ok(())
+    }
+
+    /// Takes every child that has ended.
+    fn reap(&mut self) {
+        let mut discard = [0; 1024];
+        // Emptied only so that it wakes us again.
+        let _ = rustix::io::read(&self.signals, &mut discard);
+        while let Some((pid, wait_status)) = sys::reap() {
+            if let Some(at) = self.containers.iter().position(|container| container.pid == pid) {
+                let key = self.containers[at].key;
+                // It may have said why before it ended.
+                self.hear(key);
+                let container = &mut self.containers[at];
+                if container.is_live() {
+                    container.exited(wait_status);
+                    let message =
+                        Message::Container { id: container.id.clone(), status: container.status.clone() };
+                    self.broadcast(&message);
+                }
+                // Its number may belong to somebody else from now on.
+                self.containers[at].pid = 0;
+            } else if self.execs.iter().any(|exec| exec.pid == pid) {
+                self.reap_exec(pid, wait_status);
+            }
+        }
+    }
+
+    fn reap_exec(&mut self, pid: i32, wait_status: i32) {
+        // At most the terminal, then the end or an error.
+        for _ in 0..3 {
+            self.hear_exec(pid);
+        }
+        let Some(at) = self.execs.iter().position(|exec| exec.pid == pid) else { return };
+        let exec = self.execs.remove(at);
+        let message = Message::ExecExited { exec: exec.id, exit_code: container::decode(wait_status).0 };
+        self.send(exec.client, &message, &[]);
+    }
+
+    fn tell_all(&mut self, client: u32) {
+        let tell = |container: &Container| Message::Container {
+            id: container.id.clone(),
+            status: container.status.clone(),
+        };
+        let messages: Vec<Message> = self.containers.iter().map(tell).collect();
+        messages.iter().for_each(|message| self.send(client, message, &[]));
+    }
+
+    fn reply(&mut self, asker: Asker, result: Result<(), String>, fds: &[BorrowedFd]) {
+        self.send(asker.client, &Message::Reply { id: asker.request, error: result.err() }, fds);
+    }
+
+    fn broadcast(&mut self, message: &Message) {
+        let keys: Vec<u32> = self.clients.iter().map(|client| client.key).collect();
+        keys.into_iter().for_each(|key| self.send(key, message, &[]));
+    }
+
+    /// A client that does not keep up is dropped: it connects again and asks for everything.
+    fn send(&mut self, key: u32, message: &Message, fds: &[BorrowedFd]) {
+        let Some(client) = self.clients.iter().find(|client| client.key == key) else { return };
+        if protocol::send(&client.socket, message, fds).is_err() {
+            self.clients.retain(|client| client.key != key);
+        }
+    }
+}
+
+/// Forks a child into the PID namespace that `target` is, and comes back to our own.
+fn fork_in(target: BorrowedFd, own: BorrowedFd, flags: libc::c_int) -> io::Result<Option<(i32, OwnedFd)>> {
+    sys::setns(target, libc::CLONE_NEWPID)?;
+    let child = sys::fork(flags);
+    if !matches!(child, Ok(None)) {
+        sys::setns(own, libc::CLONE_NEWPID)?;
+    }
+    child
+}
+
+type ExecChannels = (OwnedFd, Option<[OwnedFd; 3]>);
+
+fn exec_channels(tty: bool, fds: Vec<OwnedFd>) -> Result<ExecChannels, String> {
+    let mut fds = fds.into_iter();
+    let process = fds.next().ok_or("exec came without a command")?;
+    if tty {
+        return Ok((process, None));
+    }
+    match (fds.next(), fds.next(), fds.next()) {
+        (Some(stdin), Some(stdout), Some(stderr)) => Ok((process, Some([stdin, stdout, stderr]))),
+        _ => Err("exec came without its streams".into()),
+    }
+}
+
+fn listen(run: &std::path::Path) -> io::Result<OwnedFd> {
+    let (_directory, path) = layout::socket_path(run)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    // One that is left of a dead monitor would be in the way.
+    let _ = std::fs::remove_file(&path);
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?);
+    rustix::process::umask(umask);
+    bound?;
+    rustix::net::listen(&socket, 16)?;
+    Ok(socket)
+}
