@@ -71,6 +71,11 @@ pub fn human_duration(secs: i64) -> String {
     }
 }
 
+/// The text at a path; empty if absent.
+pub fn text(object: &Value, at: &str) -> Value {
+    path::text(object, at).into()
+}
+
 /// The text at a path, or what stands for its absence.
 pub fn text_or(object: &Value, at: &str, absent: &str) -> Value {
     match path::text(object, at) {

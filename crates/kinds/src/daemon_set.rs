@@ -1,6 +1,10 @@
-use crate::{column, row, strategy, subresource};
 use object::Resource;
-use schema::Kind;
+use schema::{At, Kind, Strategy, Violation, path};
+use serde_json::{Value, json};
+
+use crate::column::{AGE, NAME, column, int, labels};
+use crate::spec::{template, check::{self, Found}};
+use crate::{row, strategy, subresource};
 
 pub const DAEMON_SETS: Resource = Resource::new("daemonsets.apps");
 
@@ -15,7 +19,95 @@ pub static KIND: Kind = Kind {
     namespaced: true,
     subresources: &[subresource::STATUS],
     type_name: "apps.v1.DaemonSet",
-    columns: &[column::NAME, column::AGE],
-    strategy: strategy::SPEC_AND_STATUS,
+    columns: &[
+        NAME,
+        column("Desired", "integer", "How many nodes should run its pod.", |object, _| int(object, "status.desiredNumberScheduled")),
+        column("Current", "integer", "How many nodes run its pod.", |object, _| int(object, "status.currentNumberScheduled")),
+        column("Ready", "integer", "How many of its pods are ready.", |object, _| int(object, "status.numberReady")),
+        column("Up-to-date", "integer", "How many of its pods are of the newest template.", |object, _| int(object, "status.updatedNumberScheduled")),
+        column("Available", "integer", "How many of its pods have been ready for long enough.", |object, _| int(object, "status.numberAvailable")),
+        column("Node Selector", "string", "Which nodes it is for.", |object, _| labels(object, "spec.template.spec.nodeSelector")),
+        AGE,
+        template::CONTAINERS,
+        template::IMAGES,
+        template::SELECTOR,
+    ],
+    strategy: Strategy { prepare, ..strategy::SPEC_AND_STATUS },
+    default,
+    validate,
     ..row::BASE
 };
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// The template's generation is kept in an annotation, which nobody else may set.
+fn prepare(set: &mut Value, old: Option<&Value>) {
+    let generation = match old {
+        None => {
+            set["status"] = json!({
+                "currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0,
+            });
+            1
+        }
+        Some(old) => {
+            let annotations = path::get(old, "metadata.annotations");
+            let before = annotations.and_then(|all| all.get(TEMPLATE_GENERATION)?.as_str()?.parse().ok()).unwrap_or(0);
+            before + i64::from(path::get(set, "spec.template") != path::get(old, "spec.template"))
+        }
+    };
+    set["metadata"]["annotations"][TEMPLATE_GENERATION] = generation.to_string().into();
+}
+
+fn default(set: &mut Value) {
+    template::default(set, "spec.template");
+    if path::text(set, "spec.updateStrategy.type") == "RollingUpdate" {
+        path::set_default(set, "spec.updateStrategy.rollingUpdate.maxUnavailable", 1);
+        path::set_default(set, "spec.updateStrategy.rollingUpdate.maxSurge", 0);
+    }
+}
+
+fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let (spec, at) = (&set["spec"], At::root("spec"));
+    template::validate_controlled(spec, "daemonset", "DaemonSet", &mut found);
+    for field in ["minReadySeconds", "revisionHistoryLimit"] {
+        check::not_negative(spec, field, at, &mut found);
+    }
+    update_strategy(&spec["updateStrategy"], at.field("updateStrategy"), &mut found);
+    let status = &set["status"];
+    for (field, _) in status.as_object().into_iter().flatten() {
+        check::not_negative(status, field, At::root("status"), &mut found);
+    }
+    if let Some(old) = old {
+        check::immutable(spec, &old["spec"], "selector", at, &mut found);
+    }
+    found
+}
+
+fn update_strategy(strategy: &Value, at: At<'_>, found: &mut Found) {
+    match path::text(strategy, "type") {
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            let at = at.field("rollingUpdate");
+            let Some(rolling) = strategy.get("rollingUpdate") else {
+                found.push(Violation::required(at, ""));
+                return;
+            };
+            for field in ["maxUnavailable", "maxSurge"] {
+                check::share(rolling, field, at, found);
+                check::at_most_all(rolling, field, at, found);
+            }
+            match (check::is_zero(&rolling["maxUnavailable"]), check::is_zero(&rolling["maxSurge"])) {
+                (true, true) => {
+                    found.push(Violation::required(at.field("maxUnavailable"), "cannot be 0 when maxSurge is 0"));
+                }
+                (false, false) => {
+                    let detail = "may not be set when maxUnavailable is non-zero";
+                    found.push(Violation::invalid(at.field("maxSurge"), &rolling["maxSurge"], detail));
+                }
+                _ => {}
+            }
+        }
+        _ => found.push(Violation::not_supported(at, strategy, &["RollingUpdate", "OnDelete"])),
+    }
+}

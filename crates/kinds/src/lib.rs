@@ -1,6 +1,7 @@
 //! Every built-in kind: one file each, listed once.
 
 mod column;
+mod job_validation;
 mod pod_columns;
 mod pod_update;
 mod row;

@@ -1,6 +1,10 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::{Kind, Strategy};
+use schema::{At, Kind, Strategy, Violation};
+use serde_json::Value;
+
+use crate::column::{NAME, column, labels};
+use crate::spec::template;
+use crate::{row, strategy};
 
 pub const POD_TEMPLATES: Resource = Resource::new("podtemplates");
 
@@ -12,7 +16,20 @@ pub static KIND: Kind = Kind {
     singular: "podtemplate",
     namespaced: true,
     type_name: "core.v1.PodTemplate",
-    columns: &[column::NAME, column::AGE],
+    columns: &[
+        NAME,
+        column("Containers", "string", "The names of its containers.", |object, _| template::container_names(object.get("template"))),
+        column("Images", "string", "The images of its containers.", |object, _| template::images(object.get("template"))),
+        column("Pod Labels", "string", "The labels of the pods that it makes.", |object, _| labels(object, "template.metadata.labels")),
+    ],
     strategy: Strategy { generation: &["template"], ..strategy::PLAIN },
+    default: |template| template::default(template, "template"),
+    validate,
     ..row::BASE
 };
+
+fn validate(object: &Value, _old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    template::validate(&object["template"], At::root("template"), &mut found);
+    found
+}

@@ -1,6 +1,10 @@
-use crate::{column, row, strategy, subresource};
 use object::Resource;
-use schema::Kind;
+use schema::{At, Kind, Strategy, Violation, path};
+use serde_json::{Value, json};
+
+use crate::column::{AGE, NAME, column, int};
+use crate::spec::{template, check::{self, Found}};
+use crate::{row, strategy, subresource};
 
 pub const REPLICA_SETS: Resource = Resource::new("replicasets.apps");
 
@@ -15,7 +19,57 @@ pub static KIND: Kind = Kind {
     namespaced: true,
     subresources: &[subresource::SCALE, subresource::STATUS],
     type_name: "apps.v1.ReplicaSet",
-    columns: &[column::NAME, column::AGE],
-    strategy: strategy::SPEC_AND_STATUS,
+    columns: &[
+        NAME,
+        column("Desired", "integer", "How many pods there should be.", |object, _| int(object, "spec.replicas")),
+        column("Current", "integer", "How many pods there are.", |object, _| int(object, "status.replicas")),
+        column("Ready", "integer", "How many pods are ready.", |object, _| int(object, "status.readyReplicas")),
+        AGE,
+        template::CONTAINERS,
+        template::IMAGES,
+        template::SELECTOR,
+    ],
+    strategy: Strategy { prepare, ..strategy::SPEC_AND_STATUS },
+    default: |set| template::default(set, "spec.template"),
+    validate,
     ..row::BASE
 };
+
+fn prepare(set: &mut Value, old: Option<&Value>) {
+    if old.is_none() {
+        set["status"] = json!({"replicas": 0});
+    }
+}
+
+fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let (spec, at) = (&set["spec"], At::root("spec"));
+    for field in ["replicas", "minReadySeconds"] {
+        check::not_negative(spec, field, at, &mut found);
+    }
+    template::validate_controlled(spec, "deployment", "ReplicaSet", &mut found);
+    status(set, &mut found);
+    if let Some(old) = old {
+        check::immutable(spec, &old["spec"], "selector", at, &mut found);
+    }
+    found
+}
+
+/// The counts of a status, which a ReplicationController's has too.
+pub fn status(set: &Value, found: &mut Found) {
+    let (status, at) = (&set["status"], At::root("status"));
+    let count = |field: &str| path::int(status, field).unwrap_or_default();
+    for field in ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"] {
+        check::not_negative(status, field, at, found);
+    }
+    for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
+        if count(field) > count("replicas") {
+            let detail = "cannot be greater than status.replicas";
+            found.push(Violation::invalid(at.field(field), count(field), detail));
+        }
+    }
+    if count("availableReplicas") > count("readyReplicas") {
+        let detail = "cannot be greater than readyReplicas";
+        found.push(Violation::invalid(at.field("availableReplicas"), count("availableReplicas"), detail));
+    }
+}

@@ -1,7 +1,10 @@
-use crate::{column, row, strategy, subresource};
 use object::Resource;
-use schema::Kind;
-use schema::names;
+use schema::{At, Kind, Strategy, Violation, metadata, names, path};
+use serde_json::{Value, json};
+
+use crate::column::{AGE, NAME, column};
+use crate::spec::{template, check::{self, Found}};
+use crate::{row, strategy, subresource};
 
 pub const STATEFUL_SETS: Resource = Resource::new("statefulsets.apps");
 
@@ -16,8 +19,151 @@ pub static KIND: Kind = Kind {
     namespaced: true,
     subresources: &[subresource::SCALE, subresource::STATUS],
     type_name: "apps.v1.StatefulSet",
-    name: names::dns_label,
-    columns: &[column::NAME, column::AGE],
-    strategy: strategy::SPEC_AND_STATUS,
+    columns: &[
+        NAME,
+        column("Ready", "string", "How many pods are ready, of how many.", |object, _| {
+            let ready = path::int(object, "status.readyReplicas").unwrap_or_default();
+            format!("{ready}/{}", path::int(object, "spec.replicas").unwrap_or_default()).into()
+        }),
+        AGE,
+        template::CONTAINERS,
+        template::IMAGES,
+    ],
+    strategy: Strategy { prepare, ..strategy::SPEC_AND_STATUS },
+    default,
+    validate,
     ..row::BASE
 };
+
+const MUTABLE: [&str; 7] = [
+    "minReadySeconds",
+    "ordinals",
+    "persistentVolumeClaimRetentionPolicy",
+    "replicas",
+    "revisionHistoryLimit",
+    "template",
+    "updateStrategy",
+];
+
+fn prepare(set: &mut Value, old: Option<&Value>) {
+    if old.is_none() {
+        set["status"] = json!({"replicas": 0});
+    }
+}
+
+fn default(set: &mut Value) {
+    template::default(set, "spec.template");
+    if let Some(spec) = set.get_mut("spec").filter(|spec| spec.is_object()) {
+        // Only a strategy that names no type gets the block; a named one keeps what it says.
+        if path::text(spec, "updateStrategy.type").is_empty() {
+            path::set(spec, "updateStrategy.type", "RollingUpdate".into());
+            path::set_default(spec, "updateStrategy.rollingUpdate", json!({}));
+        }
+        let is_rolling = path::text(spec, "updateStrategy.type") == "RollingUpdate";
+        if is_rolling && path::get(spec, "updateStrategy.rollingUpdate").is_some() {
+            path::set_default(spec, "updateStrategy.rollingUpdate.partition", 0);
+        }
+        if let Some(Value::Array(claims)) = spec.get_mut("volumeClaimTemplates") {
+            claims.iter_mut().for_each(claim);
+        }
+    }
+}
+
+fn claim(claim: &mut Value) {
+    claim["apiVersion"] = "v1".into();
+    claim["kind"] = "PersistentVolumeClaim".into();
+    path::set_default(claim, "status.phase", "Pending");
+}
+
+fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let (spec, at) = (&set["spec"], At::root("spec"));
+    match path::text(spec, "podManagementPolicy") {
+        "" => found.push(Violation::required(at.field("podManagementPolicy"), "")),
+        "OrderedReady" | "Parallel" => {}
+        other => {
+            let detail = "must be 'OrderedReady' or 'Parallel'";
+            found.push(Violation::invalid(at.field("podManagementPolicy"), other, detail));
+        }
+    }
+    update_strategy(&spec["updateStrategy"], at.field("updateStrategy"), &mut found);
+    for field in ["whenDeleted", "whenScaled"] {
+        let at = at.field("persistentVolumeClaimRetentionPolicy");
+        check::one_of(&spec["persistentVolumeClaimRetentionPolicy"], field, &["Retain", "Delete"], at, &mut found);
+    }
+    for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
+        check::not_negative(spec, field, at, &mut found);
+    }
+    check::not_negative(&spec["ordinals"], "start", at.field("ordinals"), &mut found);
+    if metadata::is_new(set, old) {
+        check::follows(spec, "serviceName", names::dns_label, at, &mut found);
+        for (index, claim) in path::list(spec, "volumeClaimTemplates").iter().enumerate() {
+            let at = at.field("volumeClaimTemplates");
+            let at = at.index(index);
+            crate::persistent_volume_claim::validate_spec(&claim["spec"], at.field("spec"), &mut found);
+        }
+    }
+    template::validate_controlled(spec, "statefulset", "StatefulSet", &mut found);
+    status(set, &mut found);
+    if let Some(old) = old {
+        changes(spec, &old["spec"], at, &mut found);
+    }
+    found
+}
+
+fn update_strategy(strategy: &Value, at: At<'_>, found: &mut Found) {
+    let rolling = strategy.get("rollingUpdate");
+    match path::text(strategy, "type") {
+        "" => found.push(Violation::required(at, "")),
+        "OnDelete" => {
+            if let Some(rolling) = rolling {
+                let detail = "only allowed for updateStrategy 'RollingUpdate'";
+                found.push(Violation::invalid(at.field("rollingUpdate"), rolling, detail));
+            }
+        }
+        "RollingUpdate" => {
+            let Some(rolling) = rolling else { return };
+            let at = at.field("rollingUpdate");
+            check::not_negative(rolling, "partition", at, found);
+            if let Some(unavailable) = rolling.get("maxUnavailable") {
+                check::share(rolling, "maxUnavailable", at, found);
+                if check::is_zero(unavailable) {
+                    found.push(Violation::invalid(at.field("maxUnavailable"), unavailable, "cannot be 0"));
+                }
+                check::at_most_all(rolling, "maxUnavailable", at, found);
+            }
+        }
+        _ => found.push(Violation::invalid(at, strategy, "must be 'RollingUpdate' or 'OnDelete'")),
+    }
+}
+
+fn status(set: &Value, found: &mut Found) {
+    let (status, at) = (&set["status"], At::root("status"));
+    let count = |field: &str| path::int(status, field).unwrap_or_default();
+    check::not_negative(status, "replicas", at, found);
+    for field in ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"] {
+        check::not_negative(status, field, at, found);
+        if count(field) > count("replicas") {
+            let detail = "cannot be greater than status.replicas";
+            found.push(Violation::invalid(at.field(field), count(field), detail));
+        }
+    }
+    if count("availableReplicas") > count("readyReplicas") {
+        let detail = "cannot be greater than status.readyReplicas";
+        found.push(Violation::invalid(at.field("availableReplicas"), count("availableReplicas"), detail));
+    }
+}
+
+fn changes(spec: &Value, before: &Value, at: At<'_>, found: &mut Found) {
+    let fixed = |spec: &Value| -> Vec<(String, Value)> {
+        let members = spec.as_object().into_iter().flatten();
+        members
+            .filter(|(field, _)| !MUTABLE.contains(&field.as_str()))
+            .map(|(field, value)| (field.clone(), value.clone()))
+            .collect()
+    };
+    if fixed(spec) != fixed(before) {
+        let detail = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+        found.push(Violation::forbidden(at, detail));
+    }
+}

@@ -230,6 +230,18 @@ pub fn between(number: i64, least: i64, most: i64) -> Vec<String> {
     }
 }
 
+/// `fmt:domain-path`: `acme.io/foo`
+pub fn domain_path(text: &str) -> Vec<String> {
+    let Some((domain, path)) = text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty()) else {
+        return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".into()];
+    };
+    let mut wrong = dns_subdomain(domain);
+    if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte)) {
+        wrong.push("Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')".into());
+    }
+    wrong
+}
+
 /// `fmt:percent`
 pub fn percent(text: &str) -> Vec<String> {
     let digits = text.strip_suffix('%').unwrap_or_default();

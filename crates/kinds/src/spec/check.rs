@@ -96,3 +96,29 @@ pub fn relative_item_path(text: &str, at: At<'_>, found: &mut Found) {
         found.push(Violation::invalid(at, text, "must not start with '..'"));
     }
 }
+
+/// A number that is not negative or a percentage; what an update may take or add at once.
+pub fn share(value: &Value, field: &str, at: At<'_>, found: &mut Found) {
+    let at = at.field(field);
+    match value.get(field) {
+        Some(Value::Number(number)) if number.as_i64().is_none_or(|number| number < 0) => {
+            found.push(Violation::invalid(at, number, "must be greater than or equal to 0"));
+        }
+        Some(Value::String(text)) => found.extend(Violation::all_invalid(at, text, names::percent(text))),
+        _ => {}
+    }
+}
+
+/// At most the whole of something.
+pub fn at_most_all(value: &Value, field: &str, at: At<'_>, found: &mut Found) {
+    if let Some(share) = value.get(field)
+        && schema::int_or_string::percent(share).is_some_and(|percent| percent > 100)
+    {
+        found.push(Violation::invalid(at.field(field), share, "must not be greater than 100%"));
+    }
+}
+
+/// Neither a number nor a percentage above nothing.
+pub fn is_zero(share: &Value) -> bool {
+    share.as_i64() == Some(0) || share.is_null() || schema::int_or_string::percent(share) == Some(0)
+}

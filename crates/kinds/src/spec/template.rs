@@ -1,12 +1,25 @@
 //! Pod templates: their validation, and the columns of those who have one.
 
-use schema::{At, Violation, metadata, path};
+use schema::{At, Column, Violation, metadata, path};
 use serde_json::Value;
 
 use super::check::Found;
 use super::pod_spec::{self, Context};
 use super::label_selector;
-use crate::column;
+use crate::column::{self, wide};
+
+/// The columns of a kind with `spec.template`.
+pub const CONTAINERS: Column =
+    wide("Containers", "string", "The names of the containers in its template.", |object, _| {
+        container_names(path::get(object, "spec.template"))
+    });
+pub const IMAGES: Column = wide("Images", "string", "The images of the containers in its template.", |object, _| {
+    images(path::get(object, "spec.template"))
+});
+/// The column of a kind with `spec.selector`.
+pub const SELECTOR: Column = wide("Selector", "string", "Which pods it counts as its own.", |object, _| {
+    selector_text(path::get(object, "spec.selector"))
+});
 
 /// Fills the template at a path (`spec.template`).
 pub fn default(object: &mut Value, at: &str) {
@@ -28,10 +41,42 @@ pub fn validate(template: &Value, at: At<'_>, found: &mut Found) {
     }
 }
 
-/// Whether the labels of the spec's template are selected by its selector.
-pub fn selects_itself(spec: &Value) -> bool {
-    let labels = path::get(spec, "template.metadata.labels").unwrap_or(&Value::Null);
-    label_selector::matches(&spec["selector"], labels)
+/// What every controller of endless pods asks of its spec: a selector that selects, the template's own pods among them, and pods that go
+/// on. `kind` and `owner` are the words of upstream's messages.
+pub fn validate_controlled(spec: &Value, kind: &str, owner: &str, found: &mut Found) {
+    let at = At::root("spec");
+    let selector = &spec["selector"];
+    let selector_at = at.field("selector");
+    if selector.is_null() {
+        found.push(Violation::required(selector_at, ""));
+    } else {
+        label_selector::validate(selector, selector_at, found);
+        if label_selector::is_empty(selector) {
+            let detail = format!("empty selector is invalid for {kind}");
+            found.push(Violation::invalid(selector_at, selector, detail));
+        }
+    }
+    let template = &spec["template"];
+    let at = at.field("template");
+    let labels = path::get(template, "metadata.labels").unwrap_or(&Value::Null);
+    if !selector.is_null() && !label_selector::is_empty(selector) && !label_selector::matches(selector, labels) {
+        let detail = "`selector` does not match template `labels`";
+        found.push(Violation::invalid(at.field("metadata.labels"), labels, detail));
+    }
+    validate(template, at, found);
+    goes_on(template, owner, at, found);
+}
+
+/// Pods that are replaced when they end may not end by themselves.
+pub fn goes_on(template: &Value, owner: &str, at: At<'_>, found: &mut Found) {
+    let policy = path::text(template, "spec.restartPolicy");
+    if !matches!(policy, "" | "Always") {
+        found.push(Violation::not_supported(at.field("spec.restartPolicy"), policy, &["Always"]));
+    }
+    if path::get(template, "spec.activeDeadlineSeconds").is_some() {
+        let detail = format!("activeDeadlineSeconds in {owner} is not Supported");
+        found.push(Violation::forbidden(at.field("spec.activeDeadlineSeconds"), detail));
+    }
 }
 
 /// The names of the template's containers: `a,b`.
