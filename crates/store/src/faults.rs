@@ -2,7 +2,7 @@
 //!
 //! What was written but not synced is a list of pending operations; a power cut keeps an arbitrary part of it, sector by sector.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -51,11 +51,23 @@ impl Pending {
     }
 }
 
+/// What is known of a change to a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Synced.
+    Durable,
+    /// Not synced yet: a power cut decides.
+    Open,
+    /// Its sync failed: a power cut decides, for the kernel takes it for written and no later sync writes it.
+    Doubtful,
+    /// The disk said that it was written, and lied.
+    Lost,
+}
+
 #[derive(Clone, Default)]
 struct Node {
     live: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Pending>,
+    changes: Vec<(Pending, Fate)>,
 }
 
 #[derive(Clone)]
@@ -99,10 +111,10 @@ pub(crate) struct State {
     cut: bool,
     /// Bytes that all files together may have.
     pub(crate) capacity: Option<usize>,
-    /// So many syncs fail with EIO; as Linux does, what they should have written then counts as clean and is lost.
-    pub(crate) failing_syncs: usize,
+    /// Which of the next syncs of files fail with EIO.
+    pub(crate) failing_syncs: VecDeque<bool>,
     /// The next sync of a file says that all is well and does nothing.
-    pub(crate) lying_syncs: usize,
+    pub(crate) lying_sync: bool,
     /// The next write stops after so many bytes, for want of space.
     pub(crate) short_write: Option<usize>,
 }
@@ -114,7 +126,6 @@ pub(crate) struct FaultDisk(Arc<Mutex<State>>);
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Keep {
     Nothing,
-    /// As when only the process dies.
     Everything,
     Some,
 }
@@ -142,30 +153,36 @@ impl FaultDisk {
             }
         }
         for node in &mut state.nodes {
-            for op in std::mem::take(&mut node.pending) {
-                let Pending::Write(at, bytes) = &op else {
-                    if kept(random) {
-                        op.apply(&mut node.durable);
+            let mut contents = Vec::new();
+            for (change, fate) in &node.changes {
+                match (fate, change) {
+                    (Fate::Durable, _) => change.apply(&mut contents),
+                    (Fate::Lost, _) => {}
+                    (_, Pending::Length(_)) if !kept(random) => {}
+                    (_, Pending::Length(_)) => change.apply(&mut contents),
+                    (_, Pending::Write(at, bytes)) => {
+                        for (at, part) in sectors(*at, bytes) {
+                            let torn = matches!(keep, Keep::Some) && random.chance(5);
+                            let part = if torn { &part[..random.below(part.len())] } else { part };
+                            if kept(random) {
+                                Pending::Write(at, part.to_vec()).apply(&mut contents);
+                            }
+                        }
                     }
-                    continue;
-                };
-                let mut from = *at;
-                while from < at + bytes.len() {
-                    let to = (from / SECTOR * SECTOR + SECTOR).min(at + bytes.len());
-                    if kept(random) {
-                        let torn = matches!(keep, Keep::Some) && random.chance(5);
-                        let part = if torn { random.below(to - from) } else { to - from };
-                        Pending::Write(from, bytes[from - at..from - at + part].to_vec())
-                            .apply(&mut node.durable);
-                    }
-                    from = to;
                 }
             }
-            node.live = node.durable.clone();
+            *node =
+                Node { live: contents.clone(), changes: vec![(Pending::Write(0, contents), Fate::Durable)] };
         }
         let after =
             State { nodes: state.nodes, names: names.clone(), durable_names: names, ..State::default() };
         Self(Arc::new(Mutex::new(after)))
+    }
+
+    /// The disk as the next process finds it when only this one died: all that was written is seen, and still not durable.
+    pub(crate) fn after_process_death(&self) -> Self {
+        let state = State { changes: 0, cut: false, cut_at: None, ..self.state().clone() };
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// The contents of a file, to look at and to damage behind the store's back.
@@ -173,9 +190,19 @@ impl FaultDisk {
         let mut state = self.state();
         let node = state.names[name];
         let result = look(&mut state.nodes[node].live);
-        state.nodes[node].durable = state.nodes[node].live.clone();
+        let contents = state.nodes[node].live.clone();
+        state.nodes[node].changes = vec![(Pending::Write(0, contents), Fate::Durable)];
         result
     }
+}
+
+/// A write in the pieces that reach the disk one by one.
+fn sectors(at: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let head = (SECTOR - at % SECTOR).min(bytes.len());
+    let (head, rest) = bytes.split_at(head);
+    let rest_at = at + head.len();
+    let rest = rest.chunks(SECTOR).enumerate().map(move |(nth, part)| (rest_at + nth * SECTOR, part));
+    std::iter::once((at, head)).filter(|(_, head)| !head.is_empty()).chain(rest)
 }
 
 impl State {
@@ -189,6 +216,10 @@ impl State {
         Ok(self.cut)
     }
 
+    pub(crate) fn names_are_synced(&self) -> bool {
+        self.pending_names.is_empty()
+    }
+
     fn room(&self) -> usize {
         let used: usize = self.names.values().map(|node| self.nodes[*node].live.len()).sum();
         self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(used))
@@ -196,7 +227,7 @@ impl State {
 
     fn change(&mut self, node: usize, op: Pending) {
         op.apply(&mut self.nodes[node].live);
-        self.nodes[node].pending.push(op);
+        self.nodes[node].changes.push((op, Fate::Open));
     }
 
     fn rename(&mut self, op: NameOp) {
@@ -321,19 +352,15 @@ impl DiskFile for File {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         ends(state.step()?)?;
-        let pending = std::mem::take(&mut state.nodes[self.node].pending);
-        if state.failing_syncs > 0 {
-            state.failing_syncs -= 1;
-            return Err(io::Error::from_raw_os_error(5));
+        let fails = state.failing_syncs.pop_front().unwrap_or(false);
+        let lies = std::mem::take(&mut state.lying_sync);
+        for (_, fate) in state.nodes[self.node].changes.iter_mut().filter(|(_, fate)| *fate == Fate::Open) {
+            *fate = match (fails, lies) {
+                (true, _) => Fate::Doubtful,
+                (_, true) => Fate::Lost,
+                _ => Fate::Durable,
+            };
         }
-        if state.lying_syncs > 0 {
-            state.lying_syncs -= 1;
-            return Ok(());
-        }
-        let node = &mut state.nodes[self.node];
-        for op in pending {
-            op.apply(&mut node.durable);
-        }
-        Ok(())
+        if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
 }

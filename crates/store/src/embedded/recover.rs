@@ -21,6 +21,8 @@ pub(crate) struct Recovered {
 /// Reads everything. Removes what a crash left half-made, and what was replaced; changes nothing else.
 pub(crate) fn recover(disk: &Arc<dyn Disk>, file_bytes: u64, window: Window) -> Result<Recovered, OpenError> {
     let failed = |operation, path| move |source| OpenError::Io { operation, path, source };
+    // The process before may have died with names unsynced. What is removed below must not be gone before they are there.
+    disk.sync_names().map_err(failed("sync", disk.path("")))?;
     let mut logs = Vec::new();
     let mut snapshots = Vec::new();
     for (name, _) in disk.list().map_err(failed("list", disk.path("")))? {
@@ -221,9 +223,7 @@ impl Replay<'_> {
             self.disk.remove(&end.name).map_err(failed("remove", end))?;
         }
         let Some(last) = self.files.iter().rfind(|end| !end.empty) else { return Ok(()) };
-        if last.at == last.len {
-            return Ok(());
-        }
+        // The last batch may have been written but not synced. It is about to be served, so it must last.
         last.file.truncate(last.at).and_then(|()| last.file.sync()).map_err(failed("truncate", last))
     }
 }
