@@ -8,6 +8,9 @@ use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// linux/capability.h: two words for each of effective, permitted and inheritable.
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
 pub fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -144,10 +147,20 @@ pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
+/// Capabilities that this process may use; none if the kernel does not say.
+pub fn permitted_capabilities() -> u64 {
+    let header: [u32; 2] = [CAPABILITY_VERSION_3, 0];
+    let mut data = [0u32; 6];
+    // SAFETY: header and data have the layout of version 3 and outlive the call.
+    match check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) }) {
+        Ok(_) => u64::from(data[4]) << 32 | u64::from(data[1]),
+        Err(_) => 0,
+    }
+}
+
 /// Sets the permitted and effective capabilities to `mask` and the inheritable ones to none.
 pub fn set_capabilities(mask: u64) -> io::Result<()> {
-    const VERSION_3: u32 = 0x2008_0522;
-    let header: [u32; 2] = [VERSION_3, 0];
+    let header: [u32; 2] = [CAPABILITY_VERSION_3, 0];
     let (low, high) = (mask as u32, (mask >> 32) as u32);
     let data: [u32; 6] = [low, low, 0, high, high, 0];
     // SAFETY: header and data have the layout of version 3 and outlive the call.

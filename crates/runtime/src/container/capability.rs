@@ -33,8 +33,9 @@ fn known_to_kernel() -> u32 {
     last.and_then(|text| text.trim().parse::<u32>().ok()).map_or(NAMES.len() as u32, |last| last + 1).min(64)
 }
 
+/// Whatever there is to give: the machine itself may have been started with less than the kernel knows.
 fn all() -> u64 {
-    u64::MAX >> (64 - known_to_kernel())
+    u64::MAX >> (64 - known_to_kernel()) & crate::sys::permitted_capabilities()
 }
 
 /// The set a container runs with: everything when privileged, else the default plus `add` minus `drop`.

@@ -83,6 +83,8 @@ struct SandboxEntry {
     sandbox: Sandbox,
     connection: Option<Arc<Connection>>,
     containers: BTreeMap<String, ContainerEntry>,
+    /// Held by whoever changes the sandbox as a whole, on disk or by ending it.
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct ContainerEntry {
@@ -193,6 +195,12 @@ impl Inner {
 
     fn container_dir(&self, sandbox: &str, id: &str) -> PathBuf {
         layout::container(&self.sandbox_dir(sandbox), id)
+    }
+
+    /// Waits until nobody else changes the sandbox as a whole.
+    async fn change(&self, sandbox: &str) -> Result<tokio::sync::OwnedMutexGuard<()>, RuntimeError> {
+        let changing = self.with_sandbox(sandbox, |entry| entry.changing.clone())?;
+        Ok(changing.lock_owned().await)
     }
 
     /// The connection to the monitor of a sandbox that is ready.

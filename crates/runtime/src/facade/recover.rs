@@ -77,5 +77,5 @@ fn read_sandbox(directory: &Path) -> std::io::Result<SandboxEntry> {
         let entry = ContainerEntry { status: watch::Sender::new(status), record };
         containers.insert(entry.record.container.id.clone(), entry);
     }
-    Ok(SandboxEntry { sandbox, connection: None, containers })
+    Ok(SandboxEntry { sandbox, connection: None, containers, changing: Arc::default() })
 }

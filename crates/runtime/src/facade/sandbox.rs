@@ -38,6 +38,7 @@ impl Runtime {
 
     /// Tells the addresses of a pod's network, once it is made: they stand in its `/etc/hosts`.
     pub async fn set_sandbox_ips(&self, id: &str, ips: Vec<IpAddr>) -> Result<(), RuntimeError> {
+        let _changing = self.inner.change(id).await?;
         let sandbox = self.inner.with_sandbox(id, |entry| {
             entry.sandbox.ips = ips;
             entry.sandbox.clone()
@@ -54,12 +55,14 @@ impl Runtime {
     /// Kills what runs and gives back everything but the record: afterwards the sandbox is not ready. Stopping again
     /// does nothing.
     pub async fn stop_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        let _changing = self.inner.change(id).await?;
         self.inner.stop_sandbox(id).await
     }
 
     /// Stops the sandbox if need be, and forgets it and its containers. One that is not there is removed already.
     pub async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
-        if matches!(self.sandbox(id), Err(RuntimeError::SandboxNotFound(_))) {
+        let Ok(_changing) = self.inner.change(id).await else { return Ok(()) };
+        if self.sandbox(id).is_err() {
             return Ok(());
         }
         self.inner.stop_sandbox(id).await?;
@@ -77,6 +80,7 @@ impl Runtime {
 
     /// Changes the limits of the pod as a whole.
     pub async fn update_sandbox_resources(&self, id: &str, resources: Resources) -> Result<(), RuntimeError> {
+        let _changing = self.inner.change(id).await?;
         let inner = self.inner.clone();
         let sandbox = self.inner.with_sandbox(id, |entry| {
             entry.sandbox.config.resources = resources.clone();
@@ -123,6 +127,7 @@ impl Inner {
             sandbox: sandbox.clone(),
             connection: Some(connection.clone()),
             containers: BTreeMap::new(),
+            changing: Arc::default(),
         };
         self.entries().insert(id.into(), entry);
         self.listen(id.into(), connection);
@@ -182,7 +187,7 @@ impl Inner {
 
     /// A monitor that is alive has dropped us for being slow; else its containers are dead.
     async fn connection_ended(self: &Arc<Self>, id: &str) {
-        // Taken away when it was to end.
+        // Without one it was to end.
         let expected = self.with_sandbox(id, |entry| entry.connection.is_none()).unwrap_or(true);
         if expected {
             return;
@@ -201,6 +206,7 @@ impl Inner {
 
     /// Cleans up after a monitor that died: kills what is left, records the containers as dead and tells.
     pub(super) async fn sandbox_lost(self: &Arc<Self>, id: &str) {
+        let Ok(_changing) = self.change(id).await else { return };
         let Ok((sandbox, live)) = self.with_sandbox(id, |entry| {
             entry.connection = None;
             entry.sandbox.state = SandboxState::NotReady;
@@ -247,11 +253,11 @@ impl Inner {
     async fn stop_sandbox(self: &Arc<Self>, id: &str) -> Result<(), RuntimeError> {
         let connection = self.with_sandbox(id, |entry| {
             entry.sandbox.state = SandboxState::NotReady;
-            entry.connection.clone()
+            // Taken away, so that its end is no surprise.
+            entry.connection.take()
         })?;
         if let Some(connection) = connection {
             let ended = tokio::time::timeout(SHUTDOWN_PATIENCE, connection.call(Call::Shutdown, &[])).await;
-            self.with_sandbox(id, |entry| entry.connection = None)?;
             if ended.is_err() {
                 // It has our word that it may end; what it could not kill, the cgroup does below.
                 let _ = sys::kill(connection.pid, libc::SIGKILL);

@@ -22,9 +22,9 @@ async fn exec_to_the_end() {
     let error = node.runtime.exec_sync(&container.id, vec!["nope".into()], None, 10).await.unwrap_err();
     assert!(matches!(&error, RuntimeError::Exec { .. }));
     assert!(error.to_string().ends_with(r#"exec: "nope": executable file not found in $PATH"#), "{error}");
-    let error = node.runtime.exec_sync(&container.id, sh("sleep 1000"), Some(Duration::from_millis(200)), 10).await;
+    let error = node.runtime.exec_sync(&container.id, sh("sleep 1234"), Some(Duration::from_millis(200)), 10).await;
     assert!(matches!(error, Err(RuntimeError::ExecTimeout { .. })));
-    assert_eq!(String::from_utf8_lossy(&node.exec(&container, "ps | grep -c 'sleep 1000'").await.stdout), "2\n");
+    assert_eq!(String::from_utf8_lossy(&node.exec(&container, "ps | grep -c '[s]leep 1234'").await.stdout), "0\n");
     let limited = node.runtime.exec_sync(&container.id, sh("yes | head -c 100000"), Some(PATIENCE), 10).await.unwrap();
     assert_eq!(limited.stdout, b"y\ny\ny\ny\ny\n");
     // What a command leaves behind does not keep it.

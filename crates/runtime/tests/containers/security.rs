@@ -142,14 +142,15 @@ async fn devices() {
         config.security.privileged = true;
     });
     assert_eq!(privileged.await.text(), "1\n/dev/kmsg\n");
-    let given = run(&node, "head -c 1 /dev/messages | wc -c", |config| {
+    let open = "exec 3</dev/given/loops && echo opened; (exec 3>/dev/given/loops) 2>/dev/null || echo not for writing";
+    let given = run(&node, open, |config| {
         config.devices = vec![Device {
-            host_path: "/dev/kmsg".into(),
-            container_path: "/dev/messages".into(),
+            host_path: "/dev/loop-control".into(),
+            container_path: "/dev/given/loops".into(),
             permissions: "r".into(),
         }];
     });
-    assert_eq!(given.await.text(), "1\n");
+    assert_eq!(given.await.text(), "opened\nnot for writing\n");
     node.finish().await;
 }
 
