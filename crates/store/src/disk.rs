@@ -179,3 +179,46 @@ impl DiskFile for fs::File {
         self.sync_data()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_folder_is_private_and_held_once() {
+        let above = tempfile::tempdir().expect("a folder");
+        let path = above.path().join("state");
+        let folder = Folder::open(&path).expect("it is made");
+        drop(folder.create("a", 4096).expect("a file"));
+        assert_eq!([mode(&path), mode(&path.join("a")), mode(&path.join("lock"))], [0o700, 0o600, 0o600]);
+        let error = Folder::open(&path).err().expect("it is held").to_string();
+        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        drop(folder);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("opened up");
+        drop(Folder::open(&path).expect("it is free again"));
+        assert_eq!(mode(&path), 0o700);
+    }
+
+    #[test]
+    fn a_file_does_what_is_asked_of_it() {
+        let above = tempfile::tempdir().expect("a folder");
+        let folder = Folder::open(above.path()).expect("open");
+        let file = folder.create("a", 100).expect("a file");
+        assert!(folder.create("a", 0).is_err(), "no file is made twice");
+        file.write_at(b"text", 98).expect("written");
+        let mut all = [1; 200];
+        assert_eq!(file.read_at(&mut all, 0).expect("read"), 102);
+        assert_eq!((&all[..98], &all[98..102]), (&[0; 98][..], &b"text"[..]));
+        file.truncate(99).and_then(|()| file.sync()).expect("cut");
+        folder.rename("a", "b").and_then(|()| folder.sync_names()).expect("renamed");
+        let mut files = folder.list().expect("files");
+        files.sort();
+        assert_eq!(files.iter().map(|(name, len)| (&**name, *len)).next(), Some(("b", 99)));
+        folder.remove("b").expect("removed");
+        assert!(folder.open("b").is_err());
+    }
+}

@@ -315,3 +315,113 @@ impl Hub {
         self.advanced.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::{Draft, Key, body};
+
+    const PODS: Resource = Resource::new("pods");
+    const LEASES: Resource = Resource::new("leases.coordination.k8s.io");
+
+    struct Ground {
+        hub: Arc<Hub>,
+        now: Snapshot,
+    }
+
+    impl Ground {
+        fn new(window: Window) -> Self {
+            let mut now = Snapshot::default();
+            now.advance(1);
+            Self { hub: Hub::new(window, now.clone()), now }
+        }
+
+        fn put(&mut self, resource: Resource, name: &str, bytes: usize) -> Revision {
+            let text = serde_json::json!({"metadata": {"name": name}, "data": "x".repeat(bytes)});
+            let draft =
+                Draft::read(Key::new(resource, "ns", name), [].into(), body::encode(&text)).expect("a draft");
+            let event = self.now.put(draft.at(self.now.revision() + 1));
+            self.hub.publish(self.now.clone(), &[Arc::new(event)]);
+            self.now.revision()
+        }
+    }
+
+    fn window(bytes: usize) -> Window {
+        Window { bytes, age: None, keep: 4 }
+    }
+
+    #[test]
+    fn what_takes_most_of_the_window_gives_way_first() {
+        let mut on = Ground::new(window(100_000));
+        let quiet = on.put(LEASES, "quiet", 100);
+        for _ in 0..1000 {
+            on.put(PODS, "busy", 1000);
+        }
+        assert!(on.hub.usage(0).history_bytes <= 100_000);
+        assert!(matches!(on.hub.watch(Some(PODS), 1), Err(WatchError::Compacted { from: 1, .. })));
+        let mut leases = on.hub.watch(Some(LEASES), 1).expect("the quiet resource kept its past");
+        assert_eq!(leases.take().expect("changes")[0].revision, quiet);
+        // What watches all cannot begin before any of its parts does.
+        let floor = on.hub.compacted();
+        assert!(floor > quiet);
+        assert!(on.hub.watch(None, floor - 1).is_err());
+        let rest = on.hub.watch(None, floor).expect("the rest").take().expect("changes");
+        assert_eq!(rest.len() as u64, on.now.revision() - floor);
+    }
+
+    #[test]
+    fn a_watch_that_falls_behind_is_told_so() {
+        let mut on = Ground::new(window(50_000));
+        let mut slow = on.hub.watch(Some(PODS), 1).expect("a watch");
+        let mut idle = on.hub.watch(Some(LEASES), 1).expect("a watch");
+        for _ in 0..100 {
+            on.put(PODS, "a", 1000);
+        }
+        assert!(matches!(slow.take(), Err(WatchError::Compacted { from: 1, oldest }) if oldest > 1));
+        assert!(idle.take().expect("nothing is wrong").is_empty());
+        assert_eq!((idle.progress(), slow.progress()), (on.now.revision(), 1));
+    }
+
+    #[test]
+    fn old_changes_go_but_for_a_few() {
+        let mut on = Ground::new(Window { bytes: 1 << 20, age: Some(Duration::ZERO), keep: 4 });
+        for _ in 0..10 {
+            on.put(PODS, "a", 10);
+        }
+        // The age of the newest is none, so at least what is kept regardless is there.
+        let floor = on.hub.log(Some(PODS)).lock().floor;
+        let kept = on.hub.watch(Some(PODS), floor).expect("a watch").take().expect("changes").len();
+        assert!((4..=10).contains(&kept), "{kept}");
+        assert!(floor > 1, "clocks move between ten changes");
+    }
+
+    #[test]
+    fn a_restart_ends_every_watch_and_begins_anew() {
+        let mut on = Ground::new(window(1 << 20));
+        let at = on.put(PODS, "a", 10);
+        let mut current = on.hub.watch(Some(PODS), at).expect("a watch");
+        let mut all = on.hub.watch(None, at).expect("a watch");
+        on.now.advance(at + 10);
+        on.hub.restart(on.now.clone());
+        for watch in [&mut current, &mut all] {
+            assert!(matches!(watch.take(), Err(WatchError::Compacted { .. })));
+        }
+        for resource in [Some(PODS), Some(LEASES), None] {
+            assert!(on.hub.watch(resource, at + 9).is_err());
+            let mut watch = on.hub.watch(resource, at + 10).expect("a watch from the new beginning");
+            assert!(watch.take().expect("nothing yet").is_empty());
+        }
+        let mut next = on.hub.watch(Some(PODS), at + 10).expect("a watch");
+        on.put(PODS, "b", 10);
+        assert_eq!(next.take().expect("changes").len(), 1);
+    }
+
+    #[test]
+    fn a_thousand_watchers_share_each_event() {
+        let mut on = Ground::new(window(1 << 20));
+        let mut watches: Vec<_> = (0..1000).map(|_| on.hub.watch(Some(PODS), 1).expect("a watch")).collect();
+        on.put(PODS, "a", 1000);
+        let told: Vec<_> = watches.iter_mut().map(|watch| watch.take().expect("changes").remove(0)).collect();
+        assert!(told.iter().all(|event| Arc::ptr_eq(event, &told[0])));
+    }
+}

@@ -102,7 +102,6 @@ struct End {
     name: String,
     file: Box<dyn DiskFile>,
     at: u64,
-    len: u64,
     /// It never held a batch: a crash while it was made, or before its first was written.
     empty: bool,
 }
@@ -133,7 +132,7 @@ impl Replay<'_> {
                 return Err(corrupt(0, "the head is damaged, what follows is not".to_owned()));
             }
             _ => {
-                self.files.push(End { name, file, at: 0, len, empty: true });
+                self.files.push(End { name, file, at: 0, empty: true });
                 return Ok(());
             }
         };
@@ -142,7 +141,7 @@ impl Replay<'_> {
             Read::Frame(_) | Read::Newer { .. }
         );
         if !begins && frame::find_batch(&*file, at, len, 0).map_err(failed("read"))?.is_none() {
-            self.files.push(End { name, file, at, len, empty: true });
+            self.files.push(End { name, file, at, empty: true });
             return Ok(());
         }
         if first != self.sequence {
@@ -179,7 +178,7 @@ impl Replay<'_> {
                 None => break,
             }
         }
-        self.files.push(End { name, file, at, len, empty: false });
+        self.files.push(End { name, file, at, empty: false });
         Ok(())
     }
 

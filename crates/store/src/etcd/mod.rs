@@ -7,6 +7,8 @@ mod commit;
 mod compact;
 mod feed;
 mod keys;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::fmt;

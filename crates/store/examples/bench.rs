@@ -1,0 +1,142 @@
+//! What the embedded engine costs: durable commits by 1, 64 and 1000 committers, and a large cluster in memory and at a restart.
+//!
+//! `cargo run --release -p store --example bench [FOLDER] [OBJECTS]`; the folder is made below the given one and removed.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use object::{Draft, Key, Resource, body};
+use rustix::time::{ClockId, clock_gettime};
+use store::{Embedded, Op, Options, Store};
+
+const PODS: Resource = Resource::new("pods");
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let below = arguments.next().unwrap_or_else(|| ".".to_owned());
+    let objects: usize = arguments.next().map_or(Ok(150_000), |text| text.parse())?;
+    let folder = tempfile::tempdir_in(below)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    println!("committers  commits/s  p50 ms  p99 ms  max ms  CPU µs/commit");
+    for committers in [1, 64, 1000] {
+        let path = folder.path().join(format!("c{committers}"));
+        let store = Arc::new(Embedded::open(&path, Options::default())?);
+        runtime.block_on(commits(store, committers))?;
+        std::fs::remove_dir_all(&path)?;
+    }
+    runtime.block_on(large(&folder.path().join("large"), objects))
+}
+
+/// 1 KB objects, each committer its own, for two seconds.
+async fn commits(store: Arc<Embedded>, committers: usize) -> Result<(), Box<dyn Error>> {
+    let (begun, cpu) = (Instant::now(), cpu());
+    let end = begun + Duration::from_secs(2);
+    let tasks: Vec<_> = (0..committers)
+        .map(|nth| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let draft = draft(&format!("pod-{nth}"), 1024);
+                let mut waits = Vec::new();
+                let mut revision = None;
+                while Instant::now() < end {
+                    let asked = Instant::now();
+                    let op = revision
+                        .map_or_else(|| Op::create(draft.clone()), |at| Op::update(draft.clone(), at));
+                    revision = Some(store.commit(op.into()).await?.revision);
+                    waits.push(asked.elapsed());
+                }
+                Ok::<_, store::CommitError>(waits)
+            })
+        })
+        .collect();
+    let mut waits = Vec::new();
+    for task in tasks {
+        waits.extend(task.await??);
+    }
+    let (took, cpu) = (begun.elapsed(), self::cpu() - cpu);
+    waits.sort_unstable();
+    let at = |share: usize| waits[(waits.len() - 1) * share / 1000].as_secs_f64() * 1e3;
+    println!(
+        "{committers:>10}  {:>9.0}  {:>6.2}  {:>6.2}  {:>6.2}  {:>13.1}",
+        waits.len() as f64 / took.as_secs_f64(),
+        at(500),
+        at(990),
+        at(1000),
+        cpu.as_secs_f64() * 1e6 / waits.len() as f64,
+    );
+    store.close().await;
+    Ok(())
+}
+
+/// A cluster of many objects of 5.6 kB: filled, updated, read again.
+async fn large(path: &std::path::Path, objects: usize) -> Result<(), Box<dyn Error>> {
+    let empty = resident_bytes()?;
+    let store = Arc::new(Embedded::open(path, Options::default())?);
+    let begun = Instant::now();
+    let fillers: Vec<_> = (0..64)
+        .map(|filler| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for nth in (filler..objects).step_by(64) {
+                    store.commit(Op::create(draft(&format!("pod-{nth}"), 5600)).into()).await?;
+                }
+                Ok::<_, store::CommitError>(())
+            })
+        })
+        .collect();
+    for filler in fillers {
+        filler.await??;
+    }
+    let usage = store.usage();
+    println!(
+        "{objects} objects: filled in {:.1} s, bodies {} MB, memory {} MB, disk {} MB",
+        begun.elapsed().as_secs_f64(),
+        usage.live_bytes / 1_000_000,
+        (resident_bytes()? - empty) / 1_000_000,
+        usage.disk_bytes / 1_000_000,
+    );
+    let updates = 5000;
+    let cpu_before = cpu();
+    for nth in 0..updates {
+        let key = Key::new(PODS, "default", format!("pod-{}", nth * 7919 % objects));
+        let at = store.snapshot().get(&key).map_or(0, |object| object.revision);
+        store.commit(Op::update(draft(&key.name, 5600), at).into()).await?;
+    }
+    let each = (cpu() - cpu_before).as_secs_f64() * 1e6 / updates as f64;
+    println!("one after another: {each:.1} µs CPU an update, making the object included");
+    store.close().await;
+    drop(store);
+    let begun = Instant::now();
+    let store = Embedded::open(path, Options::default())?;
+    println!(
+        "opened again in {:.2} s at revision {}",
+        begun.elapsed().as_secs_f64(),
+        store.snapshot().revision()
+    );
+    store.close().await;
+    Ok(())
+}
+
+/// A pod of about so many bytes.
+fn draft(name: &str, bytes: usize) -> Draft {
+    let text = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "uid": name, "labels": {"app": "bench"}},
+        "spec": {"nodeName": "n1", "filling": "x".repeat(bytes.saturating_sub(170))},
+    });
+    let key = Key::new(PODS, "default", name);
+    let meta = object::Meta { uid: name.into(), ..object::Meta::default() };
+    Draft { key, meta, fields: ["n1".into()].into(), stored: body::encode(&text) }
+}
+
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn resident_bytes() -> Result<u64, Box<dyn Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
