@@ -69,8 +69,9 @@ impl Store {
     /// One without a name is recorded by its id. Nothing is recorded unless every image is good.
     pub fn import(&self, archive: impl Read, options: &ImportOptions) -> Result<Vec<Image>, ImportError> {
         let operation = self.begin()?;
-        let (members, blobs) = self.take_members(&operation, archive)?;
-        self.import_from(operation, Source::Archive(members), blobs, options)
+        let mut blobs = BTreeSet::new();
+        let source = self.take_members(&operation, archive, &mut blobs).map(Source::Archive);
+        self.import_from(operation, source, blobs, options)
     }
 
     /// Imports a file as `import` does, or a directory that is an OCI layout or an unpacked `docker save`.
@@ -81,22 +82,24 @@ impl Store {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, Mode::empty()).at("opening", path)?;
         let operation = self.begin()?;
-        self.import_from(operation, Source::Dir(path.to_path_buf(), dir), BTreeSet::new(), options)
+        self.import_from(operation, Ok(Source::Dir(path.to_path_buf(), dir)), BTreeSet::new(), options)
     }
 
     fn import_from(
         &self,
         operation: Operation,
-        source: Source,
+        source: Result<Source, ImportError>,
         mut blobs: BTreeSet<Digest>,
         options: &ImportOptions,
     ) -> Result<Vec<Image>, ImportError> {
         let platform = options.platform.clone().unwrap_or_else(Platform::host);
-        let mut importer =
-            Importer { store: self, operation: &operation, source, platform, blobs: BTreeSet::new() };
-        let found = importer.images(options);
-        blobs.append(&mut importer.blobs);
-        let recorded = found.and_then(|found| self.record_all(&operation, found, options.pinned));
+        let recorded = source.and_then(|source| {
+            let mut importer =
+                Importer { store: self, operation: &operation, source, platform, blobs: BTreeSet::new() };
+            let found = importer.images(options);
+            blobs.append(&mut importer.blobs);
+            self.record_all(&operation, found?, options.pinned)
+        });
         // The blobs of a failed import go at once too: an archive may be larger than the room that is left.
         drop(operation);
         self.drop_blobs(&blobs.into_iter().collect::<Vec<_>>())?;
@@ -122,17 +125,17 @@ impl Store {
         Ok(images)
     }
 
-    /// Stores every file of an archive as a blob.
+    /// Stores every file of an archive as a blob; those that were not in the store are added to `blobs`.
     fn take_members(
         &self,
         operation: &Operation,
         archive: impl Read,
-    ) -> Result<(Members, BTreeSet<Digest>), ImportError> {
+        blobs: &mut BTreeSet<Digest>,
+    ) -> Result<Members, ImportError> {
         let limits = Limits { entries: MAX_MEMBERS, ..self.options().limits.clone() };
         let beginning = |source| TarError::Read { entry: "the beginning".to_string(), source };
         let mut tar = Tar::new(Decoder::new(archive, &limits).map_err(beginning)?, &limits);
         let mut members = Members::default();
-        let mut blobs = BTreeSet::new();
         while let Some(entry) = tar.next()? {
             let name = String::from_utf8_lossy(&entry.name).into_owned();
             let name = plain_path("", &name);
@@ -176,7 +179,7 @@ impl Store {
                 }
             }
         }
-        Ok((members, blobs))
+        Ok(members)
     }
 }
 

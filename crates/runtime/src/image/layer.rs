@@ -282,14 +282,15 @@ impl Unpacker<'_> {
 
     /// Hides a file of the layers below. What this layer itself has at the name stays, whichever came first.
     fn delete(&mut self, here: &Place, name: &[u8]) -> Result<(), TreeError> {
-        match tree::stat(self.tree.open(here)?, name)? {
-            Some(stat) if tree::is_dir(&stat) => {
+        match self.tree.look(here, name)? {
+            Found::Here(stat) if tree::is_dir(&stat) => {
                 let mut place = here.clone();
                 place.push(name.to_vec());
                 self.hide_below(&place)
             }
-            Some(_) => Ok(()),
-            None => {
+            // Overlayfs lists a mark that hides nothing: it filters only directories that it merges.
+            Found::Here(_) | Found::Absent => Ok(()),
+            Found::Below(..) => {
                 fs::mknodat(self.tree.open(here)?, name, FileType::CharacterDevice, Mode::empty(), 0)?;
                 self.tree.inodes += 1;
                 Ok(())
@@ -300,6 +301,8 @@ impl Unpacker<'_> {
     fn hide_below(&mut self, path: &[Vec<u8>]) -> Result<(), TreeError> {
         let place = self.tree.resolve(path)?;
         let dir = self.tree.open(&place)?.try_clone()?;
+        // Marks inside hide nothing any more.
+        tree::remove_whiteouts(&dir)?;
         self.tree.make_opaque(place, &dir)
     }
 }

@@ -138,7 +138,7 @@ pub(super) fn parse(bytes: &[u8], media_type: &str) -> Result<Document, Manifest
         layers: Option<Vec<Descriptor>>,
     }
     let media_type = media_type.split(';').next().unwrap_or("").trim();
-    if media_type.contains("manifest.v1+") {
+    if media_type.starts_with("application/vnd.docker.distribution.manifest.v1+") {
         return Err(ManifestError::Schema1(media_type.to_string()));
     }
     let either: Either = serde_json::from_slice(bytes).map_err(malformed("manifest"))?;

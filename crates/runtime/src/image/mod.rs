@@ -21,6 +21,9 @@ mod tarball;
 mod transport;
 mod tree;
 
+#[cfg(test)]
+mod tests;
+
 pub use archive::{ImportError, ImportOptions};
 pub use auth::{AuthError, Credential, Keyring};
 pub use digest::Digest;

@@ -349,19 +349,34 @@ pub(super) fn remove_at(dir: impl AsFd, name: &[u8]) -> io::Result<()> {
         Err(errno) => return Err(errno.into()),
     }
     let child = open_child(dir, name)?;
-    let mut names = Vec::new();
-    for entry in Dir::read_from(&child)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.to_vec());
-        }
-    }
-    for name in names {
+    for name in names(&child)? {
         remove_at(&child, &name)?;
     }
     fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?;
     Ok(())
+}
+
+/// Removes every whiteout in a directory and those below it.
+pub(super) fn remove_whiteouts(dir: &OwnedFd) -> Result<(), TreeError> {
+    for name in names(dir)? {
+        match stat(dir, &name)? {
+            Some(stat) if is_whiteout(&stat) => fs::unlinkat(dir, name.as_slice(), AtFlags::empty())?,
+            Some(stat) if is_dir(&stat) => remove_whiteouts(&open_child(dir, &name)?)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn names(dir: &OwnedFd) -> rustix::io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Extended attributes that belong to the content. Overlayfs's own would let an image redirect lookups (`trusted.overlay.redirect`).
