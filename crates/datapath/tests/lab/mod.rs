@@ -171,7 +171,17 @@ pub fn serve_udp(ns: &NetNs, address: Ipv4Addr, port: u16, name: &str) {
 
 /// What a server says to a client in `ns`.
 pub fn ask(ns: &NetNs, address: Ipv4Addr, port: u16) -> Result<String, io::ErrorKind> {
-    let connection: Result<TcpStream, netlink::Error> = netns::tcp_connect(ns, SocketAddr::from((address, port)), SOON);
+    ask_for(ns, address, port, PATIENCE)
+}
+
+/// Like [`ask`], for what is to be dropped.
+pub fn ask_in_vain(ns: &NetNs, address: Ipv4Addr, port: u16) -> Result<String, io::ErrorKind> {
+    ask_for(ns, address, port, SOON)
+}
+
+fn ask_for(ns: &NetNs, address: Ipv4Addr, port: u16, patience: Duration) -> Result<String, io::ErrorKind> {
+    let to = SocketAddr::from((address, port));
+    let connection: Result<TcpStream, netlink::Error> = netns::tcp_connect(ns, to, patience);
     let mut connection = match connection {
         Ok(connection) => connection,
         Err(netlink::Error::Namespace { source, .. }) => return Err(source.kind()),
