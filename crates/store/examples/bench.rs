@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use object::{Draft, Key, Resource, body};
 use rustix::time::{ClockId, clock_gettime};
-use store::{Embedded, Op, Options, Store};
+use store::{Embedded, Op, Options, Precondition, Put, Store};
 
 const PODS: Resource = Resource::new("pods");
 
@@ -24,6 +24,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         let store = Arc::new(Embedded::open(&path, Options::default())?);
         runtime.block_on(commits(store, committers))?;
         std::fs::remove_dir_all(&path)?;
+    }
+    for watchers in [1, 1000] {
+        let path = folder.path().join(format!("w{watchers}"));
+        let store = Arc::new(Embedded::open(&path, Options::default())?);
+        runtime.block_on(watched(store, watchers))?;
     }
     runtime.block_on(large(&folder.path().join("large"), objects))
 }
@@ -64,6 +69,41 @@ async fn commits(store: Arc<Embedded>, committers: usize) -> Result<(), Box<dyn 
         at(990),
         at(1000),
         cpu.as_secs_f64() * 1e6 / waits.len() as f64,
+    );
+    store.close().await;
+    Ok(())
+}
+
+/// One committer, and watchers that are told of each commit before the next.
+async fn watched(store: Arc<Embedded>, watchers: usize) -> Result<(), Box<dyn Error>> {
+    let commits = 1000;
+    let tasks: Vec<_> = (0..watchers)
+        .map(|_| {
+            let mut watch = store.watch(Some(PODS), 1)?;
+            Ok::<_, store::WatchError>(tokio::spawn(async move {
+                let mut told = 0;
+                while told < commits {
+                    told += watch.next().await?.len();
+                }
+                Ok::<_, store::WatchError>(())
+            }))
+        })
+        .collect::<Result<_, _>>()?;
+    let cpu_before = cpu();
+    for _ in 0..commits {
+        let op = Op {
+            key: draft("a", 0).key,
+            precondition: Precondition::Unchecked,
+            put: Put::Object(draft("a", 1024)),
+        };
+        store.commit(op.into()).await?;
+    }
+    for task in tasks {
+        task.await??;
+    }
+    println!(
+        "{watchers} watchers: {:.1} µs CPU a commit",
+        (cpu() - cpu_before).as_secs_f64() * 1e6 / commits as f64
     );
     store.close().await;
     Ok(())

@@ -102,6 +102,7 @@ pub enum Precondition {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every operation carries a draft")]
 pub enum Put {
     Object(Draft),
     Delete,

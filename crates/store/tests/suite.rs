@@ -10,8 +10,8 @@ use std::time::Duration;
 use object::{Change, Draft, Event, Key, Resource, body};
 use serde_json::json;
 use store::{
-    CommitError, Embedded, Etcd, EtcdOptions, MAX_OPS, MAX_REQUEST_BYTES, Memory, Op, Options, Precondition,
-    Put, Store, StoreError, Transaction, WatchError, Window, import_json,
+    CommitError, Embedded, Etcd, EtcdOptions, EtcdTls, MAX_OPS, MAX_REQUEST_BYTES, Memory, Op, Options,
+    Precondition, Put, Store, StoreError, Transaction, WatchError, Window, import_json,
 };
 
 const PODS: Resource = Resource::new("pods");
@@ -89,6 +89,22 @@ async fn etcd() {
         case(Ground { store: &store, namespace: name }).await;
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn etcd_over_tls() {
+    let (server, [authority, certificate, key]) = etcd_server::EtcdServer::start_secured();
+    let tls = |identity| Some(EtcdTls { authority: authority.clone(), identity });
+    let options = EtcdOptions { tls: tls(Some((certificate, key))), ..etcd_options(&server) };
+    let printed = format!("{:?}", options.tls);
+    assert!(!printed.contains("BEGIN"), "{printed}");
+    let store = Etcd::open(options).await.expect("etcd opens");
+    let on = Ground { store: &store, namespace: "tls" };
+    on.create("a").await;
+    assert!(store.snapshot().get(&on.key(PODS, "a")).is_some());
+    let without = EtcdOptions { tls: tls(None), ..etcd_options(&server) };
+    assert!(Etcd::open(without).await.is_err(), "etcd wants a certificate");
+    store.close().await;
 }
 
 fn etcd_options(server: &etcd_server::EtcdServer) -> EtcdOptions {
