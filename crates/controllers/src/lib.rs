@@ -3,21 +3,33 @@
 //! Architecture invariant: a controller sees a snapshot, a key and the time, and answers with a [`Plan`]. It keeps nothing between
 //! runs and knows no other controller; they meet in what stands in the snapshot.
 
+mod cluster_role_aggregation;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
+mod event_ttl;
+mod garbage_collector;
 mod kubernetes_service;
 mod namespace;
 mod naming;
+mod node_ipam;
+mod node_lifecycle;
+mod nodes;
 mod ownership;
+mod pod_gc;
 mod replica_set;
 mod replication_controller;
+mod revisions;
 mod root_ca_publisher;
 mod service_account;
 mod service_pods;
 mod settings;
+mod stateful_set;
+mod taint_eviction;
 #[cfg(test)]
 mod testing;
+mod ttl_after_finished;
 mod views;
 mod writes;
 
@@ -60,13 +72,23 @@ pub const EVERY: Resource = Resource::new("");
 
 /// All controllers, in alphabetical order of their names.
 pub static ALL: &[&Controller] = &[
+    &cluster_role_aggregation::CONTROLLER,
+    &daemon_set::CONTROLLER,
     &deployment::CONTROLLER,
     &endpoints::CONTROLLER,
     &endpoint_slice::CONTROLLER,
+    &event_ttl::CONTROLLER,
+    &garbage_collector::CONTROLLER,
     &kubernetes_service::CONTROLLER,
     &namespace::CONTROLLER,
+    &node_lifecycle::CONTROLLER,
+    &node_ipam::CONTROLLER,
+    &pod_gc::CONTROLLER,
     &replica_set::CONTROLLER,
     &replication_controller::CONTROLLER,
     &root_ca_publisher::CONTROLLER,
     &service_account::CONTROLLER,
+    &stateful_set::CONTROLLER,
+    &taint_eviction::CONTROLLER,
+    &ttl_after_finished::CONTROLLER,
 ];

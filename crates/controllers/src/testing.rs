@@ -28,6 +28,10 @@ struct Case {
     refuse: Option<Refusal>,
     #[serde(default)]
     api_server_addresses: Vec<std::net::IpAddr>,
+    #[serde(default)]
+    pod_cidr: Option<String>,
+    #[serde(default)]
+    terminated_pod_threshold: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -89,12 +93,15 @@ fn check(input: &Path, controller: &Controller, failures: &mut String) {
 
 /// Plans and applies until nothing changes.
 fn play(controller: &Controller, case: Case) -> String {
+    let default = Settings::default();
     let settings = Settings {
         ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
         api_server_addresses: case.api_server_addresses.clone(),
+        pod_cidr: case.pod_cidr.clone().unwrap_or(default.pod_cidr),
+        terminated_pod_threshold: case.terminated_pod_threshold.unwrap_or(default.terminated_pod_threshold),
         ..Settings::default()
     };
-    let (resource, path) = case.key.split_once(' ').expect("resource path");
+    let (resource, path) = case.key.split_once(' ').unwrap_or((&case.key, ""));
     let (namespace, name) = path.split_once('/').unwrap_or(("", path));
     let key = Key::new(Resource::intern(resource), namespace, name);
     let mut cluster = Cluster { snapshot: Snapshot::default(), now: case.now };
@@ -216,9 +223,10 @@ impl Cluster {
     fn put(&mut self, resource: Resource, object: Value) {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let key = Key::new(resource, text("namespace"), text("name"));
-        let index = if resource.as_str() == "pods" { "/spec/nodeName" } else { "/none" };
-        let field = object.pointer(index).and_then(Value::as_str).unwrap_or_default();
-        let draft = Draft::read(key, [field.into()].into(), body::encode(&object)).expect("an object");
+        let selectable = kinds::of(resource).map_or(&[][..], |row| row.selectable);
+        let at = |path: &&str| object.pointer(&format!("/{}", path.replace('.', "/"))).and_then(Value::as_str);
+        let fields = selectable.iter().map(|path| at(path).unwrap_or_default().into()).collect();
+        let draft = Draft::read(key, fields, body::encode(&object)).expect("an object");
         let next = self.snapshot.revision() + 1;
         self.snapshot.put(draft.at(next));
     }
