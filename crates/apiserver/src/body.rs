@@ -9,6 +9,8 @@ use schema::{FieldValidation, Kind};
 use serde_json::Value;
 
 use crate::negotiate::content_type;
+use crate::protobuf;
+use crate::route::Target;
 
 /// The whole body, or the 413 of one that is too long.
 pub(crate) async fn read(body: Incoming, limit: usize) -> Result<Bytes, Status> {
@@ -22,10 +24,22 @@ pub(crate) async fn read(body: Incoming, limit: usize) -> Result<Bytes, Status> 
     }
 }
 
+/// The type of a request's body: the kind's own, or that of a subresource (`autoscaling.v1.Scale`, `core.v1.Binding`).
+pub(crate) fn type_name(target: &Target) -> String {
+    match target.kind.subresource(&target.subresource).and_then(|one| one.gvk) {
+        Some((group, version, kind)) => {
+            let group = if group.is_empty() { "core" } else { group.split('.').next().unwrap_or(group) };
+            format!("{group}.{version}.{kind}")
+        }
+        None => target.kind.type_name.to_owned(),
+    }
+}
+
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Json,
+    Protobuf,
     Yaml,
 }
 
@@ -33,6 +47,7 @@ pub(crate) enum Encoding {
 pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
     match content_type(headers) {
         "" | "application/json" | "*/*" => Ok(Encoding::Json),
+        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
         "application/yaml" => Ok(Encoding::Yaml),
         _ => Err(unsupported("application/json, application/yaml, application/vnd.kubernetes.protobuf")),
     }
@@ -46,8 +61,20 @@ pub(crate) fn unsupported(accepted: &str) -> Status {
 }
 
 /// A body as a tree, and what is wrong with it that can be lived with (`duplicate field "spec.replicas"`).
-pub(crate) fn parse(kind: &Kind, encoding: Encoding, text: &[u8]) -> Result<(Value, Vec<String>), Status> {
+/// `type_name` is the body's type, which a subresource may have of its own.
+pub(crate) fn parse(
+    kind: &Kind,
+    type_name: &str,
+    encoding: Encoding,
+    text: &[u8],
+) -> Result<(Value, Vec<String>), Status> {
     match encoding {
+        Encoding::Protobuf => protobuf::decode(type_name, text).map(|value| (value, Vec::new())).map_err(|why| {
+            Status::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): {why}",
+                kind.kind
+            ))
+        }),
         Encoding::Json => match schema::parse_json(text) {
             Ok((value, duplicates)) => {
                 Ok((value, duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()))

@@ -82,7 +82,7 @@ async fn answer_review(
     let (head, incoming) = request.into_parts();
     let encoding = body::encoding(&head.headers)?;
     let text = body::read(incoming, shared.config.limits.body_bytes).await?;
-    let (mut value, _) = body::parse(target.kind, encoding, &text)?;
+    let (mut value, _) = body::parse(target.kind, &body::type_name(target), encoding, &text)?;
     value["apiVersion"] = target.kind.api_version().into();
     value["kind"] = target.kind.kind.into();
     if !value["metadata"].is_object() {

@@ -40,13 +40,13 @@ pub(crate) async fn write(
     let outcome = match target.verb {
         "create" => {
             let encoding = body::encoding(headers)?;
-            let (object, problems) = body::parse(target.kind, encoding, &body::read(incoming, limit).await?)?;
+            let (object, problems) = body::parse(target.kind, &body::type_name(target), encoding, &body::read(incoming, limit).await?)?;
             options.problems = problems;
             shared.gate.create(&to_gate(&options), object).await?
         }
         "update" => {
             let encoding = body::encoding(headers)?;
-            let (object, problems) = body::parse(target.kind, encoding, &body::read(incoming, limit).await?)?;
+            let (object, problems) = body::parse(target.kind, &body::type_name(target), encoding, &body::read(incoming, limit).await?)?;
             options.problems = problems;
             let change = Change::Replace(object);
             shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
@@ -272,6 +272,7 @@ fn delete_options(
         text => {
             let parsed = match body::encoding(headers)? {
                 body::Encoding::Json => serde_json::from_slice(text).map_err(|why| why.to_string()),
+                body::Encoding::Protobuf => crate::protobuf::decode("meta.v1.DeleteOptions", text),
                 body::Encoding::Yaml => body::yaml(text),
             };
             parsed.map_err(|why| Status::bad_request(format!("unable to decode DeleteOptions: {why}")))?
