@@ -1,7 +1,9 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::Kind;
-use schema::names;
+use schema::{Kind, names};
+
+use crate::column::{CREATED_AT, NAME};
+use crate::{row, strategy};
+use crate::spec::rules;
 
 pub const CLUSTER_ROLES: Resource = Resource::new("clusterroles.rbac.authorization.k8s.io");
 
@@ -13,8 +15,12 @@ pub static KIND: Kind = Kind {
     singular: "clusterrole",
     namespaced: false,
     type_name: "rbac.v1.ClusterRole",
-    name: names::path_segment,
-    columns: &[column::NAME, column::CREATED_AT],
+    columns: &[
+        NAME,
+        CREATED_AT,
+    ],
     strategy: strategy::CREATE_ON_UPDATE,
+    name: names::path_segment,
+    validate: |role, _| rules::validate_role(role, true),
     ..row::BASE
 };

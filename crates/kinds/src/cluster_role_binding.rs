@@ -1,7 +1,9 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::Kind;
-use schema::names;
+use schema::{Kind, names};
+
+use crate::column::{AGE, NAME, column, wide};
+use crate::{row, strategy};
+use crate::spec::rules;
 
 pub const CLUSTER_ROLE_BINDINGS: Resource = Resource::new("clusterrolebindings.rbac.authorization.k8s.io");
 
@@ -13,8 +15,17 @@ pub static KIND: Kind = Kind {
     singular: "clusterrolebinding",
     namespaced: false,
     type_name: "rbac.v1.ClusterRoleBinding",
-    name: names::path_segment,
-    columns: &[column::NAME, column::AGE],
+    columns: &[
+        NAME,
+        column("Role", "string", "The role that it grants.", |object, _| rules::role_text(object)),
+        AGE,
+        wide("Users", "string", "The users that it is granted to.", |object, _| rules::subjects_text(object, "User")),
+        wide("Groups", "string", "The groups that it is granted to.", |object, _| rules::subjects_text(object, "Group")),
+        wide("ServiceAccounts", "string", "The service accounts that it is granted to.", |object, _| rules::subjects_text(object, "ServiceAccount")),
+    ],
     strategy: strategy::CREATE_ON_UPDATE,
+    name: names::path_segment,
+    default: rules::default_binding,
+    validate: |binding, old| rules::validate_binding(binding, old, true),
     ..row::BASE
 };

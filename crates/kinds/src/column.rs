@@ -102,6 +102,33 @@ pub fn join<'a>(items: &'a [Value], one: impl Fn(&'a Value) -> &'a str) -> Strin
     items.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
+/// The first few of a list, and how many more there are: `a,b,c + 2 more...`.
+pub fn first(items: &[String], shown: usize, empty: &str) -> String {
+    if items.is_empty() {
+        return empty.into();
+    }
+    let front = items[..items.len().min(shown)].join(",");
+    match items.len().saturating_sub(shown) {
+        0 => front,
+        more => format!("{front} + {more} more..."),
+    }
+}
+
+/// The addresses or names that a load balancer gave, each once, in order.
+pub fn ingress(given: &[Value]) -> String {
+    let mut names: Vec<&str> = given
+        .iter()
+        .map(|one| match path::text(one, "ip") {
+            "" => path::text(one, "hostname"),
+            ip => ip,
+        })
+        .filter(|name| !name.is_empty())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

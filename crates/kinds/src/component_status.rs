@@ -1,6 +1,9 @@
-use crate::{column, row};
 use object::Resource;
-use schema::Kind;
+use schema::{Kind, path};
+use serde_json::Value;
+
+use crate::column::{NAME, column};
+use crate::row;
 
 pub const COMPONENT_STATUSES: Resource = Resource::new("componentstatuses");
 
@@ -14,6 +17,19 @@ pub static KIND: Kind = Kind {
     namespaced: false,
     verbs: &["get", "list"],
     type_name: "core.v1.ComponentStatus",
-    columns: &[column::NAME, column::AGE],
+    columns: &[
+        NAME,
+        column("Status", "string", "Whether it is well.", |object, _| match healthy(object).map(|one| path::text(one, "status")) {
+            None => "Unknown".into(),
+            Some("True") => "Healthy".into(),
+            Some(_) => "Unhealthy".into(),
+        }),
+        column("Message", "string", "What it says of itself.", |object, _| healthy(object).map_or("", |one| path::text(one, "message")).into()),
+        column("Error", "string", "Why it is not well.", |object, _| healthy(object).map_or("", |one| path::text(one, "error")).into()),
+    ],
     ..row::BASE
 };
+
+fn healthy(status: &Value) -> Option<&Value> {
+    path::list(status, "conditions").iter().find(|one| path::text(one, "type") == "Healthy")
+}

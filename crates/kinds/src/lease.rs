@@ -1,6 +1,10 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::{Kind, Strategy};
+use schema::{At, Kind, Strategy, Violation, path};
+use serde_json::Value;
+
+use crate::column::{AGE, NAME, column, text};
+use crate::spec::check;
+use crate::{row, strategy};
 
 pub const LEASES: Resource = Resource::new("leases.coordination.k8s.io");
 
@@ -12,7 +16,26 @@ pub static KIND: Kind = Kind {
     singular: "lease",
     namespaced: true,
     type_name: "coordination.v1.Lease",
-    columns: &[column::NAME, column::AGE],
+    columns: &[
+        NAME,
+        column("Holder", "string", "Who holds it.", |object, _| text(object, "spec.holderIdentity")),
+        AGE,
+    ],
     strategy: Strategy { create_on_update: true, ..strategy::GUARDED },
+    validate,
     ..row::BASE
 };
+
+fn validate(lease: &Value, _old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let (spec, at) = (&lease["spec"], At::root("spec"));
+    if let Some(seconds) = path::int(spec, "leaseDurationSeconds").filter(|&seconds| seconds <= 0) {
+        found.push(Violation::invalid(at.field("leaseDurationSeconds"), seconds, "must be greater than 0"));
+    }
+    check::not_negative(spec, "leaseTransitions", at, &mut found);
+    if spec.get("preferredHolder").is_some() && spec.get("strategy").is_none() {
+        let detail = "may only be specified if `strategy` is defined";
+        found.push(Violation::forbidden(at.field("preferredHolder"), detail));
+    }
+    found
+}

@@ -5,6 +5,7 @@ mod job_validation;
 mod pod_columns;
 mod pod_update;
 mod row;
+mod service_spec;
 mod spec;
 mod strategy;
 mod subresource;

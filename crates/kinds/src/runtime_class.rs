@@ -1,6 +1,10 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::{Kind, Strategy};
+use schema::{At, Kind, Strategy, Violation, metadata, names, path};
+use serde_json::Value;
+
+use crate::column::{AGE, NAME, column, text};
+use crate::spec::{check, resources, scheduling};
+use crate::{row, strategy};
 
 pub const RUNTIME_CLASSES: Resource = Resource::new("runtimeclasses.node.k8s.io");
 
@@ -12,7 +16,33 @@ pub static KIND: Kind = Kind {
     singular: "runtimeclass",
     namespaced: false,
     type_name: "node.v1.RuntimeClass",
-    columns: &[column::NAME, column::AGE],
+    columns: &[
+        NAME,
+        column("Handler", "string", "The configuration of the runtime that it names.", |object, _| text(object, "handler")),
+        AGE,
+    ],
     strategy: Strategy { create_on_update: true, ..strategy::GUARDED },
+    validate,
     ..row::BASE
 };
+
+fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let root = At::root("");
+    check::required_name(class, "handler", names::dns_label, root, &mut found);
+    let fixed = path::get(class, "overhead.podFixed").unwrap_or(&Value::Null);
+    for (resource, _) in fixed.as_object().into_iter().flatten() {
+        if let Some(amount) = resources::amount(fixed, resource) {
+            let at = At::root("overhead.podFixed");
+            resources::validate_amount(resource, amount, at.key(resource), &mut found);
+        }
+    }
+    let at = At::root("scheduling");
+    metadata::labels(path::get(class, "scheduling.nodeSelector"), at.field("nodeSelector"), &mut found);
+    let tolerations = path::list(class, "scheduling.tolerations");
+    scheduling::tolerations(tolerations, at.field("tolerations"), &mut found);
+    if let Some(old) = old {
+        check::immutable(class, old, "handler", root, &mut found);
+    }
+    found
+}

@@ -1,7 +1,10 @@
-use crate::{column, row, strategy, subresource};
 use object::Resource;
-use schema::names;
-use schema::{Kind, Strategy, Subresource};
+use schema::{Kind, Strategy, Subresource, names, path};
+use serde_json::{Value, json};
+
+use crate::column::{AGE, NAME, column, labels, text, text_or, wide};
+use crate::{column, row, strategy, subresource};
+use crate::service_spec;
 
 pub const SERVICES: Resource = Resource::new("services");
 
@@ -23,9 +26,64 @@ pub static KIND: Kind = Kind {
         subresource::STATUS,
     ],
     type_name: "core.v1.Service",
-    name: names::dns_label,
-    columns: &[column::NAME, column::AGE],
+    columns: &[
+        NAME,
+        column("Type", "string", "How it is reached.", |object, _| text(object, "spec.type")),
+        column("Cluster-IP", "string", "Its address within the cluster.", |object, _| {
+            match path::list(object, "spec.clusterIPs").first().and_then(Value::as_str) {
+                None => text_or(object, "spec.clusterIP", "<none>"),
+                Some(ip) => ip.into(),
+            }
+        }),
+        column("External-IP", "string", "Its addresses outside of the cluster.", |object, _| external(object).into()),
+        column("Port(s)", "string", "Its ports.", |object, _| ports(object)),
+        AGE,
+        wide("Selector", "string", "Which pods serve it.", |object, _| labels(object, "spec.selector")),
+    ],
     selectable: &["spec.clusterIP", "spec.type"],
-    strategy: Strategy { create_on_update: true, main_keeps: &["status"], ..strategy::PLAIN },
+    strategy: Strategy { create_on_update: true, main_keeps: &["status"], prepare, ..strategy::PLAIN },
+    name: names::dns_label,
+    default: service_spec::default,
+    validate: service_spec::validate,
     ..row::BASE
 };
+
+fn prepare(service: &mut Value, old: Option<&Value>) {
+    if old.is_none() || path::text(service, "spec.type") != "LoadBalancer" {
+        service["status"] = json!({"loadBalancer": {}});
+    }
+}
+
+fn external(service: &Value) -> String {
+    let own = column::join(path::list(service, "spec.externalIPs"), |ip| ip.as_str().unwrap_or_default());
+    match path::text(service, "spec.type") {
+        "ClusterIP" | "NodePort" if own.is_empty() => "<none>".into(),
+        "ClusterIP" | "NodePort" => own,
+        "ExternalName" => path::text(service, "spec.externalName").into(),
+        "LoadBalancer" => {
+            let given = column::ingress(path::list(service, "status.loadBalancer.ingress"));
+            match (given.is_empty(), own.is_empty()) {
+                (true, true) => "<pending>".into(),
+                (true, false) => own,
+                (false, true) => given,
+                (false, false) => format!("{given},{own}"),
+            }
+        }
+        _ => "<unknown>".into(),
+    }
+}
+
+fn ports(service: &Value) -> Value {
+    let texts: Vec<String> = path::list(service, "spec.ports")
+        .iter()
+        .map(|port| {
+            let number = path::int(port, "port").unwrap_or_default();
+            let protocol = path::text(port, "protocol");
+            match path::int(port, "nodePort").unwrap_or_default() {
+                0 => format!("{number}/{protocol}"),
+                node => format!("{number}:{node}/{protocol}"),
+            }
+        })
+        .collect();
+    if texts.is_empty() { "<none>".into() } else { texts.join(",").into() }
+}

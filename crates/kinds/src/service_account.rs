@@ -1,6 +1,9 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::{Kind, Subresource};
+use schema::{Kind, Strategy, Subresource};
+use serde_json::{Value, json};
+
+use crate::column::{AGE, NAME};
+use crate::{row, strategy};
 
 pub const SERVICE_ACCOUNTS: Resource = Resource::new("serviceaccounts");
 
@@ -18,7 +21,19 @@ pub static KIND: Kind = Kind {
         verbs: &["create"],
     }],
     type_name: "core.v1.ServiceAccount",
-    columns: &[column::NAME, column::AGE],
-    strategy: strategy::PLAIN,
+    columns: &[
+        NAME,
+        AGE,
+    ],
+    strategy: Strategy { prepare, ..strategy::PLAIN },
     ..row::BASE
 };
+
+/// Of the secrets that it may use only the names are kept.
+fn prepare(account: &mut Value, _old: Option<&Value>) {
+    if let Some(Value::Array(secrets)) = account.get_mut("secrets") {
+        for secret in secrets {
+            *secret = json!({"name": secret["name"]});
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod json;
 mod kind;
 pub mod metadata;
 pub mod names;
+pub mod openapi;
 pub mod patch;
 pub mod path;
 pub mod quantity;

@@ -1,5 +1,7 @@
 //! The small checks that every validation is made of.
 
+use std::net::IpAddr;
+
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
@@ -121,4 +123,32 @@ pub fn at_most_all(value: &Value, field: &str, at: At<'_>, found: &mut Found) {
 /// Neither a number nor a percentage above nothing.
 pub fn is_zero(share: &Value) -> bool {
     share.as_i64() == Some(0) || share.is_null() || schema::int_or_string::percent(share) == Some(0)
+}
+
+/// An address that others can reach: no loopback, no link-local one.
+pub fn outside_ip(text: &str) -> Vec<String> {
+    let wrong = names::ip(text);
+    let Ok(address) = text.parse::<IpAddr>() else { return wrong };
+    if !wrong.is_empty() {
+        return wrong;
+    }
+    let (is_link_local, is_link_multicast) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(v6) => (v6.segments()[0] & 0xffc0 == 0xfe80, v6.segments()[0] & 0xff0f == 0xff02),
+    };
+    let text = match () {
+        () if address.is_unspecified() => format!("may not be unspecified ({address})"),
+        () if address.is_loopback() => "may not be in the loopback range (127.0.0.0/8, ::1/128)".into(),
+        () if is_link_local => "may not be in the link-local range (169.254.0.0/16, fe80::/10)".into(),
+        () if is_link_multicast => "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".into(),
+        () => return Vec::new(),
+    };
+    vec![text]
+}
+
+/// How many bytes a base64 text stands for.
+pub fn base64_len(value: &Value) -> usize {
+    let text = value.as_str().unwrap_or_default();
+    let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
+    (text.len() / 4 * 3).saturating_sub(padding)
 }

@@ -11,6 +11,7 @@ pub mod pod_spec;
 pub mod probe;
 pub mod qos;
 pub mod resources;
+pub mod rules;
 pub mod schedule;
 pub mod scheduling;
 pub mod security_context;
