@@ -47,7 +47,8 @@ pub fn set_routes(routes: &[Route]) -> Result<()> {
         return Ok(());
     };
     let wanted: Vec<link::Route> = routes.iter().map(|route| link_route(route, uplink)).collect();
-    let ours = |route: &&link::Route| route.protocol == link::PROTOCOL && route.link == uplink && route.prefix > 0;
+    let ours =
+        |route: &&link::Route| route.protocol == link::PROTOCOL && route.link == uplink && route.prefix > 0;
     let present: Vec<&link::Route> = present.iter().filter(ours).collect();
     for route in present.iter().filter(|route| !wanted.contains(route)) {
         links.delete_route(route)?;
@@ -60,5 +61,8 @@ pub fn set_routes(routes: &[Route]) -> Result<()> {
 
 fn link_route(route: &Route, uplink: u32) -> link::Route {
     let destination = route.destination;
-    link::Route { via: Some(route.via), ..link::Route::to(destination.address(), destination.prefix(), uplink) }
+    link::Route {
+        via: Some(route.via),
+        ..link::Route::to(destination.address(), destination.prefix(), uplink)
+    }
 }

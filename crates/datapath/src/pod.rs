@@ -22,7 +22,9 @@ pub fn ensure(link: &PodLink) -> Result<()> {
     let mut links = Links::open()?;
     let (host, pod) = ends(&mut links, &ns, link)?;
     let (Some(host_mac), Some(pod_mac)) = (host.mac, pod.mac) else {
-        return Err(netlink::Error::Malformed { operation: format!("read the hardware address of {}", link.host_link) });
+        return Err(netlink::Error::Malformed {
+            operation: format!("read the hardware address of {}", link.host_link),
+        });
     };
     run_in(&ns, || set_up_pod(pod.index, link.ip, host_mac))??;
     links.set_up(host.index)?;
@@ -54,7 +56,11 @@ fn set_up_pod(link: u32, ip: Ipv4Addr, host_mac: Mac) -> Result<()> {
     links.add_address(link, ip, 32)?;
     links.set_up(link)?;
     links.replace_route(&Route::to(GATEWAY, 32, link))?;
-    links.replace_route(&Route { via: Some(GATEWAY), onlink: true, ..Route::to(Ipv4Addr::UNSPECIFIED, 0, link) })?;
+    links.replace_route(&Route {
+        via: Some(GATEWAY),
+        onlink: true,
+        ..Route::to(Ipv4Addr::UNSPECIFIED, 0, link)
+    })?;
     links.set_neighbour(link, GATEWAY, host_mac)
 }
 

@@ -18,7 +18,9 @@ fn answers() -> Answers {
         let a = |last| record(RecordData::A(Ipv4Addr::new(10, 0, 0, last)));
         match question.name.as_str() {
             "here.cluster.local" => Answer::Found { records: vec![a(1)], additional: Vec::new() },
-            "big.cluster.local" => Answer::Found { records: (0..100).map(a).collect(), additional: Vec::new() },
+            "big.cluster.local" => {
+                Answer::Found { records: (0..100).map(a).collect(), additional: Vec::new() }
+            }
             "alias.cluster.local" => {
                 let name = "www.example.com".to_owned();
                 Answer::Onwards { records: vec![record(RecordData::Cname(name.clone()))], name }

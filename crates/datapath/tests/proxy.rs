@@ -33,7 +33,12 @@ fn apply_first(lab: &Lab, services: Vec<ServicePort>) -> Proxy {
 }
 
 /// Which pods answered so many questions, and under which addresses the client was seen.
-fn answers(lab: &Lab, from: &netlink::NetNs, address: Ipv4Addr, port: u16) -> (BTreeSet<String>, BTreeSet<String>) {
+fn answers(
+    lab: &Lab,
+    from: &netlink::NetNs,
+    address: Ipv4Addr,
+    port: u16,
+) -> (BTreeSet<String>, BTreeSet<String>) {
     let _ = lab;
     let pairs = (0..40).map(|_| ask(from, address, port).unwrap());
     pairs.map(|answer| answer.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap()).unzip()
@@ -94,7 +99,11 @@ fn node_ports_under_both_policies() {
 
     let nobody_here = ServicePort { local_endpoints: Vec::new(), ..local };
     apply(&lab, &mut proxy, &ruleset(vec![nobody_here]));
-    assert_eq!(ask_in_vain(&lab.stranger, NODE, NODE_PORT), Err(ErrorKind::TimedOut), "dropped, so that a balancer looks on");
+    assert_eq!(
+        ask_in_vain(&lab.stranger, NODE, NODE_PORT),
+        Err(ErrorKind::TimedOut),
+        "dropped, so that a balancer looks on"
+    );
     assert_eq!(answers(&lab, lab.pod(3), NODE, NODE_PORT).0, set(&["pod1", "pod2"]));
     assert_eq!(answers(&lab, &lab.node, NODE, NODE_PORT).0, set(&["pod1", "pod2"]));
 }
@@ -139,7 +148,8 @@ fn load_balancer_addresses_admit_their_source_ranges() {
         run_in(&lab.stranger, || {
             let mut links = netlink::link::Links::open().unwrap();
             let link = links.get("eth0").unwrap().index;
-            let route = netlink::link::Route { via: Some(NODE), ..netlink::link::Route::to(address, 32, link) };
+            let route =
+                netlink::link::Route { via: Some(NODE), ..netlink::link::Route::to(address, 32, link) };
             links.replace_route(&route).unwrap();
         })
         .unwrap();
@@ -233,7 +243,11 @@ fn links_of_pods_are_completed_and_removed() {
     run_in(&lab.node, || {
         let before = netlink::link::Links::open().unwrap().list().unwrap();
         datapath::pod::ensure(&lab.link(1)).unwrap();
-        assert_eq!(netlink::link::Links::open().unwrap().list().unwrap(), before, "a second time changes nothing");
+        assert_eq!(
+            netlink::link::Links::open().unwrap().list().unwrap(),
+            before,
+            "a second time changes nothing"
+        );
         assert_eq!(datapath::pod::list().unwrap(), ["eni1", "eni2"]);
         datapath::pod::remove("eni1").unwrap();
         datapath::pod::remove("eni1").unwrap();
@@ -321,13 +335,19 @@ fn random_service(number: u8, next: &mut impl FnMut(u64) -> u64) -> ServicePort 
 /// The table as `nft` prints it: blocks in order of their heads, elements of sets in order.
 fn listing(lab: &Lab) -> Vec<String> {
     let text = lab.nft(&["list", "table", "ip", TABLE]);
-    let mut blocks: Vec<String> = text.split("\n\n").map(|block| {
-        let mut words: Vec<&str> = block.split(|c: char| c == ',' || c.is_whitespace()).filter(|w| !matches!(*w, "" | "}")).collect();
-        if block.contains("elements = ") {
-            words.sort_unstable();
-        }
-        words.join(" ")
-    }).collect();
+    let mut blocks: Vec<String> = text
+        .split("\n\n")
+        .map(|block| {
+            let mut words: Vec<&str> = block
+                .split(|c: char| c == ',' || c.is_whitespace())
+                .filter(|w| !matches!(*w, "" | "}"))
+                .collect();
+            if block.contains("elements = ") {
+                words.sort_unstable();
+            }
+            words.join(" ")
+        })
+        .collect();
     blocks.sort();
     blocks
 }

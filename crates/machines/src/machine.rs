@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use netlink::netns::{self, NetNs};
 use netlink::sysctl;
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::write_whole;
 use crate::init::Boot;
 use crate::process::Process;
-use crate::site::remove_dir;
+use crate::site::{lock, remove_dir};
 use crate::{Addresses, Error, Limits, Result, Site, cgroup};
 
 /// What a machine is made of. It is written down, so that a restart of the host brings the same machine back.
@@ -107,14 +107,17 @@ impl Machine {
 
     /// As it was last started; none if it never was.
     pub fn spec(&self) -> Result<Option<MachineSpec>> {
-        let path = self.dir.join("spec.json");
-        match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Record { path, source })
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::file("read", &path)(error)),
-        }
+        read_json(&self.dir.join("spec.json"))
+    }
+
+    /// Its addresses, which it has from the first [`Site::addresses_for`] on.
+    pub fn addresses(&self) -> Result<Option<Addresses>> {
+        read_json(&self.dir.join("addresses.json"))
+    }
+
+    pub(crate) fn write_addresses(&self, addresses: Addresses) -> Result<()> {
+        fs::create_dir_all(&self.dir).map_err(Error::file("create", &self.dir))?;
+        write_json(&self.dir.join("addresses.json"), &addresses)
     }
 
     /// Its first process; none if it does not run.
@@ -135,7 +138,8 @@ impl Machine {
             return Ok(running);
         }
         self.clear()?;
-        self.write_spec(spec)?;
+        self.write_addresses(spec.addresses)?;
+        write_json(&self.dir.join("spec.json"), spec)?;
         let started = self.boot(spec);
         if started.is_err() {
             self.clear()?;
@@ -143,18 +147,11 @@ impl Machine {
         started
     }
 
-    fn write_spec(&self, spec: &MachineSpec) -> Result<()> {
-        let path = self.dir.join("spec.json");
-        let bytes =
-            serde_json::to_vec_pretty(spec).map_err(|source| Error::Record { path: path.clone(), source })?;
-        write_whole(&path, &bytes)
-    }
-
     fn boot(&self, spec: &MachineSpec) -> Result<Running> {
         let router = self.site.router()?;
         let ns = NetNs::ensure(self.netns_path())?;
         router.attach(&ns, spec.addresses)?;
-        router.map_addresses(&self.site.assigned()?)?;
+        self.site.map_addresses(&router)?;
         netns::run_in(&ns, || sysctl::set("net.ipv4.ip_forward", "1"))??;
 
         let boot = Boot {
@@ -207,7 +204,7 @@ impl Machine {
         self.stop()?;
         remove_dir(&self.dir)?;
         if let Ok(router) = self.site.router() {
-            router.map_addresses(&self.site.assigned()?)?;
+            self.site.map_addresses(&router)?;
         }
         Ok(())
     }
@@ -220,10 +217,10 @@ impl Machine {
             process.wait(Duration::from_secs(30)).map_err(fail)?;
         }
         cgroup::remove(&Path::new(&self.site.group()).join(&self.name))?;
-        if let Some(spec) = self.spec()?
+        if let Some(addresses) = self.addresses()?
             && netns::is_pinned(&self.site.netns_path("router"))
         {
-            self.site.router()?.detach(spec.addresses.private)?;
+            self.site.router()?.detach(addresses.private)?;
         }
         netns::remove(&self.netns_path())?;
         for name in ["pid.json", "boot.json"] {
@@ -241,11 +238,23 @@ impl Machine {
     /// One at a time starts or stops a machine.
     fn lock(&self) -> Result<File> {
         fs::create_dir_all(&self.dir).map_err(Error::file("create", &self.dir))?;
-        let path = self.dir.join("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(Error::file("open", &path))?;
-        flock(&file, FlockOperation::LockExclusive)
-            .map_err(|errno| Error::file("lock", &path)(errno.into()))?;
-        Ok(file)
+        lock(&self.dir.join("lock"))
     }
+}
+
+/// Absent is none.
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| Error::Record { path: path.to_owned(), source }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", path)(error)),
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let bytes =
+        serde_json::to_vec_pretty(value).map_err(|source| Error::Record { path: path.to_owned(), source })?;
+    write_whole(path, &bytes)
 }

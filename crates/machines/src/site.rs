@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use netlink::NetNs;
 use netlink::link::Links;
 use netlink::netns;
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::write_whole;
@@ -14,8 +15,6 @@ use crate::machine::{Machine, valid_name};
 use crate::{Error, Pool, Result, Router, VpcConfig, cgroup, host};
 
 const RUN: &str = "/run/ekso";
-/// Present if a site turned the host's forwarding on.
-const FORWARDING: &str = "/run/ekso/forwarding-was-off";
 const ROUTER: &str = "router";
 
 /// What a site must remember: site.json in its data folder.
@@ -24,6 +23,21 @@ struct Record {
     id: String,
     pool: Pool,
     vpc: VpcConfig,
+}
+
+impl Record {
+    fn next_addresses(&self, assigned: &[Addresses]) -> Result<Addresses> {
+        let public = self.pool.assignable().find(|public| !assigned.iter().any(|a| a.public == *public));
+        let public = public.ok_or_else(|| Error::NoFreeAddress(self.pool.to_string()))?;
+        // The first addresses after the gateway's are left for endpoints; the last is the subnet's broadcast.
+        const RESERVED: u32 = 9;
+        let gateway = u32::from(self.vpc.gateway);
+        let host_bits = u32::MAX.checked_shr(u32::from(self.vpc.subnet_prefix)).unwrap_or(0);
+        let mut candidates = (gateway + RESERVED..gateway | host_bits).map(Ipv4Addr::from);
+        let private = candidates.find(|private| !assigned.iter().any(|a| a.private == *private));
+        let subnet = || format!("{}/{}", self.vpc.gateway, self.vpc.subnet_prefix);
+        Ok(Addresses { private: private.ok_or_else(|| Error::NoFreeAddress(subnet()))?, public })
+    }
 }
 
 /// A machine's two addresses.
@@ -88,7 +102,7 @@ impl Site {
         let router = Router::ensure(ns, &self.id, record.pool, &record.vpc)?;
         host::apply_table(&self.id, record.pool)?;
         self.enable_forwarding()?;
-        router.map_addresses(&self.assigned()?)?;
+        self.map_addresses(&router)?;
         Ok(router)
     }
 
@@ -145,34 +159,38 @@ impl Site {
     }
 
     /// The addresses of every machine that has some.
-    pub(crate) fn assigned(&self) -> Result<Vec<Addresses>> {
-        let specs = self.machines()?.into_iter().map(|machine| machine.spec());
-        let specs: Result<Vec<_>> = specs.collect();
-        Ok(specs?.into_iter().flatten().map(|spec| spec.addresses).collect())
+    fn assigned(&self) -> Result<Vec<Addresses>> {
+        let addresses = self.machines()?.into_iter().map(|machine| machine.addresses());
+        let addresses: Result<Vec<_>> = addresses.collect();
+        Ok(addresses?.into_iter().flatten().collect())
     }
 
-    /// Addresses for a machine: those it has, or the next that no machine has. They are taken when the machine
-    /// starts.
+    /// The machine's addresses: those it has, or the next that no machine has, which are its own from now on until it
+    /// is deleted.
     pub fn addresses_for(&self, name: &str) -> Result<Addresses> {
-        if let Some(spec) = self.machine(name)?.spec()? {
-            return Ok(spec.addresses);
+        let _lock = self.lock()?;
+        let machine = self.machine(name)?;
+        if let Some(addresses) = machine.addresses()? {
+            return Ok(addresses);
         }
         let Some(record) = self.record()? else {
             let why = "the site is not up";
             return Err(Error::Name { what: "machine", name: name.to_owned(), why });
         };
-        let assigned = self.assigned()?;
-        let public = record.pool.assignable().find(|public| !assigned.iter().any(|a| a.public == *public));
-        let public = public.ok_or_else(|| Error::NoFreeAddress(record.pool.to_string()))?;
-        // Ten addresses after the gateway are left for endpoints, as .4 is the first that EC2 gives out.
-        let first = u32::from(record.vpc.gateway) + 9;
-        let end = u32::from(record.vpc.gateway) - 1 + (1 << (32 - u32::from(record.vpc.subnet_prefix))) - 1;
-        let private =
-            (first..end).map(Ipv4Addr::from).find(|private| !assigned.iter().any(|a| a.private == *private));
-        let private = private.ok_or_else(|| {
-            Error::NoFreeAddress(format!("{}/{}", record.vpc.gateway, record.vpc.subnet_prefix))
-        })?;
-        Ok(Addresses { private, public })
+        let addresses = record.next_addresses(&self.assigned()?)?;
+        machine.write_addresses(addresses)?;
+        Ok(addresses)
+    }
+
+    /// Makes the router map exactly the addresses that machines have.
+    pub(crate) fn map_addresses(&self, router: &Router) -> Result<()> {
+        let _lock = self.lock()?;
+        router.map_addresses(&self.assigned()?)
+    }
+
+    /// One at a time changes what addresses there are, or tells the router.
+    fn lock(&self) -> Result<fs::File> {
+        lock(&self.data.join("lock"))
     }
 
     /// Opens the router of a site that is up.
@@ -201,11 +219,13 @@ impl Site {
         restore_forwarding()?;
         remove_dir(&self.run)?;
         remove_dir(&self.data.join("machines"))?;
-        match fs::remove_file(self.record_path()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::file("remove", self.record_path())(error));
+        for path in [self.record_path(), self.data.join("lock")] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::file("remove", &path)(error));
+                }
+                _ => {}
             }
-            _ => {}
         }
         match self.leftovers()? {
             left if left.is_empty() => Ok(()),
@@ -217,7 +237,8 @@ impl Site {
     /// is of the host, not of the site: the last site to go restores, whichever came first. A reboot resets both.
     fn enable_forwarding(&self) -> Result<()> {
         if host::forwarding_is_off()? {
-            fs::write(FORWARDING, "").map_err(Error::file("write", FORWARDING))?;
+            let mark = forwarding_mark()?;
+            fs::write(&mark, "").map_err(Error::file("write", &mark))?;
             host::enable_forwarding()?;
         }
         Ok(())
@@ -260,10 +281,19 @@ impl Site {
     }
 }
 
+/// A file that is there if a site turned forwarding on in this network namespace, which is the host's.
+fn forwarding_mark() -> Result<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let namespace = "/proc/thread-self/ns/net";
+    let number = fs::metadata(namespace).map_err(Error::file("look at", namespace))?.ino();
+    Ok(Path::new(RUN).join(format!("forwarding-was-off-{number}")))
+}
+
 fn restore_forwarding() -> Result<()> {
-    if Path::new(FORWARDING).exists() && !host::has_site_tables()? {
+    let mark = forwarding_mark()?;
+    if mark.exists() && !host::has_site_tables()? {
         host::disable_forwarding()?;
-        fs::remove_file(FORWARDING).map_err(Error::file("remove", FORWARDING))?;
+        fs::remove_file(&mark).map_err(Error::file("remove", &mark))?;
     }
     Ok(())
 }
@@ -272,6 +302,14 @@ fn write_record(path: &Path, record: &Record) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(record)
         .map_err(|source| Error::Record { path: path.to_owned(), source })?;
     write_whole(path, &bytes)
+}
+
+/// Waits for the lock of a file, which is let go with the file.
+pub(crate) fn lock(path: &Path) -> Result<fs::File> {
+    let file = fs::File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(Error::file("open", path))?;
+    flock(&file, FlockOperation::LockExclusive).map_err(|errno| Error::file("lock", path)(errno.into()))?;
+    Ok(file)
 }
 
 pub(crate) fn remove_dir(path: &Path) -> Result<()> {

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use machines::{Bind, Limits, Machine, MachineSpec, Site, VpcConfig, netns};
+use machines::{Bind, Limits, Machine, MachineSpec, NetNs, Site, VpcConfig, netns};
 
 const PORT: u16 = 30080;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("machine-init") => machines::init::main(&args[1..]),
+        Some("node") if args[1] == "pod" => node_with_pod(),
         Some("node") => node(&args[1]),
         _ if !rustix::process::geteuid().is_root() => {
             println!("skipped: machines need root");
@@ -41,6 +42,11 @@ const TESTS: &[(&str, fn())] = &[
     ("a_start_that_crashed_is_cleared", a_start_that_crashed_is_cleared),
     ("a_start_that_fails_says_why", a_start_that_fails_says_why),
     ("machines_reach_the_vpc_and_not_the_host", machines_reach_the_vpc_and_not_the_host),
+    (
+        "machines_started_at_once_have_addresses_of_their_own",
+        machines_started_at_once_have_addresses_of_their_own,
+    ),
+    ("a_node_port_leads_to_a_pod", a_node_port_leads_to_a_pod),
     ("a_machine_sees_its_own_root", a_machine_sees_its_own_root),
 ];
 
@@ -73,6 +79,58 @@ fn node(greeting: &str) -> ExitCode {
             }
             _ => format!("{greeting} {} from {}", std::process::id(), connection.peer_addr().unwrap().ip()),
         };
+        connection.write_all(answer.as_bytes()).unwrap();
+    }
+    ExitCode::SUCCESS
+}
+
+/// A node with one pod behind a Service: the pod's namespace, its link and the rules are real, its server a thread.
+fn node_with_pod() -> ExitCode {
+    use plan::net::{PodLink, Protocol, Ruleset, ServicePort, ServicePortName};
+    let pod_ip = Ipv4Addr::new(10, 244, 0, 5);
+    let pod = NetNs::ensure("/run/pod").unwrap();
+    datapath::node::prepare(&[]).unwrap();
+    datapath::pod::ensure(&PodLink { ip: pod_ip, host_link: "eni0".into(), netns: "/run/pod".into() })
+        .unwrap();
+    let endpoint = (pod_ip, 8080);
+    let name = ServicePortName {
+        namespace: "default".into(),
+        service: "web".into(),
+        port: String::new(),
+        protocol: Protocol::Tcp,
+    };
+    let service = ServicePort {
+        name,
+        port: 80,
+        cluster_ips: vec![Ipv4Addr::new(10, 100, 0, 5)],
+        external_ips: Vec::new(),
+        node_port: Some(PORT),
+        source_ranges: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        endpoints: vec![endpoint],
+        local_endpoints: vec![endpoint],
+        affinity_seconds: None,
+        internal_local: false,
+        external_local: true,
+    };
+    let pods = vec!["10.244.0.0/16".parse().unwrap()];
+    let ruleset = Ruleset {
+        services: vec![service],
+        pod_cidrs: pods.clone(),
+        masquerade_from: pods.clone(),
+        masquerade_except: pods,
+    };
+    datapath::Proxy::new("ekso-test").apply(&ruleset).unwrap();
+    let listener = netns::tcp_listener(&pod, SocketAddr::from((pod_ip, 8080))).unwrap();
+    for connection in listener.incoming() {
+        let mut connection = connection.unwrap();
+        let mut request = String::new();
+        BufReader::new(&connection).read_line(&mut request).unwrap();
+        let answer = format!(
+            "pod at {} from {}",
+            connection.local_addr().unwrap(),
+            connection.peer_addr().unwrap().ip()
+        );
         connection.write_all(answer.as_bytes()).unwrap();
     }
     ExitCode::SUCCESS
@@ -249,6 +307,32 @@ fn machines_reach_the_vpc_and_not_the_host() {
     let service = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let port = service.local_addr().unwrap().port();
     assert_eq!(ask(&one, &format!("dial {host}:{port}")), "no: TimedOut");
+    fixture.done();
+}
+
+fn machines_started_at_once_have_addresses_of_their_own() {
+    let fixture = Fixture::new("ti");
+    let names = ["node-1", "node-2", "node-3"];
+    let specs = names.map(|name| fixture.spec(name, name));
+    std::thread::scope(|scope| {
+        for (name, spec) in names.iter().zip(&specs) {
+            let site = &fixture.site;
+            scope.spawn(move || site.machine(name).unwrap().start(spec).unwrap());
+        }
+    });
+    for name in names {
+        assert!(ask(&fixture.site.machine(name).unwrap(), "hello").starts_with(name));
+    }
+    fixture.site.machine("node-2").unwrap().delete().unwrap();
+    assert_eq!(fixture.site.addresses_for("node-4").unwrap(), specs[1].addresses, "free again");
+    fixture.done();
+}
+
+fn a_node_port_leads_to_a_pod() {
+    let fixture = Fixture::new("tj");
+    let machine = fixture.start("node-1", "pod");
+    let host = fixture.site.pool().unwrap().unwrap().host();
+    assert_eq!(ask(&machine, "hello"), format!("pod at 10.244.0.5:8080 from {host}"));
     fixture.done();
 }
 

@@ -104,6 +104,16 @@ pub fn run_in<T: Send>(ns: &NetNs, run: impl FnOnce() -> T + Send) -> Result<T> 
     .map_err(fail)
 }
 
+/// Runs a closure in a namespace that is gone afterwards: to try things out.
+pub fn run_in_new<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T> {
+    in_new_thread(|| {
+        // SAFETY: only the network namespace of this thread changes, and the thread ends with the closure.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+        Ok(run())
+    })
+    .map_err(|source| Error::Namespace { operation: "create", path: PathBuf::new(), source })
+}
+
 fn in_new_thread<T: Send>(run: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, run)?;

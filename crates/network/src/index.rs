@@ -61,7 +61,8 @@ impl Index {
             }
             SERVICES => {
                 if let Ok(mut service) = object.decode::<Service>() {
-                    service.other_proxy = object.meta.label("service.kubernetes.io/service-proxy-name").is_some();
+                    service.other_proxy =
+                        object.meta.label("service.kubernetes.io/service-proxy-name").is_some();
                     for ip in service.cluster_ips() {
                         self.by_cluster_ip.entry(ip).or_default().insert(name.clone());
                     }

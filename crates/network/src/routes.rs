@@ -26,7 +26,12 @@ pub struct NodeNetwork {
 
 impl NodeNetwork {
     /// The place of a node of the snapshot.
-    pub fn of(snapshot: &Snapshot, name: &str, cluster_cidrs: &[Cidr], local_service_ips: &[Ipv4Addr]) -> Self {
+    pub fn of(
+        snapshot: &Snapshot,
+        name: &str,
+        cluster_cidrs: &[Cidr],
+        local_service_ips: &[Ipv4Addr],
+    ) -> Self {
         let mut network = Self {
             name: name.to_owned(),
             cluster_cidrs: cluster_cidrs.to_vec(),

@@ -37,7 +37,10 @@ pub fn ruleset(index: &Index, node: &NodeNetwork) -> Ruleset {
 fn is_proxied(service: &Service, node: &NodeNetwork) -> bool {
     let mut ips = service.cluster_ips().peekable();
     let has_ip = ips.peek().is_some();
-    has_ip && !service.is_external_name() && !service.other_proxy && !ips.any(|ip| node.local_service_ips.contains(&ip))
+    has_ip
+        && !service.is_external_name()
+        && !service.other_proxy
+        && !ips.any(|ip| node.local_service_ips.contains(&ip))
 }
 
 fn service_port(
@@ -49,7 +52,8 @@ fn service_port(
     protocol: Protocol,
 ) -> ServicePort {
     let spec = &service.spec;
-    let parse = |texts: &[String]| -> Vec<Ipv4Addr> { texts.iter().filter_map(|text| text.parse().ok()).collect() };
+    let parse =
+        |texts: &[String]| -> Vec<Ipv4Addr> { texts.iter().filter_map(|text| text.parse().ok()).collect() };
     // Addresses of mode Proxy are the load balancer's own business: traffic must pass it.
     let ingress = service.status.load_balancer.ingress.iter().filter(|ingress| ingress.ip_mode != "Proxy");
     let load_balancer_ips: Vec<Ipv4Addr> = ingress.filter_map(|ingress| ingress.ip.parse().ok()).collect();
@@ -69,7 +73,11 @@ fn service_port(
         cluster_ips: service.cluster_ips().collect(),
         external_ips: parse(&spec.external_ips),
         node_port: (port.node_port != 0).then_some(port.node_port),
-        source_ranges: spec.load_balancer_source_ranges.iter().filter_map(|range| range.trim().parse().ok()).collect(),
+        source_ranges: spec
+            .load_balancer_source_ranges
+            .iter()
+            .filter_map(|range| range.trim().parse().ok())
+            .collect(),
         load_balancer_ips,
         endpoints: cluster_endpoints(&candidates, node),
         local_endpoints: local_endpoints(&candidates, node),
@@ -120,7 +128,8 @@ fn cluster_endpoints(candidates: &[Candidate<'_>], node: &NodeNetwork) -> Vec<Ta
     if ready.is_empty() {
         return targets(candidates.iter().filter(is_leaving));
     }
-    let hinted = near(&ready, &node.name, |endpoint| endpoint.hints.as_ref().map(|hints| &hints.for_nodes[..]));
+    let hinted =
+        near(&ready, &node.name, |endpoint| endpoint.hints.as_ref().map(|hints| &hints.for_nodes[..]));
     let hinted = hinted.or_else(|| {
         let zone = node.zone.as_deref()?;
         near(&ready, zone, |endpoint| endpoint.hints.as_ref().map(|hints| &hints.for_zones[..]))
@@ -135,7 +144,11 @@ fn near(
     place: &str,
     hints: impl Fn(&Endpoint) -> Option<&[Hint]>,
 ) -> Option<Vec<Target>> {
-    let hints = |candidate: &Candidate<'_>| hints(candidate.endpoint).filter(|hints| !hints.is_empty()).map(|hints| hints.iter().any(|hint| hint.name == place));
+    let hints = |candidate: &Candidate<'_>| {
+        hints(candidate.endpoint)
+            .filter(|hints| !hints.is_empty())
+            .map(|hints| hints.iter().any(|hint| hint.name == place))
+    };
     if ready.iter().any(|candidate| hints(candidate).is_none()) {
         return None;
     }

@@ -17,16 +17,27 @@ fn zone() -> Zone {
 fn index() -> Index {
     let http = json!([{"name": "http", "port": 8080}, {"name": "dns", "port": 5353, "protocol": "UDP"}]);
     Index::of(&snapshot(&[
-        (SERVICES, json!({"metadata": {"name": "kubernetes", "namespace": "default"},
-            "spec": {"clusterIP": "10.100.0.1", "ports": [{"name": "https", "port": 443}]}})),
-        service("web", json!({"clusterIP": "10.100.0.5", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]})),
+        (
+            SERVICES,
+            json!({"metadata": {"name": "kubernetes", "namespace": "default"},
+            "spec": {"clusterIP": "10.100.0.1", "ports": [{"name": "https", "port": 443}]}}),
+        ),
+        service(
+            "web",
+            json!({"clusterIP": "10.100.0.5", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}),
+        ),
         slice("web-1", "web", http.clone(), json!([{"addresses": ["10.244.0.9"]}])),
         service("db", json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]})),
-        slice("db-1", "db", http.clone(), json!([
-            {"addresses": ["10.244.0.1"], "hostname": "db-0"},
-            {"addresses": ["10.244.0.2"], "conditions": {"ready": true}},
-            {"addresses": ["10.244.0.3"], "conditions": {"ready": false}},
-        ])),
+        slice(
+            "db-1",
+            "db",
+            http.clone(),
+            json!([
+                {"addresses": ["10.244.0.1"], "hostname": "db-0"},
+                {"addresses": ["10.244.0.2"], "conditions": {"ready": true}},
+                {"addresses": ["10.244.0.3"], "conditions": {"ready": false}},
+            ]),
+        ),
         service("empty", json!({"clusterIP": "None"})),
         service("away", json!({"type": "ExternalName", "externalName": "Example.com."})),
     ]))
@@ -35,7 +46,16 @@ fn index() -> Index {
 /// One line a record; `NODATA`, `NXDOMAIN`, `elsewhere`, and `-> name` for a name that others know.
 fn check(question: &str, expected: &[&str]) {
     let (kind, name) = question.split_once(' ').unwrap();
-    let kinds = [("A", Type::A), ("AAAA", Type::AAAA), ("SRV", Type::SRV), ("PTR", Type::PTR), ("TXT", Type::TXT), ("CNAME", Type::CNAME), ("NS", Type::NS), ("MX", Type(15))];
+    let kinds = [
+        ("A", Type::A),
+        ("AAAA", Type::AAAA),
+        ("SRV", Type::SRV),
+        ("PTR", Type::PTR),
+        ("TXT", Type::TXT),
+        ("CNAME", Type::CNAME),
+        ("NS", Type::NS),
+        ("MX", Type(15)),
+    ];
     let kind = kinds.iter().find(|(text, _)| *text == kind).unwrap().1;
     let question_asked = Question { name: name.into(), kind, class: 1 };
     let lines = match answer(&index(), &zone(), &question_asked) {
@@ -48,9 +68,7 @@ fn check(question: &str, expected: &[&str]) {
         Answer::NoData(_) => vec!["NODATA".into()],
         Answer::NoName(_) => vec!["NXDOMAIN".into()],
         Answer::Elsewhere => vec!["elsewhere".into()],
-        Answer::Onwards { records, name } => {
-            records.iter().map(line).chain([format!("-> {name}")]).collect()
-        }
+        Answer::Onwards { records, name } => records.iter().map(line).chain([format!("-> {name}")]).collect(),
     };
     assert_eq!(lines, expected, "{question}");
 }
@@ -89,12 +107,15 @@ fn headless_services() {
     check("A 10-244-0-2.db.default.svc.cluster.local", &["10.244.0.2"]);
     check("A 10-244-0-3.db.default.svc.cluster.local", &["NXDOMAIN"]);
     check("AAAA db-0.db.default.svc.cluster.local", &["NODATA"]);
-    check("SRV _http._tcp.db.default.svc.cluster.local", &[
-        "0 50 8080 10-244-0-2.db.default.svc.cluster.local",
-        "0 50 8080 db-0.db.default.svc.cluster.local",
-        "+ 10-244-0-2.db.default.svc.cluster.local 10.244.0.2",
-        "+ db-0.db.default.svc.cluster.local 10.244.0.1",
-    ]);
+    check(
+        "SRV _http._tcp.db.default.svc.cluster.local",
+        &[
+            "0 50 8080 10-244-0-2.db.default.svc.cluster.local",
+            "0 50 8080 db-0.db.default.svc.cluster.local",
+            "+ 10-244-0-2.db.default.svc.cluster.local 10.244.0.2",
+            "+ db-0.db.default.svc.cluster.local 10.244.0.1",
+        ],
+    );
     check("A empty.default.svc.cluster.local", &["NXDOMAIN"]);
 }
 
@@ -128,7 +149,9 @@ fn the_zone_itself_and_the_world() {
     check("TXT dns-version.cluster.local", &["1.1.0"]);
     check("NS cluster.local", &["ns.dns.cluster.local"]);
     check("A ns.dns.cluster.local", &["10.100.0.10"]);
-    for empty in ["cluster.local", "svc.cluster.local", "default.svc.cluster.local", "default.pod.cluster.local"] {
+    for empty in
+        ["cluster.local", "svc.cluster.local", "default.svc.cluster.local", "default.pod.cluster.local"]
+    {
         check(&format!("A {empty}"), &["NODATA"]);
     }
     check("A nothing.default.svc.cluster.local", &["NXDOMAIN"]);
@@ -160,8 +183,16 @@ fn a_question_is_read_and_its_case_goes_back() {
     let query = Query::read(&request("WeB.Default.svc.cluster.local", Type::A, Some(4096))).unwrap();
     assert_eq!(query.question.name, "web.default.svc.cluster.local");
     assert_eq!(query.udp_size, wire::EDNS_UDP);
-    let record = Record { name: query.question.name.clone(), ttl_seconds: 5, data: RecordData::A([10, 0, 0, 1].into()) };
-    let bytes = query.answer(Code::Ok, &Parts { authoritative: true, answers: &[record.clone()], ..Parts::default() }, 512);
+    let record = Record {
+        name: query.question.name.clone(),
+        ttl_seconds: 5,
+        data: RecordData::A([10, 0, 0, 1].into()),
+    };
+    let bytes = query.answer(
+        Code::Ok,
+        &Parts { authoritative: true, answers: &[record.clone()], ..Parts::default() },
+        512,
+    );
     assert_eq!(&bytes[..12], [0xab, 0xcd, 0x85, 0x80, 0, 1, 0, 1, 0, 0, 0, 1]);
     assert_eq!(&bytes[13..16], b"WeB");
     assert_eq!(wire::read_answers(&bytes, 0xabcd), Some((0, vec![record])));
@@ -170,7 +201,11 @@ fn a_question_is_read_and_its_case_goes_back() {
 #[test]
 fn what_does_not_fit_is_cut_and_said_to_be() {
     let query = Query::read(&request("many.example", Type::A, None)).unwrap();
-    let record = |n: u8| Record { name: "many.example".into(), ttl_seconds: 5, data: RecordData::A([10, 0, 0, n].into()) };
+    let record = |n: u8| Record {
+        name: "many.example".into(),
+        ttl_seconds: 5,
+        data: RecordData::A([10, 0, 0, n].into()),
+    };
     let records: Vec<Record> = (0..200).map(record).collect();
     let bytes = query.answer(Code::Ok, &Parts { answers: &records, ..Parts::default() }, 512);
     assert!(bytes.len() <= 512 && bytes[2] & 2 != 0);

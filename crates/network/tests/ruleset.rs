@@ -37,8 +37,14 @@ fn on(node: &str, last: u8, conditions: Value) -> Value {
 /// The last numbers of the addresses of the endpoints in the cluster, and here.
 fn check(endpoints: Value, cluster: &[u8], local: &[u8]) {
     let port = port(json!({}), endpoints.clone());
-    let last = |endpoints: &[plan::net::Endpoint]| -> Vec<u8> { endpoints.iter().map(|(ip, _)| ip.octets()[3]).collect() };
-    assert_eq!((&last(&port.endpoints)[..], &last(&port.local_endpoints)[..]), (cluster, local), "{endpoints}");
+    let last = |endpoints: &[plan::net::Endpoint]| -> Vec<u8> {
+        endpoints.iter().map(|(ip, _)| ip.octets()[3]).collect()
+    };
+    assert_eq!(
+        (&last(&port.endpoints)[..], &last(&port.local_endpoints)[..]),
+        (cluster, local),
+        "{endpoints}"
+    );
 }
 
 #[test]
@@ -90,16 +96,21 @@ fn services_that_are_not_proxied() {
         service("headless", json!({"clusterIP": "None", "ports": ports})),
         service("away", json!({"type": "ExternalName", "externalName": "example.com", "ports": ports})),
         service("kube-dns", json!({"clusterIP": "10.100.0.10", "ports": ports})),
-        (SERVICES, json!({"metadata": {"name": "other", "namespace": "default", "labels": other}, "spec": {"clusterIP": "10.100.0.9", "ports": ports}})),
+        (
+            SERVICES,
+            json!({"metadata": {"name": "other", "namespace": "default", "labels": other}, "spec": {"clusterIP": "10.100.0.9", "ports": ports}}),
+        ),
     ]);
     assert_eq!(rules(&snapshot).services, []);
 }
 
 #[test]
 fn the_cluster_is_not_masqueraded() {
-    let snapshot = snapshot(&[node("a", "172.31.0.10", "10.244.0.0/24"), node("b", "172.31.0.11", "10.244.1.0/24")]);
+    let snapshot =
+        snapshot(&[node("a", "172.31.0.10", "10.244.0.0/24"), node("b", "172.31.0.11", "10.244.1.0/24")]);
     let rules = rules(&snapshot);
-    let texts = |cidrs: &[plan::net::Cidr]| -> Vec<String> { cidrs.iter().map(ToString::to_string).collect() };
+    let texts =
+        |cidrs: &[plan::net::Cidr]| -> Vec<String> { cidrs.iter().map(ToString::to_string).collect() };
     assert_eq!(texts(&rules.masquerade_from), ["10.244.0.0/24"]);
     assert_eq!(texts(&rules.masquerade_except), ["10.244.0.0/16", "172.31.0.10/32", "172.31.0.11/32"]);
 }
@@ -107,17 +118,32 @@ fn the_cluster_is_not_masqueraded() {
 #[test]
 fn routes_lead_to_all_others() {
     let joining = (NODES, json!({"metadata": {"name": "joining"}}));
-    let snapshot =
-        snapshot(&[node("a", "172.31.0.10", "10.244.0.0/24"), node("b", "172.31.0.11", "10.244.1.0/24"), joining]);
+    let snapshot = snapshot(&[
+        node("a", "172.31.0.10", "10.244.0.0/24"),
+        node("b", "172.31.0.11", "10.244.1.0/24"),
+        joining,
+    ]);
     let routes = routes(&snapshot, "a");
-    let texts: Vec<String> = routes.iter().map(|route| format!("{} via {}", route.destination, route.via)).collect();
+    let texts: Vec<String> =
+        routes.iter().map(|route| format!("{} via {}", route.destination, route.via)).collect();
     assert_eq!(texts, ["10.244.1.0/24 via 172.31.0.11"]);
 }
 
 /// One step of a random history: the object of a number is put, or removed.
-fn step(kind: u8, number: u8, ip: u8, remove: bool, snapshot: &mut Snapshot, index: &mut Index, revision: u64) {
+fn step(
+    kind: u8,
+    number: u8,
+    ip: u8,
+    remove: bool,
+    snapshot: &mut Snapshot,
+    index: &mut Index,
+    revision: u64,
+) {
     let (resource, body) = match kind {
-        0 => service(&format!("s{number}"), json!({"clusterIP": format!("10.100.0.{ip}"), "ports": [{"port": 80}]})),
+        0 => service(
+            &format!("s{number}"),
+            json!({"clusterIP": format!("10.100.0.{ip}"), "ports": [{"port": 80}]}),
+        ),
         _ => slice(
             &format!("e{number}"),
             &format!("s{}", ip % 3),

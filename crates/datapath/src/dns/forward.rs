@@ -81,7 +81,11 @@ async fn ask_tcp(server: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
     let length = stream.read_u16().await?;
     let mut answer = vec![0; usize::from(length)];
     stream.read_exact(&mut answer).await?;
-    if is_answer(&answer, request) { Ok(answer) } else { Err(io::Error::other("the answer is to another question")) }
+    if is_answer(&answer, request) {
+        Ok(answer)
+    } else {
+        Err(io::Error::other("the answer is to another question"))
+    }
 }
 
 /// The same id, and marked as an answer.

@@ -224,7 +224,9 @@ fn failure(query: &Query) -> Vec<u8> {
 
 impl Shared {
     fn decide(&self, query: &Query) -> Decided {
-        let reply = |code, answers, authority, additional| Decided::Answer(Reply { code, answers, authority, additional });
+        let reply = |code, answers, authority, additional| {
+            Decided::Answer(Reply { code, answers, authority, additional })
+        };
         if query.question.class != CLASS_IN {
             return reply(Code::Refused, Vec::new(), Vec::new(), Vec::new());
         }
@@ -239,7 +241,9 @@ impl Shared {
                 Answer::NoData(soa) => return reply(Code::Ok, aliases, vec![soa], Vec::new()),
                 Answer::NoName(soa) => return reply(Code::NoName, aliases, vec![soa], Vec::new()),
                 Answer::Elsewhere if aliases.is_empty() => return Decided::Ask(Ask::Same),
-                Answer::Elsewhere => return Decided::Ask(Ask::Alias { records: aliases, name: question.name }),
+                Answer::Elsewhere => {
+                    return Decided::Ask(Ask::Alias { records: aliases, name: question.name });
+                }
                 Answer::Onwards { records, name } => {
                     aliases.extend(records);
                     question.name = name;
@@ -258,7 +262,13 @@ impl Shared {
     }
 
     /// Asks for an alias's target, and answers with both.
-    async fn follow(&self, query: &Query, records: &[Record], name: &str, transport: Transport) -> Option<Vec<u8>> {
+    async fn follow(
+        &self,
+        query: &Query,
+        records: &[Record],
+        name: &str,
+        transport: Transport,
+    ) -> Option<Vec<u8>> {
         let limit = match transport {
             Transport::Udp(limit) => limit,
             Transport::Tcp => usize::from(u16::MAX),

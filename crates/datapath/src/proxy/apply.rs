@@ -65,7 +65,8 @@ pub fn delete(table: &str) -> Result<()> {
 /// What every table has.
 fn add_frame(batch: &mut Batch<'_>) {
     for map in compile::MAPS {
-        let key = if matches!(*map, compile::SERVICE_IPS | compile::NO_ENDPOINTS) { SERVICE } else { NODE_PORT };
+        let key =
+            if matches!(*map, compile::SERVICE_IPS | compile::NO_ENDPOINTS) { SERVICE } else { NODE_PORT };
         batch.add_set(&Set::fixed(map, key, Values::Verdict));
     }
     for ranges in [compile::POD_CIDRS, compile::MASQUERADE_FROM, compile::MASQUERADE_EXCEPT] {
@@ -114,7 +115,8 @@ fn add_difference(batch: &mut Batch<'_>, now: &Compiled, next: &Compiled) {
     }
     for (set, ranges) in next.ranges.iter().filter(|(set, ranges)| now.ranges.get(*set) != Some(*ranges)) {
         batch.flush_set(set);
-        let elements: Vec<Element> = ranges.iter().flat_map(|r| Element::cidr(r.address(), r.prefix())).collect();
+        let elements: Vec<Element> =
+            ranges.iter().flat_map(|r| Element::cidr(r.address(), r.prefix())).collect();
         batch.add_elements(set, &joined(elements));
     }
     for name in now.chains.keys().filter(|name| !next.chains.contains_key(*name)) {
@@ -153,10 +155,17 @@ fn add_rule(batch: &mut Batch<'_>, chain: &str, rule: &Rule) {
         match step {
             Step::Do(expression) => expressions.push(expression.clone()),
             Step::Choose { endpoints, to } => {
-                choose(batch, endpoints.iter().map(endpoint_bytes).collect(), ENDPOINT, *to, &mut expressions);
+                choose(
+                    batch,
+                    endpoints.iter().map(endpoint_bytes).collect(),
+                    ENDPOINT,
+                    *to,
+                    &mut expressions,
+                );
             }
             Step::ChooseMark { endpoints, to } => {
-                let marks = compile::marks(endpoints).into_iter().map(|mark| mark.to_ne_bytes().to_vec()).collect();
+                let marks =
+                    compile::marks(endpoints).into_iter().map(|mark| mark.to_ne_bytes().to_vec()).collect();
                 choose(batch, marks, MARK, *to, &mut expressions);
             }
             Step::OfMark { endpoints, key, to } => {
@@ -175,7 +184,13 @@ fn add_rule(batch: &mut Batch<'_>, chain: &str, rule: &Rule) {
 }
 
 /// Loads one of the values at random.
-fn choose(batch: &mut Batch<'_>, values: Vec<Vec<u8>>, of: &'static [Type], to: u8, expressions: &mut Vec<Expr>) {
+fn choose(
+    batch: &mut Batch<'_>,
+    values: Vec<Vec<u8>>,
+    of: &'static [Type],
+    to: u8,
+    expressions: &mut Vec<Expr>,
+) {
     if let [only] = &values[..] {
         expressions.push(Expr::Immediate { to, value: only.clone() });
         return;
@@ -186,5 +201,11 @@ fn choose(batch: &mut Batch<'_>, values: Vec<Vec<u8>>, of: &'static [Type], to: 
     };
     let elements: Vec<Element> = values.into_iter().enumerate().map(pair).collect();
     let (set, id) = batch.anonymous_map(INTEGER, Values::Data(of), &elements);
-    expressions.push(Expr::Lookup { set, id: Some(id), key: to, to: Some(Register::Data(to)), invert: false });
+    expressions.push(Expr::Lookup {
+        set,
+        id: Some(id),
+        key: to,
+        to: Some(Register::Data(to)),
+        invert: false,
+    });
 }

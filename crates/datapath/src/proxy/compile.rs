@@ -41,11 +41,21 @@ pub const REFUSE: &str = "refuse";
 pub enum Step {
     Do(Expr),
     /// Loads one of the endpoints, at random, into `to` and the register after it.
-    Choose { endpoints: Vec<Endpoint>, to: Reg },
+    Choose {
+        endpoints: Vec<Endpoint>,
+        to: Reg,
+    },
     /// Loads the mark of one of the endpoints, at random.
-    ChooseMark { endpoints: Vec<Endpoint>, to: Reg },
+    ChooseMark {
+        endpoints: Vec<Endpoint>,
+        to: Reg,
+    },
     /// Loads the endpoint of the mark in `key` into `to` and the register after it; ends the rule if it has none.
-    OfMark { endpoints: Vec<Endpoint>, key: Reg, to: Reg },
+    OfMark {
+        endpoints: Vec<Endpoint>,
+        key: Reg,
+        to: Reg,
+    },
 }
 
 pub type Rule = Vec<Step>;
@@ -107,7 +117,8 @@ fn compile_service(service: &ServicePort, pods: &[Cidr], out: &mut Compiled) {
     let names = Names::of(service);
     let cluster_ips = service.cluster_ips.iter().map(|ip| ip.octets().to_vec());
     out.sets.entry(CLUSTER_IPS).or_default().extend(cluster_ips);
-    let local_pods = service.local_endpoints.iter().map(|(ip, _)| *ip).filter(|ip| pods.iter().any(|c| c.contains(*ip)));
+    let local_pods =
+        service.local_endpoints.iter().map(|(ip, _)| *ip).filter(|ip| pods.iter().any(|c| c.contains(*ip)));
     let pairs = local_pods.map(|ip| concat(&[&ip.octets(), &ip.octets()]));
     out.sets.entry(HAIRPIN).or_default().extend(pairs);
     if service.endpoints.is_empty() && service.local_endpoints.is_empty() {
@@ -149,7 +160,8 @@ fn internal(service: &ServicePort, names: &Names, out: &mut Compiled) {
 
 /// Node ports, external IPs, load balancers.
 fn external(service: &ServicePort, names: &Names, out: &mut Compiled) {
-    if service.node_port.is_none() && service.external_ips.is_empty() && service.load_balancer_ips.is_empty() {
+    if service.node_port.is_none() && service.external_ips.is_empty() && service.load_balancer_ips.is_empty()
+    {
         return;
     }
     let mut rules = Vec::new();
@@ -227,7 +239,8 @@ fn balance(service: &ServicePort, names: &Names, chain: &str, endpoints: &[Endpo
         };
         let of_mark = || Step::OfMark { endpoints: endpoints.clone(), key: 1, to: 2 };
         let translate_marked = || Step::Do(Expr::Dnat { address: 2, port: Some(3) });
-        let known = Expr::Lookup { set: set.clone(), id: None, key: 0, to: Some(Register::Data(1)), invert: false };
+        let known =
+            Expr::Lookup { set: set.clone(), id: None, key: 0, to: Some(Register::Data(1)), invert: false };
         // Where this client went before, if that is an endpoint still; its time starts anew. (A value that leads from
         // map to map is right for the kernel, but nft 1.0 cannot print it.)
         let mut again = steps([source(0), vec![known]].concat());
@@ -245,7 +258,13 @@ fn balance(service: &ServicePort, names: &Names, chain: &str, endpoints: &[Endpo
 /// The rules that are the same for every ruleset, by chain.
 pub fn fixed_rules() -> Vec<(&'static str, Rule)> {
     let jump = |chain: &str| Expr::Verdict(Target::Jump(chain.to_owned()));
-    let lookup = |set: &str| Expr::Lookup { set: set.to_owned(), id: None, key: 0, to: Some(Register::Verdict), invert: false };
+    let lookup = |set: &str| Expr::Lookup {
+        set: set.to_owned(),
+        id: None,
+        key: 0,
+        to: Some(Register::Verdict),
+        invert: false,
+    };
     let by_address = |map: &str| [destination(0), l4proto(1), port(2), vec![lookup(map)]].concat();
     let by_node_port = |map: &str| [to_here(), l4proto(0), port(1), vec![lookup(map)]].concat();
     let new = new_connection;
@@ -253,11 +272,17 @@ pub fn fixed_rules() -> Vec<(&'static str, Rule)> {
         ("prerouting", vec![jump(SERVICES)]),
         ("output", vec![jump(SERVICES)]),
         // To a cluster IP from neither a pod nor this node: answers must come back through here.
-        (SERVICES, [to_cluster_ip(), source(0), vec![in_set(POD_CIDRS, 0, true)], not_from_here(), mark()].concat()),
+        (
+            SERVICES,
+            [to_cluster_ip(), source(0), vec![in_set(POD_CIDRS, 0, true)], not_from_here(), mark()].concat(),
+        ),
         (SERVICES, by_address(SERVICE_IPS)),
         (SERVICES, by_node_port(SERVICE_NODEPORTS)),
         ("postrouting", [is_marked(), unmark(), vec![Expr::Masquerade]].concat()),
-        ("postrouting", [source(0), destination(1), vec![in_set(HAIRPIN, 0, false), Expr::Masquerade]].concat()),
+        (
+            "postrouting",
+            [source(0), destination(1), vec![in_set(HAIRPIN, 0, false), Expr::Masquerade]].concat(),
+        ),
         (
             "postrouting",
             [
@@ -362,12 +387,20 @@ fn state(bits: u32) -> Vec<Expr> {
 
 fn mark() -> Vec<Expr> {
     let (mask, xor) = ((!MASQUERADE_MARK).to_ne_bytes(), MASQUERADE_MARK.to_ne_bytes());
-    vec![Expr::Meta { key: Meta::Mark, to: 0 }, Expr::Bitwise { reg: 0, mask, xor }, Expr::SetMark { from: 0 }]
+    vec![
+        Expr::Meta { key: Meta::Mark, to: 0 },
+        Expr::Bitwise { reg: 0, mask, xor },
+        Expr::SetMark { from: 0 },
+    ]
 }
 
 fn unmark() -> Vec<Expr> {
     let mask = (!MASQUERADE_MARK).to_ne_bytes();
-    vec![Expr::Meta { key: Meta::Mark, to: 0 }, Expr::Bitwise { reg: 0, mask, xor: [0; 4] }, Expr::SetMark { from: 0 }]
+    vec![
+        Expr::Meta { key: Meta::Mark, to: 0 },
+        Expr::Bitwise { reg: 0, mask, xor: [0; 4] },
+        Expr::SetMark { from: 0 },
+    ]
 }
 
 fn is_marked() -> Vec<Expr> {

@@ -27,7 +27,8 @@ pub fn forget_stale(before: Option<&Ruleset>, now: &Ruleset) -> Result<()> {
     if destinations.by_address.is_empty() && destinations.by_node_port.is_empty() {
         return Ok(());
     }
-    let here: BTreeSet<Ipv4Addr> = Links::open()?.addresses()?.into_iter().map(|(_, address, _)| address).collect();
+    let here: BTreeSet<Ipv4Addr> =
+        Links::open()?.addresses()?.into_iter().map(|(_, address, _)| address).collect();
     let stale = conntrack::list(|connection| {
         if connection.original.protocol != Protocol::Udp.number() {
             return false;

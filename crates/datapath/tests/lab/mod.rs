@@ -51,7 +51,9 @@ impl Lab {
             links.add_veth(&Veth { name: "eth0", mtu: 1400, peer_name: "eth0", peer_ns }).unwrap();
             up(NODE);
             let link = links.get("eth0").unwrap().index;
-            links.replace_route(&Route { via: Some(STRANGER), ..Route::to(Ipv4Addr::UNSPECIFIED, 0, link) }).unwrap();
+            links
+                .replace_route(&Route { via: Some(STRANGER), ..Route::to(Ipv4Addr::UNSPECIFIED, 0, link) })
+                .unwrap();
             datapath::node::prepare(&[]).unwrap();
         })
         .unwrap();

@@ -12,6 +12,7 @@ const NEWTABLE: u16 = 0;
 const GETTABLE: u16 = 1;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
+const GETCHAIN: u16 = 4;
 const DELCHAIN: u16 = 5;
 const NEWRULE: u16 = 6;
 const GETRULE: u16 = 7;
@@ -307,6 +308,47 @@ pub fn tables() -> Result<Vec<String>> {
         },
     )?;
     Ok(names)
+}
+
+/// A chain of anybody's that packets enter by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundChain {
+    pub table: String,
+    pub name: String,
+    /// NF_INET_PRE_ROUTING is 0, forward 2: as in [`Hook`]. Other families number theirs otherwise.
+    pub hook: u32,
+    /// What it does not speak about is dropped.
+    pub drops: bool,
+}
+
+/// Every base chain that sees IPv4: those of the families ip and inet.
+pub fn base_chains() -> Result<Vec<FoundChain>> {
+    const ANY_FAMILY: u8 = 0;
+    const INET: u8 = 1;
+    const IPV4: u8 = 2;
+    let mut chains = Vec::new();
+    let request = Message::new((SUBSYSTEM << 8) | GETCHAIN, DUMP, &fixed(ANY_FAMILY, 0));
+    Socket::netfilter()?.dump(
+        request,
+        || "list nftables chains".into(),
+        |payload| {
+            if matches!(payload.first(), Some(&(INET | IPV4))) {
+                chains.extend(payload.get(4..).and_then(read_base_chain));
+            }
+        },
+    )?;
+    Ok(chains)
+}
+
+fn read_base_chain(attributes: &[u8]) -> Option<FoundChain> {
+    let number = |bytes: &[u8]| Some(u32::from_be_bytes(bytes.try_into().ok()?));
+    const DROP: u32 = 0;
+    Some(FoundChain {
+        table: wire::text(wire::find(attributes, 1)?),
+        name: wire::text(wire::find(attributes, 3)?),
+        hook: number(wire::find(wire::find(attributes, 4)?, 1)?)?,
+        drops: wire::find(attributes, 5).and_then(number) == Some(DROP),
+    })
 }
 
 /// The comments of a chain's rules; none if there is no such table or chain.

@@ -3,7 +3,7 @@
 mod batch;
 mod expr;
 
-pub use batch::{BaseChain, Batch, Hook, Kind, comments, tables};
+pub use batch::{BaseChain, Batch, FoundChain, Hook, Kind, base_chains, comments, tables};
 pub use expr::{Cmp, Data, DynsetOp, Expr, Meta, Reg, Register, Target};
 
 /// The type of a field of a set's key or data, numbered as the `nft` tool numbers them so that it can print them.

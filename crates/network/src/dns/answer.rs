@@ -150,7 +150,9 @@ impl<'a> Asked<'a> {
             return self.zone.no_name();
         }
         match self.question.kind {
-            Type::A | Type::ANY => self.zone.found(self.question, addresses.into_iter().map(RecordData::A).collect()),
+            Type::A | Type::ANY => {
+                self.zone.found(self.question, addresses.into_iter().map(RecordData::A).collect())
+            }
             Type::SRV => self.services(|_| true),
             _ => self.zone.no_data(),
         }
@@ -179,7 +181,9 @@ impl<'a> Asked<'a> {
         addresses.dedup();
         match self.question.kind {
             _ if addresses.is_empty() => self.zone.no_name(),
-            Type::A | Type::ANY => self.zone.found(self.question, addresses.into_iter().map(RecordData::A).collect()),
+            Type::A | Type::ANY => {
+                self.zone.found(self.question, addresses.into_iter().map(RecordData::A).collect())
+            }
             _ => self.zone.no_data(),
         }
     }
@@ -226,7 +230,8 @@ impl<'a> Asked<'a> {
         }
         targets.dedup_by(|a, b| (&a.0, a.1) == (&b.0, b.1));
         let srv = |(target, port, _)| RecordData::Srv { priority: 0, weight, port, target };
-        let records = targets.into_iter().map(|target| self.zone.record(self.question.name.clone(), srv(target)));
+        let records =
+            targets.into_iter().map(|target| self.zone.record(self.question.name.clone(), srv(target)));
         Answer::Found { records: records.collect(), additional }
     }
 
@@ -234,8 +239,11 @@ impl<'a> Asked<'a> {
         let base = self.zone.service_name(self.name);
         let mut found = Vec::new();
         for slice in self.index.slices(self.name) {
-            let matching = |p: &&crate::index::EndpointPort| p.name() == port.name && p.protocol() == port.protocol();
-            let Some(number) = slice.ports().iter().find(matching).and_then(|port| port.port) else { continue };
+            let matching =
+                |p: &&crate::index::EndpointPort| p.name() == port.name && p.protocol() == port.protocol();
+            let Some(number) = slice.ports().iter().find(matching).and_then(|port| port.port) else {
+                continue;
+            };
             for endpoint in slice.endpoints().iter().filter(|endpoint| endpoint.conditions.ready()) {
                 if let (Some(label), Some(ip)) = (endpoint_label(endpoint), endpoint.address()) {
                     found.push((format!("{label}.{base}"), number, ip));
@@ -273,7 +281,9 @@ fn names_of(index: &Index, zone: &Zone, ip: Ipv4Addr) -> Vec<String> {
     for service in index.of_endpoint(ip) {
         let endpoints = index.slices(service).flat_map(|slice| slice.endpoints());
         let here = endpoints.filter(|endpoint| endpoint.address() == Some(ip) && endpoint.conditions.ready());
-        names.extend(here.filter_map(endpoint_label).map(|label| format!("{label}.{}", zone.service_name(service))));
+        names.extend(
+            here.filter_map(endpoint_label).map(|label| format!("{label}.{}", zone.service_name(service))),
+        );
     }
     names.sort_unstable();
     names.dedup();

@@ -37,6 +37,10 @@ pub fn slice(name: &str, service: &str, ports: Value, endpoints: Value) -> (Reso
 }
 
 pub fn node(name: &str, ip: &str, pod_cidr: &str) -> (Resource, Value) {
-    let status = json!({"addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": ip}]});
-    (NODES, json!({"metadata": {"name": name}, "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]}, "status": status}))
+    let status =
+        json!({"addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": ip}]});
+    (
+        NODES,
+        json!({"metadata": {"name": name}, "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]}, "status": status}),
+    )
 }
