@@ -63,7 +63,8 @@ impl Store {
                 collected.blobs += 1;
             }
             for chain_id in digests_in(&self.dir().join("layers"))?.difference(&marks.layers) {
-                collected.bytes += self.layer_file(chain_id)?.bytes;
+                // The size is for the report; a damaged layer goes like any other.
+                collected.bytes += self.layer_file(chain_id).map_or(0, |layer| layer.bytes);
                 collected.layers += 1;
                 // Out of sight at once; the long work of deleting is done without the lock.
                 let (path, hidden) = (self.layer_dir(chain_id), operation.temporary(&tmp));

@@ -12,9 +12,7 @@ use super::auth::Credential;
 use super::digest::Digest;
 use super::manifest::{self, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use super::reference::Reference;
-use super::transport::{
-    Body, Client, Fault, HttpError, HttpOptions, Reach, is_local, is_redirect, same_origin, shown,
-};
+use super::transport::{Body, Client, Fault, HttpError, HttpOptions, Reach, is_redirect, same_origin, shown};
 
 const MAX_REDIRECTS: usize = 10;
 const TOKEN_BYTES: u64 = 1 << 20;
@@ -111,7 +109,7 @@ fn is_loopback(domain: &str) -> bool {
         _ => domain,
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| is_local(ip))
+    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.to_canonical().is_loopback())
 }
 
 /// A repository at an endpoint, with one credential (or none) and the authorization it led to.

@@ -499,9 +499,10 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
 /// `None` if there is no such file.
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| StoreError::Corrupt { path: path.to_path_buf(), why: error.to_string() }),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            let why = format!("{error}; remove the file, and pull or import what it was");
+            StoreError::Corrupt { path: path.to_path_buf(), why }
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).at("reading", path),
     }

@@ -69,13 +69,13 @@ pub enum Fault {
     Lookup { host: String, source: io::Error },
     #[error("dial tcp: lookup {0}: no such host")]
     NoSuchHost(String),
-    #[error("dial tcp {address}: {source}")]
+    #[error("dial tcp {address}: {}", connect_text(source))]
     Connect { address: SocketAddr, source: io::Error },
     #[error("dial tcp {0}: i/o timeout")]
     ConnectTimeout(SocketAddr),
     #[error("dial tcp {0}: a registry elsewhere may not send us to an address of this machine")]
     Local(IpAddr),
-    #[error("tls: {0}")]
+    #[error("{}", tls_text(.0))]
     Tls(io::Error),
     #[error("tls handshake timeout")]
     TlsTimeout,
@@ -95,6 +95,40 @@ pub enum Fault {
     Downgrade,
     #[error("redirected without a usable Location")]
     BadRedirect,
+}
+
+/// In the words of Go's system calls, which users search for.
+fn connect_text(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_string(),
+        io::ErrorKind::HostUnreachable => "connect: no route to host".to_string(),
+        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_string(),
+        io::ErrorKind::TimedOut => "i/o timeout".to_string(),
+        _ => error.to_string(),
+    }
+}
+
+/// The three mistakes that users make, in the words they find answers by, with the mend.
+fn tls_text(error: &io::Error) -> String {
+    use rustls::CertificateError::{Expired, NotValidForName, NotValidForNameContext, UnknownIssuer};
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let verify = "tls: failed to verify certificate: x509: certificate";
+    match tls {
+        Some(rustls::Error::InvalidCertificate(UnknownIssuer)) => {
+            format!("{verify} signed by unknown authority (add the registry's authority)")
+        }
+        Some(rustls::Error::InvalidCertificate(Expired)) => {
+            format!("{verify} has expired or is not yet valid")
+        }
+        Some(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
+            format!("{verify} is not valid for this host name")
+        }
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            "http: server gave HTTP response to HTTPS client (list the registry as insecure if that is meant)"
+                .to_string()
+        }
+        _ => format!("tls: {error}"),
+    }
 }
 
 /// Reading the machine's authorities failed.

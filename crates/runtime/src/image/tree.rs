@@ -427,7 +427,7 @@ pub(super) fn timestamps((seconds, nanos): (i64, u32)) -> Timestamps {
 }
 
 fn mtime_of(stat: &Stat) -> (i64, u32) {
-    (stat.st_mtime as i64, stat.st_mtime_nsec as u32)
+    (stat.st_mtime, stat.st_mtime_nsec as u32)
 }
 
 pub(super) fn is_dir(stat: &Stat) -> bool {

@@ -238,3 +238,50 @@ fn kept_blobs_bring_a_lost_layer_back() {
     let prepared = store.prepare(&image, "c").unwrap();
     assert_eq!(listing(&prepared.layers[1]), ["etc/", "etc/a special", "etc/b = 2"]);
 }
+
+#[test]
+fn a_multi_platform_archive_of_new_docker_is_imported() {
+    let layers = two_layers();
+    let (config, _) = config_of(&layers, run());
+    let mut members = vec![file("oci-layout", r#"{"imageLayoutVersion": "1.0.0"}"#)];
+    let mut add = |media_type: &str, bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        members.push(member(
+            tar::EntryType::Regular,
+            &format!("blobs/sha256/{}", digest.hex()),
+            "",
+            0o644,
+            bytes,
+        ));
+        json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
+    };
+    let layers: Vec<_> =
+        layers.iter().map(|layer| add("application/vnd.oci.image.layer.v1.tar", layer)).collect();
+    let config_digest = Digest::of(&config);
+    let config = add("application/vnd.oci.image.config.v1+json", &config);
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers}).to_string();
+    let mut here = add("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+    here["platform"] = json!({"os": "linux", "architecture": crate::image::Platform::host().architecture});
+    // Docker lists platforms whose content it leaves out.
+    let mut absent = json!({"mediaType": here["mediaType"], "digest": Digest::of(b"absent"), "size": 1});
+    absent["platform"] = json!({"os": "linux", "architecture": "s390x"});
+    let inner = json!({"schemaVersion": 2, "manifests": [absent, here]}).to_string();
+    let mut inner = add("application/vnd.oci.image.index.v1+json", inner.as_bytes());
+    let digest = inner["digest"].as_str().unwrap().to_string();
+    let config_path = format!("blobs/sha256/{}", config_digest.hex());
+    let list = json!([{"Config": config_path, "RepoTags": ["tagged:9"], "Layers": []}]).to_string();
+    let named = json!({"io.containerd.image.name": "docker.io/library/app:7", "org.opencontainers.image.ref.name": "7"});
+    for (annotations, want) in [(named, "docker.io/library/app:7"), (json!({}), "docker.io/library/tagged:9")]
+    {
+        inner["annotations"] = annotations;
+        let index = json!({"schemaVersion": 2, "manifests": [inner]}).to_string();
+        let archive =
+            tarball(&[&members[..], &[file("index.json", &index), file("manifest.json", &list)]].concat());
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let images = store.import(&archive[..], &ImportOptions::default()).unwrap();
+        assert_eq!((images[0].name.as_str(), images[0].digest.to_string()), (want, digest.clone()));
+        assert_eq!(images[0].documents.len(), 2);
+        store.prepare(&images[0], "c").unwrap();
+    }
+}

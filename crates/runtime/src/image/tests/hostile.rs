@@ -104,7 +104,7 @@ fn hostile_archives_are_refused_with_the_entry_named() {
         ),
         (
             r#""x": the size of extended attributes is over"#,
-            vec![pax(&[("SCHILY.xattr.user.a", big[..2000].as_bytes())]), file("x", "")],
+            vec![pax(&[("SCHILY.xattr.user.a", &big.as_bytes()[..2000])]), file("x", "")],
         ),
         (
             r#"the size of an extended header is over the limit"#,

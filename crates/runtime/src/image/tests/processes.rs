@@ -146,6 +146,7 @@ fn a_killed_import_leaves_a_store_that_works() {
                     || fs::read_dir(dir.path().join("layers")).unwrap().count() > 0
             };
             while !unpacking() {
+                assert_eq!(importer.child.try_wait().unwrap(), None, "it ended without unpacking");
                 std::thread::yield_now();
             }
         }

@@ -18,6 +18,7 @@ use serde_json::json;
 
 use super::*;
 use crate::image::manifest::{OCI_INDEX, OCI_MANIFEST};
+use crate::image::transport::{Client, Reach};
 use crate::image::{
     Credential, HttpOptions, Image, Keyring, Platform, Policy, PullError, PullErrorKind, Puller, Registries,
 };
@@ -159,7 +160,7 @@ async fn an_image_is_pulled_from_docker_registry() {
     let error = pull(&puller, &missing, &[], Policy::Always).await.unwrap_err();
     assert_eq!(error.kind(), PullErrorKind::Unreachable);
     let want = format!(
-        "failed to do request: Head \"http://{address}/v2/team/app/manifests/none\": dial tcp {address}: Connection refused (os error 111)"
+        "failed to do request: Head \"http://{address}/v2/team/app/manifests/none\": dial tcp {address}: connect: connection refused"
     );
     assert!(error.to_string().ends_with(&want), "{error}");
 }
@@ -206,6 +207,13 @@ struct Fake {
 
 impl Fake {
     async fn start(handler: impl Fn(&Request<Incoming>, &str) -> Reply + Send + Sync + 'static) -> Fake {
+        Fake::start_with(None, handler).await
+    }
+
+    async fn start_with(
+        tls: Option<tokio_rustls::TlsAcceptor>,
+        handler: impl Fn(&Request<Incoming>, &str) -> Reply + Send + Sync + 'static,
+    ) -> Fake {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -229,10 +237,20 @@ impl Fake {
                     let reply = handler(&request, &at);
                     async move { Ok::<_, std::convert::Infallible>(reply) }
                 });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service),
-                );
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    let http = hyper::server::conn::http1::Builder::new();
+                    // What goes wrong here is the client's to tell.
+                    match tls {
+                        Some(tls) => {
+                            let Ok(stream) = tls.accept(stream).await else { return };
+                            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                        }
+                        None => {
+                            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                        }
+                    }
+                });
             }
         });
         Fake { address, log, task }
@@ -506,4 +524,70 @@ async fn silence_ends() {
         pull(&puller, &format!("{}/a/b:v1", registry.address), &[], Policy::Always).await.unwrap_err();
     assert_eq!(error.kind(), PullErrorKind::Unreachable);
     assert!(error.to_string().contains("no data for 50ms"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["localhost".to_string()]).unwrap().self_signed(&key).unwrap();
+    let authority = dir.path().join("authority.pem");
+    fs::write(&authority, certificate.pem()).unwrap();
+    let private = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .unwrap();
+    let content = content();
+    let (good, plain) = (content.clone(), content);
+    let secure = Fake::start_with(Some(Arc::new(config).into()), move |request, _| good.serve(request)).await;
+    let plain = Fake::start(move |request, _| plain.serve(request)).await;
+    let port = |fake: &Fake| fake.address.rsplit_once(':').unwrap().1.to_string();
+    let cases = [
+        (format!("https://localhost:{}", port(&secure)), true, None),
+        (
+            format!("https://localhost:{}", port(&secure)),
+            false,
+            Some("x509: certificate signed by unknown authority"),
+        ),
+        (
+            format!("https://127.0.0.1:{}", port(&secure)),
+            true,
+            Some("x509: certificate is not valid for this host name"),
+        ),
+        (
+            format!("https://localhost:{}", port(&plain)),
+            true,
+            Some("http: server gave HTTP response to HTTPS client"),
+        ),
+    ];
+    for (base, trusted, want) in cases {
+        let authorities = if trusted { vec![authority.clone()] } else { vec![] };
+        let client = Client::new(HttpOptions { authorities, ..HttpOptions::default() }).unwrap();
+        let uri = format!("{base}/v2/a/b/manifests/v1").parse().unwrap();
+        let result = client.send(&http::Method::HEAD, &uri, &http::HeaderMap::new(), Reach::Any).await;
+        match (result, want) {
+            (Ok(response), None) => assert_eq!(response.status(), 200),
+            (Err(error), Some(want)) => assert!(error.to_string().contains(want), "{base}: {error}"),
+            (result, want) => panic!("{base}: {result:?}, wanted {want:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_may_not_send_us_to_this_machine() {
+    let target = Fake::start(|_, _| reply(200, &[], "")).await;
+    let client = Client::new(HttpOptions::default()).unwrap();
+    let uri = format!("http://{}/", target.address).parse().unwrap();
+    let error = client
+        .send(&http::Method::GET, &uri, &http::HeaderMap::new(), Reach::Remote)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("may not send us to an address of this machine"), "{error}");
+    assert_eq!(target.requests(), [""; 0]);
 }
