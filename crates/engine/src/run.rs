@@ -27,6 +27,8 @@ pub struct Engine {
     pub clock: Clock,
     pub settings: Arc<Settings>,
     pub recorder: Recorder,
+    /// Breaks ties between nodes that are equally good.
+    pub seed: u64,
 }
 
 /// One controller at work.
@@ -89,7 +91,9 @@ impl Engine {
         let mut resyncs = Resyncs::new(workers, (self.clock)());
         loop {
             let now = (self.clock)();
-            resyncs.run(workers, &self.store.snapshot(), now);
+            if resyncs.next().is_some_and(|at| at <= now) {
+                resyncs.run(workers, &self.store.snapshot(), now);
+            }
             for index in 0..workers.len() {
                 while *running < CONCURRENT_RUNS
                     && let Some(key) = workers[index].queue.take(now)
@@ -242,7 +246,7 @@ fn controller_user(controller: &Controller) -> Arc<User> {
     Arc::new(User::new(name, &groups))
 }
 
-async fn sleep_until(at: Option<Time>, now: Time) {
+pub(crate) async fn sleep_until(at: Option<Time>, now: Time) {
     match at {
         Some(at) => {
             let wait = at.as_micros().saturating_sub(now.as_micros()).max(0);

@@ -16,9 +16,9 @@ mod sync;
 mod volumes;
 
 pub use config::TERMINATION_POLICY;
-pub use node_status::{Heartbeat, NodeFacts, heartbeat, lease, registration};
+pub use node_status::{Heartbeat, NodeFacts, OsFacts, heartbeat, lease, registration};
 pub use pod::{Container as ContainerSpec, Pod};
 pub use probes::failure_message;
 pub use references::{Reference, references};
 pub use status::{pod_status, status_patch};
-pub use sync::{Input, Step, sync};
+pub use sync::{Event, Input, Step, sync};

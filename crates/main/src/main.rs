@@ -1,2 +1,5 @@
 //! The binary `ekso`: parse arguments, call `app`.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    app::main()
+}

@@ -14,16 +14,18 @@ mod probes;
 mod references;
 mod registration;
 mod reports;
+mod service_network;
 mod subpath;
 mod volumes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use kubelet::Heartbeat;
 use object::Resource;
+use plan::net::Cidr;
 use runtime::Runtime;
 use runtime::image::{Puller, Registries, Store};
 use tokio::sync::{mpsc, watch};
@@ -34,11 +36,12 @@ pub use join::JoinError;
 
 use api::Api;
 use handlers::Handlers;
-use mirror::{Mirror, Source};
+use mirror::{Listeners, Mirror, Source};
 use network::PodNetwork;
 use ops::Tools;
 use pods::{Inputs, Kubelet, Outputs};
 use reports::Reports;
+use service_network::ServiceNetwork;
 
 /// A node, as it was asked for.
 #[derive(Clone, Debug)]
@@ -63,6 +66,8 @@ pub struct Config {
     pub cgroup_root: String,
     pub cluster_dns: IpAddr,
     pub cluster_domain: String,
+    /// Of all pods of the cluster.
+    pub pod_cidr: Cidr,
     pub kubelet_port: u16,
     pub labels: BTreeMap<String, String>,
     pub provider_id: String,
@@ -93,6 +98,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         std::fs::create_dir_all(dir)
             .map_err(|source| NodeError::File { operation: "make", path: dir.clone(), source })?;
     }
+    let local_ips: Vec<_> = match config.cluster_dns {
+        IpAddr::V4(ip) => vec![ip],
+        IpAddr::V6(_) => Vec::new(),
+    };
+    datapath::node::prepare(&local_ips)?;
     let addresses: Vec<IpAddr> = [Some(config.ip), config.external_ip].into_iter().flatten().collect();
     let pki = config.root_dir.join("pki");
     let identity = join::identity(&pki, &config.server, config.token.as_deref(), &config.name, &addresses).await?;
@@ -105,10 +115,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let registries = Registries { insecure: config.insecure_registries.clone(), ..Registries::default() };
     let puller = Puller::new(images.clone(), registries).map_err(|error| NodeError::Registries(error.to_string()))?;
 
-    let (changes, changed) = mpsc::unbounded_channel();
+    let (pod_changes, pods_changed) = mpsc::unbounded_channel();
+    let (network_changes, network_changed) = mpsc::unbounded_channel();
     let (probe_outcomes, probed) = mpsc::unbounded_channel();
     let (done, finished) = mpsc::unbounded_channel();
-    let mirror = Mirror::new(api.clone(), changes);
+    let mirror = Mirror::new(api.clone(), Listeners { pods: pod_changes, network: network_changes });
     let network = PodNetwork::default();
     network.adopt(&runtime.list().sandboxes);
     let services = all("services", "/api/v1/services");
@@ -131,21 +142,36 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         services: services.clone(),
     });
     let (health, is_healthy) = watch::channel(Heartbeat { runtime_is_up: true, ..Heartbeat::default() });
-    let tasks = [
-        mirror.follow(services),
-        mirror.follow(all("endpointslices.discovery.k8s.io", "/apis/discovery.k8s.io/v1/endpointslices")),
-        mirror.follow(all("nodes", "/api/v1/nodes")),
-        mirror.follow(pods.clone()),
-        tokio::spawn(registration::keep(api, facts, is_healthy)),
-    ];
+    let network_sources: BTreeSet<Source> = [
+        services,
+        all("endpointslices.discovery.k8s.io", "/apis/discovery.k8s.io/v1/endpointslices"),
+        all("namespaces", "/api/v1/namespaces"),
+        all("nodes", "/api/v1/nodes"),
+    ]
+    .into();
+    let mut tasks: Vec<_> = network_sources.iter().map(|source| mirror.follow(source.clone())).collect();
+    tasks.push(mirror.follow(pods.clone()));
+    tasks.push(tokio::spawn(registration::keep(api, facts.clone(), is_healthy)));
+    let service_network = ServiceNetwork {
+        tools: tools.clone(),
+        mirror,
+        changes: network_changed,
+        sources: network_sources,
+        health,
+        node: config.name.clone(),
+        cluster_dns: config.cluster_dns,
+        cluster_domain: config.cluster_domain.clone(),
+        pod_cidr: config.pod_cidr,
+        resolvers: facts.resolver.servers.iter().filter_map(|server| Some((server.parse::<IpAddr>().ok()?, 53).into())).collect(),
+    };
+    tasks.push(tokio::spawn(service_network.run()));
     info!(node = config.name, server = config.server, "the node runs");
     let kubelet = Kubelet::new(tools, Outputs { probe_outcomes, done }, pods);
-    let inputs = Inputs { changes: changed, runtime_events, probe_outcomes: probed, done: finished };
+    let inputs = Inputs { changes: pods_changed, runtime_events, probe_outcomes: probed, done: finished };
     tokio::select! {
         () = kubelet.run(inputs) => {}
         () = shutdown => {}
     }
-    drop(health);
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(())
 }

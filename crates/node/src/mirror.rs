@@ -21,6 +21,8 @@ const LINE_LIMIT: usize = 8 << 20;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
+const SERVICES: Resource = Resource::new("services");
+
 /// What to watch: one resource, or the part of it that a field selector picks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
@@ -35,7 +37,21 @@ pub struct Mirror {
     api: Arc<Api>,
     snapshot: Mutex<Snapshot>,
     synced: Mutex<BTreeSet<Source>>,
-    changes: mpsc::UnboundedSender<Change>,
+    listeners: Listeners,
+}
+
+/// Who hears of what: the pods' loop of pods and what they name, the network of everything else; both of services.
+pub struct Listeners {
+    pub pods: mpsc::UnboundedSender<Change>,
+    pub network: mpsc::UnboundedSender<Change>,
+}
+
+impl Listeners {
+    fn tell(&self, resource: Resource, change: Change) {
+        let for_pods = matches!(resource.as_str(), "pods" | "configmaps" | "secrets");
+        // Nobody listens only when the node is stopping.
+        let _ = if for_pods { self.pods.send(change) } else { self.network.send(change) };
+    }
 }
 
 /// What the mirror tells as it happens.
@@ -48,8 +64,8 @@ pub enum Change {
 }
 
 impl Mirror {
-    pub fn new(api: Arc<Api>, changes: mpsc::UnboundedSender<Change>) -> Arc<Self> {
-        Arc::new(Self { api, snapshot: Mutex::default(), synced: Mutex::default(), changes })
+    pub fn new(api: Arc<Api>, listeners: Listeners) -> Arc<Self> {
+        Arc::new(Self { api, snapshot: Mutex::default(), synced: Mutex::default(), listeners })
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -156,8 +172,11 @@ impl Mirror {
         let is_first = lock(&self.synced).insert(source.clone());
         self.tell(events);
         if is_first {
-            // Nobody listens only when the node is stopping.
-            let _ = self.changes.send(Change::Synced(source.clone()));
+            self.listeners.tell(source.resource, Change::Synced(source.clone()));
+            if source.resource == SERVICES {
+                // Pods wait for services: their environment names them.
+                let _ = self.listeners.pods.send(Change::Synced(source.clone()));
+            }
         }
         Ok(revision)
     }
@@ -207,7 +226,7 @@ impl Mirror {
 
     fn tell(&self, events: impl IntoIterator<Item = Event>) {
         for event in events {
-            let _ = self.changes.send(Change::Object(event));
+            self.listeners.tell(event.key().resource, Change::Object(event));
         }
     }
 }

@@ -20,7 +20,8 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Registers the node and keeps its heartbeat until the task is dropped. `health` wakes it when something changes.
 pub async fn keep(api: Arc<Api>, facts: Arc<NodeFacts>, mut health: watch::Receiver<Heartbeat>) {
-    let mut uid = register(&api, &facts, *health.borrow()).await;
+    let first = *health.borrow();
+    let mut uid = register(&api, &facts, first).await;
     let mut reported: Option<(Heartbeat, Time)> = None;
     let mut lease_ticks = tokio::time::interval(LEASE_PERIOD);
     lease_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

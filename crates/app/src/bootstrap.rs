@@ -1,0 +1,90 @@
+//! What every cluster has from its first start, and what lets nodes join it.
+
+use access::bootstrap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use gate::Gate;
+use object::{Key, Resource, Status, Time};
+use plan::{User, Write};
+use serde_json::{Value, json};
+
+use crate::cluster::CLUSTER_DNS;
+use crate::pki;
+
+const SECRETS: Resource = Resource::new("secrets");
+const SERVICES: Resource = Resource::new("services");
+const BINDINGS: Resource = Resource::new("clusterrolebindings.rbac.authorization.k8s.io");
+
+/// Writes what is missing of a cluster's own objects, and mends what was changed of the default roles.
+pub async fn reconcile(gate: &Gate, ca_pem: &str) -> Result<(), Status> {
+    let user = loopback();
+    for write in bootstrap::reconcile(&gate.store().snapshot(), ca_pem) {
+        gate.execute(&user, write).await?;
+    }
+    for (resource, object) in own_objects() {
+        let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
+        let key = Key::new(resource, text("namespace"), text("name"));
+        if gate.store().snapshot().get(&key).is_none() {
+            gate.execute(&user, Write::Create { resource, object }).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a bootstrap token, `<id>.<secret>`, that joins nodes until `expires`.
+pub async fn join_token(gate: &Gate, expires: Time) -> Result<String, Status> {
+    let (id, secret) = (pki::random_word(6), pki::random_word(16));
+    let data = |text: &str| STANDARD.encode(text);
+    let object = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+        "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
+        "data": {
+            "token-id": data(&id), "token-secret": data(&secret), "expiration": data(&expires.to_string()),
+            "usage-bootstrap-authentication": data("true"), "description": data("made by ekso for a node to join"),
+        },
+    });
+    gate.execute(&loopback(), Write::Create { resource: SECRETS, object }).await?;
+    Ok(format!("{id}.{secret}"))
+}
+
+/// The server's own user, as upstream's loopback client.
+fn loopback() -> User {
+    User::new("system:apiserver", &["system:masters", "system:authenticated"])
+}
+
+/// Nodes may ask for certificates and get them, as kubeadm sets it up; and the cluster's DNS has its Service.
+fn own_objects() -> Vec<(Resource, Value)> {
+    let binding = |name: &str, role: &str, group: &str| {
+        let object = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
+        });
+        (BINDINGS, object)
+    };
+    let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "protocol": protocol, "targetPort": 53});
+    vec![
+        binding("ekso:node-bootstrapper", "system:node-bootstrapper", "system:bootstrappers"),
+        binding(
+            "ekso:node-client-approver",
+            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+            "system:bootstrappers",
+        ),
+        binding(
+            "ekso:node-client-renewal-approver",
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            "system:nodes",
+        ),
+        (
+            SERVICES,
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {
+                    "name": "kube-dns", "namespace": "kube-system",
+                    "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"},
+                },
+                "spec": {"clusterIP": CLUSTER_DNS, "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
+            }),
+        ),
+    ]
+}

@@ -1,0 +1,239 @@
+//! The command line's side: finds or starts the daemon, asks it, and keeps the kubeconfig.
+
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
+use crate::cli::{Delete, Format, Listing, Named, Status, Up};
+use crate::daemon::{DOOR_PATIENCE, Daemon, DaemonError, Progress};
+use crate::files::{self, FileError};
+use crate::kubeconfig::{self, Context, KubeconfigError};
+use crate::output::{self, Screen};
+use crate::owner::Owner;
+use crate::pki::Pair;
+use crate::site::{self, ContextRecord, Site};
+use crate::exit;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Kubeconfig(#[from] KubeconfigError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    #[error("{0} needs root: run it with sudo")]
+    NotRoot(&'static str),
+    #[error("start the daemon: {0}")]
+    Spawn(std::io::Error),
+    #[error("the daemon did not come up; the end of its log, {log}:\n{tail}")]
+    NotUp { log: PathBuf, tail: String },
+    #[error("talk to the daemon: {0}")]
+    Talk(std::io::Error),
+    #[error("{message}")]
+    Failed { message: String, code: u8 },
+    #[error("there is no cluster named {0}: `ekso up --name {0}` makes one")]
+    NoCluster(String),
+    #[error("print as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl ClientError {
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed { code, .. } => *code,
+            Self::NoCluster(_) => exit::NO_CLUSTER,
+            Self::Daemon(failure) => failure.exit_code(),
+            Self::NotRoot(_) => exit::MACHINE_LACKS,
+            _ => exit::FAILED,
+        }
+    }
+}
+
+fn need_root(what: &'static str) -> Result<(), ClientError> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(ClientError::NotRoot(what)) }
+}
+
+pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
+    need_root("ekso up")?;
+    let since = Instant::now();
+    let site = Site::open(&args.cluster.site.data_dir)?;
+    let door = open_door(&site)?;
+    let request = UpRequest {
+        name: args.cluster.name.clone(),
+        nodes: args.nodes,
+        api_port: args.api_port,
+        insecure_registries: args.insecure_registry.clone(),
+        store: args.store.clone(),
+    };
+    let clusters = ask(door, &Ask::Up(request), screen)?;
+    let Some(cluster) = clusters.first() else { return Ok(()) };
+    let path = merge_context(&site, cluster, args.kubeconfig.as_deref())?;
+    screen.step("cluster is up", u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
+    screen.say(&format!("\nContext \"{}\" is in {}", cluster.context, path.display()));
+    screen.next("Try:", "kubectl get nodes");
+    Ok(())
+}
+
+/// Puts the cluster's context into the kubeconfig.
+///
+/// It is selected when a person asked, or a file was named, or nothing was selected; a script does not change what is selected.
+fn merge_context(site: &Site, cluster: &ClusterStatus, path: Option<&Path>) -> Result<PathBuf, ClientError> {
+    let owner = Owner::current();
+    let known = site.context(&cluster.name)?;
+    let path = match (path, &known) {
+        (Some(path), _) => std::path::absolute(path).map_err(|error| FileError::new("find", path, error))?,
+        (None, _) => kubeconfig::default_path(&owner)?,
+    };
+    let pki = site.cluster_dir(&cluster.name).join("pki");
+    let read = |name: &str| -> Result<String, FileError> {
+        let bytes = files::read(&pki.join(name))?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let admin = Pair { certificate: read("admin.crt")?, key: read("admin.key")? };
+    let ca_pem = read("ca.crt")?;
+    let context = Context { name: &cluster.context, server: &cluster.endpoint, ca_pem: &ca_pem, admin: &admin };
+    let is_person = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    let was_named = known.as_ref().is_none_or(|known| known.path != path) && path_is_given(&path, &owner);
+    let previous = kubeconfig::merge(&path, &owner, &context, is_person || was_named)?;
+    let kept = known.filter(|known| known.path == path).and_then(|known| known.previous);
+    site.save_context(&cluster.name, &ContextRecord { path: path.clone(), previous: previous.or(kept) })?;
+    Ok(path)
+}
+
+/// Whether somebody named this file, by the option or the environment.
+fn path_is_given(path: &Path, owner: &Owner) -> bool {
+    let usual = owner.home.as_ref().map(|home| home.join(".kube/config"));
+    usual.is_none_or(|usual| usual != path)
+}
+
+pub fn down(args: &Named, screen: &Screen) -> Result<(), ClientError> {
+    need_root("ekso down")?;
+    let site = existing(args)?;
+    run_or_ask(&site, &Ask::Down { name: args.name.clone() }, screen).map(drop)
+}
+
+pub fn delete(args: &Delete, screen: &Screen) -> Result<(), ClientError> {
+    need_root("ekso delete")?;
+    let named = &args.cluster;
+    let site = existing(named)?;
+    let record = site.context(&named.name)?;
+    run_or_ask(&site, &Ask::Delete { name: named.name.clone() }, screen)?;
+    let owner = Owner::current();
+    let previous = record.as_ref().and_then(|record| record.previous.clone());
+    let path = match (&args.kubeconfig, record) {
+        (Some(path), _) => Some(path.clone()),
+        (None, record) => record.map(|record| record.path),
+    };
+    if let Some(path) = path {
+        kubeconfig::remove(&path, &owner, &site::context_name(&named.name), previous.as_deref())?;
+    }
+    Ok(())
+}
+
+/// The site of a cluster that must exist.
+fn existing(args: &Named) -> Result<Site, ClientError> {
+    let none = || ClientError::NoCluster(args.name.clone());
+    let site = Site::find(&args.site.data_dir)?.ok_or_else(none)?;
+    site.cluster(&args.name)?.ok_or_else(none)?;
+    Ok(site)
+}
+
+pub fn list(args: &Listing, screen: &Screen) -> Result<(), ClientError> {
+    need_root("ekso list")?;
+    let clusters = match Site::find(&args.site.data_dir)? {
+        Some(site) => run_or_ask(&site, &Ask::Status { name: None }, screen)?,
+        None => Vec::new(),
+    };
+    match args.output.output {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&clusters)?),
+        Format::Text if clusters.is_empty() => screen.next("No clusters. Make one:", "sudo ekso up"),
+        Format::Text => println!("{}", output::cluster_list(&clusters)),
+    }
+    Ok(())
+}
+
+pub fn status(args: &Status, screen: &Screen) -> Result<(), ClientError> {
+    need_root("ekso status")?;
+    let site = existing(&args.cluster)?;
+    let name = Some(args.cluster.name.clone());
+    let clusters = run_or_ask(&site, &Ask::Status { name }, screen)?;
+    for cluster in &clusters {
+        match args.output.output {
+            Format::Json => println!("{}", serde_json::to_string_pretty(cluster)?),
+            Format::Text => println!("{}", output::cluster_status(cluster)),
+        }
+    }
+    Ok(())
+}
+
+/// Asks the daemon if one runs, and does it here otherwise: stopping and removing need no daemon.
+fn run_or_ask(site: &Site, what: &Ask, screen: &Screen) -> Result<Vec<ClusterStatus>, ClientError> {
+    if let Ok(door) = UnixStream::connect(site.socket()) {
+        return ask(door, what, screen);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Spawn)?;
+    runtime.block_on(async {
+        let daemon = Daemon::open(site.clone())?;
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let result = daemon.answer(what.clone(), &Progress::to(tell)).await;
+        while let Ok(message) = told.try_recv() {
+            screen.told(&message);
+        }
+        Ok(result?)
+    })
+}
+
+/// A connection to the daemon, which is started if none runs.
+fn open_door(site: &Site) -> Result<UnixStream, ClientError> {
+    if let Ok(door) = UnixStream::connect(site.socket()) {
+        return Ok(door);
+    }
+    let log_path = site.log();
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path);
+    let log = log.map_err(|error| FileError::new("open", &log_path, error))?;
+    let start = log.metadata().map_or(0, |meta| meta.len());
+    let errors = log.try_clone().map_err(ClientError::Spawn)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["server", "--daemon", "--data-dir"]).arg(&site.dir);
+    command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/");
+    // Of its own session, so that the terminal's interrupts and end do not reach it.
+    // SAFETY: setsid is async-signal-safe and touches no memory of ours.
+    unsafe {
+        command.pre_exec(|| rustix::process::setsid().map(drop).map_err(Into::into));
+    }
+    let mut child = command.spawn().map_err(ClientError::Spawn)?;
+    let deadline = Instant::now() + DOOR_PATIENCE;
+    while Instant::now() < deadline {
+        if let Ok(door) = UnixStream::connect(site.socket()) {
+            return Ok(door);
+        }
+        if child.try_wait().map_err(ClientError::Spawn)?.is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let text = std::fs::read(&log_path).unwrap_or_default();
+    let new = text.get(usize::try_from(start).unwrap_or(0)..).unwrap_or_default();
+    let tail = String::from_utf8_lossy(new).trim().to_owned();
+    Err(ClientError::NotUp { log: log_path, tail })
+}
+
+fn ask(door: UnixStream, what: &Ask, screen: &Screen) -> Result<Vec<ClusterStatus>, ClientError> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    (&door).write_all(&line).map_err(ClientError::Talk)?;
+    for line in BufReader::new(&door).lines() {
+        let told: Told = serde_json::from_str(&line.map_err(ClientError::Talk)?)?;
+        match told {
+            Told::Done { clusters } => return Ok(clusters),
+            Told::Failed { message, code } => return Err(ClientError::Failed { message, code }),
+            other => screen.told(&other),
+        }
+    }
+    Err(ClientError::Talk(std::io::ErrorKind::UnexpectedEof.into()))
+}

@@ -1,0 +1,246 @@
+//! One cluster's control plane: a store, a gate, an API server, the controllers and the scheduler. A value, without globals.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use access::ClientCa;
+use access::service_account::{Authority, SigningKey};
+use apiserver::{Deps, Limits, Rbac, Server, Version};
+use controllers::Settings;
+use engine::{Engine, Recorder};
+use gate::{Gate, ServiceRange, ServiceRanges};
+use object::{Status, Time};
+use plan::User;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use store::{Embedded, Store};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{error, info};
+
+use crate::bootstrap;
+use crate::pki::{self, Pair, Pki, PkiError, Subject};
+use crate::signer;
+
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+pub const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 10);
+pub const GIT_VERSION: &str = concat!("v1.36.0-ekso.", env!("CARGO_PKG_VERSION"));
+const SERVICE_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 100, 0, 0), 16);
+const KUBERNETES_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
+pub const POD_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("open the store: {0}")]
+    Store(#[from] store::OpenError),
+    #[error("open the store in etcd: {0}")]
+    Etcd(#[from] store::EtcdOpenError),
+    #[error("{0} is not the URL of an etcd: it should look like etcd://127.0.0.1:2379")]
+    StoreUrl(String),
+    #[error("the keys of the cluster: {0}")]
+    Keys(String),
+    #[error("write the first objects of the cluster: {0}")]
+    Bootstrap(Box<Status>),
+}
+
+/// How a control plane is made.
+pub struct Setup<'a> {
+    pub name: &'a str,
+    /// Its folder: `pki`, `store`.
+    pub dir: &'a Path,
+    /// `etcd://…` instead of the folder.
+    pub store: Option<&'a str>,
+    /// Names and addresses that the API's certificate is for, besides the usual ones.
+    pub names: Vec<String>,
+    /// Where pods and nodes reach the API.
+    pub inside: SocketAddr,
+    /// The VPC's network namespace, from where nodes are dialled; none if they are on other hosts.
+    pub namespace: Option<PathBuf>,
+}
+
+/// A control plane that runs.
+pub struct Cluster {
+    pub gate: Arc<Gate>,
+    pub pki: Arc<Pki>,
+    server: Server,
+    tls: Arc<rustls::ServerConfig>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Wall time.
+pub fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+impl Cluster {
+    /// Opens the state, completes what every cluster has, and starts the deciders. `serve` then opens the door.
+    pub async fn start(setup: Setup<'_>) -> Result<Self, ClusterError> {
+        let pki = Arc::new(Pki::open(&setup.dir.join("pki"))?);
+        let store = open_store(setup.store, setup.dir.join("store")).await?;
+        let rbac = Arc::new(Rbac::new());
+        let clock: gate::Clock = Arc::new(now);
+        let (network, prefix) = SERVICE_NETWORK;
+        let ranges = ServiceRanges { addresses: ServiceRange { network, prefix }, ..ServiceRanges::default() };
+        let gate = Arc::new(Gate::new(store.clone(), rbac.clone(), clock.clone(), Arc::new(pki::fill_random), ranges));
+        bootstrap::reconcile(&gate, &pki.ca_pem).await.map_err(|status| ClusterError::Bootstrap(Box::new(status)))?;
+
+        let server = Server::new(
+            server_config(&pki)?,
+            Deps { gate: gate.clone(), rbac, tokens: Arc::new(token_authority(&pki)?) },
+        );
+        let tls = Arc::new(serving_tls(&pki, &setup)?);
+        let (stop, stopped) = watch::channel(false);
+        let engine = Arc::new(Engine {
+            store: store.clone(),
+            gate: gate.clone(),
+            clock: clock.clone(),
+            settings: Arc::new(settings(&setup, &pki)),
+            recorder: Recorder::start(gate.clone(), clock, event_user()),
+            seed: u64::from_le_bytes(pki::random()),
+        });
+        let until = |mut stopped: watch::Receiver<bool>| async move {
+            // A sender that is gone means the same as one that says stop.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        let tasks = vec![
+            tokio::spawn(engine.run(until(stopped.clone()))),
+            tokio::spawn(signer::run(gate.clone(), pki.clone(), until(stopped))),
+        ];
+        info!(cluster = setup.name, revision = store.snapshot().revision(), "the control plane runs");
+        Ok(Self { gate, pki, server, tls, stop, tasks })
+    }
+
+    /// Serves the API on a listener until `stop`.
+    pub fn serve(&mut self, listener: StdListener) -> std::io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let (server, tls) = (self.server.clone(), self.tls.clone());
+        self.tasks.push(tokio::spawn(async move {
+            if let Err(failure) = server.serve(listener, Some(tls)).await {
+                error!(%failure, "the API is no longer served");
+            }
+        }));
+        Ok(())
+    }
+
+    /// A client certificate with every right.
+    pub fn admin(&self) -> Result<Pair, PkiError> {
+        self.pki.client(&Subject { common_name: "kubernetes-admin", organizations: &["system:masters"] })
+    }
+
+    /// A token with which a node joins within `seconds`.
+    pub async fn join_token(&self, seconds: i64) -> Result<String, ClusterError> {
+        let token = bootstrap::join_token(&self.gate, now().plus_secs(seconds)).await;
+        let token = token.map_err(|status| ClusterError::Bootstrap(Box::new(status)))?;
+        let ca = ca_der(&self.pki)?;
+        let digest = ring::digest::digest(&ring::digest::SHA256, &ca);
+        let pin: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(format!("{token}.{pin}"))
+    }
+
+    /// Ends requests in order, then the deciders, then the store.
+    pub async fn stop(self) {
+        self.server.stop();
+        self.stop.send_replace(true);
+        for task in self.tasks {
+            if let Err(failure) = task.await {
+                error!(%failure, "a part of the control plane ended badly");
+            }
+        }
+        self.gate.store().close().await;
+    }
+}
+
+async fn open_store(url: Option<&str>, folder: PathBuf) -> Result<Arc<dyn Store>, ClusterError> {
+    let Some(url) = url else {
+        let opened = tokio::task::spawn_blocking(move || Embedded::open(&folder, store::Options::default())).await;
+        let opened = opened.map_err(|panic| ClusterError::Keys(panic.to_string()))?;
+        return Ok(Arc::new(opened?));
+    };
+    let hosts = url.strip_prefix("etcd://").filter(|hosts| !hosts.is_empty());
+    let hosts = hosts.ok_or_else(|| ClusterError::StoreUrl(url.to_owned()))?;
+    let endpoints = hosts.split(',').map(|host| format!("http://{host}")).collect();
+    Ok(Arc::new(crate::etcd::open(endpoints).await?))
+}
+
+fn ca_der(pki: &Pki) -> Result<CertificateDer<'static>, ClusterError> {
+    CertificateDer::from_pem_slice(pki.ca_pem.as_bytes()).map_err(|error| ClusterError::Keys(error.to_string()))
+}
+
+fn token_authority(pki: &Pki) -> Result<Authority, ClusterError> {
+    let random = ring::rand::SystemRandom::new();
+    let signing = SigningKey::from_pkcs8(&pki.service_account_key, &random)
+        .map_err(|error| ClusterError::Keys(error.to_string()))?;
+    Ok(Authority {
+        issuer: ISSUER.into(),
+        accepted_issuers: Vec::new(),
+        audiences: vec![ISSUER.into()],
+        signing,
+        verifying: Vec::new(),
+    })
+}
+
+fn server_config(pki: &Pki) -> Result<apiserver::Config, ClusterError> {
+    Ok(apiserver::Config {
+        version: Version {
+            major: "1".into(),
+            minor: "36".into(),
+            git: GIT_VERSION.into(),
+            commit: option_env!("EKSO_COMMIT").unwrap_or("unknown").into(),
+            built: option_env!("EKSO_BUILT").unwrap_or("1970-01-01T00:00:00Z").into(),
+            platform: format!("linux/{}", if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }),
+        },
+        limits: Limits::default(),
+        client_ca: ClientCa { certificates: vec![ca_der(pki)?.to_vec()] },
+        anonymous: true,
+        jwks_uri: format!("{ISSUER}/openid/v1/jwks"),
+    })
+}
+
+fn serving_tls(pki: &Pki, setup: &Setup) -> Result<rustls::ServerConfig, ClusterError> {
+    let service = format!("kubernetes.default.svc.{CLUSTER_DOMAIN}");
+    let mut names =
+        vec!["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", service.as_str()];
+    let mut addresses: Vec<IpAddr> =
+        vec![Ipv4Addr::LOCALHOST.into(), KUBERNETES_SERVICE.into(), setup.inside.ip()];
+    for name in &setup.names {
+        match name.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(name),
+        }
+    }
+    let pair = pki.server(&Subject { common_name: "kube-apiserver", organizations: &[] }, &names, &addresses)?;
+    let keys = |error: rustls::pki_types::pem::Error| ClusterError::Keys(error.to_string());
+    let leaf = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(keys)?;
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(keys)?;
+    // The authority goes along: a joining node knows its digest only.
+    apiserver::server_config(vec![leaf, ca_der(pki)?], key).map_err(|error| ClusterError::Keys(error.to_string()))
+}
+
+fn settings(setup: &Setup, pki: &Pki) -> Settings {
+    let (network, prefix) = SERVICE_NETWORK;
+    Settings {
+        cluster_name: setup.name.to_owned(),
+        cluster_domain: CLUSTER_DOMAIN.into(),
+        pod_cidr: format!("{}/{}", POD_NETWORK.0, POD_NETWORK.1),
+        service_cidr: format!("{network}/{prefix}"),
+        cluster_dns_ip: CLUSTER_DNS.into(),
+        ca_pem: pki.ca_pem.clone(),
+        kubernetes_service_ip: KUBERNETES_SERVICE.into(),
+        api_server_addresses: vec![setup.inside.ip()],
+        api_server_port: setup.inside.port(),
+        ..Settings::default()
+    }
+}
+
+/// Events of the control plane are written with every right: they are about any namespace.
+fn event_user() -> User {
+    User::new("system:ekso", &["system:masters", "system:authenticated"])
+}

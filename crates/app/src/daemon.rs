@@ -1,0 +1,402 @@
+//! The daemon of a site: keeps its clusters and machines as they were asked to be, and answers the command line.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use machines::netns;
+use rustix::fs::{FlockOperation, flock};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
+use crate::cluster::{Cluster, ClusterError, Setup};
+use crate::files::{self, FileError};
+use crate::site::{ClusterSpec, Site};
+use crate::{census, exit, nodes};
+
+/// Where the API is in the VPC; each cluster has a port of its own.
+const INSIDE: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 2);
+const FIRST_PORT: u16 = 6443;
+/// A request line of the command line.
+const LINE_LIMIT: usize = 64 << 10;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("another daemon runs in {0}")]
+    Busy(PathBuf),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error("{0}")]
+    Machines(#[from] machines::Error),
+    #[error("the API's port {port} on 127.0.0.1 cannot be used: {source}; choose another with --api-port")]
+    Port { port: u16, source: io::Error },
+    #[error("listen inside the VPC: {0}")]
+    Inside(String),
+    #[error("there is no cluster named {0}: `ekso list` shows those there are")]
+    NoCluster(String),
+    #[error("{0}")]
+    Nodes(#[from] nodes::NodesError),
+    #[error("a worker ended: {0}")]
+    Worker(#[from] tokio::task::JoinError),
+}
+
+impl DaemonError {
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoCluster(_) => exit::NO_CLUSTER,
+            Self::Machines(_) => exit::MACHINE_LACKS,
+            _ => exit::FAILED,
+        }
+    }
+}
+
+/// One site, held by this process alone.
+pub struct Daemon {
+    site: Site,
+    machines: machines::Site,
+    clusters: Mutex<BTreeMap<String, Cluster>>,
+    router: Mutex<Option<Arc<machines::Router>>>,
+    /// Held as long as the daemon lives; the kernel lets go of it whatever happens.
+    _lock: File,
+}
+
+/// Tells whoever waits what is being done.
+#[derive(Clone)]
+pub struct Progress(Option<mpsc::UnboundedSender<Told>>);
+
+impl Progress {
+    pub fn to(listener: mpsc::UnboundedSender<Told>) -> Self {
+        Self(Some(listener))
+    }
+
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    pub fn doing(&self, what: &str) {
+        self.tell(Told::Doing { what: what.to_owned() });
+    }
+
+    pub fn step(&self, what: impl Into<String>, since: Instant) {
+        let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.tell(Told::Step { what: what.into(), millis });
+    }
+
+    fn tell(&self, told: Told) {
+        if let Some(listener) = &self.0 {
+            // Nobody listening any more does not stop the work.
+            let _ = listener.send(told);
+        }
+    }
+}
+
+impl Daemon {
+    /// Takes hold of a site.
+    pub fn open(site: Site) -> Result<Arc<Self>, DaemonError> {
+        let path = site.dir.join("daemon.lock");
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| FileError::new("open", &path, error))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| DaemonError::Busy(site.dir.clone()))?;
+        let machines = machines::Site::open(&site.id, site.dir.join("vpc"))?;
+        Ok(Arc::new(Self { site, machines, clusters: Mutex::default(), router: Mutex::default(), _lock: lock }))
+    }
+
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// Serves the command line until told to stop, with the clusters that should be up.
+    pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>) -> Result<(), DaemonError> {
+        let path = self.site.socket();
+        let failed = |operation| {
+            let path = path.clone();
+            move |error| FileError::new(operation, &path, error)
+        };
+        // We hold the site's lock, so a socket here is a dead daemon's.
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).map_err(failed("listen on"))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed("guard"))?;
+        info!(site = self.site.id, dir = %self.site.dir.display(), "the daemon runs");
+        self.resume().await;
+        let (empty, mut is_empty) = watch::channel(false);
+        let mut stopped = stop.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopped.wait_for(|stop| *stop) => break,
+                _ = is_empty.wait_for(|empty| *empty) => break,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let (daemon, empty) = (self.clone(), empty.clone());
+                    tokio::spawn(async move { daemon.converse(stream, empty).await });
+                }
+                Err(failure) => warn!(%failure, "a caller could not be answered"),
+            }
+        }
+        let _ = std::fs::remove_file(&path);
+        for (name, cluster) in std::mem::take(&mut *self.clusters.lock().await) {
+            info!(cluster = name, "stopping the control plane; its nodes go on");
+            cluster.stop().await;
+        }
+        Ok(())
+    }
+
+    /// Starts again what was up.
+    async fn resume(self: &Arc<Self>) {
+        let specs = match self.site.clusters() {
+            Ok(specs) => specs,
+            Err(failure) => return error!(%failure, "the clusters of the site cannot be read"),
+        };
+        for spec in specs.into_iter().filter(|spec| spec.up) {
+            let name = spec.name.clone();
+            if let Err(failure) = self.start(&spec, &Progress::none()).await {
+                error!(cluster = name, %failure, "the cluster could not be resumed");
+            }
+        }
+    }
+
+    async fn converse(self: Arc<Self>, stream: UnixStream, empty: watch::Sender<bool>) {
+        let (read, mut write) = stream.into_split();
+        let mut line = String::new();
+        let mut reader = BufReader::new(tokio::io::AsyncReadExt::take(read, LINE_LIMIT as u64));
+        if reader.read_line(&mut line).await.is_err() {
+            return;
+        }
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let progress = Progress(Some(tell.clone()));
+        let daemon = self.clone();
+        let work = tokio::spawn(async move {
+            let result = match serde_json::from_str(&line) {
+                Ok(ask) => daemon.answer(ask, &progress).await,
+                Err(wrong) => Err(DaemonError::NoCluster(wrong.to_string())),
+            };
+            let end = match result {
+                Ok(clusters) => Told::Done { clusters },
+                Err(failure) => Told::Failed { code: failure.exit_code(), message: failure.to_string() },
+            };
+            let _ = tell.send(end);
+        });
+        while let Some(message) = told.recv().await {
+            let Ok(mut text) = serde_json::to_vec(&message) else { break };
+            text.push(b'\n');
+            // A caller that has gone away does not stop the work.
+            if write.write_all(&text).await.is_err() {
+                break;
+            }
+        }
+        if let Err(panic) = work.await {
+            error!(%panic, "a request of the command line ended badly");
+        }
+        if self.clusters.lock().await.is_empty() {
+            empty.send_replace(true);
+        }
+    }
+
+    pub async fn answer(self: &Arc<Self>, ask: Ask, progress: &Progress) -> Result<Vec<ClusterStatus>, DaemonError> {
+        match ask {
+            Ask::Up(request) => {
+                let spec = self.spec_for(&request)?;
+                self.site.save(&spec)?;
+                self.start(&spec, progress).await?;
+                self.status(Some(&spec.name)).await
+            }
+            Ask::Down { name } => {
+                self.down(&name, progress).await?;
+                Ok(Vec::new())
+            }
+            Ask::Delete { name } => {
+                self.delete(&name, progress).await?;
+                Ok(Vec::new())
+            }
+            Ask::Status { name } => self.status(name.as_deref()).await,
+        }
+    }
+
+    /// What the cluster should be: what it was, with what was asked for now.
+    fn spec_for(&self, request: &UpRequest) -> Result<ClusterSpec, DaemonError> {
+        let all = self.site.clusters()?;
+        let known = all.iter().find(|spec| spec.name == request.name).cloned();
+        let free = (0..).find(|index| all.iter().all(|spec| spec.index != *index)).unwrap_or_default();
+        let is_new = known.is_none();
+        let mut spec = known.unwrap_or_else(|| ClusterSpec {
+            name: request.name.clone(),
+            nodes: 1,
+            api_port: 0,
+            index: free,
+            up: true,
+            insecure_registries: Vec::new(),
+            store: None,
+        });
+        spec.up = true;
+        spec.nodes = request.nodes.unwrap_or(spec.nodes);
+        if !request.insecure_registries.is_empty() {
+            spec.insecure_registries.clone_from(&request.insecure_registries);
+        }
+        if request.store.is_some() {
+            spec.store.clone_from(&request.store);
+        }
+        match request.api_port {
+            Some(0) => spec.api_port = free_port(0)?,
+            Some(port) => spec.api_port = port,
+            None if is_new => spec.api_port = free_port(FIRST_PORT).or_else(|_| free_port(0))?,
+            None => {}
+        }
+        Ok(spec)
+    }
+
+    /// Brings a cluster to what it should be, from wherever it is.
+    async fn start(self: &Arc<Self>, spec: &ClusterSpec, progress: &Progress) -> Result<(), DaemonError> {
+        let mut clusters = self.clusters.lock().await;
+        let router = self.router().await?;
+        if !clusters.contains_key(&spec.name) {
+            progress.doing("starting the control plane");
+            let since = Instant::now();
+            let cluster = self.start_control_plane(spec, &router).await?;
+            clusters.insert(spec.name.clone(), cluster);
+            progress.step("API server answers", since);
+        }
+        let Some(cluster) = clusters.get(&spec.name) else { return Ok(()) };
+        let admin = cluster.admin().map_err(ClusterError::from)?;
+        let pki = self.site.cluster_dir(&spec.name).join("pki");
+        files::write(&pki.join("admin.crt"), 0o600, admin.certificate.as_bytes())?;
+        files::write(&pki.join("admin.key"), 0o600, admin.key.as_bytes())?;
+        if spec.nodes > 0 {
+            progress.doing(if spec.nodes == 1 { "starting the node" } else { "starting the nodes" });
+        }
+        let since = Instant::now();
+        let plan = nodes::Wanted { site: &self.site, machines: &self.machines, spec, server: inside(spec) };
+        nodes::bring(&plan, cluster).await?;
+        if spec.nodes > 0 {
+            progress.step(if spec.nodes == 1 { "node is Ready" } else { "nodes are Ready" }, since);
+        }
+        Ok(())
+    }
+
+    async fn router(&self) -> Result<Arc<machines::Router>, DaemonError> {
+        let mut held = self.router.lock().await;
+        if let Some(router) = &*held {
+            return Ok(router.clone());
+        }
+        let site = self.machines.clone();
+        let router = tokio::task::spawn_blocking(move || site.up(&machines::VpcConfig::default())).await??;
+        let router = Arc::new(router);
+        *held = Some(router.clone());
+        Ok(router)
+    }
+
+    async fn start_control_plane(
+        &self,
+        spec: &ClusterSpec,
+        router: &machines::Router,
+    ) -> Result<Cluster, DaemonError> {
+        let dir = self.site.cluster_dir(&spec.name);
+        let port = |source| DaemonError::Port { port: spec.api_port, source };
+        let outside = TcpListener::bind((Ipv4Addr::LOCALHOST, spec.api_port)).map_err(port)?;
+        let within = netns::tcp_listener(router.ns(), inside(spec)).map_err(|error| DaemonError::Inside(error.to_string()))?;
+        let setup = Setup {
+            name: &spec.name,
+            dir: &dir,
+            store: spec.store.as_deref(),
+            names: Vec::new(),
+            inside: inside(spec),
+            namespace: Some(router.ns().path().to_owned()),
+        };
+        let mut cluster = Cluster::start(setup).await?;
+        cluster.serve(outside).map_err(port)?;
+        cluster.serve(within).map_err(|error| DaemonError::Inside(error.to_string()))?;
+        Ok(cluster)
+    }
+
+    async fn down(&self, name: &str, progress: &Progress) -> Result<(), DaemonError> {
+        let spec = self.site.cluster(name)?.ok_or_else(|| DaemonError::NoCluster(name.to_owned()))?;
+        self.site.save(&ClusterSpec { up: false, ..spec })?;
+        let since = Instant::now();
+        progress.doing("stopping the nodes");
+        nodes::stop(&self.machines, name).await?;
+        progress.step("nodes are stopped", since);
+        let since = Instant::now();
+        if let Some(cluster) = self.clusters.lock().await.remove(name) {
+            cluster.stop().await;
+            progress.step("control plane is stopped", since);
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, name: &str, progress: &Progress) -> Result<(), DaemonError> {
+        self.down(name, progress).await?;
+        let since = Instant::now();
+        nodes::delete(&self.site, &self.machines, name).await?;
+        let dir = self.site.cluster_dir(name);
+        std::fs::remove_dir_all(&dir).map_err(|error| FileError::new("remove", &dir, error))?;
+        if self.site.clusters()?.is_empty() {
+            *self.router.lock().await = None;
+            let machines = self.machines.clone();
+            tokio::task::spawn_blocking(move || machines.delete()).await??;
+            remove_site(&self.site.dir)?;
+        }
+        progress.step("everything of it is removed", since);
+        Ok(())
+    }
+
+    async fn status(&self, name: Option<&str>) -> Result<Vec<ClusterStatus>, DaemonError> {
+        let clusters = self.clusters.lock().await;
+        let mut all = Vec::new();
+        for spec in self.site.clusters()? {
+            if name.is_none_or(|name| name == spec.name) {
+                all.push(census::status(&self.site, &self.machines, &spec, clusters.get(&spec.name)));
+            }
+        }
+        match name {
+            Some(name) if all.is_empty() => Err(DaemonError::NoCluster(name.to_owned())),
+            _ => Ok(all),
+        }
+    }
+}
+
+fn inside(spec: &ClusterSpec) -> SocketAddr {
+    SocketAddr::new(INSIDE.into(), FIRST_PORT + spec.index)
+}
+
+/// A port of the loopback address that nobody listens on now.
+fn free_port(wanted: u16) -> Result<u16, DaemonError> {
+    let failed = |source| DaemonError::Port { port: wanted, source };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)).map_err(failed)?;
+    Ok(listener.local_addr().map_err(failed)?.port())
+}
+
+/// Everything in the folder, and the folder itself if we may: it can be a mount point.
+fn remove_site(dir: &Path) -> Result<(), FileError> {
+    let failed = |error| FileError::new("remove", dir, error);
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let removed = if path.is_dir() && !path.is_symlink() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        removed.map_err(|error| FileError::new("remove", &path, error))?;
+    }
+    match std::fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        other => other.map_err(failed),
+    }
+}
+
+/// How long a daemon that was just started may take to open its door.
+pub const DOOR_PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,84 @@
+//! `ekso node`: this host, or machine, as a node.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::cli;
+use crate::cluster::CLUSTER_DOMAIN;
+use crate::files::{self, FileError};
+use crate::nodes;
+use crate::server::{self, ServerError};
+
+const KUBELET_PORT: u16 = 10_250;
+const MAX_PODS: u32 = 110;
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeCommandError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error(transparent)]
+    Node(#[from] node::NodeError),
+    #[error("ekso node needs root: run it with sudo")]
+    NotRoot,
+    #[error("the host has no address to be reached at: name one with --node-ip")]
+    NoAddress,
+    #[error("{0} is not a label: write KEY=VALUE")]
+    Label(String),
+}
+
+pub fn run(args: &cli::Node) -> Result<(), NodeCommandError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(NodeCommandError::NotRoot);
+    }
+    server::log();
+    let config = config(args)?;
+    server::runtime()?.block_on(async {
+        let mut stop = server::stop_signal()?;
+        let until = async move {
+            // A sender that is gone means the same as one that says stop.
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        Ok(node::run(config, until).await?)
+    })
+}
+
+fn config(args: &cli::Node) -> Result<node::Config, NodeCommandError> {
+    let token = match (&args.token, &args.token_file) {
+        (Some(token), _) => Some(token.clone()),
+        (None, Some(path)) => files::read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()),
+        (None, None) => None,
+    };
+    let labels = args
+        .labels
+        .iter()
+        .map(|text| {
+            let (key, value) = text.split_once('=').ok_or_else(|| NodeCommandError::Label(text.clone()))?;
+            Ok((key.to_owned(), value.to_owned()))
+        })
+        .collect::<Result<BTreeMap<_, _>, NodeCommandError>>()?;
+    let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    Ok(node::Config {
+        name: args.name.clone().unwrap_or(host),
+        server: args.server.clone(),
+        token,
+        ip: args.node_ip.or_else(node::own_address).ok_or(NodeCommandError::NoAddress)?,
+        external_ip: args.external_ip,
+        cpu_milli: None,
+        memory_bytes: None,
+        max_pods: MAX_PODS,
+        run_dir: PathBuf::from("/run/ekso-node"),
+        image_dir: args.image_dir.clone().unwrap_or_else(|| args.root_dir.join("images")),
+        logs_dir: PathBuf::from("/var/log/pods"),
+        root_dir: args.root_dir.clone(),
+        cgroup_root: "kubelet".into(),
+        cluster_dns: nodes::cluster_dns(),
+        cluster_domain: CLUSTER_DOMAIN.into(),
+        pod_cidr: nodes::pod_cidr(),
+        kubelet_port: KUBELET_PORT,
+        labels,
+        provider_id: String::new(),
+        insecure_registries: args.insecure_registry.clone(),
+    })
+}

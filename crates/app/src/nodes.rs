@@ -1,0 +1,240 @@
+//! The machines of a cluster: made, started, waited for, stopped, removed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use machines::{Bind, Limits, Machine, MachineSpec};
+use object::{Object, Resource, Snapshot};
+use serde::Deserialize;
+
+use crate::cluster::{CLUSTER_DNS, Cluster, ClusterError, POD_NETWORK};
+use crate::files::{self, FileError};
+use crate::site::{ClusterSpec, Site};
+
+const NODES: Resource = Resource::new("nodes");
+/// A token outlives the start of its machine, and not much more.
+const TOKEN_SECONDS: i64 = 3_600;
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodesError {
+    #[error(transparent)]
+    Machines(#[from] machines::Error),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Cluster(#[from] Box<ClusterError>),
+    #[error("open the image store: {0}")]
+    Images(#[from] runtime::image::StoreError),
+    #[error("{nodes} not Ready after {READY_PATIENCE:?}; their logs: {logs}")]
+    NotReady { nodes: String, logs: String },
+    #[error("a worker ended: {0}")]
+    Worker(#[from] tokio::task::JoinError),
+}
+
+/// The nodes that a cluster should have.
+pub struct Wanted<'a> {
+    pub site: &'a Site,
+    pub machines: &'a machines::Site,
+    pub spec: &'a ClusterSpec,
+    /// The API, inside the VPC.
+    pub server: SocketAddr,
+}
+
+/// The name of a cluster's machine, which is its node's as well.
+fn machine_name(cluster: &str, number: u16) -> String {
+    format!("{cluster}-{number}")
+}
+
+/// The machines of a cluster, by the numbers in their names.
+fn machines_of(machines: &machines::Site, cluster: &str) -> Result<Vec<(u16, Machine)>, NodesError> {
+    let number = |machine: &Machine| -> Option<u16> {
+        machine.name().strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()
+    };
+    let mut all: Vec<_> = machines
+        .machines()?
+        .into_iter()
+        .filter_map(|machine| Some((number(&machine)?, machine)))
+        .collect();
+    all.sort_by_key(|(number, _)| *number);
+    Ok(all)
+}
+
+/// Starts the machines that should run, removes those that should not be, and waits until all nodes are Ready.
+pub async fn bring(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), NodesError> {
+    for (number, machine) in machines_of(wanted.machines, &wanted.spec.name)? {
+        if number > wanted.spec.nodes {
+            remove(wanted.site, machine).await?;
+        }
+    }
+    let mut starts = Vec::new();
+    for number in 1..=wanted.spec.nodes {
+        let name = machine_name(&wanted.spec.name, number);
+        let machine = wanted.machines.machine(&name)?;
+        if machine.running().is_some() {
+            continue;
+        }
+        let spec = machine_spec(wanted, cluster, &name).await?;
+        starts.push(tokio::task::spawn_blocking(move || machine.start(&spec)));
+    }
+    for start in starts {
+        start.await??;
+    }
+    wait_until_ready(wanted, cluster).await
+}
+
+async fn machine_spec(wanted: &Wanted<'_>, cluster: &Cluster, name: &str) -> Result<MachineSpec, NodesError> {
+    let addresses = wanted.machines.addresses_for(name)?;
+    let join_dir = join_dir(wanted.site, &wanted.spec.name, name);
+    files::make_dir(&join_dir)?;
+    let token = cluster.join_token(TOKEN_SECONDS).await.map_err(Box::new)?;
+    files::write(&join_dir.join("token"), 0o600, token.as_bytes())?;
+    let images = wanted.site.images();
+    runtime::image::Store::open(&images)?;
+    let mut command: Vec<String> = [
+        "/usr/bin/ekso",
+        "node",
+        "--server",
+        &format!("https://{}", wanted.server),
+        "--token-file",
+        "/etc/ekso/token",
+        "--name",
+        name,
+        "--node-ip",
+        &addresses.private.to_string(),
+        "--external-ip",
+        &addresses.public.to_string(),
+        "--root-dir",
+        "/var/lib/ekso/node",
+        "--image-dir",
+        "/var/lib/ekso/images",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for registry in &wanted.spec.insecure_registries {
+        command.extend(["--insecure-registry".into(), registry.clone()]);
+    }
+    Ok(MachineSpec {
+        addresses,
+        command,
+        env: Vec::new(),
+        binds: vec![
+            Bind { source: join_dir, target: "/etc/ekso".into(), read_only: true },
+            Bind { source: images, target: "/var/lib/ekso/images".into(), read_only: false },
+        ],
+        limits: Limits::default(),
+        nameservers: resolvers(),
+        hosts: Vec::new(),
+        stop_grace_ms: 10_000,
+    })
+}
+
+/// The host's resolvers that a machine can reach: not those that listen on the host's own loopback.
+fn resolvers() -> Vec<std::net::Ipv4Addr> {
+    let known = machines::resolvers().into_iter().filter_map(|address| match address {
+        IpAddr::V4(address) if !address.is_loopback() => Some(address),
+        _ => None,
+    });
+    known.collect()
+}
+
+fn join_dir(site: &Site, cluster: &str, machine: &str) -> PathBuf {
+    site.cluster_dir(cluster).join("join").join(machine)
+}
+
+async fn wait_until_ready(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), NodesError> {
+    let store = cluster.gate.store();
+    let names: Vec<String> =
+        (1..=wanted.spec.nodes).map(|number| machine_name(&wanted.spec.name, number)).collect();
+    let deadline = Instant::now() + READY_PATIENCE;
+    loop {
+        let snapshot = store.snapshot();
+        let missing: Vec<&String> = names.iter().filter(|name| !is_ready_in(&snapshot, name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let changed = async {
+            match store.watch(Some(NODES), snapshot.revision()) {
+                Ok(mut watch) => drop(watch.next().await),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if tokio::time::timeout(left, changed).await.is_err() {
+            let logs = wanted.machines.machine(missing[0]).map(|machine| machine.log().display().to_string());
+            return Err(NodesError::NotReady {
+                nodes: missing.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "),
+                logs: logs.unwrap_or_default(),
+            });
+        }
+    }
+}
+
+fn is_ready_in(snapshot: &Snapshot, name: &str) -> bool {
+    snapshot.find(NODES, "", name).is_some_and(|node| is_ready(node))
+}
+
+/// Whether a Node says that it is Ready.
+pub fn is_ready(node: &Object) -> bool {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct View {
+        status: Status,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Status {
+        conditions: Vec<Condition>,
+    }
+    #[derive(Deserialize)]
+    struct Condition {
+        r#type: String,
+        status: String,
+    }
+    let view: View = node.decode().unwrap_or_default();
+    view.status.conditions.iter().any(|one| one.r#type == "Ready" && one.status == "True")
+}
+
+/// Stops the machines of a cluster; what they keep stays.
+pub async fn stop(machines: &machines::Site, cluster: &str) -> Result<(), NodesError> {
+    let all = machines_of(machines, cluster)?;
+    let stops: Vec<_> =
+        all.into_iter().map(|(_, machine)| tokio::task::spawn_blocking(move || machine.stop())).collect();
+    for stop in stops {
+        stop.await??;
+    }
+    Ok(())
+}
+
+pub async fn delete(site: &Site, machines: &machines::Site, cluster: &str) -> Result<(), NodesError> {
+    for (_, machine) in machines_of(machines, cluster)? {
+        remove(site, machine).await?;
+    }
+    Ok(())
+}
+
+async fn remove(site: &Site, machine: Machine) -> Result<(), NodesError> {
+    let name = machine.name().to_owned();
+    tokio::task::spawn_blocking(move || machine.delete()).await??;
+    release_images(&site.images(), &name)?;
+    Ok(())
+}
+
+/// Layers that the node's containers held are nobody's now.
+fn release_images(dir: &Path, node: &str) -> Result<(), NodesError> {
+    if dir.exists() {
+        runtime::image::Store::open(dir)?.release_all(&format!("{node}/"))?;
+    }
+    Ok(())
+}
+
+/// Where the cluster's DNS is, for nodes that are told nothing else.
+pub fn cluster_dns() -> IpAddr {
+    CLUSTER_DNS.into()
+}
+
+/// The addresses of all pods.
+pub fn pod_cidr() -> plan::net::Cidr {
+    plan::net::Cidr::new(POD_NETWORK.0, POD_NETWORK.1)
+}

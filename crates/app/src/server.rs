@@ -1,0 +1,138 @@
+//! `ekso server`: a site's daemon, or a control plane alone for nodes on other hosts.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::admin::{Ask, Told, UpRequest};
+use crate::cli;
+use crate::cluster::{Cluster, ClusterError, Setup};
+use crate::daemon::{Daemon, DaemonError, Progress};
+use crate::files::FileError;
+use crate::output::Screen;
+use crate::site::Site;
+
+/// A join token of a server lives this long.
+const TOKEN_SECONDS: i64 = 24 * 3_600;
+const PORT: u16 = 6443;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error("start: {0}")]
+    Start(std::io::Error),
+    #[error("listen on {address}: {source}; choose another with --listen")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("ekso up --foreground needs root: run it with sudo")]
+    NotRoot,
+}
+
+pub fn run(args: &cli::Server, screen: &Screen) -> Result<(), ServerError> {
+    log();
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        let site = Site::open(&args.cluster.site.data_dir)?;
+        if args.daemon {
+            return Ok(Daemon::open(site)?.run(stop).await?);
+        }
+        alone(args, &site, screen, stop).await
+    })
+}
+
+/// `ekso up --foreground`: the daemon here, and the cluster brought up by it.
+pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(ServerError::NotRoot);
+    }
+    log();
+    runtime()?.block_on(async {
+        let stop = stop_signal()?;
+        let daemon = Daemon::open(Site::open(&args.cluster.site.data_dir)?)?;
+        let request = UpRequest {
+            name: args.cluster.name.clone(),
+            nodes: args.nodes,
+            api_port: args.api_port,
+            insecure_registries: args.insecure_registry.clone(),
+            store: args.store.clone(),
+        };
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let clusters = daemon.answer(Ask::Up(request), &Progress::to(tell)).await?;
+        while let Ok(message) = told.try_recv() {
+            screen.told(&message);
+        }
+        for cluster in clusters {
+            screen.told(&Told::Step { what: format!("{} is up at {}", cluster.name, cluster.endpoint), millis: 0 });
+        }
+        Ok(daemon.run(stop).await?)
+    })
+}
+
+/// A control plane without machines; nodes join it with the token that it prints.
+async fn alone(
+    args: &cli::Server,
+    site: &Site,
+    screen: &Screen,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), ServerError> {
+    let address = args.listen.unwrap_or_else(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT));
+    let listener = TcpListener::bind(address).map_err(|source| ServerError::Listen { address, source })?;
+    let mut names = args.advertise.clone();
+    names.push(address.ip().to_string());
+    let dir = site.cluster_dir(&args.cluster.name);
+    let inside = match args.advertise.iter().find_map(|name| name.parse().ok()) {
+        Some(ip) => SocketAddr::new(ip, address.port()),
+        None => address,
+    };
+    let setup = Setup {
+        name: &args.cluster.name,
+        dir: &dir,
+        store: args.store.as_deref(),
+        names,
+        inside,
+        namespace: None,
+    };
+    let mut cluster = Cluster::start(setup).await?;
+    cluster.serve(listener).map_err(|source| ServerError::Listen { address, source })?;
+    let token = cluster.join_token(TOKEN_SECONDS).await?;
+    screen.next(
+        &format!("The API is served at https://{address}. On another host, within a day:"),
+        &format!("ekso node --server https://{inside} --token {token}"),
+    );
+    // A sender that is gone means the same as one that says stop.
+    let _ = stop.wait_for(|stop| *stop).await;
+    cluster.stop().await;
+    Ok(())
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime, ServerError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Start)
+}
+
+/// Turns true at SIGTERM or SIGINT.
+pub fn stop_signal() -> Result<watch::Receiver<bool>, ServerError> {
+    let (tell, told) = watch::channel(false);
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind).map_err(ServerError::Start)?;
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            signals.recv().await;
+            tell.send_replace(true);
+        });
+    }
+    Ok(told)
+}
+
+/// Logs to standard error; `EKSO_LOG` chooses (`debug`, `gate=debug,info`).
+pub fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("EKSO_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+}

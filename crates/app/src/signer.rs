@@ -1,0 +1,140 @@
+//! Approves and signs what nodes ask for: the doer beside `access::csr`, with the authority's key.
+
+use std::sync::Arc;
+
+use access::View;
+use access::rbac::Index;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use gate::Gate;
+use object::{Key, Object, Resource};
+use plan::{Expect, User, Write};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use crate::cluster::now;
+use crate::pki::Pki;
+
+const REQUESTS: Resource = Resource::new("certificatesigningrequests.certificates.k8s.io");
+
+/// The signers of <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers> that are
+/// served, and whether their certificates are for servers.
+const SIGNERS: &[(&str, bool)] = &[
+    ("kubernetes.io/kube-apiserver-client", false),
+    ("kubernetes.io/kube-apiserver-client-kubelet", false),
+    ("kubernetes.io/kubelet-serving", true),
+];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    request: String,
+    signer_name: String,
+    #[serde(default)]
+    expiration_seconds: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    certificate: String,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    r#type: String,
+}
+
+/// Follows the requests until `until` resolves.
+pub async fn run(gate: Arc<Gate>, pki: Arc<Pki>, until: impl Future<Output = ()>) {
+    tokio::select! {
+        () = follow(&gate, &pki) => {}
+        () = until => {}
+    }
+}
+
+async fn follow(gate: &Gate, pki: &Pki) {
+    loop {
+        let snapshot = gate.store().snapshot();
+        for request in snapshot.list(REQUESTS, "") {
+            handle(gate, pki, request).await;
+        }
+        let Ok(mut watch) = gate.store().watch(Some(REQUESTS), snapshot.revision()) else { return };
+        while let Ok(events) = watch.next().await {
+            for event in events {
+                if let Some(request) = gate.store().snapshot().get(event.key()) {
+                    handle(gate, pki, request).await;
+                }
+            }
+        }
+        if gate.store().watch(Some(REQUESTS), gate.store().snapshot().revision()).is_err() {
+            return;
+        }
+    }
+}
+
+async fn handle(gate: &Gate, pki: &Pki, object: &Object) {
+    let Ok(Request { spec, status }) = object.decode::<Request>() else { return };
+    let has = |name: &str| status.conditions.iter().any(|condition| condition.r#type == name);
+    if !status.certificate.is_empty() || has("Denied") || has("Failed") {
+        return;
+    }
+    let write = if has("Approved") { sign(pki, object, &spec) } else { approve(gate, object) };
+    let Some(write) = write else { return };
+    let user = User::new("system:serviceaccount:kube-system:certificate-controller", &["system:masters", "system:authenticated"]);
+    if let Err(status) = gate.execute(&user, write).await {
+        warn!(request = %object.key.name, %status, "a certificate request could not be answered");
+    }
+}
+
+fn approve(gate: &Gate, object: &Object) -> Option<Write> {
+    let snapshot = gate.store().snapshot();
+    let rbac = Index::of(&snapshot);
+    let value = object.to_value().ok()?;
+    let approval = access::csr::decide(&View { snapshot: &snapshot, rbac: &rbac }, &value)?;
+    Some(patch(&object.key, Expect::unchanged(object), "approval", condition("Approved", "AutoApproved", approval.message)))
+}
+
+fn sign(pki: &Pki, object: &Object, spec: &Spec) -> Option<Write> {
+    let (_, server) = SIGNERS.iter().find(|(name, _)| *name == spec.signer_name)?;
+    let expect = Expect::unchanged(object);
+    let signed = request_der(&spec.request)
+        .ok_or_else(|| "the request is not PEM of a certificate request".to_owned())
+        .and_then(|der| pki.sign_request(&der, *server, spec.expiration_seconds).map_err(|error| error.to_string()));
+    match signed {
+        Ok(certificate) => {
+            info!(request = %object.key.name, signer = spec.signer_name, "signed");
+            let status = json!({"status": {"certificate": STANDARD.encode(certificate)}});
+            Some(patch(&object.key, expect, "status", status))
+        }
+        Err(why) => Some(patch(&object.key, expect, "status", condition("Failed", "SignerValidationFailure", &why))),
+    }
+}
+
+fn request_der(base64: &str) -> Option<Vec<u8>> {
+    let text = String::from_utf8(STANDARD.decode(base64).ok()?).ok()?;
+    let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
+    STANDARD.decode(body.trim()).ok()
+}
+
+fn condition(name: &str, reason: &str, message: &str) -> Value {
+    let now = now();
+    json!({"status": {"conditions": [{
+        "type": name, "status": "True", "reason": reason, "message": message,
+        "lastUpdateTime": now, "lastTransitionTime": now,
+    }]}})
+}
+
+fn patch(key: &Key, expect: Expect, subresource: &'static str, patch: Value) -> Write {
+    Write::Merge { key: key.clone(), expect, subresource, patch }
+}
