@@ -148,7 +148,7 @@ impl Connection {
     async fn receive(&self) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
         loop {
             let mut ready = self.socket.readable().await?;
-            match ready.try_io(|socket| protocol::receive::<Message>(socket)) {
+            match ready.try_io(protocol::receive::<Message>) {
                 Ok(result) => return result,
                 Err(_would_block) => {}
             }

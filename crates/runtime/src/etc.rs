@@ -10,15 +10,20 @@ use std::path::Path;
 pub fn write(sandbox: &Path, config: &SandboxConfig, ips: &[IpAddr]) -> io::Result<()> {
     write_hosts(sandbox, config, ips)?;
     let hostname = match config.namespaces.host_network {
-        true => std::fs::read_to_string("/etc/hostname").unwrap_or_default(),
-        false => format!("{}\n", config.hostname),
+        true => machine_name(),
+        false => config.hostname.clone(),
     };
-    in_place(&sandbox.join("hostname"), &hostname)?;
+    in_place(&sandbox.join("hostname"), &format!("{hostname}\n"))?;
     let resolv = match config.dns == DnsConfig::default() {
         true => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
         false => resolv_conf(&config.dns),
     };
     in_place(&sandbox.join("resolv.conf"), &resolv)
+}
+
+/// What the machine calls itself.
+pub fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 pub fn write_hosts(sandbox: &Path, config: &SandboxConfig, ips: &[IpAddr]) -> io::Result<()> {

@@ -100,8 +100,9 @@ fn command(config: &ContainerConfig, image: &ImageConfig) -> Result<Vec<String>,
 
 fn environment(sandbox: &SandboxConfig, config: &ContainerConfig, image: &ImageConfig) -> Vec<String> {
     let mut env: Vec<String> = vec![format!("PATH={DEFAULT_PATH}")];
-    if !sandbox.namespaces.host_network && !sandbox.hostname.is_empty() {
-        set(&mut env, format!("HOSTNAME={}", sandbox.hostname));
+    match sandbox.namespaces.host_network || sandbox.hostname.is_empty() {
+        true => set(&mut env, format!("HOSTNAME={}", crate::etc::machine_name())),
+        false => set(&mut env, format!("HOSTNAME={}", sandbox.hostname)),
     }
     if config.tty {
         set(&mut env, "TERM=xterm".into());

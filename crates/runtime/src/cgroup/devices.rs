@@ -173,3 +173,32 @@ fn attach(directory: &Path, code: &[Instruction]) -> io::Result<()> {
     })
     .map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// Runs on every machine with cgroup2 somewhere, also where version 1 would restrict devices.
+    #[test]
+    fn the_program_of_version_2_restricts() {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts.lines().find(|line| line.contains(" - cgroup2 ")).expect("cgroup2 is mounted");
+        let mount = Path::new(mount.split(' ').nth(4).unwrap());
+        let group = mount.join(format!("ekso-test-devices-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        let rules = [
+            Rule { kind: 'c', major: Some(1), minor: Some(5), access: "r".into() },
+            Rule { kind: 'c', major: Some(1), minor: Some(3), access: "rwm".into() },
+        ];
+        let attached = attach(&group, &program(&rules));
+        let script = "echo 0 > $0/cgroup.procs || exit 9; \
+            for d in '3</dev/zero' '3>/dev/zero' '3>/dev/null' '3</dev/full'; do (eval exec $d) 2>/dev/null; echo $?; done";
+        let output = Command::new("/bin/sh").args(["-c", script]).arg(&group).output().unwrap();
+        std::fs::remove_dir(&group).unwrap();
+        attached.unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let allowed: Vec<bool> = text.lines().map(|line| line == "0").collect();
+        assert_eq!(allowed, [true, false, true, false], "{text}");
+    }
+}

@@ -87,7 +87,72 @@ fn weight_of_shares(shares: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::weight_of_shares;
+    use super::*;
+    use crate::cgroup::Cgroups;
+
+    /// Writes limits into what looks like a hierarchy, and reads them back.
+    fn check(
+        mount: &str,
+        controllers: &[&str],
+        container: bool,
+        resources: &Resources,
+        want: &[(&str, &str)],
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let top = directory.path();
+        std::fs::write(top.join("cgroup.controllers"), "cpu memory pids rdma").unwrap();
+        let line = |controller: &&str| {
+            let point = top.join(controller);
+            format!("1 1 0:1 / {} rw - {mount}", point.display()).replace("CONTROLLER", controller)
+        };
+        let mountinfo: Vec<String> = controllers.iter().map(line).collect();
+        let cgroups = Cgroups::parse(&mountinfo.join("\n"), "", "/ekso").unwrap();
+        let group = cgroups.group("pod").unwrap();
+        group.create().unwrap();
+        apply(&group, resources, container).unwrap();
+        for (file, value) in want {
+            assert_eq!(std::fs::read_to_string(top.join(file)).unwrap(), *value, "{file}");
+        }
+    }
+
+    #[test]
+    fn both_versions() {
+        let resources = Resources {
+            cpu_shares: 512,
+            cpu_period_us: 0,
+            cpu_quota_us: 50_000,
+            memory_limit_bytes: 1 << 20,
+            pids_limit: 7,
+            oom_score_adj: None,
+        };
+        check(
+            "cgroup2 cgroup2 rw",
+            &[""],
+            true,
+            &resources,
+            &[
+                ("ekso/pod/cpu.weight", "59"),
+                ("ekso/pod/cpu.max", "50000 100000"),
+                ("ekso/pod/memory.max", "1048576"),
+                ("ekso/pod/pids.max", "7"),
+                ("cgroup.subtree_control", "+pids"),
+            ],
+        );
+        check(
+            "cgroup cgroup rw,CONTROLLER",
+            &["cpu", "memory", "pids"],
+            true,
+            &resources,
+            &[
+                ("cpu/ekso/pod/cpu.shares", "512"),
+                ("cpu/ekso/pod/cpu.cfs_quota_us", "50000"),
+                ("memory/ekso/pod/memory.limit_in_bytes", "1048576"),
+                ("pids/ekso/pod/pids.max", "7"),
+            ],
+        );
+        let unlimited = Resources { cpu_quota_us: -1, ..Default::default() };
+        check("cgroup2 cgroup2 rw", &[""], false, &unlimited, &[("ekso/pod/cpu.max", "max 100000")]);
+    }
 
     #[test]
     fn weights() {

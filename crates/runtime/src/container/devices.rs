@@ -4,7 +4,7 @@ use super::mounts::{self, Kind};
 use crate::cgroup::devices::Rule;
 use plan::node::Device;
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, FileType, Mode, makedev};
+use rustix::fs::{CWD, FileType, Gid, Mode, Uid, makedev};
 use rustix::mount::MountAttrFlags;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -118,16 +118,18 @@ fn add_below(dev: &OwnedFd, directory: &Path, relative: &Path, depth: u32) {
                 let _ = rustix::fs::mkdirat(dev, &path, Mode::from_raw_mode(0o755));
                 add_below(dev, &entry.path(), &path, depth + 1);
             }
-            FileType::CharacterDevice | FileType::BlockDevice => {
-                if make(dev, &path, kind, meta.mode() & 0o777, meta.rdev(), &entry.path()).is_ok() {
-                    let (uid, gid) =
-                        (rustix::fs::Uid::from_raw(meta.uid()), rustix::fs::Gid::from_raw(meta.gid()));
-                    let _ =
-                        rustix::fs::chownat(dev, &path, Some(uid), Some(gid), rustix::fs::AtFlags::empty());
-                }
-            }
+            FileType::CharacterDevice | FileType::BlockDevice => copy_node(dev, &path, &meta, &entry.path()),
             _ => {}
         }
+    }
+}
+
+fn copy_node(dev: &OwnedFd, path: &Path, meta: &std::fs::Metadata, from: &Path) {
+    let kind = FileType::from_raw_mode(meta.mode());
+    if make(dev, path, kind, meta.mode() & 0o777, meta.rdev(), from).is_ok() {
+        let (uid, gid) = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
+        // A node with the wrong owner is still of use to root.
+        let _ = rustix::fs::chownat(dev, path, Some(uid), Some(gid), rustix::fs::AtFlags::empty());
     }
 }
 
@@ -147,4 +149,13 @@ pub fn open_terminal() -> std::io::Result<(OwnedFd, OwnedFd)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
     Ok((master, slave))
+}
+
+/// Makes a terminal the container's console as well.
+pub fn make_console(master: &OwnedFd) -> std::io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = rustix::pty::ptsname(master, Vec::new())?;
+    let tree = mounts::clone_tree(Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())), false)?;
+    let root = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
+    mounts::attach(&tree, &root, Path::new("/dev/console"), Kind::File)
 }

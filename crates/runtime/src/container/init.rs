@@ -23,6 +23,8 @@ pub struct Channels {
     pub status: OwnedFd,
     /// stdin, stdout, stderr; none with a terminal, which the child makes in the container.
     pub stdio: Option<[OwnedFd; 3]>,
+    /// Whether the terminal becomes the container's console: that of its first process.
+    pub console: bool,
 }
 
 /// Where the child of an exec goes: the container's first process, whose namespaces it enters.
@@ -180,6 +182,9 @@ fn duplicate([stdin, stdout, stderr]: [BorrowedFd; 3]) -> rustix::io::Result<()>
 fn use_terminal(channels: &Channels, uid: u32) -> Result<(), String> {
     let failed = |error: io::Error| format!("set up the terminal: {error}");
     let (master, slave) = devices::open_terminal().map_err(failed)?;
+    if channels.console {
+        devices::make_console(&master).map_err(failed)?;
+    }
     rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), Some(Gid::from_raw(5)))
         .map_err(|error| failed(error.into()))?;
     protocol::send_bytes(&channels.status, &[TOLD_TERMINAL], &[master.as_fd()]).map_err(failed)?;

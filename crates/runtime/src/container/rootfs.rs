@@ -46,12 +46,10 @@ pub fn enter(spec: &Spec, directory: &Path) -> Result<(), String> {
         devices::add(&root, device)?;
     }
     pivot(&root)?;
-    if !spec.security.privileged {
-        if spec.security.proc_mount == ProcMount::Default {
-            READ_ONLY.iter().try_for_each(|path| protect(Path::new(path)))?;
-            MASKED.iter().try_for_each(|path| mask(Path::new(path)))?;
-            mask_each("/sys/devices/system/cpu", "thermal_throttle")?;
-        }
+    if !spec.security.privileged && spec.security.proc_mount == ProcMount::Default {
+        READ_ONLY.iter().try_for_each(|path| protect(Path::new(path)))?;
+        MASKED.iter().try_for_each(|path| mask(Path::new(path)))?;
+        mask_each("/sys/devices/system/cpu", "thermal_throttle")?;
     }
     Ok(())
 }

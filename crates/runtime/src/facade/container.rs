@@ -58,14 +58,14 @@ impl Runtime {
     /// `Start` when the program cannot be started; the container has then exited with code 128 and `StartError`.
     pub async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
         let (sandbox, record, status) = self.inner.with_container(id, |sandbox, entry| {
-            (sandbox.clone(), entry.record.clone(), entry.status.borrow().clone())
+            (sandbox.id.clone(), entry.record.clone(), entry.status.borrow().clone())
         })?;
         if status.state != ContainerState::Created {
             return Err(wrong_state(id, &status, "start", "created"));
         }
-        let connection = self.inner.connection(&sandbox.id)?;
+        let connection = self.inner.connection(&sandbox)?;
         let inner = self.inner.clone();
-        let start = blocking(move || inner.prepare_start(&sandbox, &record)).await;
+        let start = blocking(move || inner.prepare_start(&record)).await;
         let started = match start {
             Ok(start) => connection.call(Call::Start(start), &[]).await,
             Err(error) => Err(CallError::Refused(error.to_string())),
@@ -76,7 +76,7 @@ impl Runtime {
                 self.inner.start_failed(id, &message).await;
                 Err(RuntimeError::Start { id: id.into(), message })
             }
-            Err(CallError::Gone) => Err(RuntimeError::MonitorGone(id.into())),
+            Err(CallError::Gone) => Err(RuntimeError::MonitorGone(sandbox)),
         }
     }
 
@@ -247,7 +247,7 @@ impl Inner {
     }
 
     /// Makes what a start needs on the machine.
-    fn prepare_start(&self, sandbox: &Sandbox, record: &Record) -> Result<Start, RuntimeError> {
+    fn prepare_start(&self, record: &Record) -> Result<Start, RuntimeError> {
         let group = self.cgroups.group(&record.cgroup)?;
         group.create()?;
         cgroup::apply_limits(&group, &record.container.resources, true)?;
@@ -264,7 +264,6 @@ impl Inner {
         }
         let mut cgroups = group.directories();
         cgroups.dedup();
-        debug_assert_eq!(record.container.sandbox_id, sandbox.id);
         Ok(Start {
             container: record.container.id.clone(),
             log_path: log.clone(),
@@ -305,12 +304,7 @@ impl Inner {
 
     async fn kill(&self, sandbox: &str, id: &str, signal: i32) -> Result<(), RuntimeError> {
         let call = Call::Kill { container: id.into(), signal };
-        match self.connection(sandbox)?.call(call, &[]).await {
-            Ok(_) => Ok(()),
-            // It has exited meanwhile; whoever waits sees that.
-            Err(CallError::Refused(message)) if message.ends_with("is not running") => Ok(()),
-            Err(error) => Err(call_error(sandbox)(error)),
-        }
+        self.connection(sandbox)?.call(call, &[]).await.map(drop).map_err(call_error(sandbox))
     }
 }
 

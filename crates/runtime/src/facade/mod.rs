@@ -277,3 +277,18 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_running_program_can_be_write_protected() {
+        let program = write_protected(Path::new("/proc/self/exe")).expect("tests run as root");
+        let path = crate::sys::fd_path(&program);
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read("/proc/self/exe").unwrap());
+        let status =
+            std::process::Command::new(&path).arg("--list").stdout(std::process::Stdio::null()).status();
+        assert!(status.unwrap().success());
+    }
+}

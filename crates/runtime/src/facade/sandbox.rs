@@ -21,6 +21,9 @@ use tokio::io::AsyncReadExt;
 /// How long a monitor may take to kill what it has; then it is killed itself.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a monitor may take to make a pod's namespaces.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
 impl Runtime {
     /// Makes a pod's namespaces and cgroup and starts its monitor. On error nothing is left.
     pub async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, RuntimeError> {
@@ -161,27 +164,31 @@ impl Inner {
         command.arg0("ekso").args(before).arg("--sandbox").arg(&directory).arg("--run").arg(&run);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-        let mut said = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            stdout.take(4096).read_to_string(&mut said).await.map_err(|error| failed(error.to_string()))?;
+        let serving = serving(&mut child).await;
+        let connection = serving.and_then(|()| Connection::open(&run).map_err(|error| error.to_string()));
+        if connection.is_err() {
+            // It may have ended by itself.
+            let _ = child.start_kill();
         }
         // It is our child for as long as we live, and is to leave no zombie.
         tokio::spawn(async move { child.wait().await });
-        if said != monitor::READY {
-            return Err(failed(if said.is_empty() { "it ended without a word".into() } else { said }));
-        }
-        Connection::open(&run).map_err(|error| failed(error.to_string()))
+        connection.map_err(failed)
     }
 
-    /// Starts the task that hears what the monitor tells.
+    /// Starts the task that hears what the monitor tells. It ends with the runtime.
     pub(super) fn listen(self: &Arc<Self>, id: String, connection: Arc<Connection>) {
-        let inner = self.clone();
+        let inner = Arc::downgrade(self);
         tokio::spawn(async move {
             while let Some(told) = connection.next().await {
                 let Told::Container { id: container, status } = told;
-                inner.container_changed(&id, &container, status);
+                match inner.upgrade() {
+                    Some(inner) => inner.container_changed(&id, &container, status),
+                    None => return,
+                }
             }
-            inner.connection_ended(&id).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.connection_ended(&id).await;
+            }
         });
     }
 
@@ -368,6 +375,20 @@ impl Inner {
         }
         let source = std::io::Error::from_raw_os_error(libc::EBUSY);
         Err(RuntimeError::Io { operation: "remove cgroup", path: path.into(), source })
+    }
+}
+
+/// Waits until a monitor serves requests.
+async fn serving(child: &mut tokio::process::Child) -> Result<(), String> {
+    let Some(stdout) = child.stdout.take() else { return Err("it has no standard output".into()) };
+    let mut said = String::new();
+    let mut stdout = stdout.take(4096);
+    match tokio::time::timeout(START_PATIENCE, stdout.read_to_string(&mut said)).await {
+        Err(_) => Err(format!("it did not serve within {} s", START_PATIENCE.as_secs())),
+        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(_)) if said == monitor::READY => Ok(()),
+        Ok(Ok(_)) if said.is_empty() => Err("it ended without a word; see monitor.log".into()),
+        Ok(Ok(_)) => Err(said),
     }
 }
 

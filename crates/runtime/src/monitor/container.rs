@@ -86,7 +86,7 @@ impl Container {
         let stdio = if start.tty { None } else { Some(pipes(&mut streams, &start)?) };
         let Some((pid, pidfd)) = fork()? else {
             drop(ours);
-            init::start(&directory, Channels { status: theirs, stdio })
+            init::start(&directory, Channels { status: theirs, stdio, console: true })
         };
         Ok(Container {
             key,

@@ -120,6 +120,8 @@ impl Monitor {
         let config = layout::read_json::<Sandbox>(&path)
             .map_err(|error| format!("read {}: {error}", path.display()))?
             .config;
+        // Started by the path of a descriptor, it would be called by a number.
+        let _ = rustix::thread::set_name(c"pod-monitor");
         // Fails for a process that leads its group already, which is as good.
         let _ = rustix::process::setsid();
         rustix::process::chdir("/").map_err(|error| format!("chdir /: {error}"))?;
@@ -334,7 +336,8 @@ impl Monitor {
     }
 
     fn kill(&mut self, id: &str, signal: i32) -> Result<(), String> {
-        let container = self.running(id)?;
+        // One that has exited needs no signal; its end is told anyway.
+        let Ok(container) = self.running(id) else { return Ok(()) };
         match sys::pidfd_send_signal(container.pidfd.as_fd(), signal) {
             // Dead, and about to be reaped.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
@@ -380,7 +383,7 @@ impl Monitor {
             Ok(None) => {
                 drop(ours);
                 let target = Target { container: target, process };
-                init::exec(&directory, target, Channels { status: theirs, stdio })
+                init::exec(&directory, target, Channels { status: theirs, stdio, console: false })
             }
             Ok(Some((pid, pidfd))) => {
                 let starting = Some((ours, asker));

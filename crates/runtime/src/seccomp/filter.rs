@@ -213,7 +213,7 @@ mod tests {
             ARCHITECTURE => arch,
             _ => {
                 let argument = args[(offset as usize - 16) / 8];
-                if offset % 8 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+                if offset.is_multiple_of(8) { argument as u32 } else { (argument >> 32) as u32 }
             }
         };
         let (mut at, mut accumulator) = (0, 0);

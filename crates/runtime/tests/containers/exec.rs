@@ -22,10 +22,15 @@ async fn exec_to_the_end() {
     let error = node.runtime.exec_sync(&container.id, vec!["nope".into()], None, 10).await.unwrap_err();
     assert!(matches!(&error, RuntimeError::Exec { .. }));
     assert!(error.to_string().ends_with(r#"exec: "nope": executable file not found in $PATH"#), "{error}");
-    let error = node.runtime.exec_sync(&container.id, sh("sleep 1234"), Some(Duration::from_millis(200)), 10).await;
+    let error =
+        node.runtime.exec_sync(&container.id, sh("sleep 1234"), Some(Duration::from_millis(200)), 10).await;
     assert!(matches!(error, Err(RuntimeError::ExecTimeout { .. })));
-    assert_eq!(String::from_utf8_lossy(&node.exec(&container, "ps | grep -c '[s]leep 1234'").await.stdout), "0\n");
-    let limited = node.runtime.exec_sync(&container.id, sh("yes | head -c 100000"), Some(PATIENCE), 10).await.unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&node.exec(&container, "ps | grep -c '[s]leep 1234'").await.stdout),
+        "0\n"
+    );
+    let limited =
+        node.runtime.exec_sync(&container.id, sh("yes | head -c 100000"), Some(PATIENCE), 10).await.unwrap();
     assert_eq!(limited.stdout, b"y\ny\ny\ny\ny\n");
     // What a command leaves behind does not keep it.
     let output = node.exec(&container, "sleep 500 & echo started").await;
@@ -40,8 +45,13 @@ async fn exec_with_streams() {
     let node = Node::new();
     let sandbox = node.sandbox("streams").await;
     let container = node.start(&sandbox, |_| {}).await;
-    let request =
-        ExecRequest { command: sh("cat; echo done >&2"), stdin: true, stdout: true, stderr: true, ..Default::default() };
+    let request = ExecRequest {
+        command: sh("cat; echo done >&2"),
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        ..Default::default()
+    };
     let mut exec = node.runtime.exec_stream(&container.id, request).await.unwrap();
     let data: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
     let mut stdin = exec.streams.stdin.take().unwrap();
@@ -63,7 +73,8 @@ async fn exec_with_a_terminal() {
     let sandbox = node.sandbox("terminal").await;
     let container = node.start(&sandbox, |config| config.security.run_as_user = Some(1000)).await;
     let script = "tty; read line; stty size; echo $TERM; echo hello > $(tty); exit 5";
-    let request = ExecRequest { command: sh(script), tty: true, stdin: true, stdout: true, ..Default::default() };
+    let request =
+        ExecRequest { command: sh(script), tty: true, stdin: true, stdout: true, ..Default::default() };
     let mut exec = node.runtime.exec_stream(&container.id, request).await.unwrap();
     exec.streams.resizer.clone().unwrap().resize(120, 40).await.unwrap();
     exec.streams.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
@@ -105,7 +116,7 @@ async fn attach_to_a_terminal() {
     let sandbox = node.sandbox("attach-tty").await;
     let container = node
         .start(&sandbox, |config| {
-            config.command = sh("read line; stty size; tty; echo got $line");
+            config.command = sh("read line; stty size; tty; echo got $line; test -c /dev/console");
             (config.tty, config.stdin) = (true, true);
         })
         .await;

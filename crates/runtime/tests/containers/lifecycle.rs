@@ -97,7 +97,11 @@ async fn what_cannot_start_says_why() {
     check(&|config| config.working_dir = "/etc/plain/x".into(), "chdir to cwd").await;
     check(
         &|config| {
-            config.mounts = vec![Mount { host_path: "/no/such/place".into(), container_path: "/x".into(), ..Default::default() }]
+            config.mounts = vec![Mount {
+                host_path: "/no/such/place".into(),
+                container_path: "/x".into(),
+                ..Default::default()
+            }]
         },
         "mount source /no/such/place",
     )
@@ -112,7 +116,8 @@ async fn stops_with_grace_then_by_force() {
     let ready = |name: &str| format!("echo ready > /dev/termination-log; {name}");
     let polite = node
         .start(&sandbox, |config| {
-            config.command = sh(&format!("trap 'echo bye; exit 7' TERM; {}", ready("while :; do sleep 0.01; done")));
+            config.command =
+                sh(&format!("trap 'echo bye; exit 7' TERM; {}", ready("while :; do sleep 0.01; done")));
             config.termination_message_path = "/dev/termination-log".into();
         })
         .await;
@@ -178,7 +183,9 @@ async fn mounts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mount_propagation() {
-    use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
+    use rustix::mount::{
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+    };
     let node = Node::new();
     let sandbox = node.sandbox("propagation").await;
     let shared = node.directory.path().join("shared");
@@ -189,7 +196,8 @@ async fn mount_propagation() {
         let host_path = shared.clone();
         move |config: &mut ContainerConfig| {
             config.name = format!("{propagation:?}");
-            config.mounts = vec![Mount { host_path, container_path: "/m".into(), propagation, ..Default::default() }];
+            config.mounts =
+                vec![Mount { host_path, container_path: "/m".into(), propagation, ..Default::default() }];
         }
     };
     let none = node.start(&sandbox, bind(MountPropagation::None)).await;
@@ -218,9 +226,8 @@ async fn mount_propagation() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_that_share_processes() {
     let node = Node::new();
-    let sandbox = node
-        .sandbox_with("sharing", |config| config.namespaces.share_process_namespace = true)
-        .await;
+    let sandbox =
+        node.sandbox_with("sharing", |config| config.namespaces.share_process_namespace = true).await;
     let first = node.start(&sandbox, |config| config.command = sh("sleep 4321 & sleep 1000")).await;
     let second = node.start(&sandbox, |config| config.name = "second".into()).await;
     let seen = node.exec(&second, "ps").await;
@@ -267,7 +274,8 @@ async fn fifty_at_once() {
     }
     times.sort();
     eprintln!("create to running, 50 at once: median {:?}, worst {:?}", times[25], times[49]);
-    let running = node.runtime.list().containers.into_iter().filter(|c| c.status.state == ContainerState::Running);
+    let running =
+        node.runtime.list().containers.into_iter().filter(|c| c.status.state == ContainerState::Running);
     assert_eq!(running.count(), 50);
     node.finish().await;
 }
@@ -284,11 +292,89 @@ async fn an_image_of_many_layers() {
         std::fs::write(layer.join("top"), format!("{number}\n")).unwrap();
         layers.push(layer);
     }
-    let config = ContainerConfig { name: "c".into(), log_path: "c/0.log".into(), command: sh("cat /top"), ..Default::default() };
+    let config = ContainerConfig {
+        name: "c".into(),
+        log_path: "c/0.log".into(),
+        command: sh("cat /top"),
+        ..Default::default()
+    };
     let container =
         node.runtime.create_container(&sandbox.id, config, ImageConfig::default(), layers).await.unwrap();
     node.runtime.start_container(&container.id).await.unwrap();
     assert_eq!(node.exit(&container.id).await.exit_code, 0);
     assert!(std::fs::read_to_string(&container.log_path).unwrap().ends_with("stdout F 119\n"));
+    node.finish().await;
+}
+
+/// A pod may share the machine's network, processes and IPC; here "the machine" is where the test runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_machines_own_namespaces() {
+    let node = Node::new();
+    let sandbox = node
+        .sandbox_with("host", |config| {
+            config.namespaces = NamespaceOptions {
+                host_network: true,
+                host_pid: true,
+                host_ipc: true,
+                share_process_namespace: false,
+            };
+        })
+        .await;
+    assert_eq!(node.runtime.netns_path(&sandbox.id).unwrap(), None);
+    let container = node.start(&sandbox, |config| config.command = sh("sleep 1000 & sleep 2000")).await;
+    let own = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
+    let output =
+        node.exec(&container, "for n in net pid ipc uts mnt; do readlink /proc/self/ns/$n; done").await;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let seen: Vec<&str> = text.lines().collect();
+    assert_eq!(seen[..4], [own("net"), own("pid"), own("ipc"), own("uts")]);
+    assert_ne!(seen[4], own("mnt"));
+    let group = node.runtime.container_stats(&container.id).await.unwrap().unwrap();
+    assert_eq!(group.processes, 2);
+    node.runtime.stop_container(&container.id, Duration::ZERO, None).await.unwrap();
+    node.finish().await;
+}
+
+/// A network namespace that somebody else made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_given_network() {
+    let node = Node::new();
+    let first = node.sandbox("first").await;
+    let path = node.runtime.netns_path(&first.id).unwrap().unwrap();
+    let second = node.sandbox_with("second", |config| config.netns_path = Some(path.clone())).await;
+    assert_eq!(node.runtime.netns_path(&second.id).unwrap().as_ref(), Some(&path));
+    let script = "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc";
+    let (a, b) =
+        (node.run(&first, script, |_| {}).await.text(), node.run(&second, script, |_| {}).await.text());
+    let (a, b): (Vec<&str>, Vec<&str>) = (a.lines().collect(), b.lines().collect());
+    assert_eq!(a[0], b[0]);
+    assert_ne!(a[1], b[1]);
+    node.finish().await;
+}
+
+/// What a container takes from being asked for to running, without the pod; prints the numbers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_long_a_start_takes() {
+    let node = Node::new();
+    let began = Instant::now();
+    let sandbox = node.sandbox("timing").await;
+    let pod = began.elapsed();
+    let (mut starts, mut execs) = (Vec::new(), Vec::new());
+    for number in 0..20 {
+        let began = Instant::now();
+        let container = node.start(&sandbox, |config| config.name = format!("c{number}")).await;
+        starts.push(began.elapsed());
+        let began = Instant::now();
+        node.exec(&container, "true").await;
+        execs.push(began.elapsed());
+        node.runtime.remove_container(&container.id).await.unwrap();
+    }
+    starts.sort();
+    execs.sort();
+    eprintln!(
+        "pod {pod:?}; create to running: median {:?}, worst {:?}; exec: median {:?}",
+        starts[10], starts[19], execs[10]
+    );
+    assert!(starts[10] < Duration::from_secs(1));
     node.finish().await;
 }

@@ -9,7 +9,9 @@ async fn out_of_memory() {
     let sandbox = node.sandbox("oom").await;
     // Its whole input is one line, which sh must hold.
     let ran = node
-        .run(&sandbox, "x=$(yes | head -c 200000000)", |config| config.resources.memory_limit_bytes = 16 << 20)
+        .run(&sandbox, "x=$(yes | head -c 200000000)", |config| {
+            config.resources.memory_limit_bytes = 16 << 20
+        })
         .await;
     assert_eq!((ran.status.reason.as_str(), ran.status.exit_code), ("OOMKilled", 137));
     node.finish().await;
@@ -56,7 +58,8 @@ async fn usage() {
         .await;
     let idle = node.runtime.container_stats(&container.id).await.unwrap().unwrap();
     assert_eq!(idle.processes, 1);
-    node.exec(&container, &script.replace("sleep 1000", "true").replace("/dev/termination-log", "/tmp/x")).await;
+    node.exec(&container, &script.replace("sleep 1000", "true").replace("/dev/termination-log", "/tmp/x"))
+        .await;
     let busy = node.runtime.container_stats(&container.id).await.unwrap().unwrap();
     assert!(busy.cpu_usage_ns > idle.cpu_usage_ns, "{idle:?} {busy:?}");
     assert!(busy.memory_usage_bytes > 0 && busy.memory_working_set_bytes <= busy.memory_usage_bytes);

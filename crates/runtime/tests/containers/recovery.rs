@@ -25,7 +25,10 @@ async fn client() {
         ..Default::default()
     };
     let sandbox = runtime.run_sandbox(config).await.unwrap();
-    for (name, script) in [("stays", "sleep 1000"), ("waits", "while ! test -e /tmp/go; do sleep 0.01; done; echo late; exit 9")] {
+    for (name, script) in [
+        ("stays", "sleep 1000"),
+        ("waits", "while ! test -e /tmp/go; do sleep 0.01; done; echo late; exit 9"),
+    ] {
         let config = ContainerConfig {
             name: name.into(),
             log_path: format!("{name}/0.log"),
@@ -34,7 +37,8 @@ async fn client() {
             ..Default::default()
         };
         let layers = vec![directory.join("layer")];
-        let container = runtime.create_container(&sandbox.id, config, ImageConfig::default(), layers).await.unwrap();
+        let container =
+            runtime.create_container(&sandbox.id, config, ImageConfig::default(), layers).await.unwrap();
         runtime.start_container(&container.id).await.unwrap();
     }
     println!("\nstarted");
@@ -47,7 +51,7 @@ async fn killed_clients_find_their_containers_again() {
     let mut client = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "recovery::client", "--ignored", "--nocapture"])
         .env(DIRECTORY, node.directory.path())
-        .env(CGROUP, node.cgroup())
+        .env(CGROUP, &node.cgroup)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -55,14 +59,12 @@ async fn killed_clients_find_their_containers_again() {
     assert!(lines.any(|line| line.unwrap() == "started"), "the client ended early");
     client.kill().unwrap();
     client.wait().unwrap();
-    // While nobody is there, one container ends.
-    let upper = glob(&node, "waits");
-    std::fs::create_dir_all(upper.join("tmp")).unwrap();
     node.runtime.recover().await.unwrap();
     let listing = node.runtime.list();
     assert_eq!(listing.sandboxes.len(), 1);
     assert_eq!(listing.sandboxes[0].state, SandboxState::Ready);
-    let find = |name: &str| listing.containers.iter().find(|container| container.name == name).unwrap().clone();
+    let find =
+        |name: &str| listing.containers.iter().find(|container| container.name == name).unwrap().clone();
     let (stays, waits) = (find("stays"), find("waits"));
     assert_eq!((stays.status.state, waits.status.state), (ContainerState::Running, ContainerState::Running));
     assert_eq!(node.exec(&waits, "touch /tmp/go").await.exit_code, 0);
@@ -71,27 +73,50 @@ async fn killed_clients_find_their_containers_again() {
     let log = std::fs::read_to_string(&waits.log_path).unwrap();
     assert!(log.ends_with("stdout F late\n"), "{log}");
     // And again, in the same process: what ended meanwhile is known too.
-    let again = runtime_in(node.directory.path(), node.cgroup());
+    let again = runtime_in(node.directory.path(), &node.cgroup);
     again.recover().await.unwrap();
     assert_eq!(again.container(&waits.id).unwrap().status, status);
     assert_eq!(again.container(&stays.id).unwrap().status.state, ContainerState::Running);
     again.stop_container(&stays.id, PATIENCE, None).await.unwrap();
     assert_eq!(exit(&node.runtime, &stays.id).await.exit_code, 137);
+    drop(again);
     node.finish().await;
 }
 
-/// The writable layer of the container with this name.
-fn glob(node: &Node, name: &str) -> std::path::PathBuf {
-    let sandboxes = std::fs::read_dir(node.directory.path().join("root/sandboxes")).unwrap();
-    for sandbox in sandboxes.flatten() {
-        for container in std::fs::read_dir(sandbox.path().join("containers")).unwrap().flatten() {
-            let text = std::fs::read_to_string(container.path().join("container.json")).unwrap();
-            if text.contains(&format!("\"name\":\"{name}\"")) {
-                return container.path().join("upper");
-            }
+/// The node's process is gone, in the shape of a runtime that is dropped, while a container ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_nobody_saw_is_on_disk() {
+    let Node { runtime, directory, cgroup } = Node::new();
+    let node = Node { runtime: runtime_in(directory.path(), &cgroup), directory, cgroup };
+    let config = SandboxConfig { cgroup_parent: "kubepods/podend".into(), ..Default::default() };
+    let sandbox = runtime.run_sandbox(config).await.unwrap();
+    let directory = node.directory.path();
+    let config = ContainerConfig {
+        name: "c".into(),
+        log_path: directory.join("c.log").display().to_string(),
+        command: sh("exit 11"),
+        ..Default::default()
+    };
+    let layers = vec![directory.join("layer")];
+    let container =
+        runtime.create_container(&sandbox.id, config, ImageConfig::default(), layers).await.unwrap();
+    runtime.start_container(&container.id).await.unwrap();
+    drop(runtime);
+    let status = directory
+        .join("root/sandboxes")
+        .join(&sandbox.id)
+        .join("containers")
+        .join(&container.id)
+        .join("status.json");
+    let ended = async {
+        while !std::fs::read_to_string(&status).is_ok_and(|text| text.contains("Exited")) {
+            tokio::task::yield_now().await;
         }
-    }
-    panic!("no container {name}");
+    };
+    tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    node.runtime.recover().await.unwrap();
+    assert_eq!(node.runtime.container(&container.id).unwrap().status.exit_code, 11);
+    node.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,7 +147,9 @@ async fn a_killed_monitor_takes_its_containers_along() {
     assert_eq!(node.runtime.sandbox(&sandbox.id).unwrap().state, SandboxState::NotReady);
     for pid in pids {
         let gone = async {
-            while std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "sleep") {
+            while std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|comm| comm.trim() == "sleep")
+            {
                 tokio::task::yield_now().await;
             }
         };
@@ -138,10 +165,11 @@ async fn a_monitor_that_died_while_nobody_looked() {
     let container = node.start(&sandbox, |_| {}).await;
     kill_process(Pid::from_raw(monitor_pid(&sandbox)).unwrap(), Signal::KILL).unwrap();
     node.exit(&container.id).await;
-    let again = runtime_in(node.directory.path(), node.cgroup());
+    let again = runtime_in(node.directory.path(), &node.cgroup);
     again.recover().await.unwrap();
     assert_eq!(again.sandbox(&sandbox.id).unwrap().state, SandboxState::NotReady);
     assert_eq!(again.container(&container.id).unwrap().status.exit_code, 137);
+    drop(again);
     node.finish().await;
 }
 
@@ -154,7 +182,9 @@ async fn stopping_is_final_and_repeatable() {
     let status = node.runtime.container(&container.id).unwrap().status;
     assert_eq!((status.state, status.exit_code), (ContainerState::Exited, 137));
     node.runtime.stop_sandbox(&sandbox.id).await.unwrap();
-    assert!(node.runtime.exec_sync(&container.id, sh("true"), Some(Duration::from_secs(1)), 1).await.is_err());
+    assert!(
+        node.runtime.exec_sync(&container.id, sh("true"), Some(Duration::from_secs(1)), 1).await.is_err()
+    );
     node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
     node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
     node.runtime.remove_container(&container.id).await.unwrap();
@@ -176,7 +206,10 @@ async fn a_monitor_is_small() {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     };
     let private = kilobytes("Private_Dirty:");
-    eprintln!("monitor: {private} kB private dirty, {} kB PSS; create to running {took:?}", kilobytes("Pss:"));
+    eprintln!(
+        "monitor: {private} kB private dirty, {} kB PSS; create to running {took:?}",
+        kilobytes("Pss:")
+    );
     assert!(private < 1500, "{rollup}");
     node.finish().await;
 }

@@ -10,16 +10,16 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[rustfmt::skip]
-const APPLETS: [&str; 34] = [
+const APPLETS: [&str; 35] = [
     "cat", "chroot", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ls", "mkdir", "mknod",
-    "mount", "nproc", "printf", "ps", "pwd", "seq", "sh", "sleep", "stat", "stty", "sync", "tail", "test", "touch", "true", "tty",
+    "mount", "nproc", "printf", "ps", "pwd", "readlink", "seq", "sh", "sleep", "stat", "stty", "sync", "tail", "test", "touch", "true", "tty",
     "umount", "unshare", "wc", "yes",
 ];
 
 pub struct Node {
     pub runtime: Runtime,
     pub directory: tempfile::TempDir,
-    cgroup: String,
+    pub cgroup: String,
 }
 
 /// The image of all tests: busybox and three users.
@@ -33,7 +33,11 @@ fn make_layer(layer: &Path) {
     for applet in APPLETS {
         std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).unwrap();
     }
-    std::fs::write(layer.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n").unwrap();
+    std::fs::write(
+        layer.join("etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n",
+    )
+    .unwrap();
     std::fs::write(layer.join("etc/group"), "root:x:0:\nweb:x:1000:\nextra:x:44:web\n").unwrap();
     std::fs::write(layer.join("bin/garbage"), "\u{1}not a program").unwrap();
     std::fs::write(layer.join("etc/plain"), "text").unwrap();
@@ -44,8 +48,14 @@ fn make_layer(layer: &Path) {
 
 /// The runtime of the node in `directory`; a second one on the same directory is the node's process started again.
 pub fn runtime_in(directory: &Path, cgroup: &str) -> Runtime {
+    runtime_with(directory, cgroup, Path::new(MONITOR))
+}
+
+pub const MONITOR: &str = env!("CARGO_BIN_EXE_runtime-test-monitor");
+
+pub fn runtime_with(directory: &Path, cgroup: &str, monitor: &Path) -> Runtime {
     let mut options = Options::new(directory.join("root"), directory.join("run"), cgroup);
-    options.monitor = vec![env!("CARGO_BIN_EXE_runtime-test-monitor").into(), "pod-monitor".into()];
+    options.monitor = vec![monitor.into(), "pod-monitor".into()];
     Runtime::new(options).expect("these tests need root, cgroups and overlayfs")
 }
 
@@ -56,10 +66,6 @@ impl Node {
         let directory = tempfile::tempdir().unwrap();
         make_layer(&directory.path().join("layer"));
         Node { runtime: runtime_in(directory.path(), &cgroup), directory, cgroup }
-    }
-
-    pub fn cgroup(&self) -> &str {
-        &self.cgroup
     }
 
     pub async fn sandbox(&self, name: &str) -> Sandbox {
@@ -81,7 +87,8 @@ impl Node {
     }
 
     pub async fn create(&self, sandbox: &Sandbox, change: impl FnOnce(&mut ContainerConfig)) -> Container {
-        let mut config = ContainerConfig { name: "c".into(), log_path: "c/0.log".into(), ..Default::default() };
+        let mut config =
+            ContainerConfig { name: "c".into(), log_path: "c/0.log".into(), ..Default::default() };
         change(&mut config);
         let image = ImageConfig { cmd: vec!["sleep".into(), "1000".into()], ..Default::default() };
         let layers = vec![self.directory.path().join("layer")];
@@ -95,7 +102,12 @@ impl Node {
     }
 
     /// Runs a shell script as a container of its own to its end.
-    pub async fn run(&self, sandbox: &Sandbox, script: &str, change: impl FnOnce(&mut ContainerConfig)) -> Ran {
+    pub async fn run(
+        &self,
+        sandbox: &Sandbox,
+        script: &str,
+        change: impl FnOnce(&mut ContainerConfig),
+    ) -> Ran {
         let container = self
             .start(sandbox, |config| {
                 config.command = sh(script);
@@ -132,15 +144,12 @@ impl Node {
         assert!(!mounts.contains(&path), "mounts are left in {path}:\n{mounts}");
         let groups = remove_groups(&self.cgroup);
         assert!(groups.iter().all(|group| group.ends_with("kubepods")), "cgroups are left: {groups:?}");
-        for sandbox in std::fs::read_dir(self.directory.path().join("root/sandboxes")).unwrap() {
-            panic!("a sandbox is left: {:?}", sandbox.unwrap().path());
+        for directory in ["root/sandboxes", "run"] {
+            let left: Vec<_> = std::fs::read_dir(self.directory.path().join(directory)).unwrap().collect();
+            assert!(left.is_empty(), "files are left: {left:?}");
         }
-        for run in std::fs::read_dir(self.directory.path().join("run")).unwrap() {
-            panic!("a run directory is left: {:?}", run.unwrap().path());
-        }
-        for process in processes_with(&path) {
-            panic!("a process is left: {process}");
-        }
+        let left = processes_with(&path);
+        assert!(left.is_empty(), "processes are left: {left:?}");
     }
 }
 
