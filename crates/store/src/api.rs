@@ -20,13 +20,13 @@ pub trait Store: Send + Sync + 'static {
     /// A state at least as new as `revision`. Waits for it; the caller bounds the wait.
     fn read_at_least(&self, revision: Revision) -> Pending<'_, Result<Snapshot, StoreError>>;
 
-    /// All operations or none. When it returns, the change is durable and in `snapshot()`.
+    /// All operations or none. When it returns, the change is durable and in `snapshot()`. Dropped while it waits, it may still happen.
     fn commit(&self, transaction: Transaction) -> Pending<'_, Result<Commit, CommitError>>;
 
     /// The changes to one resource (or to all) after `from`, in order. `from` = a snapshot's revision continues exactly there.
     fn watch(&self, resource: Option<Resource>, from: Revision) -> Result<Watch, WatchError>;
 
-    /// The oldest revision that a watch may start from, minus one.
+    /// Any watch may start from here or later; a watch of a quiet resource maybe from earlier.
     fn compacted(&self) -> Revision;
 
     /// Bytes on disk and in memory, for `status` and metrics.

@@ -39,8 +39,15 @@ pub trait DiskFile: Send {
 /// A folder of the host, 0700, its files 0600, and held by one process at a time.
 pub struct Folder {
     path: PathBuf,
-    /// Held, not read: its lock ends with it.
-    _lock: fs::File,
+    lock: fs::File,
+}
+
+/// A process that is just being started may share the file until it runs its program; so closing it alone could leave the folder held.
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // If it fails, the lock ends with the file.
+        let _ = self.lock.unlock();
+    }
 }
 
 /// Why a folder could not be taken.
@@ -80,7 +87,7 @@ impl Folder {
             .and_then(|()| lock.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(lock, "{}", std::process::id()));
         written.map_err(failed("write", &lock_path))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock })
     }
 }
 

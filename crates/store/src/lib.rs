@@ -4,7 +4,7 @@
 //!  commit ──► engine: check, apply, make durable ──► hub: newest Snapshot + watch window ──► snapshot(), Watch
 //! ```
 //!
-//! Every engine feeds one [`Hub`](hub): readers and watchers never meet the disk or the network.
+//! Every engine feeds one hub: readers and watchers never meet the disk or the network.
 //! Architecture invariant: nothing here knows a kind; the etcd engine is told which resources to load and how to index them.
 
 mod api;

@@ -73,6 +73,8 @@ impl Writer {
 
     /// Serves the queue until it is closed.
     pub(crate) fn run(mut self, mut jobs: UnboundedReceiver<Job>) {
+        // Also if this thread panics, nobody waits for what will not come.
+        let _ends_watches = CloseAtEnd(self.hub.clone());
         let mut closing = None;
         while closing.is_none()
             && let Some(first) = jobs.blocking_recv()
@@ -229,6 +231,14 @@ impl Writer {
             Ok(aside) => self.aside = Some(aside),
             Err(error) => tracing::warn!(%error, "no thread for a snapshot"),
         }
+    }
+}
+
+struct CloseAtEnd(Arc<Hub>);
+
+impl Drop for CloseAtEnd {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
