@@ -17,6 +17,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("net.ipv4.conf.all.accept_redirects", "0"),
     ("net.ipv4.conf.all.send_redirects", "0"),
     ("net.ipv4.conf.default.send_redirects", "0"),
+    // Host ports at 127.0.0.1 lead to pods; the rules keep others from loopback's addresses.
+    ("net.ipv4.conf.all.route_localnet", "1"),
     // Segments out of window are dropped by the receiver; marked invalid, they would escape translation.
     ("net.netfilter.nf_conntrack_tcp_be_liberal", "1"),
 ];

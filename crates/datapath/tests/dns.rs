@@ -1,5 +1,7 @@
 //! The DNS server over real sockets on loopback, with resolvers of our own behind it.
 
+#![allow(clippy::unwrap_used)] // a test program: what fails should stop it
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;

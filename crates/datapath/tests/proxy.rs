@@ -1,5 +1,7 @@
 //! Real packets between real namespaces, through rules that we encoded ourselves; the `nft` tool reads them back.
 
+#![allow(clippy::unwrap_used)] // a test program: what fails should stop it
+
 mod lab;
 
 use std::collections::BTreeSet;
@@ -9,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use datapath::Proxy;
 use lab::*;
 use netlink::netns::{self, run_in};
-use plan::net::{Cidr, Protocol, Ruleset, ServicePort};
+use plan::net::{Cidr, HostPort, Protocol, Ruleset, ServicePort};
 
 const TABLE: &str = "ekso-lab";
 
@@ -232,6 +234,86 @@ fn what_leaves_the_cluster_is_masqueraded() {
     let _proxy = apply_first(&lab, Vec::new());
     serve_tcp(&lab.stranger, STRANGER, 7000, "stranger");
     assert_eq!(ask(lab.pod(1), STRANGER, 7000).unwrap(), format!("stranger {NODE}"));
+}
+
+#[test]
+fn host_ports_lead_to_pods() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab(2);
+    let host_port = |address: Option<Ipv4Addr>, port, pod| HostPort {
+        address,
+        protocol: Protocol::Tcp,
+        port,
+        endpoint: endpoint(pod),
+    };
+    let localhost = Ipv4Addr::LOCALHOST;
+    let wanted = Ruleset {
+        host_ports: vec![
+            host_port(Some(localhost), 5000, 1),
+            host_port(Some(NODE), 5000, 2),
+            host_port(None, 6000, 1),
+        ],
+        ..ruleset(Vec::new())
+    };
+    let mut proxy = Proxy::new(TABLE);
+    apply(&lab, &mut proxy, &wanted);
+    let who = |from: &netlink::NetNs, address, port| {
+        ask(from, address, port).map(|answer| answer.split(' ').next().unwrap_or_default().to_owned())
+    };
+    assert_eq!(who(&lab.node, localhost, 5000).unwrap(), "pod1");
+    assert_eq!(who(&lab.node, NODE, 5000).unwrap(), "pod2");
+    for (from, address) in
+        [(&lab.stranger, NODE), (&lab.node, NODE), (&lab.node, localhost), (lab.pod(1), NODE)]
+    {
+        assert_eq!(who(from, address, 6000).unwrap(), "pod1");
+    }
+    assert_eq!(
+        ask(&lab.stranger, NODE, 6000).unwrap(),
+        format!("pod1 {STRANGER}"),
+        "clients keep their address"
+    );
+    apply(&lab, &mut proxy, &ruleset(Vec::new()));
+    assert_eq!(ask(&lab.stranger, NODE, 6000), Err(ErrorKind::ConnectionRefused));
+}
+
+#[test]
+fn a_table_that_others_changed_is_made_whole() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab(2);
+    let mut proxy = apply_first(&lab, vec![service(&[1])]);
+    lab.nft(&["delete", "table", "ip", TABLE]);
+    apply(&lab, &mut proxy, &ruleset(vec![service(&[1, 2])]));
+    assert_eq!(answers(&lab, lab.pod(1), CLUSTER_IP, 80).0, set(&["pod1", "pod2"]));
+    run_in(&lab.node, || proxy.remove()).unwrap().unwrap();
+    assert_eq!(lab.nft(&["list", "ruleset"]), "");
+}
+
+/// Thousands of services are one transaction, of many messages; a change of one is a small one.
+#[test]
+fn many_services_fit() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab(1);
+    let many = |last: &[u8]| -> Vec<ServicePort> {
+        let one = |number: u16| {
+            let mut service = service(if number == 2999 { last } else { &[1, 2, 3] });
+            service.name.service = format!("web{number}");
+            service.cluster_ips =
+                vec![Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 101, 0, 0)) + u32::from(number))];
+            service.node_port = (number % 10 == 0).then_some(30_000 + number / 10);
+            service
+        };
+        (0..3000).map(one).collect()
+    };
+    let mut proxy = apply_first(&lab, many(&[2]));
+    apply(&lab, &mut proxy, &ruleset(many(&[1])));
+    let last = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 101, 0, 0)) + 2999);
+    assert_eq!(ask(lab.pod(1), last, 80).unwrap().split(' ').next(), Some("pod1"));
 }
 
 #[test]

@@ -116,6 +116,7 @@ fn node_with_pod() -> ExitCode {
     let pods = vec!["10.244.0.0/16".parse().unwrap()];
     let ruleset = Ruleset {
         services: vec![service],
+        host_ports: Vec::new(),
         pod_cidrs: pods.clone(),
         masquerade_from: pods.clone(),
         masquerade_except: pods,

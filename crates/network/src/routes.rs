@@ -1,12 +1,13 @@
-//! Routes to other nodes' pods, and what a node must know of its own place.
+//! Routes to other nodes' pods, and what a node must know of its own place and pods.
 
 use std::net::Ipv4Addr;
 
 use object::{Object, Resource, Snapshot};
-use plan::net::{Cidr, Route};
+use plan::net::{Cidr, HostPort, Protocol, Route};
 use serde::Deserialize;
 
 const NODES: Resource = Resource::new("nodes");
+const PODS: Resource = Resource::new("pods");
 
 /// One node's place in the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct NodeNetwork {
     pub node_ips: Vec<Ipv4Addr>,
     /// Cluster IPs that every node serves itself instead of translating them: DNS.
     pub local_service_ips: Vec<Ipv4Addr>,
+    /// Ports of the node that its pods ask for.
+    pub host_ports: Vec<HostPort>,
 }
 
 impl NodeNetwork {
@@ -46,6 +49,8 @@ impl NodeNetwork {
                 network.pod_cidrs = node.pod_cidrs();
             }
         }
+        network.host_ports = snapshot.list_by_field(PODS, name).flat_map(|pod| host_ports(pod)).collect();
+        network.host_ports.sort_unstable();
         network
     }
 }
@@ -62,6 +67,72 @@ pub fn routes(snapshot: &Snapshot, node: &str) -> Vec<Route> {
     routes.sort_unstable();
     routes.dedup_by_key(|route| route.destination);
     routes
+}
+
+/// The host ports of a pod that has an address of its own and has not ended.
+fn host_ports(pod: &Object) -> Vec<HostPort> {
+    let Ok(pod) = pod.decode::<PodView>() else { return Vec::new() };
+    let Ok(ip) = pod.status.pod_ip.parse::<Ipv4Addr>() else { return Vec::new() };
+    if pod.spec.host_network || matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
+        return Vec::new();
+    }
+    let sidecars = pod.spec.init_containers.iter().filter(|container| container.restart_policy == "Always");
+    let ports = pod.spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports);
+    let host_port = |port: &ContainerPort| {
+        let name = if port.protocol.is_empty() { "TCP" } else { &port.protocol };
+        Some(HostPort {
+            // 0.0.0.0 and an absent address are all addresses; an IPv6 address is none of ours.
+            address: match port.host_ip.as_str() {
+                "" | "0.0.0.0" => None,
+                text => Some(text.parse().ok()?),
+            },
+            protocol: Protocol::parse(name)?,
+            port: Some(port.host_port).filter(|port| *port != 0)?,
+            endpoint: (ip, port.container_port),
+        })
+    };
+    ports.filter_map(host_port).collect()
+}
+
+#[derive(Deserialize)]
+struct PodView {
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    containers: Vec<Container>,
+    init_containers: Vec<Container>,
+    host_network: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodStatus {
+    phase: String,
+    #[serde(rename = "podIP")]
+    pod_ip: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Container {
+    ports: Vec<ContainerPort>,
+    restart_policy: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerPort {
+    container_port: u16,
+    host_port: u16,
+    #[serde(rename = "hostIP")]
+    host_ip: String,
+    protocol: String,
 }
 
 #[derive(Deserialize)]

@@ -28,6 +28,7 @@ pub fn ruleset(index: &Index, node: &NodeNetwork) -> Ruleset {
     let nodes = node.node_ips.iter().map(|ip| (*ip).into());
     Ruleset {
         services,
+        host_ports: node.host_ports.clone(),
         pod_cidrs: node.cluster_cidrs.clone(),
         masquerade_from: node.pod_cidrs.clone(),
         masquerade_except: node.cluster_cidrs.iter().copied().chain(nodes).collect(),

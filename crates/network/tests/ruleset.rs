@@ -1,8 +1,10 @@
 //! Which endpoints count on which node.
 
+#![allow(clippy::unwrap_used)] // a test program: what fails should stop it
+
 mod cluster;
 
-use cluster::{NODES, SERVICES, node, object, service, slice, snapshot};
+use cluster::{NODES, PODS, SERVICES, node, object, service, slice, snapshot};
 use network::{Index, NodeNetwork, routes, ruleset};
 use object::{Key, Snapshot};
 use plan::net::{Ruleset, ServicePort};
@@ -113,6 +115,39 @@ fn the_cluster_is_not_masqueraded() {
         |cidrs: &[plan::net::Cidr]| -> Vec<String> { cidrs.iter().map(ToString::to_string).collect() };
     assert_eq!(texts(&rules.masquerade_from), ["10.244.0.0/24"]);
     assert_eq!(texts(&rules.masquerade_except), ["10.244.0.0/16", "172.31.0.10/32", "172.31.0.11/32"]);
+}
+
+#[test]
+fn host_ports_of_this_nodes_pods() {
+    let pod = |name: &str, node: &str, more: Value| {
+        let ports = json!([
+            {"containerPort": 80, "hostPort": 5000, "hostIP": "127.0.0.1"},
+            {"containerPort": 53, "hostPort": 5000, "protocol": "UDP"},
+            {"containerPort": 81},
+        ]);
+        let mut pod = json!({
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"nodeName": node, "containers": [{"ports": ports}]},
+            "status": {"phase": "Running", "podIP": "10.244.0.7"},
+        });
+        for (field, value) in more.as_object().unwrap() {
+            pod["status"][field] = value.clone();
+        }
+        let mut object = object(PODS, &pod, 1);
+        object.fields = [node.into()].into();
+        object
+    };
+    let mut snapshot = Snapshot::default();
+    snapshot.put(pod("a", "a", json!({})));
+    snapshot.put(pod("elsewhere", "b", json!({})));
+    snapshot.put(pod("ended", "a", json!({"phase": "Failed"})));
+    snapshot.put(pod("new", "a", json!({"podIP": ""})));
+    let ports = rules(&snapshot).host_ports;
+    let text = |port: &plan::net::HostPort| {
+        format!("{:?} {:?} {} {:?}", port.address, port.protocol, port.port, port.endpoint)
+    };
+    let texts: Vec<String> = ports.iter().map(text).collect();
+    assert_eq!(texts, ["None Udp 5000 (10.244.0.7, 53)", "Some(127.0.0.1) Tcp 5000 (10.244.0.7, 80)"]);
 }
 
 #[test]

@@ -143,11 +143,23 @@ pub struct ServicePort {
     pub external_local: bool,
 }
 
+/// A port of the node that leads to a container of a pod on it (`hostPort`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// `hostIP`; none for every address of the node.
+    pub address: Option<Ipv4Addr>,
+    pub protocol: Protocol,
+    pub port: u16,
+    pub endpoint: Endpoint,
+}
+
 /// Everything that the service proxy of a node should do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruleset {
     /// In order of their names.
     pub services: Vec<ServicePort>,
+    /// Of this node's pods.
+    pub host_ports: Vec<HostPort>,
     /// Of all pods: connections to cluster IPs from elsewhere are masqueraded, so that answers come back.
     pub pod_cidrs: Vec<Cidr>,
     /// The pods of this node: what they send out of the cluster is masqueraded.

@@ -69,6 +69,8 @@ fn add_frame(batch: &mut Batch<'_>) {
             if matches!(*map, compile::SERVICE_IPS | compile::NO_ENDPOINTS) { SERVICE } else { NODE_PORT };
         batch.add_set(&Set::fixed(map, key, Values::Verdict));
     }
+    batch.add_set(&Set::fixed(compile::HOST_PORTS, SERVICE, Values::Data(ENDPOINT)));
+    batch.add_set(&Set::fixed(compile::HOST_PORTS_ANYWHERE, NODE_PORT, Values::Data(ENDPOINT)));
     for ranges in [compile::POD_CIDRS, compile::MASQUERADE_FROM, compile::MASQUERADE_EXCEPT] {
         batch.add_set(&Set { interval: true, ..Set::fixed(ranges, ADDRESS, Values::None) });
     }
@@ -102,8 +104,13 @@ fn add_difference(batch: &mut Batch<'_>, now: &Compiled, next: &Compiled) {
     for (name, rules) in next.chains.iter().filter(|(name, _)| changed(name)) {
         rules.iter().for_each(|rule| add_rule(batch, name, rule));
     }
-    for map in compile::MAPS {
-        add_map_difference(batch, map, now.maps.get(map), next.maps.get(map));
+    for (map, elements) in &next.maps {
+        let data = |target: &nft::Target| nft::Data::Verdict(target.clone());
+        add_map_difference(batch, map, now.maps.get(map), elements, data);
+    }
+    for (map, elements) in &next.host_ports {
+        let data = |endpoint: &Endpoint| nft::Data::Value(endpoint_bytes(endpoint));
+        add_map_difference(batch, map, now.host_ports.get(map), elements, data);
     }
     for (set, keys) in &next.sets {
         let before = now.sets.get(set).cloned().unwrap_or_default();
@@ -129,14 +136,18 @@ fn add_difference(batch: &mut Batch<'_>, now: &Compiled, next: &Compiled) {
     batch.add_rule_with(STATE, &[], Some(&next.fingerprint()));
 }
 
-type VerdictMap = BTreeMap<Vec<u8>, nft::Target>;
-
-fn add_map_difference(batch: &mut Batch<'_>, map: &str, now: Option<&VerdictMap>, next: Option<&VerdictMap>) {
-    let empty = VerdictMap::new();
-    let (now, next) = (now.unwrap_or(&empty), next.unwrap_or(&empty));
-    let missing = |from: &VerdictMap, of: &VerdictMap| -> Vec<Element> {
-        let gone = of.iter().filter(|(key, target)| from.get(*key) != Some(*target));
-        gone.map(|(key, target)| Element::pair(key.clone(), compile::verdict(target))).collect()
+fn add_map_difference<T: PartialEq>(
+    batch: &mut Batch<'_>,
+    map: &str,
+    now: Option<&BTreeMap<Vec<u8>, T>>,
+    next: &BTreeMap<Vec<u8>, T>,
+    data: impl Fn(&T) -> nft::Data,
+) {
+    let empty = BTreeMap::new();
+    let now = now.unwrap_or(&empty);
+    let missing = |from: &BTreeMap<Vec<u8>, T>, of: &BTreeMap<Vec<u8>, T>| -> Vec<Element> {
+        let gone = of.iter().filter(|(key, value)| from.get(*key) != Some(*value));
+        gone.map(|(key, value)| Element::pair(key.clone(), data(value))).collect()
     };
     batch.delete_elements(map, &missing(next, now));
     batch.add_elements(map, &missing(now, next));

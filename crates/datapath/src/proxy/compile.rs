@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::net::Ipv4Addr;
 
-use netlink::nft::{Cmp, Data, DynsetOp, Expr, Meta, Reg, Register, Target, concat};
-use plan::net::{Cidr, Endpoint, Ruleset, ServicePort};
+use netlink::nft::{Cmp, DynsetOp, Expr, Meta, Reg, Register, Target, concat};
+use plan::net::{Cidr, Endpoint, HostPort, Ruleset, ServicePort};
 
 /// The bit of the packet's mark that asks for masquerading, the same as kube-proxy's.
 const MASQUERADE_MARK: u32 = 0x4000;
@@ -25,6 +25,9 @@ pub const SERVICE_NODEPORTS: &str = "service-nodeports";
 pub const NO_ENDPOINTS: &str = "no-endpoints";
 pub const NO_ENDPOINT_NODEPORTS: &str = "no-endpoint-nodeports";
 pub const MAPS: &[&str] = &[SERVICE_IPS, SERVICE_NODEPORTS, NO_ENDPOINTS, NO_ENDPOINT_NODEPORTS];
+/// Maps from a packet to an endpoint: host ports at one address, and at all.
+pub const HOST_PORTS: &str = "host-ports";
+pub const HOST_PORTS_ANYWHERE: &str = "host-ports-anywhere";
 /// Sets of ranges.
 pub const POD_CIDRS: &str = "pod-cidrs";
 pub const MASQUERADE_FROM: &str = "masquerade-from";
@@ -66,6 +69,8 @@ pub struct Compiled {
     pub chains: BTreeMap<String, Vec<Rule>>,
     /// Elements of [`MAPS`].
     pub maps: BTreeMap<&'static str, BTreeMap<Vec<u8>, Target>>,
+    /// Elements of [`HOST_PORTS`] and [`HOST_PORTS_ANYWHERE`].
+    pub host_ports: BTreeMap<&'static str, BTreeMap<Vec<u8>, Endpoint>>,
     /// Keys of [`CLUSTER_IPS`] and [`HAIRPIN`].
     pub sets: BTreeMap<&'static str, BTreeSet<Vec<u8>>>,
     pub ranges: BTreeMap<&'static str, Vec<Cidr>>,
@@ -94,6 +99,10 @@ pub fn compile(ruleset: &Ruleset) -> Compiled {
     out.ranges.insert(POD_CIDRS, merged(&ruleset.pod_cidrs));
     out.ranges.insert(MASQUERADE_FROM, merged(&ruleset.masquerade_from));
     out.ranges.insert(MASQUERADE_EXCEPT, merged(&ruleset.masquerade_except));
+    out.host_ports.extend([HOST_PORTS, HOST_PORTS_ANYWHERE].map(|map| (map, BTreeMap::new())));
+    for port in &ruleset.host_ports {
+        compile_host_port(port, &mut out);
+    }
     for service in &ruleset.services {
         compile_service(service, &ruleset.pod_cidrs, &mut out);
     }
@@ -111,6 +120,19 @@ fn merged(ranges: &[Cidr]) -> Vec<Cidr> {
         }
     }
     kept
+}
+
+/// The first pod that has a port keeps it: the scheduler lets no other on the node.
+fn compile_host_port(port: &HostPort, out: &mut Compiled) {
+    let (map, key) = match port.address {
+        Some(ip) => {
+            (HOST_PORTS, concat(&[&ip.octets(), &[port.protocol.number()], &port.port.to_be_bytes()]))
+        }
+        None => (HOST_PORTS_ANYWHERE, concat(&[&[port.protocol.number()], &port.port.to_be_bytes()])),
+    };
+    out.host_ports.entry(map).or_default().entry(key).or_insert(port.endpoint);
+    let pod = port.endpoint.0.octets();
+    out.sets.entry(HAIRPIN).or_default().insert(concat(&[&pod, &pod]));
 }
 
 fn compile_service(service: &ServicePort, pods: &[Cidr], out: &mut Compiled) {
@@ -268,6 +290,11 @@ pub fn fixed_rules() -> Vec<(&'static str, Rule)> {
     let by_address = |map: &str| [destination(0), l4proto(1), port(2), vec![lookup(map)]].concat();
     let by_node_port = |map: &str| [to_here(), l4proto(0), port(1), vec![lookup(map)]].concat();
     let new = new_connection;
+    let endpoint_of = |map: &str| {
+        let to = Some(Register::Data(0));
+        let lookup = Expr::Lookup { set: map.to_owned(), id: None, key: 0, to, invert: false };
+        vec![lookup, Expr::Dnat { address: 0, port: Some(1) }]
+    };
     let rules = vec![
         ("prerouting", vec![jump(SERVICES)]),
         ("output", vec![jump(SERVICES)]),
@@ -277,8 +304,12 @@ pub fn fixed_rules() -> Vec<(&'static str, Rule)> {
             [to_cluster_ip(), source(0), vec![in_set(POD_CIDRS, 0, true)], not_from_here(), mark()].concat(),
         ),
         (SERVICES, by_address(SERVICE_IPS)),
+        (SERVICES, [destination(0), l4proto(1), port(2), endpoint_of(HOST_PORTS)].concat()),
+        (SERVICES, [is_to_here(), l4proto(0), port(1), endpoint_of(HOST_PORTS_ANYWHERE)].concat()),
         (SERVICES, by_node_port(SERVICE_NODEPORTS)),
         ("postrouting", [is_marked(), unmark(), vec![Expr::Masquerade]].concat()),
+        // A process of the node that called a host port at 127.0.0.1.
+        ("postrouting", [loopback(SOURCE, Cmp::Eq), not_out_of_lo(), vec![Expr::Masquerade]].concat()),
         (
             "postrouting",
             [source(0), destination(1), vec![in_set(HAIRPIN, 0, false), Expr::Masquerade]].concat(),
@@ -294,6 +325,12 @@ pub fn fixed_rules() -> Vec<(&'static str, Rule)> {
             .concat(),
         ),
         // After translation: what still has a service's address found no endpoint.
+        // Answers to the calls above come in with loopback's address by other links; nothing else may (CVE-2020-8558).
+        (
+            "filter-input",
+            [new(), not_in_by_lo(), loopback(DESTINATION, Cmp::Eq), vec![Expr::Verdict(Target::Drop)]]
+                .concat(),
+        ),
         ("filter-input", [new(), by_node_port(NO_ENDPOINT_NODEPORTS)].concat()),
         ("filter-forward", [invalid(), vec![Expr::Verdict(Target::Drop)]].concat()),
         ("filter-forward", [new(), by_address(NO_ENDPOINTS)].concat()),
@@ -311,11 +348,11 @@ fn steps(expressions: Vec<Expr>) -> Rule {
 }
 
 fn source(to: Reg) -> Vec<Expr> {
-    vec![Expr::Network { offset: 12, length: 4, to }]
+    vec![Expr::Network { offset: SOURCE, length: 4, to }]
 }
 
 fn destination(to: Reg) -> Vec<Expr> {
-    vec![Expr::Network { offset: 16, length: 4, to }]
+    vec![Expr::Network { offset: DESTINATION, length: 4, to }]
 }
 
 fn l4proto(to: Reg) -> Vec<Expr> {
@@ -354,14 +391,42 @@ fn not_from_here() -> Vec<Expr> {
 
 /// To an address of this node other than loopback, where node ports are not served.
 fn to_here() -> Vec<Expr> {
-    let mut rule = destination(0);
-    rule.extend([
-        Expr::Bitwise { reg: 0, mask: [0xff, 0, 0, 0], xor: [0; 4] },
-        Expr::Cmp { op: Cmp::Ne, reg: 0, value: vec![127, 0, 0, 0] },
+    [loopback(DESTINATION, Cmp::Ne), is_to_here()].concat()
+}
+
+fn is_to_here() -> Vec<Expr> {
+    vec![
         Expr::AddressType { source: false, to: 0 },
         Expr::Cmp { op: Cmp::Eq, reg: 0, value: LOCAL.to_ne_bytes().to_vec() },
-    ]);
-    rule
+    ]
+}
+
+/// Where the addresses lie in the IPv4 header.
+const SOURCE: u32 = 12;
+const DESTINATION: u32 = 16;
+
+/// Whether an address is in 127.0.0.0/8.
+fn loopback(offset: u32, op: Cmp) -> Vec<Expr> {
+    vec![
+        Expr::Network { offset, length: 4, to: 0 },
+        Expr::Bitwise { reg: 0, mask: [0xff, 0, 0, 0], xor: [0; 4] },
+        Expr::Cmp { op, reg: 0, value: vec![127, 0, 0, 0] },
+    ]
+}
+
+fn not_out_of_lo() -> Vec<Expr> {
+    vec![Expr::Meta { key: Meta::Oifname, to: 0 }, Expr::Cmp { op: Cmp::Ne, reg: 0, value: lo() }]
+}
+
+fn not_in_by_lo() -> Vec<Expr> {
+    vec![Expr::Meta { key: Meta::Iifname, to: 0 }, Expr::Cmp { op: Cmp::Ne, reg: 0, value: lo() }]
+}
+
+/// A link's name, as wide as names are.
+fn lo() -> Vec<u8> {
+    let mut name = b"lo".to_vec();
+    name.resize(16, 0);
+    name
 }
 
 /// Bits of the connection's state (nf_conntrack_common.h).
@@ -436,10 +501,6 @@ pub fn marks(endpoints: &[Endpoint]) -> Vec<u32> {
         mark
     };
     endpoints.iter().map(mark_of).collect()
-}
-
-pub fn verdict(target: &Target) -> Data {
-    Data::Verdict(target.clone())
 }
 
 /// Names of one service port's chains and set: unique by the hash, readable by the rest.

@@ -141,6 +141,7 @@ pub fn ruleset(services: Vec<ServicePort>) -> Ruleset {
     let pods: Cidr = "10.244.0.0/16".parse().unwrap();
     Ruleset {
         services,
+        host_ports: Vec::new(),
         pod_cidrs: vec![pods],
         masquerade_from: vec!["10.244.0.0/24".parse().unwrap()],
         masquerade_except: vec![pods, Cidr::from(NODE)],

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 pub const SERVICES: Resource = Resource::new("services");
 pub const SLICES: Resource = Resource::new("endpointslices.discovery.k8s.io");
+pub const PODS: Resource = Resource::new("pods");
 pub const NODES: Resource = Resource::new("nodes");
 
 pub fn object(resource: Resource, body: &Value, revision: u64) -> Object {
