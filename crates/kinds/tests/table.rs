@@ -1,0 +1,114 @@
+//! Rules that every row must keep.
+
+use object::Time;
+use schema::{FieldValidation, Kind};
+use serde_json::{Value, json};
+
+const NOW: Time = Time::from_secs(1_767_225_600);
+
+fn identity(kind: &Kind) -> (&str, &str, &str) {
+    (kind.group, kind.version, kind.resource.plural())
+}
+
+#[test]
+fn every_row_is_found_by_each_of_its_names() {
+    for &kind in kinds::all() {
+        let (group, version, plural) = identity(kind);
+        let by_path = kinds::by_path(group, version, plural).expect("found by path");
+        let by_gvk = kinds::by_gvk(group, version, kind.kind).expect("found by kind");
+        assert!(std::ptr::eq(by_path, kind) && std::ptr::eq(by_gvk, kind), "{} is not unique", kind.type_name);
+        let stored = kinds::of(kind.resource).expect("found by resource");
+        assert!(stored.conversion.is_none(), "{}: the stored row comes first", kind.type_name);
+        assert_eq!(stored.kind, kind.kind);
+    }
+}
+
+#[test]
+fn every_row_says_what_discovery_needs() {
+    for &kind in kinds::all() {
+        let name = kind.type_name;
+        assert!(!kind.verbs.is_empty() && kind.verbs.is_sorted(), "{name}: verbs");
+        assert_eq!(kind.singular, kind.kind.to_lowercase(), "{name}: singular");
+        assert!(kind.subresources.is_sorted_by_key(|sub| sub.name), "{name}: subresources");
+        assert!(kind.subresources.iter().all(|sub| sub.verbs.is_sorted()), "{name}: verbs of subresources");
+        assert!(!kind.columns.is_empty(), "{name}: columns");
+        assert!(kind.columns.iter().all(|column| !column.description.is_empty()), "{name}: docs of columns");
+        let is_known = |verb: &str| kind.verbs.contains(&verb);
+        assert_eq!(is_known("get"), kind.is_stored(), "{name}");
+    }
+}
+
+#[test]
+fn every_row_has_a_type() {
+    let types = kinds::types();
+    for &kind in kinds::all() {
+        let own = types.get(kind.type_name).unwrap_or_else(|| panic!("no type {}", kind.type_name));
+        for field in ["apiVersion", "kind", "metadata"] {
+            assert!(own.field(field).is_some() || kind.type_name.ends_with("Binding"), "{}.{field}", kind.type_name);
+        }
+        for path in kind.strategy.generation.iter().chain(kind.strategy.main_keeps) {
+            let first = path.split('.').next().unwrap_or_default();
+            assert!(own.field(first).is_some(), "{}: no field {path}", kind.type_name);
+        }
+    }
+}
+
+#[test]
+fn an_empty_object_is_shown_defaulted_and_refused_without_a_panic() {
+    for &kind in kinds::all() {
+        for object in [json!({}), json!({"metadata": {}, "spec": {}, "status": {}}), json!({"spec": null})] {
+            let decoded = kinds::decode(kind, object.to_string().as_bytes(), FieldValidation::Ignore);
+            let Ok(decoded) = decoded else { panic!("{} does not decode {object}", kind.type_name) };
+            let mut object = decoded.value;
+            for column in kind.columns {
+                let cell = (column.cell)(&object, NOW);
+                assert!(!cell.is_object() && !cell.is_array(), "{}: {}", kind.type_name, column.name);
+            }
+            kinds::default(kind, &mut object);
+            let found = kind.violations(&object, None);
+            assert!(!kind.is_stored() || !found.is_empty(), "{}: nothing is a valid object", kind.type_name);
+            (kind.strategy.prepare)(&mut object, None);
+        }
+    }
+}
+
+#[test]
+fn defaulting_is_a_fixed_point_and_decodes_again() {
+    for &kind in kinds::all() {
+        let mut object = json!({"metadata": {"name": "a"}, "spec": {}});
+        object = kinds::decode(kind, object.to_string().as_bytes(), FieldValidation::Ignore).expect("decodes").value;
+        kinds::default(kind, &mut object);
+        let once = object.clone();
+        kinds::default(kind, &mut object);
+        assert_eq!(object, once, "{}: defaulting twice", kind.type_name);
+        let again = kinds::decode(kind, once.to_string().as_bytes(), FieldValidation::Strict);
+        let first = again.unwrap_or_else(|status| panic!("{}: {status}", kind.type_name)).value;
+        let mut second = first.clone();
+        kinds::default(kind, &mut second);
+        let second = kinds::decode(kind, second.to_string().as_bytes(), FieldValidation::Strict).expect("decodes").value;
+        assert_eq!(second, first, "{}: decoding what was defaulted", kind.type_name);
+    }
+}
+
+#[test]
+fn every_reference_of_the_openapi_documents_resolves() {
+    for &kind in kinds::all() {
+        let same = kinds::all().iter().copied().filter(|one| (one.group, one.version) == (kind.group, kind.version));
+        let document = schema::openapi::v3(kinds::types(), same, "v1.36.2");
+        let schemas = &document["components"]["schemas"];
+        let mut queue = vec![&document];
+        while let Some(value) = queue.pop() {
+            match value {
+                Value::Object(members) => {
+                    if let Some(name) = members.get("$ref").and_then(Value::as_str) {
+                        let name = name.strip_prefix("#/components/schemas/").expect("a schema");
+                        assert!(schemas.get(name).is_some(), "{name} of {}", kind.type_name);
+                    }
+                    queue.extend(members.values());
+                }
+                Value::Array(items) => queue.extend(items),
+                _ => {}
+            }
+        }
+    }
+}
