@@ -1,6 +1,10 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::Kind;
+use schema::{At, Kind, Violation, names, path};
+use serde_json::{Value, json};
+
+use crate::column::{AGE, NAME, column};
+use crate::spec::{label_selector, template, check::{self, Found}};
+use crate::{row, strategy};
 
 pub const NETWORK_POLICIES: Resource = Resource::new("networkpolicies.networking.k8s.io");
 
@@ -13,7 +17,108 @@ pub static KIND: Kind = Kind {
     short_names: &["netpol"],
     namespaced: true,
     type_name: "networking.v1.NetworkPolicy",
-    columns: &[column::NAME, column::AGE],
+    columns: &[
+        NAME,
+        column("Pod-Selector", "string", "Which pods it is about.", |object, _| template::selector_text(path::get(object, "spec.podSelector"))),
+        AGE,
+    ],
     strategy: strategy::SPEC,
+    default,
+    validate,
     ..row::BASE
 };
+
+/// It is about what comes in, and about what goes out if it has rules for it.
+fn default(policy: &mut Value) {
+    let Some(spec) = policy.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    if path::list(spec, "policyTypes").is_empty() {
+        let has_egress = !path::list(spec, "egress").is_empty();
+        spec["policyTypes"] = if has_egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+    }
+}
+
+fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let (spec, at) = (&policy["spec"], At::root("spec"));
+    if let Some(selector) = spec.get("podSelector") {
+        label_selector::validate(selector, at.field("podSelector"), &mut found);
+    }
+    for (list, peers) in [("ingress", "from"), ("egress", "to")] {
+        for (index, rule) in path::list(spec, list).iter().enumerate() {
+            let at = at.field(list);
+            let at = at.index(index);
+            for (index, port) in path::list(rule, "ports").iter().enumerate() {
+                let at = at.field("ports");
+                one_port(port, at.index(index), &mut found);
+            }
+            for (index, peer) in path::list(rule, peers).iter().enumerate() {
+                let at = at.field(peers);
+                one_peer(peer, at.index(index), &mut found);
+            }
+        }
+    }
+    let types = path::list(spec, "policyTypes");
+    let list = at.field("policyTypes");
+    if types.len() > 2 {
+        found.push(Violation::invalid(list, types, "may not specify more than two policyTypes"));
+        return found;
+    }
+    for (index, one) in types.iter().enumerate() {
+        if one != "Ingress" && one != "Egress" {
+            found.push(Violation::not_supported(list.index(index), one, &["Ingress", "Egress"]));
+        }
+    }
+    found
+}
+
+fn one_port(port: &Value, at: At<'_>, found: &mut Found) {
+    check::one_of(port, "protocol", &["TCP", "UDP", "SCTP"], at, found);
+    if port.get("port").is_some() {
+        check::port(port, "port", at, found);
+    }
+    let Some(end) = path::int(port, "endPort") else { return };
+    let at = at.field("endPort");
+    match &port["port"] {
+        Value::Number(start) if start.as_i64().is_some_and(|start| end < start) => {
+            found.push(Violation::invalid(at, end, "must be greater than or equal to `port`"));
+        }
+        Value::Number(_) => found.extend(Violation::all_invalid(at, end, names::port_number(end))),
+        Value::Null => found.push(Violation::invalid(at, end, "may not be specified when `port` is not specified")),
+        _ => found.push(Violation::invalid(at, end, "may not be specified when `port` is non-numeric")),
+    }
+}
+
+fn one_peer(peer: &Value, at: At<'_>, found: &mut Found) {
+    let mut count = 0;
+    for field in ["podSelector", "namespaceSelector"] {
+        if let Some(selector) = peer.get(field) {
+            count += 1;
+            label_selector::validate(selector, at.field(field), found);
+        }
+    }
+    match (peer.get("ipBlock"), count) {
+        (None, 0) => found.push(Violation::required(at, "must specify a peer")),
+        (Some(_), 1..) => found.push(Violation::forbidden(at, "may not specify both ipBlock and another peer")),
+        (Some(block), 0) => ip_block(block, at.field("ipBlock"), found),
+        _ => {}
+    }
+}
+
+fn ip_block(block: &Value, at: At<'_>, found: &mut Found) {
+    let cidr = path::text(block, "cidr");
+    if cidr.is_empty() {
+        found.push(Violation::required(at.field("cidr"), ""));
+        return;
+    }
+    found.extend(Violation::all_invalid(at.field("cidr"), cidr, names::cidr(cidr)));
+    for (index, except) in path::list(block, "except").iter().enumerate() {
+        let at = at.field("except");
+        let at = at.index(index);
+        let except = except.as_str().unwrap_or_default();
+        let wrong = names::cidr(except);
+        if wrong.is_empty() && !check::is_strict_subnet(except, cidr) {
+            found.push(Violation::invalid(at, except, "must be a strict subset of `cidr`"));
+        }
+        found.extend(Violation::all_invalid(at, except, wrong));
+    }
+}

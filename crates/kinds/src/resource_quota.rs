@@ -1,6 +1,10 @@
-use crate::{column, row, strategy, subresource};
 use object::Resource;
-use schema::Kind;
+use schema::{At, Kind, Violation, path};
+use serde_json::Value;
+
+use crate::column::{AGE, NAME, column};
+use crate::spec::{resources, check::{self, Found}};
+use crate::{row, strategy, subresource};
 
 pub const RESOURCE_QUOTAS: Resource = Resource::new("resourcequotas");
 
@@ -14,7 +18,125 @@ pub static KIND: Kind = Kind {
     namespaced: true,
     subresources: &[subresource::STATUS],
     type_name: "core.v1.ResourceQuota",
-    columns: &[column::NAME, column::AGE],
+    columns: &[
+        NAME,
+        column("Request", "string", "What is used of what may be asked for.", |object, _| used(object, false).into()),
+        column("Limit", "string", "What is used of what may be limited to.", |object, _| used(object, true).into()),
+        AGE,
+    ],
     strategy: strategy::STATUS,
+    validate,
     ..row::BASE
 };
+
+const SCOPES: [&str; 7] = [
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+];
+const CONFLICTS: [(&str, &str); 2] = [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")];
+/// What else may stand without a prefix.
+const STANDARD: [&str; 17] = [
+    "configmaps",
+    "cpu",
+    "ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+];
+
+fn used(quota: &Value, limits: bool) -> String {
+    let hard = path::members(quota, "status.hard").filter(|(name, _)| name.starts_with("limits.") == limits);
+    let used = path::get(quota, "status.used").unwrap_or(&Value::Null);
+    let one = |(name, most): (&String, &Value)| {
+        let held = used.get(name).and_then(Value::as_str).unwrap_or("0");
+        format!("{name}: {held}/{}", most.as_str().unwrap_or_default())
+    };
+    hard.map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn validate(quota: &Value, old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for list in ["spec.hard", "status.hard", "status.used"] {
+        let amounts = path::get(quota, list).unwrap_or(&Value::Null);
+        for (resource, _) in amounts.as_object().into_iter().flatten() {
+            let at = At::root(list);
+            let at = at.key(resource);
+            resource_name(resource, at, &mut found);
+            if let Some(amount) = resources::amount(amounts, resource) {
+                resources::validate_amount(resource, amount, at, &mut found);
+            }
+        }
+    }
+    scopes(quota, &mut found);
+    if let Some(old) = old {
+        check::immutable(&quota["spec"], &old["spec"], "scopes", At::root("spec"), &mut found);
+    }
+    found
+}
+
+fn resource_name(resource: &str, at: At<'_>, found: &mut Found) {
+    resources::validate_name(resource, at, found);
+    let plain = resource.strip_prefix("requests.").or(resource.strip_prefix("limits.")).unwrap_or(resource);
+    let is_known = STANDARD.contains(&resource)
+        || matches!(resource, "services.loadbalancers" | "services.nodeports")
+        || resources::is_hugepages(plain);
+    if !resource.contains('/') && !is_known {
+        found.push(Violation::invalid(at, resource, "must be a standard resource for quota"));
+    }
+}
+
+fn scopes(quota: &Value, found: &mut Found) {
+    let scopes = path::list(quota, "spec.scopes");
+    let at = At::root("spec.scopes");
+    for scope in scopes {
+        if !SCOPES.contains(&scope.as_str().unwrap_or_default()) {
+            found.push(Violation::invalid(at, scopes, "unsupported scope"));
+        }
+    }
+    let has = |scope: &str| scopes.iter().any(|one| one == scope);
+    if CONFLICTS.iter().any(|(one, other)| has(one) && has(other)) {
+        found.push(Violation::invalid(at, scopes, "conflicting scopes"));
+    }
+    for (index, expression) in path::list(quota, "spec.scopeSelector.matchExpressions").iter().enumerate() {
+        let at = At::root("spec.scopeSelector.matchExpressions");
+        let at = at.index(index);
+        let scope = path::text(expression, "scopeName");
+        if !SCOPES.contains(&scope) {
+            found.push(Violation::invalid(at.field("scopeName"), scope, "unsupported scope"));
+        }
+        let values = path::list(expression, "values");
+        match path::text(expression, "operator") {
+            "In" | "NotIn" if values.is_empty() => {
+                let detail = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+                found.push(Violation::required(at.field("values"), detail));
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let detail = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+                found.push(Violation::invalid(at.field("values"), values, detail));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => found.push(Violation::invalid(at.field("operator"), other, "not a valid selector operator")),
+        }
+        let operator = path::text(expression, "operator");
+        if !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
+            let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+            found.push(Violation::invalid(at.field("operator"), operator, detail));
+        }
+    }
+}

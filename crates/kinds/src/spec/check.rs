@@ -152,3 +152,21 @@ pub fn base64_len(value: &Value) -> usize {
     let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
     (text.len() / 4 * 3).saturating_sub(padding)
 }
+
+/// Whether a range lies within another and is smaller.
+pub fn is_strict_subnet(inner: &str, outer: &str) -> bool {
+    let parse = |text: &str| -> Option<(u128, u32, bool)> {
+        let (address, length) = text.split_once('/')?;
+        let length: u32 = length.parse().ok()?;
+        Some(match address.parse().ok()? {
+            IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, length, false),
+            IpAddr::V6(v6) => (u128::from(v6), length, true),
+        })
+    };
+    let (Some((inner, inner_length, inner_is_v6)), Some((outer, length, outer_is_v6))) = (parse(inner), parse(outer))
+    else {
+        return false;
+    };
+    let front = |address: u128| if length == 0 { 0 } else { address >> (128 - length) };
+    inner_is_v6 == outer_is_v6 && inner_length > length && length <= 128 && front(inner) == front(outer)
+}

@@ -15,5 +15,6 @@ pub mod rules;
 pub mod schedule;
 pub mod scheduling;
 pub mod security_context;
+pub mod storage;
 pub mod template;
 pub mod volume;
