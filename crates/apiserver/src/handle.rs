@@ -14,7 +14,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::{self, Nowhere, Route, Target};
 use crate::server::{Peer, Shared};
-use crate::{authenticate, discovery, health, list, special, watch, write};
+use crate::{authenticate, discovery, health, list, openapi, special, watch, write};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -71,6 +71,9 @@ async fn page(shared: &Arc<Shared>, path: &str, query: &Query, request: &Request
         return answer;
     }
     if let Some(answer) = discovery::answer(shared, path, request.headers()) {
+        return answer;
+    }
+    if let Some(answer) = openapi::answer(shared, path, query, request.headers()) {
         return answer;
     }
     respond::text(StatusCode::NOT_FOUND, "404 page not found\n")

@@ -19,6 +19,7 @@ mod handle;
 mod health;
 mod list;
 mod negotiate;
+mod openapi;
 mod protobuf;
 mod query;
 mod respond;

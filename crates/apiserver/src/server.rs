@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 use crate::authenticate::Verified;
 use crate::discovery::Documents;
 use crate::list::Held;
-use crate::{Config, Deps, Rbac, handle};
+use crate::{Config, Deps, Rbac, handle, openapi};
 
 /// How long requests may take to finish once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -50,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) verified: Verified,
     pub(crate) held: Held,
     pub(crate) documents: Documents,
+    pub(crate) openapi: openapi::Documents,
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) writes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
@@ -101,6 +102,7 @@ impl Server {
     pub fn new(config: Config, deps: Deps) -> Self {
         let limits = config.limits;
         let documents = Documents::of(deps.gate.catalog());
+        let openapi = openapi::Documents::of(deps.gate.catalog(), &config.version.git);
         let shared = Shared {
             config,
             gate: deps.gate,
@@ -109,6 +111,7 @@ impl Server {
             verified: Verified::default(),
             held: Held::default(),
             documents,
+            openapi,
             reads: Arc::new(Semaphore::new(limits.reads_in_flight)),
             writes: Arc::new(Semaphore::new(limits.writes_in_flight)),
             connections: Arc::new(Semaphore::new(limits.connections)),

@@ -1,0 +1,170 @@
+//! `/openapi/v3` and `/openapi/v2`: what clients validate and explain with. Each document is made when it is first asked for.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use gate::Catalog;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use ring::digest::{SHA256, digest};
+use schema::Kind;
+use serde_json::{Value, json};
+
+use crate::query::Query;
+use crate::respond::{self, Answer};
+use crate::server::Shared;
+use crate::{compress, negotiate};
+
+/// The documents of one server.
+pub(crate) struct Documents {
+    /// `api/v1`, `apis/apps/v1`
+    groups: BTreeMap<String, Group>,
+    index: Bytes,
+    v2: OnceLock<Document>,
+}
+
+struct Group {
+    kinds: Vec<&'static Kind>,
+    hash: String,
+    document: OnceLock<Document>,
+}
+
+struct Document {
+    plain: Bytes,
+    gzip: Bytes,
+}
+
+impl Document {
+    fn of(value: &Value) -> Self {
+        let plain = Bytes::from(value.to_string());
+        // Compressing into memory cannot fail; an empty one would only mean that the plain one is sent.
+        let gzip = compress::bytes(&plain).unwrap_or_default();
+        Self { plain, gzip }
+    }
+}
+
+impl Documents {
+    pub(crate) fn of(catalog: &Catalog, version: &str) -> Self {
+        let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+        for &kind in catalog.all() {
+            let path = match kind.group {
+                "" => format!("api/{}", kind.version),
+                group => format!("apis/{group}/{}", kind.version),
+            };
+            // The document changes with the program, which the version tells apart.
+            let hash = hash(&format!("{version} {path}"));
+            let group = groups.entry(path).or_insert_with(|| Group { kinds: Vec::new(), hash, document: OnceLock::new() });
+            group.kinds.push(kind);
+        }
+        let entry = |(path, group): (&String, &Group)| {
+            let url = format!("/openapi/v3/{path}?hash={}", group.hash);
+            (path.clone(), json!({"serverRelativeURL": url}))
+        };
+        let paths: serde_json::Map<String, Value> = groups.iter().map(entry).collect();
+        let index = json!({"paths": paths}).to_string().into();
+        Self { groups, index, v2: OnceLock::new() }
+    }
+}
+
+fn hash(text: &str) -> String {
+    digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &HeaderMap) -> Option<Answer> {
+    let documents = &shared.openapi;
+    let version = &shared.config.version.git;
+    match path.trim_end_matches('/') {
+        "/openapi/v2" => {
+            let document = documents.v2.get_or_init(|| Document::of(&swagger(documents, version)));
+            Some(send(document, &hash(version), headers))
+        }
+        "/openapi/v3" => Some(respond::bytes(StatusCode::OK, respond::JSON, documents.index.clone())),
+        path => {
+            let group = documents.groups.get(path.strip_prefix("/openapi/v3/")?)?;
+            let make = || Document::of(&schema::openapi::v3(kinds::types(), group.kinds.iter().copied(), version));
+            let mut answer = send(group.document.get_or_init(make), &group.hash, headers);
+            // A path with the right hash never means anything else.
+            if query.get("hash") == group.hash {
+                let forever = HeaderValue::from_static("public, immutable, max-age=31536000");
+                answer.headers_mut().insert(header::CACHE_CONTROL, forever);
+            }
+            Some(answer)
+        }
+    }
+}
+
+fn send(document: &Document, hash: &str, headers: &HeaderMap) -> Answer {
+    let tag = format!("\"{hash}\"");
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
+    let gzip = negotiate::reads_gzip(headers) && !document.gzip.is_empty();
+    let mut answer = match (known, gzip) {
+        (true, _) => respond::bytes(StatusCode::NOT_MODIFIED, respond::JSON, Bytes::new()),
+        (false, true) => respond::bytes(StatusCode::OK, respond::JSON, document.gzip.clone()),
+        (false, false) => respond::bytes(StatusCode::OK, respond::JSON, document.plain.clone()),
+    };
+    if gzip && !known {
+        compress::mark(answer.headers_mut());
+    }
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        answer.headers_mut().insert(header::ETAG, tag);
+    }
+    answer
+}
+
+/// OpenAPI v2 from the v3 documents: the same schemas under `definitions`, with their references moved.
+fn swagger(documents: &Documents, version: &str) -> Value {
+    let mut definitions = serde_json::Map::new();
+    let mut paths = serde_json::Map::new();
+    for group in documents.groups.values() {
+        let mut document = schema::openapi::v3(kinds::types(), group.kinds.iter().copied(), version);
+        if let Value::Object(schemas) = document["components"]["schemas"].take() {
+            definitions.extend(schemas);
+        }
+        for kind in &group.kinds {
+            for (path, method, action) in [("", "post", "post"), ("/{name}", "patch", "patch")] {
+                let at = collection_path(kind) + path;
+                let gvk = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
+                let parameters = json!([{"name": "fieldValidation", "in": "query", "type": "string", "uniqueItems": true},
+                    {"name": "dryRun", "in": "query", "type": "string", "uniqueItems": true}]);
+                paths.entry(at).or_insert_with(|| json!({}))[method] = json!({
+                    "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk,
+                    "parameters": parameters, "responses": {"200": {"description": "OK"}},
+                });
+            }
+        }
+    }
+    let mut value = Value::Object(definitions);
+    flatten(&mut value);
+    json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": version},
+        "paths": paths,
+        "definitions": value,
+    })
+}
+
+fn collection_path(kind: &Kind) -> String {
+    let root = if kind.group.is_empty() { format!("/api/{}", kind.version) } else { format!("/apis/{}/{}", kind.group, kind.version) };
+    let namespace = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
+    format!("{root}{namespace}/{}", kind.resource.plural())
+}
+
+/// Version 2 has `$ref` into definitions and no `allOf` around it; a type of several kinds is none.
+fn flatten(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            if let Some(Value::Array(all)) = members.remove("allOf")
+                && let Some(Value::Object(only)) = all.into_iter().next()
+            {
+                members.extend(only);
+            }
+            members.remove("oneOf");
+            if let Some(Value::String(reference)) = members.get_mut("$ref") {
+                *reference = reference.replace("#/components/schemas/", "#/definitions/");
+            }
+            members.values_mut().for_each(flatten);
+        }
+        Value::Array(items) => items.iter_mut().for_each(flatten),
+        _ => {}
+    }
+}
