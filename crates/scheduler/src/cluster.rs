@@ -1,0 +1,429 @@
+//! What runs where, and what is left: a fold over the log.
+//!
+//! It holds only what scheduling adds up over and over; whatever is asked for rarely (claims, volumes, classes) is read
+//! from the snapshot. A property test holds the fold against a rebuild.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use object::{Change, Event, Key, LabelSelector, Object, Resource, Snapshot};
+use schema::Quantity;
+use serde::Deserialize;
+
+use crate::affinity::Labels;
+use crate::amounts::Amounts;
+use crate::pod::{HostPort, Pod, Taint};
+
+/// The state of the cluster that scheduling works on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cluster {
+    /// By name. One that is gone stays as long as pods are on it.
+    nodes: Vec<Node>,
+    /// Nodes that are there.
+    count: usize,
+    /// The node of every pod that has one.
+    placed: BTreeMap<Key, Arc<str>>,
+    /// How many placed pods state pod (anti-)affinity: none of it is looked at while there is none.
+    with_affinity: usize,
+    namespaces: BTreeMap<Arc<str>, Labels>,
+    /// How many nodes have an image.
+    images: BTreeMap<Box<str>, usize>,
+    /// Selectors of Services and of the workloads that own pods, for the spreading that every pod gets.
+    selectors: BTreeMap<Key, LabelSelector>,
+    /// Pods for which a preemption is making room, by node.
+    nominated: BTreeMap<Arc<str>, BTreeMap<Key, Arc<Pod>>>,
+    /// (available healthy pods may go, selector) of each disruption budget.
+    budgets: BTreeMap<Key, Budget>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Budget {
+    pub selector: Option<LabelSelector>,
+    pub disruptions_allowed: i64,
+}
+
+/// A node and what its pods take of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Node {
+    pub name: Arc<str>,
+    /// False: pods are on a node of this name, but there is no such node.
+    pub exists: bool,
+    pub labels: Labels,
+    pub taints: Vec<Taint>,
+    pub unschedulable: bool,
+    pub allocatable: Amounts,
+    pub allowed_pods: i64,
+    /// Bytes by name of image.
+    pub images: BTreeMap<Box<str>, i64>,
+    pub requested: Amounts,
+    /// As `Pod::scored`, summed.
+    pub scored: (i64, i64),
+    pub pods: BTreeMap<Key, Arc<Pod>>,
+    pub host_ports: Vec<HostPort>,
+    /// Pods on it that state pod (anti-)affinity.
+    pub with_affinity: usize,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NodeView {
+    spec: NodeSpec,
+    status: NodeStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NodeSpec {
+    taints: Vec<Taint>,
+    unschedulable: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NodeStatus {
+    allocatable: BTreeMap<Box<str>, Quantity>,
+    images: Vec<ImageView>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ImageView {
+    names: Vec<Box<str>>,
+    size_bytes: i64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SelectorView {
+    spec: SelectorSpec,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SelectorSpec {
+    selector: Option<serde_json::Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct BudgetView {
+    spec: BudgetSpec,
+    status: BudgetStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct BudgetSpec {
+    selector: Option<LabelSelector>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct BudgetStatus {
+    disruptions_allowed: i64,
+}
+
+/// The resources that the fold looks at.
+const FOLDED: [Resource; 8] = [
+    kinds::NAMESPACES,
+    kinds::NODES,
+    kinds::POD_DISRUPTION_BUDGETS,
+    kinds::PODS,
+    kinds::REPLICATION_CONTROLLERS,
+    kinds::REPLICA_SETS,
+    kinds::SERVICES,
+    kinds::STATEFUL_SETS,
+];
+
+impl Cluster {
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let mut cluster = Self::default();
+        for resource in FOLDED {
+            for object in snapshot.list(resource, "") {
+                cluster.put(object);
+            }
+        }
+        cluster
+    }
+
+    /// Takes one change in.
+    pub fn apply(&mut self, event: &Event) {
+        match event.change {
+            Change::Deleted => self.remove(event.key()),
+            Change::Created | Change::Updated => self.put(&event.object),
+        }
+    }
+
+    fn put(&mut self, object: &Object) {
+        match object.key.resource {
+            kinds::NODES => self.put_node(object),
+            kinds::PODS => match Pod::read(object) {
+                Ok(pod) => self.put_pod(Arc::new(pod)),
+                Err(_) => self.remove_pod(&object.key),
+            },
+            kinds::NAMESPACES => {
+                self.namespaces.insert(object.key.name.clone(), object.meta.labels.clone());
+            }
+            kinds::POD_DISRUPTION_BUDGETS => {
+                let view: BudgetView = object.decode().unwrap_or_default();
+                let budget = Budget {
+                    selector: view.spec.selector,
+                    disruptions_allowed: view.status.disruptions_allowed,
+                };
+                self.budgets.insert(object.key.clone(), budget);
+            }
+            kinds::REPLICATION_CONTROLLERS | kinds::REPLICA_SETS | kinds::SERVICES | kinds::STATEFUL_SETS => {
+                self.put_selector(object);
+            }
+            _ => {}
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        match key.resource {
+            kinds::NODES => self.remove_node(&key.name),
+            kinds::PODS => self.remove_pod(key),
+            kinds::NAMESPACES => {
+                self.namespaces.remove(&key.name);
+            }
+            kinds::POD_DISRUPTION_BUDGETS => {
+                self.budgets.remove(key);
+            }
+            _ => {
+                self.selectors.remove(key);
+            }
+        }
+    }
+
+    /// Services and replication controllers have maps for selectors, the others label selectors.
+    fn put_selector(&mut self, object: &Object) {
+        let view: SelectorView = object.decode().unwrap_or_default();
+        let by_map = matches!(object.key.resource, kinds::SERVICES | kinds::REPLICATION_CONTROLLERS);
+        let selector = view.spec.selector.and_then(|selector| {
+            if by_map {
+                let map: BTreeMap<String, String> = serde_json::from_value(selector).ok()?;
+                let labels = map.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+                Some(LabelSelector::of_labels(labels))
+            } else {
+                serde_json::from_value(selector).ok()
+            }
+        });
+        match selector.filter(|selector: &LabelSelector| !selector.is_everything()) {
+            Some(selector) => self.selectors.insert(object.key.clone(), selector),
+            None => self.selectors.remove(&object.key),
+        };
+    }
+
+    fn put_node(&mut self, object: &Object) {
+        let view: NodeView = object.decode().unwrap_or_default();
+        let at = self.slot(&object.key.name);
+        let node = &mut self.nodes[at];
+        self.count += usize::from(!node.exists);
+        let mut images = BTreeMap::new();
+        for image in view.status.images {
+            images.extend(image.names.into_iter().map(|name| (name, image.size_bytes)));
+        }
+        let old = std::mem::replace(&mut node.images, images);
+        node.exists = true;
+        node.labels.clone_from(&object.meta.labels);
+        node.taints = view.spec.taints;
+        node.unschedulable = view.spec.unschedulable;
+        node.allowed_pods = view.status.allocatable.get("pods").map_or(0, |pods| pods.units());
+        node.allocatable = Amounts::of(&view.status.allocatable);
+        let names: Vec<Box<str>> = node.images.keys().cloned().collect();
+        self.count_images(old.into_keys(), names.into_iter());
+    }
+
+    fn remove_node(&mut self, name: &str) {
+        let Ok(at) = self.find(name) else { return };
+        let node = &mut self.nodes[at];
+        self.count -= usize::from(node.exists);
+        let blank = Node {
+            name: node.name.clone(),
+            requested: std::mem::take(&mut node.requested),
+            scored: node.scored,
+            pods: std::mem::take(&mut node.pods),
+            host_ports: std::mem::take(&mut node.host_ports),
+            with_affinity: node.with_affinity,
+            ..Node::default()
+        };
+        let old = std::mem::replace(node, blank);
+        self.count_images(old.images.into_keys(), std::iter::empty());
+        self.tidy(at);
+    }
+
+    fn count_images(&mut self, less: impl Iterator<Item = Box<str>>, more: impl Iterator<Item = Box<str>>) {
+        for name in more {
+            *self.images.entry(name).or_default() += 1;
+        }
+        for name in less {
+            if let Some(count) = self.images.get_mut(&name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.images.remove(&name);
+                }
+            }
+        }
+    }
+
+    /// Puts a pod in its place, or in none. Also how a pod is assumed to be where it is about to be bound.
+    pub fn put_pod(&mut self, pod: Arc<Pod>) {
+        self.remove_pod(&pod.key);
+        if pod.is_over {
+            return;
+        }
+        if pod.node.is_empty() {
+            if !pod.nominated.is_empty() && !pod.is_deleting {
+                self.nominated.entry(pod.nominated.clone()).or_default().insert(pod.key.clone(), pod);
+            }
+            return;
+        }
+        let at = self.slot(&pod.node);
+        self.placed.insert(pod.key.clone(), pod.node.clone());
+        self.with_affinity += usize::from(pod.has_affinity());
+        self.nodes[at].add(pod);
+    }
+
+    pub fn remove_pod(&mut self, key: &Key) {
+        self.nominated.retain(|_, pods| {
+            pods.remove(key);
+            !pods.is_empty()
+        });
+        let Some(name) = self.placed.remove(key) else { return };
+        let Ok(at) = self.find(&name) else { return };
+        if let Some(pod) = self.nodes[at].take(key) {
+            self.with_affinity -= usize::from(pod.has_affinity());
+        }
+        self.tidy(at);
+    }
+
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.nodes.binary_search_by(|node| (*node.name).cmp(name))
+    }
+
+    /// The place of the node of this name, made if there is none.
+    fn slot(&mut self, name: &Arc<str>) -> usize {
+        match self.find(name) {
+            Ok(at) => at,
+            Err(at) => {
+                self.nodes.insert(at, Node { name: name.clone(), ..Node::default() });
+                at
+            }
+        }
+    }
+
+    fn tidy(&mut self, at: usize) {
+        if !self.nodes[at].exists && self.nodes[at].pods.is_empty() {
+            self.nodes.remove(at);
+        }
+    }
+
+    /// Every node by name, those included that are gone while pods are on them.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.find(name).ok().map(|at| &self.nodes[at]).filter(|node| node.exists)
+    }
+
+    /// A placed pod.
+    pub fn pod(&self, key: &Key) -> Option<&Arc<Pod>> {
+        let at = self.find(self.placed.get(key)?).ok()?;
+        self.nodes[at].pods.get(key)
+    }
+
+    /// How many nodes there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Does any placed pod state pod (anti-)affinity?
+    pub fn has_affinity(&self) -> bool {
+        self.with_affinity > 0
+    }
+
+    pub fn namespace_labels(&self, namespace: &str) -> Option<&Labels> {
+        self.namespaces.get(namespace)
+    }
+
+    /// On how many nodes this image is.
+    pub fn nodes_with_image(&self, name: &str) -> usize {
+        self.images.get(name).copied().unwrap_or(0)
+    }
+
+    /// Pods that were promised this node.
+    pub fn nominated_to(&self, node: &str) -> impl Iterator<Item = &Arc<Pod>> {
+        self.nominated.get(node).into_iter().flat_map(BTreeMap::values)
+    }
+
+    pub fn has_nominated(&self) -> bool {
+        !self.nominated.is_empty()
+    }
+
+    pub fn budgets(&self, namespace: &str) -> impl Iterator<Item = (&Key, &Budget)> {
+        self.budgets.iter().filter(move |(key, _)| *key.namespace == *namespace)
+    }
+
+    /// What the Services that pick this pod and the workload that owns it have in common: all their requirements.
+    /// None: there are none, and the pod is not spread by default.
+    pub fn spread_selector(&self, pod: &Pod) -> Option<LabelSelector> {
+        let namespace = &pod.key.namespace;
+        let start = Key::new(kinds::SERVICES, namespace.clone(), "");
+        let services = self
+            .selectors
+            .range(start..)
+            .take_while(|(key, _)| key.resource == kinds::SERVICES && key.namespace == *namespace);
+        let mut requirements = Vec::new();
+        for (_, selector) in services.filter(|(_, selector)| selector.matches(&pod.labels)) {
+            requirements.extend(selector.0.iter().cloned());
+        }
+        if let Some((kind, name)) = &pod.owner {
+            let resource = match &**kind {
+                "ReplicaSet" => Some(kinds::REPLICA_SETS),
+                "ReplicationController" => Some(kinds::REPLICATION_CONTROLLERS),
+                "StatefulSet" => Some(kinds::STATEFUL_SETS),
+                _ => None,
+            };
+            let key = resource.map(|resource| Key::new(resource, namespace.clone(), name.as_ref()));
+            if let Some(selector) = key.and_then(|key| self.selectors.get(&key)) {
+                requirements.extend(selector.0.iter().cloned());
+            }
+        }
+        (!requirements.is_empty()).then_some(LabelSelector(requirements))
+    }
+}
+
+impl Pod {
+    pub(crate) fn has_affinity(&self) -> bool {
+        !self.affinity.is_empty() || !self.anti_affinity.is_empty()
+    }
+}
+
+impl Node {
+    pub fn add(&mut self, pod: Arc<Pod>) {
+        self.requested.add(&pod.requests);
+        self.scored.0 += pod.scored.0;
+        self.scored.1 += pod.scored.1;
+        for port in &pod.host_ports {
+            let at = self.host_ports.binary_search(port).unwrap_or_else(|at| at);
+            self.host_ports.insert(at, port.clone());
+        }
+        self.with_affinity += usize::from(pod.has_affinity());
+        self.pods.insert(pod.key.clone(), pod);
+    }
+
+    pub fn take(&mut self, key: &Key) -> Option<Arc<Pod>> {
+        let pod = self.pods.remove(key)?;
+        self.requested.subtract(&pod.requests);
+        self.scored.0 -= pod.scored.0;
+        self.scored.1 -= pod.scored.1;
+        for port in &pod.host_ports {
+            if let Ok(at) = self.host_ports.binary_search(port) {
+                self.host_ports.remove(at);
+            }
+        }
+        self.with_affinity -= usize::from(pod.has_affinity());
+        Some(pod)
+    }
+}

@@ -1,0 +1,11 @@
+use super::{Plugin, Round};
+use crate::cluster::Node;
+use crate::explain::Rejection;
+
+/// A pod that already names its node.
+pub fn check(round: &Round, node: &Node) -> Result<(), Rejection> {
+    if round.pod.node.is_empty() || round.pod.node == node.name {
+        return Ok(());
+    }
+    Err(Rejection::lasting(Plugin::NodeName, "node(s) didn't match the requested node name"))
+}

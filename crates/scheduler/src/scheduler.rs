@@ -1,0 +1,427 @@
+//! What an engine drives: see the crate's head.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use object::{Change, Event, Key, Object, Snapshot, Time};
+use plan::{Expect, Occurrence, Plan, Propagation, Write};
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Node};
+use crate::explain::Unschedulable;
+use crate::pick::{Fit, mix, schedule};
+use crate::plugins::{Plugin, Plugins};
+use crate::pod::Pod;
+use crate::preemption::{self, Candidate};
+use crate::queue::Queue;
+use crate::volumes::{self, Progress};
+
+/// The scheduler of pods that name none.
+const NAME: &str = "default-scheduler";
+
+/// Longer messages of Events are cut.
+const MOST_EVENT_BYTES: usize = 1024;
+
+/// A pod that waits longer for its volumes is tried anew.
+const LONGEST_VOLUME_WAIT_SECONDS: i64 = 10 * 60;
+
+/// Waits for room: plugins that a pod leaving a node can satisfy.
+const ROOM: Plugins = Plugins::of(&[
+    Plugin::InterPodAffinity,
+    Plugin::NodePorts,
+    Plugin::NodeResourcesFit,
+    Plugin::PodTopologySpread,
+    Plugin::VolumeBinding,
+]);
+const COMPANY: Plugins = Plugins::of(&[Plugin::InterPodAffinity, Plugin::PodTopologySpread]);
+const VOLUMES: Plugins = Plugins::of(&[Plugin::VolumeBinding]);
+const NODES: Plugins = Plugins::of(&[
+    Plugin::InterPodAffinity,
+    Plugin::NodeAffinity,
+    Plugin::NodeName,
+    Plugin::NodePorts,
+    Plugin::NodeResourcesFit,
+    Plugin::NodeUnschedulable,
+    Plugin::PodTopologySpread,
+    Plugin::TaintToleration,
+    Plugin::VolumeBinding,
+]);
+
+/// What is to be done for one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub pod: Key,
+    pub plan: Plan,
+}
+
+/// Places pods: folds events in, hands plans out.
+#[derive(Debug)]
+pub struct Scheduler {
+    cluster: Cluster,
+    queue: Queue,
+    /// Pods that count as placed though no event has said so yet.
+    assumed: BTreeMap<Key, Arc<Pod>>,
+    /// Pods with a node whose volumes are being bound, and since when.
+    waiting: BTreeMap<Key, Time>,
+    /// Claims have changed: those who wait for volumes are to be looked at.
+    volumes_changed: bool,
+    seed: u64,
+    tries: u64,
+    start: usize,
+}
+
+impl Scheduler {
+    /// Everything that is true at a snapshot. Later events go through [`Self::apply`].
+    pub fn new(snapshot: &Snapshot, seed: u64, now: Time) -> Self {
+        let mut scheduler = Self {
+            cluster: Cluster::of(snapshot),
+            queue: Queue::default(),
+            assumed: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            volumes_changed: false,
+            seed,
+            tries: 0,
+            start: 0,
+        };
+        let unplaced = |object: &&Arc<Object>| object.fields.first().is_none_or(|node| node.is_empty());
+        for object in snapshot.list(kinds::PODS, "").filter(unplaced) {
+            if let Ok(pod) = Pod::read(object)
+                && is_ours(&pod)
+            {
+                let since = pod.created.unwrap_or(now);
+                scheduler.queue.put(Arc::new(pod), since);
+            }
+        }
+        scheduler
+    }
+
+    /// Takes one change in. Every event of the log comes here, in order.
+    pub fn apply(&mut self, event: &Event, now: Time) {
+        match event.key().resource {
+            kinds::PODS => self.apply_pod(event, now),
+            kinds::NODES => self.apply_node(event, now),
+            kinds::PERSISTENT_VOLUME_CLAIMS | kinds::PERSISTENT_VOLUMES | kinds::STORAGE_CLASSES => {
+                self.volumes_changed = true;
+                self.queue.changed(VOLUMES, now);
+            }
+            kinds::NAMESPACES => {
+                self.cluster.apply(event);
+                let labels = |object: &Object| object.meta.labels.clone();
+                if event.previous.as_deref().map(labels) != Some(labels(&event.object)) {
+                    self.queue.changed(COMPANY, now);
+                }
+            }
+            _ => self.cluster.apply(event),
+        }
+    }
+
+    fn apply_node(&mut self, event: &Event, now: Time) {
+        let name = &event.key().name;
+        let before = self.cluster.node(name).map(Offer::of);
+        self.cluster.apply(event);
+        let after = self.cluster.node(name).map(Offer::of);
+        if after.is_some() && before != after {
+            self.queue.changed(NODES, now);
+        }
+    }
+
+    fn apply_pod(&mut self, event: &Event, now: Time) {
+        let key = event.key();
+        let read = (event.change != Change::Deleted).then(|| Pod::read(&event.object).ok()).flatten();
+        let Some(pod) = read else { return self.forget(key, now) };
+        if pod.is_over || (pod.node.is_empty() && pod.is_deleting) {
+            return self.forget(key, now);
+        }
+        if !pod.node.is_empty() {
+            self.assumed.remove(key);
+            self.waiting.remove(key);
+            self.queue.remove(key);
+            let changed = match self.cluster.pod(key) {
+                Some(held) if held.requests != pod.requests => ROOM,
+                Some(held) if held.labels == pod.labels && held.node == pod.node => Plugins::default(),
+                _ => COMPANY,
+            };
+            self.cluster.put_pod(Arc::new(pod));
+            return self.queue.changed(changed, now);
+        }
+        if !is_ours(&pod) {
+            return;
+        }
+        let pod = Arc::new(pod);
+        if !self.assumed.contains_key(key) {
+            self.cluster.put_pod(pod.clone());
+        }
+        self.queue.put(pod, now);
+    }
+
+    fn forget(&mut self, key: &Key, now: Time) {
+        self.assumed.remove(key);
+        self.waiting.remove(key);
+        self.queue.remove(key);
+        self.cluster.remove_pod(key);
+        self.queue.changed(ROOM, now);
+    }
+
+    /// A step's plan did not go through (or only in part): the pod is tried again after a while.
+    pub fn failed(&mut self, pod: &Key, now: Time) {
+        self.take_back(pod, now);
+        self.queue.failed(pod, now);
+    }
+
+    /// Whoever was kept out by a pod that is not there after all is to be told.
+    fn take_back(&mut self, key: &Key, now: Time) {
+        self.waiting.remove(key);
+        if self.assumed.remove(key).is_some() {
+            self.cluster.remove_pod(key);
+            if let Some(pod) = self.queue.get(key) {
+                self.cluster.put_pod(pod.clone());
+            }
+            self.queue.changed(ROOM, now);
+        }
+    }
+
+    /// What to do next; None: nothing before the next event or [`Self::wake_at`].
+    ///
+    /// The snapshot is read for what the fold leaves out (volumes, conditions); it must be at the last event applied.
+    pub fn next(&mut self, snapshot: &Snapshot, now: Time) -> Option<Step> {
+        if let Some(step) = self.finish(snapshot, now) {
+            return Some(step);
+        }
+        loop {
+            let pod = self.queue.pop(now)?;
+            self.tries += 1;
+            let tie = mix(self.seed ^ mix(self.tries));
+            let plan = match schedule(&self.cluster, snapshot, &pod, tie, self.start) {
+                Ok(Fit { node, looked_at, volumes }) => {
+                    self.start = (self.start + looked_at) % self.cluster.nodes().len().max(1);
+                    let writes = volumes::bind(snapshot, volumes, node);
+                    let node = node.name.clone();
+                    self.place(&pod, &node, writes, now)
+                }
+                Err(why) => self.reject(snapshot, &pod, why, now),
+            };
+            if !plan.is_empty() {
+                return Some(Step { pod: pod.key.clone(), plan });
+            }
+        }
+    }
+
+    /// When [`Self::next`] has something again even if nothing changes.
+    pub fn wake_at(&self) -> Option<Time> {
+        let volumes = self.waiting.values().map(|since| since.plus_secs(LONGEST_VOLUME_WAIT_SECONDS)).min();
+        [self.queue.wake_at(), volumes].into_iter().flatten().min()
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Pods that have no node yet.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    fn place(&mut self, pod: &Arc<Pod>, node: &Arc<str>, writes: Vec<Write>, now: Time) -> Plan {
+        let placed = Arc::new(Pod { node: node.clone(), nominated: "".into(), ..(**pod).clone() });
+        self.cluster.put_pod(placed.clone());
+        self.assumed.insert(pod.key.clone(), placed);
+        if writes.is_empty() {
+            return bind(pod, node);
+        }
+        self.waiting.insert(pod.key.clone(), now);
+        Plan { writes, wake_at: Some(now.plus_secs(LONGEST_VOLUME_WAIT_SECONDS)), ..Plan::default() }
+    }
+
+    /// Binds a pod whose volumes are bound by now, or gives up on its node.
+    fn finish(&mut self, snapshot: &Snapshot, now: Time) -> Option<Step> {
+        let late = |since: &Time| now >= since.plus_secs(LONGEST_VOLUME_WAIT_SECONDS);
+        if !self.volumes_changed && !self.waiting.values().any(late) {
+            return None;
+        }
+        let keys: Vec<(Key, Time)> = self.waiting.iter().map(|(key, since)| (key.clone(), *since)).collect();
+        for (key, since) in keys {
+            let Some(pod) = self.assumed.get(&key).cloned() else {
+                self.waiting.remove(&key);
+                continue;
+            };
+            match volumes::progress(snapshot, &pod, &pod.node) {
+                Progress::Bound => {
+                    self.waiting.remove(&key);
+                    let plan = bind(&pod, &pod.node);
+                    return Some(Step { pod: key, plan });
+                }
+                Progress::Waiting if !late(&since) => {}
+                Progress::Waiting | Progress::Lost => self.failed(&key, now),
+            }
+        }
+        self.volumes_changed = false;
+        None
+    }
+
+    fn reject(&mut self, snapshot: &Snapshot, pod: &Arc<Pod>, mut why: Unschedulable, now: Time) -> Plan {
+        let start = usize::try_from(self.tries).unwrap_or(0);
+        let cleared = match why.nodes {
+            0 => None,
+            _ => match preemption::preempt(&self.cluster, snapshot, pod, &why, start) {
+                Ok(candidate) => Some(candidate),
+                Err(text) => {
+                    why.preemption = Some(text);
+                    None
+                }
+            },
+        };
+        match cleared {
+            // Should the promise be lost on its way, the next try makes it again; once it is kept, that try only waits.
+            Some(_) => self.queue.failed(&pod.key, now),
+            // Without a node nobody says no: any node is worth another try.
+            None if why.plugins.is_empty() => self.queue.rejected(&pod.key, NODES, now),
+            None => self.queue.rejected(&pod.key, why.plugins, now),
+        }
+        let message = why.to_string();
+        let mut plan = Plan::default();
+        if let Some(candidate) = &cleared {
+            self.evict(snapshot, pod, candidate, now, &mut plan);
+        }
+        let node = cleared.as_ref().map(|candidate| &*candidate.node);
+        plan.writes.extend(tell(snapshot, pod, &message, node, now));
+        plan.events.push(occurrence(pod, true, "FailedScheduling", cut(message)));
+        plan
+    }
+
+    fn evict(&self, snapshot: &Snapshot, pod: &Pod, candidate: &Candidate, now: Time, plan: &mut Plan) {
+        for victim in candidate.victims.iter().filter(|victim| !victim.is_deleting) {
+            let Some(object) = snapshot.get(&victim.key) else { continue };
+            let scheduler = if pod.scheduler_name.is_empty() { NAME } else { &pod.scheduler_name };
+            let condition = json!({
+                "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+                "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
+                "observedGeneration": object.meta.generation,
+            });
+            plan.writes.extend(with_condition(object, condition, None, now));
+            plan.write(Write::Delete {
+                key: victim.key.clone(),
+                expect: Expect::same(object),
+                grace_seconds: None,
+                propagation: Some(Propagation::Background),
+            });
+            let message = format!("Preempted by pod {} on node {}", pod.uid, candidate.node);
+            plan.events.push(occurrence(victim, false, "Preempted", message));
+        }
+        // Pods of lower priority lose the promise of this node, and look for another.
+        for other in self.cluster.nominated_to(&candidate.node).filter(|other| other.priority < pod.priority)
+        {
+            let Some(object) = snapshot.get(&other.key) else { continue };
+            plan.write(Write::Merge {
+                key: other.key.clone(),
+                expect: Expect::same(object),
+                subresource: "status",
+                patch: json!({"status": {"nominatedNodeName": null}}),
+            });
+        }
+    }
+}
+
+/// What of a node makes a difference to pods that wait.
+#[derive(PartialEq)]
+struct Offer {
+    labels: crate::affinity::Labels,
+    taints: Vec<crate::pod::Taint>,
+    unschedulable: bool,
+    allocatable: crate::Amounts,
+    allowed_pods: i64,
+}
+
+impl Offer {
+    fn of(node: &Node) -> Self {
+        Self {
+            labels: node.labels.clone(),
+            taints: node.taints.clone(),
+            unschedulable: node.unschedulable,
+            allocatable: node.allocatable.clone(),
+            allowed_pods: node.allowed_pods,
+        }
+    }
+}
+
+fn is_ours(pod: &Pod) -> bool {
+    let named = pod.scheduler_name.is_empty() || &*pod.scheduler_name == NAME;
+    named && pod.node.is_empty() && !pod.is_deleting && !pod.is_over
+}
+
+fn bind(pod: &Pod, node: &str) -> Plan {
+    let message = format!("Successfully assigned {}/{} to {node}", pod.key.namespace, pod.key.name);
+    Plan {
+        writes: vec![Write::Bind { pod: pod.key.clone(), uid: pod.uid.clone(), node: node.into() }],
+        events: vec![occurrence(pod, false, "Scheduled", message)],
+        wake_at: None,
+    }
+}
+
+fn occurrence(pod: &Pod, warning: bool, reason: &'static str, message: String) -> Occurrence {
+    Occurrence {
+        about: pod.key.clone(),
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        uid: pod.uid.clone(),
+        field_path: "".into(),
+        warning,
+        reason,
+        message,
+    }
+}
+
+fn cut(mut message: String) -> String {
+    const END: &str = " ...";
+    if message.len() > MOST_EVENT_BYTES {
+        let mut at = MOST_EVENT_BYTES - END.len();
+        while !message.is_char_boundary(at) {
+            at -= 1;
+        }
+        message.truncate(at);
+        message.push_str(END);
+    }
+    message
+}
+
+/// The condition `PodScheduled` and, after a preemption, the node that is being cleared; nothing if they are there.
+fn tell(snapshot: &Snapshot, pod: &Pod, message: &str, node: Option<&str>, now: Time) -> Option<Write> {
+    let object = snapshot.get(&pod.key)?;
+    let condition = json!({
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+        "lastProbeTime": null, "observedGeneration": object.meta.generation,
+    });
+    with_condition(object, condition, node, now)
+}
+
+/// A merge patch replaces lists, so it carries all conditions; hence it holds only for the pod that was read.
+fn with_condition(object: &Object, mut condition: Value, node: Option<&str>, now: Time) -> Option<Write> {
+    let pod = object.to_value().ok()?;
+    let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let held = conditions.iter().position(|held| held["type"] == condition["type"]);
+    let same = |held: &Value, field: &str| held[field] == condition[field];
+    let is_told = held.is_some_and(|at| {
+        ["status", "reason", "message"].into_iter().all(|field| same(&conditions[at], field))
+    });
+    let is_promised = node.is_none_or(|node| pod["status"]["nominatedNodeName"] == node);
+    if is_told && is_promised {
+        return None;
+    }
+    condition["lastTransitionTime"] = match held {
+        Some(at) if same(&conditions[at], "status") => conditions[at]["lastTransitionTime"].clone(),
+        _ => now.to_string().into(),
+    };
+    match held {
+        Some(at) => conditions[at] = condition,
+        None => conditions.push(condition),
+    }
+    let mut status = json!({"conditions": conditions});
+    if let Some(node) = node {
+        status["nominatedNodeName"] = node.into();
+    }
+    Some(Write::Merge {
+        key: object.key.clone(),
+        expect: Expect::unchanged(object),
+        subresource: "status",
+        patch: json!({"status": status}),
+    })
+}
