@@ -7,7 +7,7 @@ use access::ClientCa;
 use access::service_account::Authority;
 use gate::Gate;
 
-use crate::Rbac;
+use crate::{Dial, Rbac};
 
 /// `/version`, as `version.Info`.
 #[derive(Clone, Debug)]
@@ -79,4 +79,8 @@ pub struct Deps {
     pub rbac: Arc<Rbac>,
     /// Issues and verifies service account tokens.
     pub tokens: Arc<Authority>,
+    /// Connects to nodes, pods and services from inside the cluster's network.
+    pub dial: Dial,
+    /// How kubelets are spoken to: see [`client_config`](crate::client_config).
+    pub kubelet_tls: Arc<rustls::ClientConfig>,
 }

@@ -113,6 +113,13 @@ async fn limited(
     } else if let Err(status) = authorize(shared, user, &target.attributes(), None) {
         return respond::failure(&status);
     }
+    // Opening a stream is a create, whichever method a WebSocket is asked for with.
+    if target.verb == "get" && matches!(&*target.subresource, "attach" | "exec" | "portforward") {
+        let attributes = Attributes { verb: "create", ..target.attributes() };
+        if let Err(status) = authorize(shared, user, &attributes, None) {
+            return respond::failure(&status);
+        }
+    }
     if target.is_long_running(&query) {
         return dispatch(shared, user, &mut target, &query, request).await;
     }

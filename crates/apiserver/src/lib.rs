@@ -11,16 +11,19 @@
 
 mod authenticate;
 mod authority;
+mod backend;
 mod body;
 mod compress;
 mod config;
 mod discovery;
 mod handle;
 mod health;
+mod kubelet;
 mod list;
 mod negotiate;
 mod openapi;
 mod protobuf;
+mod proxy;
 mod query;
 mod respond;
 mod route;
@@ -35,5 +38,6 @@ mod write;
 
 pub use authority::Rbac;
 pub use config::{Config, Deps, Limits, Version};
+pub use proxy::{Dial, Socket};
 pub use server::{ServeError, Server};
-pub use tls::server_config;
+pub use tls::{client_config, server_config};

@@ -76,7 +76,11 @@ pub(crate) fn shape(headers: &HeaderMap, query: &Query) -> Result<Shape, Status>
             _ => {}
         }
     }
-    Err(Status::new(Reason::NotAcceptable, format!("only the following media types are accepted: {READABLE}")))
+    Err(not_acceptable())
+}
+
+pub(crate) fn not_acceptable() -> Status {
+    Status::new(Reason::NotAcceptable, format!("only the following media types are accepted: {READABLE}"))
 }
 
 /// Whether plain JSON can be answered: for subresources, discovery and reviews.

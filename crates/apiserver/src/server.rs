@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 use crate::authenticate::Verified;
 use crate::discovery::Documents;
 use crate::list::Held;
-use crate::{Config, Deps, Rbac, handle, openapi};
+use crate::{Config, Deps, Dial, Rbac, handle, openapi, tls};
 
 /// How long requests may take to finish once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -47,6 +47,9 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     pub(crate) rbac: Arc<Rbac>,
     pub(crate) tokens: Arc<Authority>,
+    pub(crate) dial: Dial,
+    pub(crate) kubelet_tls: Arc<rustls::ClientConfig>,
+    pub(crate) unverified_tls: Arc<rustls::ClientConfig>,
     pub(crate) verified: Verified,
     pub(crate) held: Held,
     pub(crate) documents: Documents,
@@ -99,7 +102,9 @@ impl Shared {
 }
 
 impl Server {
-    pub fn new(config: Config, deps: Deps) -> Self {
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(config: Config, deps: Deps) -> Result<Self, rustls::Error> {
         let limits = config.limits;
         let documents = Documents::of(deps.gate.catalog());
         let openapi = openapi::Documents::of(deps.gate.catalog(), &config.version.git);
@@ -108,6 +113,9 @@ impl Server {
             gate: deps.gate,
             rbac: deps.rbac,
             tokens: deps.tokens,
+            dial: deps.dial,
+            kubelet_tls: deps.kubelet_tls,
+            unverified_tls: Arc::new(tls::unverified_config()?),
             verified: Verified::default(),
             held: Held::default(),
             documents,
@@ -118,7 +126,7 @@ impl Server {
             serial: AtomicU64::new(1),
             stop: watch::Sender::new(false),
         };
-        Self { shared: Arc::new(shared) }
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Ends every watch and every [`serve`](Self::serve), letting requests at work finish.

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use access::ClientCa;
 use access::service_account::{Authority, SigningKey};
-use apiserver::{Config, Deps, Limits, Rbac, Server, Version};
+use apiserver::{Config, Deps, Dial, Limits, Rbac, Server, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gate::{Gate, ServiceRanges};
@@ -20,7 +20,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use store::{Memory, Store};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 pub struct Cluster {
     pub server: Server,
@@ -94,7 +94,22 @@ impl Cluster {
             jwks_uri: "https://kubernetes.default.svc.cluster.local/openid/v1/jwks".into(),
         };
         change(&mut config);
-        let server = Server::new(config, Deps { gate: gate.clone(), rbac, tokens: Arc::new(tokens) });
+        let client = Self::signed(&ca, "kube-apiserver-kubelet-client", &["system:masters"]);
+        let kubelet_tls = apiserver::client_config(
+            vec![CertificateDer::from(certificate.der().to_vec())],
+            vec![CertificateDer::from(client.0.der().to_vec())],
+            PrivateKeyDer::try_from(client.1.serialize_der()).expect("a key"),
+        );
+        // Nodes have addresses of their own; here all of them are on loopback.
+        let dial: Dial = Arc::new(|_, port| {
+            Box::pin(async move {
+                let socket = TcpStream::connect(("127.0.0.1", port)).await?;
+                Ok(Box::new(socket) as Box<dyn apiserver::Socket>)
+            })
+        });
+        let kubelet_tls = Arc::new(kubelet_tls.expect("TLS"));
+        let deps = Deps { gate: gate.clone(), rbac, tokens: Arc::new(tokens), dial, kubelet_tls };
+        let server = Server::new(config, deps).expect("a server");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let serving = server.clone();
@@ -126,17 +141,28 @@ impl Cluster {
         self.gate.execute(user, write.clone()).await.unwrap_or_else(|status| panic!("{write:?}: {}", status.to_json()));
     }
 
-    /// A client certificate for this user.
-    pub fn identity(&self, name: &str, groups: &[&str]) -> Identity {
+    fn signed(ca: &Issuer<'static, KeyPair>, name: &str, groups: &[&str]) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let mut params = CertificateParams::new(vec!["10.9.8.7".into()]).expect("parameters");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.distinguished_name.push(DnType::CommonName, name);
         for group in groups {
             params.distinguished_name.push(DnType::OrganizationName, *group);
         }
-        let certificate = params.signed_by(&key, &self.ca).expect("a certificate").pem();
-        Identity { certificate, key: key.serialize_pem() }
+        (params.signed_by(&key, ca).expect("a certificate"), key)
+    }
+
+    /// A client certificate for this user.
+    pub fn identity(&self, name: &str, groups: &[&str]) -> Identity {
+        let (certificate, key) = Self::signed(&self.ca, name, groups);
+        Identity { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// What a kubelet at 10.9.8.7 listens with.
+    pub fn kubelet_tls(&self) -> rustls::ServerConfig {
+        let (certificate, key) = Self::signed(&self.ca, "system:node:n1", &["system:nodes"]);
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        apiserver::server_config(vec![CertificateDer::from(certificate.der().to_vec())], key).expect("TLS")
     }
 
     /// A kubeconfig of this user.
