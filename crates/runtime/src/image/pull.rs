@@ -1,32 +1,22 @@
 //! Pulls an image: resolve, fetch the documents, fetch layers three at a time, unpack them in order, record.
 //! Failures read as containerd's do, which is what the kubelet's users know.
 
-use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::StatusCode;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 
 use super::auth::Credential;
-use super::blob::NewBlob;
 use super::digest::Digest;
 use super::lock::Operation;
 use super::manifest::{self, Document, ManifestError, Platform};
 use super::reference::Reference;
 use super::registry::{Registries, RegistryError, Session};
-use super::store::{At, Image, Layer, Resolved, Store, StoreError};
-use super::transport::{BadAuthorities, Client, Fault};
+use super::store::{Image, Layer, Resolved, Store, StoreError};
+use super::transfer::Transfer;
+use super::transport::{BadAuthorities, Client};
 
 const CONCURRENT_LAYERS: usize = 3;
-/// Of one layer's transfer, without a mebibyte of progress in between.
-const MAX_ATTEMPTS: u32 = 5;
-const PROGRESS: u64 = 1 << 20;
-const FIRST_DELAY: Duration = Duration::from_millis(200);
-/// Pieces that wait to be written.
-const QUEUED_CHUNKS: usize = 16;
 /// Indexes within indexes.
 const MAX_NESTING: usize = 4;
 
@@ -131,7 +121,7 @@ pub struct Puller {
     client: Arc<Client>,
 }
 
-type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
+pub(super) type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
 impl Puller {
     /// Fails if the authorities of `registries` cannot be read.
@@ -391,112 +381,13 @@ impl Job {
             let why = format!("layer {} has {} bytes, more than is allowed", layer.blob, layer.size_bytes);
             return Err(self.fetch(RegistryError::Invalid(why)));
         }
-        let (held, wanted) = (operation.clone(), layer.blob);
-        let (pieces, queue) = mpsc::channel(QUEUED_CHUNKS);
+        let held = operation.clone();
         let blob = self.local(move |_, store| store.new_blob(&held)).await?;
-        let store = self.puller.store.clone();
-        let writer = spawn_blocking(move || write(&store, blob, queue, &wanted));
-        let fetched = self.transfer(session, layer, &pieces).await;
-        if fetched.is_ok() {
-            // It fails only if the writer has ended, whose own error is the better one.
-            let _ = pieces.send(Piece::Keep).await;
-        }
-        drop(pieces);
-        let written = writer.await.map_err(|e| self.worker(e))?;
+        let transfer = Transfer { session, layer, progress: &self.progress };
+        let (fetched, written) = transfer.run(blob, &self.puller.store).await;
+        let written = written.map_err(|e| self.worker(e))?;
         // A full disk stops the writer and then the transfer: its error comes first.
         written.map_err(|e| self.store(e))?;
         fetched.map_err(|e| self.fetch(e))
     }
-
-    /// Sends a blob to the writer, going on where a broken transfer stopped.
-    async fn transfer(
-        &self,
-        session: &Session,
-        layer: &Layer,
-        pieces: &mpsc::Sender<Piece>,
-    ) -> Result<(), RegistryError> {
-        let mut done = 0;
-        let mut attempts = 0;
-        let mut last_failure = 0;
-        loop {
-            let error = match self.transfer_from(session, layer, &mut done, pieces).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if done >= last_failure + PROGRESS {
-                attempts = 0;
-            }
-            last_failure = done;
-            attempts += 1;
-            if attempts >= MAX_ATTEMPTS || !error.is_transient() {
-                return Err(error);
-            }
-            tracing::debug!(image = self.image, blob = %layer.blob, done, attempts, %error, "transfer broke, going on");
-            tokio::time::sleep(FIRST_DELAY * 2u32.pow(attempts - 1)).await;
-        }
-    }
-
-    async fn transfer_from(
-        &self,
-        session: &Session,
-        layer: &Layer,
-        done: &mut u64,
-        pieces: &mpsc::Sender<Piece>,
-    ) -> Result<(), RegistryError> {
-        let (blob, total) = (layer.blob, layer.size_bytes);
-        let response = session.blob(&blob, *done).await?;
-        // A registry may not know ranges, and begins anew.
-        if *done > 0 && !continues(&response, *done) {
-            *done = 0;
-            if pieces.send(Piece::Restart).await.is_err() {
-                return Err(RegistryError::Invalid("the writer ended".to_string()));
-            }
-        }
-        let mut body = response.into_body();
-        while let Some(chunk) = body.chunk().await? {
-            *done += chunk.len() as u64;
-            if *done > total {
-                return Err(RegistryError::Invalid(format!(
-                    "blob {blob} is longer than the {total} bytes its manifest says"
-                )));
-            }
-            if pieces.send(Piece::Data(chunk)).await.is_err() {
-                return Err(RegistryError::Invalid("the writer ended".to_string()));
-            }
-            (self.progress)(Progress::Layer { blob, done: *done, total });
-        }
-        if *done < total {
-            return Err(body.fail(Fault::Short { done: *done, total }).into());
-        }
-        Ok(())
-    }
-}
-
-fn continues<B>(response: &http::Response<B>, offset: u64) -> bool {
-    let range = response.headers().get(http::header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    response.status() == StatusCode::PARTIAL_CONTENT
-        && range.is_none_or(|range| range.starts_with(&format!("bytes {offset}-")))
-}
-
-enum Piece {
-    Data(Bytes),
-    Restart,
-    Keep,
-}
-
-/// Writes pieces on a thread that may block; without a `Keep` at the end the file goes.
-fn write(
-    store: &Store,
-    mut blob: NewBlob,
-    mut queue: mpsc::Receiver<Piece>,
-    wanted: &Digest,
-) -> Result<(), StoreError> {
-    while let Some(piece) = queue.blocking_recv() {
-        match piece {
-            Piece::Data(bytes) => blob.write_all(&bytes).at("writing", &blob.path)?,
-            Piece::Restart => blob.restart()?,
-            Piece::Keep => return blob.keep(store, wanted),
-        }
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::auth::Credential;
+use super::challenge::Challenge;
 use super::digest::Digest;
 use super::manifest::{self, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use super::reference::Reference;
@@ -52,6 +53,7 @@ impl RegistryError {
             RegistryError::Http(error) => !matches!(
                 error.fault,
                 Fault::BadUrl
+                    | Fault::BadProxy
                     | Fault::Local(_)
                     | Fault::TooLarge(_)
                     | Fault::Redirects(_)
@@ -410,54 +412,6 @@ async fn server_message(response: Response<Body>) -> Option<String> {
     Some(text.trim_end_matches(": ").chars().filter(|c| !c.is_control()).take(500).collect())
 }
 
-/// A value of `WWW-Authenticate` (RFC 9110, 11.6.1); the first challenge in it.
-struct Challenge {
-    /// In lower case.
-    scheme: String,
-    parameters: BTreeMap<String, String>,
-}
-
-impl Challenge {
-    fn parse(value: &str) -> Option<Challenge> {
-        let (scheme, mut rest) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
-        let mut parameters = BTreeMap::new();
-        while let Some((key, after)) = rest.trim_start_matches([' ', ',']).split_once('=') {
-            let text;
-            (text, rest) = match after.strip_prefix('"') {
-                Some(quoted) => unquote(quoted)?,
-                None => {
-                    let end = after.find(',').unwrap_or(after.len());
-                    (after[..end].trim().to_string(), &after[end..])
-                }
-            };
-            parameters.entry(key.trim().to_ascii_lowercase()).or_insert(text);
-        }
-        Some(Challenge { scheme: scheme.to_ascii_lowercase(), parameters })
-    }
-
-    fn get(&self, key: &str) -> Option<&str> {
-        self.parameters.get(key).map(String::as_str)
-    }
-}
-
-/// The text up to the closing quote, and what follows it.
-fn unquote(quoted: &str) -> Option<(String, &str)> {
-    let mut text = String::new();
-    let mut escaped = false;
-    for (index, c) in quoted.char_indices() {
-        match c {
-            _ if escaped => {
-                text.push(c);
-                escaped = false;
-            }
-            '\\' => escaped = true,
-            '"' => return Some((text, &quoted[index + 1..])),
-            c => text.push(c),
-        }
-    }
-    None
-}
-
 /// A `Location` may be whole or a path.
 fn join(base: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next()?;
@@ -491,21 +445,6 @@ fn percent(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn challenges_are_read() {
-        let challenge = Challenge::parse(
-            r#"Bearer realm="https://auth.docker.io/token",service=registry.docker.io,scope="repository:a/b:pull,push",error="a \"b\"""#,
-        )
-        .unwrap();
-        assert_eq!(challenge.scheme, "bearer");
-        assert_eq!(challenge.get("realm"), Some("https://auth.docker.io/token"));
-        assert_eq!(challenge.get("service"), Some("registry.docker.io"));
-        assert_eq!(challenge.get("scope"), Some("repository:a/b:pull,push"));
-        assert_eq!(challenge.get("error"), Some(r#"a "b""#));
-        assert_eq!(Challenge::parse("Basic").unwrap().scheme, "basic");
-        assert!(Challenge::parse(r#"Bearer realm="https://unclosed"#).is_none());
-    }
 
     #[test]
     fn locations_are_joined() {

@@ -116,26 +116,12 @@ pub struct Layer {
     pub size_bytes: u64,
 }
 
-/// A root filesystem's parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prepared {
-    /// Overlayfs lower directories, lowest first (the mount option wants them reversed). Never write to them.
-    pub layers: Vec<PathBuf>,
-    pub config: ImageConfig,
-}
-
 /// What is kept beside an unpacked layer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct LayerFile {
     pub(super) diff_id: Digest,
     pub(super) bytes: u64,
     pub(super) inodes: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct LeaseFile {
-    pub(super) holder: String,
-    pub(super) layers: Vec<Digest>,
 }
 
 /// A complete image about to be recorded.
@@ -410,66 +396,6 @@ impl Store {
         fs::rename(unfinished, &path).at("renaming to", &path)?;
         sync_parent(&path)
     }
-
-    // Leases
-
-    /// Hands out an image's layers and keeps them until `release(holder)`, across restarts of every process.
-    /// The holder is any string unique in the site: the id of a container with its node's.
-    pub fn prepare(&self, image: &Image, holder: &str) -> Result<Prepared, StoreError> {
-        let operation = self.begin()?;
-        for layer in &image.layers {
-            operation.uses(&layer.chain_id)?;
-            operation.uses(&layer.blob)?;
-        }
-        for (index, layer) in image.layers.iter().enumerate() {
-            if !self.has_layer(&layer.chain_id) && !self.has_blob(&layer.blob) {
-                return Err(StoreError::LayerMissing { image: image.name.clone(), layer: layer.diff_id });
-            }
-            self.ensure_layer(&operation, layer, &image.layers[..index])?;
-        }
-        let lease = LeaseFile {
-            holder: holder.to_string(),
-            layers: image.layers.iter().map(|layer| layer.chain_id).collect(),
-        };
-        let path = self.lease_path(holder);
-        write_whole(&path, &operation.temporary(&self.dir().join("tmp")), &to_json(&lease))?;
-        let layers = image.layers.iter().map(|layer| self.layer_dir(&layer.chain_id).join("fs")).collect();
-        Ok(Prepared { layers, config: image.config.clone() })
-    }
-
-    /// Gives back what `prepare` handed out; of an unknown holder nothing is known, and that is fine.
-    pub fn release(&self, holder: &str) -> Result<(), StoreError> {
-        let path = self.lease_path(holder);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("removing", &path),
-            _ => Ok(()),
-        }
-    }
-
-    /// Gives back everything of holders that begin with `prefix`: of a node that is no more.
-    pub fn release_all(&self, prefix: &str) -> Result<usize, StoreError> {
-        let mut released = 0;
-        for lease in self.leases()?.iter().filter(|lease| lease.holder.starts_with(prefix)) {
-            self.release(&lease.holder)?;
-            released += 1;
-        }
-        Ok(released)
-    }
-
-    /// Who holds layers.
-    pub fn holders(&self) -> Result<Vec<String>, StoreError> {
-        let mut holders: Vec<String> = self.leases()?.into_iter().map(|lease| lease.holder).collect();
-        holders.sort();
-        Ok(holders)
-    }
-
-    pub(super) fn leases(&self) -> Result<Vec<LeaseFile>, StoreError> {
-        read_all(&self.dir().join("leases"))
-    }
-
-    fn lease_path(&self, holder: &str) -> PathBuf {
-        self.dir().join("leases").join(format!("{}.json", Digest::of(holder.as_bytes()).hex()))
-    }
 }
 
 fn run_config(config: &Config, id: Digest) -> ImageConfig {
@@ -509,7 +435,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, S
 }
 
 /// Every `.json` file of a directory; one removed meanwhile is passed over.
-fn read_all<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<Vec<T>, StoreError> {
+pub(super) fn read_all<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<Vec<T>, StoreError> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).at("listing", dir)? {
         let path = entry.at("listing", dir)?.path();

@@ -19,6 +19,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::proxy::{self, Proxies, Proxy};
+
 /// Where distributions keep their bundle of authorities.
 const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -34,6 +36,7 @@ const MAX_IDLE: usize = 4;
 pub struct HttpOptions {
     /// PEM files of authorities beyond the machine's.
     pub authorities: Vec<PathBuf>,
+    pub proxies: Proxies,
     pub connect_timeout: Duration,
     /// Until the head of a response.
     pub response_timeout: Duration,
@@ -45,6 +48,7 @@ impl Default for HttpOptions {
     fn default() -> Self {
         HttpOptions {
             authorities: Vec::new(),
+            proxies: Proxies::default(),
             connect_timeout: Duration::from_secs(30),
             response_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
@@ -77,6 +81,12 @@ pub enum Fault {
     Local(IpAddr),
     #[error("{}", tls_text(.0))]
     Tls(io::Error),
+    #[error("the proxy's address is not http://[user:password@]host[:port]")]
+    BadProxy,
+    #[error("proxyconnect tcp: {0}")]
+    Proxy(io::Error),
+    #[error("proxyconnect tcp: the proxy answered {0:?}")]
+    ProxyRefused(String),
     #[error("tls handshake timeout")]
     TlsTimeout,
     #[error("{0}")]
@@ -178,20 +188,8 @@ impl Client {
     ) -> Result<Response<Body>, HttpError> {
         let fail = |fault| HttpError { method: title(method), url: shown(uri), fault };
         let origin = Origin::of(uri).ok_or_else(|| fail(Fault::BadUrl))?;
-        let request = || {
-            let mut request = Request::new(Empty::new());
-            *request.method_mut() = method.clone();
-            *request.uri_mut() =
-                uri.path_and_query().map_or("/".parse().unwrap_or_default(), |path| path.clone().into());
-            *request.headers_mut() = headers.clone();
-            let defaults = [(header::HOST, origin.authority.as_str()), (header::USER_AGENT, USER_AGENT)];
-            for (name, value) in defaults {
-                if let Ok(value) = HeaderValue::from_str(value) {
-                    request.headers_mut().insert(name, value);
-                }
-            }
-            request
-        };
+        let proxy = self.options.proxies.of(origin.tls, &origin.host, origin.port).map_err(fail)?;
+        let request = || request(method, uri, headers, &origin, proxy.as_ref());
         // A kept connection may have been closed by the other side, which only shows when it is used.
         if let Some(mut sender) = self.take_idle(&origin.key)
             && let Ok(Ok(response)) =
@@ -199,7 +197,7 @@ impl Client {
         {
             return Ok(self.body(method, uri, &origin.key, sender, response));
         }
-        let mut sender = self.connect(&origin, reach).await.map_err(fail)?;
+        let mut sender = self.connect(&origin, proxy.as_ref(), reach).await.map_err(fail)?;
         let response = timeout(self.options.response_timeout, sender.send_request(request()))
             .await
             .map_err(|_| fail(Fault::ResponseTimeout))?
@@ -233,30 +231,38 @@ impl Client {
         response.map(|incoming| Body { incoming, method, url, stall_timeout })
     }
 
-    async fn connect(&self, origin: &Origin, reach: Reach) -> Result<Sender, Fault> {
-        let stream = self.dial(origin, reach).await?;
+    async fn connect(&self, origin: &Origin, proxy: Option<&Proxy>, reach: Reach) -> Result<Sender, Fault> {
+        let stream = match proxy {
+            // The user named the proxy; what it may reach is its own affair.
+            Some(proxy) => self.dial(&proxy.host, proxy.port, Reach::Any).await?,
+            None => self.dial(&origin.host, origin.port, reach).await?,
+        };
         if !origin.tls {
             return handshake(TokioIo::new(stream)).await;
         }
-        let name = ServerName::try_from(origin.host.clone()).map_err(|_| Fault::BadUrl)?;
-        let stream = timeout(self.options.connect_timeout, self.tls.connect(name, stream))
-            .await
-            .map_err(|_| Fault::TlsTimeout)?
-            .map_err(Fault::Tls)?;
+        let secure = async {
+            let stream = match proxy {
+                Some(proxy) => proxy::tunnel(stream, proxy, &origin.host, origin.port).await?,
+                None => stream,
+            };
+            let name = ServerName::try_from(origin.host.clone()).map_err(|_| Fault::BadUrl)?;
+            self.tls.connect(name, stream).await.map_err(Fault::Tls)
+        };
+        let stream = timeout(self.options.connect_timeout, secure).await.map_err(|_| Fault::TlsTimeout)??;
         handshake(TokioIo::new(stream)).await
     }
 
-    async fn dial(&self, origin: &Origin, reach: Reach) -> Result<TcpStream, Fault> {
-        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((origin.host.as_str(), origin.port))
+    async fn dial(&self, host: &str, port: u16, reach: Reach) -> Result<TcpStream, Fault> {
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
             .await
             .map_err(|source| match source.to_string() {
                 text if text.contains("not known") || text.contains("No address") => {
-                    Fault::NoSuchHost(origin.host.clone())
+                    Fault::NoSuchHost(host.to_string())
                 }
-                _ => Fault::Lookup { host: origin.host.clone(), source },
+                _ => Fault::Lookup { host: host.to_string(), source },
             })?
             .collect();
-        let mut last = Fault::NoSuchHost(origin.host.clone());
+        let mut last = Fault::NoSuchHost(host.to_string());
         for address in addresses {
             if reach == Reach::Remote && is_local(address.ip()) {
                 last = Fault::Local(address.ip());
@@ -274,6 +280,35 @@ impl Client {
         }
         Err(last)
     }
+}
+
+/// Through a proxy that sees it (plain HTTP), a request names its whole target (RFC 9112, 3.2.2).
+fn request(
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    origin: &Origin,
+    proxy: Option<&Proxy>,
+) -> Request<Empty<Bytes>> {
+    let proxy = proxy.filter(|_| !origin.tls);
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = match (proxy, uri.path_and_query()) {
+        (Some(_), _) => uri.clone(),
+        (None, Some(path)) => path.clone().into(),
+        (None, None) => Uri::from_static("/"),
+    };
+    *request.headers_mut() = headers.clone();
+    let mut more = vec![(header::HOST, origin.authority.as_str()), (header::USER_AGENT, USER_AGENT)];
+    if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization.as_deref()) {
+        more.push((header::PROXY_AUTHORIZATION, authorization));
+    }
+    for (name, value) in more {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            request.headers_mut().insert(name, value);
+        }
+    }
+    request
 }
 
 async fn handshake<T>(io: TokioIo<T>) -> Result<Sender, Fault>

@@ -15,12 +15,14 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::image::manifest::{OCI_INDEX, OCI_MANIFEST};
 use crate::image::transport::{Client, Reach};
 use crate::image::{
-    Credential, HttpOptions, Image, Keyring, Platform, Policy, PullError, PullErrorKind, Puller, Registries,
+    Credential, HttpOptions, Image, Keyring, Platform, Policy, Proxies, PullError, PullErrorKind, Puller,
+    Registries,
 };
 
 const USER: &str = "testuser";
@@ -590,4 +592,44 @@ async fn a_server_may_not_send_us_to_this_machine() {
         .to_string();
     assert!(error.contains("may not send us to an address of this machine"), "{error}");
     assert_eq!(target.requests(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_registries_are_reached_through_a_proxy() {
+    let content = content();
+    let proxy = Fake::start(move |request, _| content.serve(request)).await;
+    let proxies = Proxies { http: Some(format!("http://u:p@{}", proxy.address)), ..Proxies::default() };
+    let http = HttpOptions { proxies, ..HttpOptions::default() };
+    let registries = Registries { insecure: vec!["registry.invalid".into()], http, ..Registries::default() };
+    let dir = tempfile::tempdir().unwrap();
+    pull(&puller(dir.path(), registries), "registry.invalid/a/b:v1", &[], Policy::Always).await.unwrap();
+    assert_eq!(proxy.requests()[0], "HEAD http://registry.invalid/v2/a/b/manifests/v1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secure_registries_are_reached_through_a_tunnel() {
+    // Enough of a proxy to see what it is asked for.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await.unwrap();
+        String::from_utf8(head).unwrap()
+    });
+    let proxies = Proxies { https: Some(format!("http://u:p@{address}")), ..Proxies::default() };
+    let client = Client::new(HttpOptions { proxies, ..HttpOptions::default() }).unwrap();
+    let uri = "https://registry.invalid/v2/".parse().unwrap();
+    let error = client
+        .send(&http::Method::GET, &uri, &http::HeaderMap::new(), Reach::Any)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("the proxy answered \"HTTP/1.1 407 Proxy Authentication Required\""), "{error}");
+    let asked = asked.await.unwrap();
+    let want = "CONNECT registry.invalid:443 HTTP/1.1\r\nHost: registry.invalid:443\r\nProxy-Authorization: Basic dTpw\r\n\r\n";
+    assert_eq!(asked, want);
 }
