@@ -4,12 +4,14 @@
 //! runs and knows no other controller; they meet in what stands in the snapshot.
 
 mod cluster_role_aggregation;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event_ttl;
 mod garbage_collector;
+mod job;
 mod kubernetes_service;
 mod namespace;
 mod naming;
@@ -73,12 +75,14 @@ pub const EVERY: Resource = Resource::new("");
 /// All controllers, in alphabetical order of their names.
 pub static ALL: &[&Controller] = &[
     &cluster_role_aggregation::CONTROLLER,
+    &cron_job::CONTROLLER,
     &daemon_set::CONTROLLER,
     &deployment::CONTROLLER,
     &endpoints::CONTROLLER,
     &endpoint_slice::CONTROLLER,
     &event_ttl::CONTROLLER,
     &garbage_collector::CONTROLLER,
+    &job::CONTROLLER,
     &kubernetes_service::CONTROLLER,
     &namespace::CONTROLLER,
     &node_lifecycle::CONTROLLER,

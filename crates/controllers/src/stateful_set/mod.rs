@@ -238,7 +238,8 @@ impl Run<'_> {
         }
         let ready = members.iter().filter(runs).count();
         let updated = counts(&self.update);
-        let is_rolled_out = self.is_rolling() && updated == members.len() && ready == members.len();
+        let is_full = i64::try_from(members.len()) == Ok(self.replicas());
+        let is_rolled_out = self.is_rolling() && is_full && updated == members.len() && ready == members.len();
         if is_rolled_out {
             self.current = self.update.clone();
         }
