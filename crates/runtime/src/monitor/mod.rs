@@ -5,14 +5,15 @@
 //! container, a client's input. What takes memory (a container's configuration) is read in the forked child.
 
 mod container;
+mod exec;
 mod log;
 mod pod;
 mod streams;
 
-use crate::container::init::{self, Channels, Target};
 use crate::protocol::{self, Call, Message, Request};
 use crate::{layout, sys};
-use container::{Asker, Container, Told};
+use container::{Asker, Container};
+use exec::Exec;
 use plan::node::Sandbox;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::Mode;
@@ -24,8 +25,6 @@ use std::process::ExitCode;
 
 /// More clients at once than there are node processes of one node: an old one, a new one, and a person looking.
 const CLIENT_LIMIT: usize = 16;
-/// Execs that run at once in a pod.
-const EXEC_LIMIT: usize = 256;
 
 /// What the monitor writes to its standard output once it serves requests.
 pub const READY: &str = "ready\n";
@@ -74,16 +73,6 @@ fn leave_standard_output() -> io::Result<()> {
 struct Client {
     key: u32,
     socket: OwnedFd,
-}
-
-/// A process that runs in a container besides its own.
-struct Exec {
-    client: u32,
-    id: u64,
-    pid: i32,
-    pidfd: OwnedFd,
-    starting: Option<(OwnedFd, Asker)>,
-    terminal: Option<OwnedFd>,
 }
 
 struct Monitor {
@@ -257,11 +246,7 @@ impl Monitor {
             Call::Kill { container, signal } => Some(self.kill(&container, signal)),
             Call::Exec { exec, container, tty } => self.exec(asker, exec, &container, tty, fds),
             Call::KillExec { exec } => {
-                if let Some(exec) = self.execs.iter().find(|e| e.client == asker.client && e.id == exec) {
-                    // It leads a process group of its own; what it started goes with it.
-                    let _ = sys::kill(-exec.pid, libc::SIGKILL);
-                    let _ = sys::pidfd_send_signal(exec.pidfd.as_fd(), libc::SIGKILL);
-                }
+                self.kill_exec(asker.client, exec);
                 Some(Ok(()))
             }
             Call::Attach { container, stdin, stdout, stderr } => {
@@ -346,76 +331,6 @@ impl Monitor {
         }
     }
 
-    fn exec(
-        &mut self,
-        asker: Asker,
-        id: u64,
-        container: &str,
-        tty: bool,
-        fds: Vec<OwnedFd>,
-    ) -> Option<Result<(), String>> {
-        if self.execs.len() >= EXEC_LIMIT {
-            return Some(Err(format!("{EXEC_LIMIT} execs run in this pod already")));
-        }
-        let prepared = self.running(container).and_then(|container| {
-            let pidfd = container.pidfd.try_clone().map_err(|error| format!("exec: {error}"))?;
-            Ok((container.directory.clone(), pidfd, container.own_pid_namespace))
-        });
-        let (directory, target, own_pid_namespace) = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => return Some(Err(error)),
-        };
-        let (process, stdio) = match exec_channels(tty, fds) {
-            Ok(channels) => channels,
-            Err(error) => return Some(Err(error)),
-        };
-        let (ours, theirs) = match container::status_socket() {
-            Ok(pair) => pair,
-            Err(error) => return Some(Err(format!("exec: {error}"))),
-        };
-        let own = self.pid_namespace.as_fd();
-        let child = match &self.pause {
-            _ if own_pid_namespace => fork_in(target.as_fd(), own, 0),
-            Some((_, shared)) => fork_in(shared.as_fd(), own, 0),
-            None => sys::fork(0),
-        };
-        match child {
-            Ok(None) => {
-                drop(ours);
-                let target = Target { container: target, process };
-                init::exec(&directory, target, Channels { status: theirs, stdio, console: false })
-            }
-            Ok(Some((pid, pidfd))) => {
-                let starting = Some((ours, asker));
-                self.execs.push(Exec { client: asker.client, id, pid, pidfd, starting, terminal: None });
-                None
-            }
-            Err(error) => Some(Err(format!("exec: {error}"))),
-        }
-    }
-
-    fn hear_exec(&mut self, pid: i32) {
-        let Some(at) = self.execs.iter().position(|exec| exec.pid == pid) else { return };
-        let exec = &mut self.execs[at];
-        let Some((status, asker)) = &exec.starting else { return };
-        let asker = *asker;
-        match container::listen(status) {
-            Told::Nothing => {}
-            Told::Terminal(master) => exec.terminal = Some(master),
-            Told::Failed(message) => {
-                // Its end, when it is reaped, concerns nobody any more.
-                self.execs.remove(at);
-                self.reply(asker, Err(message), &[]);
-            }
-            Told::Gone => {
-                exec.starting = None;
-                let terminal = exec.terminal.take();
-                let fds: Vec<BorrowedFd> = terminal.iter().map(AsFd::as_fd).collect();
-                self.reply(asker, Ok(()), &fds);
-            }
-        }
-    }
-
     fn attach(&mut self, id: &str, wanted: [bool; 3], fds: Vec<OwnedFd>) -> Result<(), String> {
         let mut fds = fds.into_iter();
         let mut take = |wanted: bool| if wanted { fds.next() } else { None };
@@ -465,17 +380,6 @@ impl Monitor {
         }
     }
 
-    fn reap_exec(&mut self, pid: i32, wait_status: i32) {
-        // At most the terminal, then the end or an error.
-        for _ in 0..3 {
-            self.hear_exec(pid);
-        }
-        let Some(at) = self.execs.iter().position(|exec| exec.pid == pid) else { return };
-        let exec = self.execs.remove(at);
-        let message = Message::ExecExited { exec: exec.id, exit_code: container::decode(wait_status).0 };
-        self.send(exec.client, &message, &[]);
-    }
-
     fn tell_all(&mut self, client: u32) {
         let tell = |container: &Container| Message::Container {
             id: container.id.clone(),
@@ -511,20 +415,6 @@ fn fork_in(target: BorrowedFd, own: BorrowedFd, flags: libc::c_int) -> io::Resul
         sys::setns(own, libc::CLONE_NEWPID)?;
     }
     child
-}
-
-type ExecChannels = (OwnedFd, Option<[OwnedFd; 3]>);
-
-fn exec_channels(tty: bool, fds: Vec<OwnedFd>) -> Result<ExecChannels, String> {
-    let mut fds = fds.into_iter();
-    let process = fds.next().ok_or("exec came without a command")?;
-    if tty {
-        return Ok((process, None));
-    }
-    match (fds.next(), fds.next(), fds.next()) {
-        (Some(stdin), Some(stdout), Some(stderr)) => Ok((process, Some([stdin, stdout, stderr]))),
-        _ => Err("exec came without its streams".into()),
-    }
 }
 
 fn listen(run: &std::path::Path) -> io::Result<OwnedFd> {

@@ -86,8 +86,9 @@ async fn killed_clients_find_their_containers_again() {
 /// The node's process is gone, in the shape of a runtime that is dropped, while a container ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_end_that_nobody_saw_is_on_disk() {
-    let Node { runtime, directory, cgroup } = Node::new();
-    let node = Node { runtime: runtime_in(directory.path(), &cgroup), directory, cgroup };
+    let mut node = Node::new();
+    let next = runtime_in(node.directory.path(), &node.cgroup);
+    let runtime = std::mem::replace(&mut node.runtime, next);
     let config = SandboxConfig { cgroup_parent: "kubepods/podend".into(), ..Default::default() };
     let sandbox = runtime.run_sandbox(config).await.unwrap();
     let directory = node.directory.path();

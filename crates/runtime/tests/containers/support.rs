@@ -2,6 +2,7 @@
 
 use plan::node::*;
 use runtime::{ExecOutput, Options, Runtime};
+use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -153,6 +154,38 @@ impl Node {
     }
 }
 
+/// A test that fails leaves nothing behind either.
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let path = self.directory.path().to_str().unwrap_or_default();
+        for process in processes_with(path) {
+            let pid = process.split(':').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+            // The containers go with their monitor.
+            let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        for mount in
+            mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)).filter(|at| at.starts_with(path))
+        {
+            let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
+        }
+        // Once the last process is gone.
+        for _ in 0..1000 {
+            let groups = remove_groups(&self.cgroup);
+            if groups.is_empty() {
+                return;
+            }
+            for group in groups {
+                let _ = std::fs::write(group.join("cgroup.kill"), "1");
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// Waits until a container has exited.
 pub async fn exit(runtime: &Runtime, id: &str) -> ContainerStatus {
     let mut events = runtime.events();
@@ -217,8 +250,8 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap().flatten() {
         if entry.file_type().unwrap().is_dir() {
             collect(&entry.path(), found);
-            let _ = std::fs::remove_dir(entry.path());
             found.push(entry.path());
+            let _ = std::fs::remove_dir(entry.path());
         }
     }
 }
