@@ -300,6 +300,9 @@ impl Unpacker<'_> {
 
     fn hide_below(&mut self, path: &[Vec<u8>]) -> Result<(), TreeError> {
         let place = self.tree.resolve(path)?;
+        if self.tree.is_covered(&place) {
+            return Ok(());
+        }
         let dir = self.tree.open(&place)?.try_clone()?;
         // Marks inside hide nothing any more.
         tree::remove_whiteouts(&dir)?;

@@ -144,8 +144,7 @@ impl Tree {
         if let Some(stat) = stat(self.open(here)?, name)? {
             return Ok(Found::Here(stat));
         }
-        let covered = (0..=here.len()).any(|n| self.opaque.contains(&here[..n]));
-        if covered {
+        if self.is_covered(here) {
             return Ok(Found::Absent);
         }
         let mut path = here.clone();
@@ -190,6 +189,11 @@ impl Tree {
             self.make_opaque(place, &dir)?;
         }
         Ok(dir)
+    }
+
+    /// Whether nothing of the trees below shows in a directory.
+    pub(super) fn is_covered(&self, place: &Place) -> bool {
+        (0..=place.len()).any(|n| self.opaque.contains(&place[..n]))
     }
 
     /// Hides what lies below `place`, whose open directory is `dir`.

@@ -68,6 +68,12 @@ fn layers_cover_delete_and_merge() {
     check(&[base(), vec![file("d/new", "2"), file("d/.wh..wh..opq", "")]], &["d/", "d/new = 2", "top = 1"]);
     check(&[base(), vec![file(".wh.d", ""), dir("d"), file("d/new", "2")]], &["d/", "d/new = 2", "top = 1"]);
     check(&[base(), vec![dir("d"), file("d/new", "2"), file(".wh.d", "")]], &["d/", "d/new = 2", "top = 1"]);
+    // A deletion inside a directory that is then hidden whole, or of what never was, leaves no mark to be seen.
+    check(
+        &[base(), vec![file("d/.wh.x", ""), file("d/s/.wh.z", ""), file("d/.wh..wh..opq", "")]],
+        &["d/", "d/s/", "top = 1"],
+    );
+    check(&[vec![dir("e"), file("e/.wh.x", ""), file(".wh.y", "")]], &["e/"]);
     check(&[base(), vec![file("d", "2")]], &["d = 2", "top = 1"]);
     check(&[base(), vec![file("d", "2")], vec![dir("d"), file("d/n", "3")]], &["d/", "d/n = 3", "top = 1"]);
     check(&[base(), vec![file(".wh.d", "")], vec![file("d/n", "3")]], &["d/", "d/n = 3", "top = 1"]);
