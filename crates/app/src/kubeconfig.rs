@@ -111,7 +111,7 @@ fn put(config: &mut Value, list: &str, entry: Value) {
     }
 }
 
-fn edit<T>(path: &Path, owner: &Owner, change: impl FnOnce(&mut Value) -> T) -> Result<T, KubeconfigError> {
+fn edit<T: Send>(path: &Path, owner: &Owner, change: impl FnOnce(&mut Value) -> T + Send) -> Result<T, KubeconfigError> {
     owner.with_rights(|| {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             files::make_dir(parent)?;

@@ -38,7 +38,7 @@ pub fn main() -> ExitCode {
     // Processes that are small and single-threaded, and known to no user.
     match args.get(1).map(String::as_str) {
         Some("machine-init") => return machines::init::main(&args[2..]),
-        Some("pod-monitor") => return runtime::monitor::main(&args[2..]),
+        Some("pod-monitor") => return runtime::monitor::main(std::env::args_os().skip(2)),
         _ => {}
     }
     let screen = Screen::new();
