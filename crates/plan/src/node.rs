@@ -100,6 +100,9 @@ pub struct ContainerConfig {
     pub devices: Vec<Device>,
     pub resources: Resources,
     pub security: SecurityContext,
+    /// Id of a container of the same sandbox whose PID namespace this one joins: what `targetContainerName` of an
+    /// ephemeral container names.
+    pub pid_target: Option<String>,
     pub tty: bool,
     pub stdin: bool,
     /// Close stdin when the first attached client goes away.

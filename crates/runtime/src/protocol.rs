@@ -76,6 +76,8 @@ pub struct Start {
     pub stdin: bool,
     pub stdin_once: bool,
     pub cgroups: Vec<PathBuf>,
+    /// A container whose PID namespace this one joins.
+    pub pid_target: Option<String>,
     /// The container has a PID namespace of its own, so nothing in it outlives its first process.
     pub own_pid_namespace: bool,
 }

@@ -273,6 +273,7 @@ impl Inner {
             stdin: record.stdin,
             stdin_once: record.stdin_once,
             cgroups,
+            pid_target: record.pid_target.clone(),
             own_pid_namespace: record.own_pid_namespace,
         })
     }
@@ -343,7 +344,10 @@ fn record(
         tty: config.tty,
         stdin: config.stdin,
         stdin_once: config.stdin_once,
-        own_pid_namespace: !namespaces.host_pid && !namespaces.share_process_namespace,
+        own_pid_namespace: !namespaces.host_pid
+            && !namespaces.share_process_namespace
+            && config.pid_target.is_none(),
+        pid_target: config.pid_target.clone(),
         privileged: config.security.privileged,
         devices: config.devices.clone(),
         cgroup,

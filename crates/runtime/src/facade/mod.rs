@@ -102,6 +102,7 @@ struct Record {
     stdin: bool,
     stdin_once: bool,
     own_pid_namespace: bool,
+    pid_target: Option<String>,
     privileged: bool,
     devices: Vec<plan::node::Device>,
     /// Below the cgroup root.

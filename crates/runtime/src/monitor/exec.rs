@@ -34,9 +34,9 @@ impl Monitor {
         }
         let prepared = self.running(container).and_then(|container| {
             let pidfd = container.pidfd.try_clone().map_err(|error| format!("exec: {error}"))?;
-            Ok((container.directory.clone(), pidfd, container.own_pid_namespace))
+            Ok((container.directory.clone(), pidfd))
         });
-        let (directory, target, own_pid_namespace) = match prepared {
+        let (directory, target) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return Some(Err(error)),
         };
@@ -49,11 +49,7 @@ impl Monitor {
             Err(error) => return Some(Err(format!("exec: {error}"))),
         };
         let own = self.pid_namespace.as_fd();
-        let child = match &self.pause {
-            _ if own_pid_namespace => fork_in(target.as_fd(), own, 0),
-            Some((_, shared)) => fork_in(shared.as_fd(), own, 0),
-            None => sys::fork(0),
-        };
+        let child = if self.host_pid { sys::fork(0) } else { fork_in(target.as_fd(), own, 0) };
         match child {
             Ok(None) => {
                 drop(ours);

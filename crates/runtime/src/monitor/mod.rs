@@ -292,12 +292,19 @@ impl Monitor {
             return Some(Err("the sandbox is being stopped".into()));
         }
         let key = self.next_key();
-        let (own, pid_namespace) =
-            (self.pid_namespace.as_fd(), self.pause.as_ref().map(|(_, pidfd)| pidfd.as_fd()));
-        let host_pid = self.host_pid;
-        let fork = || match pid_namespace {
-            Some(shared) => fork_in(shared, own, libc::CLONE_NEWNS),
-            None if host_pid => sys::fork(libc::CLONE_NEWNS),
+        let joined = match &start.pid_target {
+            Some(target) => match self.running(target).map(|target| target.pidfd.try_clone()) {
+                Ok(Ok(pidfd)) => Some(pidfd),
+                Ok(Err(error)) => return Some(Err(error.to_string())),
+                Err(error) => return Some(Err(error)),
+            },
+            None => None,
+        };
+        let shared = joined.as_ref().or(self.pause.as_ref().map(|(_, pidfd)| pidfd));
+        let (own, host_pid) = (self.pid_namespace.as_fd(), self.host_pid);
+        let fork = || match shared {
+            _ if host_pid => sys::fork(libc::CLONE_NEWNS),
+            Some(shared) => fork_in(shared.as_fd(), own, libc::CLONE_NEWNS),
             None => sys::fork(libc::CLONE_NEWNS | libc::CLONE_NEWPID),
         };
         match Container::start(key, &self.sandbox, start, asker, fork) {

@@ -245,6 +245,29 @@ async fn containers_that_share_processes() {
     node.finish().await;
 }
 
+/// What `kubectl debug --target` makes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_joins_another() {
+    let node = Node::new();
+    let sandbox = node.sandbox("debug").await;
+    let target = node.start(&sandbox, |config| config.command = sh("sleep 4444; true")).await;
+    let debugger = node
+        .start(&sandbox, |config| {
+            config.name = "debugger".into();
+            config.pid_target = Some(target.id.clone());
+        })
+        .await;
+    let seen = node.exec(&debugger, "ps | grep -c '[s]leep 4444'").await;
+    assert_eq!(seen.stdout, b"2\n", "{seen:?}");
+    // It dies with the namespace.
+    node.runtime.stop_container(&target.id, Duration::ZERO, None).await.unwrap();
+    assert_eq!(node.exit(&debugger.id).await.exit_code, 137);
+    let late = node.create(&sandbox, |config| config.pid_target = Some(target.id.clone())).await;
+    let error = node.runtime.start_container(&late.id).await.unwrap_err().to_string();
+    assert!(error.contains("is not running"), "{error}");
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_at_once() {
     let node = Node::new();
