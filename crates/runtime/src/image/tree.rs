@@ -333,7 +333,8 @@ pub(super) fn open_dir(root: &OwnedFd, place: &[Vec<u8>]) -> io::Result<OwnedFd>
 /// Opens a directory that must not be a symbolic link.
 pub(super) fn open_child(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(dir, name, flags, Mode::empty())
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    fs::openat2(dir, name, flags, Mode::empty(), resolve)
 }
 
 pub(super) fn stat(dir: impl AsFd, name: &[u8]) -> Result<Option<Stat>, TreeError> {
@@ -346,6 +347,10 @@ pub(super) fn stat(dir: impl AsFd, name: &[u8]) -> Result<Option<Stat>, TreeErro
 
 /// Removes a file, or a directory with all in it, never following a link.
 pub(super) fn remove_at(dir: impl AsFd, name: &[u8]) -> io::Result<()> {
+    // Callers refuse such names with a better message; a mistake there must not delete what is outside.
+    if matches!(name, b"" | b"." | b"..") || name.contains(&b'/') {
+        return Err(Errno::INVAL.into());
+    }
     let dir = dir.as_fd();
     match fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
