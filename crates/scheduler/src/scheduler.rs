@@ -155,11 +155,15 @@ impl Scheduler {
     }
 
     fn forget(&mut self, key: &Key, now: Time) {
+        let promised = self.queue.get(key).is_some_and(|pod| !pod.nominated.is_empty());
+        let held_room = promised || self.cluster.pod(key).is_some();
         self.assumed.remove(key);
         self.waiting.remove(key);
         self.queue.remove(key);
         self.cluster.remove_pod(key);
-        self.queue.changed(ROOM, now);
+        if held_room {
+            self.queue.changed(ROOM, now);
+        }
     }
 
     /// A step's plan did not go through (or only in part): the pod is tried again after a while.
