@@ -305,7 +305,7 @@ fn many_services_fit() {
             service.name.service = format!("web{number}");
             service.cluster_ips =
                 vec![Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 101, 0, 0)) + u32::from(number))];
-            service.node_port = (number % 10 == 0).then_some(30_000 + number / 10);
+            service.node_port = number.is_multiple_of(10).then_some(30_000 + number / 10);
             service
         };
         (0..3000).map(one).collect()

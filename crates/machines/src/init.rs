@@ -38,6 +38,8 @@ pub struct Boot {
     pub groups: Vec<Group>,
     /// Where to write which process the machine is.
     pub pid_file: PathBuf,
+    /// The process that starts the machine: without it nobody would clear away a half-made one.
+    pub starter: u32,
     pub spec: MachineSpec,
 }
 
@@ -70,6 +72,7 @@ fn text(error: impl std::fmt::Display) -> String {
 /// The first step.
 fn launch(path: &Path) -> std::result::Result<(), String> {
     let boot = read_boot(path).map_err(text)?;
+    die_with(boot.starter)?;
     // Out of the server's session, so that a terminal's signals do not reach the machine.
     rustix::process::setsid().map_err(|errno| format!("start a session: {errno}"))?;
     let ns = NetNs::open(&boot.netns).map_err(text)?;
@@ -104,6 +107,14 @@ fn launch(path: &Path) -> std::result::Result<(), String> {
         let _ = fs::remove_file(&boot.pid_file);
     }
     ready
+}
+
+/// The next start clears away what this one leaves, and must not meet it still at work.
+fn die_with(starter: u32) -> std::result::Result<(), String> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|errno| format!("ask for the starter's end: {errno}"))?;
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if parent == Some(starter) { Ok(()) } else { Err("whoever started this machine is gone".to_owned()) }
 }
 
 /// In v2 a group that offers controllers to its children has no processes of its own: the first process lives in a

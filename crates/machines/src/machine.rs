@@ -160,6 +160,7 @@ impl Machine {
             netns: self.netns_path(),
             groups: cgroup::create(&self.site.group(), &self.name, spec.limits)?,
             pid_file: self.dir.join("pid.json"),
+            starter: std::process::id(),
             spec: spec.clone(),
         };
         let path = self.dir.join("boot.json");

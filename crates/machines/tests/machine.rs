@@ -21,6 +21,12 @@ fn main() -> ExitCode {
         Some("machine-init") => machines::init::main(&args[1..]),
         Some("node") if args[1] == "pod" => node_with_pod(),
         Some("node") => node(&args[1]),
+        Some("start") => {
+            let machine = Site::open(&args[1], &args[2]).unwrap().machine("node-1").unwrap();
+            let spec = serde_json::from_str(&args[3]).unwrap();
+            machine.start(&spec).unwrap();
+            ExitCode::SUCCESS
+        }
         _ if !rustix::process::geteuid().is_root() => {
             println!("skipped: machines need root");
             ExitCode::SUCCESS
@@ -40,6 +46,7 @@ const TESTS: &[(&str, fn())] = &[
     ("the_command_is_kept_running", the_command_is_kept_running),
     ("a_machine_outlives_whoever_started_it", a_machine_outlives_whoever_started_it),
     ("a_start_that_crashed_is_cleared", a_start_that_crashed_is_cleared),
+    ("a_start_killed_on_the_way_is_cleared", a_start_killed_on_the_way_is_cleared),
     ("a_start_that_fails_says_why", a_start_that_fails_says_why),
     ("machines_reach_the_vpc_and_not_the_host", machines_reach_the_vpc_and_not_the_host),
     (
@@ -272,6 +279,40 @@ fn a_start_that_crashed_is_cleared() {
     assert_eq!(machine.running(), None);
     fixture.start("node-1", "zeta");
     assert!(ask(&machine, "hello").starts_with("zeta"));
+    fixture.done();
+}
+
+/// Another process starts the machine and is killed as soon as this or that of it is there.
+fn a_start_killed_on_the_way_is_cleared() {
+    let fixture = Fixture::new("tk");
+    let spec = fixture.spec("node-1", "eta");
+    let machine = fixture.site.machine("node-1").unwrap();
+    let dir = machine.root().parent().unwrap().to_owned();
+    for sign in [
+        dir.join("spec.json"),
+        machine.netns_path(),
+        dir.join("boot.json"),
+        dir.join("pid.json"),
+        machine.log(),
+    ] {
+        let mut starter = std::process::Command::new("/proc/self/exe")
+            .args(["start", fixture.site.id(), fixture.site.data().to_str().unwrap()])
+            .arg(serde_json::to_string(&spec).unwrap())
+            .spawn()
+            .unwrap();
+        while !sign.exists() && starter.try_wait().unwrap().is_none() {
+            std::hint::spin_loop();
+        }
+        starter.kill().unwrap();
+        starter.wait().unwrap();
+        machine.start(&spec).unwrap();
+        assert!(ask(&machine, "hello").starts_with("eta"), "killed at {}", sign.display());
+        let firsts =
+            ask(&machine, "list /proc").split(' ').filter(|name| name.parse::<u32>().is_ok()).count();
+        assert_eq!(firsts, 2, "killed at {}", sign.display());
+        machine.delete().unwrap();
+        fixture.site.addresses_for("node-1").unwrap();
+    }
     fixture.done();
 }
 

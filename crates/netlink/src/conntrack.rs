@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+use crate::Result;
 use crate::socket::Socket;
 use crate::wire::{self, ACK, DUMP, Message};
-use crate::{Error, Result};
 
 const CT_GET: u16 = (1 << 8) | 1;
 const CT_DELETE: u16 = (1 << 8) | 2;
@@ -37,15 +37,8 @@ pub struct Tuple {
 
 /// Every connection of the calling thread's namespace that `wanted` picks.
 pub fn list(wanted: impl Fn(&Connection) -> bool) -> Result<Vec<Connection>> {
-    let mut found = Vec::new();
-    Socket::netfilter()?.dump(
-        Message::new(CT_GET, DUMP, &FAMILY),
-        || "list connections".into(),
-        |payload| {
-            found.extend(read(payload).filter(&wanted));
-        },
-    )?;
-    Ok(found)
+    let request = || Message::new(CT_GET, DUMP, &FAMILY);
+    Socket::netfilter()?.dump(request, || "list connections".into(), |payload| read(payload).filter(&wanted))
 }
 
 /// Forgets connections, so that their next packet is judged anew; those that ended meanwhile are fine.
@@ -58,7 +51,7 @@ pub fn delete(connections: &[Connection]) -> Result<()> {
             message.attr(CTA_ID, id);
         }
         match socket.request(message, || format!("forget the connection {:?}", connection.original)) {
-            Err(error @ Error::Refused { .. }) if !error.is_absent() => return Err(error),
+            Err(error) if !error.is_absent() => return Err(error),
             _ => {}
         }
     }

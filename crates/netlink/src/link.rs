@@ -116,10 +116,8 @@ impl Links {
     }
 
     pub fn list(&mut self) -> Result<Vec<Link>> {
-        let mut links = Vec::new();
-        let request = Message::new(GETLINK, DUMP, &info(0, 0, 0));
-        self.socket.dump(request, || "list links".into(), |payload| links.extend(read_link(payload)))?;
-        Ok(links)
+        let request = || Message::new(GETLINK, DUMP, &info(0, 0, 0));
+        self.socket.dump(request, || "list links".into(), read_link)
     }
 
     pub fn find(&mut self, name: &str) -> Result<Option<Link>> {
@@ -183,14 +181,8 @@ impl Links {
 
     /// (link index, address, prefix length) of every IPv4 address.
     pub fn addresses(&mut self) -> Result<Vec<(u32, Ipv4Addr, u8)>> {
-        let mut addresses = Vec::new();
-        let request = Message::new(GETADDR, DUMP, &[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
-        self.socket.dump(
-            request,
-            || "list addresses".into(),
-            |payload| addresses.extend(read_address(payload)),
-        )?;
-        Ok(addresses)
+        let request = || Message::new(GETADDR, DUMP, &[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
+        self.socket.dump(request, || "list addresses".into(), read_address)
     }
 
     /// Gives a link an address, which it may have already.
@@ -215,10 +207,8 @@ impl Links {
 
     /// The unicast routes of the main table.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
-        let mut routes = Vec::new();
-        let request = Message::new(GETROUTE, DUMP, &[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        self.socket.dump(request, || "list routes".into(), |payload| routes.extend(read_route(payload)))?;
-        Ok(routes)
+        let request = || Message::new(GETROUTE, DUMP, &[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        self.socket.dump(request, || "list routes".into(), read_route)
     }
 
     /// Adds a route, or replaces the one to the same destination.

@@ -54,23 +54,43 @@ impl Socket {
         }
     }
 
-    /// Sends a dump request and hands each message's payload to `each`.
-    pub fn dump(
+    /// Sends a dump request and collects what `read` makes of each message's payload. A list that changed while it was
+    /// read may lack things that were there all along, so it is read again.
+    pub fn dump<T>(
         &mut self,
-        message: Message,
+        request: impl Fn() -> Message,
         operation: impl Fn() -> String,
-        mut each: impl FnMut(&[u8]),
-    ) -> Result<()> {
-        let sequence = self.send(message, &operation)?;
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        const TRIES: u32 = 20;
+        for _ in 0..TRIES {
+            let mut items = Vec::new();
+            if self.dump_once(request(), &operation, &mut |payload| items.extend(read(payload)))? {
+                return Ok(items);
+            }
+        }
+        Err(Error::refused(operation(), Errno::AGAIN))
+    }
+
+    /// Whether the list is whole.
+    fn dump_once(
+        &mut self,
+        request: Message,
+        operation: &impl Fn() -> String,
+        each: &mut impl FnMut(&[u8]),
+    ) -> Result<bool> {
+        let sequence = self.send(request, operation)?;
+        let mut whole = true;
         loop {
-            let length = self.receive(RecvFlags::empty(), &operation)?;
+            let length = self.receive(RecvFlags::empty(), operation)?;
             for received in wire::messages(&self.buffer[..length]) {
                 if received.sequence != sequence {
                     continue;
                 }
+                whole &= received.flags & wire::DUMP_INTERRUPTED == 0;
                 match received.kind {
-                    NLMSG_DONE => return Ok(()),
-                    NLMSG_ERROR => return verdict(received.payload, &operation),
+                    NLMSG_DONE => return Ok(whole),
+                    NLMSG_ERROR => return verdict(received.payload, operation).map(|()| whole),
                     _ => each(received.payload),
                 }
             }

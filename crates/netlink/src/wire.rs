@@ -2,6 +2,8 @@
 
 pub const REQUEST: u16 = 0x1;
 pub const ACK: u16 = 0x4;
+/// On messages of a dump: what is listed changed meanwhile.
+pub const DUMP_INTERRUPTED: u16 = 0x10;
 pub const REPLACE: u16 = 0x100;
 pub const EXCL: u16 = 0x200;
 pub const DUMP: u16 = 0x300;
@@ -90,6 +92,7 @@ fn pad(bytes: &mut Vec<u8>) {
 /// One message of an answer.
 pub struct Received<'a> {
     pub kind: u16,
+    pub flags: u16,
     pub sequence: u32,
     pub payload: &'a [u8],
 }
@@ -99,7 +102,8 @@ pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
     std::iter::from_fn(move || {
         let length = u32_at(bytes, 0)? as usize;
         let payload = bytes.get(HEADER..length)?;
-        let message = Received { kind: u16_at(bytes, 4)?, sequence: u32_at(bytes, 8)?, payload };
+        let (kind, flags, sequence) = (u16_at(bytes, 4)?, u16_at(bytes, 6)?, u32_at(bytes, 8)?);
+        let message = Received { kind, flags, sequence, payload };
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(message)
     })

@@ -103,7 +103,10 @@ async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
         let (length, client) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
             // An ICMP error about an earlier answer: the client has gone.
-            Err(_) => continue,
+            Err(_) => {
+                tokio::task::yield_now().await;
+                continue;
+            }
         };
         let bytes = &buffer[..length];
         let query = match Query::read(bytes) {

@@ -1,9 +1,9 @@
 //! One transaction on one table.
 
+use crate::Result;
 use crate::nft::{Data, Element, Expr, Set, Type, Values, expr};
 use crate::socket::Socket;
 use crate::wire::{self, APPEND, CREATE, DUMP, Message};
-use crate::{Error, Result};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -299,15 +299,8 @@ fn push_element(m: &mut Message, element: &Element) {
 
 /// The names of all tables of family ip in the calling thread's network namespace.
 pub fn tables() -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    Socket::netfilter()?.dump(
-        message(GETTABLE, DUMP),
-        || "list nftables tables".into(),
-        |payload| {
-            names.extend(payload.get(4..).and_then(|attributes| wire::find(attributes, 1)).map(wire::text));
-        },
-    )?;
-    Ok(names)
+    let name = |payload: &[u8]| wire::find(payload.get(4..)?, 1).map(wire::text);
+    Socket::netfilter()?.dump(|| message(GETTABLE, DUMP), || "list nftables tables".into(), name)
 }
 
 /// A chain of anybody's that packets enter by themselves.
@@ -326,18 +319,15 @@ pub fn base_chains() -> Result<Vec<FoundChain>> {
     const ANY_FAMILY: u8 = 0;
     const INET: u8 = 1;
     const IPV4: u8 = 2;
-    let mut chains = Vec::new();
-    let request = Message::new((SUBSYSTEM << 8) | GETCHAIN, DUMP, &fixed(ANY_FAMILY, 0));
+    let request = || Message::new((SUBSYSTEM << 8) | GETCHAIN, DUMP, &fixed(ANY_FAMILY, 0));
     Socket::netfilter()?.dump(
         request,
         || "list nftables chains".into(),
         |payload| {
-            if matches!(payload.first(), Some(&(INET | IPV4))) {
-                chains.extend(payload.get(4..).and_then(read_base_chain));
-            }
+            let sees_ipv4 = matches!(payload.first(), Some(&(INET | IPV4)));
+            read_base_chain(payload.get(4..).filter(|_| sees_ipv4)?)
         },
-    )?;
-    Ok(chains)
+    )
 }
 
 fn read_base_chain(attributes: &[u8]) -> Option<FoundChain> {
@@ -353,25 +343,26 @@ fn read_base_chain(attributes: &[u8]) -> Option<FoundChain> {
 
 /// The comments of a chain's rules; none if there is no such table or chain.
 pub fn comments(table: &str, chain: &str) -> Result<Vec<String>> {
-    let mut comments = Vec::new();
-    let mut request = message(GETRULE, DUMP);
-    request.text(1, table).text(2, chain);
+    let request = || {
+        let mut request = message(GETRULE, DUMP);
+        request.text(1, table).text(2, chain);
+        request
+    };
     let done = Socket::netfilter()?.dump(
         request,
         || format!("list rules of chain {table} {chain}"),
         |payload| {
-            let Some(attributes) = payload.get(4..) else { return };
-            let field = |kind| wire::find(attributes, kind);
-            let of_chain = field(1).map(wire::text).as_deref() == Some(table)
-                && field(2).map(wire::text).as_deref() == Some(chain);
-            if let (true, Some([0, length, text @ ..])) = (of_chain, field(7)) {
-                comments.extend(text.get(..usize::from(*length)).map(wire::text));
+            let attributes = payload.get(4..)?;
+            let is = |kind, name: &str| wire::find(attributes, kind).map(wire::text).as_deref() == Some(name);
+            match wire::find(attributes, 7).filter(|_| is(1, table) && is(2, chain))? {
+                [0, length, text @ ..] => text.get(..usize::from(*length)).map(wire::text),
+                _ => None,
             }
         },
     );
     match done {
-        Err(error @ Error::Refused { .. }) if error.is_absent() => Ok(Vec::new()),
-        other => other.map(|()| comments),
+        Err(error) if error.is_absent() => Ok(Vec::new()),
+        other => other,
     }
 }
 
