@@ -234,7 +234,8 @@ fn settings(setup: &Setup, pki: &Pki) -> Settings {
         cluster_dns_ip: CLUSTER_DNS.into(),
         ca_pem: pki.ca_pem.clone(),
         kubernetes_service_ip: KUBERNETES_SERVICE.into(),
-        api_server_addresses: vec![setup.inside.ip()],
+        // An address that only this host has is of no use to pods.
+        api_server_addresses: vec![setup.inside.ip()].into_iter().filter(|ip| !ip.is_loopback()).collect(),
         api_server_port: setup.inside.port(),
         ..Settings::default()
     }

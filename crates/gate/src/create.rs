@@ -8,7 +8,7 @@ use store::{Op, Precondition, Put};
 use crate::admit::{self, Review};
 use crate::commit::{self, Failed};
 use crate::request::{Outcome, Request};
-use crate::{Gate, decode, metadata, ownership, service};
+use crate::{Gate, decode, metadata, ownership, requestor, service};
 
 /// How often a name is generated before the client hears of it.
 const NAME_ATTEMPTS: u32 = 8;
@@ -81,6 +81,7 @@ impl Gate {
         admit::mutate(&review, &asked, &mut new, None, warnings)?;
         decode::default(kind, &mut new);
         metadata::begin(&mut new, self.uid(), now);
+        requestor::stamp(kind.resource, request.user, &mut new);
         let key = commit::key_of(request, &self.name(&mut new));
         metadata::prepare(kind, &mut new, None);
         let mut ops = service::allocate(self, &snapshot, &key, &mut new, None)?;

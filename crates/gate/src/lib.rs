@@ -28,6 +28,7 @@ mod patch;
 mod pod;
 mod removal;
 mod request;
+mod requestor;
 mod scale;
 mod service;
 mod subresource;
