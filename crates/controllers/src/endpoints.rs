@@ -105,8 +105,12 @@ fn subsets(snapshot: &Snapshot, service: &Service) -> (Vec<Value>, bool) {
 
 fn subset(addresses: &BTreeSet<Who>, ports: &[String]) -> Value {
     let json_of = |text: &String| serde_json::from_str::<Value>(text).ok();
+    let ip = |address: &Value| address["ip"].as_str().and_then(|ip| ip.parse::<std::net::IpAddr>().ok());
     let of = |wanted: bool| -> Vec<Value> {
-        addresses.iter().filter(|(_, ready)| *ready == wanted).filter_map(|(text, _)| json_of(text)).collect()
+        let chosen = addresses.iter().filter(|(_, ready)| *ready == wanted);
+        let mut chosen: Vec<Value> = chosen.filter_map(|(text, _)| json_of(text)).collect();
+        chosen.sort_by_key(ip);
+        chosen
     };
     let mut ports: Vec<Value> = ports.iter().filter_map(json_of).collect();
     // Here an unnamed port has no name at all.

@@ -5,8 +5,10 @@
 
 mod cluster_role_aggregation;
 mod cron_job;
+mod csr_cleaner;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod event_ttl;
@@ -22,6 +24,7 @@ mod ownership;
 mod pod_gc;
 mod replica_set;
 mod replication_controller;
+mod resource_quota;
 mod revisions;
 mod root_ca_publisher;
 mod service_account;
@@ -74,10 +77,12 @@ pub const EVERY: Resource = Resource::new("");
 
 /// All controllers, in alphabetical order of their names.
 pub static ALL: &[&Controller] = &[
+    &csr_cleaner::CONTROLLER,
     &cluster_role_aggregation::CONTROLLER,
     &cron_job::CONTROLLER,
     &daemon_set::CONTROLLER,
     &deployment::CONTROLLER,
+    &disruption::CONTROLLER,
     &endpoints::CONTROLLER,
     &endpoint_slice::CONTROLLER,
     &event_ttl::CONTROLLER,
@@ -90,6 +95,7 @@ pub static ALL: &[&Controller] = &[
     &pod_gc::CONTROLLER,
     &replica_set::CONTROLLER,
     &replication_controller::CONTROLLER,
+    &resource_quota::CONTROLLER,
     &root_ca_publisher::CONTROLLER,
     &service_account::CONTROLLER,
     &stateful_set::CONTROLLER,

@@ -1,0 +1,127 @@
+//! Counts what a namespace uses, for its ResourceQuotas. Admission charges what comes; this finds what went.
+//!
+//! <https://kubernetes.io/docs/concepts/policy/resource-quotas/>
+
+mod usage;
+
+use std::collections::BTreeMap;
+
+use kinds::RESOURCE_QUOTAS;
+use object::{Change, Event, Key, Object, Resource, Snapshot, Time};
+use plan::{Expect, Plan, Write};
+use schema::Quantity;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::views::status_of;
+use crate::writes::difference;
+use crate::{Controller, EVERY, Settings, Watch};
+
+pub static CONTROLLER: Controller = Controller {
+    name: "resourcequota-controller",
+    user: "resourcequota-controller",
+    watches: &[Watch { resource: EVERY, keys }],
+    reconcile,
+    refused: None,
+    resync_secs: Some(300),
+};
+
+#[derive(Deserialize)]
+struct View {
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    #[serde(default)]
+    hard: BTreeMap<String, Value>,
+    #[serde(default)]
+    scopes: Vec<String>,
+    scope_selector: Option<ScopeSelector>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ScopeSelector {
+    #[serde(default)]
+    match_expressions: Vec<ScopeRequirement>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ScopeRequirement {
+    scope_name: String,
+    operator: String,
+    #[serde(default)]
+    values: Vec<String>,
+}
+
+/// A quota itself; and all of a namespace when something in it goes or changes what it uses.
+fn keys(snapshot: &Snapshot, event: &Event) -> Vec<Key> {
+    let key = event.key();
+    if key.resource == RESOURCE_QUOTAS && event.change != Change::Deleted {
+        return vec![key.clone()];
+    }
+    if key.namespace.is_empty() || event.change == Change::Updated && !usage::may_change(key.resource) {
+        return Vec::new();
+    }
+    snapshot.list(RESOURCE_QUOTAS, &key.namespace).map(|quota| quota.key.clone()).collect()
+}
+
+fn reconcile(snapshot: &Snapshot, key: &Key, _: Time, _: &Settings) -> Plan {
+    let mut plan = Plan::default();
+    let Some(quota) = snapshot.get(key).filter(|quota| !quota.meta.is_deleting()) else { return plan };
+    let Ok(View { spec }) = quota.decode() else { return plan };
+    let used = used(snapshot, &key.namespace, &spec);
+    let mut new = json!({});
+    if !spec.hard.is_empty() {
+        let used: BTreeMap<&String, String> = used.iter().map(|(name, amount)| (*name, amount.to_string())).collect();
+        new = json!({"hard": spec.hard, "used": used});
+    }
+    let patch = difference(&status_of(quota), new);
+    if !patch.is_empty() {
+        // Admission charges here too.
+        plan.write(Write::Merge {
+            key: key.clone(),
+            expect: Expect::unchanged(quota),
+            subresource: "status",
+            patch: json!({"status": patch}),
+        });
+    }
+    plan
+}
+
+fn used<'s>(snapshot: &Snapshot, namespace: &str, spec: &'s Spec) -> BTreeMap<&'s String, Quantity> {
+    let mut used: BTreeMap<&String, Quantity> =
+        spec.hard.keys().map(|name| (name, Quantity::default())).collect();
+    let resources: Vec<Resource> = snapshot.tables().map(|(resource, _)| resource).collect();
+    for resource in resources {
+        let names: Vec<&String> =
+            spec.hard.keys().filter(|name| usage::concerns(resource, name)).collect();
+        if names.is_empty() {
+            continue;
+        }
+        for object in snapshot.list(resource, namespace) {
+            let Ok(value) = object.to_value() else { continue };
+            if !in_scope(spec, object, &value) {
+                continue;
+            }
+            for name in &names {
+                if let (Some(amount), Some(total)) = (usage::of(resource, &value, name), used.get_mut(name)) {
+                    *total += amount;
+                }
+            }
+        }
+    }
+    used
+}
+
+/// Scopes choose among pods (and claims, by their class); everything else is only counted without scopes.
+fn in_scope(spec: &Spec, object: &Object, value: &Value) -> bool {
+    let selected = spec.scope_selector.iter().flat_map(|selector| &selector.match_expressions);
+    let plain = spec.scopes.iter().map(|scope| (scope.as_str(), "Exists", &[][..]));
+    let mut all =
+        plain.chain(selected.map(|one| (one.scope_name.as_str(), one.operator.as_str(), &one.values[..])));
+    all.all(|(scope, operator, values)| usage::matches_scope(object.key.resource, value, scope, operator, values))
+}
