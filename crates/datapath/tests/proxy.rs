@@ -226,6 +226,20 @@ fn udp_flows_leave_an_endpoint_that_is_gone() {
 }
 
 #[test]
+fn a_cluster_ip_that_the_node_serves_itself() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab(1);
+    let dns = Ipv4Addr::new(10, 100, 0, 10);
+    run_in(&lab.node, || datapath::node::prepare(&[dns])).unwrap().unwrap();
+    serve_tcp(&lab.node, dns, 53, "dns");
+    let _proxy = apply_first(&lab, vec![service(&[1])]);
+    assert_eq!(ask(lab.pod(1), dns, 53).unwrap(), format!("dns {}", pod_ip(1)));
+    assert!(ask(&lab.node, dns, 53).unwrap().starts_with("dns "));
+}
+
+#[test]
 fn what_leaves_the_cluster_is_masqueraded() {
     if !is_root() {
         return;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use netlink::nft::{self, BaseChain, Batch, Element, Expr, Hook, Kind, Register, Set, Type, Values};
+use netlink::nft::{self, Batch, Element, Expr, Register, Set, Type, Values};
 use plan::net::Endpoint;
 
 use super::compile::{self, Compiled, Rule, Step, endpoint_bytes};
+use super::frame;
 use crate::Result;
 
 const ADDRESS: &[Type] = &[Type::Ipv4Addr];
@@ -20,17 +21,6 @@ const INTEGER: &[Type] = &[Type::Integer];
 const STATE: &str = "state";
 /// Clients that one service port remembers.
 const AFFINITY_SIZE: u32 = 65_536;
-
-/// Chains that packets enter by themselves. Filters come after the translation of destinations (-100): what they see
-/// with a service's address was not translated.
-const BASE_CHAINS: &[(&str, BaseChain)] = &[
-    ("prerouting", BaseChain { kind: Kind::Nat, hook: Hook::Prerouting, priority: -100 }),
-    ("output", BaseChain { kind: Kind::Nat, hook: Hook::Output, priority: -100 }),
-    ("postrouting", BaseChain { kind: Kind::Nat, hook: Hook::Postrouting, priority: 100 }),
-    ("filter-input", BaseChain { kind: Kind::Filter, hook: Hook::Input, priority: -90 }),
-    ("filter-forward", BaseChain { kind: Kind::Filter, hook: Hook::Forward, priority: -90 }),
-    ("filter-output", BaseChain { kind: Kind::Filter, hook: Hook::Output, priority: -90 }),
-];
 
 /// Whether the kernel has exactly this, from an earlier life of this program: clients keep their affinity then.
 pub fn is_in_place(table: &str, compiled: &Compiled) -> Result<bool> {
@@ -79,11 +69,11 @@ fn add_frame(batch: &mut Batch<'_>) {
     for chain in [compile::REFUSE, compile::SERVICES, STATE] {
         batch.add_chain(chain);
     }
-    for (name, base) in BASE_CHAINS {
+    for (name, base) in frame::BASE_CHAINS {
         batch.add_base_chain(name, *base);
     }
-    for (chain, rule) in compile::fixed_rules() {
-        add_rule(batch, chain, &rule);
+    for (chain, rule) in frame::rules() {
+        batch.add_rule(chain, &rule);
     }
 }
 

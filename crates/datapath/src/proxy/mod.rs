@@ -3,6 +3,8 @@
 mod apply;
 mod compile;
 mod connections;
+mod frame;
+mod packet;
 
 use plan::net::Ruleset;
 
