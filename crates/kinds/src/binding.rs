@@ -1,6 +1,10 @@
-use crate::{column, row};
 use object::Resource;
-use schema::Kind;
+use schema::{At, Kind, Violation, path};
+use serde_json::Value;
+
+use crate::column::{AGE, NAME};
+use crate::row;
+use crate::spec::check;
 
 pub const BINDINGS: Resource = Resource::new("bindings");
 
@@ -13,6 +17,18 @@ pub static KIND: Kind = Kind {
     namespaced: true,
     verbs: row::CREATE_ONLY,
     type_name: "core.v1.Binding",
-    columns: &[column::NAME, column::AGE],
+    columns: &[NAME, AGE],
+    validate,
     ..row::BASE
 };
+
+fn validate(binding: &Value, _old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let (target, at) = (&binding["target"], At::root("target"));
+    let kind = path::text(target, "kind");
+    if !matches!(kind, "" | "Node") {
+        found.push(Violation::not_supported(at.field("kind"), kind, &["Node", "<empty>"]));
+    }
+    check::required(target, "name", at, &mut found);
+    found
+}

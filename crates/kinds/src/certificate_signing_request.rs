@@ -25,11 +25,15 @@ pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         AGE,
-        column("SignerName", "string", "Who is asked to sign.", |object, _| text_or(object, "spec.signerName", "<none>")),
+        column("SignerName", "string", "Who is asked to sign.", |object, _| {
+            text_or(object, "spec.signerName", "<none>")
+        }),
         column("Requestor", "string", "Who asks.", |object, _| text(object, "spec.username")),
-        column("RequestedDuration", "string", "How long the certificate shall hold.", |object, _| match path::int(object, "spec.expirationSeconds") {
-            None => "<none>".into(),
-            Some(seconds) => human_duration(seconds).into(),
+        column("RequestedDuration", "string", "How long the certificate shall hold.", |object, _| {
+            match path::int(object, "spec.expirationSeconds") {
+                None => "<none>".into(),
+                Some(seconds) => human_duration(seconds).into(),
+            }
         }),
         column("Condition", "string", "What has become of it.", |object, _| condition(object).into()),
     ],
@@ -113,7 +117,9 @@ fn validate(request: &Value, old: Option<&Value>) -> Vec<Violation> {
         }
     }
     signer(path::text(spec, "signerName"), at.field("signerName"), &mut found);
-    if let Some(seconds) = path::int(spec, "expirationSeconds").filter(|&seconds| seconds < EXPIRATION_MIN_SECONDS) {
+    if let Some(seconds) =
+        path::int(spec, "expirationSeconds").filter(|&seconds| seconds < EXPIRATION_MIN_SECONDS)
+    {
         let detail = "may not specify a duration less than 600 seconds (10 minutes)";
         found.push(Violation::invalid(at.field("expirationSeconds"), seconds, detail));
     }
@@ -131,7 +137,9 @@ fn signer(name: &str, at: At<'_>, found: &mut Found) {
         found.push(Violation::required(at, ""));
         return;
     }
-    let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.contains('/') && !path.is_empty()) else {
+    let Some((domain, path)) =
+        name.split_once('/').filter(|(_, path)| !path.contains('/') && !path.is_empty())
+    else {
         let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
         found.push(Violation::invalid(at, name, detail));
         return;

@@ -19,13 +19,19 @@ pub static KIND: Kind = Kind {
     type_name: "core.v1.ComponentStatus",
     columns: &[
         NAME,
-        column("Status", "string", "Whether it is well.", |object, _| match healthy(object).map(|one| path::text(one, "status")) {
-            None => "Unknown".into(),
-            Some("True") => "Healthy".into(),
-            Some(_) => "Unhealthy".into(),
+        column("Status", "string", "Whether it is well.", |object, _| {
+            match healthy(object).map(|one| path::text(one, "status")) {
+                None => "Unknown".into(),
+                Some("True") => "Healthy".into(),
+                Some(_) => "Unhealthy".into(),
+            }
         }),
-        column("Message", "string", "What it says of itself.", |object, _| healthy(object).map_or("", |one| path::text(one, "message")).into()),
-        column("Error", "string", "Why it is not well.", |object, _| healthy(object).map_or("", |one| path::text(one, "error")).into()),
+        column("Message", "string", "What it says of itself.", |object, _| {
+            healthy(object).map_or("", |one| path::text(one, "message")).into()
+        }),
+        column("Error", "string", "Why it is not well.", |object, _| {
+            healthy(object).map_or("", |one| path::text(one, "error")).into()
+        }),
     ],
     ..row::BASE
 };

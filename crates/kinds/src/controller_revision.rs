@@ -33,7 +33,9 @@ fn controller(revision: &Value) -> Value {
     let Some(owner) = owners.iter().find(|owner| path::bool(owner, "controller")) else {
         return "<none>".into();
     };
-    let group = path::text(owner, "apiVersion").split_once('/').map_or(String::new(), |(group, _)| format!(".{group}"));
+    let group = path::text(owner, "apiVersion")
+        .split_once('/')
+        .map_or(String::new(), |(group, _)| format!(".{group}"));
     format!("{}{group}/{}", path::text(owner, "kind").to_lowercase(), path::text(owner, "name")).into()
 }
 
@@ -42,7 +44,9 @@ fn validate(revision: &Value, old: Option<&Value>) -> Vec<Violation> {
     match revision.get("data") {
         None => found.push(Violation::required(At::root("data"), "data is mandatory")),
         Some(Value::Object(_)) => {}
-        Some(other) => found.push(Violation::invalid(At::root("data"), other, "data must be a valid JSON object")),
+        Some(other) => {
+            found.push(Violation::invalid(At::root("data"), other, "data must be a valid JSON object"))
+        }
     }
     check::not_negative(revision, "revision", At::root(""), &mut found);
     if let Some(old) = old {

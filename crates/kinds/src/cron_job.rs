@@ -3,7 +3,10 @@ use schema::{At, Kind, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, since, text, text_or, wide};
-use crate::spec::{template, check::{self, Found}};
+use crate::spec::{
+    check::{self, Found},
+    template,
+};
 use crate::{row, strategy, subresource};
 
 pub const CRON_JOBS: Resource = Resource::new("cronjobs.batch");
@@ -21,14 +24,22 @@ pub static KIND: Kind = Kind {
     type_name: "batch.v1.CronJob",
     columns: &[
         NAME,
-        column("Schedule", "string", "When it makes jobs, in the form of cron.", |object, _| text(object, "spec.schedule")),
-        column("Timezone", "string", "The time zone of its schedule.", |object, _| text_or(object, "spec.timeZone", "<none>")),
-        column("Suspend", "boolean", "Whether it makes no jobs for now.", |object, _| match path::get(object, "spec.suspend").and_then(Value::as_bool) {
-            None => "<unset>".into(),
-            Some(true) => "True".into(),
-            Some(false) => "False".into(),
+        column("Schedule", "string", "When it makes jobs, in the form of cron.", |object, _| {
+            text(object, "spec.schedule")
         }),
-        column("Active", "integer", "How many of its jobs run.", |object, _| path::list(object, "status.active").len().into()),
+        column("Timezone", "string", "The time zone of its schedule.", |object, _| {
+            text_or(object, "spec.timeZone", "<none>")
+        }),
+        column("Suspend", "boolean", "Whether it makes no jobs for now.", |object, _| {
+            match path::get(object, "spec.suspend").and_then(Value::as_bool) {
+                None => "<unset>".into(),
+                Some(true) => "True".into(),
+                Some(false) => "False".into(),
+            }
+        }),
+        column("Active", "integer", "How many of its jobs run.", |object, _| {
+            path::list(object, "status.active").len().into()
+        }),
         column("Last Schedule", "string", "When it made its last job.", |object, now| {
             since(object, "status.lastScheduleTime", now).unwrap_or_else(|| "<none>".into())
         }),

@@ -1,6 +1,10 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::Kind;
+use schema::{At, Kind, Violation, names};
+use serde_json::Value;
+
+use crate::column::{CREATED_AT, NAME};
+use crate::spec::{check, label_selector, resources};
+use crate::{row, strategy};
 
 pub const CSI_STORAGE_CAPACITIES: Resource = Resource::new("csistoragecapacities.storage.k8s.io");
 
@@ -12,7 +16,27 @@ pub static KIND: Kind = Kind {
     singular: "csistoragecapacity",
     namespaced: true,
     type_name: "storage.v1.CSIStorageCapacity",
-    columns: &[column::NAME, column::CREATED_AT],
+    columns: &[NAME, CREATED_AT],
     strategy: strategy::GUARDED,
+    validate,
     ..row::BASE
 };
+
+fn validate(capacity: &Value, old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let root = At::root("");
+    check::required_name(capacity, "storageClassName", names::dns_subdomain, root, &mut found);
+    if let Some(topology) = capacity.get("nodeTopology") {
+        label_selector::validate(topology, At::root("nodeTopology"), &mut found);
+    }
+    if let Some(amount) = resources::amount(capacity, "capacity").filter(|amount| amount.is_negative()) {
+        let detail = "must be greater than or equal to 0";
+        found.push(Violation::invalid(At::root("capacity"), amount, detail));
+    }
+    if let Some(old) = old {
+        for field in ["nodeTopology", "storageClassName"] {
+            check::immutable(capacity, old, field, root, &mut found);
+        }
+    }
+    found
+}

@@ -1,6 +1,9 @@
-use crate::{column, row, strategy, subresource};
 use object::Resource;
-use schema::{Kind, Strategy};
+use schema::{Kind, Strategy, path};
+use serde_json::{Value, json};
+
+use crate::column::{CREATED_AT, NAME};
+use crate::{row, strategy, subresource};
 
 pub const CUSTOM_RESOURCE_DEFINITIONS: Resource =
     Resource::new("customresourcedefinitions.apiextensions.k8s.io");
@@ -16,7 +19,53 @@ pub static KIND: Kind = Kind {
     namespaced: false,
     subresources: &[subresource::STATUS],
     type_name: "apiextensions.v1.CustomResourceDefinition",
-    columns: &[column::NAME, column::CREATED_AT],
-    strategy: Strategy { unconditional_update: false, ..strategy::SPEC_AND_STATUS },
+    columns: &[NAME, CREATED_AT],
+    strategy: Strategy { unconditional_update: false, prepare, ..strategy::SPEC_AND_STATUS },
+    default,
+    validate: crate::definition_validation::validate,
     ..row::BASE
 };
+
+fn default(definition: &mut Value) {
+    if let Some(spec) = definition.get_mut("spec").filter(|spec| spec.is_object()) {
+        let kind = path::text(spec, "names.kind").to_owned();
+        if !kind.is_empty() {
+            for (field, value) in [("singular", kind.to_lowercase()), ("listKind", format!("{kind}List"))] {
+                if path::text(&spec["names"], field).is_empty() {
+                    spec["names"][field] = value.into();
+                }
+            }
+        }
+        if let Some(service) = path::get_mut(spec, "conversion.webhook.clientConfig.service") {
+            path::set_default(service, "port", 443);
+        }
+    }
+    let stored = storage_version(definition);
+    if let Some(status) = definition.get_mut("status").filter(|status| status.is_object())
+        && path::list(status, "storedVersions").is_empty()
+        && let Some(stored) = stored
+    {
+        status["storedVersions"] = json!([stored]);
+    }
+}
+
+/// The version that objects are kept in.
+pub fn storage_version(definition: &Value) -> Option<String> {
+    let versions = path::list(definition, "spec.versions");
+    versions.iter().find(|one| path::bool(one, "storage")).map(|one| path::text(one, "name").to_owned())
+}
+
+/// A version that objects have ever been kept in is remembered until nothing of it is left.
+fn prepare(definition: &mut Value, old: Option<&Value>) {
+    let stored = storage_version(definition);
+    if old.is_none() {
+        definition["status"] = json!({"storedVersions": stored.iter().collect::<Vec<_>>()});
+        return;
+    }
+    let Some(stored) = stored else { return };
+    let known = path::list(definition, "status.storedVersions");
+    if !known.iter().any(|one| *one == stored) {
+        let all: Vec<Value> = known.iter().cloned().chain([stored.into()]).collect();
+        path::set(definition, "status.storedVersions", all.into());
+    }
+}

@@ -3,7 +3,10 @@ use schema::{At, Kind, Strategy, Violation, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, int, labels};
-use crate::spec::{template, check::{self, Found}};
+use crate::spec::{
+    check::{self, Found},
+    template,
+};
 use crate::{row, strategy, subresource};
 
 pub const DAEMON_SETS: Resource = Resource::new("daemonsets.apps");
@@ -21,12 +24,27 @@ pub static KIND: Kind = Kind {
     type_name: "apps.v1.DaemonSet",
     columns: &[
         NAME,
-        column("Desired", "integer", "How many nodes should run its pod.", |object, _| int(object, "status.desiredNumberScheduled")),
-        column("Current", "integer", "How many nodes run its pod.", |object, _| int(object, "status.currentNumberScheduled")),
-        column("Ready", "integer", "How many of its pods are ready.", |object, _| int(object, "status.numberReady")),
-        column("Up-to-date", "integer", "How many of its pods are of the newest template.", |object, _| int(object, "status.updatedNumberScheduled")),
-        column("Available", "integer", "How many of its pods have been ready for long enough.", |object, _| int(object, "status.numberAvailable")),
-        column("Node Selector", "string", "Which nodes it is for.", |object, _| labels(object, "spec.template.spec.nodeSelector")),
+        column("Desired", "integer", "How many nodes should run its pod.", |object, _| {
+            int(object, "status.desiredNumberScheduled")
+        }),
+        column("Current", "integer", "How many nodes run its pod.", |object, _| {
+            int(object, "status.currentNumberScheduled")
+        }),
+        column("Ready", "integer", "How many of its pods are ready.", |object, _| {
+            int(object, "status.numberReady")
+        }),
+        column("Up-to-date", "integer", "How many of its pods are of the newest template.", |object, _| {
+            int(object, "status.updatedNumberScheduled")
+        }),
+        column(
+            "Available",
+            "integer",
+            "How many of its pods have been ready for long enough.",
+            |object, _| int(object, "status.numberAvailable"),
+        ),
+        column("Node Selector", "string", "Which nodes it is for.", |object, _| {
+            labels(object, "spec.template.spec.nodeSelector")
+        }),
         AGE,
         template::CONTAINERS,
         template::IMAGES,
@@ -51,7 +69,8 @@ fn prepare(set: &mut Value, old: Option<&Value>) {
         }
         Some(old) => {
             let annotations = path::get(old, "metadata.annotations");
-            let before = annotations.and_then(|all| all.get(TEMPLATE_GENERATION)?.as_str()?.parse().ok()).unwrap_or(0);
+            let before =
+                annotations.and_then(|all| all.get(TEMPLATE_GENERATION)?.as_str()?.parse().ok()).unwrap_or(0);
             before + i64::from(path::get(set, "spec.template") != path::get(old, "spec.template"))
         }
     };
@@ -99,7 +118,10 @@ fn update_strategy(strategy: &Value, at: At<'_>, found: &mut Found) {
             }
             match (check::is_zero(&rolling["maxUnavailable"]), check::is_zero(&rolling["maxSurge"])) {
                 (true, true) => {
-                    found.push(Violation::required(at.field("maxUnavailable"), "cannot be 0 when maxSurge is 0"));
+                    found.push(Violation::required(
+                        at.field("maxUnavailable"),
+                        "cannot be 0 when maxSurge is 0",
+                    ));
                 }
                 (false, false) => {
                     let detail = "may not be set when maxUnavailable is non-zero";

@@ -3,7 +3,10 @@ use schema::{At, Kind, Strategy, Violation, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, int, wide};
-use crate::spec::{label_selector, template, check::{self, Found}};
+use crate::spec::{
+    check::{self, Found},
+    label_selector, template,
+};
 use crate::{row, strategy, subresource};
 
 pub const DEPLOYMENTS: Resource = Resource::new("deployments.apps");
@@ -25,14 +28,20 @@ pub static KIND: Kind = Kind {
             let ready = path::int(object, "status.readyReplicas").unwrap_or_default();
             format!("{ready}/{}", path::int(object, "spec.replicas").unwrap_or_default()).into()
         }),
-        column("Up-to-date", "string", "How many pods are of the newest template.", |object, _| int(object, "status.updatedReplicas")),
-        column("Available", "string", "How many pods have been ready for long enough.", |object, _| int(object, "status.availableReplicas")),
+        column("Up-to-date", "string", "How many pods are of the newest template.", |object, _| {
+            int(object, "status.updatedReplicas")
+        }),
+        column("Available", "string", "How many pods have been ready for long enough.", |object, _| {
+            int(object, "status.availableReplicas")
+        }),
         AGE,
         template::CONTAINERS,
         template::IMAGES,
         wide("Selector", "string", "Which pods it counts as its own.", |object, _| {
             let selector = path::get(object, "spec.selector");
-            selector.map_or_else(String::new, |one| label_selector::to_text(one).unwrap_or("<invalid>".into())).into()
+            selector
+                .map_or_else(String::new, |one| label_selector::to_text(one).unwrap_or("<invalid>".into()))
+                .into()
         }),
     ],
     strategy: Strategy { generation: &["metadata.annotations", "spec"], ..strategy::SPEC_AND_STATUS },
@@ -97,7 +106,15 @@ fn rolling_update(rolling: &Value, at: At<'_>, found: &mut Found) {
 fn status(deployment: &Value, old: Option<&Value>, found: &mut Found) {
     let (status, at) = (&deployment["status"], At::root("status"));
     let count = |field: &str| path::int(status, field).unwrap_or_default();
-    for field in ["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas", "collisionCount"] {
+    for field in [
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+        "collisionCount",
+    ] {
         check::not_negative(status, field, at, found);
     }
     for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {

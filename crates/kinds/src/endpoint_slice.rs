@@ -49,7 +49,8 @@ fn ports(slice: &Value) -> Value {
 
 fn addresses(slice: &Value) -> Value {
     let endpoints = path::list(slice, "endpoints").iter();
-    let all = endpoints.flat_map(|one| path::list(one, "addresses")).filter_map(Value::as_str).map(str::to_owned);
+    let all =
+        endpoints.flat_map(|one| path::list(one, "addresses")).filter_map(Value::as_str).map(str::to_owned);
     column::first(&all.collect::<Vec<_>>(), SHOWN, "<unset>").into()
 }
 
@@ -103,7 +104,8 @@ fn one(endpoint: &Value, kind: &str, at: At<'_>, found: &mut Found) {
             if hints[..index].iter().any(|other| path::text(other, "name") == name) {
                 found.push(Violation::duplicate(at.field("name"), name));
             }
-            let wrong = if hint == "forZones" { names::label_value(name) } else { names::dns_subdomain(name) };
+            let wrong =
+                if hint == "forZones" { names::label_value(name) } else { names::dns_subdomain(name) };
             found.extend(Violation::all_invalid(at.field("name"), name, wrong));
         }
     }

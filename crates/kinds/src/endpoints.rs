@@ -37,13 +37,15 @@ fn addresses(endpoints: &Value) -> Value {
     let mut all = Vec::new();
     for subset in subsets {
         let ips = path::list(subset, "addresses").iter().map(|one| path::text(one, "ip"));
-        let ports: Vec<i64> = path::list(subset, "ports").iter().filter_map(|one| path::int(one, "port")).collect();
+        let ports: Vec<i64> =
+            path::list(subset, "ports").iter().filter_map(|one| path::int(one, "port")).collect();
         if ports.is_empty() {
             all.extend(ips.map(str::to_owned));
             continue;
         }
         for port in ports {
-            let at = |ip: &str| if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
+            let at =
+                |ip: &str| if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
             all.extend(path::list(subset, "addresses").iter().map(|one| at(path::text(one, "ip"))));
         }
     }

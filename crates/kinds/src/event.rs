@@ -1,10 +1,16 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::Kind;
+use schema::{At, Conversion, Kind, Violation, names, path};
+use serde_json::{Value, json};
+
+use crate::event_columns;
+use crate::spec::check::{self, Found};
+use crate::{row, strategy};
 
 pub const EVENTS: Resource = Resource::new("events");
 
-pub static KIND: Kind = Kind {
+pub static KIND: Kind = CORE;
+
+const CORE: Kind = Kind {
     resource: EVENTS,
     group: "",
     version: "v1",
@@ -13,7 +19,7 @@ pub static KIND: Kind = Kind {
     short_names: &["ev"],
     namespaced: true,
     type_name: "core.v1.Event",
-    columns: &[column::NAME, column::AGE],
+    columns: event_columns::CORE,
     selectable: &[
         "involvedObject.uid",
         "involvedObject.apiVersion",
@@ -28,5 +34,141 @@ pub static KIND: Kind = Kind {
         "type",
     ],
     strategy: strategy::CREATE_ON_UPDATE,
+    validate,
     ..row::BASE
 };
+
+/// The newer group: the same events by other names.
+pub static V1: Kind = Kind {
+    group: "events.k8s.io",
+    type_name: "events.v1.Event",
+    columns: event_columns::V1,
+    // In the order of the stored row, which keeps them.
+    selectable: &[
+        "regarding.uid",
+        "regarding.apiVersion",
+        "regarding.fieldPath",
+        "regarding.kind",
+        "regarding.name",
+        "regarding.namespace",
+        "regarding.resourceVersion",
+        "reason",
+        "reportingController",
+        "type",
+    ],
+    validate: validate_v1,
+    conversion: Some(Conversion { to_stored, from_stored }),
+    ..CORE
+};
+
+/// (in `v1`, in `events.k8s.io/v1`)
+const NAMES: [(&str, &str); 7] = [
+    ("count", "deprecatedCount"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("involvedObject", "regarding"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("message", "note"),
+    ("reportingComponent", "reportingController"),
+    ("source", "deprecatedSource"),
+];
+const WORDS_MAX: usize = 128;
+const MESSAGE_MAX: usize = 1024;
+
+pub fn to_stored(mut object: Value) -> Value {
+    object["apiVersion"] = "v1".into();
+    for (core, newer) in NAMES {
+        if let Some(value) = path::remove(&mut object, newer) {
+            object[core] = value;
+        }
+    }
+    path::set_default(&mut object, "involvedObject", json!({}));
+    object
+}
+
+fn from_stored(mut object: Value) -> Value {
+    object["apiVersion"] = "events.k8s.io/v1".into();
+    for (core, newer) in NAMES {
+        if let Some(value) = path::remove(&mut object, core) {
+            object[newer] = value;
+        }
+    }
+    object
+}
+
+fn validate(event: &Value, _old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let (own, of) = (path::text(event, "metadata.namespace"), path::text(event, "involvedObject.namespace"));
+    if own != of && !(of.is_empty() && own == "default") {
+        let at = At::root("involvedObject.namespace");
+        found.push(Violation::invalid(at, of, "does not match event.namespace"));
+    }
+    if event.get("eventTime").is_some() {
+        timed(event, &mut found);
+    }
+    found
+}
+
+/// An event with a time of its own says who saw what.
+fn timed(event: &Value, found: &mut Found) {
+    for field in ["reportingComponent", "reportingInstance", "action", "reason"] {
+        let text = path::text(event, field);
+        let at = At::root(if field == "reportingComponent" { "reportingController" } else { field });
+        if text.is_empty() {
+            found.push(Violation::required(at, ""));
+        } else if field == "reportingComponent" {
+            found.extend(Violation::all_invalid(at, text, names::qualified_name(text)));
+        } else if text.len() > WORDS_MAX {
+            found.push(Violation::invalid(at, "", format!("can have at most {WORDS_MAX} characters")));
+        }
+    }
+    if path::text(event, "message").len() > MESSAGE_MAX {
+        let detail = format!("can have at most {MESSAGE_MAX} characters");
+        found.push(Violation::invalid(At::root("message"), "", detail));
+    }
+}
+
+/// Through the newer group a new event has a time and a known type, and only its series changes later.
+fn validate_v1(event: &Value, old: Option<&Value>) -> Vec<Violation> {
+    let mut found = validate(event, old);
+    let root = At::root("");
+    if let Some(series) = event.get("series") {
+        let at = At::root("series");
+        if path::int(series, "count").unwrap_or_default() < 2 {
+            found.push(Violation::invalid(at.field("count"), "", "should be at least 2"));
+        }
+        check::required(series, "lastObservedTime", at, &mut found);
+    }
+    let Some(old) = old else {
+        if event.get("eventTime").is_none() {
+            found.push(Violation::required(At::root("eventTime"), ""));
+        }
+        let kind = path::text(event, "type");
+        if !matches!(kind, "Normal" | "Warning") {
+            found.push(Violation::invalid(At::root("type"), "", format!("has invalid value: {kind}")));
+        }
+        for field in ["firstTimestamp", "lastTimestamp", "source"] {
+            if event.get(field).is_some() {
+                found.push(Violation::invalid(At::root(field), "", "needs to be unset"));
+            }
+        }
+        return found;
+    };
+    for field in [
+        "involvedObject",
+        "reason",
+        "message",
+        "source",
+        "firstTimestamp",
+        "lastTimestamp",
+        "count",
+        "type",
+        "eventTime",
+        "action",
+        "related",
+        "reportingComponent",
+        "reportingInstance",
+    ] {
+        check::immutable(event, old, field, root, &mut found);
+    }
+    found
+}

@@ -20,9 +20,13 @@ pub static KIND: Kind = Kind {
     type_name: "networking.v1.Ingress",
     columns: &[
         NAME,
-        column("Class", "string", "Which controller serves it.", |object, _| text_or(object, "spec.ingressClassName", "<none>")),
+        column("Class", "string", "Which controller serves it.", |object, _| {
+            text_or(object, "spec.ingressClassName", "<none>")
+        }),
         column("Hosts", "string", "The hosts that it routes.", |object, _| hosts(object).into()),
-        column("Address", "string", "Where it is reached.", |object, _| column::ingress(path::list(object, "status.loadBalancer.ingress")).into()),
+        column("Address", "string", "Where it is reached.", |object, _| {
+            column::ingress(path::list(object, "status.loadBalancer.ingress")).into()
+        }),
         column("Ports", "string", "The ports that it is reached at.", |object, _| {
             if path::list(object, "spec.tls").is_empty() { "80".into() } else { "80, 443".into() }
         }),
@@ -76,9 +80,12 @@ fn validate(ingress: &Value, old: Option<&Value>) -> Vec<Violation> {
         one_rule(rule, at.index(index), &mut found);
     }
     check::follows(spec, "ingressClassName", names::dns_subdomain, at, &mut found);
-    let annotated = path::get(ingress, "metadata.annotations").and_then(|all| all.get(CLASS_ANNOTATION)?.as_str());
+    let annotated =
+        path::get(ingress, "metadata.annotations").and_then(|all| all.get(CLASS_ANNOTATION)?.as_str());
     let class = path::text(spec, "ingressClassName");
-    if let Some(annotated) = annotated.filter(|one| !class.is_empty() && *one != class && metadata::is_new(ingress, old)) {
+    if let Some(annotated) =
+        annotated.filter(|one| !class.is_empty() && *one != class && metadata::is_new(ingress, old))
+    {
         let at = At::root("annotations");
         let detail = "must match `ingressClassName` when both are specified";
         found.push(Violation::invalid(at.field(CLASS_ANNOTATION), annotated, detail));
@@ -156,13 +163,19 @@ fn backend(backend: &Value, at: At<'_>, found: &mut Found) {
             match (name.is_empty(), path::int(service, "port.number").unwrap_or_default()) {
                 (true, 0) => found.push(Violation::required(at, "port name or number is required")),
                 (false, 0) => {
-                    found.extend(Violation::all_invalid(service_at.field("port.name"), name, names::port_name(name)));
+                    found.extend(Violation::all_invalid(
+                        service_at.field("port.name"),
+                        name,
+                        names::port_name(name),
+                    ));
                 }
                 (true, number) => {
                     let at = service_at.field("port.number");
                     found.extend(Violation::all_invalid(at, number, names::port_number(number)));
                 }
-                (false, _) => found.push(Violation::invalid(at, "", "cannot set both port name & port number")),
+                (false, _) => {
+                    found.push(Violation::invalid(at, "", "cannot set both port name & port number"))
+                }
             }
         }
         (None, Some(resource)) => {

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, text};
 use crate::spec::check;
-use crate::{row, strategy};
 use crate::spec::storage;
+use crate::{row, strategy};
 
 pub const INGRESS_CLASSES: Resource = Resource::new("ingressclasses.networking.k8s.io");
 
@@ -19,7 +19,9 @@ pub static KIND: Kind = Kind {
     type_name: "networking.v1.IngressClass",
     columns: &[
         NAME_OR_DEFAULT,
-        column("Controller", "string", "Who serves its ingresses.", |object, _| text(object, "spec.controller")),
+        column("Controller", "string", "Who serves its ingresses.", |object, _| {
+            text(object, "spec.controller")
+        }),
         column("Parameters", "string", "Where it is configured.", |object, _| parameters(object)),
         AGE,
     ],

@@ -1,7 +1,10 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::Kind;
-use schema::names;
+use schema::{At, Kind, Violation, names, path};
+use serde_json::Value;
+
+use crate::column::{NAME, column};
+use crate::spec::check;
+use crate::{row, strategy};
 
 pub const IP_ADDRESSES: Resource = Resource::new("ipaddresses.networking.k8s.io");
 
@@ -14,8 +17,37 @@ pub static KIND: Kind = Kind {
     short_names: &["ip"],
     namespaced: false,
     type_name: "networking.v1.IPAddress",
-    name: names::canonical_ip,
-    columns: &[column::NAME, column::AGE],
+    columns: &[NAME, column("ParentRef", "string", "Who has it.", |object, _| parent(object))],
     strategy: strategy::PLAIN,
+    name: names::canonical_ip,
+    validate,
     ..row::BASE
 };
+
+fn parent(address: &Value) -> Value {
+    let Some(parent) = path::get(address, "spec.parentRef") else {
+        return "<none>".into();
+    };
+    let (resource, group) = (path::text(parent, "resource").to_lowercase(), path::text(parent, "group"));
+    let resource = if group.is_empty() { resource } else { format!("{resource}.{group}") };
+    let parts = [resource.as_str(), path::text(parent, "namespace"), path::text(parent, "name")];
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    parts.join("/").into()
+}
+
+fn validate(address: &Value, old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let (spec, at) = (&address["spec"], At::root("spec"));
+    match spec.get("parentRef") {
+        None => found.push(Violation::required(at.field("parentRef"), "")),
+        Some(parent) => {
+            for field in ["resource", "name"] {
+                check::required_name(parent, field, names::path_segment, at.field("parentRef"), &mut found);
+            }
+        }
+    }
+    if let Some(old) = old {
+        check::immutable(spec, &old["spec"], "parentRef", at, &mut found);
+    }
+    found
+}

@@ -3,9 +3,9 @@ use schema::{Kind, Strategy, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, human_duration};
+use crate::job_validation::validate;
 use crate::spec::template;
 use crate::{row, strategy, subresource};
-use crate::job_validation::validate;
 
 pub const JOBS: Resource = Resource::new("jobs.batch");
 
@@ -22,8 +22,12 @@ pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         column("Status", "string", "How far it is.", |object, _| status_text(object).into()),
-        column("Completions", "string", "How many pods have succeeded, of how many.", |object, _| completions(object).into()),
-        column("Duration", "string", "How long it took, or has taken so far.", |object, now| duration(object, now)),
+        column("Completions", "string", "How many pods have succeeded, of how many.", |object, _| {
+            completions(object).into()
+        }),
+        column("Duration", "string", "How long it took, or has taken so far.", |object, now| {
+            duration(object, now)
+        }),
         AGE,
         template::CONTAINERS,
         template::IMAGES,

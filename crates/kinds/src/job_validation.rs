@@ -95,7 +95,11 @@ pub fn spec(spec: &Value, at: At<'_>, found: &mut Found) {
         _ => {
             for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
                 if let Some(value) = spec.get(field) {
-                    found.push(Violation::invalid(at.field(field), value, "requires indexed completion mode"));
+                    found.push(Violation::invalid(
+                        at.field(field),
+                        value,
+                        "requires indexed completion mode",
+                    ));
                 }
             }
             if let Some(policy) = spec.get("successPolicy") {
@@ -136,14 +140,18 @@ fn indexed(spec: &Value, at: At<'_>, found: &mut Found) {
         found.push(Violation::required(at.field("completions"), "when completion mode is Indexed"));
     }
     if let Some(parallelism) = path::int(spec, "parallelism").filter(|&many| many > INDEXED_PARALLELISM_MAX) {
-        let detail =
-            format!("must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed");
+        let detail = format!(
+            "must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed"
+        );
         found.push(Violation::invalid(at.field("parallelism"), parallelism, detail));
     }
     let Some(failed) = path::int(spec, "maxFailedIndexes") else { return };
     let failed_at = at.field("maxFailedIndexes");
     if spec.get("backoffLimitPerIndex").is_none() {
-        found.push(Violation::required(at.field("backoffLimitPerIndex"), "when maxFailedIndexes is specified"));
+        found.push(Violation::required(
+            at.field("backoffLimitPerIndex"),
+            "when maxFailedIndexes is specified",
+        ));
     }
     if completions.is_some_and(|completions| failed > completions) {
         found.push(Violation::invalid(failed_at, failed, "must be less than or equal to completions"));
@@ -259,9 +267,14 @@ fn changes(job: &Value, old: &Value, at: At<'_>, found: &mut Found) {
     } else {
         check::immutable(spec, before, "completions", at, found);
     }
-    for field in
-        ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
-    {
+    for field in [
+        "selector",
+        "completionMode",
+        "podFailurePolicy",
+        "backoffLimitPerIndex",
+        "managedBy",
+        "successPolicy",
+    ] {
         check::immutable(spec, before, field, at, found);
     }
     let mut allowed = before["template"].clone();
@@ -269,7 +282,9 @@ fn changes(job: &Value, old: &Value, at: At<'_>, found: &mut Found) {
         for field in ["metadata.annotations", "metadata.labels"] {
             take(&mut allowed, &spec["template"], field);
         }
-        for field in ["spec.affinity.nodeAffinity", "spec.nodeSelector", "spec.tolerations", "spec.schedulingGates"] {
+        for field in
+            ["spec.affinity.nodeAffinity", "spec.nodeSelector", "spec.tolerations", "spec.schedulingGates"]
+        {
             take(&mut allowed, &spec["template"], field);
         }
     }

@@ -1,6 +1,10 @@
 //! Every built-in kind: one file each, listed once.
 
+mod autoscaler_columns;
+mod autoscaler_validation;
 mod column;
+mod definition_validation;
+mod event_columns;
 mod job_validation;
 mod pod_columns;
 mod pod_update;
@@ -172,8 +176,10 @@ static KINDS: &[&Kind] = &[
     &endpoint_slice::KIND,
     &endpoints::KIND,
     &event::KIND,
+    &event::V1,
     &flow_schema::KIND,
     &horizontal_pod_autoscaler::KIND,
+    &horizontal_pod_autoscaler::V1,
     &ingress::KIND,
     &ingress_class::KIND,
     &ip_address::KIND,

@@ -3,7 +3,7 @@ use schema::{At, Kind, Quantity, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{CREATED_AT, NAME};
-use crate::spec::{resources, check::Found};
+use crate::spec::{check::Found, resources};
 use crate::{row, strategy};
 
 pub const LIMIT_RANGES: Resource = Resource::new("limitranges");
@@ -17,10 +17,7 @@ pub static KIND: Kind = Kind {
     short_names: &["limits"],
     namespaced: true,
     type_name: "core.v1.LimitRange",
-    columns: &[
-        NAME,
-        CREATED_AT,
-    ],
+    columns: &[NAME, CREATED_AT],
     strategy: strategy::CREATE_ON_UPDATE,
     default,
     validate,
@@ -50,7 +47,10 @@ fn validate(range: &Value, _old: Option<&Value>) -> Vec<Violation> {
         let at = list.index(index);
         let kind = path::text(item, "type");
         let wrong = names::qualified_name(kind);
-        if wrong.is_empty() && !kind.contains('/') && !matches!(kind, "Container" | "PersistentVolumeClaim" | "Pod") {
+        if wrong.is_empty()
+            && !kind.contains('/')
+            && !matches!(kind, "Container" | "PersistentVolumeClaim" | "Pod")
+        {
             let detail = "must be a standard limit type or fully qualified";
             found.push(Violation::invalid(at.field("type"), kind, detail));
         }
@@ -80,7 +80,8 @@ fn validate(range: &Value, _old: Option<&Value>) -> Vec<Violation> {
 fn amounts(item: &Value, at: At<'_>, found: &mut Found) {
     const ORDER: [(&str, &str); 4] =
         [("min", "min"), ("defaultRequest", "default request"), ("default", "default"), ("max", "max")];
-    let mut names: Vec<&String> = ORDER.iter().flat_map(|(list, _)| path::members(item, list)).map(|(name, _)| name).collect();
+    let mut names: Vec<&String> =
+        ORDER.iter().flat_map(|(list, _)| path::members(item, list)).map(|(name, _)| name).collect();
     names.sort_unstable();
     names.dedup();
     for name in names {
@@ -89,10 +90,16 @@ fn amounts(item: &Value, at: At<'_>, found: &mut Found) {
                 let held = |field: &str| resources::amount(&item[field], name);
                 let (Some(low), Some(high)) = (held(low_field), held(high_field)) else { continue };
                 if low > high {
-                    let limit = if (*low_field, *high_field) == ("defaultRequest", "default") { " limit" } else { "" };
-                    let detail = format!("{low_words} value {low} is greater than {high_words}{limit} value {high}");
+                    let limit = if (*low_field, *high_field) == ("defaultRequest", "default") {
+                        " limit"
+                    } else {
+                        ""
+                    };
+                    let detail =
+                        format!("{low_words} value {low} is greater than {high_words}{limit} value {high}");
                     // Upstream blames the default that is out of bounds, or else the least.
-                    let field = if *low_field == "min" && *high_field != "max" { high_field } else { low_field };
+                    let field =
+                        if *low_field == "min" && *high_field != "max" { high_field } else { low_field };
                     let at = at.field(field);
                     found.push(Violation::invalid(at.key(name), low, detail));
                 }

@@ -1,6 +1,9 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::{Kind, Strategy};
+use schema::{Kind, Strategy, path};
+
+use crate::column::{AGE, NAME, column};
+use crate::spec::webhook;
+use crate::{row, strategy};
 
 pub const MUTATING_WEBHOOK_CONFIGURATIONS: Resource =
     Resource::new("mutatingwebhookconfigurations.admissionregistration.k8s.io");
@@ -14,7 +17,14 @@ pub static KIND: Kind = Kind {
     categories: &["api-extensions"],
     namespaced: false,
     type_name: "admissionregistration.v1.MutatingWebhookConfiguration",
-    columns: &[column::NAME, column::AGE],
+    columns: &[
+        NAME,
+        column("Webhooks", "integer", "How many webhooks it names.", |object, _| {
+            path::list(object, "webhooks").len().into()
+        }),
+        AGE,
+    ],
     strategy: Strategy { generation: &["webhooks"], ..strategy::GUARDED },
+    validate: |configuration, _| webhook::validate_all(path::list(configuration, "webhooks")),
     ..row::BASE
 };

@@ -20,7 +20,9 @@ pub static KIND: Kind = Kind {
     type_name: "core.v1.Namespace",
     columns: &[
         NAME,
-        column("Status", "string", "Whether it is in use or on its way out.", |object, _| text(object, "status.phase")),
+        column("Status", "string", "Whether it is in use or on its way out.", |object, _| {
+            text(object, "status.phase")
+        }),
         AGE,
     ],
     selectable: &["status.phase"],

@@ -3,7 +3,10 @@ use schema::{At, Kind, Violation, names, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column};
-use crate::spec::{label_selector, template, check::{self, Found}};
+use crate::spec::{
+    check::{self, Found},
+    label_selector, template,
+};
 use crate::{row, strategy};
 
 pub const NETWORK_POLICIES: Resource = Resource::new("networkpolicies.networking.k8s.io");
@@ -19,7 +22,9 @@ pub static KIND: Kind = Kind {
     type_name: "networking.v1.NetworkPolicy",
     columns: &[
         NAME,
-        column("Pod-Selector", "string", "Which pods it is about.", |object, _| template::selector_text(path::get(object, "spec.podSelector"))),
+        column("Pod-Selector", "string", "Which pods it is about.", |object, _| {
+            template::selector_text(path::get(object, "spec.podSelector"))
+        }),
         AGE,
     ],
     strategy: strategy::SPEC,
@@ -83,7 +88,9 @@ fn one_port(port: &Value, at: At<'_>, found: &mut Found) {
             found.push(Violation::invalid(at, end, "must be greater than or equal to `port`"));
         }
         Value::Number(_) => found.extend(Violation::all_invalid(at, end, names::port_number(end))),
-        Value::Null => found.push(Violation::invalid(at, end, "may not be specified when `port` is not specified")),
+        Value::Null => {
+            found.push(Violation::invalid(at, end, "may not be specified when `port` is not specified"))
+        }
         _ => found.push(Violation::invalid(at, end, "may not be specified when `port` is non-numeric")),
     }
 }
@@ -98,7 +105,9 @@ fn one_peer(peer: &Value, at: At<'_>, found: &mut Found) {
     }
     match (peer.get("ipBlock"), count) {
         (None, 0) => found.push(Violation::required(at, "must specify a peer")),
-        (Some(_), 1..) => found.push(Violation::forbidden(at, "may not specify both ipBlock and another peer")),
+        (Some(_), 1..) => {
+            found.push(Violation::forbidden(at, "may not specify both ipBlock and another peer"))
+        }
         (Some(block), 0) => ip_block(block, at.field("ipBlock"), found),
         _ => {}
     }

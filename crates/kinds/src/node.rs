@@ -3,7 +3,10 @@ use schema::{At, Kind, Strategy, Subresource, Violation, names, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, text, text_or, wide};
-use crate::spec::{resources, check::{self, Found}};
+use crate::spec::{
+    check::{self, Found},
+    resources,
+};
 use crate::{row, strategy, subresource};
 
 pub const NODES: Resource = Resource::new("nodes");
@@ -27,15 +30,27 @@ pub static KIND: Kind = Kind {
     type_name: "core.v1.Node",
     columns: &[
         NAME,
-        column("Status", "string", "Whether it runs pods, and takes new ones.", |object, _| status_text(object).into()),
+        column("Status", "string", "Whether it runs pods, and takes new ones.", |object, _| {
+            status_text(object).into()
+        }),
         column("Roles", "string", "What its labels say that it is for.", |object, _| roles(object)),
         AGE,
-        column("Version", "string", "The version of its kubelet.", |object, _| text(object, "status.nodeInfo.kubeletVersion")),
-        wide("Internal-IP", "string", "Its address within the cluster.", |object, _| address(object, "InternalIP")),
-        wide("External-IP", "string", "Its address outside of the cluster.", |object, _| address(object, "ExternalIP")),
-        wide("OS-Image", "string", "Its operating system.", |object, _| text_or(object, "status.nodeInfo.osImage", "<unknown>")),
+        column("Version", "string", "The version of its kubelet.", |object, _| {
+            text(object, "status.nodeInfo.kubeletVersion")
+        }),
+        wide("Internal-IP", "string", "Its address within the cluster.", |object, _| {
+            address(object, "InternalIP")
+        }),
+        wide("External-IP", "string", "Its address outside of the cluster.", |object, _| {
+            address(object, "ExternalIP")
+        }),
+        wide("OS-Image", "string", "Its operating system.", |object, _| {
+            text_or(object, "status.nodeInfo.osImage", "<unknown>")
+        }),
         wide("Kernel-Version", "string", "Its kernel and architecture.", |object, _| kernel(object)),
-        wide("Container-Runtime", "string", "What runs its containers.", |object, _| text_or(object, "status.nodeInfo.containerRuntimeVersion", "<unknown>")),
+        wide("Container-Runtime", "string", "What runs its containers.", |object, _| {
+            text_or(object, "status.nodeInfo.containerRuntimeVersion", "<unknown>")
+        }),
     ],
     selectable: &["spec.unschedulable"],
     strategy: Strategy { main_keeps: &["status"], prepare: |_, _| {}, ..strategy::PLAIN },
@@ -51,7 +66,8 @@ fn default(node: &mut Value) {
     if let Some(capacity) = path::get(node, "status.capacity").cloned() {
         path::set_default(node, "status.allocatable", capacity);
     }
-    let first = path::list(node, "spec.podCIDRs").first().and_then(Value::as_str).unwrap_or_default().to_owned();
+    let first =
+        path::list(node, "spec.podCIDRs").first().and_then(Value::as_str).unwrap_or_default().to_owned();
     let own = path::text(node, "spec.podCIDR").to_owned();
     if !own.is_empty() && own != first {
         path::set(node, "spec.podCIDRs", json!([own]));
@@ -80,7 +96,8 @@ fn validate(node: &Value, old: Option<&Value>) -> Vec<Violation> {
         }
     }
     let Some(old) = old else { return found };
-    let fixed = |field: &str| spec[field] != old["spec"][field] && !path::text(&old["spec"], field).is_empty();
+    let fixed =
+        |field: &str| spec[field] != old["spec"][field] && !path::text(&old["spec"], field).is_empty();
     if !path::list(old, "spec.podCIDRs").is_empty() && spec["podCIDRs"] != old["spec"]["podCIDRs"] {
         let detail = "node updates may not change podCIDR except from \"\" to valid";
         found.push(Violation::forbidden(at.field("podCIDRs"), detail));
@@ -100,7 +117,8 @@ fn taints(taints: &[Value], found: &mut Found) {
     let list = At::root("metadata.taints");
     for (index, taint) in taints.iter().enumerate() {
         let at = list.index(index);
-        let (key, value, effect) = (path::text(taint, "key"), path::text(taint, "value"), path::text(taint, "effect"));
+        let (key, value, effect) =
+            (path::text(taint, "key"), path::text(taint, "value"), path::text(taint, "effect"));
         found.extend(Violation::all_invalid(at.field("key"), key, names::qualified_name(key)));
         found.extend(Violation::all_invalid(at.field("value"), value, names::label_value(value)));
         if effect.is_empty() {
@@ -108,7 +126,8 @@ fn taints(taints: &[Value], found: &mut Found) {
         } else {
             check::one_of(taint, "effect", &["NoSchedule", "PreferNoSchedule", "NoExecute"], at, found);
         }
-        let is_same = |other: &Value| path::text(other, "key") == key && path::text(other, "effect") == effect;
+        let is_same =
+            |other: &Value| path::text(other, "key") == key && path::text(other, "effect") == effect;
         if taints[..index].iter().any(is_same) {
             let mut violation = Violation::duplicate(at, taint);
             violation.detail = "taints must be unique by key and effect pair".into();

@@ -3,9 +3,13 @@ use schema::{At, Kind, Quantity, Strategy, Violation, names, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, text, text_or, wide};
-use crate::spec::{affinity, resources, volume, check::{self, Found}};
-use crate::{row, strategy, subresource};
 use crate::spec::storage;
+use crate::spec::{
+    affinity,
+    check::{self, Found},
+    resources, volume,
+};
+use crate::{row, strategy, subresource};
 
 pub const PERSISTENT_VOLUMES: Resource = Resource::new("persistentvolumes");
 
@@ -21,19 +25,29 @@ pub static KIND: Kind = Kind {
     type_name: "core.v1.PersistentVolume",
     columns: &[
         NAME,
-        column("Capacity", "string", "How much it holds.", |object, _| text_or(object, "spec.capacity.storage", "0")),
-        column("Access Modes", "string", "How it may be used.", |object, _| storage::modes_text(path::list(object, "spec.accessModes")).into()),
-        column("Reclaim Policy", "string", "What becomes of it when it is given back.", |object, _| text(object, "spec.persistentVolumeReclaimPolicy")),
+        column("Capacity", "string", "How much it holds.", |object, _| {
+            text_or(object, "spec.capacity.storage", "0")
+        }),
+        column("Access Modes", "string", "How it may be used.", |object, _| {
+            storage::modes_text(path::list(object, "spec.accessModes")).into()
+        }),
+        column("Reclaim Policy", "string", "What becomes of it when it is given back.", |object, _| {
+            text(object, "spec.persistentVolumeReclaimPolicy")
+        }),
         column("Status", "string", "Whether it is taken.", |object, _| storage::phase(object)),
         column("Claim", "string", "Who has it.", |object, _| match path::get(object, "spec.claimRef") {
             None => "".into(),
             Some(claim) => format!("{}/{}", path::text(claim, "namespace"), path::text(claim, "name")).into(),
         }),
         column("StorageClass", "string", "The class that it is of.", |object, _| storage::class(object)),
-        column("VolumeAttributesClass", "string", "The class of its attributes.", |object, _| text_or(object, "spec.volumeAttributesClassName", "<unset>")),
+        column("VolumeAttributesClass", "string", "The class of its attributes.", |object, _| {
+            text_or(object, "spec.volumeAttributesClassName", "<unset>")
+        }),
         column("Reason", "string", "Why it is as it is.", |object, _| text(object, "status.reason")),
         AGE,
-        wide("VolumeMode", "string", "Whether it is a file system or a device.", |object, _| text_or(object, "spec.volumeMode", "<unset>")),
+        wide("VolumeMode", "string", "Whether it is a file system or a device.", |object, _| {
+            text_or(object, "spec.volumeMode", "<unset>")
+        }),
     ],
     strategy: Strategy { main_keeps: &["status"], prepare, ..strategy::PLAIN },
     default,
@@ -89,7 +103,9 @@ fn validate(volume: &Value, old: Option<&Value>) -> Vec<Violation> {
     storage::access_modes(modes, at.field("accessModes"), &mut found);
     let policies = ["Delete", "Recycle", "Retain"];
     check::one_of(spec, "persistentVolumeReclaimPolicy", &policies, at, &mut found);
-    if path::text(spec, "hostPath.path") == "/" && path::text(spec, "persistentVolumeReclaimPolicy") == "Recycle" {
+    if path::text(spec, "hostPath.path") == "/"
+        && path::text(spec, "persistentVolumeReclaimPolicy") == "Recycle"
+    {
         let detail = "may not be 'recycle' for a hostPath mount of '/'";
         found.push(Violation::forbidden(at.field("persistentVolumeReclaimPolicy"), detail));
     }
@@ -97,7 +113,8 @@ fn validate(volume: &Value, old: Option<&Value>) -> Vec<Violation> {
     if let Some(affinity) = spec.get("nodeAffinity") {
         let at = at.field("nodeAffinity");
         match affinity.get("required") {
-            None => found.push(Violation::required(at.field("required"), "must specify required node constraints")),
+            None => found
+                .push(Violation::required(at.field("required"), "must specify required node constraints")),
             Some(selector) => affinity::node_selector(selector, at.field("required"), &mut found),
         }
     }
@@ -139,7 +156,10 @@ fn source(spec: &Value, at: At<'_>, found: &mut Found) {
                     check::no_backsteps(path::text(source, "path"), source_at.field("path"), found);
                 }
                 if spec.get("nodeAffinity").is_none() {
-                    found.push(Violation::required(at.field("nodeAffinity"), "Local volume requires node affinity"));
+                    found.push(Violation::required(
+                        at.field("nodeAffinity"),
+                        "Local volume requires node affinity",
+                    ));
                 }
             }
             "csi" => {

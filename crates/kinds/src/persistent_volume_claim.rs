@@ -3,9 +3,12 @@ use schema::{At, Kind, Quantity, Strategy, Violation, names, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, text, text_or, wide};
-use crate::spec::{label_selector, resources, check::{self, Found}};
-use crate::{row, strategy, subresource};
 use crate::spec::storage;
+use crate::spec::{
+    check::{self, Found},
+    label_selector, resources,
+};
+use crate::{row, strategy, subresource};
 
 pub const PERSISTENT_VOLUME_CLAIMS: Resource = Resource::new("persistentvolumeclaims");
 
@@ -23,15 +26,23 @@ pub static KIND: Kind = Kind {
         NAME,
         column("Status", "string", "Whether it has a volume.", |object, _| storage::phase(object)),
         column("Volume", "string", "The volume that it has.", |object, _| text(object, "spec.volumeName")),
-        column("Capacity", "string", "How much it holds.", |object, _| if is_bound(object) { text(object, "status.capacity.storage") } else { "".into() }),
+        column("Capacity", "string", "How much it holds.", |object, _| {
+            if is_bound(object) { text(object, "status.capacity.storage") } else { "".into() }
+        }),
         column("Access Modes", "string", "How its volume may be used.", |object, _| {
             let modes = if is_bound(object) { path::list(object, "status.accessModes") } else { &[] };
             storage::modes_text(modes).into()
         }),
-        column("StorageClass", "string", "The class that its volume is of.", |object, _| storage::class(object)),
-        column("VolumeAttributesClass", "string", "The class of its attributes.", |object, _| text_or(object, "spec.volumeAttributesClassName", "<unset>")),
+        column("StorageClass", "string", "The class that its volume is of.", |object, _| {
+            storage::class(object)
+        }),
+        column("VolumeAttributesClass", "string", "The class of its attributes.", |object, _| {
+            text_or(object, "spec.volumeAttributesClassName", "<unset>")
+        }),
         AGE,
-        wide("VolumeMode", "string", "Whether it is a file system or a device.", |object, _| text_or(object, "spec.volumeMode", "<unset>")),
+        wide("VolumeMode", "string", "Whether it is a file system or a device.", |object, _| {
+            text_or(object, "spec.volumeMode", "<unset>")
+        }),
     ],
     strategy: Strategy { main_keeps: &["status"], prepare, ..strategy::PLAIN },
     validate,
@@ -67,7 +78,9 @@ fn data_sources(spec: &mut Value) {
     let Some(source) = spec.get("dataSource").cloned() else { return };
     let (group, kind) = (path::text(&source, "apiGroup"), path::text(&source, "kind"));
     match (group, kind) {
-        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot") => spec["dataSourceRef"] = source,
+        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot") => {
+            spec["dataSourceRef"] = source
+        }
         _ => {
             path::remove(spec, "dataSource");
         }
@@ -142,7 +155,9 @@ fn changes(claim: &Value, old: &Value, at: At<'_>, found: &mut Found) {
         let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         found.push(Violation::forbidden(at, detail));
     }
-    let size = |holder: &Value, list: &str| path::get(holder, list).and_then(|list| resources::amount(list, "storage"));
+    let size = |holder: &Value, list: &str| {
+        path::get(holder, list).and_then(|list| resources::amount(list, "storage"))
+    };
     let (new, was) = (size(spec, "resources.requests"), size(before, "resources.requests"));
     if new < was && new.is_some_and(|new| Some(new) <= size(old, "status.capacity")) {
         found.push(Violation::forbidden(at.field(SIZE), "field can not be less than status.capacity"));

@@ -23,8 +23,16 @@ pub static KIND: Kind = Kind {
         Subresource { name: "eviction", gvk: Some(("policy", "v1", "Eviction")), verbs: &["create"] },
         Subresource { name: "exec", gvk: Some(("", "v1", "PodExecOptions")), verbs: &["create", "get"] },
         Subresource { name: "log", gvk: None, verbs: &["get"] },
-        Subresource { name: "portforward", gvk: Some(("", "v1", "PodPortForwardOptions")), verbs: &["create", "get"] },
-        Subresource { name: "proxy", gvk: Some(("", "v1", "PodProxyOptions")), verbs: subresource::PROXY_VERBS },
+        Subresource {
+            name: "portforward",
+            gvk: Some(("", "v1", "PodPortForwardOptions")),
+            verbs: &["create", "get"],
+        },
+        Subresource {
+            name: "proxy",
+            gvk: Some(("", "v1", "PodProxyOptions")),
+            verbs: subresource::PROXY_VERBS,
+        },
         Subresource { name: "resize", gvk: None, verbs: &["get", "patch", "update"] },
         subresource::STATUS,
     ],
@@ -88,7 +96,8 @@ fn host_ports(container: &mut Value) {
 
 /// A pod with limits of its own requests what its containers do, or else as much as it may use.
 fn pod_requests(spec: &mut Value) {
-    let limited: Vec<String> = path::members(spec, "resources.limits").map(|(name, _)| name.clone()).collect();
+    let limited: Vec<String> =
+        path::members(spec, "resources.limits").map(|(name, _)| name.clone()).collect();
     for resource in limited {
         if spec["resources"]["requests"].get(&resource).is_some() {
             continue;
@@ -109,7 +118,8 @@ fn pod_requests(spec: &mut Value) {
 /// `podIP` is the first of `podIPs`.
 fn addresses(pod: &mut Value) {
     let Some(status) = pod.get_mut("status") else { return };
-    let first = path::list(status, "podIPs").first().map(|one| path::text(one, "ip").to_owned()).unwrap_or_default();
+    let first =
+        path::list(status, "podIPs").first().map(|one| path::text(one, "ip").to_owned()).unwrap_or_default();
     let own = path::text(status, "podIP").to_owned();
     if !own.is_empty() && own != first {
         status["podIPs"] = json!([{"ip": own}]);
@@ -144,14 +154,20 @@ fn match_label_keys(pod: &mut Value) {
         constraints.iter_mut().for_each(|one| add_expressions(one, &labels));
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
-        let Some(affinity) = path::get_mut(spec, "affinity").and_then(|affinity| affinity.get_mut(kind)) else {
+        let Some(affinity) = path::get_mut(spec, "affinity").and_then(|affinity| affinity.get_mut(kind))
+        else {
             continue;
         };
-        if let Some(Value::Array(terms)) = affinity.get_mut("requiredDuringSchedulingIgnoredDuringExecution") {
+        if let Some(Value::Array(terms)) = affinity.get_mut("requiredDuringSchedulingIgnoredDuringExecution")
+        {
             terms.iter_mut().for_each(|term| add_expressions(term, &labels));
         }
-        if let Some(Value::Array(terms)) = affinity.get_mut("preferredDuringSchedulingIgnoredDuringExecution") {
-            terms.iter_mut().filter_map(|one| one.get_mut("podAffinityTerm")).for_each(|term| add_expressions(term, &labels));
+        if let Some(Value::Array(terms)) = affinity.get_mut("preferredDuringSchedulingIgnoredDuringExecution")
+        {
+            terms
+                .iter_mut()
+                .filter_map(|one| one.get_mut("podAffinityTerm"))
+                .for_each(|term| add_expressions(term, &labels));
         }
     }
 }
@@ -183,7 +199,8 @@ fn validate(pod: &Value, old: Option<&Value>) -> Vec<Violation> {
     let spec = pod.get("spec").unwrap_or(&empty);
     let at = At::root("spec");
     let annotations = At::root("metadata.annotations");
-    let annotation = |key: &str| path::get(pod, "metadata.annotations").and_then(|all| all.get(key)?.as_str());
+    let annotation =
+        |key: &str| path::get(pod, "metadata.annotations").and_then(|all| all.get(key)?.as_str());
     if annotation("kubernetes.io/config.mirror").is_some() && path::text(spec, "nodeName").is_empty() {
         let detail = "must set spec.nodeName if mirror pod annotation is set";
         found.push(Violation::invalid(annotations.key("kubernetes.io/config.mirror"), "", detail));

@@ -64,7 +64,8 @@ fn ending(terminated: &Value) -> String {
 impl Summary {
     fn of(pod: &Value) -> Self {
         let init = path::list(pod, "spec.initContainers");
-        let total = path::list(pod, "spec.containers").len() + init.iter().filter(|one| is_sidecar(one)).count();
+        let total =
+            path::list(pod, "spec.containers").len() + init.iter().filter(|one| is_sidecar(one)).count();
         let mut summary =
             Self { reason: first_reason(pod), ready: 0, total, restarts: 0, last_restart: None };
         let is_initializing = summary.init_containers(pod, init);
@@ -167,7 +168,8 @@ impl Summary {
 }
 
 fn first_reason(pod: &Value) -> String {
-    let gated = condition(pod, "PodScheduled").is_some_and(|one| path::text(one, "reason") == "SchedulingGated");
+    let gated =
+        condition(pod, "PodScheduled").is_some_and(|one| path::text(one, "reason") == "SchedulingGated");
     match path::text(pod, "status.reason") {
         _ if gated => "SchedulingGated".into(),
         "" => path::text(pod, "status.phase").into(),

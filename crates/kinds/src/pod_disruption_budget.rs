@@ -20,9 +20,15 @@ pub static KIND: Kind = Kind {
     type_name: "policy.v1.PodDisruptionBudget",
     columns: &[
         NAME,
-        column("Min Available", "string", "How many pods must stay.", |object, _| share(object, "spec.minAvailable")),
-        column("Max Unavailable", "string", "How many pods may go.", |object, _| share(object, "spec.maxUnavailable")),
-        column("Allowed Disruptions", "integer", "How many pods may go now.", |object, _| int(object, "status.disruptionsAllowed")),
+        column("Min Available", "string", "How many pods must stay.", |object, _| {
+            share(object, "spec.minAvailable")
+        }),
+        column("Max Unavailable", "string", "How many pods may go.", |object, _| {
+            share(object, "spec.maxUnavailable")
+        }),
+        column("Allowed Disruptions", "integer", "How many pods may go now.", |object, _| {
+            int(object, "status.disruptionsAllowed")
+        }),
         AGE,
     ],
     strategy: Strategy { unconditional_update: false, prepare, ..strategy::SPEC_AND_STATUS },

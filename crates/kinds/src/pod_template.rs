@@ -18,9 +18,15 @@ pub static KIND: Kind = Kind {
     type_name: "core.v1.PodTemplate",
     columns: &[
         NAME,
-        column("Containers", "string", "The names of its containers.", |object, _| template::container_names(object.get("template"))),
-        column("Images", "string", "The images of its containers.", |object, _| template::images(object.get("template"))),
-        column("Pod Labels", "string", "The labels of the pods that it makes.", |object, _| labels(object, "template.metadata.labels")),
+        column("Containers", "string", "The names of its containers.", |object, _| {
+            template::container_names(object.get("template"))
+        }),
+        column("Images", "string", "The images of its containers.", |object, _| {
+            template::images(object.get("template"))
+        }),
+        column("Pod Labels", "string", "The labels of the pods that it makes.", |object, _| {
+            labels(object, "template.metadata.labels")
+        }),
     ],
     strategy: Strategy { generation: &["template"], ..strategy::PLAIN },
     default: |template| template::default(template, "template"),

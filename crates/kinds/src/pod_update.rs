@@ -7,7 +7,8 @@ use crate::spec::check::Found;
 
 const FORBIDDEN: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 const CONTAINERS: [&str; 2] = ["containers", "initContainers"];
-const NODE_TERMS: &str = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+const NODE_TERMS: &str =
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
 
 pub fn validate(new: &Value, old: &Value, found: &mut Found) {
     annotations(new, old, found);
@@ -46,15 +47,21 @@ fn annotations(new: &Value, old: &Value, found: &mut Found) {
     let get = |all: Option<&Value>, key: &str| all.and_then(|all| all.get(key)).cloned();
     let mirror = "kubernetes.io/config.mirror";
     match (get(old, mirror), get(new, mirror)) {
-        (None, Some(_)) => found.push(Violation::forbidden(at.key(mirror), "may not add mirror pod annotation")),
+        (None, Some(_)) => {
+            found.push(Violation::forbidden(at.key(mirror), "may not add mirror pod annotation"))
+        }
         (before, after) if before != after => {
-            found.push(Violation::forbidden(at.key(mirror), "may not remove or update mirror pod annotation"));
+            found
+                .push(Violation::forbidden(at.key(mirror), "may not remove or update mirror pod annotation"));
         }
         _ => {}
     }
     let keys = |all: Option<&Value>| -> Vec<String> {
         let members = all.and_then(Value::as_object).into_iter().flatten();
-        members.map(|(key, _)| key.clone()).filter(|key| key.starts_with("container.apparmor.security.beta.kubernetes.io/")).collect()
+        members
+            .map(|(key, _)| key.clone())
+            .filter(|key| key.starts_with("container.apparmor.security.beta.kubernetes.io/"))
+            .collect()
     };
     for key in keys(old) {
         if get(old, &key) != get(new, &key) {
@@ -79,7 +86,11 @@ fn deadline(spec: &Value, before: &Value, at: At<'_>, found: &mut Found) {
             }
         }
         (Some(_), None) => {
-            found.push(Violation::invalid(at, Value::Null, "must not update from a positive integer to nil value"));
+            found.push(Violation::invalid(
+                at,
+                Value::Null,
+                "must not update from a positive integer to nil value",
+            ));
         }
         (None, None) => {}
     }

@@ -20,9 +20,13 @@ pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         column("Value", "integer", "How much pods of it matter.", |object, _| int(object, "value")),
-        column("Global-Default", "boolean", "Whether pods that name no class are of it.", |object, _| path::bool(object, "globalDefault").into()),
+        column("Global-Default", "boolean", "Whether pods that name no class are of it.", |object, _| {
+            path::bool(object, "globalDefault").into()
+        }),
         AGE,
-        column("PreemptionPolicy", "string", "Whether its pods may push others out.", |object, _| text(object, "preemptionPolicy")),
+        column("PreemptionPolicy", "string", "Whether its pods may push others out.", |object, _| {
+            text(object, "preemptionPolicy")
+        }),
     ],
     strategy: Strategy { prepare, ..strategy::PLAIN },
     validate,
@@ -30,7 +34,8 @@ pub static KIND: Kind = Kind {
 };
 
 const USER_MAX: i64 = 1_000_000_000;
-const SYSTEM: [(&str, i64); 2] = [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+const SYSTEM: [(&str, i64); 2] =
+    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 /// Its generation is one for good, for nothing of it can change.
 fn prepare(class: &mut Value, old: Option<&Value>) {
@@ -48,8 +53,9 @@ fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
                 Some((_, fixed)) => format!("value of {name} PriorityClass must be {fixed}"),
                 None => format!("{name} is not a known system priority class"),
             };
-            let detail =
-                format!("priority class names with 'system-' prefix are reserved for system use only. error: {why}");
+            let detail = format!(
+                "priority class names with 'system-' prefix are reserved for system use only. error: {why}"
+            );
             found.push(Violation::forbidden(At::root("metadata.name"), detail));
         }
     } else if value > USER_MAX {

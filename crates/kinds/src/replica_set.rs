@@ -3,7 +3,10 @@ use schema::{At, Kind, Strategy, Violation, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, int};
-use crate::spec::{template, check::{self, Found}};
+use crate::spec::{
+    check::{self, Found},
+    template,
+};
 use crate::{row, strategy, subresource};
 
 pub const REPLICA_SETS: Resource = Resource::new("replicasets.apps");
@@ -21,9 +24,13 @@ pub static KIND: Kind = Kind {
     type_name: "apps.v1.ReplicaSet",
     columns: &[
         NAME,
-        column("Desired", "integer", "How many pods there should be.", |object, _| int(object, "spec.replicas")),
+        column("Desired", "integer", "How many pods there should be.", |object, _| {
+            int(object, "spec.replicas")
+        }),
         column("Current", "integer", "How many pods there are.", |object, _| int(object, "status.replicas")),
-        column("Ready", "integer", "How many pods are ready.", |object, _| int(object, "status.readyReplicas")),
+        column("Ready", "integer", "How many pods are ready.", |object, _| {
+            int(object, "status.readyReplicas")
+        }),
         AGE,
         template::CONTAINERS,
         template::IMAGES,
@@ -59,7 +66,9 @@ fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
 pub fn status(set: &Value, found: &mut Found) {
     let (status, at) = (&set["status"], At::root("status"));
     let count = |field: &str| path::int(status, field).unwrap_or_default();
-    for field in ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"] {
+    for field in
+        ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"]
+    {
         check::not_negative(status, field, at, found);
     }
     for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {

@@ -21,13 +21,19 @@ pub static KIND: Kind = Kind {
     type_name: "core.v1.ReplicationController",
     columns: &[
         NAME,
-        column("Desired", "integer", "How many pods there should be.", |object, _| int(object, "spec.replicas")),
+        column("Desired", "integer", "How many pods there should be.", |object, _| {
+            int(object, "spec.replicas")
+        }),
         column("Current", "integer", "How many pods there are.", |object, _| int(object, "status.replicas")),
-        column("Ready", "integer", "How many pods are ready.", |object, _| int(object, "status.readyReplicas")),
+        column("Ready", "integer", "How many pods are ready.", |object, _| {
+            int(object, "status.readyReplicas")
+        }),
         AGE,
         template::CONTAINERS,
         template::IMAGES,
-        wide("Selector", "string", "Which pods it counts as its own.", |object, _| labels(object, "spec.selector")),
+        wide("Selector", "string", "Which pods it counts as its own.", |object, _| {
+            labels(object, "spec.selector")
+        }),
     ],
     selectable: &["status.replicas"],
     strategy: Strategy { orphans_by_default: true, prepare, ..strategy::SPEC_AND_STATUS },

@@ -1,6 +1,11 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::Kind;
+use schema::{At, Kind, Violation};
+use serde_json::Value;
+
+use crate::column::{AGE, NAME};
+use crate::spec::check;
+use crate::spec::devices;
+use crate::{row, strategy};
 
 pub const RESOURCE_CLAIM_TEMPLATES: Resource = Resource::new("resourceclaimtemplates.resource.k8s.io");
 
@@ -12,7 +17,18 @@ pub static KIND: Kind = Kind {
     singular: "resourceclaimtemplate",
     namespaced: true,
     type_name: "resource.v1.ResourceClaimTemplate",
-    columns: &[column::NAME, column::AGE],
+    columns: &[NAME, AGE],
     strategy: strategy::PLAIN,
+    default: |template| devices::default(template, "spec.spec.devices"),
+    validate,
     ..row::BASE
 };
+
+fn validate(template: &Value, old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    devices::validate(&template["spec"]["spec"]["devices"], At::root("spec.spec.devices"), &mut found);
+    if let Some(old) = old {
+        check::immutable(template, old, "spec", At::root(""), &mut found);
+    }
+    found
+}

@@ -3,7 +3,10 @@ use schema::{At, Kind, Violation, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column};
-use crate::spec::{resources, check::{self, Found}};
+use crate::spec::{
+    check::{self, Found},
+    resources,
+};
 use crate::{row, strategy, subresource};
 
 pub const RESOURCE_QUOTAS: Resource = Resource::new("resourcequotas");
@@ -20,8 +23,12 @@ pub static KIND: Kind = Kind {
     type_name: "core.v1.ResourceQuota",
     columns: &[
         NAME,
-        column("Request", "string", "What is used of what may be asked for.", |object, _| used(object, false).into()),
-        column("Limit", "string", "What is used of what may be limited to.", |object, _| used(object, true).into()),
+        column("Request", "string", "What is used of what may be asked for.", |object, _| {
+            used(object, false).into()
+        }),
+        column("Limit", "string", "What is used of what may be limited to.", |object, _| {
+            used(object, true).into()
+        }),
         AGE,
     ],
     strategy: strategy::STATUS,
@@ -123,15 +130,19 @@ fn scopes(quota: &Value, found: &mut Found) {
         let values = path::list(expression, "values");
         match path::text(expression, "operator") {
             "In" | "NotIn" if values.is_empty() => {
-                let detail = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+                let detail =
+                    "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
                 found.push(Violation::required(at.field("values"), detail));
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                let detail = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+                let detail =
+                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
                 found.push(Violation::invalid(at.field("values"), values, detail));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => found.push(Violation::invalid(at.field("operator"), other, "not a valid selector operator")),
+            other => {
+                found.push(Violation::invalid(at.field("operator"), other, "not a valid selector operator"))
+            }
         }
         let operator = path::text(expression, "operator");
         if !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {

@@ -2,8 +2,8 @@ use object::Resource;
 use schema::{Kind, names};
 
 use crate::column::{CREATED_AT, NAME};
-use crate::{row, strategy};
 use crate::spec::rules;
+use crate::{row, strategy};
 
 pub const ROLES: Resource = Resource::new("roles.rbac.authorization.k8s.io");
 
@@ -15,10 +15,7 @@ pub static KIND: Kind = Kind {
     singular: "role",
     namespaced: true,
     type_name: "rbac.v1.Role",
-    columns: &[
-        NAME,
-        CREATED_AT,
-    ],
+    columns: &[NAME, CREATED_AT],
     strategy: strategy::CREATE_ON_UPDATE,
     name: names::path_segment,
     validate: |role, _| rules::validate_role(role, false),

@@ -2,8 +2,8 @@ use object::Resource;
 use schema::{Kind, names};
 
 use crate::column::{AGE, NAME, column, wide};
-use crate::{row, strategy};
 use crate::spec::rules;
+use crate::{row, strategy};
 
 pub const ROLE_BINDINGS: Resource = Resource::new("rolebindings.rbac.authorization.k8s.io");
 
@@ -19,9 +19,15 @@ pub static KIND: Kind = Kind {
         NAME,
         column("Role", "string", "The role that it grants.", |object, _| rules::role_text(object)),
         AGE,
-        wide("Users", "string", "The users that it is granted to.", |object, _| rules::subjects_text(object, "User")),
-        wide("Groups", "string", "The groups that it is granted to.", |object, _| rules::subjects_text(object, "Group")),
-        wide("ServiceAccounts", "string", "The service accounts that it is granted to.", |object, _| rules::subjects_text(object, "ServiceAccount")),
+        wide("Users", "string", "The users that it is granted to.", |object, _| {
+            rules::subjects_text(object, "User")
+        }),
+        wide("Groups", "string", "The groups that it is granted to.", |object, _| {
+            rules::subjects_text(object, "Group")
+        }),
+        wide("ServiceAccounts", "string", "The service accounts that it is granted to.", |object, _| {
+            rules::subjects_text(object, "ServiceAccount")
+        }),
     ],
     strategy: strategy::CREATE_ON_UPDATE,
     name: names::path_segment,

@@ -18,7 +18,9 @@ pub static KIND: Kind = Kind {
     type_name: "node.v1.RuntimeClass",
     columns: &[
         NAME,
-        column("Handler", "string", "The configuration of the runtime that it names.", |object, _| text(object, "handler")),
+        column("Handler", "string", "The configuration of the runtime that it names.", |object, _| {
+            text(object, "handler")
+        }),
         AGE,
     ],
     strategy: Strategy { create_on_update: true, ..strategy::GUARDED },

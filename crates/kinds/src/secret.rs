@@ -3,9 +3,9 @@ use schema::{At, Kind, Strategy, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, text};
+use crate::config_map::{VALUES_MAX_BYTES, sealed};
 use crate::spec::check::{self, Found};
 use crate::{row, strategy};
-use crate::config_map::{VALUES_MAX_BYTES, sealed};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -22,7 +22,9 @@ pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         column("Type", "string", "What its entries are for.", |object, _| text(object, "type")),
-        column("Data", "string", "How many entries it has.", |object, _| path::members(object, "data").count().into()),
+        column("Data", "string", "How many entries it has.", |object, _| {
+            path::members(object, "data").count().into()
+        }),
         AGE,
     ],
     selectable: &["type"],

@@ -3,8 +3,8 @@ use schema::{Kind, Strategy, Subresource, names, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, labels, text, text_or, wide};
-use crate::{column, row, strategy, subresource};
 use crate::service_spec;
+use crate::{column, row, strategy, subresource};
 
 pub const SERVICES: Resource = Resource::new("services");
 
@@ -35,7 +35,9 @@ pub static KIND: Kind = Kind {
                 Some(ip) => ip.into(),
             }
         }),
-        column("External-IP", "string", "Its addresses outside of the cluster.", |object, _| external(object).into()),
+        column("External-IP", "string", "Its addresses outside of the cluster.", |object, _| {
+            external(object).into()
+        }),
         column("Port(s)", "string", "Its ports.", |object, _| ports(object)),
         AGE,
         wide("Selector", "string", "Which pods serve it.", |object, _| labels(object, "spec.selector")),

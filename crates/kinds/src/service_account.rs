@@ -21,10 +21,7 @@ pub static KIND: Kind = Kind {
         verbs: &["create"],
     }],
     type_name: "core.v1.ServiceAccount",
-    columns: &[
-        NAME,
-        AGE,
-    ],
+    columns: &[NAME, AGE],
     strategy: Strategy { prepare, ..strategy::PLAIN },
     ..row::BASE
 };

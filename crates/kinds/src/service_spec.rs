@@ -14,7 +14,9 @@ pub fn default(service: &mut Value) {
         default_spec(spec);
     }
     let is_balanced = path::text(service, "spec.type") == "LoadBalancer";
-    if let Some(Value::Array(given)) = path::get_mut(service, "status.loadBalancer.ingress").filter(|_| is_balanced) {
+    if let Some(Value::Array(given)) =
+        path::get_mut(service, "status.loadBalancer.ingress").filter(|_| is_balanced)
+    {
         for one in given.iter_mut().filter(|one| !path::text(one, "ip").is_empty()) {
             path::set_default(one, "ipMode", "VIP");
         }
@@ -23,7 +25,9 @@ pub fn default(service: &mut Value) {
 
 fn default_spec(spec: &mut Value) {
     match path::text(spec, "sessionAffinity") {
-        "ClientIP" => path::set_default(spec, "sessionAffinityConfig.clientIP.timeoutSeconds", STICKY_SECONDS),
+        "ClientIP" => {
+            path::set_default(spec, "sessionAffinityConfig.clientIP.timeoutSeconds", STICKY_SECONDS)
+        }
         "None" => {
             path::remove(spec, "sessionAffinityConfig");
         }
@@ -31,7 +35,10 @@ fn default_spec(spec: &mut Value) {
     }
     if let Some(Value::Array(ports)) = spec.get_mut("ports") {
         for port in ports {
-            if matches!(&port["targetPort"], Value::Null) || port["targetPort"] == 0 || port["targetPort"] == "" {
+            if matches!(&port["targetPort"], Value::Null)
+                || port["targetPort"] == 0
+                || port["targetPort"] == ""
+            {
                 port["targetPort"] = port["port"].clone();
             }
         }
@@ -119,7 +126,8 @@ fn ports(spec: &Value, kind: &str, at: At<'_>, found: &mut Found) {
         if kind == "ClusterIP" {
             found.push(Violation::forbidden(at, "may not be used when `type` is 'ClusterIP'"));
         }
-        let is_taken = |other: &Value| other["protocol"] == port["protocol"] && other["nodePort"] == port["nodePort"];
+        let is_taken =
+            |other: &Value| other["protocol"] == port["protocol"] && other["nodePort"] == port["nodePort"];
         if before.iter().any(is_taken) {
             found.push(Violation::duplicate(at, node));
         }
@@ -183,7 +191,9 @@ fn cluster_ips(spec: &Value, kind: &str, at: At<'_>, found: &mut Found) {
     }
     for (index, ip) in ips.iter().enumerate() {
         found.extend(Violation::all_invalid(list.index(index), ip, names::ip(ip)));
-        let Some(family) = path::list(spec, "ipFamilies").get(index).and_then(Value::as_str) else { continue };
+        let Some(family) = path::list(spec, "ipFamilies").get(index).and_then(Value::as_str) else {
+            continue;
+        };
         if (family == "IPv6") != ip.contains(':') {
             let detail = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
             found.push(Violation::invalid(list.index(index), ip, detail));
@@ -204,7 +214,10 @@ fn families(spec: &Value, kind: &str, at: At<'_>, found: &mut Found) {
             }
         }
         if spec.get("ipFamilyPolicy").is_some() {
-            found.push(Violation::forbidden(at.field("ipFamilyPolicy"), "may not be set for ExternalName services"));
+            found.push(Violation::forbidden(
+                at.field("ipFamilyPolicy"),
+                "may not be set for ExternalName services",
+            ));
         }
         return;
     }
@@ -298,7 +311,9 @@ fn ingress(service: &Value, kind: &str, found: &mut Found) {
         check::follows(one, "ip", names::ip, at, found);
         let has_ip = !path::text(one, "ip").is_empty();
         match (has_ip, one.get("ipMode")) {
-            (true, None) => found.push(Violation::required(at.field("ipMode"), "must be specified when `ip` is set")),
+            (true, None) => {
+                found.push(Violation::required(at.field("ipMode"), "must be specified when `ip` is set"))
+            }
             (false, Some(_)) => {
                 let detail = "may not be specified when `ip` is not set";
                 found.push(Violation::forbidden(at.field("ipMode"), detail));
@@ -307,7 +322,11 @@ fn ingress(service: &Value, kind: &str, found: &mut Found) {
         }
         let name = path::text(one, "hostname");
         if name.parse::<std::net::IpAddr>().is_ok() {
-            found.push(Violation::invalid(at.field("hostname"), name, "must be a DNS name, not an IP address"));
+            found.push(Violation::invalid(
+                at.field("hostname"),
+                name,
+                "must be a DNS name, not an IP address",
+            ));
         } else {
             check::follows(one, "hostname", names::dns_subdomain, at, found);
         }
@@ -319,7 +338,8 @@ fn changes(spec: &Value, before: &Value, at: At<'_>, found: &mut Found) {
     if kind != "ExternalName" && old_kind != "ExternalName" {
         primary(spec, before, "clusterIPs", "primary clusterIP can not be unset", at, found);
         primary(spec, before, "ipFamilies", "primary ipFamily can not be unset", at, found);
-        let releases = |field: &str| path::list(before, field).len() == 2 && path::list(spec, field).len() == 1;
+        let releases =
+            |field: &str| path::list(before, field).len() == 2 && path::list(spec, field).len() == 1;
         if releases("clusterIPs") && path::text(spec, "ipFamilyPolicy") != "SingleStack" {
             let detail = "must be 'SingleStack' to release the secondary cluster IP";
             found.push(Violation::invalid(at.field("ipFamilyPolicy"), &spec["ipFamilyPolicy"], detail));
@@ -332,7 +352,12 @@ fn changes(spec: &Value, before: &Value, at: At<'_>, found: &mut Found) {
     }
     let port = path::int(before, "healthCheckNodePort").unwrap_or_default();
     let is_local = |spec: &Value| path::text(spec, "externalTrafficPolicy") == "Local";
-    if stays && port != 0 && is_local(spec) && is_local(before) && path::int(spec, "healthCheckNodePort") != Some(port) {
+    if stays
+        && port != 0
+        && is_local(spec)
+        && is_local(before)
+        && path::int(spec, "healthCheckNodePort") != Some(port)
+    {
         found.push(Violation::forbidden(at.field("healthCheckNodePort"), "field is immutable"));
     }
 }

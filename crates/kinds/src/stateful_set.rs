@@ -3,7 +3,10 @@ use schema::{At, Kind, Strategy, Violation, metadata, names, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column};
-use crate::spec::{template, check::{self, Found}};
+use crate::spec::{
+    check::{self, Found},
+    template,
+};
 use crate::{row, strategy, subresource};
 
 pub const STATEFUL_SETS: Resource = Resource::new("statefulsets.apps");
@@ -89,7 +92,13 @@ fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
     update_strategy(&spec["updateStrategy"], at.field("updateStrategy"), &mut found);
     for field in ["whenDeleted", "whenScaled"] {
         let at = at.field("persistentVolumeClaimRetentionPolicy");
-        check::one_of(&spec["persistentVolumeClaimRetentionPolicy"], field, &["Retain", "Delete"], at, &mut found);
+        check::one_of(
+            &spec["persistentVolumeClaimRetentionPolicy"],
+            field,
+            &["Retain", "Delete"],
+            at,
+            &mut found,
+        );
     }
     for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
         check::not_negative(spec, field, at, &mut found);

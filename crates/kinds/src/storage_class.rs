@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::column::{AGE, column, text, text_or};
 use crate::spec::check::{self, Found};
-use crate::{row, strategy};
 use crate::spec::storage;
+use crate::{row, strategy};
 
 pub const STORAGE_CLASSES: Resource = Resource::new("storageclasses.storage.k8s.io");
 
@@ -21,9 +21,18 @@ pub static KIND: Kind = Kind {
     columns: &[
         storage::NAME_OR_DEFAULT,
         column("Provisioner", "string", "Who makes its volumes.", |object, _| text(object, "provisioner")),
-        column("ReclaimPolicy", "string", "What becomes of its volumes when they are given back.", |object, _| text_or(object, "reclaimPolicy", "Delete")),
-        column("VolumeBindingMode", "string", "When its volumes are made.", |object, _| text_or(object, "volumeBindingMode", "Immediate")),
-        column("AllowVolumeExpansion", "string", "Whether its volumes may grow.", |object, _| path::bool(object, "allowVolumeExpansion").into()),
+        column(
+            "ReclaimPolicy",
+            "string",
+            "What becomes of its volumes when they are given back.",
+            |object, _| text_or(object, "reclaimPolicy", "Delete"),
+        ),
+        column("VolumeBindingMode", "string", "When its volumes are made.", |object, _| {
+            text_or(object, "volumeBindingMode", "Immediate")
+        }),
+        column("AllowVolumeExpansion", "string", "Whether its volumes may grow.", |object, _| {
+            path::bool(object, "allowVolumeExpansion").into()
+        }),
         AGE,
     ],
     strategy: strategy::PLAIN,

@@ -1,6 +1,9 @@
-use crate::{column, row, strategy};
 use object::Resource;
 use schema::{Kind, Strategy};
+
+use crate::column::{AGE, NAME, column, text};
+use crate::spec::admission_policy;
+use crate::{row, strategy};
 
 pub const VALIDATING_ADMISSION_POLICY_BINDINGS: Resource =
     Resource::new("validatingadmissionpolicybindings.admissionregistration.k8s.io");
@@ -14,7 +17,17 @@ pub static KIND: Kind = Kind {
     categories: &["api-extensions"],
     namespaced: false,
     type_name: "admissionregistration.v1.ValidatingAdmissionPolicyBinding",
-    columns: &[column::NAME, column::AGE],
+    columns: &[
+        NAME,
+        column("PolicyName", "string", "The policy that it puts to work.", |object, _| {
+            text(object, "spec.policyName")
+        }),
+        column("ParamRef", "string", "Which parameters it takes.", |object, _| {
+            admission_policy::param_ref(object)
+        }),
+        AGE,
+    ],
     strategy: Strategy { generation: &["spec"], ..strategy::GUARDED },
+    validate: |binding, _| admission_policy::validate_binding(binding, true),
     ..row::BASE
 };

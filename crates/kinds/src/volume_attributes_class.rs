@@ -1,6 +1,10 @@
-use crate::{column, row, strategy};
 use object::Resource;
-use schema::Kind;
+use schema::{At, Kind, Violation, names, path};
+use serde_json::Value;
+
+use crate::column::{AGE, NAME, column, text};
+use crate::spec::check;
+use crate::{row, strategy};
 
 pub const VOLUME_ATTRIBUTES_CLASSES: Resource = Resource::new("volumeattributesclasses.storage.k8s.io");
 
@@ -13,7 +17,28 @@ pub static KIND: Kind = Kind {
     short_names: &["vac"],
     namespaced: false,
     type_name: "storage.v1.VolumeAttributesClass",
-    columns: &[column::NAME, column::AGE],
+    columns: &[
+        NAME,
+        column("DriverName", "string", "The driver that it is for.", |object, _| text(object, "driverName")),
+        AGE,
+    ],
     strategy: strategy::PLAIN,
+    validate,
     ..row::BASE
 };
+
+fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let root = At::root("");
+    check::required_name(class, "driverName", names::dns_subdomain, root, &mut found);
+    if path::members(class, "parameters").next().is_none() {
+        let detail = "must contain at least one key/value pair";
+        found.push(Violation::required(At::root("parameters"), detail));
+    }
+    for field in ["driverName", "parameters"] {
+        if old.is_some_and(|old| old.get(field) != class.get(field)) {
+            found.push(Violation::forbidden(At::root(field), format!("updates to {field} are forbidden.")));
+        }
+    }
+    found
+}

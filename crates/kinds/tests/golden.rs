@@ -16,7 +16,9 @@ const NOW: Time = Time::from_secs(1_767_225_600);
 fn cases(ending: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let folders = fs::read_dir(root).expect("testdata").map(|entry| entry.expect("an entry").path());
-    let files = folders.flat_map(|folder| fs::read_dir(folder).expect("a folder")).map(|entry| entry.expect("a file").path());
+    let files = folders
+        .flat_map(|folder| fs::read_dir(folder).expect("a folder"))
+        .map(|entry| entry.expect("a file").path());
     let mut found: Vec<PathBuf> = files.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
     found.sort();
     assert!(!found.is_empty(), "no {ending}");
@@ -67,7 +69,12 @@ fn what_is_created_is_stored_complete() {
         let mut again = object.clone();
         kinds::default(kind, &mut again);
         (kind.strategy.prepare)(&mut again, Some(&object));
-        assert_eq!(messages(kind, &again, Some(&object)), [""; 0], "{}: an update that changes nothing", path.display());
+        assert_eq!(
+            messages(kind, &again, Some(&object)),
+            [""; 0],
+            "{}: an update that changes nothing",
+            path.display()
+        );
         let cells: Vec<Value> = kind.columns.iter().map(|column| (column.cell)(&object, NOW)).collect();
         let output = json!({"cells": cells, "object": object});
         let file = PathBuf::from(path.to_string_lossy().replace(".input.json", ".output.json"));
@@ -91,7 +98,8 @@ fn what_is_wrong_is_told_in_upstreams_words() {
             fs::write(&path, format!("{case:#}\n")).expect("written");
         }
         let case = read(&path);
-        let wanted: Vec<&str> = case["violations"].as_array().expect("violations").iter().filter_map(Value::as_str).collect();
+        let wanted: Vec<&str> =
+            case["violations"].as_array().expect("violations").iter().filter_map(Value::as_str).collect();
         assert_eq!(told, wanted, "{}", path.display());
     }
 }

@@ -16,7 +16,11 @@ fn every_row_is_found_by_each_of_its_names() {
         let (group, version, plural) = identity(kind);
         let by_path = kinds::by_path(group, version, plural).expect("found by path");
         let by_gvk = kinds::by_gvk(group, version, kind.kind).expect("found by kind");
-        assert!(std::ptr::eq(by_path, kind) && std::ptr::eq(by_gvk, kind), "{} is not unique", kind.type_name);
+        assert!(
+            std::ptr::eq(by_path, kind) && std::ptr::eq(by_gvk, kind),
+            "{} is not unique",
+            kind.type_name
+        );
         let stored = kinds::of(kind.resource).expect("found by resource");
         assert!(stored.conversion.is_none(), "{}: the stored row comes first", kind.type_name);
         assert_eq!(stored.kind, kind.kind);
@@ -44,7 +48,11 @@ fn every_row_has_a_type() {
     for &kind in kinds::all() {
         let own = types.get(kind.type_name).unwrap_or_else(|| panic!("no type {}", kind.type_name));
         for field in ["apiVersion", "kind", "metadata"] {
-            assert!(own.field(field).is_some() || kind.type_name.ends_with("Binding"), "{}.{field}", kind.type_name);
+            assert!(
+                own.field(field).is_some() || kind.type_name.ends_with("Binding"),
+                "{}.{field}",
+                kind.type_name
+            );
         }
         for path in kind.strategy.generation.iter().chain(kind.strategy.main_keeps) {
             let first = path.split('.').next().unwrap_or_default();
@@ -76,7 +84,9 @@ fn an_empty_object_is_shown_defaulted_and_refused_without_a_panic() {
 fn defaulting_is_a_fixed_point_and_decodes_again() {
     for &kind in kinds::all() {
         let mut object = json!({"metadata": {"name": "a"}, "spec": {}});
-        object = kinds::decode(kind, object.to_string().as_bytes(), FieldValidation::Ignore).expect("decodes").value;
+        object = kinds::decode(kind, object.to_string().as_bytes(), FieldValidation::Ignore)
+            .expect("decodes")
+            .value;
         kinds::default(kind, &mut object);
         let once = object.clone();
         kinds::default(kind, &mut object);
@@ -85,7 +95,9 @@ fn defaulting_is_a_fixed_point_and_decodes_again() {
         let first = again.unwrap_or_else(|status| panic!("{}: {status}", kind.type_name)).value;
         let mut second = first.clone();
         kinds::default(kind, &mut second);
-        let second = kinds::decode(kind, second.to_string().as_bytes(), FieldValidation::Strict).expect("decodes").value;
+        let second = kinds::decode(kind, second.to_string().as_bytes(), FieldValidation::Strict)
+            .expect("decodes")
+            .value;
         assert_eq!(second, first, "{}: decoding what was defaulted", kind.type_name);
     }
 }
@@ -93,7 +105,8 @@ fn defaulting_is_a_fixed_point_and_decodes_again() {
 #[test]
 fn every_reference_of_the_openapi_documents_resolves() {
     for &kind in kinds::all() {
-        let same = kinds::all().iter().copied().filter(|one| (one.group, one.version) == (kind.group, kind.version));
+        let same =
+            kinds::all().iter().copied().filter(|one| (one.group, one.version) == (kind.group, kind.version));
         let document = schema::openapi::v3(kinds::types(), same, "v1.36.2");
         let schemas = &document["components"]["schemas"];
         let mut queue = vec![&document];

@@ -232,7 +232,9 @@ pub fn between(number: i64, least: i64, most: i64) -> Vec<String> {
 
 /// `fmt:domain-path`: `acme.io/foo`
 pub fn domain_path(text: &str) -> Vec<String> {
-    let Some((domain, path)) = text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty()) else {
+    let Some((domain, path)) =
+        text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
+    else {
         return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".into()];
     };
     let mut wrong = dns_subdomain(domain);

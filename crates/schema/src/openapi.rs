@@ -97,7 +97,8 @@ fn list_schema(kind: &Kind) -> Value {
 fn struct_schema(types: &Types, owner: &Type) -> Value {
     let properties: Map<String, Value> =
         owner.fields.iter().map(|field| (field.name.to_owned(), field_schema(types, field))).collect();
-    let required: Vec<&str> = owner.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+    let required: Vec<&str> =
+        owner.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     let mut schema = json!({"type": "object", "properties": properties});
     if !required.is_empty() {
         schema["required"] = json!(required);
@@ -112,7 +113,8 @@ fn field_schema(types: &Types, field: &Field) -> Value {
         (field.patch.replace, "replace"),
         (field.patch.retain_keys, "retainKeys"),
     ];
-    let strategies: Vec<&str> = strategies.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect();
+    let strategies: Vec<&str> =
+        strategies.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect();
     if !strategies.is_empty() {
         extensions.insert("x-kubernetes-patch-strategy".into(), strategies.join(",").into());
     }
@@ -156,7 +158,9 @@ fn expr_schema(types: &Types, expr: &Expr) -> Value {
         Expr::Double => json!({"type": "number", "format": "double"}),
         Expr::Int32 => json!({"type": "integer", "format": "int32"}),
         Expr::Int64 => json!({"type": "integer", "format": "int64"}),
-        Expr::IntOrString => json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
+        Expr::IntOrString => {
+            json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
+        }
         Expr::List(item) => json!({"type": "array", "items": expr_schema(types, item)}),
         Expr::Map(item) => json!({"type": "object", "additionalProperties": expr_schema(types, item)}),
         Expr::MicroTime | Expr::Time => json!({"type": "string", "format": "date-time"}),
@@ -208,7 +212,8 @@ fn add(
     let mut parameters = Vec::new();
     for name in ["namespace", "name"] {
         if path.contains(&format!("{{{name}}}")) {
-            parameters.push(json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
+            parameters
+                .push(json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
         }
     }
     methods.insert("parameters".into(), parameters.into());
@@ -236,7 +241,9 @@ fn operation(kind: &Kind, sub: Option<&Subresource>, verb: &str) -> Value {
     let parameters: &[&str] = match verb {
         "create" | "update" => &["dryRun", "fieldManager", "fieldValidation"],
         "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
-        "delete" | "deletecollection" => &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"],
+        "delete" | "deletecollection" => {
+            &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"]
+        }
         _ => &["continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "watch"],
     };
     let parameters: Vec<Value> = parameters.iter().map(|name| query(name)).collect();
@@ -248,9 +255,12 @@ fn operation(kind: &Kind, sub: Option<&Subresource>, verb: &str) -> Value {
         "x-kubernetes-group-version-kind": gvk(group, version, name),
     });
     let content: Option<Map<String, Value>> = match verb {
-        "create" | "update" => Some([("application/json".to_owned(), json!({"schema": body}))].into_iter().collect()),
+        "create" | "update" => {
+            Some([("application/json".to_owned(), json!({"schema": body}))].into_iter().collect())
+        }
         "patch" => {
-            let patches = JSON_PATCHES.iter().map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "object"}})));
+            let patches =
+                JSON_PATCHES.iter().map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "object"}})));
             Some(patches.collect())
         }
         _ => None,

@@ -140,7 +140,9 @@ pub fn outside_ip(text: &str) -> Vec<String> {
         () if address.is_unspecified() => format!("may not be unspecified ({address})"),
         () if address.is_loopback() => "may not be in the loopback range (127.0.0.0/8, ::1/128)".into(),
         () if is_link_local => "may not be in the link-local range (169.254.0.0/16, fe80::/10)".into(),
-        () if is_link_multicast => "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".into(),
+        () if is_link_multicast => {
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".into()
+        }
         () => return Vec::new(),
     };
     vec![text]
@@ -163,7 +165,8 @@ pub fn is_strict_subnet(inner: &str, outer: &str) -> bool {
             IpAddr::V6(v6) => (u128::from(v6), length, true),
         })
     };
-    let (Some((inner, inner_length, inner_is_v6)), Some((outer, length, outer_is_v6))) = (parse(inner), parse(outer))
+    let (Some((inner, inner_length, inner_is_v6)), Some((outer, length, outer_is_v6))) =
+        (parse(inner), parse(outer))
     else {
         return false;
     };

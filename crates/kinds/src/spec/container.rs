@@ -65,7 +65,11 @@ fn validate(container: &Value, sort: Sort, around: &Surroundings<'_>, at: At<'_>
     if image.is_empty() {
         found.push(Violation::required(at.field("image"), ""));
     } else if !around.is_template && image.trim() != image {
-        found.push(Violation::invalid(at.field("image"), image, "must not have leading or trailing whitespace"));
+        found.push(Violation::invalid(
+            at.field("image"),
+            image,
+            "must not have leading or trailing whitespace",
+        ));
     }
     restarts(container, sort, at, found);
     if sort == Sort::Ephemeral {
@@ -167,7 +171,8 @@ fn ports(container: &Value, host_network: bool, at: At<'_>, found: &mut Found) {
         if host_port != 0 {
             between(port, "hostPort", 1, 65535, at, found);
         }
-        if host_network && host_port != 0 && host_port != path::int(port, "containerPort").unwrap_or_default() {
+        if host_network && host_port != 0 && host_port != path::int(port, "containerPort").unwrap_or_default()
+        {
             let detail = "must match `containerPort` when `hostNetwork` is true";
             found.push(Violation::invalid(at.field("hostPort"), host_port, detail));
         }
@@ -237,7 +242,9 @@ fn mounts(container: &Value, volumes: &[Value], at: At<'_>, found: &mut Found) {
     for (index, mount) in mounts.iter().enumerate() {
         let at = list.index(index);
         let (name, place) = (path::text(mount, "name"), path::text(mount, "mountPath"));
-        if required(mount, "name", at, found) && !volumes.iter().any(|volume| path::text(volume, "name") == name) {
+        if required(mount, "name", at, found)
+            && !volumes.iter().any(|volume| path::text(volume, "name") == name)
+        {
             found.push(Violation::not_found(at.field("name"), name));
         }
         required(mount, "mountPath", at, found);
@@ -300,7 +307,8 @@ fn devices(container: &Value, volumes: &[Value], at: At<'_>, found: &mut Found) 
         let (name, place) = (path::text(device, "name"), path::text(device, "devicePath"));
         let volume = volumes.iter().find(|volume| path::text(volume, "name") == name);
         if required(device, "name", at, found) {
-            let is_block = |volume: &Value| volume.get("persistentVolumeClaim").or(volume.get("ephemeral")).is_some();
+            let is_block =
+                |volume: &Value| volume.get("persistentVolumeClaim").or(volume.get("ephemeral")).is_some();
             match volume {
                 None => found.push(Violation::not_found(at.field("name"), name)),
                 Some(volume) if !is_block(volume) => {
@@ -315,7 +323,11 @@ fn devices(container: &Value, volumes: &[Value], at: At<'_>, found: &mut Found) 
         }
         if required(device, "devicePath", at, found) {
             if place.split('/').any(|part| part == "..") {
-                found.push(Violation::invalid(at.field("devicePath"), place, "can not contain backsteps ('..')"));
+                found.push(Violation::invalid(
+                    at.field("devicePath"),
+                    place,
+                    "can not contain backsteps ('..')",
+                ));
             }
             if devices[..index].iter().any(|other| path::text(other, "devicePath") == place) {
                 found.push(Violation::invalid(at.field("devicePath"), place, "must be unique"));
@@ -335,8 +347,10 @@ pub fn pull_policy(image: &str) -> &'static str {
         Some((_, tag)) => (&name[..name.len() - tag.len() - 1], Some(tag)),
         None => (name, None),
     };
-    let path = repository.split_once('/').filter(|(host, _)| host.contains(['.', ':']) || *host == "localhost");
-    let is_name = !repository.is_empty() && !path.map_or(repository, |(_, path)| path).contains(|c: char| c.is_ascii_uppercase());
+    let path =
+        repository.split_once('/').filter(|(host, _)| host.contains(['.', ':']) || *host == "localhost");
+    let is_name = !repository.is_empty()
+        && !path.map_or(repository, |(_, path)| path).contains(|c: char| c.is_ascii_uppercase());
     match (tag, digest) {
         _ if !is_name => "IfNotPresent",
         (Some("latest"), _) | (None, None) => "Always",

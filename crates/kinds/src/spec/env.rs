@@ -123,15 +123,26 @@ pub fn resource_field_ref(reference: &Value, is_volume: bool, at: At<'_>, found:
     } else if !RESOURCES.contains(&resource) && !super::resources::is_hugepages(kind) {
         found.push(Violation::not_supported(at.field("resource"), resource, &RESOURCES));
     }
-    let Some(divisor) = path::text(reference, "divisor").parse::<Quantity>().ok().filter(|one| !one.is_zero()) else {
+    let Some(divisor) =
+        path::text(reference, "divisor").parse::<Quantity>().ok().filter(|one| !one.is_zero())
+    else {
         return;
     };
     let divisor = divisor.to_string();
     let (allowed, words): (&[&str], _) = match kind {
         "cpu" => (&CPU_DIVISORS, "only divisor's values 1m and 1 are supported with the cpu resource"),
-        "memory" => (&BYTE_DIVISORS, "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the memory resource"),
-        "ephemeral-storage" => (&BYTE_DIVISORS, "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the local ephemeral storage resource"),
-        _ => (&BYTE_DIVISORS, "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the hugepages resource"),
+        "memory" => (
+            &BYTE_DIVISORS,
+            "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the memory resource",
+        ),
+        "ephemeral-storage" => (
+            &BYTE_DIVISORS,
+            "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the local ephemeral storage resource",
+        ),
+        _ => (
+            &BYTE_DIVISORS,
+            "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the hugepages resource",
+        ),
     };
     if !allowed.contains(&divisor.as_str()) {
         found.push(Violation::invalid(at.field("divisor"), resource, words));

@@ -36,7 +36,8 @@ fn expression(requirement: &Value, at: At<'_>, found: &mut Found) {
 
 /// Whether it selects everything.
 pub fn is_empty(selector: &Value) -> bool {
-    path::list(selector, "matchExpressions").is_empty() && path::members(selector, "matchLabels").next().is_none()
+    path::list(selector, "matchExpressions").is_empty()
+        && path::members(selector, "matchLabels").next().is_none()
 }
 
 /// The requirements as text, as columns show them: `a=b,c in (d,e),!f`. None: an operator is unknown.
@@ -46,7 +47,8 @@ pub fn to_text(selector: &Value) -> Option<String> {
         .collect();
     for requirement in path::list(selector, "matchExpressions") {
         let key = path::text(requirement, "key");
-        let mut values: Vec<&str> = path::list(requirement, "values").iter().filter_map(Value::as_str).collect();
+        let mut values: Vec<&str> =
+            path::list(requirement, "values").iter().filter_map(Value::as_str).collect();
         values.sort_unstable();
         let values = values.join(",");
         let text = match path::text(requirement, "operator") {

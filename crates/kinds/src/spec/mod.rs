@@ -2,9 +2,11 @@
 //!
 //! Each file holds the defaults that the table of types cannot say, and the validation, of one part.
 
+pub mod admission_policy;
 pub mod affinity;
 pub mod check;
 pub mod container;
+pub mod devices;
 pub mod env;
 pub mod label_selector;
 pub mod pod_spec;
@@ -18,3 +20,4 @@ pub mod security_context;
 pub mod storage;
 pub mod template;
 pub mod volume;
+pub mod webhook;

@@ -69,7 +69,11 @@ pub fn validate(spec: &Value, context: &Context<'_>, at: At<'_>, found: &mut Fou
     for (index, gate) in path::list(spec, "readinessGates").iter().enumerate() {
         let at = at.field("readinessGates");
         let kind = path::text(gate, "conditionType");
-        found.extend(Violation::all_invalid(at.index(index).field("conditionType"), kind, names::qualified_name(kind)));
+        found.extend(Violation::all_invalid(
+            at.index(index).field("conditionType"),
+            kind,
+            names::qualified_name(kind),
+        ));
     }
     scheduling_gates(spec, at, found);
     scheduling::topology_spread(
@@ -125,14 +129,16 @@ fn containers(spec: &Value, context: &Context<'_>, at: At<'_>, found: &mut Found
 }
 
 fn host(spec: &Value, at: At<'_>, found: &mut Found) {
-    if path::bool(spec, "securityContext.shareProcessNamespace") || path::bool(spec, "shareProcessNamespace") {
+    if path::bool(spec, "securityContext.shareProcessNamespace") || path::bool(spec, "shareProcessNamespace")
+    {
         if path::bool(spec, "hostPID") {
             let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
             found.push(Violation::invalid(at.field("shareProcessNamespace"), true, detail));
         }
     }
     if spec.get("hostUsers").and_then(Value::as_bool) == Some(false) {
-        for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
+        {
             if path::bool(spec, field) {
                 found.push(Violation::forbidden(at.field(shown), "when `hostUsers` is false"));
             }
@@ -170,8 +176,9 @@ fn dns(spec: &Value, at: At<'_>, found: &mut Found) {
         found.push(Violation::invalid(searches_at, &searches, detail));
     }
     if searches.join(" ").len() > SEARCHES_MAX_CHARACTERS {
-        let detail =
-            format!("must not have more than {SEARCHES_MAX_CHARACTERS} characters (including spaces) in the search list");
+        let detail = format!(
+            "must not have more than {SEARCHES_MAX_CHARACTERS} characters (including spaces) in the search list"
+        );
         found.push(Violation::invalid(searches_at, &searches, detail));
     }
     for (index, search) in searches.iter().enumerate() {
@@ -253,7 +260,8 @@ fn resource_claims(spec: &Value, at: At<'_>, found: &mut Found) {
         }
         match (claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName")) {
             (Some(_), Some(_)) => {
-                let detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
+                let detail =
+                    "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
                 found.push(Violation::invalid(at, claim, detail));
             }
             (None, None) => {
@@ -289,13 +297,20 @@ fn pod_resources(spec: &Value, at: At<'_>, found: &mut Found) {
     let at = at.field("resources");
     resources::validate(own, at, found);
     if !path::list(own, "claims").is_empty() {
-        found.push(Violation::forbidden(at.field("claims"), "claims may not be set for Resources at pod-level"));
+        found.push(Violation::forbidden(
+            at.field("claims"),
+            "claims may not be set for Resources at pod-level",
+        ));
     }
     for list in ["limits", "requests"] {
         for (resource, _) in path::members(own, list) {
             if !matches!(resource.as_str(), "cpu" | "memory") && !resources::is_hugepages(resource) {
                 let at = at.field(list);
-                found.push(Violation::not_supported(at.key(resource), resource, &["cpu", "hugepages-", "memory"]));
+                found.push(Violation::not_supported(
+                    at.key(resource),
+                    resource,
+                    &["cpu", "hugepages-", "memory"],
+                ));
             }
         }
     }

@@ -27,7 +27,9 @@ pub fn validate(container: &Value, grace_seconds: i64, at: At<'_>, found: &mut F
 
 fn one_probe(probe: &Value, name: &str, at: At<'_>, found: &mut Found) {
     handler(probe, &PROBE_HANDLERS, 0, at, found);
-    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for field in
+        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+    {
         not_negative(probe, field, at, found);
     }
     if let Some(grace) = path::int(probe, "terminationGracePeriodSeconds") {
@@ -87,7 +89,8 @@ fn http_get(handler: &Value, at: At<'_>, found: &mut Found) {
 fn sleep(handler: &Value, grace_seconds: i64, at: At<'_>, found: &mut Found) {
     let seconds = path::int(handler, "seconds").unwrap_or_default();
     if !(0..=grace_seconds).contains(&seconds) {
-        let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace_seconds})");
+        let detail =
+            format!("must be non-negative and less than terminationGracePeriodSeconds ({grace_seconds})");
         found.push(Violation::invalid(at.field("seconds"), seconds, detail));
     }
 }

@@ -29,7 +29,8 @@ pub fn is_hugepages(resource: &str) -> bool {
 }
 
 fn is_native(resource: &str) -> bool {
-    !resource.contains('/') || resource.split('/').next().is_some_and(|domain| domain.ends_with("kubernetes.io"))
+    !resource.contains('/')
+        || resource.split('/').next().is_some_and(|domain| domain.ends_with("kubernetes.io"))
 }
 
 /// `example.com/gpu`: a name of another domain.

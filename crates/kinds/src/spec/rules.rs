@@ -58,7 +58,9 @@ fn one_rule(rule: &Value, is_cluster: bool, at: At<'_>, found: &mut Found) {
 pub fn default_binding(binding: &mut Value) {
     if let Some(Value::Array(subjects)) = binding.get_mut("subjects") {
         for subject in subjects {
-            if matches!(path::text(subject, "kind"), "Group" | "User") && path::text(subject, "apiGroup").is_empty() {
+            if matches!(path::text(subject, "kind"), "Group" | "User")
+                && path::text(subject, "apiGroup").is_empty()
+            {
                 subject["apiGroup"] = RBAC.into();
             }
         }
@@ -104,7 +106,11 @@ fn one_subject(subject: &Value, is_cluster: bool, at: At<'_>, found: &mut Found)
         }
         "User" | "Group" => check::one_of(subject, "apiGroup", &[RBAC], at, found),
         other => {
-            found.push(Violation::not_supported(at.field("kind"), other, &["ServiceAccount", "User", "Group"]));
+            found.push(Violation::not_supported(
+                at.field("kind"),
+                other,
+                &["ServiceAccount", "User", "Group"],
+            ));
         }
     }
 }

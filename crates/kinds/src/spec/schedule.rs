@@ -42,7 +42,8 @@ fn is_duration(text: &str) -> bool {
     let is_there = !rest.is_empty();
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
-        let unit = ["ms", "us", "ns", "h", "m", "s"].into_iter().find(|unit| rest[digits..].starts_with(unit));
+        let unit =
+            ["ms", "us", "ns", "h", "m", "s"].into_iter().find(|unit| rest[digits..].starts_with(unit));
         let Some(unit) = unit.filter(|_| digits > 0) else { return false };
         rest = &rest[digits + unit.len()..];
     }
@@ -60,7 +61,9 @@ fn range_wrong(text: &str, least: u32, most: u32, names: &[&str]) -> Option<Stri
         if let Some(index) = names.iter().position(|name| name.eq_ignore_ascii_case(text)) {
             return Ok(index as u32 + least);
         }
-        text.parse().map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax"))
+        text.parse().map_err(|_| {
+            format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax")
+        })
     };
     let bounds = if range == "*" || range == "?" {
         Ok((least, most))

@@ -13,7 +13,8 @@ pub fn tolerations(tolerations: &[Value], list: At<'_>, found: &mut Found) {
         if !key.is_empty() {
             found.extend(Violation::all_invalid(at.field("key"), key, names::qualified_name(key)));
         } else if operator != "Exists" {
-            let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            let detail =
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             found.push(Violation::invalid(at.field("operator"), operator, detail));
         }
         let effect = path::text(toleration, "effect");
@@ -23,7 +24,9 @@ pub fn tolerations(tolerations: &[Value], list: At<'_>, found: &mut Found) {
         }
         let value = path::text(toleration, "value");
         match operator {
-            "" | "Equal" => found.extend(Violation::all_invalid(at.field("operator"), value, names::label_value(value))),
+            "" | "Equal" => {
+                found.extend(Violation::all_invalid(at.field("operator"), value, names::label_value(value)))
+            }
             "Exists" if !value.is_empty() => {
                 let detail = "value must be empty when `operator` is 'Exists'";
                 found.push(Violation::invalid(at.field("operator"), toleration, detail));
@@ -44,7 +47,8 @@ pub fn topology_spread(constraints: &[Value], list: At<'_>, found: &mut Found) {
         if skew <= 0 {
             found.push(Violation::invalid(at.field("maxSkew"), skew, "must be greater than zero"));
         }
-        let (key, when) = (path::text(constraint, "topologyKey"), path::text(constraint, "whenUnsatisfiable"));
+        let (key, when) =
+            (path::text(constraint, "topologyKey"), path::text(constraint, "whenUnsatisfiable"));
         if key.is_empty() {
             found.push(Violation::required(at.field("topologyKey"), "can not be empty"));
         } else {
@@ -64,7 +68,8 @@ pub fn topology_spread(constraints: &[Value], list: At<'_>, found: &mut Found) {
                 found.push(Violation::invalid(at, domains, "must be greater than zero"));
             }
             if when != "DoNotSchedule" {
-                let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
+                let detail =
+                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
                 found.push(Violation::invalid(at, domains, detail));
             }
         }
@@ -85,7 +90,10 @@ pub fn match_label_keys(term: &Value, field: &str, at: At<'_>, found: &mut Found
         return;
     }
     if term.get("labelSelector").is_none() {
-        found.push(Violation::forbidden(at.field(field), "must not be specified when labelSelector is not set"));
+        found.push(Violation::forbidden(
+            at.field(field),
+            "must not be specified when labelSelector is not set",
+        ));
     }
     for (index, key) in keys.iter().enumerate() {
         let key = key.as_str().unwrap_or_default();

@@ -47,7 +47,8 @@ pub fn container(container: &Value, host_users: bool, at: At<'_>, found: &mut Fo
             found.push(Violation::invalid(at, context, detail));
         }
         if path::list(context, "capabilities.add").iter().any(|one| one == "CAP_SYS_ADMIN") {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+            let detail =
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             found.push(Violation::invalid(at, context, detail));
         }
     }
@@ -95,7 +96,9 @@ fn apparmor(context: &Value, at: At<'_>, found: &mut Found) {
         (true, Some(text)) if text.trim() != text => {
             found.push(Violation::invalid(at, text, "must not be padded with whitespace"));
         }
-        (true, Some("")) => found.push(Violation::required(at, "must be set when AppArmor type is Localhost")),
+        (true, Some("")) => {
+            found.push(Violation::required(at, "must be set when AppArmor type is Localhost"))
+        }
         (true, Some(text)) if text.len() > APPARMOR_MAX_BYTES => {
             found.push(Violation::too_long(at, APPARMOR_MAX_BYTES));
         }

@@ -6,14 +6,19 @@ use serde_json::Value;
 use super::check::Found;
 use crate::column::NAME;
 
-const MODES: [(&str, &str); 4] =
-    [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+const MODES: [(&str, &str); 4] = [
+    ("ReadWriteOnce", "RWO"),
+    ("ReadOnlyMany", "ROX"),
+    ("ReadWriteMany", "RWX"),
+    ("ReadWriteOncePod", "RWOP"),
+];
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const DEFAULT_CLASS: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
 /// The name of a StorageClass, and whether claims that name none are of it.
-pub const NAME_OR_DEFAULT: Column = Column { cell: |class, _| name_or_default(class, &DEFAULT_CLASS), ..NAME };
+pub const NAME_OR_DEFAULT: Column =
+    Column { cell: |class, _| name_or_default(class, &DEFAULT_CLASS), ..NAME };
 
 /// The name, with ` (default)` behind it if one of the annotations says `true`.
 pub fn name_or_default(class: &Value, annotations: &[&str]) -> Value {

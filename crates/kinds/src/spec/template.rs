@@ -4,8 +4,8 @@ use schema::{At, Column, Violation, metadata, path};
 use serde_json::Value;
 
 use super::check::Found;
-use super::pod_spec::{self, Context};
 use super::label_selector;
+use super::pod_spec::{self, Context};
 use crate::column::{self, wide};
 
 /// The columns of a kind with `spec.template`.
@@ -13,9 +13,10 @@ pub const CONTAINERS: Column =
     wide("Containers", "string", "The names of the containers in its template.", |object, _| {
         container_names(path::get(object, "spec.template"))
     });
-pub const IMAGES: Column = wide("Images", "string", "The images of the containers in its template.", |object, _| {
-    images(path::get(object, "spec.template"))
-});
+pub const IMAGES: Column =
+    wide("Images", "string", "The images of the containers in its template.", |object, _| {
+        images(path::get(object, "spec.template"))
+    });
 /// The column of a kind with `spec.selector`.
 pub const SELECTOR: Column = wide("Selector", "string", "Which pods it counts as its own.", |object, _| {
     selector_text(path::get(object, "spec.selector"))
@@ -59,7 +60,10 @@ pub fn validate_controlled(spec: &Value, kind: &str, owner: &str, found: &mut Fo
     let template = &spec["template"];
     let at = at.field("template");
     let labels = path::get(template, "metadata.labels").unwrap_or(&Value::Null);
-    if !selector.is_null() && !label_selector::is_empty(selector) && !label_selector::matches(selector, labels) {
+    if !selector.is_null()
+        && !label_selector::is_empty(selector)
+        && !label_selector::matches(selector, labels)
+    {
         let detail = "`selector` does not match template `labels`";
         found.push(Violation::invalid(at.field("metadata.labels"), labels, detail));
     }

@@ -142,7 +142,8 @@ fn one(volume: &Value, pod_name: &str, is_template: bool, at: At<'_>, found: &mu
 }
 
 fn empty_dir(source: &Value, at: At<'_>, found: &mut Found) {
-    let limit: Option<Quantity> = source.get("sizeLimit").and_then(Value::as_str).and_then(|text| text.parse().ok());
+    let limit: Option<Quantity> =
+        source.get("sizeLimit").and_then(Value::as_str).and_then(|text| text.parse().ok());
     if limit.is_some_and(Quantity::is_negative) {
         let detail = "SizeLimit field must be a valid resource quantity";
         found.push(Violation::forbidden(at.field("sizeLimit"), detail));
@@ -161,7 +162,11 @@ pub fn host_path(source: &Value, at: At<'_>, found: &mut Found) {
 pub fn nfs(source: &Value, at: At<'_>, found: &mut Found) {
     required(source, "server", at, found);
     if required(source, "path", at, found) && !path::text(source, "path").starts_with('/') {
-        found.push(Violation::invalid(at.field("path"), path::text(source, "path"), "must be an absolute path"));
+        found.push(Violation::invalid(
+            at.field("path"),
+            path::text(source, "path"),
+            "must be an absolute path",
+        ));
     }
 }
 
@@ -274,7 +279,11 @@ fn token(part: &Value, at: At<'_>, volume: At<'_>, found: &mut Found) {
             found.push(Violation::invalid(at, seconds, "may not specify a duration less than 10 minutes"));
         }
         if seconds > 1 << 32 {
-            found.push(Violation::invalid(at, seconds, "may not specify a duration larger than 2^32 seconds"));
+            found.push(Violation::invalid(
+                at,
+                seconds,
+                "may not specify a duration larger than 2^32 seconds",
+            ));
         }
     }
     if required(part, "path", volume, found) {
@@ -287,7 +296,9 @@ fn trust_bundle(part: &Value, at: At<'_>, found: &mut Found) {
         (Some(_), Some(_)) => {
             found.push(Violation::invalid(at, part, "only one of name and signerName may be used"));
         }
-        (None, None) => found.push(Violation::invalid(at, part, "either name or signerName must be specified")),
+        (None, None) => {
+            found.push(Violation::invalid(at, part, "either name or signerName must be specified"))
+        }
         (Some(_), None) if part.get("labelSelector").is_some() => {
             let detail = "labelSelector must be unset if name is specified";
             found.push(Violation::invalid(at.field("labelSelector"), &part["labelSelector"], detail));
