@@ -110,6 +110,12 @@ pub fn reset_signals() {
     }
 }
 
+/// What happens when a child ends: SIG_DFL, or SIG_IGN to have it reaped by the kernel.
+pub fn set_child_signal(action: libc::sighandler_t) {
+    // SAFETY: both actions are the kernel's own.
+    unsafe { libc::signal(libc::SIGCHLD, action) };
+}
+
 /// A child that ended: its pid and what waitpid said.
 pub fn reap() -> Option<(i32, i32)> {
     let mut status = 0;

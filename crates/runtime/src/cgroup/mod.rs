@@ -20,6 +20,12 @@ pub enum CgroupError {
     NotMounted,
     #[error("cgroup path {0:?} may only have plain names")]
     BadPath(String),
+    #[error(
+        "cgroup {} has processes of its own, so that it cannot hand controllers down; \
+         move them into a group below it, or use a cgroup root that begins with /",
+        .0.display()
+    )]
+    Occupied(PathBuf),
     #[error("{action} cgroup {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
 }
@@ -196,8 +202,10 @@ impl Group<'_> {
             let has = |list: &str, name: &str| list.split_whitespace().any(|listed| listed == name);
             for name in V2_CONTROLLERS {
                 if has(&available, name) && !has(&enabled, name) {
-                    std::fs::write(&file, format!("+{name}"))
-                        .map_err(|error| failed("enable controllers of", ancestor, error))?;
+                    enable(&file, name).map_err(|error| match error.kind() {
+                        io::ErrorKind::ResourceBusy => CgroupError::Occupied(ancestor.into()),
+                        _ => failed("enable controllers of", ancestor, error),
+                    })?;
                 }
             }
         }
@@ -217,6 +225,10 @@ impl Group<'_> {
         }
         Ok(all)
     }
+}
+
+fn enable(subtree_control: &Path, controller: &str) -> io::Result<()> {
+    std::fs::write(subtree_control, format!("+{controller}"))
 }
 
 fn remove_tree(directory: &Path) -> io::Result<bool> {

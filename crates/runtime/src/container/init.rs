@@ -109,8 +109,12 @@ fn prepare_exec(spec: &Spec, container: BorrowedFd) -> Result<(), String> {
 fn set_oom_score(spec: &Spec) -> Result<(), String> {
     // The monitor's own is low, and must not be inherited.
     let score = spec.oom_score_adj.unwrap_or(0);
-    std::fs::write("/proc/self/oom_score_adj", score.to_string())
-        .map_err(|error| format!("set oom_score_adj to {score}: {error}"))
+    match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        // Where the machine was started without CAP_SYS_RESOURCE it cannot be lowered. The container then is a likelier
+        // victim than it should be, which is better than not to run.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other.map_err(|error| format!("set oom_score_adj to {score}: {error}")),
+    }
 }
 
 /// From here on start and exec are the same.

@@ -8,6 +8,7 @@ mod container;
 mod exec;
 mod recover;
 mod sandbox;
+mod spawner;
 
 pub use exec::{Attached, Exec, ExecOutput, ExecRequest};
 
@@ -16,8 +17,8 @@ use crate::connection::{CallError, Connection};
 use crate::error::{RuntimeError, at};
 use crate::layout;
 use plan::node::{Container, ContainerStatus, RuntimeEvent, Sandbox, SandboxState};
-use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
+use spawner::Spawner;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ pub struct Options {
     pub run: PathBuf,
     /// Below which all groups are: `/ekso/x` from the top of each hierarchy, `ekso/x` from this process's own group.
     pub cgroup_root: String,
-    /// The program that is run with `pod-monitor --sandbox … --run …` for each pod, and what comes before these.
+    /// The command that runs `monitor::main`, which makes the pods' monitors.
     pub monitor: Vec<OsString>,
     /// `containerLogMaxSize` and `containerLogMaxFiles`.
     pub log_max_bytes: u64,
@@ -72,8 +73,7 @@ pub struct Runtime {
 struct Inner {
     options: Options,
     cgroups: Cgroups,
-    /// The monitor's program where no container can write to it; `None` where the kernel cannot do that.
-    program: Option<OwnedFd>,
+    spawner: Spawner,
     events: broadcast::Sender<RuntimeEvent>,
     /// A std mutex: held for look-ups and changes in memory, never across an await.
     sandboxes: Mutex<BTreeMap<String, SandboxEntry>>,
@@ -117,9 +117,9 @@ impl Runtime {
         for directory in [&sandboxes, &options.run] {
             make_private_dir(directory)?;
         }
-        let program = options.monitor.first().and_then(|program| write_protected(Path::new(program)));
+        let spawner = Spawner::new(options.monitor.clone());
         let events = broadcast::Sender::new(EVENT_BACKLOG);
-        let inner = Inner { options, cgroups, program, events, sandboxes: Mutex::default() };
+        let inner = Inner { options, cgroups, spawner, events, sandboxes: Mutex::default() };
         Ok(Runtime { inner: Arc::new(inner) })
     }
 
@@ -260,36 +260,10 @@ fn make_private_dir(path: &Path) -> Result<(), RuntimeError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at("create", path))
 }
 
-/// A view of a program through which nobody can write: a container whose command is `/proc/self/exe` runs the monitor's
-/// program, and could else overwrite it (CVE-2019-5736).
-fn write_protected(program: &Path) -> Option<OwnedFd> {
-    use rustix::fd::AsFd;
-    use rustix::mount::OpenTreeFlags;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = rustix::mount::open_tree(rustix::fs::CWD, program, flags).ok()?;
-    crate::sys::mount_setattr(tree.as_fd(), false, libc::MOUNT_ATTR_RDONLY, libc::MS_PRIVATE).ok()?;
-    Some(tree)
-}
-
 /// Runs file work where it may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_running_program_can_be_write_protected() {
-        let program = write_protected(Path::new("/proc/self/exe")).expect("tests run as root");
-        let path = crate::sys::fd_path(&program);
-        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read("/proc/self/exe").unwrap());
-        let status =
-            std::process::Command::new(&path).arg("--list").stdout(std::process::Stdio::null()).status();
-        assert!(status.unwrap().success());
     }
 }

@@ -10,13 +10,15 @@ use plan::node::{
     CgroupStats, ContainerState, ContainerStatus, Resources, RuntimeEvent, Sandbox, SandboxConfig,
     SandboxState,
 };
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::mount::UnmountFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
 
 /// How long a monitor may take to kill what it has; then it is killed itself.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
@@ -154,24 +156,15 @@ impl Inner {
         let (directory, run) = (self.sandbox_dir(id), self.run_dir(id));
         let log = directory.join("monitor.log");
         let log = std::fs::File::create(&log).map_err(at("create", log))?;
-        let [program, before @ ..] = self.options.monitor.as_slice() else {
-            return Err(failed("no program is configured for it".into()));
-        };
-        let mut command = match &self.program {
-            Some(program) => tokio::process::Command::new(sys::fd_path(program)),
-            None => tokio::process::Command::new(program),
-        };
-        command.arg0("ekso").args(before).arg("--sandbox").arg(&directory).arg("--run").arg(&run);
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-        let serving = serving(&mut child).await;
+        let (said, stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.to_string()))?;
+        let spawned = self.spawner.spawn(directory, run.clone(), stdout, log.into()).await;
+        let pidfd = spawned.map_err(|error| failed(error.to_string()))?;
+        let serving = serving(said).await;
         let connection = serving.and_then(|()| Connection::open(&run).map_err(|error| error.to_string()));
         if connection.is_err() {
             // It may have ended by itself.
-            let _ = child.start_kill();
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
         }
-        // It is our child for as long as we live, and is to leave no zombie.
-        tokio::spawn(async move { child.wait().await });
         connection.map_err(failed)
     }
 
@@ -217,11 +210,7 @@ impl Inner {
         let Ok((sandbox, live)) = self.with_sandbox(id, |entry| {
             entry.connection = None;
             entry.sandbox.state = SandboxState::NotReady;
-            let live =
-                entry.containers.iter().filter(|(_, c)| c.status.borrow().state == ContainerState::Running);
-            let live: Vec<(String, ContainerStatus)> =
-                live.map(|(id, container)| (id.clone(), container.status.borrow().clone())).collect();
-            (entry.sandbox.clone(), live)
+            (entry.sandbox.clone(), live(entry))
         }) else {
             return;
         };
@@ -232,21 +221,7 @@ impl Inner {
             if let Err(error) = save(&inner.sandbox_dir(&to_save.id), &to_save) {
                 tracing::warn!(sandbox = to_save.id, %error, "the state of a sandbox was not written");
             }
-            let mut dead = Vec::new();
-            for (container, old) in live {
-                let directory = inner.container_dir(&to_save.id, &container);
-                // The monitor may have written down how it ended before it died itself.
-                let written = layout::read_json::<ContainerStatus>(&directory.join(layout::STATUS));
-                let status = match written {
-                    Ok(status) if status.state == ContainerState::Exited => status,
-                    _ => lost_status(old),
-                };
-                if let Err(error) = layout::write_json(&directory.join(layout::STATUS), &status, true) {
-                    tracing::warn!(container, %error, "the status of a container was not written");
-                }
-                dead.push((container, status));
-            }
-            dead
+            inner.settle(&to_save.id, live)
         })
         .await;
         for (container, status) in dead {
@@ -271,34 +246,37 @@ impl Inner {
             }
         }
         let inner = self.clone();
-        let sandbox = self.with_sandbox(id, |entry| entry.sandbox.clone())?;
-        let (to_save, unfinished) = (
-            sandbox.clone(),
-            self.with_sandbox(id, |entry| {
-                let live = entry
-                    .containers
-                    .iter()
-                    .filter(|(_, c)| c.status.borrow().state == ContainerState::Running);
-                live.map(|(id, _)| id.clone()).collect::<Vec<_>>()
-            })?,
-        );
+        let (sandbox, live) = self.with_sandbox(id, |entry| (entry.sandbox.clone(), live(entry)))?;
         let statuses = blocking(move || {
-            inner.kill_sandbox(&to_save);
-            inner.release(&to_save.id);
-            save(&inner.sandbox_dir(&to_save.id), &to_save)?;
-            // What the monitor said last may still be on its way to us; the files have it.
-            let read = |container: String| {
-                let path = inner.container_dir(&to_save.id, &container).join(layout::STATUS);
-                let status = layout::read_json::<ContainerStatus>(&path).unwrap_or_default();
-                (container, if status.state == ContainerState::Exited { status } else { lost_status(status) })
-            };
-            Ok::<_, RuntimeError>(unfinished.into_iter().map(read).collect::<Vec<_>>())
+            inner.kill_sandbox(&sandbox);
+            inner.release(&sandbox.id);
+            save(&inner.sandbox_dir(&sandbox.id), &sandbox)?;
+            Ok::<_, RuntimeError>(inner.settle(&sandbox.id, live))
         })
         .await?;
         for (container, status) in statuses {
             self.container_changed(id, &container, status);
         }
         Ok(())
+    }
+
+    /// How these containers, which were running when last heard of, have ended. What the monitor wrote down may not
+    /// have come to us, or it may have died before it could.
+    fn settle(&self, sandbox: &str, live: Vec<(String, ContainerStatus)>) -> Vec<(String, ContainerStatus)> {
+        let settled = live.into_iter().map(|(container, old)| {
+            let path = self.container_dir(sandbox, &container).join(layout::STATUS);
+            match layout::read_json::<ContainerStatus>(&path) {
+                Ok(status) if status.state == ContainerState::Exited => (container, status),
+                _ => {
+                    let status = lost_status(old);
+                    if let Err(error) = layout::write_json(&path, &status, true) {
+                        tracing::warn!(container, %error, "the status of a container was not written");
+                    }
+                    (container, status)
+                }
+            }
+        });
+        settled.collect()
     }
 
     /// Kills every process of the sandbox's containers by their groups.
@@ -378,11 +356,10 @@ impl Inner {
     }
 }
 
-/// Waits until a monitor serves requests.
-async fn serving(child: &mut tokio::process::Child) -> Result<(), String> {
-    let Some(stdout) = child.stdout.take() else { return Err("it has no standard output".into()) };
+/// Waits until a monitor serves requests, by what it says.
+async fn serving(said: OwnedFd) -> Result<(), String> {
+    let mut stdout = Receiver::from_owned_fd(said).map_err(|error| error.to_string())?.take(4096);
     let mut said = String::new();
-    let mut stdout = stdout.take(4096);
     match tokio::time::timeout(START_PATIENCE, stdout.read_to_string(&mut said)).await {
         Err(_) => Err(format!("it did not serve within {} s", START_PATIENCE.as_secs())),
         Ok(Err(error)) => Err(error.to_string()),
@@ -392,8 +369,14 @@ async fn serving(child: &mut tokio::process::Child) -> Result<(), String> {
     }
 }
 
+fn live(entry: &SandboxEntry) -> Vec<(String, ContainerStatus)> {
+    let statuses =
+        entry.containers.iter().map(|(id, container)| (id.clone(), container.status.borrow().clone()));
+    statuses.filter(|(_, status)| status.state == ContainerState::Running).collect()
+}
+
 /// What is said of a container whose end nobody saw; the kubelet's words and code for that.
-pub(super) fn lost_status(old: ContainerStatus) -> ContainerStatus {
+fn lost_status(old: ContainerStatus) -> ContainerStatus {
     ContainerStatus {
         state: ContainerState::Exited,
         pid: 0,

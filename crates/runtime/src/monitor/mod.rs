@@ -8,7 +8,10 @@ mod container;
 mod exec;
 mod log;
 mod pod;
+mod spawner;
 mod streams;
+
+pub(crate) use spawner::{Spawn, Spawned};
 
 use crate::protocol::{self, Call, Message, Request};
 use crate::{layout, sys};
@@ -26,48 +29,26 @@ use std::process::ExitCode;
 /// More clients at once than there are node processes of one node: an old one, a new one, and a person looking.
 const CLIENT_LIMIT: usize = 16;
 
-/// What the monitor writes to its standard output once it serves requests.
-pub const READY: &str = "ready\n";
+/// What a monitor writes to its standard output once it serves requests.
+pub(crate) const READY: &str = "ready\n";
 
-/// Runs until told to end. `args`: `--sandbox DIRECTORY --run DIRECTORY`.
+/// Makes monitors until the process that started this one is gone. Standard input is a socket on which it asks for
+/// them; there are no arguments.
 ///
-/// Must be called before any thread is started. Says `READY` or what is wrong on standard output.
-pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    match parse(args).and_then(|(sandbox, run)| Monitor::new(sandbox, run)) {
-        Ok(mut monitor) => {
-            print!("{READY}");
-            if let Err(error) = leave_standard_output() {
-                eprintln!("close standard output: {error}");
-                return ExitCode::FAILURE;
-            }
-            monitor.serve()
-        }
+/// Must be called before any thread is started.
+pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let asked_by_us = rustix::net::sockopt::socket_type(rustix::stdio::stdin()) == Ok(SocketType::SEQPACKET);
+    if args.next().is_some() || !asked_by_us {
+        eprintln!("pod-monitor is started by the node's process, not by hand");
+        return ExitCode::FAILURE;
+    }
+    match spawner::serve() {
+        Ok(code) => code,
         Err(error) => {
-            print!("{error}");
+            eprintln!("pod-monitor: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn parse(mut args: impl Iterator<Item = OsString>) -> Result<(PathBuf, PathBuf), String> {
-    let (mut sandbox, mut run) = (None, None);
-    while let Some(arg) = args.next() {
-        match arg.to_str() {
-            Some("--sandbox") => sandbox = args.next(),
-            Some("--run") => run = args.next(),
-            _ => return Err(format!("unknown argument {arg:?}")),
-        }
-    }
-    match (sandbox, run) {
-        (Some(sandbox), Some(run)) => Ok((sandbox.into(), run.into())),
-        _ => Err("usage: pod-monitor --sandbox DIRECTORY --run DIRECTORY".into()),
-    }
-}
-
-fn leave_standard_output() -> io::Result<()> {
-    use std::io::Write;
-    io::stdout().flush()?;
-    Ok(rustix::stdio::dup2_stdout(container::dev_null(true)?)?)
 }
 
 struct Client {
@@ -109,18 +90,13 @@ impl Monitor {
         let config = layout::read_json::<Sandbox>(&path)
             .map_err(|error| format!("read {}: {error}", path.display()))?
             .config;
-        // Started by the path of a descriptor, it would be called by a number.
         let _ = rustix::thread::set_name(c"pod-monitor");
         // Fails for a process that leads its group already, which is as good.
         let _ = rustix::process::setsid();
         rustix::process::chdir("/").map_err(|error| format!("chdir /: {error}"))?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        // Containers may not look into what they are born from.
-        sys::prctl(libc::PR_SET_DUMPABLE, 0).map_err(|error| format!("dumpable: {error}"))?;
         // Processes whose parents are gone come to us, so that none is left as a zombie.
         sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map_err(|error| format!("subreaper: {error}"))?;
-        // Not below -999, and not an error where it may not be lowered.
-        let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
         let signals = sys::signalfd(&[libc::SIGCHLD]).map_err(|error| format!("signalfd: {error}"))?;
         pod::enter(&config, &run)?;
         let namespaces = config.namespaces;

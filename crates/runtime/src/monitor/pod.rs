@@ -147,8 +147,7 @@ fn pause(run: &Path, tell: OwnedFd) -> ! {
 
 fn hide(run: &Path) -> Result<(), String> {
     sys::reset_signals();
-    // SAFETY: sets a disposition; children that end are then reaped by the kernel.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    sys::set_child_signal(libc::SIG_IGN);
     let failed = |what: &str, error: rustix::io::Errno| format!("{what}: {error}");
     let _ = rustix::thread::set_name(c"pause");
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)

@@ -46,6 +46,16 @@ async fn limits_of_processes_and_cpu() {
     node.finish().await;
 }
 
+/// Guaranteed pods ask for this, also where the machine may not grant it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_low_oom_score_is_no_reason_not_to_start() {
+    let node = Node::new();
+    let sandbox = node.sandbox("guaranteed").await;
+    let ran = node.run(&sandbox, "exit 5", |config| config.resources.oom_score_adj = Some(-997)).await;
+    assert_eq!(ran.status.exit_code, 5);
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usage() {
     let node = Node::new();

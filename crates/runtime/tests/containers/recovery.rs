@@ -67,7 +67,8 @@ async fn killed_clients_find_their_containers_again() {
         |name: &str| listing.containers.iter().find(|container| container.name == name).unwrap().clone();
     let (stays, waits) = (find("stays"), find("waits"));
     assert_eq!((stays.status.state, waits.status.state), (ContainerState::Running, ContainerState::Running));
-    assert_eq!(node.exec(&waits, "touch /tmp/go").await.exit_code, 0);
+    // The container's end may be quicker than that of the exec, and then takes it along.
+    node.exec(&waits, "touch /tmp/go").await;
     let status = exit(&node.runtime, &waits.id).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (9, "Error"));
     let log = std::fs::read_to_string(&waits.log_path).unwrap();
@@ -192,7 +193,7 @@ async fn stopping_is_final_and_repeatable() {
     node.finish().await;
 }
 
-/// Prints what a pod costs; the limit is far from what was measured, and close enough to notice a runtime inside.
+/// Prints what a pod costs; the limit is ten times what was measured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_monitor_is_small() {
     let node = Node::new();
@@ -211,6 +212,6 @@ async fn a_monitor_is_small() {
         "monitor: {private} kB private dirty, {} kB PSS; create to running {took:?}",
         kilobytes("Pss:")
     );
-    assert!(private < 1500, "{rollup}");
+    assert!(private < 700, "{rollup}");
     node.finish().await;
 }

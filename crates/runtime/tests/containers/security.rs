@@ -1,7 +1,8 @@
 //! What a container must not be able to do.
 
-use crate::support::{MONITOR, Node, Ran, monitor_pid, runtime_with, sh};
+use crate::support::{MONITOR, Node, PATIENCE, Ran, monitor_pid, runtime_with, sh};
 use plan::node::*;
+use std::path::Path;
 
 fn capabilities(text: &str, set: &str) -> u64 {
     let line =
@@ -217,7 +218,16 @@ async fn the_monitors_program_cannot_be_overwritten() {
     let program = rustix::fs::open(program, flags, rustix::fs::Mode::empty()).unwrap();
     node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
     let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&program));
-    let error = std::fs::OpenOptions::new().write(true).open(path).unwrap_err();
+    // The spawner runs it too, and ends with its runtime.
+    node.runtime = runtime_with(node.directory.path(), &node.cgroup, Path::new(MONITOR));
+    let open = || std::fs::OpenOptions::new().write(true).open(&path).unwrap_err();
+    let idle = async {
+        while open().kind() == std::io::ErrorKind::ExecutableFileBusy {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, idle).await.unwrap();
+    let error = open();
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{error}");
     drop(program);
     node.finish().await;

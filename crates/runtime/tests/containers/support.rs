@@ -256,12 +256,14 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Processes that have `text` in their command or, as monitors do, in the path of their log.
 fn processes_with(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains(text) {
+        let log = std::fs::read_link(entry.path().join("fd/2")).unwrap_or_default();
+        if line.contains(text) || log.to_string_lossy().contains(text) {
             found.push(format!("{}: {line}", entry.file_name().display()));
         }
     }
