@@ -16,8 +16,7 @@ pub const NAME: Column = Column {
     cell: |object, _| path::text(object, "metadata.name").into(),
 };
 
-pub const AGE: Column =
-    column("Age", "string", "The time since it was created.", |object, now| age(object, now));
+pub const AGE: Column = column("Age", "string", "The time since it was created.", age);
 
 pub const CREATED_AT: Column = column("Created At", "date", "The time it was created.", |object, _| {
     path::get(object, "metadata.creationTimestamp").cloned().unwrap_or_default()

@@ -261,6 +261,7 @@ pub fn by_path(group: &str, version: &str, plural: &str) -> Option<&'static Kind
 }
 
 /// Reads a request's body as an object of the kind. The error is upstream's 400.
+#[expect(clippy::result_large_err, reason = "a Status is what a failed request answers")]
 pub fn decode(kind: &Kind, text: &[u8], mode: FieldValidation) -> Result<Decoded, Status> {
     types().decode(kind.type_name, text, mode).map_err(|error| undecodable(kind, text, &error))
 }

@@ -69,7 +69,7 @@ impl Types {
         mode: FieldValidation,
     ) -> Result<Decoded, DecodeError> {
         let (value, duplicates) =
-            json::parse(text).map_err(|error| DecodeError::Syntax(error.to_string()))?;
+            json::parse(text).map_err(|error| DecodeError::Syntax(json::go_words(&error, text)))?;
         let found = duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
         self.finish(type_name, value, mode, found)
     }
@@ -365,5 +365,5 @@ fn base64_error(text: &str) -> Option<usize> {
             _ => return Some(at),
         }
     }
-    ((symbols + padding) % 4 != 0).then_some(text.len())
+    (!(symbols + padding).is_multiple_of(4)).then_some(text.len())
 }

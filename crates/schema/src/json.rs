@@ -14,6 +14,30 @@ pub fn parse(text: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
     Ok((value, duplicates))
 }
 
+/// An error of a parse in the words of Go's decoder: `invalid character 'k' looking for beginning of value`.
+pub fn go_words(error: &serde_json::Error, text: &[u8]) -> String {
+    const PLACES: [(&str, &str); 7] = [
+        ("expected value", "looking for beginning of value"),
+        ("key must be a string", "looking for beginning of object key string"),
+        ("expected `:`", "after object key"),
+        ("expected `,` or `}`", "after object key:value pair"),
+        ("expected `,` or `]`", "after array element"),
+        ("trailing characters", "after top-level value"),
+        ("control character", "in string literal"),
+    ];
+    if error.is_eof() {
+        return "unexpected end of JSON input".into();
+    }
+    let words = error.to_string();
+    let place = PLACES.iter().find(|(own, _)| words.starts_with(own));
+    let line = text.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
+    let character = line.and_then(|line| line.get(error.column().checked_sub(1)?));
+    match (place, character) {
+        (Some((_, place)), Some(&byte)) => format!("invalid character '{}' {place}", char::from(byte)),
+        _ => words,
+    }
+}
+
 struct Seed<'a>(&'a mut Vec<String>);
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
@@ -102,6 +126,21 @@ mod tests {
         let (value, duplicates) = parse(text).expect("JSON");
         assert_eq!(value, serde_json::json!({"a": 2, "b": [{"c": {"d": 2}}]}));
         assert_eq!(duplicates, ["a", "b[0].c.d"]);
-        assert!(parse(b"{} x").is_err());
+    }
+
+    #[test]
+    fn errors_have_gos_words() {
+        for (text, words) in [
+            ("{\"a\":", "unexpected end of JSON input"),
+            ("kind: Pod", "invalid character 'k' looking for beginning of value"),
+            ("{a: 1}", "invalid character 'a' looking for beginning of object key string"),
+            ("{\"a\" 1}", "invalid character '1' after object key"),
+            ("{\"a\":1 \"b\":2}", "invalid character '\"' after object key:value pair"),
+            ("[1 2]", "invalid character '2' after array element"),
+            ("{} x", "invalid character 'x' after top-level value"),
+        ] {
+            let error = parse(text.as_bytes()).expect_err(text);
+            assert_eq!(go_words(&error, text.as_bytes()), words, "{text}: {error}");
+        }
     }
 }

@@ -129,12 +129,9 @@ fn containers(spec: &Value, context: &Context<'_>, at: At<'_>, found: &mut Found
 }
 
 fn host(spec: &Value, at: At<'_>, found: &mut Found) {
-    if path::bool(spec, "securityContext.shareProcessNamespace") || path::bool(spec, "shareProcessNamespace")
-    {
-        if path::bool(spec, "hostPID") {
-            let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
-            found.push(Violation::invalid(at.field("shareProcessNamespace"), true, detail));
-        }
+    if path::bool(spec, "shareProcessNamespace") && path::bool(spec, "hostPID") {
+        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
+        found.push(Violation::invalid(at.field("shareProcessNamespace"), true, detail));
     }
     if spec.get("hostUsers").and_then(Value::as_bool) == Some(false) {
         for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
