@@ -14,6 +14,8 @@ use crate::affinity::Labels;
 use crate::amounts::Amounts;
 use crate::pod::{HostPort, Pod, Taint};
 
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// The state of the cluster that scheduling works on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cluster {
@@ -25,6 +27,9 @@ pub struct Cluster {
     placed: BTreeMap<Key, Arc<str>>,
     /// How many placed pods state pod (anti-)affinity: none of it is looked at while there is none.
     with_affinity: usize,
+    /// Placed pods that are staying, by namespace and labels. Replicas share their labels, so that spreading them looks
+    /// at groups instead of pods.
+    groups: BTreeMap<GroupKey, Group>,
     namespaces: BTreeMap<Arc<str>, Labels>,
     /// How many nodes have an image.
     images: BTreeMap<Box<str>, usize>,
@@ -41,6 +46,20 @@ pub struct Budget {
     pub selector: Option<LabelSelector>,
     pub disruptions_allowed: i64,
 }
+
+/// (namespace, labels)
+type GroupKey = (Arc<str>, Arc<Labels>);
+
+/// Placed pods of a namespace that have the same labels.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Group {
+    pods: i64,
+    /// Those on nodes that are in a zone.
+    zones: BTreeMap<Box<str>, i64>,
+}
+
+/// The groups that a selector picks in a namespace, by the address of their labels.
+pub struct Picked(Vec<*const Labels>);
 
 /// A node and what its pods take of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,6 +78,8 @@ pub struct Node {
     /// As `Pod::scored`, summed.
     pub scored: (i64, i64),
     pub pods: BTreeMap<Key, Arc<Pod>>,
+    /// How many of the pods that are staying are of which group.
+    groups: BTreeMap<GroupKey, i64>,
     pub host_ports: Vec<HostPort>,
     /// Pods on it that state pod (anti-)affinity.
     pub with_affinity: usize,
@@ -217,6 +238,10 @@ impl Cluster {
     fn put_node(&mut self, object: &Object) {
         let view: NodeView = object.decode().unwrap_or_default();
         let at = self.slot(&object.key.name);
+        let moves = self.nodes[at].labels.get(ZONE) != object.meta.labels.get(ZONE);
+        if moves {
+            self.zone_all(at, -1);
+        }
         let node = &mut self.nodes[at];
         self.count += usize::from(!node.exists);
         let mut images = BTreeMap::new();
@@ -231,11 +256,15 @@ impl Cluster {
         node.allowed_pods = view.status.allocatable.get("pods").map_or(0, |pods| pods.units());
         node.allocatable = Amounts::of(&view.status.allocatable);
         let names: Vec<Box<str>> = node.images.keys().cloned().collect();
+        if moves {
+            self.zone_all(at, 1);
+        }
         self.count_images(old.into_keys(), names.into_iter());
     }
 
     fn remove_node(&mut self, name: &str) {
         let Ok(at) = self.find(name) else { return };
+        self.zone_all(at, -1);
         let node = &mut self.nodes[at];
         self.count -= usize::from(node.exists);
         let blank = Node {
@@ -243,6 +272,7 @@ impl Cluster {
             requested: std::mem::take(&mut node.requested),
             scored: node.scored,
             pods: std::mem::take(&mut node.pods),
+            groups: std::mem::take(&mut node.groups),
             host_ports: std::mem::take(&mut node.host_ports),
             with_affinity: node.with_affinity,
             ..Node::default()
@@ -267,7 +297,7 @@ impl Cluster {
     }
 
     /// Puts a pod in its place, or in none. Also how a pod is assumed to be where it is about to be bound.
-    pub fn put_pod(&mut self, pod: Arc<Pod>) {
+    pub fn put_pod(&mut self, mut pod: Arc<Pod>) {
         self.remove_pod(&pod.key);
         if pod.is_over {
             return;
@@ -281,6 +311,7 @@ impl Cluster {
         let at = self.slot(&pod.node);
         self.placed.insert(pod.key.clone(), pod.node.clone());
         self.with_affinity += usize::from(pod.has_affinity());
+        self.join(at, &mut pod);
         self.nodes[at].add(pod);
     }
 
@@ -293,8 +324,74 @@ impl Cluster {
         let Ok(at) = self.find(&name) else { return };
         if let Some(pod) = self.nodes[at].take(key) {
             self.with_affinity -= usize::from(pod.has_affinity());
+            self.leave(at, &pod);
         }
         self.tidy(at);
+    }
+
+    /// Counts a pod into its group, and gives it the group's labels in place of its own.
+    fn join(&mut self, at: usize, pod: &mut Arc<Pod>) {
+        if pod.is_deleting {
+            return;
+        }
+        let key = pod.group();
+        let shared = self.groups.get_key_value(&key).map_or(key, |(shared, _)| shared.clone());
+        if !Arc::ptr_eq(&shared.1, &pod.labels) {
+            Arc::make_mut(pod).labels = shared.1.clone();
+        }
+        let group = self.groups.entry(shared).or_default();
+        group.pods += 1;
+        group.zone(self.nodes[at].zone(), 1);
+    }
+
+    fn leave(&mut self, at: usize, pod: &Pod) {
+        if pod.is_deleting {
+            return;
+        }
+        let key = pod.group();
+        let Some(group) = self.groups.get_mut(&key) else { return };
+        group.pods -= 1;
+        group.zone(self.nodes[at].zone(), -1);
+        if group.pods == 0 {
+            self.groups.remove(&key);
+        }
+    }
+
+    /// A node's pods come into its zone, or leave it with it.
+    fn zone_all(&mut self, at: usize, sign: i64) {
+        let node = &self.nodes[at];
+        for (key, count) in &node.groups {
+            if let Some(group) = self.groups.get_mut(key) {
+                group.zone(node.zone(), sign * count);
+            }
+        }
+    }
+
+    fn groups_of<'a, 'b>(
+        &'a self,
+        namespace: &'b Arc<str>,
+        selector: &'b LabelSelector,
+    ) -> impl Iterator<Item = (&'a Arc<Labels>, &'a Group)> {
+        let start = (namespace.clone(), Arc::new(Labels::new()));
+        let groups = self.groups.range(start..).take_while(move |((held, _), _)| held == namespace);
+        groups.filter(|((_, labels), _)| selector.matches(labels)).map(|((_, labels), group)| (labels, group))
+    }
+
+    /// How many staying pods of a namespace that a selector picks are in which zone.
+    pub fn by_zone(&self, namespace: &Arc<str>, selector: &LabelSelector) -> BTreeMap<&str, i64> {
+        let mut zones = BTreeMap::new();
+        for (_, group) in self.groups_of(namespace, selector) {
+            group.zones.iter().for_each(|(zone, count)| *zones.entry(&**zone).or_default() += count);
+        }
+        zones
+    }
+
+    /// For [`Node::count`].
+    pub fn pick(&self, namespace: &Arc<str>, selector: &LabelSelector) -> Picked {
+        let mut picked: Vec<_> =
+            self.groups_of(namespace, selector).map(|(labels, _)| Arc::as_ptr(labels)).collect();
+        picked.sort_unstable();
+        Picked(picked)
     }
 
     fn find(&self, name: &str) -> Result<usize, usize> {
@@ -387,16 +484,36 @@ impl Cluster {
             };
             let key = resource.map(|resource| Key::new(resource, namespace.clone(), name.as_ref()));
             if let Some(selector) = key.and_then(|key| self.selectors.get(&key)) {
-                requirements.extend(selector.0.iter().cloned());
+                // Mostly the same as the Service's.
+                for requirement in &selector.0 {
+                    if !requirements.contains(requirement) {
+                        requirements.push(requirement.clone());
+                    }
+                }
             }
         }
         (!requirements.is_empty()).then_some(LabelSelector(requirements))
     }
 }
 
+impl Group {
+    fn zone(&mut self, zone: Option<&Box<str>>, by: i64) {
+        let Some(zone) = zone else { return };
+        let count = self.zones.entry(zone.clone()).or_default();
+        *count += by;
+        if *count == 0 {
+            self.zones.remove(zone);
+        }
+    }
+}
+
 impl Pod {
     pub(crate) fn has_affinity(&self) -> bool {
         !self.affinity.is_empty() || !self.anti_affinity.is_empty()
+    }
+
+    fn group(&self) -> GroupKey {
+        (self.key.namespace.clone(), self.labels.clone())
     }
 }
 
@@ -410,6 +527,9 @@ impl Node {
             self.host_ports.insert(at, port.clone());
         }
         self.with_affinity += usize::from(pod.has_affinity());
+        if !pod.is_deleting {
+            *self.groups.entry(pod.group()).or_default() += 1;
+        }
         self.pods.insert(pod.key.clone(), pod);
     }
 
@@ -424,6 +544,23 @@ impl Node {
             }
         }
         self.with_affinity -= usize::from(pod.has_affinity());
+        let key = pod.group();
+        if let Some(count) = self.groups.get_mut(&key).filter(|_| !pod.is_deleting) {
+            *count -= 1;
+            if *count == 0 {
+                self.groups.remove(&key);
+            }
+        }
         Some(pod)
+    }
+
+    /// How many of its staying pods are of the groups picked. Looks at addresses only: this is the innermost loop.
+    pub fn count(&self, picked: &Picked) -> i64 {
+        let is_picked = |labels: &Arc<Labels>| picked.0.binary_search(&Arc::as_ptr(labels)).is_ok();
+        self.groups.iter().filter(|((_, labels), _)| is_picked(labels)).map(|(_, count)| count).sum()
+    }
+
+    fn zone(&self) -> Option<&Box<str>> {
+        self.labels.get(ZONE)
     }
 }

@@ -20,7 +20,8 @@ const DEFAULT_MEMORY_BYTES: i64 = 200 * 1024 * 1024;
 pub struct Pod {
     pub key: Key,
     pub uid: Box<str>,
-    pub labels: Labels,
+    /// Shared by all placed pods of a namespace that have the same.
+    pub labels: Arc<Labels>,
     /// Empty: not placed yet.
     pub node: Arc<str>,
     /// Where a preemption is making room for it; mostly empty.
@@ -299,7 +300,7 @@ impl Pod {
             owner,
             started: status.start_time,
             created: object.meta.creation_timestamp,
-            labels,
+            labels: Arc::new(labels),
         })
     }
 

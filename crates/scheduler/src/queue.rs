@@ -58,10 +58,10 @@ impl Queue {
     /// A pod to be placed, or a change to one. `now` orders pods of the same priority.
     pub fn put(&mut self, pod: Arc<Pod>, now: Time) {
         let key = pod.key.clone();
-        let known = self.entries.remove(&key).map(|entry| {
-            self.unlist(&key, &entry);
-            entry
-        });
+        let known = self.entries.remove(&key);
+        if let Some(known) = &known {
+            self.unlist(&key, known);
+        }
         let Some(known) = known else {
             let state = if pod.gates.is_empty() { State::Active { since: now } } else { State::Gated };
             return self.list(Entry { pod, attempts: 0, last_try: now, state });

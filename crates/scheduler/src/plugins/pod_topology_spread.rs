@@ -3,15 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use object::{Key, LabelSelector};
+use object::Key;
 
 use super::{MAX_SCORE, Plugin, Round};
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, Node, Picked, ZONE};
 use crate::explain::Rejection;
 use crate::pod::{Pod, Spread, Taint};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
-const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What the cluster does for every pod of a Service or workload: (topology key, skew that is fine).
 const DEFAULTS: [(&str, i64); 2] = [(HOSTNAME, 3), (ZONE, 5)];
@@ -34,14 +33,14 @@ fn hard(pod: &Pod) -> impl Iterator<Item = &Spread> {
     pod.spread.iter().filter(|spread| spread.is_hard)
 }
 
-fn matching(node: &Node, pod: &Pod, selector: &LabelSelector, without: &[Key]) -> i64 {
-    let alike = |other: &&std::sync::Arc<Pod>| {
-        *other.key.namespace == *pod.key.namespace
+/// How many pods of the node are picked, but for those that are taken as gone.
+fn matching(node: &Node, pod: &Pod, spread: &Spread, picked: &Picked, without: &[Key]) -> i64 {
+    let gone = without.iter().filter_map(|key| node.pods.get(key)).filter(|other| {
+        other.key.namespace == pod.key.namespace
             && !other.is_deleting
-            && selector.matches(&other.labels)
-            && !without.contains(&other.key)
-    };
-    i64::try_from(node.pods.values().filter(alike).count()).unwrap_or(i64::MAX)
+            && spread.selector.matches(&other.labels)
+    });
+    node.count(picked) - i64::try_from(gone.count()).unwrap_or(0)
 }
 
 /// Is the node one of those over which the pod is spread?
@@ -64,16 +63,18 @@ impl Required {
                 ..Domains::default()
             })
             .collect();
+        let picked: Vec<Picked> =
+            hard(pod).map(|spread| cluster.pick(&pod.key.namespace, &spread.selector)).collect();
         for node in cluster.nodes() {
             if keys.iter().any(|key| !node.labels.contains_key(*key)) {
                 continue;
             }
-            for (domains, spread) in constraints.iter_mut().zip(hard(pod)) {
+            for ((domains, spread), picked) in constraints.iter_mut().zip(hard(pod)).zip(&picked) {
                 if let (true, Some(value)) =
                     (counts_in(spread, pod, node), node.labels.get(&spread.topology_key))
                 {
                     *domains.counts.entry(value.clone()).or_default() +=
-                        matching(node, pod, &spread.selector, without);
+                        matching(node, pod, spread, picked, without);
                 }
             }
         }
@@ -112,29 +113,19 @@ pub fn score(round: &Round, nodes: &[&Node]) -> Option<Vec<i64>> {
     // Nodes outside of a topology that the pod names itself are not spread over; by default a missing label is no matter.
     let within =
         |node: &Node| by_default || constraints.iter().all(|one| node.labels.contains_key(&one.topology_key));
+    let inside: Vec<&Node> = nodes.iter().copied().filter(|node| within(node)).collect();
     let mut costs = vec![0.0; nodes.len()];
     for spread in &constraints {
-        let inside = nodes.iter().filter(|node| within(node));
-        let values: BTreeSet<&str> = inside
-            .clone()
-            .filter_map(|node| node.labels.get(&spread.topology_key))
-            .map(|value| &**value)
-            .collect();
-        let size = if &*spread.topology_key == HOSTNAME { inside.count() } else { values.len() };
-        let weight = (size as f64 + 2.0).ln();
-        let held = if &*spread.topology_key == HOSTNAME {
-            BTreeMap::new()
+        if &*spread.topology_key == HOSTNAME {
+            let picked = cluster.pick(&pod.key.namespace, &spread.selector);
+            let cost = |node: &Node| Some(node.count(&picked));
+            add(&mut costs, nodes, spread, inside.len(), cost);
         } else {
-            by_domain(cluster, pod, spread, &values)
-        };
-        for (node, cost) in nodes.iter().zip(&mut costs) {
-            let Some(value) = node.labels.get(&spread.topology_key) else { continue };
-            let count = if &*spread.topology_key == HOSTNAME {
-                matching(node, pod, &spread.selector, &[])
-            } else {
-                held.get(&**value).copied().unwrap_or(0)
-            };
-            *cost += count as f64 * weight + (spread.max_skew - 1) as f64;
+            let values: BTreeSet<&str> = domains(&inside, &spread.topology_key);
+            let held = by_domain(cluster, pod, spread, &values);
+            let count = |value: &Box<str>| held.get(&**value).copied().unwrap_or(0);
+            let cost = |node: &Node| node.labels.get(&spread.topology_key).map(count);
+            add(&mut costs, nodes, spread, values.len(), cost);
         }
     }
     let costs: Vec<Option<i64>> =
@@ -149,6 +140,33 @@ pub fn score(round: &Round, nodes: &[&Node]) -> Option<Vec<i64>> {
     Some(costs.iter().map(score).collect())
 }
 
+/// Adds one constraint's costs: matching pods, weighed by how many domains there are.
+fn add(
+    costs: &mut [f64],
+    nodes: &[&Node],
+    spread: &Spread,
+    domains: usize,
+    count: impl Fn(&Node) -> Option<i64>,
+) {
+    let weight = (domains as f64 + 2.0).ln();
+    for (cost, node) in costs.iter_mut().zip(nodes) {
+        if let Some(count) = count(node) {
+            *cost += count as f64 * weight + (spread.max_skew - 1) as f64;
+        }
+    }
+}
+
+fn domains<'a>(nodes: &[&'a Node], key: &str) -> BTreeSet<&'a str> {
+    let mut values = BTreeSet::new();
+    for value in nodes.iter().filter_map(|node| node.labels.get(key)) {
+        // Few values, many nodes: mostly it is there.
+        if !values.contains(&**value) {
+            values.insert(&**value);
+        }
+    }
+    values
+}
+
 fn by_domain<'a>(
     cluster: &'a Cluster,
     pod: &Pod,
@@ -159,13 +177,18 @@ fn by_domain<'a>(
     if values.is_empty() {
         return held;
     }
+    let wants_any = pod.node_selector.is_empty() && pod.required_nodes.is_none();
+    if &*spread.topology_key == ZONE && (wants_any || !spread.honors_affinity) && !spread.honors_taints {
+        return cluster.by_zone(&pod.key.namespace, &spread.selector);
+    }
+    let picked = cluster.pick(&pod.key.namespace, &spread.selector);
     for node in cluster.nodes().iter().filter(|node| !node.pods.is_empty()) {
         let Some(value) = node.labels.get(&spread.topology_key).filter(|value| values.contains(&***value))
         else {
             continue;
         };
         if counts_in(spread, pod, node) {
-            *held.entry(&**value).or_default() += matching(node, pod, &spread.selector, &[]);
+            *held.entry(&**value).or_default() += node.count(&picked);
         }
     }
     held
