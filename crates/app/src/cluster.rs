@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info};
 
 use crate::bootstrap;
+use crate::dial::{self, Inside};
 use crate::pki::{self, Pair, Pki, PkiError, Subject};
 use crate::signer;
 
@@ -59,8 +60,7 @@ pub struct Setup<'a> {
     pub names: Vec<String>,
     /// Where pods and nodes reach the API.
     pub inside: SocketAddr,
-    /// The VPC's network namespace, from where nodes are dialled; none if they are on other hosts.
-    pub namespace: Option<PathBuf>,
+    pub dial_from: Inside,
 }
 
 /// A control plane that runs.
@@ -93,8 +93,15 @@ impl Cluster {
 
         let server = Server::new(
             server_config(&pki)?,
-            Deps { gate: gate.clone(), rbac, tokens: Arc::new(token_authority(&pki)?) },
-        );
+            Deps {
+                gate: gate.clone(),
+                rbac,
+                tokens: Arc::new(token_authority(&pki)?),
+                dial: dial::dialer(setup.dial_from.clone()),
+                kubelet_tls: Arc::new(kubelet_client(&pki)?),
+            },
+        )
+        .map_err(|error| ClusterError::Keys(error.to_string()))?;
         let tls = Arc::new(serving_tls(&pki, &setup)?);
         let (stop, stopped) = watch::channel(false);
         let engine = Arc::new(Engine {
@@ -204,6 +211,21 @@ fn server_config(pki: &Pki) -> Result<apiserver::Config, ClusterError> {
     })
 }
 
+/// How this server shows itself to kubelets.
+fn kubelet_client(pki: &Pki) -> Result<rustls::ClientConfig, ClusterError> {
+    let subject = Subject { common_name: "kube-apiserver-kubelet-client", organizations: &["system:masters"] };
+    let (chain, key) = parsed(&pki.client(&subject)?)?;
+    let config = apiserver::client_config(vec![ca_der(pki)?], chain, key);
+    config.map_err(|error| ClusterError::Keys(error.to_string()))
+}
+
+fn parsed(pair: &Pair) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), ClusterError> {
+    let keys = |error: rustls::pki_types::pem::Error| ClusterError::Keys(error.to_string());
+    let leaf = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(keys)?;
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(keys)?;
+    Ok((vec![leaf], key))
+}
+
 fn serving_tls(pki: &Pki, setup: &Setup) -> Result<rustls::ServerConfig, ClusterError> {
     let service = format!("kubernetes.default.svc.{CLUSTER_DOMAIN}");
     let mut names =
@@ -217,11 +239,10 @@ fn serving_tls(pki: &Pki, setup: &Setup) -> Result<rustls::ServerConfig, Cluster
         }
     }
     let pair = pki.server(&Subject { common_name: "kube-apiserver", organizations: &[] }, &names, &addresses)?;
-    let keys = |error: rustls::pki_types::pem::Error| ClusterError::Keys(error.to_string());
-    let leaf = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(keys)?;
-    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(keys)?;
+    let (mut chain, key) = parsed(&pair)?;
     // The authority goes along: a joining node knows its digest only.
-    apiserver::server_config(vec![leaf, ca_der(pki)?], key).map_err(|error| ClusterError::Keys(error.to_string()))
+    chain.push(ca_der(pki)?);
+    apiserver::server_config(chain, key).map_err(|error| ClusterError::Keys(error.to_string()))
 }
 
 fn settings(setup: &Setup, pki: &Pki) -> Settings {

@@ -315,7 +315,7 @@ impl Daemon {
             store: spec.store.as_deref(),
             names: Vec::new(),
             inside: inside(spec),
-            namespace: Some(router.ns().path().to_owned()),
+            dial_from: nodes::inside(self.machines.clone(), &spec.name, router.ns().path()),
         };
         let mut cluster = Cluster::start(setup).await?;
         cluster.serve(outside).map_err(port)?;

@@ -9,6 +9,7 @@ use object::{Object, Resource, Snapshot};
 use serde::Deserialize;
 
 use crate::cluster::{CLUSTER_DNS, Cluster, ClusterError, POD_NETWORK};
+use crate::dial::Inside;
 use crate::files::{self, FileError};
 use crate::site::{ClusterSpec, Site};
 
@@ -227,6 +228,16 @@ fn release_images(dir: &Path, node: &str) -> Result<(), NodesError> {
         runtime::image::Store::open(dir)?.release_all(&format!("{node}/"))?;
     }
     Ok(())
+}
+
+/// From where the control plane reaches the cluster's network: one of its machines that runs, else the router.
+pub fn inside(machines: machines::Site, cluster: &str, router: &Path) -> Inside {
+    let (cluster, router) = (cluster.to_owned(), router.to_owned());
+    std::sync::Arc::new(move || {
+        let all = machines_of(&machines, &cluster).unwrap_or_default();
+        let running = all.into_iter().map(|(_, machine)| machine).find(|machine| machine.running().is_some());
+        Some(running.map_or_else(|| router.clone(), |machine| machine.netns_path()))
+    })
 }
 
 /// Where the cluster's DNS is, for nodes that are told nothing else.

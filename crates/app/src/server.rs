@@ -96,7 +96,7 @@ async fn alone(
         store: args.store.as_deref(),
         names,
         inside,
-        namespace: None,
+        dial_from: std::sync::Arc::new(|| None),
     };
     let mut cluster = Cluster::start(setup).await?;
     cluster.serve(listener).map_err(|source| ServerError::Listen { address, source })?;

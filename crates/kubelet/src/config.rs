@@ -129,9 +129,9 @@ pub fn start(
         log_path: format!("{}/{attempt}.log", container.name),
         stop_signal: container.lifecycle.stop_signal.clone(),
         termination_message_path: container.termination_message_path.clone(),
-        labels: BTreeMap::new(),
         annotations,
         env,
+        ..ContainerConfig::default()
     };
     let pod_ip = facts.pod_ips.first().map_or("", String::as_str);
     let post_start = container.lifecycle.post_start.as_ref().and_then(|spec| handler(spec, container, pod_ip));
