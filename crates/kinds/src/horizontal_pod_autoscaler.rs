@@ -54,8 +54,7 @@ const SCALE_PERIOD_SECONDS: i64 = 15;
 
 fn prepare(autoscaler: &mut Value, old: Option<&Value>) {
     if old.is_none() {
-        autoscaler["status"] = json!({"currentMetrics": null, "desiredReplicas": 0});
-        path::remove(autoscaler, "status.currentMetrics");
+        autoscaler["status"] = json!({"desiredReplicas": 0});
     }
 }
 

@@ -101,7 +101,8 @@ fn amounts(item: &Value, at: At<'_>, found: &mut Found) {
                     let field =
                         if *low_field == "min" && *high_field != "max" { high_field } else { low_field };
                     let at = at.field(field);
-                    found.push(Violation::invalid(at.key(name), low, detail));
+                    let blamed = if field == low_field { low } else { high };
+                    found.push(Violation::invalid(at.key(name), blamed, detail));
                 }
             }
         }

@@ -3,6 +3,7 @@ use schema::{At, Kind, Strategy, Subresource, Violation, names, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, text};
+use crate::spec::check::Found;
 use crate::{row, strategy, subresource};
 
 pub const NAMESPACES: Resource = Resource::new("namespaces");
@@ -68,7 +69,7 @@ fn default(namespace: &mut Value) {
     }
 }
 
-fn validate(namespace: &Value, _old: Option<&Value>) -> Vec<Violation> {
+fn validate(namespace: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let list = At::root("spec.finalizers");
     for (index, finalizer) in path::list(namespace, "spec.finalizers").iter().enumerate() {
@@ -80,6 +81,14 @@ fn validate(namespace: &Value, _old: Option<&Value>) -> Vec<Violation> {
         }
         found.extend(Violation::all_invalid(list, finalizer, wrong));
     }
+    if old.is_some_and(|old| old["status"] != namespace["status"]) {
+        phase(namespace, &mut found);
+    }
+    found
+}
+
+/// Its phase says whether it is on its way out.
+fn phase(namespace: &Value, found: &mut Found) {
     let is_deleting = path::get(namespace, "metadata.deletionTimestamp").is_some();
     let (at, phase) = (At::root("status.Phase"), path::text(namespace, "status.phase"));
     if is_deleting && phase != "Terminating" {
@@ -89,5 +98,4 @@ fn validate(namespace: &Value, _old: Option<&Value>) -> Vec<Violation> {
         let detail = "may only be 'Terminating' if `deletionTimestamp` is not empty";
         found.push(Violation::invalid(at, phase, detail));
     }
-    found
 }

@@ -53,13 +53,26 @@ pub static KIND: Kind = Kind {
         }),
     ],
     selectable: &["spec.unschedulable"],
-    strategy: Strategy { main_keeps: &["status"], prepare: |_, _| {}, ..strategy::PLAIN },
+    strategy: Strategy { prepare, ..strategy::PLAIN },
     default,
     validate,
     ..row::BASE
 };
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
+
+/// A new node may come with its status, as the kubelet sends it; later only the subresource writes it.
+fn prepare(node: &mut Value, old: Option<&Value>) {
+    if let Some(old) = old {
+        match old.get("status") {
+            Some(kept) => node["status"] = kept.clone(),
+            None => {
+                path::remove(node, "status");
+            }
+        }
+    }
+    path::remove(node, "spec.configSource");
+}
 
 /// What is allocatable is the capacity unless the kubelet says otherwise; `podCIDR` is the first of `podCIDRs`.
 fn default(node: &mut Value) {

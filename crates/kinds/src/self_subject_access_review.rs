@@ -1,6 +1,9 @@
-use crate::{column, row};
 use object::Resource;
 use schema::Kind;
+
+use crate::column::{AGE, NAME};
+use crate::row;
+use crate::spec::review;
 
 pub const SELF_SUBJECT_ACCESS_REVIEWS: Resource =
     Resource::new("selfsubjectaccessreviews.authorization.k8s.io");
@@ -14,6 +17,7 @@ pub static KIND: Kind = Kind {
     namespaced: false,
     verbs: row::CREATE_ONLY,
     type_name: "authorization.v1.SelfSubjectAccessReview",
-    columns: &[column::NAME, column::AGE],
+    columns: &[NAME, AGE],
+    validate: review::validate_self,
     ..row::BASE
 };

@@ -1,6 +1,9 @@
-use crate::{column, row};
 use object::Resource;
 use schema::Kind;
+
+use crate::column::{AGE, NAME};
+use crate::row;
+use crate::spec::review;
 
 pub const SUBJECT_ACCESS_REVIEWS: Resource = Resource::new("subjectaccessreviews.authorization.k8s.io");
 
@@ -13,6 +16,7 @@ pub static KIND: Kind = Kind {
     namespaced: false,
     verbs: row::CREATE_ONLY,
     type_name: "authorization.v1.SubjectAccessReview",
-    columns: &[column::NAME, column::AGE],
+    columns: &[NAME, AGE],
+    validate: review::validate_subject,
     ..row::BASE
 };

@@ -103,3 +103,15 @@ fn what_is_wrong_is_told_in_upstreams_words() {
         assert_eq!(told, wanted, "{}", path.display());
     }
 }
+
+#[test]
+fn every_stored_kind_has_a_case() {
+    let covered: Vec<&str> = cases(".input.json").iter().map(|path| kind_of(&read(path)).type_name).collect();
+    for &kind in kinds::all().iter().filter(|kind| kind.verbs.contains(&"create") && kind.is_stored()) {
+        assert!(
+            kind.conversion.is_some() || covered.contains(&kind.type_name),
+            "{} has no case",
+            kind.type_name
+        );
+    }
+}

@@ -13,6 +13,7 @@ pub mod pod_spec;
 pub mod probe;
 pub mod qos;
 pub mod resources;
+pub mod review;
 pub mod rules;
 pub mod schedule;
 pub mod scheduling;
