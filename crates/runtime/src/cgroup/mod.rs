@@ -58,8 +58,9 @@ pub struct Group<'a> {
 }
 
 impl Cgroups {
-    /// `root` is relative to each hierarchy as mounted when it begins with `/`, else to the group that this process is
-    /// in (so that limits set on it hold for containers too).
+    /// `root` is relative to each hierarchy as mounted when it begins with `/`. Else it is below the group that this
+    /// process is in (so that limits set on it hold for containers too); in version 2 beside it, since a group that has
+    /// processes cannot hand controllers down.
     pub fn detect(root: &str) -> Result<Cgroups, CgroupError> {
         let read = |path: &'static str| {
             std::fs::read_to_string(path).map_err(|error| failed("find", Path::new(path), error))
@@ -71,7 +72,11 @@ impl Cgroups {
         checked(root.trim_start_matches('/'))?;
         let below = |mount: &Mount, controller: &str| match root.strip_prefix('/') {
             Some(root) => mount.point.join(root),
-            None => mount.point.join(own_path(own, controller, &mount.root)).join(root),
+            None => {
+                let own = own_path(own, controller, &mount.root);
+                let above = if mount.v2 { own.parent().unwrap_or(Path::new("")) } else { &own };
+                mount.point.join(above).join(root)
+            }
         };
         let mounts: Vec<Mount> = mountinfo.lines().filter_map(cgroup_mount).collect();
         let mut v1 = BTreeMap::new();
@@ -300,7 +305,9 @@ mod tests {
     #[test]
     fn finds_the_hierarchies() {
         check(V2, "0::/user.slice\n", "/ekso", true, &["/sys/fs/cgroup/ekso/kubepods/pod1"]);
-        check(V2, "0::/user.slice\n", "ekso", true, &["/sys/fs/cgroup/user.slice/ekso/kubepods/pod1"]);
+        check(V2, "0::/x.slice/y.scope\n", "ekso", true, &["/sys/fs/cgroup/x.slice/ekso/kubepods/pod1"]);
+        check(V2, "0::/init\n", "ekso", true, &["/sys/fs/cgroup/ekso/kubepods/pod1"]);
+        check(V2, "0::/\n", "ekso", true, &["/sys/fs/cgroup/ekso/kubepods/pod1"]);
         check(V2, "0::/../hidden\n", "ekso", true, &["/sys/fs/cgroup/ekso/kubepods/pod1"]);
         check(
             V1,

@@ -35,7 +35,8 @@ pub struct Options {
     pub root: PathBuf,
     /// For what lives no longer than the machine runs: sockets, namespaces.
     pub run: PathBuf,
-    /// Below which all groups are: `/ekso/x` from the top of each hierarchy, `ekso/x` from this process's own group.
+    /// Below which all groups are: `/ekso/x` from the top of each hierarchy as mounted, `ekso/x` below this process's
+    /// own group (in version 2 beside it).
     pub cgroup_root: String,
     /// The command that runs `monitor::main`, which makes the pods' monitors.
     pub monitor: Vec<OsString>,
