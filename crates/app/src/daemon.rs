@@ -25,6 +25,8 @@ use crate::{census, exit, nodes};
 /// Where the API is in the VPC; each cluster has a port of its own.
 const INSIDE: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 2);
 const FIRST_PORT: u16 = 6443;
+/// How long a daemon may take to finish after it was told to stop.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// A request line of the command line.
 const LINE_LIMIT: usize = 64 << 10;
 
@@ -111,7 +113,7 @@ impl Daemon {
             .mode(0o600)
             .open(&path)
             .map_err(|error| FileError::new("open", &path, error))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| DaemonError::Busy(site.dir.clone()))?;
+        hold(&lock).map_err(|_| DaemonError::Busy(site.dir.clone()))?;
         let machines = machines::Site::open(&site.id, site.dir.join("vpc"))?;
         Ok(Arc::new(Self { site, machines, clusters: Mutex::default(), router: Mutex::default(), _lock: lock }))
     }
@@ -365,6 +367,19 @@ impl Daemon {
         match name {
             Some(name) if all.is_empty() => Err(DaemonError::NoCluster(name.to_owned())),
             _ => Ok(all),
+        }
+    }
+}
+
+/// Takes the site's lock. A daemon that is just stopping holds it a little longer than its door is open.
+fn hold(lock: &File) -> rustix::io::Result<()> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
         }
     }
 }
