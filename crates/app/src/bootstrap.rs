@@ -13,6 +13,7 @@ use crate::pki;
 
 const SECRETS: Resource = Resource::new("secrets");
 const SERVICES: Resource = Resource::new("services");
+const ROLES: Resource = Resource::new("clusterroles.rbac.authorization.k8s.io");
 const BINDINGS: Resource = Resource::new("clusterrolebindings.rbac.authorization.k8s.io");
 
 /// Writes what is missing of a cluster's own objects, and mends what was changed of the default roles.
@@ -63,7 +64,14 @@ fn own_objects() -> Vec<(Resource, Value)> {
         (BINDINGS, object)
     };
     let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "protocol": protocol, "targetPort": 53});
+    // Each node serves the cluster's names, and a name depends on whether its namespace exists.
+    let node_dns = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "ekso:node-dns"},
+        "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]}],
+    });
     vec![
+        (ROLES, node_dns),
+        binding("ekso:node-dns", "ekso:node-dns", "system:nodes"),
         binding("ekso:node-bootstrapper", "system:node-bootstrapper", "system:bootstrappers"),
         binding(
             "ekso:node-client-approver",

@@ -85,7 +85,10 @@ impl Mirror {
                 match mirror.list_and_watch(&source).await {
                     Ok(()) => retry = FIRST_RETRY,
                     Err(error) => {
-                        debug!(resource = %source.resource, %error, "a watch ended");
+                        match error {
+                            ApiError::Status { .. } => warn!(path = source.path, %error, "the server refuses a watch"),
+                            _ => debug!(path = source.path, %error, "a watch ended"),
+                        }
                         tokio::time::sleep(retry).await;
                         retry = (retry * 2).min(LONGEST_RETRY);
                     }
