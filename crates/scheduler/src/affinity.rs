@@ -6,7 +6,7 @@ use object::LabelSelector;
 use object::selector::{Operator, Requirement};
 use serde::Deserialize;
 
-use crate::cluster::Node;
+use crate::node::Node;
 
 pub type Labels = BTreeMap<Box<str>, Box<str>>;
 

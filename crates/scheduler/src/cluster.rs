@@ -7,14 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use object::{Change, Event, Key, LabelSelector, Object, Resource, Snapshot};
-use schema::Quantity;
 use serde::Deserialize;
 
 use crate::affinity::Labels;
-use crate::amounts::Amounts;
-use crate::pod::{HostPort, Pod, Taint};
-
-pub const ZONE: &str = "topology.kubernetes.io/zone";
+use crate::node::{GroupKey, Node, Picked, ZONE};
+use crate::pod::Pod;
 
 /// The state of the cluster that scheduling works on.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,70 +44,12 @@ pub struct Budget {
     pub disruptions_allowed: i64,
 }
 
-/// (namespace, labels)
-type GroupKey = (Arc<str>, Arc<Labels>);
-
 /// Placed pods of a namespace that have the same labels.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Group {
     pods: i64,
     /// Those on nodes that are in a zone.
     zones: BTreeMap<Box<str>, i64>,
-}
-
-/// The groups that a selector picks in a namespace, by the address of their labels.
-pub struct Picked(Vec<*const Labels>);
-
-/// A node and what its pods take of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Node {
-    pub name: Arc<str>,
-    /// False: pods are on a node of this name, but there is no such node.
-    pub exists: bool,
-    pub labels: Labels,
-    pub taints: Vec<Taint>,
-    pub unschedulable: bool,
-    pub allocatable: Amounts,
-    pub allowed_pods: i64,
-    /// Bytes by name of image.
-    pub images: BTreeMap<Box<str>, i64>,
-    pub requested: Amounts,
-    /// As `Pod::scored`, summed.
-    pub scored: (i64, i64),
-    pub pods: BTreeMap<Key, Arc<Pod>>,
-    /// How many of the pods that are staying are of which group.
-    groups: BTreeMap<GroupKey, i64>,
-    pub host_ports: Vec<HostPort>,
-    /// Pods on it that state pod (anti-)affinity.
-    pub with_affinity: usize,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct NodeView {
-    spec: NodeSpec,
-    status: NodeStatus,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct NodeSpec {
-    taints: Vec<Taint>,
-    unschedulable: bool,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct NodeStatus {
-    allocatable: BTreeMap<Box<str>, Quantity>,
-    images: Vec<ImageView>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ImageView {
-    names: Vec<Box<str>>,
-    size_bytes: i64,
 }
 
 #[derive(Default, Deserialize)]
@@ -236,49 +175,26 @@ impl Cluster {
     }
 
     fn put_node(&mut self, object: &Object) {
-        let view: NodeView = object.decode().unwrap_or_default();
         let at = self.slot(&object.key.name);
         let moves = self.nodes[at].labels.get(ZONE) != object.meta.labels.get(ZONE);
         if moves {
             self.zone_all(at, -1);
         }
-        let node = &mut self.nodes[at];
-        self.count += usize::from(!node.exists);
-        let mut images = BTreeMap::new();
-        for image in view.status.images {
-            images.extend(image.names.into_iter().map(|name| (name, image.size_bytes)));
-        }
-        let old = std::mem::replace(&mut node.images, images);
-        node.exists = true;
-        node.labels.clone_from(&object.meta.labels);
-        node.taints = view.spec.taints;
-        node.unschedulable = view.spec.unschedulable;
-        node.allowed_pods = view.status.allocatable.get("pods").map_or(0, |pods| pods.units());
-        node.allocatable = Amounts::of(&view.status.allocatable);
-        let names: Vec<Box<str>> = node.images.keys().cloned().collect();
+        self.count += usize::from(!self.nodes[at].exists);
+        let old = self.nodes[at].describe(object);
+        let new: Vec<Box<str>> = self.nodes[at].images.keys().cloned().collect();
         if moves {
             self.zone_all(at, 1);
         }
-        self.count_images(old.into_keys(), names.into_iter());
+        self.count_images(old.into_keys(), new.into_iter());
     }
 
     fn remove_node(&mut self, name: &str) {
         let Ok(at) = self.find(name) else { return };
         self.zone_all(at, -1);
-        let node = &mut self.nodes[at];
-        self.count -= usize::from(node.exists);
-        let blank = Node {
-            name: node.name.clone(),
-            requested: std::mem::take(&mut node.requested),
-            scored: node.scored,
-            pods: std::mem::take(&mut node.pods),
-            groups: std::mem::take(&mut node.groups),
-            host_ports: std::mem::take(&mut node.host_ports),
-            with_affinity: node.with_affinity,
-            ..Node::default()
-        };
-        let old = std::mem::replace(node, blank);
-        self.count_images(old.images.into_keys(), std::iter::empty());
+        self.count -= usize::from(self.nodes[at].exists);
+        let images = self.nodes[at].vanish();
+        self.count_images(images.into_keys(), std::iter::empty());
         self.tidy(at);
     }
 
@@ -497,70 +413,12 @@ impl Cluster {
 }
 
 impl Group {
-    fn zone(&mut self, zone: Option<&Box<str>>, by: i64) {
+    fn zone(&mut self, zone: Option<&str>, by: i64) {
         let Some(zone) = zone else { return };
-        let count = self.zones.entry(zone.clone()).or_default();
+        let count = self.zones.entry(zone.into()).or_default();
         *count += by;
         if *count == 0 {
             self.zones.remove(zone);
         }
-    }
-}
-
-impl Pod {
-    pub(crate) fn has_affinity(&self) -> bool {
-        !self.affinity.is_empty() || !self.anti_affinity.is_empty()
-    }
-
-    fn group(&self) -> GroupKey {
-        (self.key.namespace.clone(), self.labels.clone())
-    }
-}
-
-impl Node {
-    pub fn add(&mut self, pod: Arc<Pod>) {
-        self.requested.add(&pod.requests);
-        self.scored.0 += pod.scored.0;
-        self.scored.1 += pod.scored.1;
-        for port in &pod.host_ports {
-            let at = self.host_ports.binary_search(port).unwrap_or_else(|at| at);
-            self.host_ports.insert(at, port.clone());
-        }
-        self.with_affinity += usize::from(pod.has_affinity());
-        if !pod.is_deleting {
-            *self.groups.entry(pod.group()).or_default() += 1;
-        }
-        self.pods.insert(pod.key.clone(), pod);
-    }
-
-    pub fn take(&mut self, key: &Key) -> Option<Arc<Pod>> {
-        let pod = self.pods.remove(key)?;
-        self.requested.subtract(&pod.requests);
-        self.scored.0 -= pod.scored.0;
-        self.scored.1 -= pod.scored.1;
-        for port in &pod.host_ports {
-            if let Ok(at) = self.host_ports.binary_search(port) {
-                self.host_ports.remove(at);
-            }
-        }
-        self.with_affinity -= usize::from(pod.has_affinity());
-        let key = pod.group();
-        if let Some(count) = self.groups.get_mut(&key).filter(|_| !pod.is_deleting) {
-            *count -= 1;
-            if *count == 0 {
-                self.groups.remove(&key);
-            }
-        }
-        Some(pod)
-    }
-
-    /// How many of its staying pods are of the groups picked. Looks at addresses only: this is the innermost loop.
-    pub fn count(&self, picked: &Picked) -> i64 {
-        let is_picked = |labels: &Arc<Labels>| picked.0.binary_search(&Arc::as_ptr(labels)).is_ok();
-        self.groups.iter().filter(|((_, labels), _)| is_picked(labels)).map(|(_, count)| count).sum()
-    }
-
-    fn zone(&self) -> Option<&Box<str>> {
-        self.labels.get(ZONE)
     }
 }

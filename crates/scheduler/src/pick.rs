@@ -2,8 +2,9 @@
 
 use object::Snapshot;
 
-use crate::cluster::{Cluster, Node};
+use crate::cluster::Cluster;
 use crate::explain::{Rejection, Unschedulable};
+use crate::node::Node;
 use crate::plugins::volume_binding::Needs;
 use crate::plugins::{Plugin, Round, SCORES};
 use crate::pod::Pod;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use object::{Key, Snapshot, Time};
 
-use crate::cluster::{Cluster, Node};
+use crate::cluster::Cluster;
 use crate::explain::{Unschedulable, counted};
+use crate::node::Node;
 use crate::pick::fits;
 use crate::plugins::Round;
 use crate::pod::Pod;

@@ -4,23 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use object::{Change, Event, Key, Object, Snapshot, Time};
-use plan::{Expect, Occurrence, Plan, Propagation, Write};
-use serde_json::{Value, json};
+use plan::{Expect, Plan, Propagation, Write};
+use serde_json::json;
 
-use crate::cluster::{Cluster, Node};
+use crate::cluster::Cluster;
 use crate::explain::Unschedulable;
+use crate::node::Node;
 use crate::pick::{Fit, mix, schedule};
 use crate::plugins::{Plugin, Plugins};
 use crate::pod::Pod;
 use crate::preemption::{self, Candidate};
 use crate::queue::Queue;
+use crate::tell;
 use crate::volumes::{self, Progress};
-
-/// The scheduler of pods that name none.
-const NAME: &str = "default-scheduler";
-
-/// Longer messages of Events are cut.
-const MOST_EVENT_BYTES: usize = 1024;
 
 /// A pod that waits longer for its volumes is tried anew.
 const LONGEST_VOLUME_WAIT_SECONDS: i64 = 10 * 60;
@@ -230,7 +226,7 @@ impl Scheduler {
         self.cluster.put_pod(placed.clone());
         self.assumed.insert(pod.key.clone(), placed);
         if writes.is_empty() {
-            return bind(pod, node);
+            return tell::bind(pod, node);
         }
         self.waiting.insert(pod.key.clone(), now);
         Plan { writes, wake_at: Some(now.plus_secs(LONGEST_VOLUME_WAIT_SECONDS)), ..Plan::default() }
@@ -251,7 +247,7 @@ impl Scheduler {
             match volumes::progress(snapshot, &pod, &pod.node) {
                 Progress::Bound => {
                     self.waiting.remove(&key);
-                    let plan = bind(&pod, &pod.node);
+                    let plan = tell::bind(&pod, &pod.node);
                     return Some(Step { pod: key, plan });
                 }
                 Progress::Waiting if !late(&since) => {}
@@ -287,21 +283,15 @@ impl Scheduler {
             self.evict(snapshot, pod, candidate, now, &mut plan);
         }
         let node = cleared.as_ref().map(|candidate| &*candidate.node);
-        plan.writes.extend(tell(snapshot, pod, &message, node, now));
-        plan.events.push(occurrence(pod, true, "FailedScheduling", cut(message)));
+        plan.writes.extend(tell::unschedulable(snapshot, pod, &message, node, now));
+        plan.events.push(tell::occurrence(pod, true, "FailedScheduling", tell::cut(message)));
         plan
     }
 
     fn evict(&self, snapshot: &Snapshot, pod: &Pod, candidate: &Candidate, now: Time, plan: &mut Plan) {
         for victim in candidate.victims.iter().filter(|victim| !victim.is_deleting) {
             let Some(object) = snapshot.get(&victim.key) else { continue };
-            let scheduler = if pod.scheduler_name.is_empty() { NAME } else { &pod.scheduler_name };
-            let condition = json!({
-                "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
-                "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
-                "observedGeneration": object.meta.generation,
-            });
-            plan.writes.extend(with_condition(object, condition, None, now));
+            plan.writes.extend(tell::victim(object, pod, now));
             plan.write(Write::Delete {
                 key: victim.key.clone(),
                 expect: Expect::same(object),
@@ -309,7 +299,7 @@ impl Scheduler {
                 propagation: Some(Propagation::Background),
             });
             let message = format!("Preempted by pod {} on node {}", pod.uid, candidate.node);
-            plan.events.push(occurrence(victim, false, "Preempted", message));
+            plan.events.push(tell::occurrence(victim, false, "Preempted", message));
         }
         // Pods of lower priority lose the promise of this node, and look for another.
         for other in self.cluster.nominated_to(&candidate.node).filter(|other| other.priority < pod.priority)
@@ -348,84 +338,6 @@ impl Offer {
 }
 
 fn is_ours(pod: &Pod) -> bool {
-    let named = pod.scheduler_name.is_empty() || &*pod.scheduler_name == NAME;
+    let named = pod.scheduler_name.is_empty() || &*pod.scheduler_name == tell::NAME;
     named && pod.node.is_empty() && !pod.is_deleting && !pod.is_over
-}
-
-fn bind(pod: &Pod, node: &str) -> Plan {
-    let message = format!("Successfully assigned {}/{} to {node}", pod.key.namespace, pod.key.name);
-    Plan {
-        writes: vec![Write::Bind { pod: pod.key.clone(), uid: pod.uid.clone(), node: node.into() }],
-        events: vec![occurrence(pod, false, "Scheduled", message)],
-        wake_at: None,
-    }
-}
-
-fn occurrence(pod: &Pod, warning: bool, reason: &'static str, message: String) -> Occurrence {
-    Occurrence {
-        about: pod.key.clone(),
-        api_version: "v1".into(),
-        kind: "Pod".into(),
-        uid: pod.uid.clone(),
-        field_path: "".into(),
-        warning,
-        reason,
-        message,
-    }
-}
-
-fn cut(mut message: String) -> String {
-    const END: &str = " ...";
-    if message.len() > MOST_EVENT_BYTES {
-        let mut at = MOST_EVENT_BYTES - END.len();
-        while !message.is_char_boundary(at) {
-            at -= 1;
-        }
-        message.truncate(at);
-        message.push_str(END);
-    }
-    message
-}
-
-/// The condition `PodScheduled` and, after a preemption, the node that is being cleared; nothing if they are there.
-fn tell(snapshot: &Snapshot, pod: &Pod, message: &str, node: Option<&str>, now: Time) -> Option<Write> {
-    let object = snapshot.get(&pod.key)?;
-    let condition = json!({
-        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
-        "lastProbeTime": null, "observedGeneration": object.meta.generation,
-    });
-    with_condition(object, condition, node, now)
-}
-
-/// A merge patch replaces lists, so it carries all conditions; hence it holds only for the pod that was read.
-fn with_condition(object: &Object, mut condition: Value, node: Option<&str>, now: Time) -> Option<Write> {
-    let pod = object.to_value().ok()?;
-    let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let held = conditions.iter().position(|held| held["type"] == condition["type"]);
-    let same = |held: &Value, field: &str| held[field] == condition[field];
-    let is_told = held.is_some_and(|at| {
-        ["status", "reason", "message"].into_iter().all(|field| same(&conditions[at], field))
-    });
-    let is_promised = node.is_none_or(|node| pod["status"]["nominatedNodeName"] == node);
-    if is_told && is_promised {
-        return None;
-    }
-    condition["lastTransitionTime"] = match held {
-        Some(at) if same(&conditions[at], "status") => conditions[at]["lastTransitionTime"].clone(),
-        _ => now.to_string().into(),
-    };
-    match held {
-        Some(at) => conditions[at] = condition,
-        None => conditions.push(condition),
-    }
-    let mut status = json!({"conditions": conditions});
-    if let Some(node) = node {
-        status["nominatedNodeName"] = node.into();
-    }
-    Some(Write::Merge {
-        key: object.key.clone(),
-        expect: Expect::unchanged(object),
-        subresource: "status",
-        patch: json!({"status": status}),
-    })
 }

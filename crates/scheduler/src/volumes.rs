@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::affinity::NodeSelector;
-use crate::cluster::{Cluster, Node};
+use crate::cluster::Cluster;
+use crate::node::Node;
 use crate::plugins::volume_binding::{Needs, Unbound};
 use crate::pod::{Claim, Pod};
 

@@ -2,7 +2,7 @@
 //! where the first one was.
 
 use super::{MAX_SCORE, Round};
-use crate::cluster::Node;
+use crate::node::Node;
 
 const MEBIBYTE: i64 = 1024 * 1024;
 const LEAST_BYTES: i64 = 23 * MEBIBYTE;

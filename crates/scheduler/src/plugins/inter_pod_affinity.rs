@@ -7,8 +7,9 @@ use object::Key;
 
 use super::{MAX_SCORE, Plugin, Round};
 use crate::affinity::PodTerm;
-use crate::cluster::{Cluster, Node};
+use crate::cluster::Cluster;
 use crate::explain::Rejection;
+use crate::node::Node;
 use crate::pod::Pod;
 
 /// Pods by value of a topology key.

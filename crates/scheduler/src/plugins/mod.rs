@@ -13,8 +13,9 @@ pub mod volume_binding;
 
 use object::Snapshot;
 
-use crate::cluster::{Cluster, Node};
+use crate::cluster::Cluster;
 use crate::explain::{Rejection, Unschedulable};
+use crate::node::Node;
 use crate::pod::Pod;
 
 /// Who can say no, by upstream's names.

@@ -1,8 +1,8 @@
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#node-affinity>
 
 use super::{Plugin, Round, normalise};
-use crate::cluster::Node;
 use crate::explain::Rejection;
+use crate::node::Node;
 
 pub fn check(round: &Round, node: &Node) -> Result<(), Rejection> {
     if round.pod.selects(node) {

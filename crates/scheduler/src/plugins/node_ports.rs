@@ -1,6 +1,6 @@
 use super::{Plugin, Round};
-use crate::cluster::Node;
 use crate::explain::Rejection;
+use crate::node::Node;
 
 /// A port of the node belongs to one pod.
 pub fn check(round: &Round, node: &Node) -> Result<(), Rejection> {

@@ -1,8 +1,8 @@
 //! Does it fit, and how does the node look afterwards?
 
 use super::{MAX_SCORE, Plugin, Round};
-use crate::cluster::Node;
 use crate::explain::{Reason, Rejection};
+use crate::node::Node;
 
 /// Names everything that is short. If the node could never hold the pod, no preemption helps.
 pub fn check(round: &Round, node: &Node) -> Result<(), Rejection> {

@@ -1,6 +1,6 @@
 use super::{Plugin, Round};
-use crate::cluster::Node;
 use crate::explain::Rejection;
+use crate::node::Node;
 use crate::pod::Taint;
 
 /// `kubectl cordon`: only pods that tolerate the taint of that name.

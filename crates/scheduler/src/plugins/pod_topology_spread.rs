@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use object::Key;
 
 use super::{MAX_SCORE, Plugin, Round};
-use crate::cluster::{Cluster, Node, Picked, ZONE};
+use crate::cluster::Cluster;
 use crate::explain::Rejection;
+use crate::node::{Node, Picked, ZONE};
 use crate::pod::{Pod, Spread, Taint};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -123,8 +124,8 @@ pub fn score(round: &Round, nodes: &[&Node]) -> Option<Vec<i64>> {
         } else {
             let values: BTreeSet<&str> = domains(&inside, &spread.topology_key);
             let held = by_domain(cluster, pod, spread, &values);
-            let count = |value: &Box<str>| held.get(&**value).copied().unwrap_or(0);
-            let cost = |node: &Node| node.labels.get(&spread.topology_key).map(count);
+            let count = |value: &str| held.get(value).copied().unwrap_or(0);
+            let cost = |node: &Node| node.labels.get(&spread.topology_key).map(|value| count(value));
             add(&mut costs, nodes, spread, values.len(), cost);
         }
     }

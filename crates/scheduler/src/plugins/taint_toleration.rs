@@ -1,8 +1,8 @@
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/>
 
 use super::{Plugin, Round, normalise};
-use crate::cluster::Node;
 use crate::explain::Rejection;
+use crate::node::Node;
 use crate::pod::Toleration;
 
 pub fn check(round: &Round, node: &Node) -> Result<(), Rejection> {

@@ -3,8 +3,9 @@
 use object::Snapshot;
 
 use super::{Plugin, Round};
-use crate::cluster::{Cluster, Node};
+use crate::cluster::Cluster;
 use crate::explain::{Rejection, Unschedulable};
+use crate::node::Node;
 use crate::pod::Pod;
 use crate::volumes::{self, Claimed, Volume};
 
