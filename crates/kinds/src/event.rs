@@ -33,6 +33,7 @@ const CORE: Kind = Kind {
         "source",
         "type",
     ],
+    selected: |event, path| (path == "source").then(|| source(event)),
     strategy: strategy::CREATE_ON_UPDATE,
     validate,
     ..row::BASE
@@ -83,6 +84,14 @@ pub fn to_stored(mut object: Value) -> Value {
     }
     path::set_default(&mut object, "involvedObject", json!({}));
     object
+}
+
+/// Who saw it: what `source` selects.
+fn source(event: &Value) -> String {
+    match path::text(event, "source.component") {
+        "" => path::text(event, "reportingComponent").to_owned(),
+        component => component.to_owned(),
+    }
 }
 
 fn from_stored(mut object: Value) -> Value {

@@ -34,6 +34,7 @@ pub static KIND: Kind = Kind {
         template::SELECTOR,
     ],
     selectable: &["status.successful"],
+    selected: |job, _| Some(path::int(job, "status.succeeded").unwrap_or_default().to_string()),
     strategy: Strategy { orphans_by_default: true, prepare, ..strategy::SPEC_AND_STATUS },
     default,
     validate,

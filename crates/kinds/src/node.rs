@@ -53,6 +53,7 @@ pub static KIND: Kind = Kind {
         }),
     ],
     selectable: &["spec.unschedulable"],
+    selected: |node, path| row::absent_is("false", node, path),
     strategy: Strategy { prepare, ..strategy::PLAIN },
     default,
     validate,

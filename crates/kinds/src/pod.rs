@@ -48,6 +48,7 @@ pub static KIND: Kind = Kind {
         "status.phase",
         "status.podIP",
     ],
+    selected: |pod, path| if path == "spec.hostNetwork" { row::absent_is("false", pod, path) } else { None },
     strategy: Strategy { grace_seconds: Some(grace_seconds), prepare, ..strategy::SPEC_AND_STATUS },
     default,
     validate,
@@ -144,6 +145,10 @@ fn prepare(pod: &mut Value, old: Option<&Value>) {
     }
     pod["status"] = status;
     match_label_keys(pod);
+    // Admission may have named an account since.
+    if let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) {
+        pod_spec::mirror_service_account(spec);
+    }
 }
 
 /// The labels that a term names by key alone are looked up in the pod once and for all.

@@ -36,6 +36,7 @@ pub static KIND: Kind = Kind {
         }),
     ],
     selectable: &["status.replicas"],
+    selected: |controller, path| row::absent_is("0", controller, path),
     strategy: Strategy { orphans_by_default: true, prepare, ..strategy::SPEC_AND_STATUS },
     default,
     validate,

@@ -1,5 +1,6 @@
 use object::Resource;
-use schema::{Kind, names};
+use schema::{Kind, names, path};
+use serde_json::Value;
 
 use crate::strategy;
 
@@ -19,6 +20,7 @@ pub const BASE: Kind = Kind {
     name: names::dns_subdomain,
     columns: &[],
     selectable: &[],
+    selected: |_, _| None,
     strategy: strategy::PLAIN,
     default: |_| {},
     validate: |_, _| Vec::new(),
@@ -27,3 +29,8 @@ pub const BASE: Kind = Kind {
 
 /// The verbs of what is only asked and never kept: reviews, bindings.
 pub const CREATE_ONLY: &[&str] = &["create"];
+
+/// For rows whose selectable flags count as false, and numbers as zero, where they are absent.
+pub fn absent_is(zero: &str, object: &Value, path: &str) -> Option<String> {
+    path::get(object, path).is_none().then(|| zero.to_owned())
+}

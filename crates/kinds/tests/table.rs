@@ -125,3 +125,35 @@ fn every_reference_of_the_openapi_documents_resolves() {
         }
     }
 }
+
+/// kubectl asks the document of a kind's group whether the server validates fields, and how its lists are merged.
+#[test]
+fn kubectl_finds_what_it_looks_for_in_the_openapi_documents() {
+    let apps = kinds::all().iter().copied().filter(|kind| kind.group == "apps");
+    let document = schema::openapi::v3(kinds::types(), apps, "v1.36.2");
+    let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+    let gvk = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
+    assert_eq!(patch["x-kubernetes-group-version-kind"], gvk);
+    let parameters = patch["parameters"].as_array().expect("parameters");
+    assert!(parameters.iter().any(|one| one["name"] == "fieldValidation" && one["in"] == "query"));
+    let schemas = &document["components"]["schemas"];
+    assert_eq!(schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"], json!([gvk]));
+    let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
+    assert_eq!(containers["items"]["$ref"], "#/components/schemas/io.k8s.api.core.v1.Container");
+}
+
+#[test]
+fn field_selectors_compare_with_what_upstream_compares_with() {
+    let value = |name: &str, object: Value, path: &str| {
+        let kind = kinds::by_gvk("", "v1", name).or(kinds::by_gvk("batch", "v1", name)).expect("a kind");
+        kind.selectable_value(&object, path).to_string()
+    };
+    assert_eq!(value("Node", json!({}), "spec.unschedulable"), "false");
+    assert_eq!(value("Node", json!({"spec": {"unschedulable": true}}), "spec.unschedulable"), "true");
+    assert_eq!(value("Pod", json!({}), "spec.hostNetwork"), "false");
+    assert_eq!(value("Pod", json!({}), "spec.nodeName"), "");
+    assert_eq!(value("Job", json!({"status": {"succeeded": 2}}), "status.successful"), "2");
+    assert_eq!(value("Event", json!({"reportingComponent": "x"}), "source"), "x");
+}

@@ -25,7 +25,10 @@ pub struct Kind {
     pub name: fn(&str) -> Vec<String>,
     pub columns: &'static [Column],
     /// Paths that a field selector may name besides `metadata.name` and `metadata.namespace`. The first is indexed.
+    /// A converted version lists them in the order of the stored row, which keeps the values.
     pub selectable: &'static [&'static str],
+    /// The value of a selectable path where it is not just the text there; None: it is.
+    pub selected: fn(object: &Value, path: &str) -> Option<String>,
     pub strategy: Strategy,
     /// What the table of field defaults cannot say: defaults that depend on other fields.
     pub default: fn(&mut Value),
@@ -106,6 +109,18 @@ impl Kind {
     /// Whether objects of it are kept; reviews are only asked.
     pub fn is_stored(&self) -> bool {
         self.verbs.contains(&"get")
+    }
+
+    /// What a field selector compares a selectable path with: text as it is, numbers and truth values written out, nothing as "".
+    pub fn selectable_value(&self, object: &Value, path: &str) -> Box<str> {
+        if let Some(value) = (self.selected)(object, path) {
+            return value.into();
+        }
+        match crate::path::get(object, path) {
+            Some(Value::String(text)) => text.as_str().into(),
+            Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string().into(),
+            _ => "".into(),
+        }
     }
 
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {

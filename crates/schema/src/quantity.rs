@@ -396,6 +396,7 @@ impl<'de> serde::Deserialize<'de> for Quantity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const EXAMPLES: &str = include_str!("../testdata/quantity.tsv");
 
@@ -438,5 +439,27 @@ mod tests {
         assert_eq!(parse("1.2345").round_up_to_milli().to_string(), "1235m");
         assert_eq!(parse("1").cmp(&parse("1000m")), Ordering::Equal);
         assert!(parse("1G") < parse("1Gi"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_reads_back(nanos in -(1i128 << 100)..(1i128 << 100), format in 0..3) {
+            let format = [Format::DecimalExponent, Format::DecimalSi, Format::BinarySi][format as usize];
+            let limit = i128::from(i64::MAX) * NANO;
+            // A suffix stands for 18 zeros at most, and binary quantities end at the largest int64.
+            let nanos = if format == Format::BinarySi { nanos.clamp(-limit, limit) } else { nanos };
+            prop_assume!(format == Format::DecimalExponent || nanos % (1000 * 10i128.pow(27)) != 0 || nanos == 0);
+            let quantity = Quantity { nanos, format };
+            let text = quantity.to_string();
+            prop_assert_eq!(text.parse::<Quantity>(), Ok(quantity), "{}", text);
+            prop_assert_eq!(Quantity::normalise(&text).map(|again| again.parse()), Ok(Ok(quantity)));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[-+]?[0-9.]{0,12}[eEinumkKMGTP]{0,3}[-+]?[0-9]{0,4}") {
+            if let Ok(quantity) = text.parse::<Quantity>() {
+                prop_assert_eq!(quantity.to_string().parse::<Quantity>(), Ok(quantity));
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ pub fn default(spec: &mut Value) {
     if !spec.is_object() {
         return;
     }
-    service_account(spec);
+    mirror_service_account(spec);
     for list in CONTAINERS {
         if let Some(Value::Array(containers)) = spec.get_mut(list) {
             containers.iter_mut().for_each(container::default);
@@ -30,7 +30,7 @@ pub fn default(spec: &mut Value) {
 }
 
 /// `serviceAccount` is the old name of `serviceAccountName`, which wins.
-fn service_account(spec: &mut Value) {
+pub fn mirror_service_account(spec: &mut Value) {
     let name = match path::text(spec, "serviceAccountName") {
         "" => path::text(spec, "serviceAccount").to_owned(),
         name => name.to_owned(),
