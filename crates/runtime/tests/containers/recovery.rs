@@ -193,6 +193,22 @@ async fn stopping_is_final_and_repeatable() {
     node.finish().await;
 }
 
+/// Nobody misses the process that makes monitors: pods go on, and the next one gets a new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_spawner_is_replaced() {
+    let node = Node::new();
+    let first = node.sandbox("first").await;
+    let container = node.start(&first, |_| {}).await;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", monitor_pid(&first))).unwrap();
+    let spawner: i32 = stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert_eq!(std::fs::read_to_string(format!("/proc/{spawner}/comm")).unwrap(), "pod-spawner\n");
+    kill_process(Pid::from_raw(spawner).unwrap(), Signal::KILL).unwrap();
+    let second = node.sandbox("second").await;
+    assert_eq!(node.run(&second, "exit 3", |_| {}).await.status.exit_code, 3);
+    assert_eq!(node.exec(&container, "echo alive").await.stdout, b"alive\n");
+    node.finish().await;
+}
+
 /// Prints what a pod costs; the limit is ten times what was measured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_monitor_is_small() {

@@ -45,33 +45,38 @@ async fn capabilities_of_start_and_exec() {
 async fn seccomp_holds_for_start_and_exec() {
     let node = Node::new();
     let sandbox = node.sandbox("seccomp").await;
-    let check = async |seccomp: Seccomp, no_new_privileges: bool, mode: &str, unshare_works: bool| {
-        let container = node
-            .start(&sandbox, |config| {
-                config.security.seccomp = seccomp;
-                config.security.no_new_privileges = no_new_privileges;
-                config.security.add_capabilities = vec!["SYS_PTRACE".into()];
-            })
-            .await;
-        for process in ["1", "self"] {
-            let script = format!("grep -E '^(Seccomp|NoNewPrivs):' /proc/{process}/status");
-            let output = node.exec(&container, &script).await;
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            let nnp = u8::from(no_new_privileges);
-            assert_eq!(text, format!("NoNewPrivs:\t{nnp}\nSeccomp:\t{mode}\n"), "process {process}");
+    let check =
+        async |seccomp: Seccomp, user: u32, no_new_privileges: bool, mode: &str, unshare_works: bool| {
+            let container = node
+                .start(&sandbox, |config| {
+                    config.security.seccomp = seccomp;
+                    config.security.run_as_user = Some(user);
+                    config.security.no_new_privileges = no_new_privileges;
+                    config.security.add_capabilities = vec!["SYS_PTRACE".into()];
+                })
+                .await;
+            for process in ["1", "self"] {
+                let script = format!("grep -E '^(Seccomp|NoNewPrivs):' /proc/{process}/status");
+                let output = node.exec(&container, &script).await;
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                let nnp = u8::from(no_new_privileges);
+                assert_eq!(text, format!("NoNewPrivs:\t{nnp}\nSeccomp:\t{mode}\n"), "process {process}");
+            }
+            // A user namespace needs no capability, so only the filter refuses it.
+            let unshare = node.exec(&container, "unshare -U true").await;
+            assert_eq!(unshare.exit_code == 0, unshare_works, "{unshare:?}");
+            node.runtime.remove_container(&container.id).await.unwrap();
+        };
+    for user in [0, 1000] {
+        for no_new_privileges in [false, true] {
+            check(Seccomp::RuntimeDefault, user, no_new_privileges, "2", false).await;
         }
-        // A user namespace needs no capability, so only the filter refuses it.
-        let unshare = node.exec(&container, "unshare -U true").await;
-        assert_eq!(unshare.exit_code == 0, unshare_works, "{unshare:?}");
-        node.runtime.remove_container(&container.id).await.unwrap();
-    };
-    check(Seccomp::RuntimeDefault, false, "2", false).await;
-    check(Seccomp::RuntimeDefault, true, "2", false).await;
-    check(Seccomp::Unconfined, false, "0", true).await;
+    }
+    check(Seccomp::Unconfined, 0, false, "0", true).await;
     let profile = node.directory.path().join("profile.json");
     let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["unshare"], "action": "SCMP_ACT_ERRNO"}]}"#;
     std::fs::write(&profile, text).unwrap();
-    check(Seccomp::Localhost(profile), true, "2", false).await;
+    check(Seccomp::Localhost(profile), 1000, true, "2", false).await;
     let container = node
         .create(&sandbox, |config| config.security.seccomp = Seccomp::Localhost("/no/profile".into()))
         .await;
