@@ -49,9 +49,9 @@ pub fn is_new(object: &Value, old: Option<&Value>) -> bool {
 fn name(kind: &Kind, metadata: &Value, found: &mut Vec<Violation>) {
     let prefix = path::text(metadata, "generateName");
     if !prefix.is_empty() {
-        // The tail replaces a dash at the end, which alone would be no name.
-        let front = prefix.strip_suffix('-').unwrap_or(prefix);
-        let wrong = (kind.name)(&format!("{front}{TAIL}"));
+        // A dash at the end is none once the random tail follows.
+        let front = prefix.strip_suffix('-').map(|front| format!("{front}{TAIL}"));
+        let wrong = (kind.name)(front.as_deref().unwrap_or(prefix));
         found.extend(Violation::all_invalid(METADATA.field("generateName"), prefix, wrong));
     }
     let (at, name) = (METADATA.field("name"), path::text(metadata, "name"));

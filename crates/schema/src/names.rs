@@ -292,9 +292,15 @@ pub fn cidr(text: &str) -> Vec<String> {
     let Some((address, length)) = text.split_once('/') else {
         return invalid();
     };
+    if has_leading_zeros(address) && address.parse::<IpAddr>().is_err() {
+        return vec!["must not have leading 0s in IP or prefix length".into()];
+    }
     let (Ok(address), Ok(bits)) = (address.parse::<IpAddr>(), length.parse::<u32>()) else {
         return invalid();
     };
+    if matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
+        return vec!["must not have an IPv4-mapped IPv6 address".into()];
+    }
     let host_bits = match address {
         IpAddr::V4(v4) if bits <= 32 => u128::from(u32::from(v4)) << 96 << bits.min(32),
         IpAddr::V6(v6) if bits < 128 => u128::from(v6) << bits,

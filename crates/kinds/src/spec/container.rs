@@ -215,7 +215,12 @@ fn claims(container: &Value, known: &[Value], at: At<'_>, found: &mut Found) {
             found.push(Violation::duplicate(at, name));
         }
         if !known.iter().any(|one| path::text(one, "name") == name) {
-            found.push(Violation::not_found(at, name));
+            let mut violation = Violation::not_found(at, name);
+            let names: Vec<&str> = known.iter().map(|one| path::text(one, "name")).collect();
+            let which =
+                if names.is_empty() { " which is empty".into() } else { format!(": {}", names.join(", ")) };
+            violation.detail = format!("must be one of the names in pod.spec.resourceClaims{which}");
+            found.push(violation);
         }
     }
 }
