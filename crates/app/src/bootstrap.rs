@@ -72,6 +72,8 @@ fn own_objects() -> Vec<(Resource, Value)> {
     vec![
         (ROLES, node_dns),
         binding("ekso:node-dns", "ekso:node-dns", "system:nodes"),
+        // A node's process is its service proxy as well, which elsewhere has an account of its own.
+        binding("ekso:node-proxier", "system:node-proxier", "system:nodes"),
         binding("ekso:node-bootstrapper", "system:node-bootstrapper", "system:bootstrappers"),
         binding(
             "ekso:node-client-approver",
