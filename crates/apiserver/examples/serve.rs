@@ -1,3 +1,5 @@
+//! A whole API server on loopback over a memory store, for trying clients by hand: prints a kubeconfig, ends with Ctrl-C.
+
 #[path = "../tests/common/mod.rs"]
 mod common;
 #[tokio::main]

@@ -61,7 +61,12 @@ async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>)
                 Ok(()) => page(shared, &path, &query, &request).await,
             }
         }
-        Ok(Route::Resource(target)) => limited(shared, &user, target, query, request).await,
+        Ok(Route::Resource(target)) => {
+            let began = Instant::now();
+            let answer = limited(shared, &user, &target, &query, request).await;
+            shared.requests.record(&target, answer.status().as_u16(), began.elapsed());
+            answer
+        }
     }
 }
 
@@ -97,11 +102,10 @@ fn authorize(
 async fn limited(
     shared: &Arc<Shared>,
     user: &User,
-    target: Target,
-    query: Query,
+    target: &Target,
+    query: &Query,
     request: Request<Incoming>,
 ) -> Answer {
-    let mut target = target;
     let fields = FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
     if target.name.is_empty() && matches!(target.verb, "list" | "watch" | "deletecollection") {
         // A list of one name is authorized as that name.
@@ -120,14 +124,14 @@ async fn limited(
             return respond::failure(&status);
         }
     }
-    if target.is_long_running(&query) {
-        return dispatch(shared, user, &mut target, &query, request).await;
+    if target.is_long_running(query) {
+        return dispatch(shared, user, target, query, request).await;
     }
     let reads = matches!(target.verb, "get" | "list");
     let slots = if reads { &shared.reads } else { &shared.writes };
     let Ok(_slot) = slots.clone().try_acquire_owned() else { return too_many() };
     let limit = shared.config.limits.request_timeout;
-    match tokio::time::timeout(limit, dispatch(shared, user, &mut target, &query, request)).await {
+    match tokio::time::timeout(limit, dispatch(shared, user, target, query, request)).await {
         Ok(answer) => answer,
         Err(_) => {
             warn!(verb = target.verb, resource = %target.kind.resource, "a request took too long");
@@ -147,7 +151,7 @@ fn too_many() -> Answer {
 async fn dispatch(
     shared: &Arc<Shared>,
     user: &User,
-    target: &mut Target,
+    target: &Target,
     query: &Query,
     request: Request<Incoming>,
 ) -> Answer {

@@ -1,8 +1,9 @@
-//! `/healthz`, `/livez`, `/readyz`, `/version`, and what OpenID clients ask.
+//! `/healthz`, `/livez`, `/readyz`, `/metrics`, `/version`, and what OpenID clients ask.
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use crate::metrics;
 use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::server::Shared;
@@ -23,6 +24,12 @@ const READY: Check =
 pub(crate) fn answer(shared: &Shared, path: &str, query: &Query) -> Option<Answer> {
     let trimmed = path.trim_end_matches('/');
     match trimmed {
+        "/metrics" => {
+            let mut answer = respond::text(StatusCode::OK, metrics::page(shared));
+            let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            answer.headers_mut().insert(header::CONTENT_TYPE, format);
+            return Some(answer);
+        }
         "/version" => return Some(version(shared)),
         "/.well-known/openid-configuration" => {
             return Some(respond::json(StatusCode::OK, &shared.tokens.openid_configuration(&shared.config.jwks_uri)));

@@ -20,6 +20,7 @@ mod handle;
 mod health;
 mod kubelet;
 mod list;
+mod metrics;
 mod negotiate;
 mod openapi;
 mod protobuf;

@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 use crate::authenticate::Verified;
 use crate::discovery::Documents;
 use crate::list::Held;
+use crate::metrics::Requests;
 use crate::{Config, Deps, Dial, Rbac, handle, openapi, tls};
 
 /// How long requests may take to finish once the server is told to stop.
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) unverified_tls: Arc<rustls::ClientConfig>,
     pub(crate) verified: Verified,
     pub(crate) held: Held,
+    pub(crate) requests: Requests,
     pub(crate) documents: Documents,
     pub(crate) openapi: openapi::Documents,
     pub(crate) reads: Arc<Semaphore>,
@@ -118,6 +120,7 @@ impl Server {
             unverified_tls: Arc::new(tls::unverified_config()?),
             verified: Verified::default(),
             held: Held::default(),
+            requests: Requests::default(),
             documents,
             openapi,
             reads: Arc::new(Semaphore::new(limits.reads_in_flight)),

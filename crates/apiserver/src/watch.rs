@@ -96,7 +96,8 @@ async fn begin(
         _ => Vec::new(),
     };
     let now = Instant::now();
-    let lasts = options.timeout.unwrap_or_else(|| LEAST_WATCH + shared.fraction(LEAST_WATCH));
+    // Zero is what clients send who do not care.
+    let lasts = options.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or_else(|| LEAST_WATCH + shared.fraction(LEAST_WATCH));
     let mut stream = Stream {
         shared: shared.clone(),
         kind,

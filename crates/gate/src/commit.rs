@@ -64,16 +64,7 @@ pub(crate) fn draft(kind: &Kind, key: &Key, object: &Value) -> Result<Draft, Sta
 
 /// The values of a kind's selectable fields, in the order of its row.
 pub fn selectable_values(kind: &Kind, object: &Value) -> Box<[Box<str>]> {
-    kind.selectable.iter().map(|path| field_text(object, path)).collect()
-}
-
-fn field_text(object: &Value, path: &str) -> Box<str> {
-    match schema::path::get(object, path) {
-        Some(Value::String(text)) => text.as_str().into(),
-        Some(Value::Bool(value)) => value.to_string().into(),
-        Some(Value::Number(value)) => value.to_string().into(),
-        _ => "".into(),
-    }
+    kind.selectable.iter().map(|path| kind.selectable_value(object, path)).collect()
 }
 
 /// The key that a request is about; `name` is the final one.

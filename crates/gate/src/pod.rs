@@ -1,7 +1,7 @@
 //! The subresources of pods that are more than a copy of a field.
 
 use admission::Operation;
-use object::{Key, Resource, Snapshot, Status, Time};
+use object::{Key, Resource, Status, Time};
 use schema::{Kind, Violation, ViolationKind, path};
 use serde_json::{Value, json};
 use store::Precondition;
@@ -92,7 +92,7 @@ impl Gate {
             let mut warnings = Vec::new();
             admit::mutate(&review, &key, &mut binding, None, &mut warnings)?;
             let old = stored.to_value().map_err(Status::internal)?;
-            let new = assigned(&snapshot, &key, old, &binding, now)?;
+            let new = assigned(&key, old, &binding, now)?;
             let also = admit::validate(&review, &key, Some(&binding), None, &mut warnings)?;
             if request.options.dry_run {
                 return Ok(Outcome { created: true, warnings, ..Outcome::made(success()) });
@@ -140,8 +140,8 @@ fn check_binding(binding: &Value) -> Result<(), Status> {
     Err(Violation::to_status(&violations, "", "Binding", metadata::text(binding, "name")))
 }
 
-/// The pod with its node, the binding's labels and annotations, and the node's place in the topology.
-fn assigned(snapshot: &Snapshot, key: &Key, mut pod: Value, binding: &Value, now: Time) -> Result<Value, Status> {
+/// The pod with its node, and the binding's labels and annotations: admission put the node's place in the topology there.
+fn assigned(key: &Key, mut pod: Value, binding: &Value, now: Time) -> Result<Value, Status> {
     let node = path::text(binding, "target.name").to_owned();
     let refuse = |why: String| {
         let about = Key::new(Resource::new("pods/binding"), "", key.name.clone());
@@ -158,16 +158,9 @@ fn assigned(snapshot: &Snapshot, key: &Key, mut pod: Value, binding: &Value, now
     if !path::list(&pod, "spec.schedulingGates").is_empty() {
         return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
-    path::set(&mut pod, "spec.nodeName", node.clone().into());
+    path::set(&mut pod, "spec.nodeName", node.into());
     for field in ["annotations", "labels"] {
         merge_strings(&mut pod, field, &binding["metadata"][field]);
-    }
-    if let Some(node) = snapshot.find(Resource::new("nodes"), "", &node) {
-        for label in ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"] {
-            if let Some(value) = node.meta.label(label) {
-                merge_strings(&mut pod, "labels", &json!({label: value}));
-            }
-        }
     }
     set_condition(&mut pod, json!({"type": "PodScheduled", "status": "True"}), now);
     Ok(pod)

@@ -1,6 +1,8 @@
 //! A whole API server on loopback over a memory store, with an administrator's certificate, and ways to talk to it.
 #![allow(dead_code)]
 
+pub mod client;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -43,6 +45,10 @@ impl Cluster {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_in(Arc::new(Memory::new()), change).await
+    }
+
+    pub async fn start_in(store: Arc<dyn Store>, change: impl FnOnce(&mut Config)) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -71,7 +77,6 @@ impl Cluster {
             verifying: Vec::new(),
         };
         let rbac = Arc::new(Rbac::new());
-        let store: Arc<dyn Store> = Arc::new(Memory::new());
         let gate = Arc::new(Gate::new(
             store,
             rbac.clone(),

@@ -1,0 +1,154 @@
+//! `/metrics`: what the server did, in Prometheus' text format under upstream's names.
+//!
+//! The series are bounded: their labels are the catalog's rows, verbs and status codes, never what a client wrote.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::route::Target;
+use crate::server::Shared;
+
+/// Upper bounds of the buckets of request durations, in seconds.
+const BUCKETS: [f64; 16] =
+    [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 60.0];
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Labels {
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: String,
+    scope: &'static str,
+}
+
+#[derive(Default)]
+struct Series {
+    by_code: BTreeMap<u16, u64>,
+    buckets: [u64; BUCKETS.len()],
+    count: u64,
+    seconds: f64,
+}
+
+/// The counts of one server.
+#[derive(Default)]
+pub(crate) struct Requests(Mutex<BTreeMap<Labels, Series>>);
+
+impl Requests {
+    pub(crate) fn record(&self, target: &Target, code: u16, took: Duration) {
+        let labels = labels(target);
+        let seconds = took.as_secs_f64();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = all.entry(labels).or_default();
+        *series.by_code.entry(code).or_default() += 1;
+        series.count += 1;
+        series.seconds += seconds;
+        for (bucket, bound) in series.buckets.iter_mut().zip(BUCKETS) {
+            *bucket += u64::from(seconds <= bound);
+        }
+    }
+
+    fn write(&self, text: &mut String) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        head(text, "apiserver_request_total", "counter", "Requests by verb, resource and HTTP code.");
+        for (labels, series) in all.iter() {
+            for (code, count) in &series.by_code {
+                let _ = writeln!(text, "apiserver_request_total{{{},code=\"{code}\"}} {count}", labels.text());
+            }
+        }
+        let name = "apiserver_request_duration_seconds";
+        head(text, name, "histogram", "How long answers took; of a watch, until it began.");
+        for (labels, series) in all.iter() {
+            let labels = labels.text();
+            for (count, bound) in series.buckets.iter().zip(BUCKETS) {
+                let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+            }
+            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", series.count);
+            let _ = writeln!(text, "{name}_sum{{{labels}}} {}", series.seconds);
+            let _ = writeln!(text, "{name}_count{{{labels}}} {}", series.count);
+        }
+    }
+}
+
+impl Labels {
+    fn text(&self) -> String {
+        let Self { verb, group, version, resource, subresource, scope } = self;
+        format!(
+            "verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",subresource=\"{subresource}\",scope=\"{scope}\""
+        )
+    }
+}
+
+fn labels(target: &Target) -> Labels {
+    let verb = match (target.verb, &*target.subresource) {
+        (_, "attach" | "exec" | "log" | "portforward" | "proxy") => "CONNECT",
+        ("create", _) => "POST",
+        ("update", _) => "PUT",
+        ("patch", _) => "PATCH",
+        ("delete", _) => "DELETE",
+        ("deletecollection", _) => "DELETECOLLECTION",
+        ("list", _) => "LIST",
+        ("watch", _) => "WATCH",
+        _ => "GET",
+    };
+    let scope = match (target.name.is_empty(), target.namespace.is_empty()) {
+        (false, _) => "resource",
+        (true, false) => "namespace",
+        (true, true) => "cluster",
+    };
+    Labels {
+        verb,
+        group: target.kind.group,
+        version: target.kind.version,
+        resource: target.kind.resource.plural(),
+        subresource: target.subresource.clone(),
+        scope,
+    }
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// The whole page.
+pub(crate) fn page(shared: &Shared) -> String {
+    let mut text = String::with_capacity(16 * 1024);
+    shared.requests.write(&mut text);
+    let limits = &shared.config.limits;
+    head(&mut text, "apiserver_current_inflight_requests", "gauge", "Requests at work that are no watch and no stream.");
+    for (kind, most, free) in [
+        ("mutating", limits.writes_in_flight, shared.writes.available_permits()),
+        ("readOnly", limits.reads_in_flight, shared.reads.available_permits()),
+    ] {
+        let busy = most.saturating_sub(free);
+        let _ = writeln!(text, "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {busy}");
+    }
+    head(&mut text, "apiserver_storage_objects", "gauge", "Objects in the store, by resource.");
+    let snapshot = shared.store().snapshot();
+    for (resource, table) in snapshot.tables() {
+        // Only what is served is told.
+        if shared.gate.catalog().by_resource(resource).is_some() {
+            let _ = writeln!(text, "apiserver_storage_objects{{resource=\"{resource}\"}} {}", table.len());
+        }
+    }
+    let usage = shared.store().usage();
+    for (name, help, value) in [
+        ("apiserver_storage_size_bytes", "Bytes that the store takes on disk.", usage.disk_bytes),
+        ("ekso_store_live_bytes", "Bytes of the bodies of live objects.", usage.live_bytes),
+        ("ekso_store_history_bytes", "Bytes that the watch window holds.", usage.history_bytes),
+        ("ekso_store_revision", "The store's revision.", usage.revision),
+    ] {
+        head(&mut text, name, "gauge", help);
+        let _ = writeln!(text, "{name} {value}");
+    }
+    head(&mut text, "kubernetes_build_info", "gauge", "The version, as labels of a one.");
+    let version = &shared.config.version;
+    let _ = writeln!(
+        text,
+        "kubernetes_build_info{{git_version=\"{}\",major=\"{}\",minor=\"{}\",platform=\"{}\"}} 1",
+        version.git, version.major, version.minor, version.platform
+    );
+    text
+}

@@ -1,0 +1,314 @@
+//! Requests as any client may send them, and what upstream's server would have said.
+
+mod common;
+
+use common::Cluster;
+use common::client::Client;
+use serde_json::json;
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn bad_requests_are_told_what_is_wrong() {
+    let cluster = Cluster::start_with(|config| config.limits.body_bytes = 4096).await;
+    let client = Client::admin(&cluster);
+    client.post(CONFIG_MAPS, &json!({"metadata": {"name": "held"}})).await;
+    let json_body = [("content-type", "application/json")];
+    let long = format!("{{\"data\":{{\"a\":\"{}\"}}}}", "x".repeat(5000));
+    let cases: &[(&str, &str, &[(&str, &str)], &str, u16, &str)] = &[
+        ("GET", "/nothing", &[], "", 404, "404 page not found"),
+        ("GET", "/apis/nope.io/v1/things", &[], "", 404, "404 page not found"),
+        ("GET", "/api/v1/nonsense", &[], "", 404, "the server could not find the requested resource"),
+        ("GET", "/api/v1/namespaces/default/configmaps/a", &[], "", 404, "configmaps \\\"a\\\" not found"),
+        ("DELETE", "/api/v1/namespaces", &[], "", 405, "the server does not allow this method on the requested resource"),
+        ("GET", CONFIG_MAPS, &[("accept", "text/html")], "", 406, "only the following media types are accepted: application/json"),
+        ("POST", CONFIG_MAPS, &[("content-type", "text/plain")], "{}", 415, "the body of the request was in an unknown format"),
+        ("PATCH", "/api/v1/namespaces/default/configmaps/held", &json_body, "{}", 415, "application/json-patch+json"),
+        ("POST", CONFIG_MAPS, &json_body, "{", 400, "couldn't get version/kind; json parse error"),
+        ("POST", CONFIG_MAPS, &json_body, "", 400, "<empty>"),
+        ("POST", CONFIG_MAPS, &json_body, "[]", 400, "cannot unmarshal array"),
+        ("POST", CONFIG_MAPS, &json_body, "{\"data\":{\"a\":1}}", 400, "cannot unmarshal number into Go struct field ConfigMap.data of type string"),
+        ("POST", CONFIG_MAPS, &json_body, "{}", 422, "metadata.name: Required value: name or generateName is required"),
+        ("POST", CONFIG_MAPS, &json_body, &long, 413, "Request entity too large: limit is 4096"),
+        (
+            "POST",
+            CONFIG_MAPS,
+            &json_body,
+            "{\"apiVersion\":\"v2\",\"kind\":\"ConfigMap\"}",
+            400,
+            "the API version in the data (v2) does not match the expected API version (v1)",
+        ),
+        (
+            "POST",
+            CONFIG_MAPS,
+            &json_body,
+            "{\"metadata\":{\"name\":\"a\",\"namespace\":\"other\"}}",
+            400,
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+        (
+            "PUT",
+            "/api/v1/namespaces/default/configmaps/held",
+            &json_body,
+            "{\"metadata\":{\"name\":\"b\"}}",
+            400,
+            "the name of the object (b) does not match the name on the URL (held)",
+        ),
+        ("POST", CONFIG_MAPS, &json_body, "{\"metadata\":{\"name\":\"held\"}}", 409, "configmaps \\\"held\\\" already exists"),
+        (
+            "PUT",
+            "/api/v1/namespaces/default/configmaps/held",
+            &json_body,
+            "{\"metadata\":{\"name\":\"held\",\"resourceVersion\":\"1\"}}",
+            409,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        ),
+        (
+            "PUT",
+            "/api/v1/namespaces/default/configmaps/held",
+            &json_body,
+            "{\"metadata\":{\"name\":\"held\",\"uid\":\"x\"}}",
+            409,
+            "Precondition failed: UID in precondition: x, UID in object meta: ",
+        ),
+        (
+            "DELETE",
+            "/api/v1/namespaces/default/configmaps/held",
+            &json_body,
+            "{\"preconditions\":{\"uid\":\"x\"}}",
+            409,
+            "the UID in the precondition (x) does not match the UID in record",
+        ),
+        (
+            "POST",
+            "/api/v1/namespaces/default/configmaps?fieldValidation=Strict",
+            &json_body,
+            "{\"metadata\":{\"name\":\"a\"},\"foo\":1,\"data\":{\"k\":\"1\",\"k\":\"2\"}}",
+            400,
+            "strict decoding error: ",
+        ),
+        ("POST", "/api/v1/namespaces/default/configmaps?dryRun=Some", &json_body, "{}", 422, "dryRun: Unsupported value: \\\"Some\\\""),
+        ("POST", "/api/v1/namespaces/none/configmaps", &json_body, "{\"metadata\":{\"name\":\"a\"}}", 404, "namespaces \\\"none\\\" not found"),
+        ("GET", "/api/v1/configmaps?labelSelector=a%20in%20(", &[], "", 400, "unable to parse requirement"),
+        ("GET", "/api/v1/configmaps?fieldSelector=spec.x%3D1", &[], "", 400, "field label not supported: spec.x"),
+        ("GET", "/api/v1/configmaps?resourceVersion=x", &[], "", 400, "invalid resource version"),
+        ("GET", "/api/v1/configmaps?resourceVersionMatch=Exact", &[], "", 422, "resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        ("GET", "/api/v1/configmaps?continue=zzz", &[], "", 400, "continue key is not valid"),
+        ("GET", "/api/v1/configmaps?watch=1&sendInitialEvents=true", &[], "", 422, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+        ("GET", "/api/v1/configmaps?limit=%4", &[], "", 400, "invalid URL escape"),
+        (
+            "PATCH",
+            "/api/v1/namespaces/default/configmaps/held",
+            &[("content-type", "application/json-patch+json")],
+            "[{\"op\":\"test\",\"path\":\"/data/x\",\"value\":\"1\"}]",
+            422,
+            "the server rejected our request due to an error in our request",
+        ),
+        (
+            "PATCH",
+            "/api/v1/namespaces/default/configmaps/held",
+            &[("content-type", "application/merge-patch+json")],
+            "{\"data\":3}",
+            422,
+            " \\\"\\\" is invalid: patch: Invalid value: ",
+        ),
+    ];
+    for (method, path, headers, body, code, words) in cases {
+        let reply = client.send(method, path, headers, body).await;
+        assert_eq!(reply.code, *code, "{method} {path} {body}: {}", reply.text);
+        assert!(reply.text.contains(words), "{method} {path} {body}: {}", reply.text);
+        assert!(!reply.header("audit-id").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_half_request_ends_its_connection_and_nothing_else() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let cluster = Cluster::start_with(|config| config.limits.head_timeout = std::time::Duration::from_millis(200)).await;
+    let client = Client::admin(&cluster);
+    for text in [
+        "GET /api/v1/pods HT",
+        "NONSENSE\r\n\r\n",
+        "GET /api/v1/pods HTTP/1.1\r\nHost: x\r\nContent-Length: nine\r\n\r\n",
+        "GET /api/v1/pods HTTP/1.1\r\n",
+        "\0\x01\x02\x03",
+    ] {
+        let mut stream = client.connect().await;
+        stream.write_all(text.as_bytes()).await.expect("written");
+        let mut answer = Vec::new();
+        // The server hangs up by itself, with or without a 400.
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{text:?}: {answer}");
+    }
+    assert_eq!(client.get("/api/v1/pods").await.code, 200);
+}
+
+#[tokio::test]
+async fn who_asks_decides_what_is_answered() {
+    let cluster = Cluster::start().await;
+    let admin = Client::admin(&cluster);
+    let nobody = Client::of(&cluster, None);
+    let bob = Client::of(&cluster, Some(cluster.identity("bob", &["devs"])));
+    let stranger = Client::of(&cluster, Some(Cluster::start().await.identity("admin", &["system:masters"])));
+    let pods = "/api/v1/namespaces/default/pods";
+
+    let refused = nobody.get(pods).await;
+    let words = "pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"";
+    assert_eq!((refused.code, refused.json()["message"].as_str()), (403, Some(words)));
+    assert_eq!(stranger.get(pods).await.code, 401);
+    assert_eq!(nobody.send("GET", pods, &[("authorization", "Bearer x.y.z")], "").await.code, 401);
+    assert_eq!(nobody.get("/version").await.code, 200);
+    assert_eq!(bob.get(pods).await.code, 403);
+
+    let role = json!({"metadata": {"name": "reader"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]});
+    admin.post("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", &role).await;
+    let binding = json!({"metadata": {"name": "reader"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "devs"}]});
+    let bound = admin.post("/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", &binding).await;
+    assert_eq!(bound.code, 201, "{}", bound.text);
+    assert_eq!(bob.get(pods).await.code, 200);
+
+    let as_bob = [("impersonate-user", "bob"), ("impersonate-group", "devs")];
+    assert_eq!(admin.send("GET", pods, &as_bob, "").await.code, 200);
+    assert_eq!(admin.send("GET", "/api/v1/namespaces/default/secrets", &as_bob, "").await.code, 403);
+    let refused = bob.send("GET", pods, &[("impersonate-user", "alice")], "").await;
+    assert!(refused.json()["message"].as_str().is_some_and(|text| text.starts_with("users \"alice\" is forbidden")));
+
+    let review = json!({"spec": {"resourceAttributes": {"namespace": "default", "verb": "list", "resource": "pods"}}});
+    let answer = bob.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await;
+    // Anyone who is authenticated may ask for themselves.
+    assert_eq!((answer.code, &answer.json()["status"]["allowed"]), (201, &json!(true)), "{}", answer.text);
+
+    let token = admin.post("/api/v1/namespaces/default/serviceaccounts/default/token", &json!({"spec": {}})).await;
+    let token = token.json()["status"]["token"].as_str().expect("a token").to_owned();
+    let bearer = format!("Bearer {token}");
+    let who = nobody
+        .send(
+            "POST",
+            "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+            &[("authorization", &bearer), ("content-type", "application/json")],
+            "{}",
+        )
+        .await;
+    assert_eq!(who.json()["status"]["userInfo"]["username"], "system:serviceaccount:default:default");
+}
+
+#[tokio::test]
+async fn an_object_lives_and_dies_over_http() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    let one = format!("{CONFIG_MAPS}/one");
+    let made = client.post(CONFIG_MAPS, &json!({"metadata": {"name": "one", "finalizers": ["example.com/keep"]}, "data": {"a": "1"}, "foo": 1})).await;
+    assert_eq!((made.code, made.header("warning")), (201, "299 - \"unknown field \\\"foo\\\"\""));
+    let dry = client.post(&format!("{CONFIG_MAPS}?dryRun=All"), &json!({"metadata": {"name": "two"}})).await;
+    assert_eq!((dry.code, client.get(&format!("{CONFIG_MAPS}/two")).await.code), (201, 404));
+
+    let version = |reply: &common::client::Reply| reply.json()["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    let same = client.patch(&one, "merge-patch+json", &json!({"data": {"a": "1"}})).await;
+    assert_eq!(version(&same), version(&made), "a patch that changes nothing is no change");
+    let patched = client.patch(&one, "strategic-merge-patch+json", &json!({"data": {"b": "2"}, "metadata": {"labels": {"x": "y"}}})).await;
+    assert_eq!(patched.json()["data"], json!({"a": "1", "b": "2"}));
+    let patched = client.patch(&one, "json-patch+json", &json!([{"op": "remove", "path": "/data/a"}])).await;
+    assert_eq!(patched.json()["data"], json!({"b": "2"}));
+
+    let going = client.delete(&one).await;
+    assert!(going.json()["metadata"]["deletionTimestamp"].is_string(), "{}", going.text);
+    let refused = client.patch(&one, "merge-patch+json", &json!({"metadata": {"finalizers": ["example.com/keep", "example.com/more"]}})).await;
+    assert!(refused.code == 422 && refused.text.contains("no new finalizers can be added"), "{}", refused.text);
+    assert_eq!(client.patch(&one, "merge-patch+json", &json!({"metadata": {"finalizers": null}})).await.code, 200);
+    assert_eq!(client.get(&one).await.code, 404);
+
+    client.post(CONFIG_MAPS, &json!({"metadata": {"name": "three"}})).await;
+    let gone = client.delete(&format!("{CONFIG_MAPS}/three")).await.json();
+    assert_eq!((&gone["status"], &gone["details"]["kind"]), (&json!("Success"), &json!("configmaps")));
+    client.post(CONFIG_MAPS, &json!({"metadata": {"generateName": "many-", "labels": {"a": "1"}}})).await;
+    client.post(CONFIG_MAPS, &json!({"metadata": {"generateName": "many-", "labels": {"a": "2"}}})).await;
+    let deleted = client.delete(&format!("{CONFIG_MAPS}?labelSelector=a%3D1")).await.json();
+    assert_eq!(deleted["items"].as_array().map(Vec::len), Some(1));
+    let left = client.get(CONFIG_MAPS).await.json();
+    assert_eq!(left["items"].as_array().map(Vec::len), Some(1));
+    let shapes = client.send("GET", CONFIG_MAPS, &[("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")], "").await.json();
+    assert_eq!((&shapes["kind"], &shapes["items"][0]["kind"]), (&json!("PartialObjectMetadataList"), &json!("PartialObjectMetadata")));
+    let table = client.send("GET", CONFIG_MAPS, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], "").await.json();
+    assert_eq!((&table["kind"], table["rows"].as_array().map(Vec::len)), (&json!("Table"), Some(1)));
+    let scaled = json!({"metadata": {"name": "web"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    client.post("/apis/apps/v1/namespaces/default/deployments", &scaled).await;
+    let web = "/apis/apps/v1/namespaces/default/deployments/web";
+    let scale = client.patch(&format!("{web}/scale"), "merge-patch+json", &json!({"spec": {"replicas": 3}})).await.json();
+    assert_eq!((&scale["kind"], &scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!("Scale"), &json!(3), &json!("a=b")));
+    let web = client.get(web).await.json();
+    assert_eq!((&web["spec"]["replicas"], &web["metadata"]["generation"]), (&json!(3), &json!(2)));
+}
+
+#[tokio::test]
+async fn a_list_can_be_read_in_pieces_of_one_state() {
+    let cluster = Cluster::start_with(|config| config.limits.held_snapshots = 1).await;
+    let client = Client::admin(&cluster);
+    for name in ["a", "b", "c", "d", "e"] {
+        client.post(CONFIG_MAPS, &json!({"metadata": {"name": name}})).await;
+    }
+    let first = client.get(&format!("{CONFIG_MAPS}?limit=2")).await.json();
+    assert_eq!((&first["metadata"]["remainingItemCount"], first["items"].as_array().map(Vec::len)), (&json!(3), Some(2)));
+    let token = first["metadata"]["continue"].as_str().expect("a token").to_owned();
+    client.delete(&format!("{CONFIG_MAPS}/c")).await;
+    let second = client.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await.json();
+    let names: Vec<_> = second["items"].as_array().expect("items").iter().map(|item| item["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["c", "d"], "the deleted object is still in the state that the list began with");
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    // Another list takes the only place; the first one's state is given up.
+    client.get("/api/v1/namespaces?limit=1").await;
+    let expired = client.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
+    assert_eq!((expired.code, &expired.json()["reason"]), (410, &json!("Expired")));
+    let fresh = expired.json()["metadata"]["continue"].as_str().expect("a token").to_owned();
+    let rest = client.get(&format!("{CONFIG_MAPS}?continue={fresh}")).await.json();
+    let names: Vec<_> = rest["items"].as_array().expect("items").iter().map(|item| item["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["d", "e"]);
+    let ahead = client.get(&format!("{CONFIG_MAPS}?resourceVersion=999999")).await;
+    assert_eq!((ahead.code, ahead.header("retry-after")), (504, "1"));
+}
+
+#[tokio::test]
+async fn long_answers_are_compressed_for_those_who_can_read_it() {
+    use std::io::Read;
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    for index in 0..3 {
+        let object = json!({"metadata": {"name": format!("big-{index}")}, "data": {"a": "x".repeat(60_000)}});
+        client.post(CONFIG_MAPS, &object).await;
+    }
+    let plain = client.get(CONFIG_MAPS).await;
+    assert_eq!(plain.header("content-encoding"), "");
+    let answer = client.open("GET", CONFIG_MAPS, &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(answer.headers()["content-encoding"], "gzip");
+    let small = http_body_util::BodyExt::collect(answer.into_body()).await.expect("a body").to_bytes();
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&small[..]).read_to_string(&mut text).expect("gzip");
+    assert_eq!(text, plain.text);
+}
+
+#[tokio::test]
+async fn discovery_tells_what_is_served() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    let accept = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")];
+    let all = client.send("GET", "/apis", &accept, "").await;
+    assert_eq!(all.header("content-type"), accept[0].1);
+    let known = client.send("GET", "/apis", &[accept[0], ("if-none-match", all.header("etag"))], "").await;
+    assert_eq!((known.code, &*known.text), (304, ""));
+    for path in ["/api", "/apis", "/apis/apps", "/api/v1", "/openapi/v2", "/openapi/v3", "/.well-known/openid-configuration", "/openid/v1/jwks"] {
+        let reply = client.get(path).await;
+        assert!(reply.code == 200 && reply.json().is_object(), "{path}: {}", reply.text);
+    }
+    for (path, group) in client.get("/openapi/v3").await.json()["paths"].as_object().expect("paths") {
+        let url = group["serverRelativeURL"].as_str().expect("a path");
+        let document = client.get(url).await;
+        assert!(document.header("cache-control").contains("immutable"), "{path}");
+        assert!(document.json()["components"]["schemas"].is_object(), "{path}");
+    }
+    for (path, words) in [("/healthz", "ok"), ("/livez/ping", "ok"), ("/readyz?verbose", "readyz check passed")] {
+        assert!(client.get(path).await.text.contains(words), "{path}");
+    }
+}
