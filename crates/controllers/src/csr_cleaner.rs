@@ -39,9 +39,12 @@ fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
     let mut plan = Plan::default();
     let Some(request) = snapshot.get(key) else { return plan };
     let Ok(View { status }) = request.decode() else { return plan };
-    let decided = ["Approved", "Denied", "Failed"].iter().find_map(|kind| condition(&status.conditions, kind));
+    let decided =
+        ["Approved", "Denied", "Failed"].iter().find_map(|kind| condition(&status.conditions, kind));
     let over = match decided {
-        Some(decided) => decided.last_update_time.or(decided.last_transition_time).map(|at| at.plus_secs(DECIDED_SECS)),
+        Some(decided) => {
+            decided.last_update_time.or(decided.last_transition_time).map(|at| at.plus_secs(DECIDED_SECS))
+        }
         None => request.meta.creation_timestamp.map(|at| at.plus_secs(PENDING_SECS)),
     };
     match over {

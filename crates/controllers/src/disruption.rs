@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kinds::{DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS};
+use kinds::{
+    DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS,
+};
 use object::{Event, Key, LabelSelector, Object, Snapshot, Time};
 use plan::{Expect, Plan, Write};
 use serde::Deserialize;
@@ -124,13 +126,17 @@ fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
     let (allowed, told) = match &counted {
         Ok(Count { expected, desired }) => {
             let allowed = if *expected <= 0 { 0 } else { (healthy - desired).max(0) };
-            let (state, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
+            let (state, reason) =
+                if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
             (allowed, Condition::new("DisruptionAllowed", state, reason, "", now))
         }
         Err(why) => (0, Condition::new("DisruptionAllowed", "False", "SyncFailed", why.as_str(), now)),
     };
     let told = Condition { observed_generation: Some(budget.meta.generation), ..told };
-    let same = |held: &Condition| (&held.status, &held.reason, held.observed_generation) == (&told.status, &told.reason, told.observed_generation);
+    let same = |held: &Condition| {
+        (&held.status, &held.reason, held.observed_generation)
+            == (&told.status, &told.reason, told.observed_generation)
+    };
     if !condition(&conditions, &told.kind).is_some_and(same) {
         set_condition(&mut conditions, told);
     }
@@ -171,7 +177,12 @@ fn with_message(condition: &Condition) -> Value {
 }
 
 /// The granted evictions that may still be on their way.
-fn still_disrupted(status: &BudgetStatus, pods: &[Pod], now: Time, plan: &mut Plan) -> BTreeMap<String, Time> {
+fn still_disrupted(
+    status: &BudgetStatus,
+    pods: &[Pod],
+    now: Time,
+    plan: &mut Plan,
+) -> BTreeMap<String, Time> {
     let mut still = BTreeMap::new();
     for (name, at) in status.disrupted_pods.iter().flatten() {
         let over = at.plus_secs(EVICTION_SECS);
@@ -220,4 +231,3 @@ fn workload<'a>(snapshot: &'a Snapshot, pod: &Object) -> Option<&'a Arc<Object>>
     let direct = WORKLOADS.iter().find_map(|kind| kind.controller(snapshot, pod))?;
     DEPLOYMENT.controller(snapshot, direct).or(Some(direct))
 }
-

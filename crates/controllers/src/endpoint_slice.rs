@@ -79,7 +79,8 @@ fn reconcile(snapshot: &Snapshot, key: &Key, _: Time, _: &Settings) -> Plan {
     let mut names = Names::new(snapshot, ENDPOINT_SLICES, &key.namespace);
     let mut held = slices(snapshot, &service);
     for family in service.families() {
-        let (mine, others): (Vec<Slice>, Vec<Slice>) = held.into_iter().partition(|slice| slice.address_type == family);
+        let (mine, others): (Vec<Slice>, Vec<Slice>) =
+            held.into_iter().partition(|slice| slice.address_type == family);
         held = others;
         let wanted = wanted(snapshot, &service, &pods, family);
         fit(&service, family, wanted, mine, &mut names, &mut plan);

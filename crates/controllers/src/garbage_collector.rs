@@ -13,6 +13,7 @@ use plan::{Expect, Plan, Propagation, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::writes::drop_finalizer;
 use crate::{Controller, EVERY, Settings, Watch};
 
 pub static CONTROLLER: Controller = Controller {
@@ -62,7 +63,11 @@ fn is_waiting(object: &Object) -> bool {
 
 fn waiting_owners(snapshot: &Snapshot, object: &Object) -> Vec<Key> {
     let owners = object.meta.owner_references.iter();
-    owners.filter_map(|owner| find(snapshot, object, owner).ok().flatten()).filter(|owner| is_waiting(owner)).map(|owner| owner.key.clone()).collect()
+    owners
+        .filter_map(|owner| find(snapshot, object, owner).ok().flatten())
+        .filter(|owner| is_waiting(owner))
+        .map(|owner| owner.key.clone())
+        .collect()
 }
 
 fn reconcile(snapshot: &Snapshot, key: &Key, _: Time, _: &Settings) -> Plan {
@@ -93,7 +98,8 @@ fn orphan_dependents(snapshot: &Snapshot, owner: &Object, plan: &mut Plan) {
 fn await_dependents(snapshot: &Snapshot, owner: &Object, plan: &mut Plan) {
     let blocks = |dependent: &&Arc<Object>| {
         let mut references = dependent.meta.owner_references.iter();
-        references.any(|reference| reference.uid == owner.meta.uid && reference.block_owner_deletion == Some(true))
+        references
+            .any(|reference| reference.uid == owner.meta.uid && reference.block_owner_deletion == Some(true))
     };
     if !snapshot.owned_by(&owner.meta.uid).any(|dependent| blocks(&dependent)) {
         plan.write(drop_finalizer(owner, FOREGROUND));
@@ -207,10 +213,4 @@ fn keep_owners(object: &Object, keep: impl Fn(&OwnerReference) -> bool) -> Write
         object.meta.owner_references.iter().filter(|held| keep(held)).map(|held| json!(held)).collect();
     let kept = if kept.is_empty() { Value::Null } else { kept.into() };
     crate::writes::merge(object, json!({"metadata": {"ownerReferences": kept}}))
-}
-
-fn drop_finalizer(object: &Object, name: &str) -> Write {
-    let kept: Vec<&str> = object.meta.finalizers.iter().map(|held| &**held).filter(|held| *held != name).collect();
-    let kept = if kept.is_empty() { Value::Null } else { json!(kept) };
-    crate::writes::merge(object, json!({"metadata": {"finalizers": kept}}))
 }

@@ -3,6 +3,7 @@
 //! Architecture invariant: a controller sees a snapshot, a key and the time, and answers with a [`Plan`]. It keeps nothing between
 //! runs and knows no other controller; they meet in what stands in the snapshot.
 
+mod claim_protection;
 mod cluster_role_aggregation;
 mod cron_job;
 mod csr_cleaner;
@@ -36,6 +37,7 @@ mod taint_eviction;
 mod testing;
 mod ttl_after_finished;
 mod views;
+mod volume_protection;
 mod writes;
 
 use object::{Event, Key, Resource, Snapshot, Status, Time};
@@ -92,6 +94,8 @@ pub static ALL: &[&Controller] = &[
     &namespace::CONTROLLER,
     &node_lifecycle::CONTROLLER,
     &node_ipam::CONTROLLER,
+    &volume_protection::CONTROLLER,
+    &claim_protection::CONTROLLER,
     &pod_gc::CONTROLLER,
     &replica_set::CONTROLLER,
     &replication_controller::CONTROLLER,

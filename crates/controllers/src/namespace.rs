@@ -113,15 +113,30 @@ fn tell(namespace: &Object, content: &BTreeMap<Resource, Vec<&Arc<Object>>>, now
     let resources = remaining(content);
     let finalizers = finalizers(content);
     for (kind, fine, bad, trouble) in [
-        ("NamespaceDeletionDiscoveryFailure", ("ResourcesDiscovered", "All resources successfully discovered"), "", None),
-        ("NamespaceDeletionGroupVersionParsingFailure", ("ParsedGroupVersions", "All legacy kube types successfully parsed"), "", None),
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            ("ResourcesDiscovered", "All resources successfully discovered"),
+            "",
+            None,
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            ("ParsedGroupVersions", "All legacy kube types successfully parsed"),
+            "",
+            None,
+        ),
         (
             "NamespaceDeletionContentFailure",
             ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
             "",
             None,
         ),
-        ("NamespaceContentRemaining", ("ContentRemoved", "All content successfully removed"), "SomeResourcesRemain", resources),
+        (
+            "NamespaceContentRemaining",
+            ("ContentRemoved", "All content successfully removed"),
+            "SomeResourcesRemain",
+            resources,
+        ),
         (
             "NamespaceFinalizersRemaining",
             ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
@@ -133,7 +148,9 @@ fn tell(namespace: &Object, content: &BTreeMap<Resource, Vec<&Arc<Object>>>, now
             Some(message) => Condition::new(kind, "True", bad, message, now),
             None => Condition::new(kind, "False", fine.0, fine.1, now),
         };
-        let same = |old: &Condition| (&old.status, &old.reason, &old.message) == (&new.status, &new.reason, &new.message);
+        let same = |old: &Condition| {
+            (&old.status, &old.reason, &old.message) == (&new.status, &new.reason, &new.message)
+        };
         if !condition(&conditions, kind).is_some_and(same) {
             set_condition(&mut conditions, new);
         }
@@ -148,7 +165,9 @@ fn tell(namespace: &Object, content: &BTreeMap<Resource, Vec<&Arc<Object>>>, now
 fn remaining(content: &BTreeMap<Resource, Vec<&Arc<Object>>>) -> Option<String> {
     let parts: Vec<String> = content
         .iter()
-        .map(|(resource, objects)| (resource, objects.iter().filter(|object| object.meta.is_deleting()).count()))
+        .map(|(resource, objects)| {
+            (resource, objects.iter().filter(|object| object.meta.is_deleting()).count())
+        })
         .filter(|(_, count)| *count > 0)
         .map(|(resource, count)| {
             format!("{}.{} has {count} resource instances", resource.plural(), resource.group())

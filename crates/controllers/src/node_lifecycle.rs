@@ -62,7 +62,8 @@ fn of_lease(_: &Snapshot, event: &Event) -> Vec<Key> {
 
 /// A node's readiness decides whether others may be evicted from.
 fn of_node(snapshot: &Snapshot, event: &Event) -> Vec<Key> {
-    let readiness = |object: &Arc<Object>| Node::read(object).and_then(|node| node.readiness().map(str::to_owned));
+    let readiness =
+        |object: &Arc<Object>| Node::read(object).and_then(|node| node.readiness().map(str::to_owned));
     let before = event.previous.as_ref().and_then(readiness);
     let is_gone = event.change == Change::Deleted;
     if !is_gone && before == readiness(&event.object) {
@@ -157,7 +158,10 @@ fn tell_silence(node: &Node, now: Time, plan: &mut Plan) {
             None => ("NodeStatusNeverUpdated", "Kubelet never posted node status."),
         };
         let heartbeat = known.map_or(node.object.meta.creation_timestamp, |known| known.last_heartbeat_time);
-        let new = Condition { last_heartbeat_time: heartbeat, ..Condition::new(kind, "Unknown", reason, message, now) };
+        let new = Condition {
+            last_heartbeat_time: heartbeat,
+            ..Condition::new(kind, "Unknown", reason, message, now)
+        };
         set_condition(&mut conditions, new);
     }
     plan.write(Write::Merge {

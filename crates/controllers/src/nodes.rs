@@ -45,7 +45,12 @@ impl Node {
             status: NodeStatus,
         }
         let Wire { metadata, spec, status } = object.decode().ok()?;
-        Some(Self { object: object.clone(), annotations: metadata.annotations.unwrap_or_default(), spec, status })
+        Some(Self {
+            object: object.clone(),
+            annotations: metadata.annotations.unwrap_or_default(),
+            spec,
+            status,
+        })
     }
 
     pub fn name(&self) -> &str {

@@ -120,9 +120,18 @@ impl History<'_> {
     }
 
     /// Deletes the oldest revisions that nothing uses, beyond the limit.
-    pub fn truncate(&self, revisions: &[Revision], is_live: impl Fn(&Revision) -> bool, limit: i64, plan: &mut Plan) {
-        let idle: Vec<&Arc<Object>> =
-            revisions.iter().filter(|revision| !is_live(revision)).filter_map(|revision| revision.object.as_ref()).collect();
+    pub fn truncate(
+        &self,
+        revisions: &[Revision],
+        is_live: impl Fn(&Revision) -> bool,
+        limit: i64,
+        plan: &mut Plan,
+    ) {
+        let idle: Vec<&Arc<Object>> = revisions
+            .iter()
+            .filter(|revision| !is_live(revision))
+            .filter_map(|revision| revision.object.as_ref())
+            .collect();
         let keep = usize::try_from(limit).unwrap_or(0);
         for object in idle.iter().take(idle.len().saturating_sub(keep)) {
             plan.write(delete(object));

@@ -112,7 +112,8 @@ fn target(port: &Port, pod: &Pod) -> Option<i64> {
         Some(TargetPort::Number(number)) => return Some(*number),
         Some(TargetPort::Name(name)) => name,
     };
-    let sidecars = pod.spec.init_containers.iter().filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let sidecars =
+        pod.spec.init_containers.iter().filter(|one| one.restart_policy.as_deref() == Some("Always"));
     let protocol = |text: &str| if text.is_empty() { "TCP".to_owned() } else { text.to_owned() };
     pod.spec
         .containers

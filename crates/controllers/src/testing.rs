@@ -224,7 +224,8 @@ impl Cluster {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let key = Key::new(resource, text("namespace"), text("name"));
         let selectable = kinds::of(resource).map_or(&[][..], |row| row.selectable);
-        let at = |path: &&str| object.pointer(&format!("/{}", path.replace('.', "/"))).and_then(Value::as_str);
+        let at =
+            |path: &&str| object.pointer(&format!("/{}", path.replace('.', "/"))).and_then(Value::as_str);
         let fields = selectable.iter().map(|path| at(path).unwrap_or_default().into()).collect();
         let draft = Draft::read(key, fields, body::encode(&object)).expect("an object");
         let next = self.snapshot.revision() + 1;

@@ -44,8 +44,10 @@ fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
     let Some(job) = snapshot.get(key).filter(|job| !job.meta.is_deleting()) else { return plan };
     let Ok(View { spec, status }) = job.decode() else { return plan };
     let Some(ttl) = spec.ttl_seconds_after_finished else { return plan };
-    let is_end = |held: &&Condition| matches!(held.kind.as_str(), "Complete" | "Failed") && held.status == "True";
-    let Some(finished) = status.conditions.iter().find(is_end).and_then(|end| end.last_transition_time) else {
+    let is_end =
+        |held: &&Condition| matches!(held.kind.as_str(), "Complete" | "Failed") && held.status == "True";
+    let Some(finished) = status.conditions.iter().find(is_end).and_then(|end| end.last_transition_time)
+    else {
         return plan;
     };
     let over = finished.plus_secs(ttl);

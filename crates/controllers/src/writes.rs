@@ -71,6 +71,14 @@ pub fn merge(object: &Object, patch: Value) -> Write {
     Write::Merge { key: object.key.clone(), expect: Expect::unchanged(object), subresource: "", patch }
 }
 
+/// Takes a finalizer off, provided the object is as it was read.
+pub fn drop_finalizer(object: &Object, name: &str) -> Write {
+    let held = object.meta.finalizers.iter().map(|held| &**held);
+    let kept: Vec<&str> = held.filter(|held| *held != name).collect();
+    let kept = if kept.is_empty() { Value::Null } else { json!(kept) };
+    merge(object, json!({"metadata": {"finalizers": kept}}))
+}
+
 /// Deletes this very object, whatever has happened to it since, with the grace that it asks for.
 pub fn delete(object: &Object) -> Write {
     Write::Delete {

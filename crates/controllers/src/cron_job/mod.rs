@@ -128,7 +128,8 @@ impl Child {
             completion_time: Option<Time>,
         }
         let Wire { status } = object.decode().unwrap_or_default();
-        let is_end = |held: &&Condition| matches!(held.kind.as_str(), "Complete" | "Failed") && held.status == "True";
+        let is_end =
+            |held: &&Condition| matches!(held.kind.as_str(), "Complete" | "Failed") && held.status == "True";
         let end = status.conditions.iter().find(is_end);
         Self {
             object: object.clone(),
@@ -159,7 +160,11 @@ impl Run<'_> {
                     continue;
                 }
                 Some((end, _)) if is_listed => {
-                    self.event(false, "SawCompletedJob", format!("Saw completed job: {name}, condition: {end}"));
+                    self.event(
+                        false,
+                        "SawCompletedJob",
+                        format!("Saw completed job: {name}, condition: {end}"),
+                    );
                     self.status.active.retain(|active| *active.uid != *child.object.meta.uid);
                 }
                 _ => {}
@@ -169,8 +174,10 @@ impl Run<'_> {
                 self.status.last_successful_time = self.status.last_successful_time.max(done);
             }
         }
-        let is_there = |active: &Reference| children.iter().any(|child| *child.object.meta.uid == *active.uid);
-        let (kept, missing): (Vec<Reference>, Vec<Reference>) = self.status.active.drain(..).partition(is_there);
+        let is_there =
+            |active: &Reference| children.iter().any(|child| *child.object.meta.uid == *active.uid);
+        let (kept, missing): (Vec<Reference>, Vec<Reference>) =
+            self.status.active.drain(..).partition(is_there);
         self.status.active = kept;
         for active in missing {
             self.event(false, "MissingJob", format!("Active job went missing: {}", active.name));
@@ -183,8 +190,10 @@ impl Run<'_> {
             ("Failed", self.spec.failed_jobs_history_limit.unwrap_or(1)),
         ];
         for (kind, limit) in limits {
-            let mut ended: Vec<&Child> =
-                children.iter().filter(|child| child.has_ended_as(kind) && !child.object.meta.is_deleting()).collect();
+            let mut ended: Vec<&Child> = children
+                .iter()
+                .filter(|child| child.has_ended_as(kind) && !child.object.meta.is_deleting())
+                .collect();
             ended.sort_by_key(|child| (child.object.meta.creation_timestamp, child.object.key.clone()));
             let surplus = ended.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
             for child in ended.into_iter().take(surplus) {
@@ -217,7 +226,8 @@ impl Run<'_> {
             );
             self.event(true, "TooManyMissedTimes", message);
         }
-        let is_too_late = self.spec.starting_deadline_seconds.is_some_and(|most| due.plus_secs(most) < self.now);
+        let is_too_late =
+            self.spec.starting_deadline_seconds.is_some_and(|most| due.plus_secs(most) < self.now);
         if is_too_late {
             let message = format!("Missed scheduled time to start a job: {}", schedule.rfc1123(due));
             self.event(true, "MissSchedule", message);

@@ -47,7 +47,8 @@ impl Schedule {
         for prefix in ["TZ=", "CRON_TZ="] {
             if let Some(rest) = text.strip_prefix(prefix) {
                 let (name, rest) = rest.split_once(' ').ok_or_else(|| "empty spec string".to_owned())?;
-                zone = TimeZone::get(name).map_err(|_| format!("provided bad location {name}: unknown time zone {name}"))?;
+                zone = TimeZone::get(name)
+                    .map_err(|_| format!("provided bad location {name}: unknown time zone {name}"))?;
                 text = rest.trim();
                 break;
             }
@@ -104,7 +105,8 @@ impl Schedule {
 
     /// `Thu, 01 Jan 2026 13:00:00 +0100`
     pub fn rfc1123(&self, at: Time) -> String {
-        self.zoned(at).map_or_else(|| at.to_string(), |zoned| zoned.strftime("%a, %d %b %Y %H:%M:%S %z").to_string())
+        self.zoned(at)
+            .map_or_else(|| at.to_string(), |zoned| zoned.strftime("%a, %d %b %Y %H:%M:%S %z").to_string())
     }
 }
 
@@ -116,9 +118,11 @@ fn descriptor(text: &str) -> Result<Rule, String> {
         "@daily" | "@midnight" => "0 0 * * *",
         "@hourly" => "0 * * * *",
         _ => {
-            let duration = text.strip_prefix("@every ").ok_or_else(|| format!("unrecognized descriptor: {text}"))?;
-            let seconds = go_duration(duration.trim())
-                .ok_or_else(|| format!("failed to parse duration {text}: time: invalid duration \"{duration}\""))?;
+            let duration =
+                text.strip_prefix("@every ").ok_or_else(|| format!("unrecognized descriptor: {text}"))?;
+            let seconds = go_duration(duration.trim()).ok_or_else(|| {
+                format!("failed to parse duration {text}: time: invalid duration \"{duration}\"")
+            })?;
             return Ok(Rule::Every(seconds.max(1)));
         }
     };
@@ -154,7 +158,11 @@ impl Fields {
         let [minutes, hours, days, months, weekdays] = parts[..] else {
             return Err(format!("expected exactly 5 fields, found {}: [{}]", parts.len(), parts.join(" ")));
         };
-        let is_any = |field: &str| field.split(',').any(|part| matches!(part.split('/').next(), Some("*" | "?")) && !part.contains('/'));
+        let is_any = |field: &str| {
+            field
+                .split(',')
+                .any(|part| matches!(part.split('/').next(), Some("*" | "?")) && !part.contains('/'))
+        };
         Ok(Self {
             minutes: bits(minutes, 0, 59, &[])?,
             hours: bits(hours, 0, 23, &[])?,
@@ -249,7 +257,9 @@ fn number(text: &str, names: &[&str], low: u32) -> Result<u32, String> {
     if let Some(at) = names.iter().position(|name| *name == lower) {
         return Ok(u32::try_from(at).unwrap_or(0) + low);
     }
-    text.parse().map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax"))
+    text.parse().map_err(|_| {
+        format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax")
+    })
 }
 
 #[cfg(test)]

@@ -143,8 +143,7 @@ fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
     };
     let limit = spec.revision_history_limit.unwrap_or(10);
     let pods: Vec<Pod> = claimed.iter().map(Pod::read).collect();
-    let mut run =
-        Run { snapshot, set, spec, update, now, create: Vec::new(), delete: Vec::new(), plan };
+    let mut run = Run { snapshot, set, spec, update, now, create: Vec::new(), delete: Vec::new(), plan };
     let (places, stray) = run.places(pods);
     run.tell(&places, collisions);
     if !set.meta.is_deleting() {
@@ -231,15 +230,19 @@ impl Run<'_> {
     }
 
     fn replace_failed(&mut self, place: &Place, pod: &Pod) {
-        let ended = pod.status.container_statuses.iter().filter_map(|one| one.state.terminated.as_ref()?.finished_at);
+        let ended =
+            pod.status.container_statuses.iter().filter_map(|one| one.state.terminated.as_ref()?.finished_at);
         let since = ended.max().or(pod.object.meta.creation_timestamp).unwrap_or(self.now);
         let at = since.plus_secs(FIRST_BACKOFF_SECS);
         if at > self.now {
             self.plan.wake(at);
             return;
         }
-        let message =
-            format!("Found failed daemon pod {} on node {}, will try to kill it", pod.object.key.path(), place.node);
+        let message = format!(
+            "Found failed daemon pod {} on node {}, will try to kill it",
+            pod.object.key.path(),
+            place.node
+        );
         event(&mut self.plan, self.set, &KIND, true, "FailedDaemonPod", message);
         self.delete.push(pod.clone());
     }
@@ -285,7 +288,8 @@ impl Run<'_> {
             let Some(pod) = place.pods.first() else { continue };
             *current += 1;
             // During a surge the newest pod that is available speaks for the node.
-            let best = place.pods.iter().rev().find(|pod| pod.is_available(self.spec.min_ready_seconds, self.now));
+            let best =
+                place.pods.iter().rev().find(|pod| pod.is_available(self.spec.min_ready_seconds, self.now));
             let pod = best.unwrap_or(pod);
             *ready += i64::from(pod.is_ready());
             *available += i64::from(best.is_some());

@@ -99,10 +99,15 @@ impl Requirements {
     fn matches(&self, node: &Node) -> bool {
         let labels = &node.object.meta.labels;
         let named = self.spec.node_name.is_empty() || self.spec.node_name == node.name();
-        let selected = self.spec.node_selector.iter().flatten().all(|(name, value)| labels.get(name) == Some(value));
+        let selected =
+            self.spec.node_selector.iter().flatten().all(|(name, value)| labels.get(name) == Some(value));
         let affinity = self.spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-        let required = affinity.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
-        named && selected && required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term.matches(node)))
+        let required =
+            affinity.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
+        named
+            && selected
+            && required
+                .is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term.matches(node)))
     }
 }
 

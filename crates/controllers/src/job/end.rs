@@ -64,14 +64,18 @@ impl Rule {
             condition(&pod.status.conditions, &wanted.kind).is_some_and(|held| held.status == status)
         };
         let found = self.on_pod_conditions.iter().find(holds)?;
-        Some(format!("Pod {path} has condition {} matching {} rule at index {index}", found.kind, self.action))
+        Some(format!(
+            "Pod {path} has condition {} matching {} rule at index {index}",
+            found.kind, self.action
+        ))
     }
 }
 
 impl OnExitCodes {
     fn matches<'p>(&self, pod: &'p Pod) -> Option<(&'p str, i64)> {
         let containers = pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
-        let mut ended = containers.filter_map(|one| Some((one.name.as_str(), one.state.terminated.as_ref()?.exit_code)));
+        let mut ended =
+            containers.filter_map(|one| Some((one.name.as_str(), one.state.terminated.as_ref()?.exit_code)));
         ended.find(|(name, code)| {
             let meant = self.container_name.as_deref().is_none_or(|wanted| wanted == *name);
             let listed = self.values.contains(code);
@@ -100,7 +104,12 @@ pub fn decide(run: &mut Run) {
     if let Some((reason, message)) = failure(run) {
         run.set("FailureTarget", "True", reason, &message);
     } else if has_enough(run) {
-        run.set("SuccessCriteriaMet", "True", "CompletionsReached", "Reached expected number of succeeded pods");
+        run.set(
+            "SuccessCriteriaMet",
+            "True",
+            "CompletionsReached",
+            "Reached expected number of succeeded pods",
+        );
     }
 }
 
@@ -164,10 +173,13 @@ fn has_enough(run: &Run) -> bool {
 
 /// Everything has ended and is counted: says so for good.
 pub fn conclude(run: &mut Run) {
-    if let Some(Condition { reason, message, .. }) = condition(&run.new.conditions, "FailureTarget").cloned() {
+    if let Some(Condition { reason, message, .. }) = condition(&run.new.conditions, "FailureTarget").cloned()
+    {
         run.set("Failed", "True", &reason, &message);
         run.event(true, known_reason(&reason), message);
-    } else if let Some(Condition { reason, message, .. }) = condition(&run.new.conditions, "SuccessCriteriaMet").cloned() {
+    } else if let Some(Condition { reason, message, .. }) =
+        condition(&run.new.conditions, "SuccessCriteriaMet").cloned()
+    {
         run.set("Complete", "True", &reason, &message);
         run.new.completion_time = Some(crate::views::whole_second(run.now));
         run.event(false, "Completed", "Job completed");
@@ -190,7 +202,8 @@ fn failures(pods: &[&Pod]) -> Option<(i64, Time)> {
 }
 
 fn end_of(pod: &Pod) -> Time {
-    let ended = pod.status.container_statuses.iter().filter_map(|one| one.state.terminated.as_ref()?.finished_at);
+    let ended =
+        pod.status.container_statuses.iter().filter_map(|one| one.state.terminated.as_ref()?.finished_at);
     ended.max().or(pod.object.meta.creation_timestamp).unwrap_or_default()
 }
 
@@ -207,7 +220,8 @@ pub fn backoff_until(run: &Run, index: Option<i64>) -> Option<Time> {
 /// How often an index has failed so far, for the pod that tries it again.
 pub fn failure_count(run: &Run, index: i64) -> i64 {
     let of_index = run.pods.iter().filter(|pod| index_of(pod) == Some(index) && pod.status.phase == "Failed");
-    let tried = of_index.map(|pod| pod.annotations.get(FAILURES).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0) + 1);
+    let tried = of_index
+        .map(|pod| pod.annotations.get(FAILURES).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0) + 1);
     tried.max().unwrap_or(0)
 }
 

@@ -216,7 +216,8 @@ impl Run<'_> {
     fn tell(&mut self) {
         let count = |is: fn(&Pod) -> bool| self.pods.iter().filter(|pod| is(pod)).count();
         let uncounted = &self.new.uncounted_terminated_pods;
-        let uncounted = without_empty(json!({"succeeded": uncounted.succeeded, "failed": uncounted.failed}), &[]);
+        let uncounted =
+            without_empty(json!({"succeeded": uncounted.succeeded, "failed": uncounted.failed}), &[]);
         let mut new = without_empty(
             json!({
                 "conditions": self.new.conditions,

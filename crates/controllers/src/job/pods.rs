@@ -24,7 +24,12 @@ pub fn manage(run: &mut Run) {
     if have > wanted {
         // The least useful first: not bound, not running, not ready, young.
         active.sort_by_key(|pod| {
-            (pod.node().is_some(), pod.status.phase == "Running", pod.is_ready(), std::cmp::Reverse(pod.object.meta.creation_timestamp))
+            (
+                pod.node().is_some(),
+                pod.status.phase == "Running",
+                pod.is_ready(),
+                std::cmp::Reverse(pod.object.meta.creation_timestamp),
+            )
         });
         active.truncate(usize::try_from(have - wanted).unwrap_or(0));
         delete(run, active);
@@ -42,7 +47,8 @@ fn wanted_active(run: &Run, active: &[Pod]) -> i64 {
         None if succeeded > 0 => active.min(run.parallelism()),
         None => run.parallelism(),
         Some(completions) => {
-            let failed = if run.spec.backoff_limit_per_index.is_some() { run.failed_indexes().len() } else { 0 };
+            let failed =
+                if run.spec.backoff_limit_per_index.is_some() { run.failed_indexes().len() } else { 0 };
             run.parallelism().min(completions - succeeded - failed).max(0)
         }
     }

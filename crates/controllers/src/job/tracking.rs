@@ -31,7 +31,9 @@ pub fn count(run: &mut Run) -> Vec<Pod> {
             ("Succeeded", Some(index)) if run.spec.completion_mode == "Indexed" => {
                 completed.0.insert(index);
             }
-            ("Succeeded", _) if run.spec.completion_mode != "Indexed" => uncounted.succeeded.push(uid.clone()),
+            ("Succeeded", _) if run.spec.completion_mode != "Indexed" => {
+                uncounted.succeeded.push(uid.clone())
+            }
             ("Succeeded", _) => {}
             _ if super::end::is_ignored(&run.spec, &pod) => {}
             (_, index) => {
@@ -55,7 +57,8 @@ pub fn count(run: &mut Run) -> Vec<Pod> {
 
 /// Finished; or on its way out, which counts as a failure unless the Job waits for pods to fail for good before it replaces them.
 fn has_ended(run: &Run, pod: &Pod) -> bool {
-    let waits = run.spec.pod_replacement_policy.as_deref() == Some("Failed") || run.spec.pod_failure_policy.is_some();
+    let waits =
+        run.spec.pod_replacement_policy.as_deref() == Some("Failed") || run.spec.pod_failure_policy.is_some();
     pod.is_finished() || pod.is_deleting() && !waits
 }
 

@@ -76,7 +76,8 @@ fn reconcile(snapshot: &Snapshot, key: &Key, _: Time, _: &Settings) -> Plan {
     let used = used(snapshot, &key.namespace, &spec);
     let mut new = json!({});
     if !spec.hard.is_empty() {
-        let used: BTreeMap<&String, String> = used.iter().map(|(name, amount)| (*name, amount.to_string())).collect();
+        let used: BTreeMap<&String, String> =
+            used.iter().map(|(name, amount)| (*name, amount.to_string())).collect();
         new = json!({"hard": spec.hard, "used": used});
     }
     let patch = difference(&status_of(quota), new);
@@ -97,8 +98,7 @@ fn used<'s>(snapshot: &Snapshot, namespace: &str, spec: &'s Spec) -> BTreeMap<&'
         spec.hard.keys().map(|name| (name, Quantity::default())).collect();
     let resources: Vec<Resource> = snapshot.tables().map(|(resource, _)| resource).collect();
     for resource in resources {
-        let names: Vec<&String> =
-            spec.hard.keys().filter(|name| usage::concerns(resource, name)).collect();
+        let names: Vec<&String> = spec.hard.keys().filter(|name| usage::concerns(resource, name)).collect();
         if names.is_empty() {
             continue;
         }
@@ -123,5 +123,7 @@ fn in_scope(spec: &Spec, object: &Object, value: &Value) -> bool {
     let plain = spec.scopes.iter().map(|scope| (scope.as_str(), "Exists", &[][..]));
     let mut all =
         plain.chain(selected.map(|one| (one.scope_name.as_str(), one.operator.as_str(), &one.values[..])));
-    all.all(|(scope, operator, values)| usage::matches_scope(object.key.resource, value, scope, operator, values))
+    all.all(|(scope, operator, values)| {
+        usage::matches_scope(object.key.resource, value, scope, operator, values)
+    })
 }

@@ -90,7 +90,9 @@ fn effective(pod: &Value, side: &str, resource: &str) -> Option<Quantity> {
             peak = peak.max(Some(sidecars.unwrap_or_default() + own));
         }
     }
-    let running = list("/spec/containers").filter_map(of).fold(sidecars, |sum, own| Some(sum.unwrap_or_default() + own));
+    let running = list("/spec/containers")
+        .filter_map(of)
+        .fold(sidecars, |sum, own| Some(sum.unwrap_or_default() + own));
     let overhead = pod.pointer("/spec/overhead").and_then(|overhead| amount(overhead.get(resource)?));
     let total = running.max(peak)?;
     Some(total + overhead.unwrap_or_default())
@@ -108,10 +110,13 @@ fn service(service: &Value, name: &str) -> Option<Quantity> {
     let kind = text(service, "/spec/type");
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).map_or(0, Vec::len);
     let has_node_ports = kind == "NodePort"
-        || kind == "LoadBalancer" && service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&false.into());
+        || kind == "LoadBalancer"
+            && service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&false.into());
     match name {
         "services.loadbalancers" => (kind == "LoadBalancer").then(|| Quantity::from_units(1)),
-        "services.nodeports" => has_node_ports.then(|| Quantity::from_units(i64::try_from(ports).unwrap_or(0))),
+        "services.nodeports" => {
+            has_node_ports.then(|| Quantity::from_units(i64::try_from(ports).unwrap_or(0)))
+        }
         _ => None,
     }
 }
@@ -128,7 +133,13 @@ fn claim(claim: &Value, name: &str) -> Option<Quantity> {
 }
 
 /// <https://kubernetes.io/docs/concepts/policy/resource-quotas/#quota-scopes>
-pub fn matches_scope(resource: Resource, object: &Value, scope: &str, operator: &str, values: &[String]) -> bool {
+pub fn matches_scope(
+    resource: Resource,
+    object: &Value,
+    scope: &str,
+    operator: &str,
+    values: &[String],
+) -> bool {
     let in_values = |value: &str| match operator {
         "In" => values.iter().any(|one| one == value),
         "NotIn" => !values.iter().any(|one| one == value),
@@ -154,7 +165,9 @@ pub fn matches_scope(resource: Resource, object: &Value, scope: &str, operator: 
 }
 
 fn is_best_effort(pod: &Value) -> bool {
-    ["requests", "limits"].iter().all(|side| ["cpu", "memory"].iter().all(|name| effective(pod, side, name).is_none()))
+    ["requests", "limits"]
+        .iter()
+        .all(|side| ["cpu", "memory"].iter().all(|name| effective(pod, side, name).is_none()))
 }
 
 fn crosses_namespaces(pod: &Value) -> bool {
@@ -163,7 +176,12 @@ fn crosses_namespaces(pod: &Value) -> bool {
         names || term.get("namespaceSelector").is_some_and(|selector| !selector.is_null())
     };
     ["podAffinity", "podAntiAffinity"].iter().any(|side| {
-        let list = |field: &str| pod.pointer(&format!("/spec/affinity/{side}/{field}")).and_then(Value::as_array).cloned().unwrap_or_default();
+        let list = |field: &str| {
+            pod.pointer(&format!("/spec/affinity/{side}/{field}"))
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default()
+        };
         let required = list("requiredDuringSchedulingIgnoredDuringExecution");
         let preferred = list("preferredDuringSchedulingIgnoredDuringExecution");
         required.iter().any(reaches_out)

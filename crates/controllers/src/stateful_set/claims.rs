@@ -21,9 +21,7 @@ impl Run<'_> {
 
     /// The volumes of a pod that its claims are.
     pub fn claim_volumes(&self, ordinal: i64) -> Vec<Value> {
-        let volume = |(name, claim): (String, String)| {
-            json!({"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": false}})
-        };
+        let volume = |(name, claim): (String, String)| json!({"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": false}});
         self.claim_names(ordinal).into_iter().map(volume).collect()
     }
 
@@ -36,7 +34,8 @@ impl Run<'_> {
             }
             let object = self.claim(index, &name);
             self.plan.write(Write::Create { resource: PERSISTENT_VOLUME_CLAIMS, object });
-            let message = format!("create Claim {name} Pod {pod} in StatefulSet {} success", self.set.key.name);
+            let message =
+                format!("create Claim {name} Pod {pod} in StatefulSet {} success", self.set.key.name);
             self.event(false, "SuccessfulCreate", message);
         }
     }
@@ -65,7 +64,8 @@ impl Run<'_> {
         let with_pod = condemned && policy.when_scaled == "Delete";
         let with_set = policy.when_deleted == "Delete" && !with_pod;
         for (_, name) in self.claim_names(ordinal) {
-            let Some(claim) = self.snapshot.find(PERSISTENT_VOLUME_CLAIMS, &self.set.key.namespace, &name) else {
+            let Some(claim) = self.snapshot.find(PERSISTENT_VOLUME_CLAIMS, &self.set.key.namespace, &name)
+            else {
                 continue;
             };
             let ours = [&self.set.meta.uid, &pod.object.meta.uid];

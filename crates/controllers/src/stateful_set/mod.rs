@@ -212,7 +212,8 @@ impl Run<'_> {
 
     /// The first ordinal that an update touches.
     fn partition(&self) -> i64 {
-        let partition = self.spec.update_strategy.rolling_update.as_ref().map_or(0, |rolling| rolling.partition);
+        let partition =
+            self.spec.update_strategy.rolling_update.as_ref().map_or(0, |rolling| rolling.partition);
         self.spec.ordinals.start + partition
     }
 
@@ -239,7 +240,8 @@ impl Run<'_> {
         let ready = members.iter().filter(runs).count();
         let updated = counts(&self.update);
         let is_full = i64::try_from(members.len()) == Ok(self.replicas());
-        let is_rolled_out = self.is_rolling() && is_full && updated == members.len() && ready == members.len();
+        let is_rolled_out =
+            self.is_rolling() && is_full && updated == members.len() && ready == members.len();
         if is_rolled_out {
             self.current = self.update.clone();
         }
@@ -267,14 +269,16 @@ impl Run<'_> {
 
     /// One step towards the wanted pods; with the order kept, the first that is not well ends it.
     fn act(&mut self, members: &[Member]) {
-        let by_ordinal: BTreeMap<i64, &Pod> = members.iter().map(|member| (member.ordinal, &member.pod)).collect();
+        let by_ordinal: BTreeMap<i64, &Pod> =
+            members.iter().map(|member| (member.ordinal, &member.pod)).collect();
         let range = self.range();
         for ordinal in range.clone() {
             if self.bring_up(ordinal, by_ordinal.get(&ordinal).copied()) && self.in_order() {
                 return;
             }
         }
-        let unhealthy = members.iter().find(|member| !self.is_healthy(&member.pod)).map(|member| member.ordinal);
+        let unhealthy =
+            members.iter().find(|member| !self.is_healthy(&member.pod)).map(|member| member.ordinal);
         for member in members.iter().rev().filter(|member| !range.contains(&member.ordinal)) {
             if self.condemn(member, unhealthy) && self.in_order() {
                 return;
@@ -354,8 +358,10 @@ impl Run<'_> {
         let limit = limit.map_or(1, |limit| limit.of(self.replicas(), true).max(1));
         let range = self.range();
         let mine: Vec<&Member> = members.iter().filter(|member| range.contains(&member.ordinal)).collect();
-        let mut unavailable: i64 =
-            mine.iter().map(|member| i64::from(!self.is_available(&member.pod) || member.pod.is_deleting())).sum();
+        let mut unavailable: i64 = mine
+            .iter()
+            .map(|member| i64::from(!self.is_available(&member.pod) || member.pod.is_deleting()))
+            .sum();
         let partition = self.partition();
         for member in mine.iter().rev().filter(|member| member.ordinal >= partition) {
             let pod = &member.pod;
