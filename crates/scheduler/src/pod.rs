@@ -49,6 +49,8 @@ pub struct Pod {
     pub is_deleting: bool,
     /// Succeeded or Failed: it takes no room any more.
     pub is_over: bool,
+    /// Its status says already that it fits nowhere.
+    pub is_told: bool,
     /// (kind, name) of its controller.
     pub owner: Option<(Box<str>, Box<str>)>,
     pub started: Option<Time>,
@@ -153,6 +155,14 @@ struct StatusView {
     phase: Box<str>,
     nominated_node_name: Box<str>,
     start_time: Option<Time>,
+    conditions: Vec<ConditionView>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ConditionView {
+    r#type: Box<str>,
+    reason: Box<str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -250,6 +260,12 @@ struct ClaimView {
     claim_name: Box<str>,
 }
 
+impl ConditionView {
+    fn says_unschedulable(&self) -> bool {
+        &*self.r#type == "PodScheduled" && &*self.reason == "Unschedulable"
+    }
+}
+
 impl Pod {
     pub fn read(object: &Object) -> Result<Self, serde_json::Error> {
         let PodView { spec, status } = object.decode()?;
@@ -297,6 +313,7 @@ impl Pod {
             gates: spec.scheduling_gates.into_iter().map(|gate| gate.name).collect(),
             is_deleting: object.meta.is_deleting(),
             is_over: matches!(&*status.phase, "Succeeded" | "Failed"),
+            is_told: status.conditions.iter().any(ConditionView::says_unschedulable),
             owner,
             started: status.start_time,
             created: object.meta.creation_timestamp,

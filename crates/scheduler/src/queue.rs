@@ -70,7 +70,8 @@ impl Queue {
         let state = match known.state {
             _ if !pod.gates.is_empty() => State::Gated,
             State::Gated => State::Active { since: now },
-            State::Unschedulable { .. } if is_other => known.retry(now),
+            // Somebody else's change came before what the pod was to be told, which is lost: it is told again.
+            State::Unschedulable { .. } if is_other || !pod.is_told => known.retry(now),
             State::Active { since } => State::Active { since },
             state => state,
         };
@@ -206,7 +207,7 @@ impl Entry {
 impl Pod {
     /// But for its status, is it the same to a scheduler?
     fn needs_the_same(&self, other: &Self) -> bool {
-        let bare = |pod: &Self| Self { nominated: "".into(), started: None, ..pod.clone() };
+        let bare = |pod: &Self| Self { nominated: "".into(), started: None, is_told: false, ..pod.clone() };
         bare(self) == bare(other)
     }
 }

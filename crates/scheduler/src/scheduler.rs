@@ -16,7 +16,7 @@ use crate::pod::Pod;
 use crate::preemption::{self, Candidate};
 use crate::queue::Queue;
 use crate::tell;
-use crate::volumes::{self, Progress};
+use crate::volumes::{self, Progress, Waiting};
 
 /// A pod that waits longer for its volumes is tried anew.
 const LONGEST_VOLUME_WAIT_SECONDS: i64 = 10 * 60;
@@ -30,7 +30,7 @@ const ROOM: Plugins = Plugins::of(&[
     Plugin::VolumeBinding,
 ]);
 const COMPANY: Plugins = Plugins::of(&[Plugin::InterPodAffinity, Plugin::PodTopologySpread]);
-const VOLUMES: Plugins = Plugins::of(&[Plugin::VolumeBinding]);
+const VOLUMES: Plugins = Plugins::of(&[Plugin::VolumeBinding, Plugin::VolumeZone]);
 const NODES: Plugins = Plugins::of(&[
     Plugin::InterPodAffinity,
     Plugin::NodeAffinity,
@@ -41,6 +41,7 @@ const NODES: Plugins = Plugins::of(&[
     Plugin::PodTopologySpread,
     Plugin::TaintToleration,
     Plugin::VolumeBinding,
+    Plugin::VolumeZone,
 ]);
 
 /// What is to be done for one pod.
@@ -57,8 +58,10 @@ pub struct Scheduler {
     queue: Queue,
     /// Pods that count as placed though no event has said so yet.
     assumed: BTreeMap<Key, Arc<Pod>>,
-    /// Pods with a node whose volumes are being bound, and since when.
-    waiting: BTreeMap<Key, Time>,
+    /// Pods with a node whose volumes are being bound.
+    waiting: BTreeMap<Key, Waiting>,
+    /// Pods whose volumes are bound by now.
+    ready: Vec<Key>,
     /// Claims have changed: those who wait for volumes are to be looked at.
     volumes_changed: bool,
     seed: u64,
@@ -74,6 +77,7 @@ impl Scheduler {
             queue: Queue::default(),
             assumed: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            ready: Vec::new(),
             volumes_changed: false,
             seed,
             tries: 0,
@@ -194,9 +198,9 @@ impl Scheduler {
             let plan = match schedule(&self.cluster, snapshot, &pod, tie, self.start) {
                 Ok(Fit { node, looked_at, volumes }) => {
                     self.start = (self.start + looked_at) % self.cluster.nodes().len().max(1);
-                    let writes = volumes::bind(snapshot, volumes, node);
+                    let (waiting, writes) = volumes::bind(snapshot, volumes, node, now);
                     let node = node.name.clone();
-                    self.place(&pod, &node, writes, now)
+                    self.place(&pod, &node, waiting, writes)
                 }
                 Err(why) => self.reject(snapshot, &pod, why, now),
             };
@@ -208,7 +212,8 @@ impl Scheduler {
 
     /// When [`Self::next`] has something again even if nothing changes.
     pub fn wake_at(&self) -> Option<Time> {
-        let volumes = self.waiting.values().map(|since| since.plus_secs(LONGEST_VOLUME_WAIT_SECONDS)).min();
+        let volumes =
+            self.waiting.values().map(|waiting| waiting.since.plus_secs(LONGEST_VOLUME_WAIT_SECONDS)).min();
         [self.queue.wake_at(), volumes].into_iter().flatten().min()
     }
 
@@ -221,41 +226,43 @@ impl Scheduler {
         &self.queue
     }
 
-    fn place(&mut self, pod: &Arc<Pod>, node: &Arc<str>, writes: Vec<Write>, now: Time) -> Plan {
+    fn place(&mut self, pod: &Arc<Pod>, node: &Arc<str>, waiting: Waiting, writes: Vec<Write>) -> Plan {
         let placed = Arc::new(Pod { node: node.clone(), nominated: "".into(), ..(**pod).clone() });
         self.cluster.put_pod(placed.clone());
         self.assumed.insert(pod.key.clone(), placed);
         if writes.is_empty() {
             return tell::bind(pod, node);
         }
-        self.waiting.insert(pod.key.clone(), now);
-        Plan { writes, wake_at: Some(now.plus_secs(LONGEST_VOLUME_WAIT_SECONDS)), ..Plan::default() }
+        self.waiting.insert(pod.key.clone(), waiting);
+        Plan { writes, ..Plan::default() }
     }
 
-    /// Binds a pod whose volumes are bound by now, or gives up on its node.
+    /// Binds a pod whose volumes are bound by now.
     fn finish(&mut self, snapshot: &Snapshot, now: Time) -> Option<Step> {
-        let late = |since: &Time| now >= since.plus_secs(LONGEST_VOLUME_WAIT_SECONDS);
-        if !self.volumes_changed && !self.waiting.values().any(late) {
-            return None;
+        let late = |waiting: &Waiting| now >= waiting.since.plus_secs(LONGEST_VOLUME_WAIT_SECONDS);
+        if self.volumes_changed || self.waiting.values().any(late) {
+            self.look_at_volumes(snapshot, late, now);
         }
-        let keys: Vec<(Key, Time)> = self.waiting.iter().map(|(key, since)| (key.clone(), *since)).collect();
-        for (key, since) in keys {
-            let Some(pod) = self.assumed.get(&key).cloned() else {
-                self.waiting.remove(&key);
-                continue;
-            };
-            match volumes::progress(snapshot, &pod, &pod.node) {
-                Progress::Bound => {
-                    self.waiting.remove(&key);
-                    let plan = tell::bind(&pod, &pod.node);
-                    return Some(Step { pod: key, plan });
+        while let Some(key) = self.ready.pop() {
+            if let Some(pod) = self.assumed.get(&key) {
+                return Some(Step { pod: key, plan: tell::bind(pod, &pod.node) });
+            }
+        }
+        None
+    }
+
+    fn look_at_volumes(&mut self, snapshot: &Snapshot, late: impl Fn(&Waiting) -> bool, now: Time) {
+        self.volumes_changed = false;
+        for (key, mut waiting) in std::mem::take(&mut self.waiting) {
+            let Some(pod) = self.assumed.get(&key) else { continue };
+            match waiting.progress(snapshot, &pod.node) {
+                Progress::Bound => self.ready.push(key),
+                Progress::Waiting if !late(&waiting) => {
+                    self.waiting.insert(key, waiting);
                 }
-                Progress::Waiting if !late(&since) => {}
                 Progress::Waiting | Progress::Lost => self.failed(&key, now),
             }
         }
-        self.volumes_changed = false;
-        None
     }
 
     fn reject(&mut self, snapshot: &Snapshot, pod: &Arc<Pod>, mut why: Unschedulable, now: Time) -> Plan {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use object::{Key, LabelSelector, Object, Snapshot};
+use object::{Key, LabelSelector, Object, Revision, Snapshot, Time};
 use plan::{Expect, Write};
 use schema::Quantity;
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use crate::pod::{Claim, Pod};
 
 /// Tells the provisioner where the pod will be.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 
 /// A volume, and the nodes that reach it.
@@ -24,12 +25,28 @@ pub struct Volume {
     pub key: Key,
     nodes: Option<NodeSelector>,
     capacity: Quantity,
+    /// (label, one of these values), from the labels of volumes made before volumes had node affinity.
+    zones: Vec<(&'static str, Vec<Box<str>>)>,
 }
 
 impl Volume {
     pub fn is_at(&self, node: &Node) -> bool {
         self.nodes.as_ref().is_none_or(|nodes| nodes.matches(node))
     }
+
+    pub fn is_in_zone_of(&self, node: &Node) -> bool {
+        self.zones
+            .iter()
+            .all(|(label, values)| node.labels.get(*label).is_some_and(|held| values.contains(held)))
+    }
+}
+
+/// Labels that say where something is; a volume in several places has them joined by two underscores.
+const ZONES: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
+
+fn zones(held: &Object) -> Vec<(&'static str, Vec<Box<str>>)> {
+    let values = |label| held.meta.label(label).map(|text: &str| text.split("__").map(Into::into).collect());
+    ZONES.into_iter().filter_map(|label| Some((label, values(label)?))).collect()
 }
 
 /// A claim as it is.
@@ -86,11 +103,17 @@ struct VolumeStatus {
 #[serde(rename_all = "camelCase", default)]
 struct VolumeSpec {
     node_affinity: Option<VolumeNodes>,
-    claim_ref: Option<serde::de::IgnoredAny>,
+    claim_ref: Option<ClaimReference>,
     storage_class_name: Box<str>,
     access_modes: Vec<Box<str>>,
     volume_mode: Box<str>,
     capacity: BTreeMap<Box<str>, Quantity>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ClaimReference {
+    uid: Box<str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -156,7 +179,7 @@ fn bound(snapshot: &Snapshot, claim: &str, view: &ClaimView) -> Result<Claimed, 
             "persistentvolumeclaim {claim:?} bound to non-existent persistentvolume {name:?}"
         ));
     };
-    if !view.metadata.annotations.contains_key("pv.kubernetes.io/bind-completed") {
+    if !view.metadata.annotations.contains_key(BIND_COMPLETED) {
         return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
     }
     Ok(Claimed::Bound(volume.0))
@@ -166,7 +189,7 @@ fn read(held: &Object) -> Option<(Volume, VolumeView)> {
     let mut view: VolumeView = held.decode().ok()?;
     let nodes = view.spec.node_affinity.take().and_then(|affinity| affinity.required);
     let capacity = view.spec.capacity.get("storage").copied().unwrap_or(Quantity::ZERO);
-    Some((Volume { key: held.key.clone(), nodes, capacity }, view))
+    Some((Volume { key: held.key.clone(), nodes, capacity, zones: zones(held) }, view))
 }
 
 fn waiting(snapshot: &Snapshot, claim: Key, view: &ClaimView, class: &ClassView) -> Unbound {
@@ -208,62 +231,110 @@ fn waiting(snapshot: &Snapshot, claim: Key, view: &ClaimView, class: &ClassView)
     Unbound { claim, candidates, can_be_made, topologies }
 }
 
-/// The writes that get a pod's claims bound on the node it was given: the smallest free volume that is reached from
-/// there is reserved, or the provisioner is told the node.
-pub fn bind(snapshot: &Snapshot, needs: Needs, node: &Node) -> Vec<Write> {
-    let mut taken: Vec<Key> = Vec::new();
-    let mut writes = Vec::new();
-    for unbound in needs.unbound {
-        let free = |volume: &&Volume| volume.is_at(node) && !taken.contains(&volume.key);
-        let Some(claim) = snapshot.get(&unbound.claim) else { continue };
-        let (object, patch) = match unbound.candidates.iter().find(free) {
-            Some(volume) => {
-                let Some(held) = snapshot.get(&volume.key) else { continue };
-                taken.push(volume.key.clone());
-                let reference = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "uid": claim.meta.uid,
-                    "namespace": &*claim.key.namespace, "name": &*claim.key.name,
-                    "resourceVersion": claim.revision.to_string()});
-                (
-                    held,
-                    json!({"metadata": {"annotations": {BOUND_BY_CONTROLLER: "yes"}}, "spec": {"claimRef": reference}}),
-                )
-            }
-            None => (claim, json!({"metadata": {"annotations": {SELECTED_NODE: &*node.name}}})),
-        };
-        let expect = Expect::unchanged(object);
-        writes.push(Write::Merge { key: object.key.clone(), expect, subresource: "", patch });
-    }
-    writes
+/// A pod that has a node and waits for its claims to be bound there.
+#[derive(Debug)]
+pub struct Waiting {
+    pub since: Time,
+    /// (claim, the free volume that is reserved for it); without one, a volume is to be made.
+    claims: Vec<(Key, Option<Reserved>)>,
+    /// Claims that were seen with the node: should they lose it, the provisioner has given it back.
+    told: Vec<Key>,
 }
 
-/// What has become of the claims of a pod that has a node and waits for its volumes.
+#[derive(Debug)]
+struct Reserved {
+    volume: Key,
+    /// The revision it was read at: the reservation holds for no other.
+    read_at: Revision,
+}
+
+/// The writes that get a pod's claims bound on the node it was given: the smallest free volume that is reached from
+/// there is reserved, or the provisioner is told the node.
+pub fn bind(snapshot: &Snapshot, needs: Needs, node: &Node, now: Time) -> (Waiting, Vec<Write>) {
+    let mut waiting = Waiting { since: now, claims: Vec::new(), told: Vec::new() };
+    let mut writes = Vec::new();
+    for unbound in needs.unbound {
+        let Some(claim) = snapshot.get(&unbound.claim) else { continue };
+        let taken = |volume: &Volume| {
+            waiting.claims.iter().flat_map(|(_, held)| held).any(|held| held.volume == volume.key)
+        };
+        let volume = unbound.candidates.into_iter().find(|volume| volume.is_at(node) && !taken(volume));
+        let reserved = volume.and_then(|volume| snapshot.get(&volume.key));
+        writes.push(match reserved {
+            Some(volume) => reserve(volume, claim),
+            None => Write::Merge {
+                key: claim.key.clone(),
+                expect: Expect::same(claim),
+                subresource: "",
+                patch: json!({"metadata": {"annotations": {SELECTED_NODE: &*node.name}}}),
+            },
+        });
+        let reserved =
+            reserved.map(|volume| Reserved { volume: volume.key.clone(), read_at: volume.revision });
+        waiting.claims.push((unbound.claim, reserved));
+    }
+    (waiting, writes)
+}
+
+/// Only as it was read: another pod may want it too.
+fn reserve(volume: &Object, claim: &Object) -> Write {
+    let reference = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "uid": claim.meta.uid,
+        "namespace": &*claim.key.namespace, "name": &*claim.key.name,
+        "resourceVersion": claim.revision.to_string()});
+    Write::Merge {
+        key: volume.key.clone(),
+        expect: Expect::unchanged(volume),
+        subresource: "",
+        patch: json!({"metadata": {"annotations": {BOUND_BY_CONTROLLER: "yes"}}, "spec": {"claimRef": reference}}),
+    }
+}
+
+/// What has become of the claims of a pod that waits for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     Bound,
     Waiting,
-    /// A claim is gone, or its provisioner gave the node back.
+    /// A claim is gone, its provisioner gave the node back, or somebody else has the volume.
     Lost,
 }
 
-pub fn progress(snapshot: &Snapshot, pod: &Pod, node: &str) -> Progress {
-    let mut all = Progress::Bound;
-    for claim in &pod.claims {
-        let key = Key::new(kinds::PERSISTENT_VOLUME_CLAIMS, pod.key.namespace.clone(), claim.name.as_ref());
-        let Some(held) = snapshot.get(&key).filter(|held| !held.meta.is_deleting()) else {
-            return Progress::Lost;
-        };
-        let view: ClaimView = held.decode().unwrap_or_default();
-        if view.spec.volume_name.is_empty() {
-            let annotated = view.metadata.annotations.get(SELECTED_NODE).map(|selected| **selected == *node);
-            if annotated == Some(false) {
+impl Waiting {
+    pub fn progress(&mut self, snapshot: &Snapshot, node: &str) -> Progress {
+        let mut all = Progress::Bound;
+        for (key, reserved) in &self.claims {
+            let Some(held) = snapshot.get(key).filter(|held| !held.meta.is_deleting()) else {
                 return Progress::Lost;
+            };
+            let view: ClaimView = held.decode().unwrap_or_default();
+            let completed = view.metadata.annotations.contains_key(BIND_COMPLETED);
+            if !view.spec.volume_name.is_empty() && completed {
+                continue;
             }
             all = Progress::Waiting;
-        } else if !view.metadata.annotations.contains_key("pv.kubernetes.io/bind-completed") {
-            all = Progress::Waiting;
+            let selected = view.metadata.annotations.get(SELECTED_NODE);
+            match (reserved, selected) {
+                (Some(reserved), _) if reserved.is_lost(snapshot, &held.meta.uid) => return Progress::Lost,
+                (Some(_), _) => {}
+                (None, Some(selected)) if **selected != *node => return Progress::Lost,
+                (None, Some(_)) if !self.told.contains(key) => self.told.push(key.clone()),
+                (None, None) if self.told.contains(key) => return Progress::Lost,
+                (None, _) => {}
+            }
+        }
+        all
+    }
+}
+
+impl Reserved {
+    /// The volume is gone, another claim has it, or it was changed before it could be reserved.
+    fn is_lost(&self, snapshot: &Snapshot, claim_uid: &str) -> bool {
+        let Some(held) = snapshot.get(&self.volume) else { return true };
+        let view: VolumeView = held.decode().unwrap_or_default();
+        match view.spec.claim_ref {
+            Some(claim) => *claim.uid != *claim_uid,
+            None => held.revision != self.read_at,
         }
     }
-    all
 }
 
 /// Does another pod use a claim of this one that only one pod may use (`ReadWriteOncePod`)?

@@ -239,11 +239,62 @@ fn a_free_volume_is_reserved() {
     let step = world.next().expect("a step");
     let [Write::Merge { key, patch, .. }] = &step.plan.writes[..] else { panic!("{:?}", step.plan.writes) };
     assert_eq!((&*key.name, &patch["spec"]["claimRef"]["name"]), ("right", &json!("data")));
+    // Another pod's claim is faster.
+    let mut taken = volume("right", "2Gi", "n2");
+    taken["spec"]["claimRef"] = json!({"namespace": "a", "name": "other", "uid": "other"});
+    world.put(&taken);
+    assert_eq!(world.next(), None, "given up, and in back-off");
+    world.now = world.now.plus_secs(1);
+    let step = world.next().expect("the next best");
+    assert!(matches!(&step.plan.writes[..], [Write::Merge { key, .. }] if &*key.name == "big"), "{step:?}");
     let mut world = World::of(&nodes);
     world.put(&mounts);
     assert!(world.run()[0].starts_with(
         "p: 0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind."
     ));
+}
+
+#[test]
+fn a_pod_whose_volume_is_lost_looks_for_another_node() {
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "late"},
+        "provisioner": "example.com/disk", "volumeBindingMode": "WaitForFirstConsumer"});
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "data"},
+        "spec": {"storageClassName": "late", "resources": {"requests": {"storage": "1Gi"}}}});
+    let mut world = World::of(&[node("n1", json!({})), class, claim.clone()]);
+    world.put(&pod("p", json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]})));
+    assert_eq!(world.run(), [""; 0]);
+    assert_eq!(world.scheduler.cluster().nodes()[0].pods.len(), 1, "its place is kept");
+    // The provisioner takes the node off the claim: it cannot make the volume there.
+    world.put(&claim);
+    assert_eq!(world.next(), None);
+    assert_eq!(world.scheduler.cluster().nodes()[0].pods.len(), 0);
+    assert_eq!(world.scheduler.wake_at(), Some(world.now.plus_secs(1)));
+    world.now = world.now.plus_secs(1);
+    let step = world.next().expect("tried again");
+    world.carry_out(&step.plan);
+    // Nobody makes it, for ten minutes.
+    assert_eq!(world.next(), None);
+    world.now = world.now.plus_secs(600);
+    let retried = world.next().expect("tried anew");
+    assert!(matches!(&retried.plan.writes[..], [Write::Merge { .. }]), "{retried:?}");
+}
+
+#[test]
+fn what_was_told_in_vain_is_told_again() {
+    let mut world = World::of(&[node("n1", json!({}))]);
+    world.put(&asking("p", "5", json!({})));
+    let step = world.next().expect("a step");
+    assert_eq!(step.plan.writes.len(), 1);
+    // Somebody changes the pod first, so that the write finds another revision and is dropped.
+    let mut changed = asking("p", "5", json!({}));
+    changed["metadata"]["annotations"] = json!({"a": "b"});
+    world.put(&changed);
+    world.now = world.now.plus_secs(1);
+    let step = world.next().expect("told again");
+    assert_eq!(step.plan.writes.len(), 1);
+    world.carry_out(&step.plan);
+    world.now = world.now.plus_secs(60);
+    assert_eq!(world.next(), None);
 }
 
 #[test]

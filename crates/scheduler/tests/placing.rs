@@ -323,6 +323,22 @@ fn a_pod_waits_for_its_claims() {
         mounts.clone(),
         &refused("1 node(s) didn't match PersistentVolume's node affinity"),
     );
+    let zonal = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv", "labels": {"topology.kubernetes.io/zone": "x__y"}}});
+    let expected = format!(
+        "p: 0/2 nodes are available: 2 node(s) had no available volume zone. preemption: 0/2 nodes are available: 2 {NO_HELP}"
+    );
+    check(
+        &[zone("n1", "z"), node("n2", json!({}))],
+        &[claim(json!({"volumeName": "pv"})), zonal.clone()],
+        mounts.clone(),
+        &expected,
+    );
+    check(
+        &[zone("n1", "z"), zone("n2", "y")],
+        &[claim(json!({"volumeName": "pv"})), zonal],
+        mounts.clone(),
+        "p → n2",
+    );
     let ephemeral = pod("p", json!({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {}}}]}));
     check(
         &one,

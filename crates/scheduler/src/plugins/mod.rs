@@ -10,6 +10,7 @@ pub mod node_unschedulable;
 pub mod pod_topology_spread;
 pub mod taint_toleration;
 pub mod volume_binding;
+pub mod volume_zone;
 
 use object::Snapshot;
 
@@ -31,6 +32,7 @@ pub enum Plugin {
     SchedulingGates,
     TaintToleration,
     VolumeBinding,
+    VolumeZone,
 }
 
 /// A set of plugins.
@@ -108,6 +110,7 @@ pub static FILTERS: &[Filter] = &[
     Filter { plugin: Plugin::NodePorts, check: node_ports::check },
     Filter { plugin: Plugin::NodeResourcesFit, check: node_resources::check },
     Filter { plugin: Plugin::VolumeBinding, check: volume_binding::check },
+    Filter { plugin: Plugin::VolumeZone, check: volume_zone::check },
     Filter { plugin: Plugin::PodTopologySpread, check: pod_topology_spread::check },
     Filter { plugin: Plugin::InterPodAffinity, check: inter_pod_affinity::check },
 ];
