@@ -77,10 +77,11 @@ fn token_user(shared: &Shared, token: &str) -> Result<User, Status> {
         return Ok(user);
     }
     let snapshot = shared.store().snapshot();
-    let identity = access::bearer(&shared.tokens, &snapshot, token, &[], shared.gate.now()).map_err(|error| {
-        debug!(%error, "a bearer token was refused");
-        error.status()
-    })?;
+    let identity =
+        access::bearer(&shared.tokens, &snapshot, token, &[], shared.gate.now()).map_err(|error| {
+            debug!(%error, "a bearer token was refused");
+            error.status()
+        })?;
     shared.verified.put(digest, &identity.user);
     Ok(identity.user)
 }
@@ -95,7 +96,8 @@ pub(crate) fn impersonate(shared: &Shared, user: User, headers: &HeaderMap) -> R
 
 fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let groups: Vec<&str> = headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).collect();
+    let groups: Vec<&str> =
+        headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).collect();
     let mut extra: BTreeMap<Box<str>, Vec<Box<str>>> = BTreeMap::new();
     for (name, value) in headers {
         if let (Some(key), Ok(value)) = (name.as_str().strip_prefix("impersonate-extra-"), value.to_str()) {

@@ -8,11 +8,11 @@ use object::{Key, Reason, Resource, Snapshot, Status};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::kubelet;
 use crate::proxy::{self, Goal, Secure};
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
-use crate::kubelet;
 
 const SLICES: Resource = Resource::new("endpointslices.discovery.k8s.io");
 
@@ -95,7 +95,9 @@ fn at_pod(snapshot: &Snapshot, target: &Target, path: String) -> Result<Goal, St
         "" => first.unwrap_or(80).to_string(),
         port => port.to_owned(),
     };
-    let port = port.parse().map_err(|_| Status::bad_request(format!("invalid port {port:?} of pod {}", name.name)))?;
+    let port = port
+        .parse()
+        .map_err(|_| Status::bad_request(format!("invalid port {port:?} of pod {}", name.name)))?;
     if pod.status.pod_ip.is_empty() {
         return Err(Status::bad_request("address not allowed"));
     }
@@ -134,9 +136,14 @@ struct Port {
 fn at_service(shared: &Shared, snapshot: &Snapshot, target: &Target, path: String) -> Result<Goal, Status> {
     let name = Name::parse(&target.name)?;
     let key = Key::new(target.kind.resource, &*target.namespace, name.name);
-    let service = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?.to_value().map_err(Status::internal)?;
-    let wanted = port_name(&service, name.port)
-        .ok_or_else(|| Status::new(Reason::ServiceUnavailable, format!("no service port {:?} found for service {:?}", name.port, name.name)))?;
+    let service =
+        snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?.to_value().map_err(Status::internal)?;
+    let wanted = port_name(&service, name.port).ok_or_else(|| {
+        Status::new(
+            Reason::ServiceUnavailable,
+            format!("no service port {:?} found for service {:?}", name.port, name.name),
+        )
+    })?;
     let mut found = Vec::new();
     for object in snapshot.list(SLICES, &target.namespace) {
         if object.meta.label("kubernetes.io/service-name") != Some(name.name) {
@@ -144,9 +151,12 @@ fn at_service(shared: &Shared, snapshot: &Snapshot, target: &Target, path: Strin
         }
         let slice: Slice = object.decode().map_err(Status::internal)?;
         let ports = slice.ports.unwrap_or_default();
-        let Some(port) = ports.iter().find(|port| port.name.as_deref().unwrap_or_default() == wanted) else { continue };
+        let Some(port) = ports.iter().find(|port| port.name.as_deref().unwrap_or_default() == wanted) else {
+            continue;
+        };
         let Some(port) = port.port else { continue };
-        let ready = slice.endpoints.unwrap_or_default().into_iter().filter(|one| one.conditions.ready != Some(false));
+        let ready =
+            slice.endpoints.unwrap_or_default().into_iter().filter(|one| one.conditions.ready != Some(false));
         found.extend(ready.filter_map(|one| Some((one.addresses.into_iter().next()?, port))));
     }
     if found.is_empty() {
@@ -169,7 +179,10 @@ fn port_name(service: &Value, asked: &str) -> Option<String> {
         ("", _) => Some(String::new()),
         (asked, _) => ports
             .iter()
-            .find(|port| named(port) == asked || port["port"].as_u64().is_some_and(|number| number.to_string() == asked))
+            .find(|port| {
+                named(port) == asked
+                    || port["port"].as_u64().is_some_and(|number| number.to_string() == asked)
+            })
             .map(named),
     }
 }

@@ -56,7 +56,9 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
 pub(crate) fn unsupported(accepted: &str) -> Status {
     Status::new(
         Reason::UnsupportedMediaType,
-        format!("the body of the request was in an unknown format - accepted media types include: {accepted}"),
+        format!(
+            "the body of the request was in an unknown format - accepted media types include: {accepted}"
+        ),
     )
 }
 
@@ -69,16 +71,19 @@ pub(crate) fn parse(
     text: &[u8],
 ) -> Result<(Value, Vec<String>), Status> {
     match encoding {
-        Encoding::Protobuf => protobuf::decode(type_name, text).map(|value| (value, Vec::new())).map_err(|why| {
-            Status::bad_request(format!(
-                "the object provided is unrecognized (must be of type {}): {why}",
-                kind.kind
-            ))
-        }),
+        Encoding::Protobuf => {
+            protobuf::decode(type_name, text).map(|value| (value, Vec::new())).map_err(|why| {
+                Status::bad_request(format!(
+                    "the object provided is unrecognized (must be of type {}): {why}",
+                    kind.kind
+                ))
+            })
+        }
         Encoding::Json => match schema::parse_json(text) {
-            Ok((value, duplicates)) => {
-                Ok((value, duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()))
-            }
+            Ok((value, duplicates)) => Ok((
+                value,
+                duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect(),
+            )),
             Err(error) => {
                 // The decoder has upstream's words for a text that is no JSON.
                 let told = kinds::decode(kind, text, FieldValidation::Ignore).err();

@@ -74,7 +74,10 @@ impl Documents {
             match group.name {
                 "" => {
                     let versions: Vec<_> = group.versions.iter().map(|(version, _)| *version).collect();
-                    put("/api".into(), json!({"kind": "APIVersions", "versions": versions, "serverAddressByClientCIDRs": []}));
+                    put(
+                        "/api".into(),
+                        json!({"kind": "APIVersions", "versions": versions, "serverAddressByClientCIDRs": []}),
+                    );
                 }
                 name => {
                     let mut document = api_group(group);
@@ -84,7 +87,11 @@ impl Documents {
                 }
             }
             for (version, kinds) in &group.versions {
-                let path = if group.name.is_empty() { format!("/api/{version}") } else { format!("/apis/{}/{version}", group.name) };
+                let path = if group.name.is_empty() {
+                    format!("/api/{version}")
+                } else {
+                    format!("/apis/{}/{version}", group.name)
+                };
                 put(path, resource_list(group.name, version, kinds));
             }
         }
@@ -92,7 +99,8 @@ impl Documents {
         let aggregated = [("/api", aggregated(&core)), ("/apis", aggregated(&rest))];
         let tagged = aggregated.map(|(path, value)| {
             let text = value.to_string();
-            let hash: String = digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+            let hash: String =
+                digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
             (path, (Bytes::from(text), format!("\"{hash}\"")))
         });
         Self { by_path, aggregated: tagged.into() }
@@ -117,7 +125,8 @@ fn group_version(group: &str, version: &str) -> String {
 }
 
 fn api_group(group: &Group<'_>) -> Value {
-    let version = |version: &str| json!({"groupVersion": group_version(group.name, version), "version": version});
+    let version =
+        |version: &str| json!({"groupVersion": group_version(group.name, version), "version": version});
     let versions: Vec<Value> = group.versions.iter().map(|(one, _)| version(one)).collect();
     let preferred = versions.first().cloned().unwrap_or_default();
     json!({"name": group.name, "versions": versions, "preferredVersion": preferred})
@@ -151,7 +160,9 @@ fn resource_list(group: &str, version: &str, kinds: &[&&'static Kind]) -> Value 
                 "kind": one.gvk.map_or(kind.kind, |(_, _, kind)| kind),
                 "verbs": one.verbs,
             });
-            if let Some((group, version, _)) = one.gvk.filter(|(group, version, _)| (*group, *version) != (kind.group, kind.version)) {
+            if let Some((group, version, _)) =
+                one.gvk.filter(|(group, version, _)| (*group, *version) != (kind.group, kind.version))
+            {
                 resource["group"] = group.into();
                 resource["version"] = version.into();
             }
@@ -185,7 +196,11 @@ fn aggregated(groups: &[&Group<'_>]) -> Value {
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
-            let metadata = if group.name.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group.name, "creationTimestamp": null}) };
+            let metadata = if group.name.is_empty() {
+                json!({"creationTimestamp": null})
+            } else {
+                json!({"name": group.name, "creationTimestamp": null})
+            };
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();
@@ -193,7 +208,8 @@ fn aggregated(groups: &[&Group<'_>]) -> Value {
 }
 
 fn discovered(kind: &Kind) -> Value {
-    let gvk = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let gvk =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut resource = json!({
         "resource": kind.resource.plural(),
         "responseKind": gvk(kind.group, kind.version, kind.kind),
@@ -222,7 +238,8 @@ pub(crate) fn answer(shared: &Shared, path: &str, headers: &HeaderMap) -> Option
     if let Some((text, tag)) = documents.aggregated.get(path)
         && negotiate::reads_aggregated(headers)
     {
-        let known = headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
+        let known =
+            headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
         let mut answer = if known {
             respond::bytes(StatusCode::NOT_MODIFIED, AGGREGATED, Bytes::new())
         } else {

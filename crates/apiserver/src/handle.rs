@@ -179,7 +179,12 @@ async fn plain(
 }
 
 /// GET of one object: its bytes, as they are.
-async fn get(shared: &Shared, target: &Target, query: &Query, request: &Request<Incoming>) -> Result<Answer, Status> {
+async fn get(
+    shared: &Shared,
+    target: &Target,
+    query: &Query,
+    request: &Request<Incoming>,
+) -> Result<Answer, Status> {
     let shape = negotiate::shape(request.headers(), query)?;
     let snapshot = match query.get("resourceVersion") {
         "" => shared.newest().await?,

@@ -14,7 +14,10 @@ type Check = (&'static str, fn(&Shared) -> Result<(), String>);
 const CHECKS: &[Check] = &[
     ("ping", |_| Ok(())),
     ("log", |_| Ok(())),
-    ("etcd", |shared| if shared.store().usage().revision > 0 { Ok(()) } else { Err("the store is empty".into()) }),
+    (
+        "etcd",
+        |shared| if shared.store().usage().revision > 0 { Ok(()) } else { Err("the store is empty".into()) },
+    ),
 ];
 
 /// Only readiness: a server that is about to stop is alive but not ready.
@@ -32,10 +35,17 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query) -> Option<Answe
         }
         "/version" => return Some(version(shared)),
         "/.well-known/openid-configuration" => {
-            return Some(respond::json(StatusCode::OK, &shared.tokens.openid_configuration(&shared.config.jwks_uri)));
+            return Some(respond::json(
+                StatusCode::OK,
+                &shared.tokens.openid_configuration(&shared.config.jwks_uri),
+            ));
         }
         "/openid/v1/jwks" => {
-            return Some(respond::bytes(StatusCode::OK, "application/jwk-set+json", shared.tokens.jwks().to_string()));
+            return Some(respond::bytes(
+                StatusCode::OK,
+                "application/jwk-set+json",
+                shared.tokens.jwks().to_string(),
+            ));
         }
         _ => {}
     }
@@ -54,9 +64,10 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query) -> Option<Answe
             let (_, check) = checks.iter().find(|(name, _)| *name == one)?;
             Some(match check(shared) {
                 Ok(()) => respond::text(StatusCode::OK, "ok"),
-                Err(why) => {
-                    respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n"))
-                }
+                Err(why) => respond::text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("internal server error: {why}\n"),
+                ),
             })
         }
     }

@@ -83,7 +83,16 @@ pub(crate) async fn log(
     if pod.spec.node_name.is_empty() {
         return Ok(respond::bytes(StatusCode::NO_CONTENT, "text/plain", ""));
     }
-    let passed = ["follow", "limitBytes", "previous", "sinceSeconds", "sinceTime", "stream", "tailLines", "timestamps"];
+    let passed = [
+        "follow",
+        "limitBytes",
+        "previous",
+        "sinceSeconds",
+        "sinceTime",
+        "stream",
+        "tailLines",
+        "timestamps",
+    ];
     let mut arguments = Vec::new();
     for name in passed {
         if query.has(name) && !query.get(name).is_empty() {
@@ -105,11 +114,12 @@ fn check_log(query: &Query) -> Result<(), Status> {
         if text.is_empty() {
             continue;
         }
-        let number: i64 = text
-            .parse()
-            .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
+        let number: i64 = text.parse().map_err(|_| {
+            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+        })?;
         if number < least {
-            let detail = if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
+            let detail =
+                if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
             violations.push(schema::Violation {
                 kind: schema::ViolationKind::Invalid,
                 field: name.to_owned(),
@@ -229,7 +239,12 @@ fn container<'a>(pod: &str, spec: &'a PodSpec, asked: &str) -> Result<&'a str, S
 }
 
 /// The kubelet of a node.
-pub(crate) fn at_node(snapshot: &Snapshot, name: &str, path: &str, query: &[(&str, &str)]) -> Result<Goal, Status> {
+pub(crate) fn at_node(
+    snapshot: &Snapshot,
+    name: &str,
+    path: &str,
+    query: &[(&str, &str)],
+) -> Result<Goal, Status> {
     let key = Key::cluster(Resource::new("nodes"), name);
     let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
     let node: Node = stored.decode().map_err(Status::internal)?;
@@ -237,7 +252,9 @@ pub(crate) fn at_node(snapshot: &Snapshot, name: &str, path: &str, query: &[(&st
         .iter()
         .find_map(|wanted| node.status.addresses.iter().find(|address| address.r#type == *wanted));
     let Some(address) = address else {
-        return Err(Status::internal(format!("no preferred addresses found; known addresses of node {name}: []")));
+        return Err(Status::internal(format!(
+            "no preferred addresses found; known addresses of node {name}: []"
+        )));
     };
     let port = match node.status.daemon_endpoints.kubelet_endpoint.port {
         0 => KUBELET_PORT,
@@ -290,12 +307,17 @@ mod tests {
         check(
             two,
             "",
-            Err("a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"),
+            Err(
+                "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]",
+            ),
         );
     }
 
     #[test]
     fn arguments_are_escaped() {
-        assert_eq!(with_query("/exec/a", &[("command", "sh"), ("command", "echo a&b")]), "/exec/a?command=sh&command=echo%20a%26b");
+        assert_eq!(
+            with_query("/exec/a", &[("command", "sh"), ("command", "echo a&b")]),
+            "/exec/a?command=sh&command=echo%20a%26b"
+        );
     }
 }

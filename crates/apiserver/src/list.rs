@@ -113,10 +113,11 @@ pub(crate) async fn selected(
 ) -> Result<Vec<Arc<Object>>, Status> {
     let options = ListOptions::read(query)?;
     let selection = Selection::new(target.kind, &target.namespace, "", &options)?;
-    let (snapshot, after) = snapshot(shared, target.kind, &options).await.map_err(|refusal| match refusal {
-        Refusal::Status(status) => status,
-        Refusal::Expired(_) => Status::new(Reason::Expired, EXPIRED),
-    })?;
+    let (snapshot, after) =
+        snapshot(shared, target.kind, &options).await.map_err(|refusal| match refusal {
+            Refusal::Status(status) => status,
+            Refusal::Expired(_) => Status::new(Reason::Expired, EXPIRED),
+        })?;
     Ok(select(&snapshot, target.kind, &selection, after.as_ref(), options.limit).objects)
 }
 
@@ -133,13 +134,19 @@ fn select(
     after: Option<&(String, String)>,
     limit: usize,
 ) -> Page {
-    let behind = |object: &Object| after.is_none_or(|(namespace, name)| (&*object.key.namespace, &*object.key.name) > (&**namespace, &**name));
+    let behind = |object: &Object| {
+        after.is_none_or(|(namespace, name)| {
+            (&*object.key.namespace, &*object.key.name) > (&**namespace, &**name)
+        })
+    };
     let matching: Box<dyn Iterator<Item = &Arc<Object>>> = match (selection.name(), selection.indexed()) {
         (Some(name), _) if !selection.namespace().is_empty() || !kind.namespaced => {
             let found = snapshot.find(kind.resource, selection.namespace(), name);
             Box::new(found.into_iter().filter(move |object| behind(object)))
         }
-        (_, Some(value)) => Box::new(snapshot.list_by_field(kind.resource, value).filter(move |object| behind(object))),
+        (_, Some(value)) => {
+            Box::new(snapshot.list_by_field(kind.resource, value).filter(move |object| behind(object)))
+        }
         _ => match snapshot.table(kind.resource) {
             Some(table) => {
                 let after = after.map(|(namespace, name)| (&**namespace, &**name));
@@ -194,15 +201,18 @@ async fn at(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Snaps
     if changed <= revision {
         return Ok(snapshot);
     }
-    shared.held.get(revision, shared.config.limits.token_lifetime).ok_or_else(|| {
-        Status::new(Reason::Expired, "The resourceVersion for the provided list is too old.")
-    })
+    shared
+        .held
+        .get(revision, shared.config.limits.token_lifetime)
+        .ok_or_else(|| Status::new(Reason::Expired, "The resourceVersion for the provided list is too old."))
 }
 
 /// A resourceVersion as a number.
 pub(crate) fn revision(text: &str) -> Result<Revision, Status> {
     text.parse().map_err(|_| {
-        Status::bad_request(format!("invalid resource version: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+        Status::bad_request(format!(
+            "invalid resource version: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
     })
 }
 
@@ -255,7 +265,8 @@ fn read_token(text: &str) -> Result<Token, String> {
 }
 
 fn token(rv: i64, last: Option<&Object>) -> String {
-    let start = last.map(|last| (last.key.namespace.to_string(), last.key.name.to_string())).unwrap_or_default();
+    let start =
+        last.map(|last| (last.key.namespace.to_string(), last.key.name.to_string())).unwrap_or_default();
     write_token(&Token { v: "meta.k8s.io/v1".into(), rv, start })
 }
 
@@ -297,7 +308,8 @@ pub(crate) fn answer(
         Shape::Table(_) => table::head(kind, &metadata, true, &mut head),
     }
     let bytes: usize = objects.iter().map(|object| object.body.len()).sum();
-    let body = Items { kind, shape, now: shared.gate.now(), objects, next: 0, pending: Some(head), closed: false };
+    let body =
+        Items { kind, shape, now: shared.gate.now(), objects, next: 0, pending: Some(head), closed: false };
     let gzip = bytes > shared.config.limits.compress_above_bytes && negotiate::reads_gzip(headers);
     let body = if gzip { compress::gzip(body).boxed_unsync() } else { body.boxed_unsync() };
     let mut answer = Response::new(body);

@@ -55,7 +55,8 @@ impl Requests {
         head(text, "apiserver_request_total", "counter", "Requests by verb, resource and HTTP code.");
         for (labels, series) in all.iter() {
             for (code, count) in &series.by_code {
-                let _ = writeln!(text, "apiserver_request_total{{{},code=\"{code}\"}} {count}", labels.text());
+                let _ =
+                    writeln!(text, "apiserver_request_total{{{},code=\"{code}\"}} {count}", labels.text());
             }
         }
         let name = "apiserver_request_duration_seconds";
@@ -117,7 +118,12 @@ pub(crate) fn page(shared: &Shared) -> String {
     let mut text = String::with_capacity(16 * 1024);
     shared.requests.write(&mut text);
     let limits = &shared.config.limits;
-    head(&mut text, "apiserver_current_inflight_requests", "gauge", "Requests at work that are no watch and no stream.");
+    head(
+        &mut text,
+        "apiserver_current_inflight_requests",
+        "gauge",
+        "Requests at work that are no watch and no stream.",
+    );
     for (kind, most, free) in [
         ("mutating", limits.writes_in_flight, shared.writes.available_permits()),
         ("readOnly", limits.reads_in_flight, shared.reads.available_permits()),

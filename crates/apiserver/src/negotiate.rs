@@ -50,8 +50,10 @@ fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
     for part in texts.flat_map(|text| text.split(',')) {
         let mut fields = part.split(';').map(str::trim);
         let media = fields.next().unwrap_or_default();
-        let parameters: Vec<_> =
-            fields.filter_map(|field| field.split_once('=')).map(|(key, value)| (key.trim(), value.trim().trim_matches('"'))).collect();
+        let parameters: Vec<_> = fields
+            .filter_map(|field| field.split_once('='))
+            .map(|(key, value)| (key.trim(), value.trim().trim_matches('"')))
+            .collect();
         let clause = Clause { media, parameters };
         let quality = clause.get("q").parse::<f32>().unwrap_or(1.0);
         if quality > 0.0 && !media.is_empty() {
@@ -72,7 +74,9 @@ pub(crate) fn shape(headers: &HeaderMap, query: &Query) -> Result<Shape, Status>
         match (clause.get("as"), clause.get("g"), clause.get("v")) {
             ("", ..) => return Ok(Shape::Whole),
             ("Table", "meta.k8s.io", "v1") => return Ok(Shape::Table(include_object(query)?)),
-            ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => return Ok(Shape::Metadata),
+            ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
+                return Ok(Shape::Metadata);
+            }
             _ => {}
         }
     }
@@ -92,7 +96,8 @@ pub(crate) fn reads_json(headers: &HeaderMap) -> bool {
 /// Whether the client reads the aggregated discovery document (KEP-3352).
 pub(crate) fn reads_aggregated(headers: &HeaderMap) -> bool {
     clauses(headers).iter().find(|clause| clause.is_json()).is_some_and(|clause| {
-        (clause.get("as"), clause.get("g"), clause.get("v")) == ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2")
+        (clause.get("as"), clause.get("g"), clause.get("v"))
+            == ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2")
     })
 }
 

@@ -53,7 +53,11 @@ impl Documents {
             };
             // The document changes with the program, which the version tells apart.
             let hash = hash(&format!("{version} {path}"));
-            let group = groups.entry(path).or_insert_with(|| Group { kinds: Vec::new(), hash, document: OnceLock::new() });
+            let group = groups.entry(path).or_insert_with(|| Group {
+                kinds: Vec::new(),
+                hash,
+                document: OnceLock::new(),
+            });
             group.kinds.push(kind);
         }
         let entry = |(path, group): (&String, &Group)| {
@@ -81,7 +85,8 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
         "/openapi/v3" => Some(respond::bytes(StatusCode::OK, respond::JSON, documents.index.clone())),
         path => {
             let group = documents.groups.get(path.strip_prefix("/openapi/v3/")?)?;
-            let make = || Document::of(&schema::openapi::v3(kinds::types(), group.kinds.iter().copied(), version));
+            let make =
+                || Document::of(&schema::openapi::v3(kinds::types(), group.kinds.iter().copied(), version));
             let mut answer = send(group.document.get_or_init(make), &group.hash, headers);
             // A path with the right hash never means anything else.
             if query.get("hash") == group.hash {
@@ -144,7 +149,11 @@ fn swagger(documents: &Documents, version: &str) -> Value {
 }
 
 fn collection_path(kind: &Kind) -> String {
-    let root = if kind.group.is_empty() { format!("/api/{}", kind.version) } else { format!("/apis/{}/{}", kind.group, kind.version) };
+    let root = if kind.group.is_empty() {
+        format!("/api/{}", kind.version)
+    } else {
+        format!("/apis/{}/{}", kind.group, kind.version)
+    };
     let namespace = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
     format!("{root}{namespace}/{}", kind.resource.plural())
 }

@@ -33,19 +33,25 @@ type Table = HashMap<&'static str, Vec<Member>>;
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let lines = include_str!("../data/protobuf.tsv").lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.split_once('\t')).map(|(name, members)| (name, members.split(' ').filter_map(member).collect())).collect()
+    lines
+        .filter_map(|line| line.split_once('\t'))
+        .map(|(name, members)| (name, members.split(' ').filter_map(member).collect()))
+        .collect()
 });
 
 fn member(text: &'static str) -> Option<Member> {
     let (name, place) = text.split_once('=')?;
     let zero_is_absent = place.ends_with('z');
-    let path = place.trim_end_matches('z').split('.').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    let path =
+        place.trim_end_matches('z').split('.').map(|number| number.parse().ok()).collect::<Option<_>>()?;
     Some(Member { path, name, zero_is_absent })
 }
 
 /// The object in a body, with `apiVersion` and `kind` as the envelope says. `type_name` is what the path expects.
 pub(crate) fn decode(type_name: &str, body: &[u8]) -> Result<Value, String> {
-    let body = body.strip_prefix(MAGIC).ok_or("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")?;
+    let body = body
+        .strip_prefix(MAGIC)
+        .ok_or("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")?;
     let mut object = Map::new();
     let mut raw: &[u8] = &[];
     let mut envelope = Reader(body);
@@ -70,7 +76,13 @@ pub(crate) fn decode(type_name: &str, body: &[u8]) -> Result<Value, String> {
 }
 
 /// Reads one message into the members of an object. `at` is where it stands inside the type's own message.
-fn message(owner: &Type, at: &mut Vec<u32>, bytes: &[u8], to: &mut Map<String, Value>, depth: u32) -> Result<(), String> {
+fn message(
+    owner: &Type,
+    at: &mut Vec<u32>,
+    bytes: &[u8],
+    to: &mut Map<String, Value>,
+    depth: u32,
+) -> Result<(), String> {
     if depth > DEEPEST {
         return Err("message nested too deeply".into());
     }
@@ -96,7 +108,13 @@ fn message(owner: &Type, at: &mut Vec<u32>, bytes: &[u8], to: &mut Map<String, V
 }
 
 /// Puts one occurrence of a field where it belongs: repeated ones are collected.
-fn put(expr: &Expr, member: &Member, wire: Wire<'_>, to: &mut Map<String, Value>, depth: u32) -> Result<(), String> {
+fn put(
+    expr: &Expr,
+    member: &Member,
+    wire: Wire<'_>,
+    to: &mut Map<String, Value>,
+    depth: u32,
+) -> Result<(), String> {
     match expr {
         Expr::List(item) => {
             let list = to.entry(member.name).or_insert_with(|| json!([]));
@@ -135,7 +153,13 @@ fn is_number(expr: &Expr) -> bool {
 }
 
 /// One entry of a map: a message of key and value.
-fn entry(item: &Expr, name: &str, wire: Wire<'_>, to: &mut Map<String, Value>, depth: u32) -> Result<(), String> {
+fn entry(
+    item: &Expr,
+    name: &str,
+    wire: Wire<'_>,
+    to: &mut Map<String, Value>,
+    depth: u32,
+) -> Result<(), String> {
     let Wire::Bytes(bytes) = wire else { return Err(format!("{name}: a map entry is a message")) };
     let (mut key, mut held) = (String::new(), None);
     let mut reader = Reader(bytes);
@@ -150,7 +174,10 @@ fn entry(item: &Expr, name: &str, wire: Wire<'_>, to: &mut Map<String, Value>, d
     }
     let map = to.entry(name).or_insert_with(|| json!({}));
     if let Value::Object(map) = map {
-        map.insert(key, held.unwrap_or_else(|| if matches!(item, Expr::Struct(_)) { json!({}) } else { json!("") }));
+        map.insert(
+            key,
+            held.unwrap_or_else(|| if matches!(item, Expr::Struct(_)) { json!({}) } else { json!("") }),
+        );
     }
     Ok(())
 }
@@ -329,7 +356,11 @@ mod tests {
     fn messages_become_trees() {
         let metadata = bytes(1, &[bytes(1, b"a"), bytes(2, b""), bytes(8, b"")].concat());
         let data = bytes(2, &[bytes(1, b"k"), bytes(2, b"v")].concat());
-        check("core.v1.ConfigMap", &[metadata, data].concat(), json!({"metadata": {"name": "a"}, "data": {"k": "v"}}));
+        check(
+            "core.v1.ConfigMap",
+            &[metadata, data].concat(),
+            json!({"metadata": {"name": "a"}, "data": {"k": "v"}}),
+        );
         // A member that JSON writes inline, and a boolean behind a pointer.
         let selector = [bytes(1, &bytes(1, b"c")), bytes(2, b"k"), vec![3 << 3, 0]].concat();
         check("core.v1.ConfigMapKeySelector", &selector, json!({"name": "c", "key": "k", "optional": false}));

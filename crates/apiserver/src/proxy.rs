@@ -25,14 +25,24 @@ pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 /// Connects to an address and port inside the cluster's network.
-pub type Dial =
-    Arc<dyn Fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Socket>>> + Send>> + Send + Sync>;
+pub type Dial = Arc<
+    dyn Fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Socket>>> + Send>> + Send + Sync,
+>;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Headers that are about one connection, and credentials that are for this server only.
-const NOT_PASSED_ON: &[&str] =
-    &["authorization", "connection", "host", "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding"];
+const NOT_PASSED_ON: &[&str] = &[
+    "authorization",
+    "connection",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+];
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +64,11 @@ pub(crate) enum Secure {
 }
 
 /// Passes a request on and its answer back; an upgrade becomes a raw stream between the two.
-pub(crate) async fn pass(shared: &Arc<Shared>, goal: Goal, request: Request<Incoming>) -> Result<Answer, Status> {
+pub(crate) async fn pass(
+    shared: &Arc<Shared>,
+    goal: Goal,
+    request: Request<Incoming>,
+) -> Result<Answer, Status> {
     let stream = connect(shared, &goal).await?;
     let unreachable = |error: hyper::Error| unreachable(&goal, &error);
     let (mut sender, connection) =
@@ -69,7 +83,10 @@ pub(crate) async fn pass(shared: &Arc<Shared>, goal: Goal, request: Request<Inco
     let mut answer = sender.send_request(outgoing).await.map_err(unreachable)?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(incoming) = incoming else {
-            return Err(Status::new(Reason::ServiceUnavailable, "the backend upgraded a connection that was not asked to be"));
+            return Err(Status::new(
+                Reason::ServiceUnavailable,
+                "the backend upgraded a connection that was not asked to be",
+            ));
         };
         splice(hyper::upgrade::on(&mut answer), incoming);
     }
@@ -94,25 +111,36 @@ async fn connect(shared: &Shared, goal: &Goal) -> Result<Box<dyn Socket>, Status
         Secure::Unverified => shared.unverified_tls.clone(),
     };
     let name = ServerName::try_from(goal.address.clone()).map_err(|error| unreachable(goal, &error))?;
-    let secured = TlsConnector::from(config).connect(name, socket).await.map_err(|error| unreachable(goal, &error))?;
+    let secured =
+        TlsConnector::from(config).connect(name, socket).await.map_err(|error| unreachable(goal, &error))?;
     Ok(Box::new(secured))
 }
 
 /// The loopback and the link are not the cluster's.
 fn is_proxyable(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast()),
-        IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast()),
+        IpAddr::V4(v4) => {
+            !(v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast())
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast())
+        }
     }
 }
 
 fn unreachable(goal: &Goal, error: &dyn std::fmt::Display) -> Status {
     let Goal { address, port, .. } = goal;
-    Status::new(Reason::ServiceUnavailable, format!("error trying to reach service: dial tcp {address}:{port}: {error}"))
+    Status::new(
+        Reason::ServiceUnavailable,
+        format!("error trying to reach service: dial tcp {address}:{port}: {error}"),
+    )
 }
 
 /// The request as the other side gets it, and our end of the connection if the client wants to upgrade it.
-fn rewritten(goal: &Goal, mut request: Request<Incoming>) -> Result<(Request<Incoming>, Option<hyper::upgrade::OnUpgrade>), Status> {
+fn rewritten(
+    goal: &Goal,
+    mut request: Request<Incoming>,
+) -> Result<(Request<Incoming>, Option<hyper::upgrade::OnUpgrade>), Status> {
     let upgrade = request.headers().get(header::UPGRADE).cloned();
     let incoming = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
@@ -133,7 +161,10 @@ fn rewritten(goal: &Goal, mut request: Request<Incoming>) -> Result<(Request<Inc
 fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
-        if !NOT_PASSED_ON.contains(&name.as_str()) && name != header::UPGRADE && !name.as_str().starts_with("impersonate-") {
+        if !NOT_PASSED_ON.contains(&name.as_str())
+            && name != header::UPGRADE
+            && !name.as_str().starts_with("impersonate-")
+        {
             kept.append(name.clone(), value.clone());
         }
     }

@@ -115,7 +115,10 @@ impl ListOptions {
             token: query.get("continue").to_owned(),
             resource_version: query.get("resourceVersion").to_owned(),
             version_match,
-            timeout: query.number("timeoutSeconds")?.and_then(|secs| u64::try_from(secs).ok()).map(Duration::from_secs),
+            timeout: query
+                .number("timeoutSeconds")?
+                .and_then(|secs| u64::try_from(secs).ok())
+                .map(Duration::from_secs),
             bookmarks: query.flag("allowWatchBookmarks"),
             initial_events: query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents")),
         };
@@ -135,7 +138,10 @@ impl ListOptions {
             return Err(forbidden("resourceVersionMatch", why));
         }
         if !self.token.is_empty() {
-            return Err(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"));
+            return Err(forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
         if self.version_match == VersionMatch::Exact && self.resource_version == "0" {
             let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
@@ -166,9 +172,14 @@ fn forbidden(field: &str, why: &str) -> Status {
 }
 
 fn options_error(field: &str, value: &str, detail: &str, unsupported: bool) -> Status {
-    let kind = if unsupported { schema::ViolationKind::NotSupported } else { schema::ViolationKind::Forbidden };
-    let violation =
-        schema::Violation { kind, field: field.to_owned(), value: value.to_owned(), detail: detail.to_owned() };
+    let kind =
+        if unsupported { schema::ViolationKind::NotSupported } else { schema::ViolationKind::Forbidden };
+    let violation = schema::Violation {
+        kind,
+        field: field.to_owned(),
+        value: value.to_owned(),
+        detail: detail.to_owned(),
+    };
     schema::Violation::to_status(&[violation], "meta.k8s.io", "ListOptions", "")
 }
 
@@ -179,7 +190,10 @@ mod tests {
     #[test]
     fn queries_are_decoded() {
         let query = Query::parse("a=1&b=x%2Cy+z&c&a=2&watch=0").expect("a query");
-        assert_eq!((query.get("a"), query.get("b"), query.flag("c"), query.flag("watch")), ("1", "x,y z", true, false));
+        assert_eq!(
+            (query.get("a"), query.get("b"), query.flag("c"), query.flag("watch")),
+            ("1", "x,y z", true, false)
+        );
         assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
         assert!(Query::parse("a=%4").is_err());
         assert!(Query::parse("a=%ff").is_err());

@@ -88,10 +88,13 @@ pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Quer
     let (namespace, rest) = match rest {
         // `namespaces/{name}/status` and `/finalize` are parts of the namespace itself.
         ["namespaces", _] | ["namespaces", _, "status" | "finalize", ..] => (String::new(), rest),
-        ["namespaces", namespace, rest @ ..] if rest.iter().any(|part| !part.is_empty()) => (decode(namespace)?, rest),
+        ["namespaces", namespace, rest @ ..] if rest.iter().any(|part| !part.is_empty()) => {
+            (decode(namespace)?, rest)
+        }
         rest => (String::new(), rest),
     };
-    let kind = rest.first().and_then(|plural| catalog.served(&group, version, plural)).ok_or_else(not_found)?;
+    let kind =
+        rest.first().and_then(|plural| catalog.served(&group, version, plural)).ok_or_else(not_found)?;
     let name = rest.get(1).map_or(Ok(String::new()), |name| decode(name))?;
     let subresource = rest.get(2).map_or(Ok(String::new()), |name| decode(name))?;
     let proxied = subresource == "proxy" && rest.len() > 3;
@@ -147,7 +150,8 @@ fn not_allowed() -> Status {
 /// One segment of a path as text.
 fn decode(segment: &str) -> Result<String, Nowhere> {
     let decoded = crate::query::percent_decode(segment, false);
-    decoded.ok_or_else(|| Nowhere::Status(Status::bad_request(format!("invalid URL escape in \"{segment}\""))))
+    decoded
+        .ok_or_else(|| Nowhere::Status(Status::bad_request(format!("invalid URL escape in \"{segment}\""))))
 }
 
 #[cfg(test)]
@@ -161,7 +165,8 @@ mod tests {
         let found = match route(&Catalog::built_in(), &method, path, &query) {
             Ok(Route::Path(path)) => format!("path {path}"),
             Ok(Route::Resource(target)) => {
-                let Attributes { verb, group, resource, subresource, namespace, name, .. } = target.attributes();
+                let Attributes { verb, group, resource, subresource, namespace, name, .. } =
+                    target.attributes();
                 format!("{verb} {group}:{resource}:{subresource} {namespace}/{name} {}", target.rest)
             }
             Err(Nowhere::Page) => "page".to_owned(),

@@ -31,7 +31,12 @@ enum Source {
 
 impl Selection {
     /// Fails with upstream's 400 if a field cannot be selected by.
-    pub(crate) fn new(kind: &Kind, namespace: &str, name: &str, options: &ListOptions) -> Result<Self, Status> {
+    pub(crate) fn new(
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        options: &ListOptions,
+    ) -> Result<Self, Status> {
         let mut terms = terms(kind, &options.fields)?;
         if !name.is_empty() {
             terms.push(Term { source: Source::Name, equal: true, value: name.into() });

@@ -141,7 +141,11 @@ impl Server {
     ///
     /// # Errors
     /// When the listener itself fails; a connection that fails concerns nobody else.
-    pub async fn serve(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) -> Result<(), ServeError> {
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Result<(), ServeError> {
         let acceptor = tls.map(TlsAcceptor::from);
         let graceful = GracefulShutdown::new();
         loop {
@@ -154,7 +158,8 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) if is_one_connections(&error) => continue,
                 Err(error) => {
-                    let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+                    let address =
+                        listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
                     return Err(ServeError::Accept { address, error });
                 }
             };

@@ -39,7 +39,9 @@ pub(crate) fn whole(kind: &Kind, object: &Object, to: &mut Vec<u8>) {
 pub(crate) fn metadata(body: &[u8], to: &mut Vec<u8>) {
     let read: Result<WithMetadata<'_>, _> = serde_json::from_slice(body);
     let metadata = read.as_ref().map_or("{}", |read| read.metadata.get());
-    to.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+    to.extend_from_slice(
+        b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":",
+    );
     to.extend_from_slice(metadata.as_bytes());
     to.push(b'}');
 }

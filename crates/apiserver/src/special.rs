@@ -87,7 +87,8 @@ fn token_review(shared: &Shared, _: &User, _: &Target, review: Value) -> Result<
 
 fn token(shared: &Shared, _: &User, target: &Target, body: Value) -> Result<Value, Status> {
     let account = Key::new(target.kind.resource, &*target.namespace, &*target.name);
-    let request = TokenRequest { account: &account, body: &body, id: &shared.gate.uid(), now: shared.gate.now() };
+    let request =
+        TokenRequest { account: &account, body: &body, id: &shared.gate.uid(), now: shared.gate.now() };
     shared.tokens.issue(&shared.store().snapshot(), &request, &SystemRandom::new())
 }
 
@@ -127,7 +128,9 @@ async fn answer_document(
     let gvk = target.kind.subresource(&target.subresource).and_then(|one| one.gvk);
     let (group, version, kind) = gvk.unwrap_or((target.kind.group, target.kind.version, target.kind.kind));
     if !value.is_object() {
-        return Err(Status::bad_request(format!("the object provided is unrecognized (must be of type {kind})")));
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind})"
+        )));
     }
     value["apiVersion"] = if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
     value["kind"] = kind.into();

@@ -37,7 +37,14 @@ pub(crate) fn row(kind: &Kind, include: IncludeObject, object: &Object, now: Tim
 }
 
 /// A table of one object. In a watch only the first table describes its columns.
-pub(crate) fn single(kind: &Kind, include: IncludeObject, object: &Object, describe: bool, now: Time, to: &mut Vec<u8>) {
+pub(crate) fn single(
+    kind: &Kind,
+    include: IncludeObject,
+    object: &Object,
+    describe: bool,
+    now: Time,
+    to: &mut Vec<u8>,
+) {
     let metadata = json!({"resourceVersion": object.revision.to_string()});
     head(kind, &metadata, describe, to);
     row(kind, include, object, now, to);

@@ -97,7 +97,10 @@ async fn begin(
     };
     let now = Instant::now();
     // Zero is what clients send who do not care.
-    let lasts = options.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or_else(|| LEAST_WATCH + shared.fraction(LEAST_WATCH));
+    let lasts = options
+        .timeout
+        .filter(|timeout| !timeout.is_zero())
+        .unwrap_or_else(|| LEAST_WATCH + shared.fraction(LEAST_WATCH));
     let mut stream = Stream {
         shared: shared.clone(),
         kind,
@@ -222,13 +225,14 @@ impl Stream {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = match self.shape {
-            Shape::Whole => json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata}),
+            Shape::Whole => {
+                json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata})
+            }
             Shape::Metadata => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
             }
             Shape::Table(_) => {
-                let partial =
-                    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
+                let partial = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
                 json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
                     "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [],
                     "rows": [{"cells": [], "object": partial}]})

@@ -40,13 +40,23 @@ pub(crate) async fn write(
     let outcome = match target.verb {
         "create" => {
             let encoding = body::encoding(headers)?;
-            let (object, problems) = body::parse(target.kind, &body::type_name(target), encoding, &body::read(incoming, limit).await?)?;
+            let (object, problems) = body::parse(
+                target.kind,
+                &body::type_name(target),
+                encoding,
+                &body::read(incoming, limit).await?,
+            )?;
             options.problems = problems;
             shared.gate.create(&to_gate(&options), object).await?
         }
         "update" => {
             let encoding = body::encoding(headers)?;
-            let (object, problems) = body::parse(target.kind, &body::type_name(target), encoding, &body::read(incoming, limit).await?)?;
+            let (object, problems) = body::parse(
+                target.kind,
+                &body::type_name(target),
+                encoding,
+                &body::read(incoming, limit).await?,
+            )?;
             options.problems = problems;
             let change = Change::Replace(object);
             shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
@@ -117,12 +127,12 @@ fn deleted(
     let kind = target.kind;
     let mut answer = match &outcome.answer {
         Done::Removed(object) if !RETURNED_WHEN_DELETED.contains(&kind.resource.as_str()) => {
-            let mut details = json!({"name": &*object.key.name, "kind": kind.resource.plural(), "uid": &*object.meta.uid});
+            let mut details =
+                json!({"name": &*object.key.name, "kind": kind.resource.plural(), "uid": &*object.meta.uid});
             if !kind.group.is_empty() {
                 details["group"] = kind.group.into();
             }
-            let status =
-                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
             respond::json(StatusCode::OK, &status)
         }
         Done::Removed(object) => shown(shared, kind, shape, StatusCode::OK, object, headers),
@@ -181,7 +191,13 @@ fn options(target: &Target, query: &Query, headers: &HeaderMap) -> Result<Option
     }
     let manager = query.get("fieldManager");
     if manager.len() > 128 {
-        return Err(invalid(kind, ViolationKind::TooLong, "fieldManager", manager, "may not be more than 128 bytes"));
+        return Err(invalid(
+            kind,
+            ViolationKind::TooLong,
+            "fieldManager",
+            manager,
+            "may not be more than 128 bytes",
+        ));
     }
     let field_manager = if manager.is_empty() { agent(headers) } else { manager };
     Ok(Options {
@@ -207,7 +223,12 @@ fn check_dry_run(kind: &str, value: &str) -> Result<bool, Status> {
 fn agent(headers: &HeaderMap) -> &str {
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let name = agent.split('/').next().unwrap_or_default();
-    let end = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= 128).last().unwrap_or(0);
+    let end = name
+        .char_indices()
+        .map(|(at, c)| at + c.len_utf8())
+        .take_while(|end| *end <= 128)
+        .last()
+        .unwrap_or(0);
     if end == 0 { "unknown" } else { &name[..end] }
 }
 
@@ -239,7 +260,8 @@ fn patch_document(how: PatchKind, text: &[u8]) -> Result<Value, Status> {
         PatchKind::Apply => {
             body::yaml(text).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))
         }
-        _ => serde_json::from_slice(text).map_err(|why| Status::bad_request(format!("error decoding patch: {why}"))),
+        _ => serde_json::from_slice(text)
+            .map_err(|why| Status::bad_request(format!("error decoding patch: {why}"))),
     }
 }
 
@@ -253,9 +275,13 @@ fn check_apply(how: PatchKind, options: &Options, query: &Query) -> Result<(), S
             "is required for apply patch",
         )),
         PatchKind::Apply => Ok(()),
-        _ if options.force => {
-            Err(invalid("PatchOptions", ViolationKind::Forbidden, "force", "", "may not be specified for non-apply patch"))
-        }
+        _ if options.force => Err(invalid(
+            "PatchOptions",
+            ViolationKind::Forbidden,
+            "force",
+            "",
+            "may not be specified for non-apply patch",
+        )),
         _ => Ok(()),
     }
 }
@@ -293,7 +319,13 @@ fn delete_options(
         "Orphan" => Some(Propagation::Orphan),
         other => {
             let supported = "supported values: \"Background\", \"Foreground\", \"Orphan\"";
-            return Err(invalid("DeleteOptions", ViolationKind::NotSupported, "propagationPolicy", other, supported));
+            return Err(invalid(
+                "DeleteOptions",
+                ViolationKind::NotSupported,
+                "propagationPolicy",
+                other,
+                supported,
+            ));
         }
     };
     let grace_seconds = match (path::int(&body, "gracePeriodSeconds"), query.get("gracePeriodSeconds")) {

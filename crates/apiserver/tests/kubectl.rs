@@ -70,18 +70,23 @@ const STEPS: &[Step] = &[
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everyday_verbs_work() {
-    if !std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("kubectl").exists())) {
+    if !std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("kubectl").exists()))
+    {
         eprintln!("skipped: no kubectl in PATH");
         return;
     }
     let cluster = Cluster::start().await;
     let config = cluster.kubeconfig("admin", &["system:masters"]);
-    tokio::task::spawn_blocking(move || STEPS.iter().for_each(|step| check(&config, step))).await.expect("all steps");
+    tokio::task::spawn_blocking(move || STEPS.iter().for_each(|step| check(&config, step)))
+        .await
+        .expect("all steps");
 }
 
 fn check(config: &Path, step: &Step) {
     let output = kubectl(config, step.arguments, step.input);
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     for words in step.says {
         assert!(text.contains(words), "kubectl {:?} did not say {words:?}:\n{text}", step.arguments);
     }

@@ -20,15 +20,57 @@ async fn bad_requests_are_told_what_is_wrong() {
         ("GET", "/apis/nope.io/v1/things", &[], "", 404, "404 page not found"),
         ("GET", "/api/v1/nonsense", &[], "", 404, "the server could not find the requested resource"),
         ("GET", "/api/v1/namespaces/default/configmaps/a", &[], "", 404, "configmaps \\\"a\\\" not found"),
-        ("DELETE", "/api/v1/namespaces", &[], "", 405, "the server does not allow this method on the requested resource"),
-        ("GET", CONFIG_MAPS, &[("accept", "text/html")], "", 406, "only the following media types are accepted: application/json"),
-        ("POST", CONFIG_MAPS, &[("content-type", "text/plain")], "{}", 415, "the body of the request was in an unknown format"),
-        ("PATCH", "/api/v1/namespaces/default/configmaps/held", &json_body, "{}", 415, "application/json-patch+json"),
+        (
+            "DELETE",
+            "/api/v1/namespaces",
+            &[],
+            "",
+            405,
+            "the server does not allow this method on the requested resource",
+        ),
+        (
+            "GET",
+            CONFIG_MAPS,
+            &[("accept", "text/html")],
+            "",
+            406,
+            "only the following media types are accepted: application/json",
+        ),
+        (
+            "POST",
+            CONFIG_MAPS,
+            &[("content-type", "text/plain")],
+            "{}",
+            415,
+            "the body of the request was in an unknown format",
+        ),
+        (
+            "PATCH",
+            "/api/v1/namespaces/default/configmaps/held",
+            &json_body,
+            "{}",
+            415,
+            "application/json-patch+json",
+        ),
         ("POST", CONFIG_MAPS, &json_body, "{", 400, "couldn't get version/kind; json parse error"),
         ("POST", CONFIG_MAPS, &json_body, "", 400, "<empty>"),
         ("POST", CONFIG_MAPS, &json_body, "[]", 400, "cannot unmarshal array"),
-        ("POST", CONFIG_MAPS, &json_body, "{\"data\":{\"a\":1}}", 400, "cannot unmarshal number into Go struct field ConfigMap.data of type string"),
-        ("POST", CONFIG_MAPS, &json_body, "{}", 422, "metadata.name: Required value: name or generateName is required"),
+        (
+            "POST",
+            CONFIG_MAPS,
+            &json_body,
+            "{\"data\":{\"a\":1}}",
+            400,
+            "cannot unmarshal number into Go struct field ConfigMap.data of type string",
+        ),
+        (
+            "POST",
+            CONFIG_MAPS,
+            &json_body,
+            "{}",
+            422,
+            "metadata.name: Required value: name or generateName is required",
+        ),
         ("POST", CONFIG_MAPS, &json_body, &long, 413, "Request entity too large: limit is 4096"),
         (
             "POST",
@@ -54,7 +96,14 @@ async fn bad_requests_are_told_what_is_wrong() {
             400,
             "the name of the object (b) does not match the name on the URL (held)",
         ),
-        ("POST", CONFIG_MAPS, &json_body, "{\"metadata\":{\"name\":\"held\"}}", 409, "configmaps \\\"held\\\" already exists"),
+        (
+            "POST",
+            CONFIG_MAPS,
+            &json_body,
+            "{\"metadata\":{\"name\":\"held\"}}",
+            409,
+            "configmaps \\\"held\\\" already exists",
+        ),
         (
             "PUT",
             "/api/v1/namespaces/default/configmaps/held",
@@ -87,14 +136,49 @@ async fn bad_requests_are_told_what_is_wrong() {
             400,
             "strict decoding error: ",
         ),
-        ("POST", "/api/v1/namespaces/default/configmaps?dryRun=Some", &json_body, "{}", 422, "dryRun: Unsupported value: \\\"Some\\\""),
-        ("POST", "/api/v1/namespaces/none/configmaps", &json_body, "{\"metadata\":{\"name\":\"a\"}}", 404, "namespaces \\\"none\\\" not found"),
+        (
+            "POST",
+            "/api/v1/namespaces/default/configmaps?dryRun=Some",
+            &json_body,
+            "{}",
+            422,
+            "dryRun: Unsupported value: \\\"Some\\\"",
+        ),
+        (
+            "POST",
+            "/api/v1/namespaces/none/configmaps",
+            &json_body,
+            "{\"metadata\":{\"name\":\"a\"}}",
+            404,
+            "namespaces \\\"none\\\" not found",
+        ),
         ("GET", "/api/v1/configmaps?labelSelector=a%20in%20(", &[], "", 400, "unable to parse requirement"),
-        ("GET", "/api/v1/configmaps?fieldSelector=spec.x%3D1", &[], "", 400, "field label not supported: spec.x"),
+        (
+            "GET",
+            "/api/v1/configmaps?fieldSelector=spec.x%3D1",
+            &[],
+            "",
+            400,
+            "field label not supported: spec.x",
+        ),
         ("GET", "/api/v1/configmaps?resourceVersion=x", &[], "", 400, "invalid resource version"),
-        ("GET", "/api/v1/configmaps?resourceVersionMatch=Exact", &[], "", 422, "resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        (
+            "GET",
+            "/api/v1/configmaps?resourceVersionMatch=Exact",
+            &[],
+            "",
+            422,
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ),
         ("GET", "/api/v1/configmaps?continue=zzz", &[], "", 400, "continue key is not valid"),
-        ("GET", "/api/v1/configmaps?watch=1&sendInitialEvents=true", &[], "", 422, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+        (
+            "GET",
+            "/api/v1/configmaps?watch=1&sendInitialEvents=true",
+            &[],
+            "",
+            422,
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ),
         ("GET", "/api/v1/configmaps?limit=%4", &[], "", 400, "invalid URL escape"),
         (
             "PATCH",
@@ -124,7 +208,9 @@ async fn bad_requests_are_told_what_is_wrong() {
 #[tokio::test]
 async fn a_half_request_ends_its_connection_and_nothing_else() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let cluster = Cluster::start_with(|config| config.limits.head_timeout = std::time::Duration::from_millis(200)).await;
+    let cluster =
+        Cluster::start_with(|config| config.limits.head_timeout = std::time::Duration::from_millis(200))
+            .await;
     let client = Client::admin(&cluster);
     for text in [
         "GET /api/v1/pods HT",
@@ -166,7 +252,8 @@ async fn who_asks_decides_what_is_answered() {
     let binding = json!({"metadata": {"name": "reader"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "devs"}]});
-    let bound = admin.post("/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", &binding).await;
+    let bound =
+        admin.post("/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", &binding).await;
     assert_eq!(bound.code, 201, "{}", bound.text);
     assert_eq!(bob.get(pods).await.code, 200);
 
@@ -174,14 +261,20 @@ async fn who_asks_decides_what_is_answered() {
     assert_eq!(admin.send("GET", pods, &as_bob, "").await.code, 200);
     assert_eq!(admin.send("GET", "/api/v1/namespaces/default/secrets", &as_bob, "").await.code, 403);
     let refused = bob.send("GET", pods, &[("impersonate-user", "alice")], "").await;
-    assert!(refused.json()["message"].as_str().is_some_and(|text| text.starts_with("users \"alice\" is forbidden")));
+    assert!(
+        refused.json()["message"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("users \"alice\" is forbidden"))
+    );
 
-    let review = json!({"spec": {"resourceAttributes": {"namespace": "default", "verb": "list", "resource": "pods"}}});
+    let review =
+        json!({"spec": {"resourceAttributes": {"namespace": "default", "verb": "list", "resource": "pods"}}});
     let answer = bob.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await;
     // Anyone who is authenticated may ask for themselves.
     assert_eq!((answer.code, &answer.json()["status"]["allowed"]), (201, &json!(true)), "{}", answer.text);
 
-    let token = admin.post("/api/v1/namespaces/default/serviceaccounts/default/token", &json!({"spec": {}})).await;
+    let token =
+        admin.post("/api/v1/namespaces/default/serviceaccounts/default/token", &json!({"spec": {}})).await;
     let token = token.json()["status"]["token"].as_str().expect("a token").to_owned();
     let bearer = format!("Bearer {token}");
     let who = nobody
@@ -205,19 +298,40 @@ async fn an_object_lives_and_dies_over_http() {
     let dry = client.post(&format!("{CONFIG_MAPS}?dryRun=All"), &json!({"metadata": {"name": "two"}})).await;
     assert_eq!((dry.code, client.get(&format!("{CONFIG_MAPS}/two")).await.code), (201, 404));
 
-    let version = |reply: &common::client::Reply| reply.json()["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    let version = |reply: &common::client::Reply| {
+        reply.json()["metadata"]["resourceVersion"].as_str().map(str::to_owned)
+    };
     let same = client.patch(&one, "merge-patch+json", &json!({"data": {"a": "1"}})).await;
     assert_eq!(version(&same), version(&made), "a patch that changes nothing is no change");
-    let patched = client.patch(&one, "strategic-merge-patch+json", &json!({"data": {"b": "2"}, "metadata": {"labels": {"x": "y"}}})).await;
+    let patched = client
+        .patch(
+            &one,
+            "strategic-merge-patch+json",
+            &json!({"data": {"b": "2"}, "metadata": {"labels": {"x": "y"}}}),
+        )
+        .await;
     assert_eq!(patched.json()["data"], json!({"a": "1", "b": "2"}));
     let patched = client.patch(&one, "json-patch+json", &json!([{"op": "remove", "path": "/data/a"}])).await;
     assert_eq!(patched.json()["data"], json!({"b": "2"}));
 
     let going = client.delete(&one).await;
     assert!(going.json()["metadata"]["deletionTimestamp"].is_string(), "{}", going.text);
-    let refused = client.patch(&one, "merge-patch+json", &json!({"metadata": {"finalizers": ["example.com/keep", "example.com/more"]}})).await;
-    assert!(refused.code == 422 && refused.text.contains("no new finalizers can be added"), "{}", refused.text);
-    assert_eq!(client.patch(&one, "merge-patch+json", &json!({"metadata": {"finalizers": null}})).await.code, 200);
+    let refused = client
+        .patch(
+            &one,
+            "merge-patch+json",
+            &json!({"metadata": {"finalizers": ["example.com/keep", "example.com/more"]}}),
+        )
+        .await;
+    assert!(
+        refused.code == 422 && refused.text.contains("no new finalizers can be added"),
+        "{}",
+        refused.text
+    );
+    assert_eq!(
+        client.patch(&one, "merge-patch+json", &json!({"metadata": {"finalizers": null}})).await.code,
+        200
+    );
     assert_eq!(client.get(&one).await.code, 404);
 
     client.post(CONFIG_MAPS, &json!({"metadata": {"name": "three"}})).await;
@@ -229,16 +343,36 @@ async fn an_object_lives_and_dies_over_http() {
     assert_eq!(deleted["items"].as_array().map(Vec::len), Some(1));
     let left = client.get(CONFIG_MAPS).await.json();
     assert_eq!(left["items"].as_array().map(Vec::len), Some(1));
-    let shapes = client.send("GET", CONFIG_MAPS, &[("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")], "").await.json();
-    assert_eq!((&shapes["kind"], &shapes["items"][0]["kind"]), (&json!("PartialObjectMetadataList"), &json!("PartialObjectMetadata")));
-    let table = client.send("GET", CONFIG_MAPS, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], "").await.json();
+    let shapes = client
+        .send(
+            "GET",
+            CONFIG_MAPS,
+            &[("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")],
+            "",
+        )
+        .await
+        .json();
+    assert_eq!(
+        (&shapes["kind"], &shapes["items"][0]["kind"]),
+        (&json!("PartialObjectMetadataList"), &json!("PartialObjectMetadata"))
+    );
+    let table = client
+        .send("GET", CONFIG_MAPS, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], "")
+        .await
+        .json();
     assert_eq!((&table["kind"], table["rows"].as_array().map(Vec::len)), (&json!("Table"), Some(1)));
     let scaled = json!({"metadata": {"name": "web"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
         "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
     client.post("/apis/apps/v1/namespaces/default/deployments", &scaled).await;
     let web = "/apis/apps/v1/namespaces/default/deployments/web";
-    let scale = client.patch(&format!("{web}/scale"), "merge-patch+json", &json!({"spec": {"replicas": 3}})).await.json();
-    assert_eq!((&scale["kind"], &scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!("Scale"), &json!(3), &json!("a=b")));
+    let scale = client
+        .patch(&format!("{web}/scale"), "merge-patch+json", &json!({"spec": {"replicas": 3}}))
+        .await
+        .json();
+    assert_eq!(
+        (&scale["kind"], &scale["spec"]["replicas"], &scale["status"]["selector"]),
+        (&json!("Scale"), &json!(3), &json!("a=b"))
+    );
     let web = client.get(web).await.json();
     assert_eq!((&web["spec"]["replicas"], &web["metadata"]["generation"]), (&json!(3), &json!(2)));
 }
@@ -251,11 +385,19 @@ async fn a_list_can_be_read_in_pieces_of_one_state() {
         client.post(CONFIG_MAPS, &json!({"metadata": {"name": name}})).await;
     }
     let first = client.get(&format!("{CONFIG_MAPS}?limit=2")).await.json();
-    assert_eq!((&first["metadata"]["remainingItemCount"], first["items"].as_array().map(Vec::len)), (&json!(3), Some(2)));
+    assert_eq!(
+        (&first["metadata"]["remainingItemCount"], first["items"].as_array().map(Vec::len)),
+        (&json!(3), Some(2))
+    );
     let token = first["metadata"]["continue"].as_str().expect("a token").to_owned();
     client.delete(&format!("{CONFIG_MAPS}/c")).await;
     let second = client.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await.json();
-    let names: Vec<_> = second["items"].as_array().expect("items").iter().map(|item| item["metadata"]["name"].clone()).collect();
+    let names: Vec<_> = second["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .map(|item| item["metadata"]["name"].clone())
+        .collect();
     assert_eq!(names, ["c", "d"], "the deleted object is still in the state that the list began with");
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     // Another list takes the only place; the first one's state is given up.
@@ -264,7 +406,12 @@ async fn a_list_can_be_read_in_pieces_of_one_state() {
     assert_eq!((expired.code, &expired.json()["reason"]), (410, &json!("Expired")));
     let fresh = expired.json()["metadata"]["continue"].as_str().expect("a token").to_owned();
     let rest = client.get(&format!("{CONFIG_MAPS}?continue={fresh}")).await.json();
-    let names: Vec<_> = rest["items"].as_array().expect("items").iter().map(|item| item["metadata"]["name"].clone()).collect();
+    let names: Vec<_> = rest["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .map(|item| item["metadata"]["name"].clone())
+        .collect();
     assert_eq!(names, ["d", "e"]);
     let ahead = client.get(&format!("{CONFIG_MAPS}?resourceVersion=999999")).await;
     assert_eq!((ahead.code, ahead.header("retry-after")), (504, "1"));
@@ -298,7 +445,16 @@ async fn discovery_tells_what_is_served() {
     assert_eq!(all.header("content-type"), accept[0].1);
     let known = client.send("GET", "/apis", &[accept[0], ("if-none-match", all.header("etag"))], "").await;
     assert_eq!((known.code, &*known.text), (304, ""));
-    for path in ["/api", "/apis", "/apis/apps", "/api/v1", "/openapi/v2", "/openapi/v3", "/.well-known/openid-configuration", "/openid/v1/jwks"] {
+    for path in [
+        "/api",
+        "/apis",
+        "/apis/apps",
+        "/api/v1",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/.well-known/openid-configuration",
+        "/openid/v1/jwks",
+    ] {
         let reply = client.get(path).await;
         assert!(reply.code == 200 && reply.json().is_object(), "{path}: {}", reply.text);
     }
@@ -308,7 +464,9 @@ async fn discovery_tells_what_is_served() {
         assert!(document.header("cache-control").contains("immutable"), "{path}");
         assert!(document.json()["components"]["schemas"].is_object(), "{path}");
     }
-    for (path, words) in [("/healthz", "ok"), ("/livez/ping", "ok"), ("/readyz?verbose", "readyz check passed")] {
+    for (path, words) in
+        [("/healthz", "ok"), ("/livez/ping", "ok"), ("/readyz?verbose", "readyz check passed")]
+    {
         assert!(client.get(path).await.text.contains(words), "{path}");
     }
 }

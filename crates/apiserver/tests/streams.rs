@@ -32,7 +32,8 @@ async fn kubelet(cluster: &Cluster) -> (u16, Arc<Mutex<Vec<String>>>) {
                 let Ok(stream) = acceptor.accept(socket).await else { return };
                 let shown = stream.get_ref().1.peer_certificates().map_or(0, <[_]>::len);
                 let service = service_fn(move |request| answer(request, shown, seen.clone()));
-                let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service);
                 let _ = connection.with_upgrades().await;
             });
         }
@@ -40,9 +41,17 @@ async fn kubelet(cluster: &Cluster) -> (u16, Arc<Mutex<Vec<String>>>) {
     (port, asked)
 }
 
-async fn answer(mut request: Request<Incoming>, shown: usize, seen: Arc<Mutex<Vec<String>>>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    mut request: Request<Incoming>,
+    shown: usize,
+    seen: Arc<Mutex<Vec<String>>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let credentials = request.headers().contains_key("authorization");
-    seen.lock().expect("a lock").push(format!("{} {} {shown} {credentials}", request.method(), request.uri()));
+    seen.lock().expect("a lock").push(format!(
+        "{} {} {shown} {credentials}",
+        request.method(),
+        request.uri()
+    ));
     if request.uri().path().ends_with("/waiting") {
         let text = "container \"waiting\" in pod \"p\" is waiting to start: ContainerCreating";
         return Ok(Response::builder().status(400).body(text.into()).expect("a response"));
@@ -56,7 +65,8 @@ async fn answer(mut request: Request<Incoming>, shown: usize, seen: Arc<Mutex<Ve
         let (mut reader, mut writer) = tokio::io::split(TokioIo::new(upgraded));
         let _ = tokio::io::copy(&mut reader, &mut writer).await;
     });
-    let response = Response::builder().status(101).header("upgrade", "websocket").header("connection", "Upgrade");
+    let response =
+        Response::builder().status(101).header("upgrade", "websocket").header("connection", "Upgrade");
     Ok(response.header("sec-websocket-protocol", protocol).body("".into()).expect("a response"))
 }
 
@@ -93,7 +103,11 @@ async fn logs_come_from_the_kubelet() {
         ("", 400, "a container name must be specified for pod p, choose one of: [c waiting]"),
         ("?container=x", 400, "container x is not valid for pod p"),
         ("?container=waiting", 400, "is waiting to start: ContainerCreating"),
-        ("?container=c&tailLines=-1", 422, "tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        (
+            "?container=c&tailLines=-1",
+            422,
+            "tailLines: Invalid value: -1: must be greater than or equal to 0",
+        ),
     ] {
         let reply = client.get(&format!("{log}{query}")).await;
         assert_eq!(reply.code, code, "{query}: {}", reply.text);
@@ -125,7 +139,10 @@ async fn an_upgraded_connection_is_a_raw_stream() {
     ];
     let path = "/api/v1/namespaces/default/pods/p/exec?container=c&command=sh&command=-c&command=a%20b&stdin=true&stdout=true&tty=false";
     let answer = client.open("GET", path, &upgrade, "").await;
-    assert_eq!((answer.status().as_u16(), &answer.headers()["sec-websocket-protocol"]), (101, &"v5.channel.k8s.io".parse().expect("a value")));
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["sec-websocket-protocol"]),
+        (101, &"v5.channel.k8s.io".parse().expect("a value"))
+    );
     let mut stream = TokioIo::new(hyper::upgrade::on(answer).await.expect("an upgrade"));
     stream.write_all(b"ping").await.expect("written");
     let mut echoed = [0; 4];

@@ -17,7 +17,13 @@ async fn make(client: &Client, name: &str, label: &str) -> Value {
 }
 
 async fn label(client: &Client, name: &str, label: &str) {
-    client.patch(&format!("{CONFIG_MAPS}/{name}"), "merge-patch+json", &json!({"metadata": {"labels": {"a": label}}})).await;
+    client
+        .patch(
+            &format!("{CONFIG_MAPS}/{name}"),
+            "merge-patch+json",
+            &json!({"metadata": {"labels": {"a": label}}}),
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -25,19 +31,26 @@ async fn a_selector_makes_its_own_story() {
     let cluster = Cluster::start().await;
     let client = Client::admin(&cluster);
     make(&client, "one", "x").await;
-    let mut events = client.watch(&format!("{CONFIG_MAPS}?watch=1&labelSelector=a%3Dx&timeoutSeconds=60")).await;
+    let mut events =
+        client.watch(&format!("{CONFIG_MAPS}?watch=1&labelSelector=a%3Dx&timeoutSeconds=60")).await;
     assert_eq!(events.told().await, "ADDED one");
     make(&client, "two", "y").await;
     label(&client, "two", "x").await;
     assert_eq!(events.told().await, "ADDED two");
     label(&client, "one", "z").await;
     let left = events.next().await.expect("an event");
-    assert_eq!((&left["type"], &left["object"]["metadata"]["labels"]["a"]), (&json!("DELETED"), &json!("x")), "its last state in the set");
+    assert_eq!(
+        (&left["type"], &left["object"]["metadata"]["labels"]["a"]),
+        (&json!("DELETED"), &json!("x")),
+        "its last state in the set"
+    );
     client.patch(&format!("{CONFIG_MAPS}/two"), "merge-patch+json", &json!({"data": {"k": "v"}})).await;
     assert_eq!(events.told().await, "MODIFIED two");
     client.delete(&format!("{CONFIG_MAPS}/two")).await;
     let gone = events.next().await.expect("an event");
-    let version = |event: &Value| event["object"]["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok());
+    let version = |event: &Value| {
+        event["object"]["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok())
+    };
     assert_eq!(gone["type"], "DELETED");
     assert!(version(&gone) > version(&left), "a deletion has a revision of its own");
 }
@@ -52,9 +65,15 @@ async fn a_watch_goes_on_where_a_list_ended() {
     make(&client, "two", "x").await;
     let mut events = client.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={version}")).await;
     assert_eq!(events.told().await, "ADDED two");
-    let mut one = client.watch(&format!("/api/v1/watch/namespaces/default/configmaps?fieldSelector=metadata.name%3Done")).await;
+    let mut one = client
+        .watch(&format!("/api/v1/watch/namespaces/default/configmaps?fieldSelector=metadata.name%3Done"))
+        .await;
     assert_eq!(one.told().await, "ADDED one");
-    let mut ended = client.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={version}&timeoutSeconds=1&allowWatchBookmarks=true")).await;
+    let mut ended = client
+        .watch(&format!(
+            "{CONFIG_MAPS}?watch=1&resourceVersion={version}&timeoutSeconds=1&allowWatchBookmarks=true"
+        ))
+        .await;
     let told = [ended.told().await, ended.told().await];
     assert_eq!(told, ["ADDED two", "BOOKMARK"]);
     assert!(ended.next().await.is_none());
@@ -62,10 +81,13 @@ async fn a_watch_goes_on_where_a_list_ended() {
 
 #[tokio::test]
 async fn the_initial_state_ends_with_a_bookmark() {
-    let cluster = Cluster::start_with(|config| config.limits.bookmark_every = Duration::from_millis(50)).await;
+    let cluster =
+        Cluster::start_with(|config| config.limits.bookmark_every = Duration::from_millis(50)).await;
     let client = Client::admin(&cluster);
     make(&client, "one", "x").await;
-    let path = format!("{CONFIG_MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true");
+    let path = format!(
+        "{CONFIG_MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    );
     let mut events = client.watch(&path).await;
     assert_eq!(events.told().await, "ADDED one");
     let end = events.next().await.expect("an event");
@@ -97,7 +119,10 @@ async fn a_table_describes_its_columns_once() {
     let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let answer = client.send("GET", &format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1"), &accept, "").await;
     let tables: Vec<Value> = answer.text.lines().map(|line| common::value(line.as_bytes())).collect();
-    let columns: Vec<_> = tables.iter().map(|table| table["object"]["columnDefinitions"].as_array().map_or(0, Vec::len) > 0).collect();
+    let columns: Vec<_> = tables
+        .iter()
+        .map(|table| table["object"]["columnDefinitions"].as_array().map_or(0, Vec::len) > 0)
+        .collect();
     assert_eq!(columns, [true, false]);
     assert_eq!(tables[1]["object"]["rows"][0]["cells"][0], "two");
 }

@@ -37,8 +37,10 @@ pub(crate) struct Review<'a> {
 impl Review<'_> {
     fn ask<T>(&self, key: &Key, old: Option<&Value>, ask: impl FnOnce(&admission::Request<'_>) -> T) -> T {
         let Request { user, kind, subresource, options, .. } = *self.request;
-        let authorize = |attributes: &Attributes<'_>| self.gate.authority.authorize(self.snapshot, user, attributes);
-        let body = kind.subresource(subresource).and_then(|one| one.gvk).map_or(kind.kind, |(_, _, kind)| kind);
+        let authorize =
+            |attributes: &Attributes<'_>| self.gate.authority.authorize(self.snapshot, user, attributes);
+        let body =
+            kind.subresource(subresource).and_then(|one| one.gvk).map_or(kind.kind, |(_, _, kind)| kind);
         ask(&admission::Request {
             user,
             operation: self.operation,
@@ -64,8 +66,7 @@ pub(crate) fn mutate(
     old: Option<&Value>,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
-    let admitted =
-        review.ask(key, old, |request| admission::mutate(review.snapshot, request, new.take()))?;
+    let admitted = review.ask(key, old, |request| admission::mutate(review.snapshot, request, new.take()))?;
     *new = admitted.object;
     warnings.extend(admitted.warnings);
     Ok(())
@@ -91,7 +92,9 @@ pub(crate) fn validate(
 fn beside(review: &Review<'_>, write: Write) -> Result<Option<Op>, Status> {
     let (key, patch) = match write {
         Write::Merge { key, patch, .. } => (key, patch),
-        other => return Err(Status::internal(format!("admission asked for a write that is no merge: {other:?}"))),
+        other => {
+            return Err(Status::internal(format!("admission asked for a write that is no merge: {other:?}")));
+        }
     };
     let Some(stored) = review.snapshot.get(&key) else { return Ok(None) };
     merged(review.gate, stored, &patch).map(Some)

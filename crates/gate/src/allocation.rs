@@ -67,8 +67,13 @@ mod tests {
     #[test]
     fn a_range_gives_out_all_but_its_ends() {
         let range = ServiceRange { network: Ipv4Addr::new(10, 0, 0, 9), prefix: 29 };
-        assert_eq!((range.size(), range.at(0), range.at(5)), (6, Ipv4Addr::new(10, 0, 0, 9), Ipv4Addr::new(10, 0, 0, 14)));
-        for (address, inside) in [([10, 0, 0, 8], false), ([10, 0, 0, 9], true), ([10, 0, 0, 14], true), ([10, 0, 0, 15], false)] {
+        assert_eq!(
+            (range.size(), range.at(0), range.at(5)),
+            (6, Ipv4Addr::new(10, 0, 0, 9), Ipv4Addr::new(10, 0, 0, 14))
+        );
+        for (address, inside) in
+            [([10, 0, 0, 8], false), ([10, 0, 0, 9], true), ([10, 0, 0, 14], true), ([10, 0, 0, 15], false)]
+        {
             assert_eq!(range.contains(address.into()), inside, "{address:?}");
         }
     }

@@ -30,7 +30,12 @@ impl Catalog {
         for &kind in &all {
             // The first row of a resource is the one it is stored as.
             by_resource.entry(kind.resource).or_insert(kind);
-            served.entry(kind.group).or_default().entry(kind.version).or_default().insert(kind.resource.plural(), kind);
+            served
+                .entry(kind.group)
+                .or_default()
+                .entry(kind.version)
+                .or_default()
+                .insert(kind.resource.plural(), kind);
         }
         Self(Arc::new(Indexes { all, by_resource, served }))
     }
@@ -55,7 +60,8 @@ impl Catalog {
     /// Group by group in alphabetical order, each with its versions and their kinds by plural.
     pub fn groups(
         &self,
-    ) -> impl Iterator<Item = (&'static str, &BTreeMap<&'static str, BTreeMap<&'static str, &'static Kind>>)> {
+    ) -> impl Iterator<Item = (&'static str, &BTreeMap<&'static str, BTreeMap<&'static str, &'static Kind>>)>
+    {
         self.0.served.iter().map(|(group, versions)| (*group, versions))
     }
 }

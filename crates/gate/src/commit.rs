@@ -13,7 +13,10 @@ use crate::{Gate, Request};
 /// Why a transaction did not happen.
 pub(crate) enum Failed {
     /// A key has moved on: the first operation's (the object itself) or another one that the decision read.
-    Raced { itself: bool, revision: Revision },
+    Raced {
+        itself: bool,
+        revision: Revision,
+    },
     Status(Status),
 }
 
@@ -22,7 +25,9 @@ impl Gate {
     pub(crate) async fn commit(&self, key: &Key, ops: Vec<Op>) -> Result<Vec<Arc<Event>>, Failed> {
         match self.store.commit(Transaction { ops }).await {
             Ok(commit) => Ok(commit.events),
-            Err(CommitError::Precondition { op, revision, .. }) => Err(Failed::Raced { itself: op == 0, revision }),
+            Err(CommitError::Precondition { op, revision, .. }) => {
+                Err(Failed::Raced { itself: op == 0, revision })
+            }
             Err(CommitError::Store(error)) => Err(Failed::Status(store_status(key, "update", error))),
         }
     }
@@ -59,7 +64,12 @@ pub(crate) fn store_status(key: &Key, operation: &str, error: StoreError) -> Sta
 pub(crate) fn draft(kind: &Kind, key: &Key, object: &Value) -> Result<Draft, Status> {
     let metadata = object.get("metadata").unwrap_or(&Value::Null);
     let meta = Meta::deserialize(metadata).map_err(Status::internal)?;
-    Ok(Draft { key: key.clone(), meta, fields: selectable_values(kind, object), stored: body::encode(object) })
+    Ok(Draft {
+        key: key.clone(),
+        meta,
+        fields: selectable_values(kind, object),
+        stored: body::encode(object),
+    })
 }
 
 /// The values of a kind's selectable fields, in the order of its row.
@@ -83,5 +93,7 @@ pub(crate) fn remove(object: &Object) -> Op {
 /// The state of the object that a commit is about.
 pub(crate) fn committed(key: &Key, events: &[Arc<Event>]) -> Result<Arc<Object>, Status> {
     let event = events.iter().find(|event| event.key() == key);
-    event.map(|event| event.object.clone()).ok_or_else(|| Status::internal(format!("the commit of {key} changed nothing")))
+    event
+        .map(|event| event.object.clone())
+        .ok_or_else(|| Status::internal(format!("the commit of {key} changed nothing")))
 }

@@ -72,7 +72,11 @@ pub(crate) fn identify(kind: &Kind, object: &mut Value) -> Result<(), Status> {
 }
 
 /// Checks types, drops unknown fields and nulls. What the reader of the body found counts as found here.
-pub(crate) fn fields(type_name: &str, object: &mut Value, options: &Options) -> Result<Vec<String>, DecodeError> {
+pub(crate) fn fields(
+    type_name: &str,
+    object: &mut Value,
+    options: &Options,
+) -> Result<Vec<String>, DecodeError> {
     let strict = options.field_validation == FieldValidation::Strict;
     // Conform tells what is unknown in both modes that tell; Strict is decided here, where the reader's findings are known too.
     let mode = if strict { FieldValidation::Warn } else { options.field_validation };
@@ -88,7 +92,10 @@ pub(crate) fn fields(type_name: &str, object: &mut Value, options: &Options) -> 
 }
 
 fn unreadable(kind: &Kind, error: &DecodeError) -> Status {
-    Status::bad_request(format!("{0} in version \"{1}\" cannot be handled as a {0}: {error}", kind.kind, kind.version))
+    Status::bad_request(format!(
+        "{0} in version \"{1}\" cannot be handled as a {0}: {error}",
+        kind.kind, kind.version
+    ))
 }
 
 /// Name and namespace of the body must be those of the path.
@@ -107,7 +114,10 @@ fn place(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
     let name = metadata::text(object, "name");
     if !request.name.is_empty() && name != request.name {
         return Err(Status::bad_request(if name.is_empty() {
-            format!("the name of the object ({} based on URL) was undeterminable: name must be provided", request.name)
+            format!(
+                "the name of the object ({} based on URL) was undeterminable: name must be provided",
+                request.name
+            )
         } else {
             format!("the name of the object ({name}) does not match the name on the URL ({})", request.name)
         }));

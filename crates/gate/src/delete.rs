@@ -46,7 +46,13 @@ impl Gate {
             let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?.clone();
             hold(request.kind, &stored, &options.preconditions)?;
             let mut warnings = Vec::new();
-            let review = Review { gate: self, request, snapshot: &snapshot, operation: Operation::Delete, now: self.now() };
+            let review = Review {
+                gate: self,
+                request,
+                snapshot: &snapshot,
+                operation: Operation::Delete,
+                now: self.now(),
+            };
             let old = stored.to_value().map_err(Status::internal)?;
             let also = admit::validate(&review, &key, None, Some(&old), &mut warnings)?;
             let fate = fate(request.kind, &stored, old, options, review.now);
@@ -99,7 +105,9 @@ impl Gate {
             let Key { namespace, name, .. } = &object.key;
             let one = Request { namespace, name, ..*request };
             match self.delete(&one, options).await {
-                Ok(Outcome { answer: Answer::Object(object) | Answer::Removed(object), .. }) => deleted.push(object),
+                Ok(Outcome { answer: Answer::Object(object) | Answer::Removed(object), .. }) => {
+                    deleted.push(object)
+                }
                 Ok(_) => {}
                 Err(status) if status.reason == Reason::NotFound => {}
                 Err(status) => return Err(status),
@@ -128,14 +136,17 @@ fn fate(kind: &Kind, stored: &Object, old: Value, options: &DeleteOptions, now: 
         },
     };
     let unsupported = kind.resource.plural() == "events";
-    let wanted = finalizers::wanted(&stored.meta, options, kind.strategy.orphans_by_default).filter(|_| !unsupported);
+    let wanted =
+        finalizers::wanted(&stored.meta, options, kind.strategy.orphans_by_default).filter(|_| !unsupported);
     let finalizers = wanted.as_ref().unwrap_or(&stored.meta.finalizers);
     let held = !finalizers.is_empty();
     if let Some(wanted) = &wanted {
         let metadata = metadata::metadata(&mut new);
         match wanted.is_empty() {
             true => drop(metadata.remove("finalizers")),
-            false => drop(metadata.insert("finalizers".into(), wanted.iter().map(|one| Value::from(&**one)).collect())),
+            false => drop(
+                metadata.insert("finalizers".into(), wanted.iter().map(|one| Value::from(&**one)).collect()),
+            ),
         }
     }
     if kind.resource.as_str() == "namespaces" {
@@ -172,7 +183,8 @@ fn namespace_fate(kind: &Kind, stored: &Object, mut new: Value, now: Time, final
 
 /// The grace of a first DELETE: what was asked for, or the kind's own; negative means one second.
 fn grace(default: fn(&Value) -> i64, object: &Value, options: &DeleteOptions) -> i64 {
-    let grace = pod_needs_no_grace(object).unwrap_or_else(|| options.grace_seconds.unwrap_or_else(|| default(object)));
+    let grace = pod_needs_no_grace(object)
+        .unwrap_or_else(|| options.grace_seconds.unwrap_or_else(|| default(object)));
     if grace < 0 { 1 } else { grace }
 }
 
@@ -247,7 +259,8 @@ fn hold(kind: &Kind, stored: &Object, expect: &Preconditions) -> Result<(), Stat
         }
         _ => return Ok(()),
     };
-    let subject = if kind.group.is_empty() { kind.kind.to_owned() } else { format!("{}.{}", kind.kind, kind.group) };
+    let subject =
+        if kind.group.is_empty() { kind.kind.to_owned() } else { format!("{}.{}", kind.kind, kind.group) };
     let mut status = Status::conflict(
         &stored.key,
         &format!(

@@ -54,7 +54,8 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, body: Value) -> Re
         let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
         let pod = stored.to_value().map_err(Status::internal)?;
         let now = gate.now();
-        let spent = if ignores_budgets(stored, &pod) { None } else { spend(gate, &snapshot, stored, &pod, now)? };
+        let spent =
+            if ignores_budgets(stored, &pod) { None } else { spend(gate, &snapshot, stored, &pod, now)? };
         if request.options.dry_run {
             return Ok(Outcome { created: true, ..Outcome::made(success()) });
         }
@@ -63,8 +64,10 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, body: Value) -> Re
             let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
                 "message": "Eviction API: evicting"});
             set_condition(&mut marked, condition, now);
-            let mut ops =
-                vec![commit::put(commit::draft(request.kind, &key, &marked)?, Precondition::At(stored.revision))];
+            let mut ops = vec![commit::put(
+                commit::draft(request.kind, &key, &marked)?,
+                Precondition::At(stored.revision),
+            )];
             ops.extend(spent);
             match gate.commit(&key, ops).await {
                 Ok(_) => {}
@@ -133,7 +136,9 @@ fn spend(
     }
     let Some((object, budget)) = matching.pop() else { return Ok(None) };
     let status = &budget.status;
-    let ready = path::list(pod, "status.conditions").iter().any(|one| one["type"] == "Ready" && one["status"] == "True");
+    let ready = path::list(pod, "status.conditions")
+        .iter()
+        .any(|one| one["type"] == "Ready" && one["status"] == "True");
     if !ready {
         let always = budget.spec.unhealthy_pod_eviction_policy.as_deref() == Some("AlwaysAllow");
         let healthy = status.desired_healthy > 0 && status.current_healthy >= status.desired_healthy;
@@ -155,7 +160,8 @@ fn spend(
 fn allowed(object: &Object, status: &BudgetStatus) -> Result<(), Status> {
     let name = &object.key.name;
     if status.observed_generation < object.meta.generation {
-        let mut refusal = refused(format!("The disruption budget {name} is still being processed by the server."));
+        let mut refusal =
+            refused(format!("The disruption budget {name} is still being processed by the server."));
         refusal.retry_after_seconds = Some(10);
         return Err(refusal);
     }

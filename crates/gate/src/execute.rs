@@ -30,7 +30,8 @@ impl Gate {
                 let options = self.options(user);
                 let request = self.request(user, &key, "", &options)?;
                 let preconditions = preconditions(&expect);
-                let delete = DeleteOptions { grace_seconds, propagation, orphan_dependents: None, preconditions };
+                let delete =
+                    DeleteOptions { grace_seconds, propagation, orphan_dependents: None, preconditions };
                 let done = self.delete(&request, &delete).await.map(|outcome| outcome.answer);
                 quietly(&expect, done)
             }
@@ -68,7 +69,8 @@ impl Gate {
             Err(status) if status.reason == Reason::AlreadyExists && !key.name.is_empty() => {
                 let snapshot = self.store.snapshot();
                 let known = snapshot.get(&key).filter(|known| {
-                    known.meta.controller().map(|owner| owner.uid.to_string()) == owner && !known.meta.is_deleting()
+                    known.meta.controller().map(|owner| owner.uid.to_string()) == owner
+                        && !known.meta.is_deleting()
                 });
                 known.cloned().map(Some).ok_or(status)
             }
@@ -121,7 +123,10 @@ impl Gate {
 }
 
 fn preconditions(expect: &Expect) -> Preconditions {
-    Preconditions { uid: expect.uid.clone(), revision: expect.revision.map(|revision| revision.to_string().into()) }
+    Preconditions {
+        uid: expect.uid.clone(),
+        revision: expect.revision.map(|revision| revision.to_string().into()),
+    }
 }
 
 /// A replacement speaks of the object it names at the revision it expects, whatever its metadata says.
@@ -155,5 +160,6 @@ fn quietly(expect: &Expect, done: Result<Answer, Status>) -> Result<Option<Arc<O
 
 fn is_other(status: &Status) -> bool {
     status.reason == Reason::Conflict
-        && (status.message.contains("UID in precondition") || status.message.contains("UID in the precondition"))
+        && (status.message.contains("UID in precondition")
+            || status.message.contains("UID in the precondition"))
 }

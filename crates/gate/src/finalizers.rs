@@ -11,7 +11,11 @@ pub(crate) const ORPHAN: &str = "orphan";
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 
 /// The finalizers that an object must carry when it is deleted this way; None: the ones it has.
-pub(crate) fn wanted(meta: &Meta, options: &DeleteOptions, orphans_by_default: bool) -> Option<Vec<Box<str>>> {
+pub(crate) fn wanted(
+    meta: &Meta,
+    options: &DeleteOptions,
+    orphans_by_default: bool,
+) -> Option<Vec<Box<str>>> {
     let orphan = match (options.orphan_dependents, options.propagation) {
         (Some(orphan), _) => orphan,
         (None, Some(policy)) => policy == Propagation::Orphan,

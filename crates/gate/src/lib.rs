@@ -44,9 +44,7 @@ pub use admit::Authority;
 pub use allocation::{ServiceRange, ServiceRanges};
 pub use catalog::Catalog;
 pub use commit::selectable_values;
-pub use request::{
-    Answer, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions, Request,
-};
+pub use request::{Answer, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions, Request};
 pub use scale::scale_of;
 
 /// Tells the time; the simulator's clock is virtual.

@@ -12,7 +12,12 @@ pub(crate) fn created(_request: &Request<'_>, _object: &mut Value, _now: Time) {
 pub(crate) fn updated(_request: &Request<'_>, _new: &mut Value, _old: &Value, _now: Time) {}
 
 /// The object that an apply leads to.
-pub(crate) fn apply(_request: &Request<'_>, _applied: &Value, _old: &Value, _now: Time) -> Result<Value, Status> {
+pub(crate) fn apply(
+    _request: &Request<'_>,
+    _applied: &Value,
+    _old: &Value,
+    _now: Time,
+) -> Result<Value, Status> {
     Err(Status::new(Reason::UnsupportedMediaType, "apply"))
 }
 

@@ -29,7 +29,8 @@ pub(crate) fn apply(
         }
     }
     let text = target.to_string();
-    let warnings = decode::fields(type_name, &mut target, request.options).map_err(|error| undecodable(&text, &error))?;
+    let warnings = decode::fields(type_name, &mut target, request.options)
+        .map_err(|error| undecodable(&text, &error))?;
     if row.view.is_none() {
         decode::finish(request, &mut target)?;
     } else {

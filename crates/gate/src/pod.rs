@@ -25,7 +25,12 @@ pub(crate) fn status(kind: &Kind, given: Value, old: &Value, now: Time) -> Resul
 }
 
 /// Ephemeral containers can be added; the ones that are there stay as they are.
-pub(crate) fn ephemeral_containers(kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {
+pub(crate) fn ephemeral_containers(
+    kind: &Kind,
+    given: Value,
+    old: &Value,
+    _now: Time,
+) -> Result<Value, Status> {
     let at = "spec.ephemeralContainers";
     let wanted = path::list(&given, at);
     for held in path::list(old, at) {
@@ -80,7 +85,8 @@ impl Gate {
         for _ in 0..ATTEMPTS {
             let snapshot = self.snapshot_after(&key, raced).await?;
             let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
-            let (uid, version) = (metadata::text(&binding, "uid"), metadata::text(&binding, "resourceVersion"));
+            let (uid, version) =
+                (metadata::text(&binding, "uid"), metadata::text(&binding, "resourceVersion"));
             if !uid.is_empty() && *uid != *stored.meta.uid {
                 return Err(metadata::other_uid(&key, uid, &stored.meta.uid));
             }
@@ -88,7 +94,8 @@ impl Gate {
                 return Err(Status::stale(&key));
             }
             let now = self.now();
-            let review = Review { gate: self, request, snapshot: &snapshot, operation: Operation::Create, now };
+            let review =
+                Review { gate: self, request, snapshot: &snapshot, operation: Operation::Create, now };
             let mut warnings = Vec::new();
             admit::mutate(&review, &key, &mut binding, None, &mut warnings)?;
             let old = stored.to_value().map_err(Status::internal)?;

@@ -25,7 +25,8 @@ pub(crate) fn ops(snapshot: &Snapshot, stored: &Object) -> Vec<Op> {
     let mut ops = vec![commit::remove(stored)];
     if stored.key.resource.as_str() == "services" {
         ops.extend(service::release(snapshot, stored));
-        let endpoints = Key::new(Resource::new("endpoints"), stored.key.namespace.clone(), stored.key.name.clone());
+        let endpoints =
+            Key::new(Resource::new("endpoints"), stored.key.namespace.clone(), stored.key.name.clone());
         ops.extend(snapshot.get(&endpoints).map(|endpoints| commit::remove(endpoints)));
     }
     ops

@@ -72,7 +72,12 @@ pub(crate) fn blend(_kind: &Kind, given: Value, old: &Value, _now: Time) -> Resu
             value: replicas.to_string(),
             detail: "must be greater than or equal to 0".into(),
         };
-        return Err(Violation::to_status(&[violation], "autoscaling", "Scale", metadata::text(&given, "name")));
+        return Err(Violation::to_status(
+            &[violation],
+            "autoscaling",
+            "Scale",
+            metadata::text(&given, "name"),
+        ));
     }
     let mut new = old.clone();
     path::set(&mut new, "spec.replicas", replicas.into());
@@ -87,7 +92,10 @@ mod tests {
     fn selectors_are_told_as_text() {
         for (selector, text) in [
             (json!({"b": "2", "a": "1"}), "a=1,b=2"),
-            (json!({"matchLabels": {"b": "2"}, "matchExpressions": [{"key": "a", "operator": "Exists"}]}), "a,b=2"),
+            (
+                json!({"matchLabels": {"b": "2"}, "matchExpressions": [{"key": "a", "operator": "Exists"}]}),
+                "a,b=2",
+            ),
             (json!(null), ""),
         ] {
             assert_eq!(selector_text(&selector), text);

@@ -42,7 +42,8 @@ pub(crate) fn allocate(
 /// What a Service that goes away gives back.
 pub(crate) fn release(snapshot: &Snapshot, service: &Object) -> Vec<Op> {
     let Ok(value) = service.to_value() else { return Vec::new() };
-    let taken = cluster_ips(&value).into_iter().map(address_key).chain(ports(&value).into_iter().map(port_key));
+    let taken =
+        cluster_ips(&value).into_iter().map(address_key).chain(ports(&value).into_iter().map(port_key));
     taken.filter_map(|key| snapshot.get(&key).map(|held| commit::remove(held))).collect()
 }
 
@@ -90,7 +91,10 @@ fn keep_allocated(new: &mut Value, old: &Value) {
     if needs_node_ports(new) && needs_node_ports(old) {
         keep_ports(new, old);
     }
-    if needs_health_port(new) && needs_health_port(old) && path::int(new, "spec.healthCheckNodePort").unwrap_or(0) == 0 {
+    if needs_health_port(new)
+        && needs_health_port(old)
+        && path::int(new, "spec.healthCheckNodePort").unwrap_or(0) == 0
+    {
         if let Some(port) = path::get(old, "spec.healthCheckNodePort") {
             path::set(new, "spec.healthCheckNodePort", port.clone());
         }
@@ -103,7 +107,9 @@ fn keep_ports(new: &mut Value, old: &Value) {
     let Some(wanted) = new["spec"]["ports"].as_array_mut() else { return };
     for port in wanted.iter_mut().filter(|port| port["nodePort"].as_i64().unwrap_or(0) == 0) {
         let same = held.iter().find(|one| path::text(one, "name") == path::text(port, "name"));
-        let Some(number) = same.and_then(|one| one["nodePort"].as_i64()).filter(|&number| number != 0) else { continue };
+        let Some(number) = same.and_then(|one| one["nodePort"].as_i64()).filter(|&number| number != 0) else {
+            continue;
+        };
         if used.insert(number) {
             port["nodePort"] = number.into();
         }
@@ -130,7 +136,12 @@ fn families(new: &mut Value) -> Result<(), Status> {
     }
     if path::text(new, "spec.ipFamilyPolicy") == "RequireDualStack" {
         let value = json!("RequireDualStack");
-        return Err(invalid(new, "spec.ipFamilyPolicy", &value, "this cluster is not configured for dual-stack services"));
+        return Err(invalid(
+            new,
+            "spec.ipFamilyPolicy",
+            &value,
+            "this cluster is not configured for dual-stack services",
+        ));
     }
     let alien = path::list(new, "spec.ipFamilies").iter().position(|family| family == "IPv6");
     match alien {
@@ -161,9 +172,15 @@ fn addresses(
     let mut wanted = if external { BTreeSet::new() } else { cluster_ips(new) };
     let range = gate.services.addresses;
     let mut ops = Vec::new();
-    if !external && path::text(new, "spec.clusterIP").is_empty() && path::list(new, "spec.clusterIPs").is_empty() {
+    if !external
+        && path::text(new, "spec.clusterIP").is_empty()
+        && path::list(new, "spec.clusterIPs").is_empty()
+    {
         let address = free_address(gate, snapshot, range).ok_or_else(|| {
-            Status::internal(format!("failed to allocate a serviceIP for Service \"{}\": range is full", key.name))
+            Status::internal(format!(
+                "failed to allocate a serviceIP for Service \"{}\": range is full",
+                key.name
+            ))
         })?;
         path::set(new, "spec.clusterIP", address.to_string().into());
         path::set(new, "spec.clusterIPs", json!([address.to_string()]));
@@ -171,7 +188,9 @@ fn addresses(
     }
     for &address in wanted.difference(&held) {
         let why = if !range.contains(address) {
-            format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}")
+            format!(
+                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"
+            )
         } else if snapshot.get(&address_key(address)).is_some() {
             "provided IP is already allocated".to_owned()
         } else {
@@ -179,7 +198,12 @@ fn addresses(
             continue;
         };
         let value = Value::from(path::list(new, "spec.clusterIPs").to_vec());
-        return Err(invalid(new, "spec.clusterIPs", &value, &format!("failed to allocate IP {address}: {why}")));
+        return Err(invalid(
+            new,
+            "spec.clusterIPs",
+            &value,
+            &format!("failed to allocate IP {address}: {why}"),
+        ));
     }
     for &address in held.difference(&wanted) {
         ops.extend(snapshot.get(&address_key(address)).map(|held| commit::remove(held)));
@@ -192,7 +216,10 @@ fn free_address(gate: &Gate, snapshot: &Snapshot, range: ServiceRange) -> Option
     let (size, low) = (range.size(), range.dynamic_from());
     let start = gate.below(size - low);
     let upper = (0..size - low).map(|step| low + (start + step) % (size - low));
-    upper.chain(0..low).map(|offset| range.at(offset)).find(|&address| snapshot.get(&address_key(address)).is_none())
+    upper
+        .chain(0..low)
+        .map(|offset| range.at(offset))
+        .find(|&address| snapshot.get(&address_key(address)).is_none())
 }
 
 fn address_key(address: Ipv4Addr) -> Key {
@@ -218,7 +245,10 @@ fn take_address(gate: &Gate, service: &Key, address: Ipv4Addr) -> Result<Op, Sta
         }},
     });
     let kind = gate.catalog.by_resource(ADDRESSES);
-    let draft = kind.map(|kind| commit::draft(kind, &key, &object)).transpose()?.unwrap_or_else(|| bare(&key, &object));
+    let draft = kind
+        .map(|kind| commit::draft(kind, &key, &object))
+        .transpose()?
+        .unwrap_or_else(|| bare(&key, &object));
     Ok(commit::put(draft, Precondition::Absent))
 }
 
@@ -229,7 +259,9 @@ fn bare(key: &Key, object: &Value) -> Draft {
 fn needs_node_ports(service: &Value) -> bool {
     match service_type(service) {
         "NodePort" => true,
-        "LoadBalancer" => path::get(service, "spec.allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)),
+        "LoadBalancer" => {
+            path::get(service, "spec.allocateLoadBalancerNodePorts") != Some(&Value::Bool(false))
+        }
         _ => false,
     }
 }
@@ -265,8 +297,10 @@ fn node_ports(
         } else {
             continue;
         };
-        let index = path::list(new, "spec.ports").iter().position(|one| one["nodePort"].as_i64() == Some(port));
-        let field = index.map_or("spec.healthCheckNodePort".to_owned(), |index| format!("spec.ports[{index}].nodePort"));
+        let index =
+            path::list(new, "spec.ports").iter().position(|one| one["nodePort"].as_i64() == Some(port));
+        let field = index
+            .map_or("spec.healthCheckNodePort".to_owned(), |index| format!("spec.ports[{index}].nodePort"));
         return Err(invalid(new, &field, &port.into(), &why));
     }
     let mut taken = asked;
@@ -279,23 +313,34 @@ fn node_ports(
         path::set(new, "spec.healthCheckNodePort", port.into());
     }
     let mut ops: Vec<Op> = taken.difference(&held).map(|&port| take_port(key, port)).collect();
-    ops.extend(held.difference(&taken).filter_map(|&port| snapshot.get(&port_key(port)).map(|held| commit::remove(held))));
+    ops.extend(
+        held.difference(&taken)
+            .filter_map(|&port| snapshot.get(&port_key(port)).map(|held| commit::remove(held))),
+    );
     Ok(ops)
 }
 
 /// A node port for each port that has none; two protocols of one port number share theirs.
-fn assign_ports(gate: &Gate, snapshot: &Snapshot, new: &mut Value, taken: &mut BTreeSet<i64>) -> Result<(), Status> {
+fn assign_ports(
+    gate: &Gate,
+    snapshot: &Snapshot,
+    new: &mut Value,
+    taken: &mut BTreeSet<i64>,
+) -> Result<(), Status> {
     let mut known: Vec<(i64, String, i64)> = Vec::new();
     let Some(ports) = new["spec"]["ports"].as_array_mut() else { return Ok(()) };
     for port in ports.iter() {
-        if let (Some(number), Some(node)) = (port["port"].as_i64(), port["nodePort"].as_i64().filter(|&node| node != 0)) {
+        if let (Some(number), Some(node)) =
+            (port["port"].as_i64(), port["nodePort"].as_i64().filter(|&node| node != 0))
+        {
             known.push((number, path::text(port, "protocol").to_owned(), node));
         }
     }
     for port in ports.iter_mut().filter(|port| port["nodePort"].as_i64().unwrap_or(0) == 0) {
         let number = port["port"].as_i64().unwrap_or(0);
         let protocol = path::text(port, "protocol").to_owned();
-        let shared = known.iter().find(|(held, other, _)| *held == number && *other != protocol).map(|one| one.2);
+        let shared =
+            known.iter().find(|(held, other, _)| *held == number && *other != protocol).map(|one| one.2);
         let node = match shared {
             Some(node) => node,
             None => free_port(gate, snapshot, taken)?,

@@ -85,8 +85,10 @@ const ROWS: &[Row] = &[
 /// The row of a request that changes something that is there.
 pub(crate) fn row(request: &Request<'_>) -> Result<&'static Row, Status> {
     let resource = request.kind.resource.as_str();
-    let listed = request.subresource.is_empty() || request.kind.subresources.iter().any(|one| one.name == request.subresource);
-    let fits = |row: &&Row| row.name == request.subresource && (row.resource.is_empty() || row.resource == resource);
+    let listed = request.subresource.is_empty()
+        || request.kind.subresources.iter().any(|one| one.name == request.subresource);
+    let fits =
+        |row: &&Row| row.name == request.subresource && (row.resource.is_empty() || row.resource == resource);
     ROWS.iter().find(fits).filter(|_| listed).ok_or_else(|| not_served(request.kind.resource))
 }
 
@@ -96,7 +98,11 @@ fn not_served(_resource: Resource) -> Status {
 
 impl Gate {
     /// POST to a subresource.
-    pub(crate) async fn create_subresource(&self, request: &Request<'_>, body: Value) -> Result<Outcome, Status> {
+    pub(crate) async fn create_subresource(
+        &self,
+        request: &Request<'_>,
+        body: Value,
+    ) -> Result<Outcome, Status> {
         match (request.kind.resource.as_str(), request.subresource) {
             ("pods", "binding") => self.bind(request, body).await,
             ("pods", "eviction") => eviction::evict(self, request, body).await,
@@ -141,7 +147,8 @@ pub(crate) fn status(kind: &Kind, given: Value, old: &Value, _now: Time) -> Resu
 fn csr_status(kind: &Kind, given: Value, old: &Value, now: Time) -> Result<Value, Status> {
     let mut new = status(kind, given, old, now)?;
     let decisive = |one: &&Value| matches!(path::text(one, "type"), "Approved" | "Denied");
-    let mut conditions: Vec<Value> = path::list(old, "status.conditions").iter().filter(decisive).cloned().collect();
+    let mut conditions: Vec<Value> =
+        path::list(old, "status.conditions").iter().filter(decisive).cloned().collect();
     conditions.extend(path::list(&new, "status.conditions").iter().filter(|one| !decisive(one)).cloned());
     if conditions.is_empty() {
         path::remove(&mut new, "status.conditions");

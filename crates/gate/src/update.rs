@@ -49,7 +49,13 @@ impl Gate {
                 return self.update_absent(request, change, &key).await;
             };
             hold(&key, stored, expect)?;
-            let review = Review { gate: self, request, snapshot: &snapshot, operation: Operation::Update, now: self.now() };
+            let review = Review {
+                gate: self,
+                request,
+                snapshot: &snapshot,
+                operation: Operation::Update,
+                now: self.now(),
+            };
             let decided = self.decide_update(&review, row, change, stored)?;
             if decided.unchanged {
                 return Ok(answer(request, row, stored.clone(), false, decided.warnings));
@@ -147,7 +153,12 @@ impl Gate {
     }
 
     /// An update of nothing creates it, where the kind allows that or the client applies.
-    async fn update_absent(&self, request: &Request<'_>, change: &Change, key: &Key) -> Result<Outcome, Status> {
+    async fn update_absent(
+        &self,
+        request: &Request<'_>,
+        change: &Change,
+        key: &Key,
+    ) -> Result<Outcome, Status> {
         let create = |object: Value| async move {
             let absent = Request { name: "", ..*request };
             self.create(&absent, object).await
@@ -163,7 +174,9 @@ impl Gate {
                 }
                 create(ownership::applied_new(request, object, self.now())?).await
             }
-            Change::Replace(object) if request.kind.strategy.create_on_update && request.subresource.is_empty() => {
+            Change::Replace(object)
+                if request.kind.strategy.create_on_update && request.subresource.is_empty() =>
+            {
                 let mut object = object.clone();
                 decode::object(request, &mut object)?;
                 metadata::metadata(&mut object).remove("resourceVersion");
@@ -185,7 +198,12 @@ fn conditional(request: &Request<'_>, body: &Value) -> Result<(), Status> {
         value: "0".into(),
         detail: "must be specified for an update".into(),
     };
-    Err(schema::Violation::to_status(&[violation], request.kind.group, request.kind.resource.plural(), request.name))
+    Err(schema::Violation::to_status(
+        &[violation],
+        request.kind.group,
+        request.kind.resource.plural(),
+        request.name,
+    ))
 }
 
 /// The stored object is the one that the caller means.
@@ -201,7 +219,13 @@ fn hold(key: &Key, stored: &Object, expect: &Preconditions) -> Result<(), Status
     }
 }
 
-fn answer(request: &Request<'_>, row: &Row, object: Arc<Object>, removed: bool, warnings: Vec<String>) -> Outcome {
+fn answer(
+    request: &Request<'_>,
+    row: &Row,
+    object: Arc<Object>,
+    removed: bool,
+    warnings: Vec<String>,
+) -> Outcome {
     let outcome = match row.view {
         Some(view) => match object.to_value() {
             Ok(value) => Outcome::made(view(request.kind, &value)),

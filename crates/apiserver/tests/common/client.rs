@@ -44,15 +44,19 @@ impl Client {
 
     pub fn of(cluster: &Cluster, identity: Option<Identity>) -> Self {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(cluster.ca_pem.as_bytes()).expect("a certificate")).expect("a root");
-        let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots);
+        roots
+            .add(CertificateDer::from_pem_slice(cluster.ca_pem.as_bytes()).expect("a certificate"))
+            .expect("a root");
+        let builder =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_root_certificates(roots);
         let tls = match identity {
             None => builder.with_no_client_auth(),
             Some(Identity { certificate, key }) => {
-                let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate")];
+                let chain =
+                    vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate")];
                 let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
                 builder.with_client_auth_cert(chain, key).expect("an identity")
             }
@@ -67,7 +71,13 @@ impl Client {
     }
 
     /// Sends a request; the answer's body is still to be read.
-    pub async fn open(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> http::Response<Incoming> {
+    pub async fn open(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> http::Response<Incoming> {
         let stream = TokioIo::new(self.connect().await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.expect("HTTP");
         tokio::spawn(connection.with_upgrades());

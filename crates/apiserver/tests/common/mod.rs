@@ -17,7 +17,10 @@ use base64::engine::general_purpose::STANDARD;
 use gate::{Gate, ServiceRanges};
 use object::Time;
 use plan::{User, Write};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
@@ -59,7 +62,8 @@ impl Cluster {
         let ca = Issuer::new(params, key);
 
         let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).expect("parameters");
+        let mut params =
+            CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).expect("parameters");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let serving = params.signed_by(&key, &ca).expect("a certificate");
         let tls = apiserver::server_config(
@@ -143,13 +147,17 @@ impl Cluster {
     }
 
     pub async fn write(&self, user: &User, write: Write) {
-        self.gate.execute(user, write.clone()).await.unwrap_or_else(|status| panic!("{write:?}: {}", status.to_json()));
+        self.gate
+            .execute(user, write.clone())
+            .await
+            .unwrap_or_else(|status| panic!("{write:?}: {}", status.to_json()));
     }
 
     fn signed(ca: &Issuer<'static, KeyPair>, name: &str, groups: &[&str]) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec!["10.9.8.7".into()]).expect("parameters");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.distinguished_name.push(DnType::CommonName, name);
         for group in groups {
             params.distinguished_name.push(DnType::OrganizationName, *group);

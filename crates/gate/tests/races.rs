@@ -1,0 +1,206 @@
+//! Many at once want what only one can have.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use common::{World, pod, splitmix};
+use gate::{ServiceRange, ServiceRanges};
+use object::Reason;
+use plan::{Expect, User, Write};
+use schema::path;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_address_and_a_port_belong_to_one_service() {
+    let network = Ipv4Addr::new(10, 7, 0, 0);
+    let ranges =
+        ServiceRanges { addresses: ServiceRange { network, prefix: 28 }, node_ports: (30000, 30019) };
+    let world = Arc::new(World::with(ranges, |state| splitmix(state)).await);
+    let mut tasks = JoinSet::new();
+    for index in 0..40 {
+        let world = world.clone();
+        tasks.spawn(async move {
+            let service = json!({"metadata": {"name": format!("s{index}")}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+            world.create("services", service).await
+        });
+    }
+    let (mut addresses, mut ports, mut refused) = (BTreeSet::new(), BTreeSet::new(), 0);
+    while let Some(done) = tasks.join_next().await {
+        match done.expect("no panic") {
+            Ok(service) => {
+                let service = service.to_value().expect("JSON");
+                assert!(addresses.insert(path::text(&service, "spec.clusterIP").to_owned()), "{service}");
+                assert!(ports.insert(service["spec"]["ports"][0]["nodePort"].as_i64()), "{service}");
+            }
+            Err(status) => {
+                assert!(status.message.contains("range is full"), "{status}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((addresses.len(), ports.len(), refused), (14, 14, 26));
+    let taken = world
+        .create(
+            "services",
+            json!({"metadata": {"name": "t"}, "spec": {"clusterIP": "10.7.0.1", "ports": [{"port": 80}]}}),
+        )
+        .await;
+    let words = "spec.clusterIPs: Invalid value: [\"10.7.0.1\"]: failed to allocate IP 10.7.0.1: provided IP is already allocated";
+    assert!(taken.is_err_and(|status| status.message.contains(words)));
+    let outside = world
+        .create(
+            "services",
+            json!({"metadata": {"name": "t"}, "spec": {"clusterIP": "10.8.0.1", "ports": [{"port": 80}]}}),
+        )
+        .await;
+    assert!(outside.is_err_and(|status| status.message.contains("The range of valid IPs is 10.7.0.0/28")));
+}
+
+#[tokio::test]
+async fn a_service_gives_back_what_it_had() {
+    let world = World::new().await;
+    let made = world
+        .create(
+            "services",
+            json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}}),
+        )
+        .await;
+    let made = made.expect("a service").to_value().expect("JSON");
+    let address = path::text(&made, "spec.clusterIP").to_owned();
+    assert!(world.get("ipaddresses.networking.k8s.io", &address).is_some());
+    // An update that does not speak of them keeps both.
+    let change = json!({"spec": {"clusterIP": null, "clusterIPs": null, "ports": [{"port": 81}]}});
+    let kept = world.merge("services", "s", "", change).await.expect("kept").to_value().expect("JSON");
+    assert_eq!(
+        (path::text(&kept, "spec.clusterIP"), &kept["spec"]["ports"][0]["nodePort"]),
+        (&*address, &made["spec"]["ports"][0]["nodePort"])
+    );
+    world.delete("services", "s", gate::DeleteOptions::default()).await.expect("deleted");
+    assert!(world.get("ipaddresses.networking.k8s.io", &address).is_none());
+    let again = json!({"metadata": {"name": "t"}, "spec": {"type": "NodePort", "clusterIP": address,
+        "ports": [{"port": 80, "nodePort": made["spec"]["ports"][0]["nodePort"]}]}});
+    world.create("services", again).await.expect("both are free again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_patch_is_lost() {
+    let world = Arc::new(World::new().await);
+    world.create("configmaps", json!({"metadata": {"name": "c"}})).await.expect("a map");
+    let mut tasks = JoinSet::new();
+    for index in 0..40 {
+        let world = world.clone();
+        tasks.spawn(async move {
+            // A patch is tried six times and then refused; whoever is refused asks again, as a client would.
+            loop {
+                match world.merge("configmaps", "c", "", json!({"data": {format!("k{index}"): "v"}})).await {
+                    Ok(_) => return,
+                    Err(status) => assert_eq!(status.reason, Reason::Conflict),
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(
+        world.get("configmaps", "c").and_then(|map| map["data"].as_object().map(|data| data.len())),
+        Some(40)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_budget_is_not_overspent() {
+    let world = Arc::new(World::new().await);
+    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
+    world.create("poddisruptionbudgets.policy", budget).await.expect("a budget");
+    let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 2, "currentHealthy": 3, "desiredHealthy": 1, "expectedPods": 3}});
+    world.merge("poddisruptionbudgets.policy", "b", "status", status).await.expect("a status");
+    for index in 0..5 {
+        let name = format!("p{index}");
+        world.create("pods", pod(&name)).await.expect("a pod");
+        let binding = json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}});
+        world.post("pods", &name, "binding", binding).await.expect("bound");
+        let ready =
+            json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        world.merge("pods", &name, "status", ready).await.expect("a status");
+    }
+    let mut tasks = JoinSet::new();
+    for index in 0..5 {
+        let world = world.clone();
+        tasks.spawn(async move {
+            let name = format!("p{index}");
+            world.post("pods", &name, "eviction", json!({"metadata": {"name": name}})).await
+        });
+    }
+    let done = tasks.join_all().await;
+    assert_eq!(done.iter().filter(|one| one.is_ok()).count(), 2);
+    for refused in done.iter().filter_map(|one| one.as_ref().err()) {
+        assert_eq!((refused.code, refused.causes[0].reason), (429, "DisruptionBudget"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_generated_until_it_is_free() {
+    // Every number is the same three times in a row: the second object meets the name of the first.
+    let world = World::with(ServiceRanges::default(), |state| splitmix(state / 6)).await;
+    let object = json!({"metadata": {"generateName": "g-"}});
+    let mut names = BTreeSet::new();
+    for _ in 0..20 {
+        names.insert(world.create("configmaps", object.clone()).await.expect("a name").key.name.clone());
+    }
+    assert_eq!(names.len(), 20);
+    let stuck = World::with(ServiceRanges::default(), |_| 7).await;
+    stuck.create("configmaps", object.clone()).await.expect("the first");
+    let refused = stuck.create("configmaps", object).await.expect_err("the only name is taken");
+    assert!(
+        refused.message.contains("the server was not able to generate a unique name for the object"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn plans_are_carried_out_as_they_are_meant() {
+    let world = World::new().await;
+    let user = User::new("system:serviceaccount:kube-system:replicaset-controller", &["system:masters"]);
+    let owner = |uid: &str| json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": uid, "controller": true}]);
+    let map = |uid: &str| Write::Create {
+        resource: kinds::CONFIG_MAPS,
+        object: json!({"metadata": {"name": "c", "namespace": "a", "ownerReferences": owner(uid)}}),
+    };
+    let first = world.gate.execute(&user, map("u1")).await.expect("made").expect("an object");
+    let again = world.gate.execute(&user, map("u1")).await.expect("already there").expect("an object");
+    assert_eq!(first.revision, again.revision);
+    assert_eq!(
+        world.gate.execute(&user, map("u2")).await.expect_err("somebody else's").reason,
+        Reason::AlreadyExists
+    );
+
+    let merge = |expect: Expect| Write::Merge {
+        key: first.key.clone(),
+        expect,
+        subresource: "",
+        patch: json!({"data": {"a": "b"}}),
+    };
+    let other = Expect { uid: Some("another".into()), revision: None };
+    assert!(world.gate.execute(&user, merge(other)).await.expect("quiet").is_none());
+    let changed = world
+        .gate
+        .execute(&user, merge(Expect::unchanged(&first)))
+        .await
+        .expect("changed")
+        .expect("an object");
+    assert!(changed.revision > first.revision);
+    let stale = world.gate.execute(&user, merge(Expect::unchanged(&first))).await.expect_err("stale");
+    assert_eq!(stale.reason, Reason::Conflict);
+
+    let delete = Write::Delete {
+        key: first.key.clone(),
+        expect: Expect::same(&first),
+        grace_seconds: None,
+        propagation: None,
+    };
+    world.gate.execute(&user, delete.clone()).await.expect("deleted");
+    assert!(world.gate.execute(&user, delete).await.expect("gone already").is_none());
+}
