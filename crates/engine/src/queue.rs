@@ -1,6 +1,6 @@
 //! Which keys of one controller wait, run, and sleep. Pure: `now` is an argument.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use object::{Key, Time};
 
@@ -94,10 +94,6 @@ impl Queue {
         self.sleeping.first().map(|(at, _)| *at)
     }
 
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
     fn wake(&mut self, now: Time) {
         while let Some((at, key)) = self.sleeping.first().cloned().filter(|(at, _)| *at <= now) {
             self.sleeping.remove(&(at, key.clone()));
@@ -107,11 +103,6 @@ impl Queue {
             self.add(key);
         }
     }
-}
-
-/// Keys that are ready, over all controllers, for metrics: name → depth.
-pub fn depths<'a>(queues: impl Iterator<Item = (&'a str, &'a Queue)>) -> BTreeMap<&'a str, usize> {
-    queues.map(|(name, queue)| (name, queue.ready.len())).collect()
 }
 
 #[cfg(test)]

@@ -310,6 +310,7 @@ impl<'a> Steps<'a> {
     fn restart_or_first(&mut self, container: &'a Container, known: Option<&Known>) -> Option<(&'a Container, u32, i64)> {
         match known {
             Some(known) if known.status.state == ContainerState::Exited => self.restart(container, known),
+            Some(_) if self.input.observed.in_flight.contains(&OpKey::Start(container.name.clone())) => None,
             // Created but never started: the node process died in between.
             Some(known) => {
                 self.ask(PodOp::RemoveContainer { id: known.id.clone() });
