@@ -1,4 +1,5 @@
-//! How a node comes to its identity: by a join token it asks for its certificates, and keeps them.
+//! How a node comes to its identity: by a join token it asks for a client certificate, as the node that it then is for
+//! a serving certificate. Both are kept, and renewed in time.
 //!
 //! A token reads `<id>.<secret>.<pin>`: the first two parts are a bootstrap token
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/>), the pin is the SHA-256 of the cluster's authority in
@@ -15,15 +16,23 @@ use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use serde_json::{Value, json};
 
 use crate::api::{Api, ApiError};
+use crate::certificate::{Certificate, CertificateError, Rotating};
+use crate::clock;
 
 /// How long a request for a certificate may stay undecided.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How often certificates are looked at for renewal.
+const RENEWAL_PERIOD: Duration = Duration::from_secs(600);
+
+/// Certificates with their keys, in the node's folder.
+const CLIENT: &str = "client.pem";
+const SERVER: &str = "server.pem";
 
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -33,6 +42,8 @@ pub enum JoinError {
     NoToken,
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     #[error("{operation} {path}: {source}")]
     File { operation: &'static str, path: PathBuf, source: std::io::Error },
     #[error("the keys of this node: {0}")]
@@ -47,8 +58,17 @@ pub enum JoinError {
 pub struct Identity {
     /// To the API server, as `system:node:<name>`.
     pub client: Arc<ClientConfig>,
-    /// Of the node's own server.
-    pub server: Arc<rustls::ServerConfig>,
+    dir: PathBuf,
+    name: String,
+    certificate: Arc<Rotating>,
+    /// The cluster's authority.
+    roots: Arc<RootCertStore>,
+}
+
+/// What the node's own server is known by.
+pub struct Serving {
+    pub tls: Arc<ServerConfig>,
+    certificate: Arc<Rotating>,
 }
 
 /// A token in its parts.
@@ -72,52 +92,86 @@ impl Token {
 }
 
 /// The identity kept in `dir`, or a new one by the token.
-pub async fn identity(
-    dir: &Path,
-    server: &str,
-    token: Option<&str>,
-    name: &str,
-    addresses: &[IpAddr],
-) -> Result<Identity, JoinError> {
-    let kept = [dir.join("ca.crt"), dir.join("client.pem"), dir.join("server.pem")];
-    if !kept.iter().all(|path| path.exists()) {
-        let token = Token::parse(token.ok_or(JoinError::NoToken)?)?;
-        let (api, pinned) = first_contact(server, &token)?;
-        std::fs::create_dir_all(dir)
-            .map_err(|source| JoinError::File { operation: "make", path: dir.to_owned(), source })?;
-        let client = request(&api, name, addresses, Purpose::Client).await?;
-        let own_server = request(&api, name, addresses, Purpose::Server).await?;
-        let ca = pinned.authority().ok_or(JoinError::Token)?;
-        write(&kept[0], &pem("CERTIFICATE", &ca))?;
-        write(&kept[1], &client)?;
-        write(&kept[2], &own_server)?;
-    }
-    load(&kept)
-}
-
-fn load([ca, client, server]: &[PathBuf; 3]) -> Result<Identity, JoinError> {
+pub async fn identity(dir: &Path, server: &str, token: Option<&str>, name: &str) -> Result<Identity, JoinError> {
+    let (ca, client) = (dir.join("ca.crt"), dir.join(CLIENT));
+    let kept = Certificate::load(&client)?.filter(|kept| kept.is_valid(clock::now()) && ca.exists());
+    let certificate = match kept {
+        Some(kept) => kept,
+        None => {
+            let token = Token::parse(token.ok_or(JoinError::NoToken)?)?;
+            let (api, pinned) = first_contact(server, &token)?;
+            std::fs::create_dir_all(dir)
+                .map_err(|source| JoinError::File { operation: "make", path: dir.to_owned(), source })?;
+            let text = request(&api, name, &[], Purpose::Client).await?;
+            let authority = pinned.authority().ok_or(JoinError::Token)?;
+            write(&ca, &pem("CERTIFICATE", &authority))?;
+            keep(&client, &text)?
+        }
+    };
     let keys = |error: rustls::Error| JoinError::Keys(error.to_string());
-    let ca = CertificateDer::from_pem_slice(&read(ca)?).map_err(|error| JoinError::Keys(error.to_string()))?;
+    let ca = CertificateDer::from_pem_slice(&read(&ca)?).map_err(|error| JoinError::Keys(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     roots.add(ca).map_err(keys)?;
     let roots = Arc::new(roots);
-    let (chain, key) = pair(client)?;
-    let mut config = ClientConfig::builder().with_root_certificates(roots.clone()).with_client_auth_cert(chain, key).map_err(keys)?;
+    let certificate = Rotating::new(certificate);
+    let mut config =
+        ClientConfig::builder().with_root_certificates(roots.clone()).with_client_cert_resolver(certificate.clone());
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let verifier = rustls::server::WebPkiClientVerifier::builder(roots)
-        .build()
-        .map_err(|error| JoinError::Keys(error.to_string()))?;
-    let (chain, key) = pair(server)?;
-    let mut own = rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).map_err(keys)?;
-    own.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Identity { client: Arc::new(config), server: Arc::new(own) })
+    Ok(Identity { client: Arc::new(config), dir: dir.to_owned(), name: name.to_owned(), certificate, roots })
 }
 
-fn pair(path: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), JoinError> {
-    let text = read(path)?;
-    let wrong = |error: rustls::pki_types::pem::Error| JoinError::Keys(format!("{}: {error}", path.display()));
-    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(wrong)?;
-    Ok((chain, PrivateKeyDer::from_pem_slice(&text).map_err(wrong)?))
+impl Identity {
+    /// The serving certificate that is kept, or a new one. The Node must be there and have these addresses: it may
+    /// serve under no others.
+    pub async fn serving(&self, api: &Api, addresses: &[IpAddr]) -> Result<Serving, JoinError> {
+        let path = self.dir.join(SERVER);
+        let is_good = |kept: &Certificate| kept.is_valid(clock::now()) && kept.names(&self.name, addresses);
+        let certificate = match Certificate::load(&path)?.filter(is_good) {
+            Some(kept) => kept,
+            None => keep(&path, &request(api, &self.name, addresses, Purpose::Server).await?)?,
+        };
+        let certificate = Rotating::new(certificate);
+        // Who shows no certificate is let in this far, to be told so by the server.
+        let verifier = rustls::server::WebPkiClientVerifier::builder(self.roots.clone())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| JoinError::Keys(error.to_string()))?;
+        let mut tls =
+            ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(certificate.clone());
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Serving { tls: Arc::new(tls), certificate })
+    }
+
+    /// Renews both certificates in time, for ever.
+    pub async fn renew(&self, api: &Api, serving: &Serving, addresses: &[IpAddr]) {
+        loop {
+            let kinds = [
+                (&self.certificate, CLIENT, Purpose::Client, &[][..]),
+                (&serving.certificate, SERVER, Purpose::Server, addresses),
+            ];
+            for (held, file, purpose, addresses) in kinds {
+                if held.current().renew_at() > clock::now() {
+                    continue;
+                }
+                let renewed = request(api, &self.name, addresses, purpose).await;
+                match renewed.and_then(|text| keep(&self.dir.join(file), &text)) {
+                    Ok(certificate) => {
+                        held.replace(certificate);
+                        tracing::info!(file, "a certificate of this node was renewed");
+                    }
+                    Err(error) => tracing::warn!(file, %error, "a certificate of this node could not be renewed"),
+                }
+            }
+            // By the wall's clock: a machine may have slept.
+            tokio::time::sleep(RENEWAL_PERIOD).await;
+        }
+    }
+}
+
+/// Writes down a certificate with its key, and takes it up.
+fn keep(path: &Path, text: &str) -> Result<Certificate, JoinError> {
+    write(path, text)?;
+    Certificate::load(path)?.ok_or_else(|| JoinError::Keys(format!("{} has gone", path.display())))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, JoinError> {

@@ -1,6 +1,7 @@
 //! The loop of one node: fills a snapshot from watches, asks kubelet and network, hands their ops to runtime and datapath, reports status.
 
 mod api;
+mod certificate;
 mod clock;
 mod facts;
 mod handlers;
@@ -14,6 +15,7 @@ mod probes;
 mod references;
 mod registration;
 mod reports;
+mod server;
 mod service_network;
 mod subpath;
 mod volumes;
@@ -105,8 +107,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     datapath::node::prepare(&local_ips)?;
     let addresses: Vec<IpAddr> = [Some(config.ip), config.external_ip].into_iter().flatten().collect();
     let pki = config.root_dir.join("pki");
-    let identity = join::identity(&pki, &config.server, config.token.as_deref(), &config.name, &addresses).await?;
-    let api = Arc::new(Api::new(&config.server, identity.client, None)?);
+    let identity = join::identity(&pki, &config.server, config.token.as_deref(), &config.name).await?;
+    let api = Arc::new(Api::new(&config.server, identity.client.clone(), None)?);
     let facts = Arc::new(facts::gather(&config));
     let runtime = Runtime::new(runtime::Options::new(config.root_dir.join("runtime"), config.run_dir.join("runtime"), config.cgroup_root.clone()))?;
     let runtime_events = runtime.events();
@@ -151,7 +153,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     .into();
     let mut tasks: Vec<_> = network_sources.iter().map(|source| mirror.follow(source.clone())).collect();
     tasks.push(mirror.follow(pods.clone()));
-    tasks.push(tokio::spawn(registration::keep(api, facts.clone(), is_healthy)));
+    let (registered, is_registered) = watch::channel(false);
+    tasks.push(tokio::spawn(registration::keep(api, facts.clone(), is_healthy, registered)));
+    let place = server::Place { listen: (config.ip, config.kubelet_port).into(), addresses };
+    tasks.push(tokio::spawn(server::run(tools.clone(), identity, place, is_registered)));
     let service_network = ServiceNetwork {
         tools: tools.clone(),
         mirror,

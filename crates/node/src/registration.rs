@@ -18,8 +18,14 @@ const LEASE_PERIOD: Duration = Duration::from_secs(10);
 const REPORT_PERIOD_SECONDS: i64 = 300;
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Registers the node and keeps its heartbeat until the task is dropped. `health` wakes it when something changes.
-pub async fn keep(api: Arc<Api>, facts: Arc<NodeFacts>, mut health: watch::Receiver<Heartbeat>) {
+/// Registers the node and keeps its heartbeat until the task is dropped. `health` wakes it when something changes;
+/// `registered` turns true once the Node has this node's addresses.
+pub async fn keep(
+    api: Arc<Api>,
+    facts: Arc<NodeFacts>,
+    mut health: watch::Receiver<Heartbeat>,
+    registered: watch::Sender<bool>,
+) {
     let first = *health.borrow();
     let mut uid = register(&api, &facts, first).await;
     let mut reported: Option<(Heartbeat, Time)> = None;
@@ -31,7 +37,10 @@ pub async fn keep(api: Arc<Api>, facts: Arc<NodeFacts>, mut health: watch::Recei
         let is_due = reported.is_none_or(|(told, at)| told != current || now.secs_since(at) >= REPORT_PERIOD_SECONDS);
         if is_due {
             match report(&api, &facts, current, now).await {
-                Ok(()) => reported = Some((current, now)),
+                Ok(()) => {
+                    reported = Some((current, now));
+                    registered.send_replace(true);
+                }
                 Err(error) if error.is_not_found() => uid = register(&api, &facts, current).await,
                 Err(error) => warn!(%error, "the node's status could not be written"),
             }
