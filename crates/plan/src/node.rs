@@ -97,6 +97,7 @@ pub struct ContainerConfig {
     /// Empty: the image's.
     pub working_dir: String,
     pub mounts: Vec<Mount>,
+    pub image_volumes: Vec<ImageVolume>,
     pub devices: Vec<Device>,
     pub resources: Resources,
     pub security: SecurityContext,
@@ -127,6 +128,17 @@ pub struct Mount {
     /// Read-only down to mounts below it (KEP-3857); needs `read_only` and no propagation.
     pub recursive_read_only: bool,
     pub propagation: MountPropagation,
+}
+
+/// An image seen in a container, which can neither be written nor executed from (KEP-4639).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageVolume {
+    /// Its unpacked layers, the lowest first.
+    pub layers: Vec<PathBuf>,
+    pub container_path: String,
+    /// The part of the image that is mounted; empty for all of it.
+    pub sub_path: String,
 }
 
 /// KEP-432: whether mounts made later on one side appear on the other.

@@ -1,7 +1,8 @@
 //! How to start a container, with everything decided: what the runtime writes down and the child process reads.
 
 use plan::node::{
-    ContainerConfig, Device, ImageConfig, Mount, NamespaceOptions, SandboxConfig, SecurityContext,
+    ContainerConfig, Device, ImageConfig, ImageVolume, Mount, NamespaceOptions, SandboxConfig,
+    SecurityContext,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ pub struct Spec {
     pub security: SecurityContext,
     pub namespaces: NamespaceOptions,
     /// In the order in which they are made: shallow ones first.
-    pub mounts: Vec<Mount>,
+    pub volumes: Vec<Volume>,
     pub devices: Vec<Device>,
     /// The pod's `/dev/shm`.
     pub shm: PathBuf,
@@ -27,6 +28,22 @@ pub struct Spec {
     /// Whether the container gets a cgroup namespace.
     pub cgroup_namespace: bool,
     pub oom_score_adj: Option<i32>,
+}
+
+/// What is mounted on the image's files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Volume {
+    Host(Mount),
+    Image(ImageVolume),
+}
+
+impl Volume {
+    pub fn container_path(&self) -> &str {
+        match self {
+            Volume::Host(mount) => &mount.container_path,
+            Volume::Image(image) => &image.container_path,
+        }
+    }
 }
 
 /// What runs, in a container that starts or in one that runs already.
@@ -75,7 +92,7 @@ pub fn resolve(
         image_user: image.user.clone(),
         security: config.security.clone(),
         namespaces: sandbox.namespaces,
-        mounts: mounts(config, image, &place),
+        volumes: volumes(config, image, &place),
         devices: config.devices.clone(),
         shm: place.shm,
         cgroups: place.cgroups,
@@ -126,29 +143,29 @@ pub fn set(env: &mut Vec<String>, entry: String) {
     }
 }
 
-fn mounts(config: &ContainerConfig, image: &ImageConfig, place: &Place) -> Vec<Mount> {
-    let mut mounts: Vec<Mount> = Vec::new();
+fn volumes(config: &ContainerConfig, image: &ImageConfig, place: &Place) -> Vec<Volume> {
+    let mut ours: Vec<Mount> = Vec::new();
     let read_only = config.security.read_only_root_filesystem;
     for file in ["hostname", "hosts", "resolv.conf"] {
-        mounts.push(file_mount(place.sandbox.join(file), &format!("/etc/{file}"), read_only));
+        ours.push(file_mount(place.sandbox.join(file), &format!("/etc/{file}"), read_only));
     }
     if !config.termination_message_path.is_empty() {
         let file = place.directory.join("termination-log");
-        mounts.push(file_mount(file, &config.termination_message_path, false));
+        ours.push(file_mount(file, &config.termination_message_path, false));
     }
     // On a writable root the image's own directories do.
     if read_only {
         for (number, volume) in image.volumes.iter().enumerate() {
-            mounts.push(file_mount(place.directory.join("volumes").join(number.to_string()), volume, false));
+            ours.push(file_mount(place.directory.join("volumes").join(number.to_string()), volume, false));
         }
     }
+    let theirs = config.mounts.iter().cloned().map(Volume::Host);
+    let theirs: Vec<Volume> = theirs.chain(config.image_volumes.iter().cloned().map(Volume::Image)).collect();
     let same = |a: &str, b: &str| Path::new(a).components().eq(Path::new(b).components());
-    mounts.retain(|ours| {
-        !config.mounts.iter().any(|theirs| same(&ours.container_path, &theirs.container_path))
-    });
-    mounts.extend(config.mounts.iter().cloned());
-    mounts.sort_by_key(|mount| Path::new(&mount.container_path).components().count());
-    mounts
+    ours.retain(|ours| !theirs.iter().any(|theirs| same(&ours.container_path, theirs.container_path())));
+    let mut volumes: Vec<Volume> = ours.into_iter().map(Volume::Host).chain(theirs).collect();
+    volumes.sort_by_key(|volume| Path::new(volume.container_path()).components().count());
+    volumes
 }
 
 fn file_mount(host_path: PathBuf, container_path: &str, read_only: bool) -> Mount {
@@ -204,8 +221,8 @@ mod tests {
             mounts: vec![mount("/data/deep/er"), mount("/etc/hosts/"), mount("/data")],
             ..Default::default()
         };
-        let mounts = mounts(&config, &ImageConfig::default(), &place);
-        let paths: Vec<&str> = mounts.iter().map(|mount| mount.container_path.as_str()).collect();
+        let volumes = volumes(&config, &ImageConfig::default(), &place);
+        let paths: Vec<&str> = volumes.iter().map(Volume::container_path).collect();
         assert_eq!(
             paths,
             [
@@ -217,6 +234,6 @@ mod tests {
                 "/data/deep/er"
             ]
         );
-        assert_eq!(mounts[4].host_path, Path::new("/host"));
+        assert_eq!(volumes[4], Volume::Host(mount("/etc/hosts/")));
     }
 }

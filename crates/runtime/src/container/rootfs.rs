@@ -1,9 +1,9 @@
 //! A container's view of files: the image's layers, what is mounted on them, and what is hidden.
 
 use super::{devices, mounts};
-use crate::spec::Spec;
+use crate::spec::{Spec, Volume};
 use mounts::{Kind, attach, clone_tree, filesystem};
-use plan::node::{Mount, ProcMount};
+use plan::node::{ImageVolume, ProcMount};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags};
@@ -25,7 +25,8 @@ const NO_SUID_EXEC_DEV: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
 /// What must be opened while the machine's files are still in sight.
 struct Sources {
     layers: Vec<OwnedFd>,
-    mounts: Vec<OwnedFd>,
+    /// `None`: an image, of which nothing can be mounted yet.
+    volumes: Vec<Option<OwnedFd>>,
     shm: OwnedFd,
     /// Each with its name below `/sys/fs/cgroup`.
     cgroups: Vec<(String, OwnedFd)>,
@@ -33,14 +34,17 @@ struct Sources {
 
 /// Makes this process's root the container's. `directory` is the container's own on the machine.
 pub fn enter(spec: &Spec, directory: &Path) -> Result<(), String> {
-    let sources = open_sources(spec)?;
+    let mut sources = open_sources(spec)?;
     // Nothing that happens below may show on the machine, and what is cloned has its own ties by now.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(|error| format!("make mounts private: {error}"))?;
+    let volumes = spec.volumes.iter().zip(sources.volumes.drain(..));
+    let trees: Vec<OwnedFd> =
+        volumes.map(|(volume, tree)| dressed(volume, tree, directory)).collect::<Result<_, _>>()?;
     let root = overlay(&sources.layers, directory)?;
     system_mounts(spec, &root, &sources)?;
-    for (mount, tree) in spec.mounts.iter().zip(&sources.mounts) {
-        bind(mount, tree, &root)?;
+    for (volume, tree) in spec.volumes.iter().zip(&trees) {
+        bind(volume, tree, &root)?;
     }
     for device in &spec.devices {
         devices::add(&root, device)?;
@@ -66,13 +70,14 @@ pub fn finish(spec: &Spec) -> Result<(), String> {
 }
 
 fn open_sources(spec: &Spec) -> Result<Sources, String> {
-    let directory = |path: &std::path::PathBuf| {
-        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| format!("open layer {}: {error}", path.display()))
-    };
     let tree = |path: &Path, recursive: bool| {
         clone_tree(path, recursive).map_err(|error| format!("mount source {}: {error}", path.display()))
     };
+    let source = |volume: &Volume| match volume {
+        Volume::Host(mount) => tree(&mount.host_path, true).map(Some),
+        Volume::Image(_) => Ok(None),
+    };
+    let layer = |path: &std::path::PathBuf| open_directory(path).map_err(|error| format!("layer: {error}"));
     let cgroups = if spec.security.privileged {
         vec![(String::new(), tree(Path::new("/sys/fs/cgroup"), true)?)]
     } else {
@@ -80,11 +85,59 @@ fn open_sources(spec: &Spec) -> Result<Sources, String> {
         spec.cgroup_views.iter().map(view).collect::<Result<_, String>>()?
     };
     Ok(Sources {
-        layers: spec.layers.iter().map(directory).collect::<Result<_, _>>()?,
-        mounts: spec.mounts.iter().map(|mount| tree(&mount.host_path, true)).collect::<Result<_, _>>()?,
+        layers: spec.layers.iter().map(layer).collect::<Result<_, _>>()?,
+        volumes: spec.volumes.iter().map(source).collect::<Result<_, _>>()?,
         shm: tree(&spec.shm, false)?,
         cgroups,
     })
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| {
+        let error = io::Error::from(error);
+        io::Error::new(error.kind(), format!("open {}: {error}", path.display()))
+    })
+}
+
+/// A volume as a detached mount that is ready to be put into place.
+fn dressed(volume: &Volume, tree: Option<OwnedFd>, directory: &Path) -> Result<OwnedFd, String> {
+    let result = match (volume, tree) {
+        (Volume::Host(mount), Some(tree)) => mounts::dress(&tree, mount).map(|()| tree),
+        (Volume::Host(_), None) => Err(io::ErrorKind::NotFound.into()),
+        (Volume::Image(image), _) => image_volume(image, directory),
+    };
+    result.map_err(|error| bind_failed(volume, error))
+}
+
+/// An image, or a part of it.
+///
+/// Overlayfs must be mounted somewhere before a part of it can be taken; the directory of the image's own volumes is
+/// opened by now, and free to be covered for a moment.
+fn image_volume(image: &ImageVolume, directory: &Path) -> io::Result<OwnedFd> {
+    let layers: Vec<OwnedFd> =
+        image.layers.iter().map(|path| open_directory(path)).collect::<Result<_, _>>()?;
+    // Two layers are the least that overlayfs takes; where the container's root comes later it is empty until then.
+    let empty = open_directory(&directory.join("rootfs"))?;
+    let lower: Vec<String> = layers.iter().rev().chain([&empty]).map(crate::sys::fd_path).collect();
+    let place = directory.join("volumes");
+    mount_overlay(&format!("lowerdir={}", lower.join(":")), &place)?;
+    let taken = open_directory(&place).and_then(|whole| {
+        let sub_path = if image.sub_path.is_empty() { "." } else { &image.sub_path };
+        let part = crate::sys::open_in_root(&whole, Path::new(sub_path), OFlags::PATH)?;
+        clone_tree(Path::new(&crate::sys::fd_path(&part)), false)
+    });
+    rustix::mount::unmount(&place, UnmountFlags::DETACH)?;
+    let tree = taken?;
+    let attributes =
+        libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    crate::sys::mount_setattr(tree.as_fd(), false, attributes, libc::MS_PRIVATE)?;
+    Ok(tree)
+}
+
+fn mount_overlay(options: &str, target: &Path) -> rustix::io::Result<()> {
+    let options = std::ffi::CString::new(options).map_err(|_| rustix::io::Errno::INVAL)?;
+    rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), Some(options.as_c_str()))
 }
 
 /// Mounts the layers, with the container's own changes on top.
@@ -92,14 +145,7 @@ fn open_sources(spec: &Spec) -> Result<Sources, String> {
 /// Layers are named by descriptor, so that 128 of them fit into the one page of options that the kernel takes.
 fn overlay(layers: &[OwnedFd], directory: &Path) -> Result<OwnedFd, String> {
     let lower: Vec<String> = layers.iter().rev().map(crate::sys::fd_path).collect();
-    let open = |name: &str| {
-        rustix::fs::open(
-            directory.join(name),
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|error| format!("open {}: {error}", directory.join(name).display()))
-    };
+    let open = |name: &str| open_directory(&directory.join(name)).map_err(|error| error.to_string());
     let (upper, work) = (open("upper")?, open("work")?);
     let options = format!(
         "lowerdir={},upperdir={},workdir={}",
@@ -108,11 +154,9 @@ fn overlay(layers: &[OwnedFd], directory: &Path) -> Result<OwnedFd, String> {
         crate::sys::fd_path(&work)
     );
     let target = directory.join("rootfs");
-    let options = std::ffi::CString::new(options).map_err(|error| error.to_string())?;
-    rustix::mount::mount("overlay", &target, "overlay", MountFlags::empty(), Some(options.as_c_str()))
+    mount_overlay(&options, &target)
         .map_err(|error| format!("mount overlay of {} layers: {error}", layers.len()))?;
-    rustix::fs::open(&target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| format!("open {}: {error}", target.display()))
+    open_directory(&target).map_err(|error| error.to_string())
 }
 
 fn system_mounts(spec: &Spec, root: &OwnedFd, sources: &Sources) -> Result<(), String> {
@@ -163,18 +207,19 @@ fn cgroup_mounts(root: &OwnedFd, cgroups: &[(String, OwnedFd)], read_only: bool)
     crate::sys::mount_setattr(tmpfs.as_fd(), false, read_only, 0).map_err(failed)
 }
 
-fn bind(mount: &Mount, tree: &OwnedFd, root: &OwnedFd) -> Result<(), String> {
-    let path = Path::new(&mount.container_path);
-    mounts::dress(tree, mount)
-        .and_then(|()| mounts::kind_of(tree))
+fn bind(volume: &Volume, tree: &OwnedFd, root: &OwnedFd) -> Result<(), String> {
+    let path = Path::new(volume.container_path());
+    mounts::kind_of(tree)
         .and_then(|kind| attach(tree, root, path, kind))
-        .map_err(|error| {
-            format!(
-                "error mounting {:?} to rootfs at {:?}: {error}",
-                mount.host_path.display().to_string(),
-                mount.container_path
-            )
-        })
+        .map_err(|error| bind_failed(volume, error))
+}
+
+fn bind_failed(volume: &Volume, error: io::Error) -> String {
+    let source = match volume {
+        Volume::Host(mount) => mount.host_path.display().to_string(),
+        Volume::Image(_) => "image".into(),
+    };
+    format!("error mounting {source:?} to rootfs at {:?}: {error}", volume.container_path())
 }
 
 /// Makes `root` this process's `/` and takes the old one out of sight.

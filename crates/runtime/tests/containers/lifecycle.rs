@@ -181,6 +181,43 @@ async fn mounts() {
     node.finish().await;
 }
 
+/// KEP-4639.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_as_volumes() {
+    let node = Node::new();
+    let sandbox = node.sandbox("images").await;
+    let layers = ["lower", "upper"].map(|name| node.directory.path().join(name));
+    for layer in &layers {
+        std::fs::create_dir_all(layer.join("dir")).unwrap();
+        std::fs::write(layer.join("dir/file"), layer.file_name().unwrap().as_encoded_bytes()).unwrap();
+        std::fs::write(layer.join(layer.file_name().unwrap()), "").unwrap();
+    }
+    std::fs::copy("/bin/busybox", layers[0].join("busybox")).unwrap();
+    std::os::unix::fs::symlink("/etc", layers[1].join("out")).unwrap();
+    let mount = |container_path: &str, sub_path: &str, layers: &[std::path::PathBuf]| ImageVolume {
+        container_path: container_path.into(),
+        layers: layers.to_vec(),
+        sub_path: sub_path.into(),
+    };
+    let script = "ls /image; cat /image/dir/file /part/file /single/dir/file; echo; touch /image/x 2>/dev/null; echo $?; \
+        /image/busybox true 2>/dev/null; echo $?";
+    let ran = node
+        .run(&sandbox, script, |config| {
+            config.image_volumes = vec![
+                mount("/image", "", &layers),
+                mount("/part", "dir", &layers),
+                mount("/single", "", &layers[..1]),
+            ];
+        })
+        .await;
+    assert_eq!(ran.text(), "busybox\ndir\nlower\nout\nupper\nupperupperlower\n1\n126\n");
+    let escaping =
+        node.create(&sandbox, |config| config.image_volumes = vec![mount("/x", "out/passwd", &layers)]).await;
+    let error = node.runtime.start_container(&escaping.id).await.unwrap_err().to_string();
+    assert!(error.contains("No such file"), "{error}");
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mount_propagation() {
     use rustix::mount::{
