@@ -37,33 +37,47 @@ pub fn certificate(chain: &[impl AsRef<[u8]>], ca: &ClientCa, now: Time) -> Resu
 fn trusted(chain: &[impl AsRef<[u8]>], ca: &ClientCa, now: Time) -> Result<(), AccessError> {
     let at = ASN1Time::from_timestamp(now.as_secs()).map_err(|error| refused(error.to_string()))?;
     let mut current = parse(chain[0].as_ref())?;
+    // How many authorities stand between `current` and the leaf.
     let mut depth = 0;
     loop {
         valid(&current, at)?;
-        if issued_by_any(&current, ca, at) {
+        if issued_by_any(&current, ca, at, depth) {
             return Ok(());
         }
-        depth += 1;
-        let Some(next) = chain.get(depth) else {
+        let Some(next) = chain.get(depth + 1) else {
             return Err(refused("x509: certificate signed by unknown authority".to_owned()));
         };
         let next = parse(next.as_ref())?;
-        if !issues(&next, &current) {
-            return Err(refused("x509: the chain is out of order".to_owned()));
+        if !issues(&next, &current, depth) {
+            return Err(refused(
+                "x509: the chain is out of order, or longer than an authority in it allows".to_owned(),
+            ));
         }
         current = next;
+        depth += 1;
     }
 }
 
-fn issued_by_any(certificate: &X509Certificate, ca: &ClientCa, at: ASN1Time) -> bool {
+fn issued_by_any(certificate: &X509Certificate, ca: &ClientCa, at: ASN1Time, depth: usize) -> bool {
     ca.certificates.iter().any(|der| {
-        parse(der)
-            .is_ok_and(|authority| issues(&authority, certificate) && authority.validity().is_valid_at(at))
+        parse(der).is_ok_and(|authority| {
+            issues(&authority, certificate, depth) && authority.validity().is_valid_at(at)
+        })
     })
 }
 
-fn issues(authority: &X509Certificate, certificate: &X509Certificate) -> bool {
-    authority.is_ca()
+/// Has the authority signed this certificate, and may it, with so many authorities below it?
+fn issues(authority: &X509Certificate, certificate: &X509Certificate, depth: usize) -> bool {
+    let may_sign =
+        authority.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
+    let reaches = authority.basic_constraints().is_ok_and(|constraints| {
+        constraints.is_some_and(|held| {
+            let most = held.value.path_len_constraint;
+            held.value.ca && most.is_none_or(|most| usize::try_from(most).is_ok_and(|most| depth <= most))
+        })
+    });
+    may_sign
+        && reaches
         && authority.subject().as_raw() == certificate.issuer().as_raw()
         && certificate.verify_signature(Some(authority.public_key())).is_ok()
 }

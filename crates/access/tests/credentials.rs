@@ -74,6 +74,32 @@ fn a_forged_authority_of_the_same_name_is_not_believed() {
     assert!(certificate(&[leaf, forged.der], &trusted, NOW).is_err());
 }
 
+#[test]
+fn authorities_below_the_authority_are_believed_as_far_as_it_lets_them() {
+    let root = authority("root");
+    let trusted = ClientCa { certificates: vec![root.der.clone()] };
+    let below = |constraint: BasicConstraints, name: &str, above: &Ca| {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("params");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(constraint);
+        let der = params.signed_by(&key, &above.issuer).expect("signed").der().to_vec();
+        Ca { issuer: Issuer::new(params, key), der }
+    };
+    let leaf = |ca: &Ca| client(ca, "alice", "devs", ExtendedKeyUsagePurpose::ClientAuth, 2040);
+    let middle = below(BasicConstraints::Constrained(0), "middle", &root);
+    assert!(certificate(&[leaf(&middle), middle.der.clone()], &trusted, NOW).is_ok());
+    assert!(certificate(&[leaf(&middle)], &trusted, NOW).is_err(), "its authority is missing");
+    let deeper = below(BasicConstraints::Unconstrained, "deeper", &middle);
+    let chain = [leaf(&deeper), deeper.der, middle.der];
+    assert!(certificate(&chain, &trusted, NOW).expect_err("too deep").to_string().contains("longer than"));
+    let user = Ca {
+        der: leaf(&root),
+        issuer: Issuer::new(CertificateParams::default(), KeyPair::generate().expect("a key")),
+    };
+    assert!(certificate(&[leaf(&user), user.der], &trusted, NOW).is_err(), "a client is no authority");
+}
+
 fn issuer() -> Authority {
     let random = SystemRandom::new();
     let pkcs8 = SigningKey::generate(&random).expect("a key");

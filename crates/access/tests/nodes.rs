@@ -69,6 +69,8 @@ fn a_node_reaches_what_its_pods_need() {
         ("create serviceaccounts/token a/default", unrelated),
         ("get pods a/web", "yes"),
         ("get pods a/far", unrelated),
+        ("watch pods a/web", "yes"),
+        ("watch pods a/far", unrelated),
         ("list pods /", "can only list/watch pods with spec.nodeName field selector"),
         ("patch pods/status a/web", "yes"),
         ("get nodes /n1", "yes"),

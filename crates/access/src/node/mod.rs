@@ -166,6 +166,7 @@ impl Asked<'_> {
         match (self.request.verb, self.request.subresource) {
             ("get", "") => self.related(),
             ("list" | "watch", "") if self.selects("spec.nodeName") => yes(),
+            ("list" | "watch", "") if !self.request.name.is_empty() => self.related(),
             ("list" | "watch", "") => no("can only list/watch pods with spec.nodeName field selector"),
             _ => self.by_role(),
         }
