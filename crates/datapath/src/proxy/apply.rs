@@ -114,7 +114,8 @@ fn add_difference(batch: &mut Batch<'_>, now: &Compiled, next: &Compiled) {
         batch.flush_set(set);
         let elements: Vec<Element> =
             ranges.iter().flat_map(|r| Element::cidr(r.address(), r.prefix())).collect();
-        batch.add_elements(set, &joined(elements));
+        // Where one range ends and the next begins, the kernel wants both, the end first.
+        batch.add_elements(set, &elements);
     }
     for name in now.chains.keys().filter(|name| !next.chains.contains_key(*name)) {
         batch.delete_chain(name);
@@ -141,13 +142,6 @@ fn add_map_difference<T: PartialEq>(
     };
     batch.delete_elements(map, &missing(next, now));
     batch.add_elements(map, &missing(now, next));
-}
-
-/// Where one range ends and the next begins, the beginning is enough.
-fn joined(elements: Vec<Element>) -> Vec<Element> {
-    let starts: std::collections::BTreeSet<Vec<u8>> =
-        elements.iter().filter(|e| !e.interval_end).map(|e| e.key.clone()).collect();
-    elements.into_iter().filter(|e| !e.interval_end || !starts.contains(&e.key)).collect()
 }
 
 fn add_rule(batch: &mut Batch<'_>, chain: &str, rule: &Rule) {
