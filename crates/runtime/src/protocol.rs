@@ -1,5 +1,8 @@
 //! What the node's process and a pod's monitor say to each other: one JSON message per packet of a Unix socket
 //! (SOCK_SEQPACKET), which keeps messages apart and descriptors with the message that they belong to.
+//!
+//! A monitor outlives the program that started it, so messages may gain fields with defaults and new calls, but those
+//! that exist stay as they are.
 
 use plan::node::ContainerStatus;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -66,7 +69,8 @@ pub enum Call {
     Shutdown,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Start {
     pub container: String,
     pub log_path: PathBuf,

@@ -1,4 +1,6 @@
 //! How to start a container, with everything decided: what the runtime writes down and the child process reads.
+//!
+//! A monitor may be older than the runtime that writes, so fields may be added but not renamed, and each has a default.
 
 use plan::node::{
     ContainerConfig, Device, ImageConfig, ImageVolume, Mount, NamespaceOptions, SandboxConfig,
@@ -8,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Spec {
     /// Unpacked layers, the lowest first.
     pub layers: Vec<PathBuf>,
@@ -48,6 +51,7 @@ impl Volume {
 
 /// What runs, in a container that starts or in one that runs already.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Process {
     pub args: Vec<String>,
     /// `NAME=value`, each name once.
