@@ -3,7 +3,7 @@ use schema::{At, Kind, Strategy, Subresource, Violation, names, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, human_duration, text, text_or};
-use crate::spec::check::{self, Found};
+use crate::spec::check::{self, Found, Seen};
 use crate::{row, strategy, subresource};
 
 pub const CERTIFICATE_SIGNING_REQUESTS: Resource =
@@ -107,12 +107,13 @@ fn validate(request: &Value, old: Option<&Value>) -> Vec<Violation> {
     if usages.is_empty() {
         found.push(Violation::required(list, ""));
     }
+    let mut seen = Seen::default();
     for (index, usage) in usages.iter().enumerate() {
         let usage_text = usage.as_str().unwrap_or_default();
         if !USAGES.contains(&usage_text) {
             found.push(Violation::not_supported(list.index(index), usage, &USAGES));
         }
-        if usages[..index].contains(usage) {
+        if seen.repeats(usage.to_string()) {
             found.push(Violation::duplicate(list.index(index), usage));
         }
     }
@@ -165,13 +166,14 @@ fn signer(name: &str, at: At<'_>, found: &mut Found) {
 fn conditions(conditions: &[Value], found: &mut Found) {
     let list = At::root("status.conditions");
     let has = |kind: &str| conditions.iter().any(|one| path::text(one, "type") == kind);
+    let mut seen = Seen::default();
     for (index, condition) in conditions.iter().enumerate() {
         let at = list.index(index);
         let kind = path::text(condition, "type");
         if kind.is_empty() {
             found.push(Violation::required(at.field("type"), ""));
         }
-        if conditions[..index].iter().any(|other| path::text(other, "type") == kind) {
+        if seen.repeats(kind) {
             found.push(Violation::duplicate(at.field("type"), kind));
         }
         if matches!(kind, "Approved" | "Denied" | "Failed") {

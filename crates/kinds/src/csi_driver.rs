@@ -3,7 +3,7 @@ use schema::{At, Kind, Strategy, Violation, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column};
-use crate::spec::check;
+use crate::spec::check::{self, Seen};
 use crate::{row, strategy};
 
 pub const CSI_DRIVERS: Resource = Resource::new("csidrivers.storage.k8s.io");
@@ -82,11 +82,12 @@ fn validate(driver: &Value, old: Option<&Value>) -> Vec<Violation> {
         }
     }
     let requests = path::list(spec, "tokenRequests");
+    let mut seen = Seen::default();
     for (index, request) in requests.iter().enumerate() {
         let at = at.field("tokenRequests");
         let at = at.index(index);
         let audience = path::text(request, "audience");
-        if requests[..index].iter().any(|other| path::text(other, "audience") == audience) {
+        if seen.repeats(audience) {
             found.push(Violation::duplicate(at.field("audience"), audience));
         }
         if let Some(seconds) = path::int(request, "expirationSeconds").filter(|&seconds| seconds < 600) {

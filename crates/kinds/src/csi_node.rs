@@ -3,7 +3,7 @@ use schema::{At, Kind, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column};
-use crate::spec::check;
+use crate::spec::check::{self, Seen};
 use crate::{row, strategy};
 
 pub const CSI_NODES: Resource = Resource::new("csinodes.storage.k8s.io");
@@ -34,11 +34,12 @@ fn validate(node: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let drivers = path::list(node, "spec.drivers");
     let list = At::root("spec.drivers");
+    let mut seen = Seen::default();
     for (index, driver) in drivers.iter().enumerate() {
         let at = list.index(index);
         let (name, id) = (path::text(driver, "name"), path::text(driver, "nodeID"));
         check::required_name(driver, "name", names::dns_subdomain, at, &mut found);
-        if drivers[..index].iter().any(|other| path::text(other, "name") == name) {
+        if seen.repeats(name) {
             found.push(Violation::duplicate(at.field("name"), name));
         }
         if id.is_empty() {

@@ -3,7 +3,7 @@ use schema::{At, Kind, Strategy, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, text};
-use crate::spec::check::{self, Found};
+use crate::spec::check::{self, Found, Seen};
 use crate::{column, row, strategy};
 
 pub const ENDPOINT_SLICES: Resource = Resource::new("endpointslices.discovery.k8s.io");
@@ -98,10 +98,11 @@ fn one(endpoint: &Value, kind: &str, at: At<'_>, found: &mut Found) {
         if hints.len() > HINTS_MAX {
             found.push(Violation::too_many(list, hints.len(), HINTS_MAX));
         }
+        let mut seen = Seen::default();
         for (index, one) in hints.iter().enumerate() {
             let name = path::text(one, "name");
             let at = list.index(index);
-            if hints[..index].iter().any(|other| path::text(other, "name") == name) {
+            if seen.repeats(name) {
                 found.push(Violation::duplicate(at.field("name"), name));
             }
             let wrong =

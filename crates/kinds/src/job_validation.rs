@@ -4,7 +4,7 @@ use schema::{At, Violation, metadata, names, path};
 use serde_json::Value;
 
 use crate::job::POD_LABELS;
-use crate::spec::check::{self, Found};
+use crate::spec::check::{self, Found, Seen};
 use crate::spec::{label_selector, template};
 
 const INDEXED_PARALLELISM_MAX: i64 = 100_000;
@@ -212,11 +212,12 @@ fn exit_codes(codes: &Value, template: &Value, at: At<'_>, found: &mut Found) {
         found.push(Violation::too_many(list, values.len(), EXIT_CODES_MAX));
     }
     let numbers: Vec<i64> = values.iter().filter_map(Value::as_i64).collect();
+    let mut seen = Seen::default();
     for (index, &number) in numbers.iter().enumerate() {
         if number == 0 && path::text(codes, "operator") == "In" {
             found.push(Violation::invalid(list.index(index), number, "must not be 0 for the In operator"));
         }
-        if numbers[..index].contains(&number) {
+        if seen.repeats(number.to_string()) {
             found.push(Violation::duplicate(list.index(index), number));
         }
     }

@@ -1,4 +1,10 @@
 //! Every built-in kind: one file each, listed once.
+//!
+//! A kind is a row (`schema::Kind`) in a file of its name, with what only it has: defaults that depend on other fields, validation, cells of
+//! columns. A new one is that file, two lines here, its types in `data/types.tsv`, and a worked case in `testdata/`; the tests of the table
+//! tell what is missing. `spec` holds the parts that several kinds share.
+//!
+//! Architecture invariant: nothing here reads a clock or a store. A row is asked about one object, and about what it was before.
 
 mod autoscaler_columns;
 mod autoscaler_validation;

@@ -3,7 +3,8 @@ use schema::{At, Kind, Quantity, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{CREATED_AT, NAME};
-use crate::spec::{check::Found, resources};
+use crate::spec::check::{Found, Seen};
+use crate::spec::resources;
 use crate::{row, strategy};
 
 pub const LIMIT_RANGES: Resource = Resource::new("limitranges");
@@ -43,6 +44,7 @@ fn validate(range: &Value, _old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let items = path::list(range, "spec.limits");
     let list = At::root("spec.limits");
+    let mut seen = Seen::default();
     for (index, item) in items.iter().enumerate() {
         let at = list.index(index);
         let kind = path::text(item, "type");
@@ -55,7 +57,7 @@ fn validate(range: &Value, _old: Option<&Value>) -> Vec<Violation> {
             found.push(Violation::invalid(at.field("type"), kind, detail));
         }
         found.extend(Violation::all_invalid(at.field("type"), kind, wrong));
-        if items[..index].iter().any(|other| path::text(other, "type") == kind) {
+        if seen.repeats(kind) {
             found.push(Violation::duplicate(at.field("type"), kind));
         }
         if kind == "Pod" {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, text, text_or, wide};
 use crate::spec::{
-    check::{self, Found},
+    check::{self, Found, Seen},
     resources,
 };
 use crate::{row, strategy, subresource};
@@ -129,6 +129,7 @@ fn validate(node: &Value, old: Option<&Value>) -> Vec<Violation> {
 /// The messages say `metadata.taints`, as upstream's do.
 fn taints(taints: &[Value], found: &mut Found) {
     let list = At::root("metadata.taints");
+    let mut pairs = Seen::default();
     for (index, taint) in taints.iter().enumerate() {
         let at = list.index(index);
         let (key, value, effect) =
@@ -140,9 +141,7 @@ fn taints(taints: &[Value], found: &mut Found) {
         } else {
             check::one_of(taint, "effect", &["NoSchedule", "PreferNoSchedule", "NoExecute"], at, found);
         }
-        let is_same =
-            |other: &Value| path::text(other, "key") == key && path::text(other, "effect") == effect;
-        if taints[..index].iter().any(is_same) {
+        if pairs.repeats(format!("{key}\n{effect}")) {
             let mut violation = Violation::duplicate(at, taint);
             violation.detail = "taints must be unique by key and effect pair".into();
             found.push(violation);

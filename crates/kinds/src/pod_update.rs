@@ -1,5 +1,7 @@
 //! What an update of a pod may change: images, a deadline that comes nearer, more tolerations, fewer gates.
 
+use std::collections::HashSet;
+
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
@@ -97,21 +99,21 @@ fn deadline(spec: &Value, before: &Value, at: At<'_>, found: &mut Found) {
 }
 
 fn tolerations(spec: &Value, before: &Value, at: At<'_>, found: &mut Found) {
-    let is_same = |left: &Value, right: &Value| {
-        ["effect", "key", "operator", "value"].iter().all(|field| left.get(field) == right.get(field))
-    };
-    let new = path::list(spec, "tolerations");
-    if path::list(before, "tolerations").iter().any(|old| !new.iter().any(|one| is_same(one, old))) {
+    let identity =
+        |one: &Value| ["effect", "key", "operator", "value"].map(|field| path::text(one, field)).join("\n");
+    let new: HashSet<String> = path::list(spec, "tolerations").iter().map(identity).collect();
+    if path::list(before, "tolerations").iter().any(|old| !new.contains(&identity(old))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         found.push(Violation::forbidden(at.field("tolerations"), detail));
     }
 }
 
 fn gates(spec: &Value, before: &Value, at: At<'_>, found: &mut Found) {
-    let old = path::list(before, "schedulingGates");
+    let old = path::list(before, "schedulingGates").iter().map(|gate| path::text(gate, "name"));
+    let old: HashSet<&str> = old.collect();
     for (index, gate) in path::list(spec, "schedulingGates").iter().enumerate() {
-        if !old.contains(gate) {
-            let name = path::text(gate, "name");
+        let name = path::text(gate, "name");
+        if !old.contains(name) {
             let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
             let at = at.field("schedulingGates");
             found.push(Violation::forbidden(at.index(index).field("name"), detail));

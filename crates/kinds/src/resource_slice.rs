@@ -3,7 +3,7 @@ use schema::{At, Kind, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, text};
-use crate::spec::check;
+use crate::spec::check::{self, Seen};
 use crate::{row, strategy};
 
 pub const RESOURCE_SLICES: Resource = Resource::new("resourceslices.resource.k8s.io");
@@ -38,11 +38,12 @@ fn validate(slice: &Value, old: Option<&Value>) -> Vec<Violation> {
     check::required(&spec["pool"], "name", at.field("pool"), &mut found);
     check::follows(spec, "nodeName", names::dns_subdomain, at, &mut found);
     let devices = path::list(spec, "devices");
+    let mut seen = Seen::default();
     for (index, device) in devices.iter().enumerate() {
         let at = at.field("devices");
         let at = at.index(index);
         check::required_name(device, "name", names::dns_label, at, &mut found);
-        if devices[..index].iter().any(|other| other["name"] == device["name"]) {
+        if seen.repeats(device["name"].to_string()) {
             found.push(Violation::duplicate(at.field("name"), &device["name"]));
         }
     }

@@ -3,7 +3,7 @@
 use schema::{At, Violation, metadata, names, path};
 use serde_json::Value;
 
-use crate::spec::check::{self, Found};
+use crate::spec::check::{self, Found, Seen};
 
 const STICKY_SECONDS: i64 = 10_800;
 const STICKY_SECONDS_MAX: i64 = 86_400;
@@ -98,6 +98,8 @@ pub fn validate(service: &Value, old: Option<&Value>) -> Vec<Violation> {
 fn ports(spec: &Value, kind: &str, at: At<'_>, found: &mut Found) {
     let ports = path::list(spec, "ports");
     let list = at.field("ports");
+    let (mut names_seen, mut ports_seen, mut node_ports_seen) =
+        (Seen::default(), Seen::default(), Seen::default());
     for (index, port) in ports.iter().enumerate() {
         let at = list.index(index);
         let name = path::text(port, "name");
@@ -105,8 +107,7 @@ fn ports(spec: &Value, kind: &str, at: At<'_>, found: &mut Found) {
             found.push(Violation::required(at.field("name"), ""));
         }
         check::follows(port, "name", names::dns_label, at, found);
-        let before = &ports[..index];
-        if !name.is_empty() && before.iter().any(|other| path::text(other, "name") == name) {
+        if !name.is_empty() && names_seen.repeats(name) {
             found.push(Violation::duplicate(at.field("name"), name));
         }
         let number = path::int(port, "port").unwrap_or_default();
@@ -114,8 +115,8 @@ fn ports(spec: &Value, kind: &str, at: At<'_>, found: &mut Found) {
         check::one_of(port, "protocol", &["SCTP", "TCP", "UDP"], at, found);
         check::port(port, "targetPort", at, found);
         check::follows(port, "appProtocol", names::qualified_name, at, found);
-        let is_same = |other: &&Value| other["protocol"] == port["protocol"] && other["port"] == port["port"];
-        if before.iter().any(|other| is_same(&other)) {
+        let protocol = path::text(port, "protocol");
+        if ports_seen.repeats(format!("{protocol} {number}")) {
             found.push(Violation::duplicate(at, port));
         }
         let node = path::int(port, "nodePort").unwrap_or_default();
@@ -126,9 +127,7 @@ fn ports(spec: &Value, kind: &str, at: At<'_>, found: &mut Found) {
         if kind == "ClusterIP" {
             found.push(Violation::forbidden(at, "may not be used when `type` is 'ClusterIP'"));
         }
-        let is_taken =
-            |other: &Value| other["protocol"] == port["protocol"] && other["nodePort"] == port["nodePort"];
-        if before.iter().any(is_taken) {
+        if node_ports_seen.repeats(format!("{protocol} {node}")) {
             found.push(Violation::duplicate(at, node));
         }
     }
@@ -223,11 +222,12 @@ fn families(spec: &Value, kind: &str, at: At<'_>, found: &mut Found) {
     }
     let families = path::list(spec, "ipFamilies");
     let list = at.field("ipFamilies");
+    let mut seen = Seen::default();
     for (index, family) in families.iter().enumerate() {
         if family != "IPv4" && family != "IPv6" {
             found.push(Violation::not_supported(list.index(index), family, &["IPv4", "IPv6"]));
         }
-        if families[..index].contains(family) {
+        if seen.repeats(family.to_string()) {
             found.push(Violation::duplicate(list.index(index), family));
         }
     }

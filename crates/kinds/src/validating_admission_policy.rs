@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::column::{AGE, NAME, column};
 use crate::spec::admission_policy;
-use crate::spec::check::{self, Found};
+use crate::spec::check::{self, Found, Seen};
 use crate::{row, strategy, subresource};
 
 pub const VALIDATING_ADMISSION_POLICIES: Resource =
@@ -81,6 +81,7 @@ fn audit(policy: &str, annotations: &[Value], list: At<'_>, found: &mut Found) {
         let detail = format!("must not have more than {ANNOTATIONS_MAX} auditAnnotations");
         found.push(Violation::invalid(list, annotations, detail));
     }
+    let mut seen = Seen::default();
     for (index, annotation) in annotations.iter().enumerate() {
         let at = list.index(index);
         let key = path::text(annotation, "key");
@@ -89,7 +90,7 @@ fn audit(policy: &str, annotations: &[Value], list: At<'_>, found: &mut Found) {
             key,
             names::qualified_name(&format!("{policy}/{key}")),
         ));
-        if annotations[..index].iter().any(|other| path::text(other, "key") == key) {
+        if seen.repeats(key) {
             found.push(Violation::duplicate(at.field("key"), key));
         }
         let expression = path::text(annotation, "valueExpression");

@@ -1,5 +1,7 @@
 //! What `metadata` must be, whatever the kind.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::{At, Kind, Violation, names, path};
@@ -150,8 +152,10 @@ fn finalizers(metadata: &Value, is_new: bool, found: &mut Vec<Violation>) {
 
 fn changes(new: &Value, old: &Value, found: &mut Vec<Violation>) {
     if !old["deletionTimestamp"].is_null() {
-        let before = path::list(old, "finalizers");
-        let added = path::list(new, "finalizers").iter().filter(|one| !before.contains(one));
+        let before: HashSet<&str> = path::list(old, "finalizers").iter().filter_map(Value::as_str).collect();
+        let added = path::list(new, "finalizers")
+            .iter()
+            .filter(|one| !before.contains(one.as_str().unwrap_or_default()));
         let added: Vec<String> = added.map(Value::to_string).collect();
         if !added.is_empty() {
             let detail = format!(

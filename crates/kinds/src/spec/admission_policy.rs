@@ -3,7 +3,7 @@
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
-use super::check::{self, Found};
+use super::check::{self, Found, Seen};
 use super::{label_selector, webhook};
 
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -74,6 +74,7 @@ fn match_resources(matched: &Value, at: At<'_>, found: &mut Found) {
             let at = at.index(index);
             webhook::validate_rule(rule, &OPERATIONS, at, found);
             let names = path::list(rule, "resourceNames");
+            let mut seen = Seen::default();
             for (index, name) in names.iter().enumerate() {
                 let text = name.as_str().unwrap_or_default();
                 let at = at.field("resourceNames");
@@ -82,7 +83,7 @@ fn match_resources(matched: &Value, at: At<'_>, found: &mut Found) {
                     text,
                     schema::names::path_segment(text),
                 ));
-                if names[..index].contains(name) {
+                if seen.repeats(name.to_string()) {
                     found.push(Violation::duplicate(at.index(index), text));
                 }
             }
@@ -141,11 +142,12 @@ fn actions(actions: &[Value], at: At<'_>, found: &mut Found) {
     if actions.is_empty() {
         found.push(Violation::required(at, "at least one validation action is required"));
     }
+    let mut seen = Seen::default();
     for (index, action) in actions.iter().enumerate() {
         if !matches!(action.as_str(), Some("Audit" | "Deny" | "Warn")) {
             found.push(Violation::not_supported(at.index(index), action, &["Audit", "Deny", "Warn"]));
         }
-        if actions[..index].contains(action) {
+        if seen.repeats(action.to_string()) {
             found.push(Violation::duplicate(at.index(index), action));
         }
     }

@@ -1,11 +1,25 @@
 //! The small checks that every validation is made of.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
 pub type Found = Vec<Violation>;
+
+/// The values that have been met in a list, to find the second of each. Lists are as long as clients make them, so that to compare each
+/// item with each before it would take a client's liberty with the server's time.
+#[derive(Default)]
+pub struct Seen<'a>(HashSet<Cow<'a, str>>);
+
+impl<'a> Seen<'a> {
+    /// Whether the value has been met before; now it has.
+    pub fn repeats(&mut self, value: impl Into<Cow<'a, str>>) -> bool {
+        !self.0.insert(value.into())
+    }
+}
 
 /// A text that must be there.
 pub fn required(value: &Value, field: &str, at: At<'_>, found: &mut Found) -> bool {

@@ -1,9 +1,11 @@
 //! Containers of every sort.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
+
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
-use super::check::{Found, between, follows, one_of, relative_path, required, required_name};
+use super::check::{Found, Seen, between, follows, one_of, relative_path, required, required_name};
 use super::{env, probe, resources, security_context};
 
 /// What a container may be depends on where it stands.
@@ -16,10 +18,10 @@ pub enum Sort {
 
 /// What the pod around the containers says that they must fit.
 pub struct Surroundings<'a> {
-    /// `spec.volumes`
-    pub volumes: &'a [Value],
-    /// `spec.resourceClaims`
-    pub claims: &'a [Value],
+    /// `spec.volumes` by name.
+    pub volumes: HashMap<&'a str, &'a Value>,
+    /// The names of `spec.resourceClaims`.
+    pub claims: BTreeSet<&'a str>,
     pub host_network: bool,
     pub host_users: bool,
     pub grace_seconds: i64,
@@ -44,17 +46,16 @@ pub fn validate_all<'a>(
     containers: &'a [Value],
     sort: Sort,
     around: &Surroundings<'_>,
-    taken: &mut Vec<&'a str>,
+    taken: &mut Seen<'a>,
     list: At<'_>,
     found: &mut Found,
 ) {
     for (index, container) in containers.iter().enumerate() {
         let at = list.index(index);
         let name = path::text(container, "name");
-        if !name.is_empty() && taken.contains(&name) {
+        if taken.repeats(name) && !name.is_empty() {
             found.push(Violation::duplicate(at.field("name"), name));
         }
-        taken.push(name);
         validate(container, sort, around, at, found);
     }
 }
@@ -77,7 +78,7 @@ fn validate(container: &Value, sort: Sort, around: &Surroundings<'_>, at: At<'_>
     } else {
         ports(container, around.host_network, at, found);
         resources::validate(&container["resources"], at.field("resources"), found);
-        claims(container, around.claims, at, found);
+        claims(container, &around.claims, at, found);
         resize_policy(container, at, found);
     }
     let is_sidecar = path::text(container, "restartPolicy") == "Always";
@@ -94,8 +95,8 @@ fn validate(container: &Value, sort: Sort, around: &Surroundings<'_>, at: At<'_>
     one_of(container, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"], at, found);
     one_of(container, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], at, found);
     env::validate(container, at, found);
-    mounts(container, around.volumes, at, found);
-    devices(container, around.volumes, at, found);
+    mounts(container, &around.volumes, at, found);
+    devices(container, &around.volumes, at, found);
     security_context::container(container, around.host_users, at.field("securityContext"), found);
 }
 
@@ -151,13 +152,14 @@ fn not_ephemeral(container: &Value, at: At<'_>, found: &mut Found) {
 
 fn ports(container: &Value, host_network: bool, at: At<'_>, found: &mut Found) {
     let ports = path::list(container, "ports");
+    let mut seen = Seen::default();
     for (index, port) in ports.iter().enumerate() {
         let at = at.field("ports");
         let at = at.index(index);
         let name = path::text(port, "name");
         if !name.is_empty() {
             let wrong = names::port_name(name);
-            let is_taken = ports[..index].iter().any(|other| path::text(other, "name") == name);
+            let is_taken = seen.repeats(name);
             if wrong.is_empty() && is_taken {
                 found.push(Violation::duplicate(at.field("name"), name));
             }
@@ -183,7 +185,7 @@ fn ports(container: &Value, host_network: bool, at: At<'_>, found: &mut Found) {
 
 /// No two containers may ask for the same port of the host.
 pub fn host_ports(containers: &[Value], list: At<'_>, found: &mut Found) {
-    let mut taken: Vec<String> = Vec::new();
+    let mut taken = Seen::default();
     for (index, container) in containers.iter().enumerate() {
         for (port_index, port) in path::list(container, "ports").iter().enumerate() {
             let number = path::int(port, "hostPort").unwrap_or_default();
@@ -191,19 +193,19 @@ pub fn host_ports(containers: &[Value], list: At<'_>, found: &mut Found) {
                 continue;
             }
             let place = format!("{}/{}/{number}", path::text(port, "protocol"), path::text(port, "hostIP"));
-            if taken.contains(&place) {
+            if taken.repeats(place.clone()) {
                 let at = list.index(index);
                 let at = at.field("ports");
                 let at = at.index(port_index);
                 found.push(Violation::duplicate(at.field("hostPort"), &place));
             }
-            taken.push(place);
         }
     }
 }
 
-fn claims(container: &Value, known: &[Value], at: At<'_>, found: &mut Found) {
+fn claims(container: &Value, known: &BTreeSet<&str>, at: At<'_>, found: &mut Found) {
     let claims = path::list(container, "resources.claims");
+    let mut seen = Seen::default();
     for (index, claim) in claims.iter().enumerate() {
         let at = at.field("resources.claims");
         let at = at.index(index);
@@ -211,12 +213,12 @@ fn claims(container: &Value, known: &[Value], at: At<'_>, found: &mut Found) {
             continue;
         }
         let name = path::text(claim, "name");
-        if claims[..index].contains(claim) {
+        if seen.repeats(claim.to_string()) {
             found.push(Violation::duplicate(at, name));
         }
-        if !known.iter().any(|one| path::text(one, "name") == name) {
+        if !known.contains(name) {
             let mut violation = Violation::not_found(at, name);
-            let names: Vec<&str> = known.iter().map(|one| path::text(one, "name")).collect();
+            let names: Vec<&str> = known.iter().copied().collect();
             let which =
                 if names.is_empty() { " which is empty".into() } else { format!(": {}", names.join(", ")) };
             violation.detail = format!("must be one of the names in pod.spec.resourceClaims{which}");
@@ -227,11 +229,12 @@ fn claims(container: &Value, known: &[Value], at: At<'_>, found: &mut Found) {
 
 fn resize_policy(container: &Value, at: At<'_>, found: &mut Found) {
     let policies = path::list(container, "resizePolicy");
+    let mut seen = Seen::default();
     for (index, policy) in policies.iter().enumerate() {
         let at = at.field("resizePolicy");
         let at = at.index(index);
         let resource = path::text(policy, "resourceName");
-        if policies[..index].iter().any(|other| path::text(other, "resourceName") == resource) {
+        if seen.repeats(resource) {
             found.push(Violation::duplicate(at, resource));
         }
         one_of(policy, "resourceName", &["cpu", "memory"], at, found);
@@ -239,27 +242,28 @@ fn resize_policy(container: &Value, at: At<'_>, found: &mut Found) {
     }
 }
 
-fn mounts(container: &Value, volumes: &[Value], at: At<'_>, found: &mut Found) {
+fn mounts(container: &Value, volumes: &HashMap<&str, &Value>, at: At<'_>, found: &mut Found) {
     let mounts = path::list(container, "volumeMounts");
     let devices = path::list(container, "volumeDevices");
+    let device_names: HashSet<&str> = devices.iter().map(|one| path::text(one, "name")).collect();
+    let device_paths: HashSet<&str> = devices.iter().map(|one| path::text(one, "devicePath")).collect();
     let is_privileged = path::bool(container, "securityContext.privileged");
     let list = at.field("volumeMounts");
+    let mut seen = Seen::default();
     for (index, mount) in mounts.iter().enumerate() {
         let at = list.index(index);
         let (name, place) = (path::text(mount, "name"), path::text(mount, "mountPath"));
-        if required(mount, "name", at, found)
-            && !volumes.iter().any(|volume| path::text(volume, "name") == name)
-        {
+        if required(mount, "name", at, found) && !volumes.contains_key(name) {
             found.push(Violation::not_found(at.field("name"), name));
         }
         required(mount, "mountPath", at, found);
-        if mounts[..index].iter().any(|other| path::text(other, "mountPath") == place) {
+        if seen.repeats(place) {
             found.push(Violation::invalid(at.field("mountPath"), place, "must be unique"));
         }
-        if devices.iter().any(|device| path::text(device, "name") == name) {
+        if device_names.contains(name) {
             found.push(Violation::invalid(at.field("name"), name, "must not already exist in volumeDevices"));
         }
-        if devices.iter().any(|device| path::text(device, "devicePath") == place) {
+        if device_paths.contains(place) {
             let detail = "must not already exist as a path in volumeDevices";
             found.push(Violation::invalid(at.field("mountPath"), place, detail));
         }
@@ -304,13 +308,15 @@ fn propagation(mount: &Value, is_privileged: bool, list: At<'_>, at: At<'_>, fou
     }
 }
 
-fn devices(container: &Value, volumes: &[Value], at: At<'_>, found: &mut Found) {
+fn devices(container: &Value, volumes: &HashMap<&str, &Value>, at: At<'_>, found: &mut Found) {
     let devices = path::list(container, "volumeDevices");
+    let mut names_seen = Seen::default();
+    let mut places_seen = Seen::default();
     for (index, device) in devices.iter().enumerate() {
         let at = at.field("volumeDevices");
         let at = at.index(index);
         let (name, place) = (path::text(device, "name"), path::text(device, "devicePath"));
-        let volume = volumes.iter().find(|volume| path::text(volume, "name") == name);
+        let volume = volumes.get(name);
         if required(device, "name", at, found) {
             let is_block =
                 |volume: &Value| volume.get("persistentVolumeClaim").or(volume.get("ephemeral")).is_some();
@@ -322,7 +328,7 @@ fn devices(container: &Value, volumes: &[Value], at: At<'_>, found: &mut Found) 
                 }
                 Some(_) => {}
             }
-            if devices[..index].iter().any(|other| path::text(other, "name") == name) {
+            if names_seen.repeats(name) {
                 found.push(Violation::invalid(at.field("name"), name, "must be unique"));
             }
         }
@@ -334,7 +340,7 @@ fn devices(container: &Value, volumes: &[Value], at: At<'_>, found: &mut Found) 
                     "can not contain backsteps ('..')",
                 ));
             }
-            if devices[..index].iter().any(|other| path::text(other, "devicePath") == place) {
+            if places_seen.repeats(place) {
                 found.push(Violation::invalid(at.field("devicePath"), place, "must be unique"));
             }
         }

@@ -3,7 +3,7 @@
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
-use super::check::{self, Found};
+use super::check::{self, Found, Seen};
 
 /// A request that counts devices asks for one unless it says how many.
 pub fn default(object: &mut Value, at: &str) {
@@ -32,11 +32,12 @@ fn count(request: &mut Value) {
 
 pub fn validate(devices: &Value, at: At<'_>, found: &mut Found) {
     let requests = path::list(devices, "requests");
+    let mut seen = Seen::default();
     for (index, request) in requests.iter().enumerate() {
         let at = at.field("requests");
         let at = at.index(index);
         check::required_name(request, "name", names::dns_label, at, found);
-        if requests[..index].iter().any(|other| other["name"] == request["name"]) {
+        if seen.repeats(request["name"].to_string()) {
             found.push(Violation::duplicate(at.field("name"), &request["name"]));
         }
         let alternatives = path::list(request, "firstAvailable");

@@ -1,9 +1,11 @@
 //! The spec of a pod, in pods and in templates.
 
+use std::collections::HashSet;
+
 use schema::{At, Quantity, Violation, metadata, names, path};
 use serde_json::Value;
 
-use super::check::{Found, between, follows, one_of, required, required_name};
+use super::check::{Found, Seen, between, follows, one_of, required, required_name};
 use super::container::{self, Sort, Surroundings};
 use super::{affinity, resources, scheduling, security_context, volume};
 
@@ -100,15 +102,15 @@ pub fn validate(spec: &Value, context: &Context<'_>, at: At<'_>, found: &mut Fou
 
 fn containers(spec: &Value, context: &Context<'_>, at: At<'_>, found: &mut Found) {
     let around = Surroundings {
-        volumes: path::list(spec, "volumes"),
-        claims: path::list(spec, "resourceClaims"),
+        volumes: path::list(spec, "volumes").iter().map(|one| (path::text(one, "name"), one)).collect(),
+        claims: path::list(spec, "resourceClaims").iter().map(|one| path::text(one, "name")).collect(),
         host_network: path::bool(spec, "hostNetwork"),
         host_users: spec.get("hostUsers").and_then(Value::as_bool) != Some(false),
         grace_seconds: path::int(spec, "terminationGracePeriodSeconds").unwrap_or_default(),
         is_template: context.is_template,
     };
     let regular = path::list(spec, "containers");
-    let mut taken = Vec::new();
+    let mut taken = Seen::default();
     if regular.is_empty() {
         found.push(Violation::required(at.field("containers"), ""));
     }
@@ -118,11 +120,11 @@ fn containers(spec: &Value, context: &Context<'_>, at: At<'_>, found: &mut Found
     container::validate_all(init, Sort::Init, &around, &mut taken, at.field("initContainers"), found);
     let ephemeral = path::list(spec, "ephemeralContainers");
     let list = at.field("ephemeralContainers");
+    let targets: HashSet<&str> = regular.iter().chain(init).map(|one| path::text(one, "name")).collect();
     container::validate_all(ephemeral, Sort::Ephemeral, &around, &mut taken, list, found);
     for (index, one) in ephemeral.iter().enumerate() {
         let target = path::text(one, "targetContainerName");
-        let is_known = regular.iter().chain(init).any(|other| path::text(other, "name") == target);
-        if !target.is_empty() && !is_known {
+        if !target.is_empty() && !targets.contains(target) {
             found.push(Violation::not_found(list.index(index).field("targetContainerName"), target));
         }
     }
@@ -194,12 +196,13 @@ fn dns(spec: &Value, at: At<'_>, found: &mut Found) {
 
 fn scheduling_gates(spec: &Value, at: At<'_>, found: &mut Found) {
     let gates = path::list(spec, "schedulingGates");
+    let mut seen = Seen::default();
     for (index, gate) in gates.iter().enumerate() {
         let at = at.field("schedulingGates");
         let at = at.index(index);
         let name = path::text(gate, "name");
         found.extend(Violation::all_invalid(at, name, names::qualified_name(name)));
-        if gates[..index].iter().any(|other| path::text(other, "name") == name) {
+        if seen.repeats(name) {
             found.push(Violation::duplicate(at, name));
         }
     }
@@ -247,12 +250,13 @@ fn overhead(spec: &Value, at: At<'_>, found: &mut Found) {
 
 fn resource_claims(spec: &Value, at: At<'_>, found: &mut Found) {
     let claims = path::list(spec, "resourceClaims");
+    let mut seen = Seen::default();
     for (index, claim) in claims.iter().enumerate() {
         let at = at.field("resourceClaims");
         let at = at.index(index);
         let name = path::text(claim, "name");
         required_name(claim, "name", names::dns_label, at, found);
-        if claims[..index].iter().any(|other| path::text(other, "name") == name) {
+        if seen.repeats(name) {
             found.push(Violation::duplicate(at.field("name"), name));
         }
         match (claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName")) {

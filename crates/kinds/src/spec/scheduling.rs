@@ -3,7 +3,7 @@
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
-use super::check::{Found, one_of};
+use super::check::{Found, Seen, one_of};
 use super::label_selector;
 
 pub fn tolerations(tolerations: &[Value], list: At<'_>, found: &mut Found) {
@@ -41,6 +41,7 @@ pub fn tolerations(tolerations: &[Value], list: At<'_>, found: &mut Found) {
 }
 
 pub fn topology_spread(constraints: &[Value], list: At<'_>, found: &mut Found) {
+    let mut pairs = Seen::default();
     for (index, constraint) in constraints.iter().enumerate() {
         let at = list.index(index);
         let skew = path::int(constraint, "maxSkew").unwrap_or_default();
@@ -55,10 +56,7 @@ pub fn topology_spread(constraints: &[Value], list: At<'_>, found: &mut Found) {
             found.extend(Violation::all_invalid(at.field("topologyKey"), key, names::qualified_name(key)));
         }
         one_of(constraint, "whenUnsatisfiable", &["DoNotSchedule", "ScheduleAnyway"], at, found);
-        let is_same = |other: &&Value| {
-            path::text(other, "topologyKey") == key && path::text(other, "whenUnsatisfiable") == when
-        };
-        if constraints[..index].iter().find(is_same).is_some() {
+        if pairs.repeats(format!("{key}\n{when}")) {
             let pair = format!("{{{key}, {when}}}");
             found.push(Violation::duplicate(at.field("{topologyKey, whenUnsatisfiable}"), pair));
         }

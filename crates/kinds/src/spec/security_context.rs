@@ -3,7 +3,7 @@
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
-use super::check::{Found, between, follows, one_of, required};
+use super::check::{Found, Seen, between, follows, one_of, required};
 
 const ID_MAX: i64 = i32::MAX as i64;
 const APPARMOR_MAX_BYTES: usize = 4095;
@@ -111,6 +111,7 @@ fn apparmor(context: &Value, at: At<'_>, found: &mut Found) {
 
 fn sysctls(context: &Value, spec: &Value, at: At<'_>, found: &mut Found) {
     let sysctls = path::list(context, "sysctls");
+    let mut seen = Seen::default();
     for (index, sysctl) in sysctls.iter().enumerate() {
         let at = at.field("sysctls");
         let at = at.index(index);
@@ -122,7 +123,7 @@ fn sysctls(context: &Value, spec: &Value, at: At<'_>, found: &mut Found) {
         let dotted = name.replace('/', ".");
         if name.len() > SYSCTL_MAX_BYTES || !dotted.split('.').all(is_sysctl_part) {
             found.push(Violation::invalid(at, name, SYSCTL_FORM));
-        } else if sysctls[..index].iter().any(|other| path::text(other, "name") == name) {
+        } else if seen.repeats(name) {
             found.push(Violation::duplicate(at, name));
         }
         if path::bool(spec, "hostNetwork") && dotted.starts_with("net.") {

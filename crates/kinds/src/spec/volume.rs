@@ -1,9 +1,13 @@
 //! Volumes of a pod.
 
+use std::collections::HashSet;
+
 use schema::{At, Quantity, Violation, names, path};
 use serde_json::{Value, json};
 
-use super::check::{Found, no_backsteps, one_of, relative_item_path, relative_path, required, required_name};
+use super::check::{
+    Found, Seen, no_backsteps, one_of, relative_item_path, relative_path, required, required_name,
+};
 use super::{container, env, label_selector};
 
 /// The sources in the order in which upstream looks for them: all but the first that is set are refused.
@@ -74,19 +78,20 @@ pub fn default(volume: &mut Value) {
 
 pub fn validate_all(spec: &Value, pod_name: &str, is_template: bool, list: At<'_>, found: &mut Found) {
     let volumes = path::list(spec, "volumes");
+    let ephemeral = volumes.iter().filter(|one| one.get("ephemeral").is_some());
+    let made: HashSet<String> =
+        ephemeral.map(|one| format!("{pod_name}-{}", path::text(one, "name"))).collect();
+    let mut seen = Seen::default();
     for (index, volume) in volumes.iter().enumerate() {
         let at = list.index(index);
         let name = path::text(volume, "name");
         required_name(volume, "name", names::dns_label, at, found);
-        if !name.is_empty() && volumes[..index].iter().any(|other| path::text(other, "name") == name) {
+        if !name.is_empty() && seen.repeats(name) {
             found.push(Violation::duplicate(at.field("name"), name));
         }
         one(volume, pod_name, is_template, at, found);
         let claim = path::text(volume, "persistentVolumeClaim.claimName");
-        let makes = |other: &Value| {
-            other.get("ephemeral").is_some() && format!("{pod_name}-{}", path::text(other, "name")) == claim
-        };
-        if !claim.is_empty() && volumes.iter().any(makes) {
+        if !claim.is_empty() && made.contains(claim) {
             let at = at.field("persistentVolumeClaim");
             let detail = "must not reference a PVC that gets created for an ephemeral volume";
             found.push(Violation::invalid(at.field("claimName"), claim, detail));
@@ -238,7 +243,7 @@ fn projected(source: &Value, at: At<'_>, found: &mut Found) {
     const KINDS: [&str; 6] =
         ["clusterTrustBundle", "configMap", "downwardAPI", "podCertificate", "secret", "serviceAccountToken"];
     mode(source, "defaultMode", at, found);
-    let mut taken: Vec<&str> = Vec::new();
+    let mut taken = Seen::default();
     for (index, one) in path::list(source, "sources").iter().enumerate() {
         let sources = at.field("sources");
         let source_at = sources.index(index);
@@ -263,10 +268,9 @@ fn projected(source: &Value, at: At<'_>, found: &mut Found) {
             }
             let items = path::list(part, "items").iter().map(|item| path::text(item, "path"));
             for file in items.chain([path::text(part, "path")]).filter(|file| !file.is_empty()) {
-                if taken.contains(&file) {
+                if taken.repeats(file) {
                     found.push(Violation::invalid(at, file, "conflicting duplicate paths"));
                 }
-                taken.push(file);
             }
         }
     }

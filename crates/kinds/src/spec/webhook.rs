@@ -3,7 +3,7 @@
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
-use super::check::{self, Found};
+use super::check::{self, Found, Seen};
 use super::label_selector;
 
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -15,6 +15,7 @@ const TIMEOUT_MAX_SECONDS: i64 = 30;
 pub fn validate_all(webhooks: &[Value]) -> Vec<Violation> {
     let mut found = Vec::new();
     let list = At::root("webhooks");
+    let mut seen = Seen::default();
     for (index, webhook) in webhooks.iter().enumerate() {
         let at = list.index(index);
         let name = path::text(webhook, "name");
@@ -27,7 +28,7 @@ pub fn validate_all(webhooks: &[Value]) -> Vec<Violation> {
                 found.push(Violation::invalid(at.field("name"), name, detail));
             }
         }
-        if webhooks[..index].iter().any(|other| path::text(other, "name") == name) {
+        if seen.repeats(name) {
             found.push(Violation::duplicate(at.field("name"), name));
         }
         one(webhook, at, &mut found);
@@ -74,9 +75,10 @@ pub fn review_versions(versions: &[Value], at: At<'_>, found: &mut Found) {
         found.push(Violation::required(at, "must specify one of v1, v1beta1"));
         return;
     }
+    let mut seen = Seen::default();
     for (index, version) in versions.iter().enumerate() {
         let text = version.as_str().unwrap_or_default();
-        if versions[..index].contains(version) {
+        if seen.repeats(version.to_string()) {
             found.push(Violation::invalid(at.index(index), text, "duplicate version"));
         }
         found.extend(Violation::all_invalid(at.index(index), text, names::dns_1035_label(text)));
@@ -148,11 +150,12 @@ pub fn match_conditions(conditions: &[Value], list: At<'_>, found: &mut Found) {
     if conditions.len() > CONDITIONS_MAX {
         found.push(Violation::too_many(list, conditions.len(), CONDITIONS_MAX));
     }
+    let mut seen = Seen::default();
     for (index, condition) in conditions.iter().enumerate() {
         let at = list.index(index);
         check::required(condition, "expression", at, found);
         check::required_name(condition, "name", names::qualified_name, at, found);
-        if conditions[..index].iter().any(|other| other["name"] == condition["name"]) {
+        if seen.repeats(condition["name"].to_string()) {
             found.push(Violation::duplicate(at.field("name"), &condition["name"]));
         }
     }

@@ -10,6 +10,8 @@
 //!
 //! The directives: <https://github.com/kubernetes/community/blob/main/contributors/devel/sig-api-machinery/strategic-merge-patch.md>.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
@@ -144,8 +146,9 @@ fn delete_from_lists(
         let Value::Array(values) = values else {
             return Err(PatchError::Directive("invalid patch format of primitive list".into()));
         };
+        let values: HashSet<String> = values.iter().map(Value::to_string).collect();
         if let Some(Value::Array(items)) = target.get_mut(&name) {
-            items.retain(|item| !values.contains(item));
+            items.retain(|item| !values.contains(&item.to_string()));
         }
     }
     Ok(())
@@ -179,11 +182,8 @@ fn merge_list(
 ) -> Result<(), PatchError> {
     let Some(key) = merge_key else {
         // A list of plain values is a set.
-        for value in patch {
-            if !target.contains(&value) {
-                target.push(value);
-            }
-        }
+        let mut held: HashSet<String> = target.iter().map(Value::to_string).collect();
+        target.extend(patch.into_iter().filter(|value| held.insert(value.to_string())));
         return Ok(());
     };
     let is_replace = |one: &Value| one.get(DIRECTIVE).and_then(Value::as_str) == Some("replace");
@@ -192,24 +192,37 @@ fn merge_list(
         *target = patch.into_iter().map(stripped).collect();
         return Ok(());
     }
+    // Deletions come first, so that an item may be deleted and made anew.
+    let mut deleted = HashSet::new();
+    let mut changes = Vec::new();
     for change in patch {
         let Value::Object(mut change) = change else {
             return Err(PatchError::Mismatch("expected a list of objects".into()));
         };
-        let directive = change.get(DIRECTIVE).and_then(Value::as_str).unwrap_or("merge").to_owned();
-        let Some(wanted) = change.get(key).cloned() else {
+        let Some(wanted) = change.get(key).map(Value::to_string) else {
             return Err(PatchError::Mismatch(format!("map does not contain declared merge key: {key}")));
         };
-        match directive.as_str() {
-            "delete" => target.retain(|one| one.get(key) != Some(&wanted)),
-            "merge" => {
-                change.remove(DIRECTIVE);
-                match target.iter_mut().find(|one| one.get(key) == Some(&wanted)) {
-                    Some(Value::Object(before)) => merge_members(types, item, before, change)?,
-                    _ => target.push(stripped(Value::Object(change))),
-                }
+        match change.remove(DIRECTIVE) {
+            Some(directive) if directive == "delete" => {
+                deleted.insert(wanted);
             }
-            other => return Err(unknown_directive(other)),
+            Some(directive) if directive != "merge" => {
+                return Err(unknown_directive(directive.as_str().unwrap_or_default()));
+            }
+            _ => changes.push((wanted, change)),
+        }
+    }
+    if !deleted.is_empty() {
+        target.retain(|one| !deleted.contains(&identity(one, merge_key)));
+    }
+    let mut places = places(target, merge_key);
+    for (wanted, change) in changes {
+        match places.get(&wanted).and_then(|&at| target.get_mut(at)) {
+            Some(Value::Object(before)) => merge_members(types, item, before, change)?,
+            _ => {
+                places.insert(wanted, target.len());
+                target.push(stripped(Value::Object(change)));
+            }
         }
     }
     Ok(())
@@ -217,26 +230,39 @@ fn merge_list(
 
 /// Puts the items that the patch orders into its order; the others keep their places among them as well as that allows.
 fn sort_by(items: &mut Vec<Value>, order: &[Value], merge_key: Option<&str>) {
-    let identity =
-        |one: &Value| merge_key.map_or_else(|| one.clone(), |key| one.get(key).cloned().unwrap_or_default());
-    let wanted: Vec<Value> = order.iter().map(identity).collect();
-    let before: Vec<Value> = items.iter().map(identity).collect();
-    let place = |one: &Value, list: &[Value]| list.iter().position(|listed| *listed == identity(one));
-    let (mut ordered, others): (Vec<Value>, Vec<Value>) =
-        std::mem::take(items).into_iter().partition(|one| place(one, &wanted).is_some());
-    ordered.sort_by_key(|one| place(one, &wanted));
-    // Each of the others goes before the first ordered item that stood behind it.
-    let mut from = 0;
-    for other in others {
-        let own = place(&other, &before);
-        let at = ordered[from..]
-            .iter()
-            .position(|one| place(one, &before) > own)
-            .map_or(ordered.len(), |at| from + at);
-        ordered.insert(at, other);
-        from = at + 1;
+    let wanted = places(order, merge_key);
+    let mut ordered = Vec::new();
+    let mut others = Vec::new();
+    for (own, item) in std::mem::take(items).into_iter().enumerate() {
+        match wanted.get(&identity(&item, merge_key)) {
+            Some(&at) => ordered.push((at, own, item)),
+            None => others.push((own, item)),
+        }
     }
-    *items = ordered;
+    ordered.sort_by_key(|(at, ..)| *at);
+    // Each of the others goes before the first ordered item that stood behind it.
+    let mut others = others.into_iter().peekable();
+    for (_, own, item) in ordered {
+        while let Some((_, other)) = others.next_if(|(other, _)| *other < own) {
+            items.push(other);
+        }
+        items.push(item);
+    }
+    items.extend(others.map(|(_, other)| other));
+}
+
+/// Where each item of a list stands; of several with the same identity, the first.
+fn places(items: &[Value], merge_key: Option<&str>) -> HashMap<String, usize> {
+    let mut places = HashMap::with_capacity(items.len());
+    for (at, one) in items.iter().enumerate() {
+        places.entry(identity(one, merge_key)).or_insert(at);
+    }
+    places
+}
+
+/// What an item is known by: its merge key, or itself.
+fn identity(one: &Value, merge_key: Option<&str>) -> String {
+    merge_key.map_or(Some(one), |key| one.get(key)).map(Value::to_string).unwrap_or_default()
 }
 
 /// What a patch says where the object has nothing: its values without nulls and directives.
