@@ -11,6 +11,7 @@ mod daemon_set;
 mod deployment;
 mod disruption;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
 mod endpoints;
 mod event_ttl;
 mod garbage_collector;
@@ -22,6 +23,7 @@ mod node_ipam;
 mod node_lifecycle;
 mod nodes;
 mod ownership;
+mod persistent_volume;
 mod pod_gc;
 mod replica_set;
 mod replication_controller;
@@ -87,6 +89,7 @@ pub static ALL: &[&Controller] = &[
     &disruption::CONTROLLER,
     &endpoints::CONTROLLER,
     &endpoint_slice::CONTROLLER,
+    &endpoint_slice_mirroring::CONTROLLER,
     &event_ttl::CONTROLLER,
     &garbage_collector::CONTROLLER,
     &job::CONTROLLER,
@@ -94,6 +97,7 @@ pub static ALL: &[&Controller] = &[
     &namespace::CONTROLLER,
     &node_lifecycle::CONTROLLER,
     &node_ipam::CONTROLLER,
+    &persistent_volume::CONTROLLER,
     &volume_protection::CONTROLLER,
     &claim_protection::CONTROLLER,
     &pod_gc::CONTROLLER,

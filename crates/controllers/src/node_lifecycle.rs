@@ -189,12 +189,11 @@ fn keep_taints(snapshot: &Snapshot, node: &Node, now: Time, plan: &mut Plan) {
     if node.spec.unschedulable {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
-    if some_node_is_ready(snapshot) {
-        for (status, taint) in [("False", NOT_READY), ("Unknown", UNREACHABLE)] {
-            if holds("Ready", status) {
-                wanted.push((taint, "NoExecute"));
-            }
-        }
+    let silence = [("False", NOT_READY), ("Unknown", UNREACHABLE)]
+        .into_iter()
+        .find(|(status, _)| holds("Ready", status));
+    if let Some((_, taint)) = silence.filter(|_| some_node_is_ready(snapshot)) {
+        wanted.push((taint, "NoExecute"));
     }
     let is_ours = |taint: &Taint| {
         let by_condition = CONDITION_TAINTS.iter().any(|(_, _, key)| *key == taint.key);

@@ -46,7 +46,7 @@ fn of_pod(_: &Snapshot, event: &Event) -> Vec<Key> {
 }
 
 fn of_node(snapshot: &Snapshot, event: &Event) -> Vec<Key> {
-    let was = event.previous.as_ref().is_some_and(|previous| is_out_of_service(previous));
+    let was = event.previous.as_ref().is_some_and(is_out_of_service);
     if event.change == Change::Deleted || was != is_out_of_service(&event.object) {
         return snapshot.list_by_field(PODS, &event.key().name).map(|pod| pod.key.clone()).collect();
     }

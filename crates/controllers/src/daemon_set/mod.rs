@@ -43,8 +43,8 @@ const HASH: &str = "controller-revision-hash";
 const GENERATION: &str = "deprecated.daemonset.template.generation";
 /// Pods made or deleted by one plan.
 const BURST: usize = 250;
-/// A pod that failed is replaced after so long, and after twice that when the next one fails too; upstream's failed pods back-off.
-const FIRST_BACKOFF_SECS: i64 = 1;
+/// A pod that failed is replaced after so long, so that a node that refuses its pod is not asked every moment.
+const REPLACE_AFTER_SECS: i64 = 15;
 
 #[derive(Deserialize)]
 struct View {
@@ -233,7 +233,7 @@ impl Run<'_> {
         let ended =
             pod.status.container_statuses.iter().filter_map(|one| one.state.terminated.as_ref()?.finished_at);
         let since = ended.max().or(pod.object.meta.creation_timestamp).unwrap_or(self.now);
-        let at = since.plus_secs(FIRST_BACKOFF_SECS);
+        let at = since.plus_secs(REPLACE_AFTER_SECS);
         if at > self.now {
             self.plan.wake(at);
             return;
