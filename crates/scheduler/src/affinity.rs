@@ -1,6 +1,7 @@
 //! Affinities as pods state them: of nodes by label, of other pods by topology.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use object::LabelSelector;
 use object::selector::{Operator, Requirement};
@@ -168,4 +169,65 @@ impl PodTerms {
         self.required.iter_mut().for_each(|term| term.complete(namespace, labels));
         self.preferred.iter_mut().for_each(|term| term.pod_affinity_term.complete(namespace, labels));
     }
+}
+
+/// All that a pod says about other pods.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Affinities {
+    pub near: PodTerms,
+    /// Anti-affinity.
+    pub far: PodTerms,
+}
+
+impl Affinities {
+    pub fn is_empty(&self) -> bool {
+        self.near.is_empty() && self.far.is_empty()
+    }
+}
+
+/// Affinities, each once, with how many pods state it: like pods share one, so that what it means for another pod is
+/// worked out once.
+#[derive(Clone, Debug, Default)]
+pub struct Stated(Vec<(Arc<Affinities>, i64)>);
+
+/// As far as tests of the fold care; the order is that of arrival.
+impl PartialEq for Stated {
+    fn eq(&self, other: &Self) -> bool {
+        let total = |all: &Self| all.0.iter().map(|(_, count)| count).sum::<i64>();
+        self.0.len() == other.0.len() && total(self) == total(other)
+    }
+}
+
+impl Stated {
+    pub fn iter(&self) -> impl Iterator<Item = &(Arc<Affinities>, i64)> {
+        self.0.iter()
+    }
+
+    /// Counts one in; returns the one that is shared.
+    pub fn add(&mut self, affinities: &Arc<Affinities>) -> Arc<Affinities> {
+        if affinities.is_empty() {
+            return affinities.clone();
+        }
+        match self.0.iter_mut().find(|(held, _)| is_same(held, affinities)) {
+            Some((held, count)) => {
+                *count += 1;
+                held.clone()
+            }
+            None => {
+                self.0.push((affinities.clone(), 1));
+                affinities.clone()
+            }
+        }
+    }
+
+    pub fn remove(&mut self, affinities: &Arc<Affinities>) {
+        if let Some((_, count)) = self.0.iter_mut().find(|(held, _)| is_same(held, affinities)) {
+            *count -= 1;
+        }
+        self.0.retain(|(_, count)| *count > 0);
+    }
+}
+
+fn is_same(a: &Arc<Affinities>, b: &Arc<Affinities>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
 }

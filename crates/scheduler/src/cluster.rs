@@ -9,7 +9,7 @@ use std::sync::Arc;
 use object::{Change, Event, Key, LabelSelector, Object, Resource, Snapshot};
 use serde::Deserialize;
 
-use crate::affinity::Labels;
+use crate::affinity::{Labels, Stated};
 use crate::node::{GroupKey, Node, Picked, ZONE};
 use crate::pod::Pod;
 
@@ -24,7 +24,7 @@ pub struct Cluster {
     placed: BTreeMap<Key, Arc<str>>,
     /// How many placed pods state pod (anti-)affinity: none of it is looked at while there is none.
     with_affinity: usize,
-    /// Placed pods that are staying, by namespace and labels. Replicas share their labels, so that spreading them looks
+    /// Placed pods by namespace and labels. Replicas share their labels, so that spreading them looks
     /// at groups instead of pods.
     groups: BTreeMap<GroupKey, Group>,
     namespaces: BTreeMap<Arc<str>, Labels>,
@@ -48,8 +48,9 @@ pub struct Budget {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Group {
     pods: i64,
-    /// Those on nodes that are in a zone.
+    /// Those that are staying, on nodes that are in a zone.
     zones: BTreeMap<Box<str>, i64>,
+    stated: Stated,
 }
 
 #[derive(Default, Deserialize)]
@@ -226,7 +227,7 @@ impl Cluster {
         }
         let at = self.slot(&pod.node);
         self.placed.insert(pod.key.clone(), pod.node.clone());
-        self.with_affinity += usize::from(pod.has_affinity());
+        self.with_affinity += usize::from(!pod.affinities.is_empty());
         self.join(at, &mut pod);
         self.nodes[at].add(pod);
     }
@@ -239,35 +240,37 @@ impl Cluster {
         let Some(name) = self.placed.remove(key) else { return };
         let Ok(at) = self.find(&name) else { return };
         if let Some(pod) = self.nodes[at].take(key) {
-            self.with_affinity -= usize::from(pod.has_affinity());
+            self.with_affinity -= usize::from(!pod.affinities.is_empty());
             self.leave(at, &pod);
         }
         self.tidy(at);
     }
 
-    /// Counts a pod into its group, and gives it the group's labels in place of its own.
+    /// Counts a pod into its group, and gives it the group's labels and affinities in place of its own.
     fn join(&mut self, at: usize, pod: &mut Arc<Pod>) {
-        if pod.is_deleting {
-            return;
-        }
         let key = pod.group();
         let shared = self.groups.get_key_value(&key).map_or(key, |(shared, _)| shared.clone());
-        if !Arc::ptr_eq(&shared.1, &pod.labels) {
-            Arc::make_mut(pod).labels = shared.1.clone();
-        }
-        let group = self.groups.entry(shared).or_default();
+        let group = self.groups.entry(shared.clone()).or_default();
         group.pods += 1;
-        group.zone(self.nodes[at].zone(), 1);
+        if !pod.is_deleting {
+            group.zone(self.nodes[at].zone(), 1);
+        }
+        let affinities = group.stated.add(&pod.affinities);
+        if !Arc::ptr_eq(&shared.1, &pod.labels) || !Arc::ptr_eq(&affinities, &pod.affinities) {
+            let own = Arc::make_mut(pod);
+            own.labels = shared.1;
+            own.affinities = affinities;
+        }
     }
 
     fn leave(&mut self, at: usize, pod: &Pod) {
-        if pod.is_deleting {
-            return;
-        }
         let key = pod.group();
         let Some(group) = self.groups.get_mut(&key) else { return };
         group.pods -= 1;
-        group.zone(self.nodes[at].zone(), -1);
+        if !pod.is_deleting {
+            group.zone(self.nodes[at].zone(), -1);
+        }
+        group.stated.remove(&pod.affinities);
         if group.pods == 0 {
             self.groups.remove(&key);
         }
@@ -278,7 +281,7 @@ impl Cluster {
         let node = &self.nodes[at];
         for (key, count) in &node.groups {
             if let Some(group) = self.groups.get_mut(key) {
-                group.zone(node.zone(), sign * count);
+                group.zone(node.zone(), sign * count.staying);
             }
         }
     }
@@ -304,10 +307,13 @@ impl Cluster {
 
     /// For [`Node::count`].
     pub fn pick(&self, namespace: &Arc<str>, selector: &LabelSelector) -> Picked {
-        let mut picked: Vec<_> =
-            self.groups_of(namespace, selector).map(|(labels, _)| Arc::as_ptr(labels)).collect();
-        picked.sort_unstable();
-        Picked(picked)
+        Picked::of(self.groups_of(namespace, selector).map(|(labels, _)| labels))
+    }
+
+    /// The same, of all namespaces.
+    pub fn pick_all(&self, is_picked: impl Fn(&Arc<str>, &Labels) -> bool) -> Picked {
+        let groups = self.groups.keys().filter(|(namespace, labels)| is_picked(namespace, labels));
+        Picked::of(groups.map(|(_, labels)| labels))
     }
 
     fn find(&self, name: &str) -> Result<usize, usize> {

@@ -7,7 +7,7 @@ use object::{Key, Object};
 use schema::Quantity;
 use serde::Deserialize;
 
-use crate::affinity::Labels;
+use crate::affinity::{Labels, Stated};
 use crate::amounts::Amounts;
 use crate::pod::{HostPort, Pod, Taint};
 
@@ -17,7 +17,31 @@ pub const ZONE: &str = "topology.kubernetes.io/zone";
 pub(crate) type GroupKey = (Arc<str>, Arc<Labels>);
 
 /// The groups that a selector picks in a namespace, by the address of their labels.
-pub struct Picked(pub(crate) Vec<*const Labels>);
+pub struct Picked(Vec<*const Labels>);
+
+impl Picked {
+    pub(crate) fn of<'a>(labels: impl Iterator<Item = &'a Arc<Labels>>) -> Self {
+        let mut picked: Vec<_> = labels.map(Arc::as_ptr).collect();
+        picked.sort_unstable();
+        Self(picked)
+    }
+}
+
+/// Pods, and those of them that are not being deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Count {
+    pub all: i64,
+    pub staying: i64,
+}
+
+impl Count {
+    fn change(&mut self, pod: &Pod, by: i64) {
+        self.all += by;
+        if !pod.is_deleting {
+            self.staying += by;
+        }
+    }
+}
 
 /// A node and what its pods take of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,11 +60,11 @@ pub struct Node {
     /// As `Pod::scored`, summed.
     pub scored: (i64, i64),
     pub pods: BTreeMap<Key, Arc<Pod>>,
-    /// How many of the pods that are staying are of which group.
-    pub(crate) groups: BTreeMap<GroupKey, i64>,
+    /// How many pods are of which group.
+    pub(crate) groups: BTreeMap<GroupKey, Count>,
     pub host_ports: Vec<HostPort>,
-    /// Pods on it that state pod (anti-)affinity.
-    pub with_affinity: usize,
+    /// What its pods say about other pods.
+    pub(crate) stated: Stated,
 }
 
 #[derive(Default, Deserialize)]
@@ -91,8 +115,8 @@ impl Node {
     /// The Node object is gone, its pods are not yet; returns the images that it had.
     pub(crate) fn vanish(&mut self) -> BTreeMap<Box<str>, i64> {
         let gone = std::mem::take(self);
-        let Self { name, requested, scored, pods, groups, host_ports, with_affinity, images, .. } = gone;
-        *self = Self { name, requested, scored, pods, groups, host_ports, with_affinity, ..Self::default() };
+        let Self { name, requested, scored, pods, groups, host_ports, stated, images, .. } = gone;
+        *self = Self { name, requested, scored, pods, groups, host_ports, stated, ..Self::default() };
         images
     }
 
@@ -104,10 +128,8 @@ impl Node {
             let at = self.host_ports.binary_search(port).unwrap_or_else(|at| at);
             self.host_ports.insert(at, port.clone());
         }
-        self.with_affinity += usize::from(pod.has_affinity());
-        if !pod.is_deleting {
-            *self.groups.entry(pod.group()).or_default() += 1;
-        }
+        self.stated.add(&pod.affinities);
+        self.groups.entry(pod.group()).or_default().change(&pod, 1);
         self.pods.insert(pod.key.clone(), pod);
     }
 
@@ -121,21 +143,27 @@ impl Node {
                 self.host_ports.remove(at);
             }
         }
-        self.with_affinity -= usize::from(pod.has_affinity());
+        self.stated.remove(&pod.affinities);
         let key = pod.group();
-        if let Some(count) = self.groups.get_mut(&key).filter(|_| !pod.is_deleting) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(count) = self.groups.get_mut(&key) {
+            count.change(&pod, -1);
+            if count.all == 0 {
                 self.groups.remove(&key);
             }
         }
         Some(pod)
     }
 
-    /// How many of its staying pods are of the groups picked. Looks at addresses only: this is the innermost loop.
-    pub fn count(&self, picked: &Picked) -> i64 {
-        let is_picked = |labels: &Arc<Labels>| picked.0.binary_search(&Arc::as_ptr(labels)).is_ok();
-        self.groups.iter().filter(|((_, labels), _)| is_picked(labels)).map(|(_, count)| count).sum()
+    /// How many of its pods are of the groups picked. Looks at addresses only: this is the innermost loop.
+    pub(crate) fn count(&self, picked: &Picked) -> Count {
+        let mut sum = Count::default();
+        for ((_, labels), count) in &self.groups {
+            if picked.0.binary_search(&Arc::as_ptr(labels)).is_ok() {
+                sum.all += count.all;
+                sum.staying += count.staying;
+            }
+        }
+        sum
     }
 
     pub(crate) fn zone(&self) -> Option<&str> {
@@ -144,10 +172,6 @@ impl Node {
 }
 
 impl Pod {
-    pub(crate) fn has_affinity(&self) -> bool {
-        !self.affinity.is_empty() || !self.anti_affinity.is_empty()
-    }
-
     pub(crate) fn group(&self) -> GroupKey {
         (self.key.namespace.clone(), self.labels.clone())
     }

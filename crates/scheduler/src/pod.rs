@@ -8,7 +8,7 @@ use object::{Key, LabelSelector, Object, Time};
 use schema::Quantity;
 use serde::Deserialize;
 
-use crate::affinity::{Labels, NodeSelector, PodTerms, PreferredNodes};
+use crate::affinity::{Affinities, Labels, NodeSelector, PodTerms, PreferredNodes};
 use crate::amounts::Amounts;
 
 /// A container that asks for no CPU or memory counts for this much when nodes are compared.
@@ -36,8 +36,8 @@ pub struct Pod {
     pub node_selector: Vec<(Box<str>, Box<str>)>,
     pub required_nodes: Option<NodeSelector>,
     pub preferred_nodes: Vec<PreferredNodes>,
-    pub affinity: PodTerms,
-    pub anti_affinity: PodTerms,
+    /// Shared by placed pods that say the same.
+    pub affinities: Arc<Affinities>,
     pub spread: Vec<Spread>,
     pub tolerations: Vec<Toleration>,
     pub host_ports: Vec<HostPort>,
@@ -297,8 +297,7 @@ impl Pod {
             node_selector: spec.node_selector.unwrap_or_default().into_iter().collect(),
             required_nodes: nodes.required,
             preferred_nodes: nodes.preferred,
-            affinity: near,
-            anti_affinity: far,
+            affinities: Arc::new(Affinities { near, far }),
             spread: spec.topology_spread_constraints.into_iter().map(|view| view.spread(&labels)).collect(),
             tolerations: spec.tolerations,
             host_ports: host_ports(&spec.containers, &spec.init_containers, spec.host_network),

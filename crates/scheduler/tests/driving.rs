@@ -194,6 +194,23 @@ fn preemption_respects_budgets_and_policies() {
 }
 
 #[test]
+fn preemption_sees_that_a_victims_company_goes_with_it() {
+    let away = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"}]}}});
+    let mut loner = labelled(pod("loner", away), json!({"app": "loner"}));
+    loner["spec"]["nodeName"] = "n1".into();
+    let mut other = pod("other", json!({}));
+    other["spec"]["nodeName"] = "n1".into();
+    let mut world = World::of(&[node("n1", json!({})), loner, other]);
+    world.put(&labelled(pod("vip", json!({"priority": 10})), json!({"app": "web"})));
+    let told = world.run();
+    assert_eq!(told[0], "loner: Preempted by pod uid-vip on node n1");
+    assert!(told.iter().all(|told| !told.starts_with("other")), "{told:?}");
+    world.now = world.now.plus_secs(1);
+    assert_eq!(world.run(), ["vip → n1"]);
+}
+
+#[test]
 fn a_volume_is_made_where_the_pod_will_be() {
     let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "late"},
         "provisioner": "example.com/disk", "volumeBindingMode": "WaitForFirstConsumer"});

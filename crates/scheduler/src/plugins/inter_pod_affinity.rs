@@ -1,15 +1,16 @@
 //! Near some pods, away from others:
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#inter-pod-affinity-and-anti-affinity>.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use object::Key;
 
 use super::{MAX_SCORE, Plugin, Round};
-use crate::affinity::PodTerm;
+use crate::affinity::{Affinities, Labels, PodTerm, WeightedPodTerm};
 use crate::cluster::Cluster;
 use crate::explain::Rejection;
-use crate::node::Node;
+use crate::node::{Node, Picked};
 use crate::pod::Pod;
 
 /// Pods by value of a topology key.
@@ -28,52 +29,106 @@ pub struct Required {
     meets_itself: bool,
 }
 
-fn about(cluster: &Cluster, term: &PodTerm, other: &Pod) -> bool {
-    let namespace = &other.key.namespace;
-    term.matches(namespace, cluster.namespace_labels(namespace), &other.labels)
+/// What the affinities of a pod that is there mean for the new one.
+type Meaning<'a> = Vec<(&'a str, i64)>;
+
+fn about(cluster: &Cluster, term: &PodTerm, namespace: &str, labels: &Labels) -> bool {
+    term.matches(namespace, cluster.namespace_labels(namespace), labels)
+}
+
+fn is_about(cluster: &Cluster, term: &PodTerm, pod: &Pod) -> bool {
+    about(cluster, term, &pod.key.namespace, &pod.labels)
 }
 
 impl Required {
     pub fn of(cluster: &Cluster, pod: &Pod, without: &[Key]) -> Self {
-        let (near, far) = (&pod.affinity.required, &pod.anti_affinity.required);
+        let (near, far) = (&pod.affinities.near.required, &pod.affinities.far.required);
         let mut found = Self {
             near: vec![Counts::new(); near.len()],
             far: vec![Counts::new(); far.len()],
-            meets_itself: near.iter().all(|term| about(cluster, term, pod)),
+            meets_itself: near.iter().all(|term| is_about(cluster, term, pod)),
             ..Self::default()
         };
-        let asks = !near.is_empty() || !far.is_empty();
-        if !asks && !cluster.has_affinity() {
-            return found;
+        if cluster.has_affinity() {
+            found.learn_forbidding(cluster, pod);
         }
-        for node in cluster.nodes() {
-            if !asks && node.with_affinity == 0 {
-                continue;
+        if !near.is_empty() {
+            let all = |namespace: &Arc<str>, labels: &Labels| {
+                near.iter().all(|term| about(cluster, term, namespace, labels))
+            };
+            let picked = cluster.pick_all(all);
+            for (counts, term) in found.near.iter_mut().zip(near) {
+                count(counts, cluster, term, &picked);
             }
-            for other in node.pods.values().filter(|other| !without.contains(&other.key)) {
-                found.learn(cluster, pod, node, other);
+        }
+        for (counts, term) in found.far.iter_mut().zip(far) {
+            let picked = cluster.pick_all(|namespace, labels| about(cluster, term, namespace, labels));
+            count(counts, cluster, term, &picked);
+        }
+        for other in without.iter().filter_map(|key| cluster.pod(key)) {
+            if let Some(node) = cluster.node(&other.node) {
+                found.unlearn(cluster, pod, node, other);
             }
         }
         found
     }
 
-    fn learn(&mut self, cluster: &Cluster, pod: &Pod, node: &Node, other: &Pod) {
-        let count = |counts: &mut Counts, term: &PodTerm| {
-            if let Some(value) = node.labels.get(&term.topology_key) {
-                *counts.entry(value.clone()).or_default() += 1;
+    fn learn_forbidding(&mut self, cluster: &Cluster, pod: &Pod) {
+        let mut meanings: HashMap<*const Affinities, Meaning> = HashMap::new();
+        for node in cluster.nodes() {
+            for (affinities, pods) in node.stated.iter() {
+                let meaning = meanings.entry(Arc::as_ptr(affinities)).or_insert_with(|| {
+                    let terms = affinities.far.required.iter().filter(|term| is_about(cluster, term, pod));
+                    terms.map(|term| (&*term.topology_key, 1)).collect()
+                });
+                for (key, _) in meaning {
+                    if let Some(value) = node.labels.get(*key) {
+                        *self
+                            .forbidding
+                            .entry((*key).into())
+                            .or_default()
+                            .entry(value.clone())
+                            .or_default() += pods;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes out what one pod that is taken as gone stood for.
+    fn unlearn(&mut self, cluster: &Cluster, pod: &Pod, node: &Node, other: &Pod) {
+        let less = |counts: &mut Counts, term: &PodTerm| {
+            let Some(value) = node.labels.get(&term.topology_key) else { return };
+            if let Some(count) = counts.get_mut(value) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(value);
+                }
             }
         };
-        for term in other.anti_affinity.required.iter().filter(|term| about(cluster, term, pod)) {
-            count(self.forbidding.entry(term.topology_key.clone()).or_default(), term);
-        }
-        let near = &pod.affinity.required;
-        if !near.is_empty() && near.iter().all(|term| about(cluster, term, other)) {
-            self.near.iter_mut().zip(near).for_each(|(counts, term)| count(counts, term));
-        }
-        for (counts, term) in self.far.iter_mut().zip(&pod.anti_affinity.required) {
-            if about(cluster, term, other) {
-                count(counts, term);
+        for term in other.affinities.far.required.iter().filter(|term| is_about(cluster, term, pod)) {
+            if let Some(counts) = self.forbidding.get_mut(&term.topology_key) {
+                less(counts, term);
             }
+        }
+        let near = &pod.affinities.near.required;
+        if near.iter().all(|term| is_about(cluster, term, other)) {
+            self.near.iter_mut().zip(near).for_each(|(counts, term)| less(counts, term));
+        }
+        for (counts, term) in self.far.iter_mut().zip(&pod.affinities.far.required) {
+            if is_about(cluster, term, other) {
+                less(counts, term);
+            }
+        }
+    }
+}
+
+/// Adds up the pods picked by their nodes' values of the term's topology key.
+fn count(counts: &mut Counts, cluster: &Cluster, term: &PodTerm, picked: &Picked) {
+    for node in cluster.nodes() {
+        let pods = node.count(picked).all;
+        if let (Some(value), true) = (node.labels.get(&term.topology_key), pods > 0) {
+            *counts.entry(value.clone()).or_default() += pods;
         }
     }
 }
@@ -88,7 +143,7 @@ pub fn check(round: &Round, node: &Node) -> Result<(), Rejection> {
         let text = "node(s) didn't match pod affinity rules";
         return Err(Rejection::lasting(Plugin::InterPodAffinity, text));
     }
-    let far = &pod.anti_affinity.required;
+    let far = &pod.affinities.far.required;
     if far.iter().zip(&found.far).any(|(term, counts)| at(counts, node, &term.topology_key) > 0) {
         let text = "node(s) didn't match pod anti-affinity rules";
         return Err(Rejection::resolvable(Plugin::InterPodAffinity, text));
@@ -101,7 +156,7 @@ pub fn check(round: &Round, node: &Node) -> Result<(), Rejection> {
 }
 
 fn is_near(pod: &Pod, found: &Required, node: &Node) -> bool {
-    let near = &pod.affinity.required;
+    let near = &pod.affinities.near.required;
     if near.iter().any(|term| !node.labels.contains_key(&term.topology_key)) {
         return false;
     }
@@ -112,52 +167,20 @@ fn is_near(pod: &Pod, found: &Required, node: &Node) -> bool {
 /// Preferred terms of the pod, and those of the pods that are there about it, added up by topology.
 pub fn score(round: &Round, nodes: &[&Node]) -> Option<Vec<i64>> {
     let (cluster, pod) = (round.cluster, round.pod);
-    let asks = !pod.affinity.preferred.is_empty() || !pod.anti_affinity.preferred.is_empty();
-    if !asks && !cluster.has_affinity() {
-        return None;
-    }
-    let mut weights: BTreeMap<&str, BTreeMap<&str, i64>> = BTreeMap::new();
-    for node in cluster.nodes() {
-        if !asks && node.with_affinity == 0 {
-            continue;
-        }
-        for other in node.pods.values() {
-            let mut add = |term: &'_ PodTerm, weight: i64| {
-                if let Some((key, value)) = node.labels.get_key_value(&term.topology_key) {
-                    *weights.entry(key).or_default().entry(value).or_default() += weight;
+    let mut weights: Weights = BTreeMap::new();
+    for (terms, sign) in [(&pod.affinities.near.preferred, 1), (&pod.affinities.far.preferred, -1)] {
+        for WeightedPodTerm { weight, pod_affinity_term: term } in terms {
+            let picked = cluster.pick_all(|namespace, labels| about(cluster, term, namespace, labels));
+            for node in cluster.nodes() {
+                let pods = node.count(&picked).all;
+                if pods > 0 {
+                    weigh(&mut weights, node, &term.topology_key, sign * weight * pods);
                 }
-            };
-            for term in
-                pod.affinity.preferred.iter().filter(|term| about(cluster, &term.pod_affinity_term, other))
-            {
-                add(&term.pod_affinity_term, term.weight);
-            }
-            for term in pod
-                .anti_affinity
-                .preferred
-                .iter()
-                .filter(|term| about(cluster, &term.pod_affinity_term, other))
-            {
-                add(&term.pod_affinity_term, -term.weight);
-            }
-            // Who must be near such pods would like this one near: `hardPodAffinityWeight` is 1.
-            for term in other.affinity.required.iter().filter(|term| about(cluster, term, pod)) {
-                add(term, 1);
-            }
-            for term in
-                other.affinity.preferred.iter().filter(|term| about(cluster, &term.pod_affinity_term, pod))
-            {
-                add(&term.pod_affinity_term, term.weight);
-            }
-            for term in other
-                .anti_affinity
-                .preferred
-                .iter()
-                .filter(|term| about(cluster, &term.pod_affinity_term, pod))
-            {
-                add(&term.pod_affinity_term, -term.weight);
             }
         }
+    }
+    if cluster.has_affinity() {
+        others(&mut weights, cluster, pod);
     }
     if weights.is_empty() {
         return None;
@@ -172,4 +195,36 @@ pub fn score(round: &Round, nodes: &[&Node]) -> Option<Vec<i64>> {
     let (least, most) = (sums.iter().min().copied()?, sums.iter().max().copied()?);
     let range = most - least;
     Some(sums.into_iter().map(|sum| if range == 0 { 0 } else { MAX_SCORE * (sum - least) / range }).collect())
+}
+
+/// By topology key and value.
+type Weights<'a> = BTreeMap<&'a str, BTreeMap<&'a str, i64>>;
+
+fn weigh<'a>(weights: &mut Weights<'a>, node: &'a Node, key: &str, weight: i64) {
+    if let Some((key, value)) = node.labels.get_key_value(key) {
+        *weights.entry(key).or_default().entry(value).or_default() += weight;
+    }
+}
+
+/// What the pods that are there would like of this one.
+fn others<'a>(weights: &mut Weights<'a>, cluster: &'a Cluster, pod: &Pod) {
+    let mut meanings: HashMap<*const Affinities, Meaning> = HashMap::new();
+    for node in cluster.nodes() {
+        for (affinities, pods) in node.stated.iter() {
+            let meaning =
+                meanings.entry(Arc::as_ptr(affinities)).or_insert_with(|| meaning(cluster, affinities, pod));
+            for (key, weight) in meaning {
+                weigh(weights, node, key, *weight * pods);
+            }
+        }
+    }
+}
+
+fn meaning<'a>(cluster: &Cluster, affinities: &'a Affinities, pod: &Pod) -> Meaning<'a> {
+    // Who must be near such pods would like this one near: `hardPodAffinityWeight` is 1.
+    let required = affinities.near.required.iter().map(|term| (term, 1));
+    let near = affinities.near.preferred.iter().map(|term| (&term.pod_affinity_term, term.weight));
+    let far = affinities.far.preferred.iter().map(|term| (&term.pod_affinity_term, -term.weight));
+    let all = required.chain(near).chain(far).filter(|(term, _)| is_about(cluster, term, pod));
+    all.map(|(term, weight)| (&*term.topology_key, weight)).collect()
 }

@@ -41,7 +41,7 @@ fn matching(node: &Node, pod: &Pod, spread: &Spread, picked: &Picked, without: &
             && !other.is_deleting
             && spread.selector.matches(&other.labels)
     });
-    node.count(picked) - i64::try_from(gone.count()).unwrap_or(0)
+    node.count(picked).staying - i64::try_from(gone.count()).unwrap_or(0)
 }
 
 /// Is the node one of those over which the pod is spread?
@@ -119,7 +119,7 @@ pub fn score(round: &Round, nodes: &[&Node]) -> Option<Vec<i64>> {
     for spread in &constraints {
         if &*spread.topology_key == HOSTNAME {
             let picked = cluster.pick(&pod.key.namespace, &spread.selector);
-            let cost = |node: &Node| Some(node.count(&picked));
+            let cost = |node: &Node| Some(node.count(&picked).staying);
             add(&mut costs, nodes, spread, inside.len(), cost);
         } else {
             let values: BTreeSet<&str> = domains(&inside, &spread.topology_key);
@@ -189,7 +189,7 @@ fn by_domain<'a>(
             continue;
         };
         if counts_in(spread, pod, node) {
-            *held.entry(&**value).or_default() += node.count(&picked);
+            *held.entry(&**value).or_default() += node.count(&picked).staying;
         }
     }
     held
