@@ -1,6 +1,9 @@
 //! Stories as data: what the user does and what breaks, when, and what must have come of it.
 
-use kinds::{CRON_JOBS, DAEMON_SETS, DEPLOYMENTS, JOBS, NAMESPACES, NODES, PODS, SERVICES, STATEFUL_SETS};
+use kinds::{
+    CRON_JOBS, DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, JOBS, NAMESPACES, NODES, PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES, PODS, SERVICES, STATEFUL_SETS, STORAGE_CLASSES,
+};
 use object::{Key, Resource, Snapshot};
 use plan::{Expect, Propagation, Write};
 use serde_json::{Value, json};
@@ -125,6 +128,24 @@ fn job(annotations: Value, spec: Value) -> Value {
     job
 }
 
+fn stateful_set_with_claims() -> Value {
+    let claim = json!({
+        "metadata": {"name": "data"},
+        "spec": {
+            "storageClassName": "standard", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    });
+    json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"namespace": "default", "name": "db"},
+        "spec": {
+            "replicas": 3, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}},
+            "template": template(json!({"app": "db"}), "db:1"), "volumeClaimTemplates": [claim],
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Delete"},
+        },
+    })
+}
+
 /// While six replicas are rolled out with maxSurge 2 and maxUnavailable 1.
 const SIX: Bounds = Bounds { most: 8, reached: 6, least: 5 };
 
@@ -183,10 +204,15 @@ pub static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a deployment runs on hollow nodes",
         nodes: 3,
-        actions: &[(0, Action::SetBounds(Some(SIX))), (0, Action::Create(DEPLOYMENTS, deployment))],
+        actions: &[
+            (0, Action::SetBounds(Some(SIX))),
+            (0, Action::Create(SERVICES, service)),
+            (0, Action::Create(DEPLOYMENTS, deployment)),
+        ],
         settle_secs: 120,
         end: |snapshot| {
             same(invariants::ready_pods(snapshot), 6, "ready pods")?;
+            same(endpoints(snapshot), 6, "endpoints")?;
             available(snapshot, 6)
         },
     },
@@ -287,6 +313,29 @@ pub static SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "a stateful set's claims follow their policy",
+        nodes: 2,
+        actions: &[
+            (
+                0,
+                Action::Create(STORAGE_CLASSES, || {
+                    json!({
+                        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "standard"},
+                        "provisioner": "ekso.dev/host-path", "volumeBindingMode": "WaitForFirstConsumer",
+                    })
+                }),
+            ),
+            (0, Action::Create(STATEFUL_SETS, stateful_set_with_claims)),
+            (120, Action::Merge(STATEFUL_SETS, "default", "db", || json!({"spec": {"replicas": 1}}))),
+        ],
+        settle_secs: 120,
+        end: |snapshot| {
+            same(snapshot.list(PODS, "").count(), 1, "pods")?;
+            same(snapshot.list(PERSISTENT_VOLUME_CLAIMS, "").count(), 1, "claims")?;
+            same(snapshot.list(PERSISTENT_VOLUMES, "").count(), 1, "volumes")
+        },
+    },
+    Scenario {
         name: "a stateful set updates from the end",
         nodes: 2,
         actions: &[
@@ -334,6 +383,15 @@ fn pods_with(snapshot: &Snapshot, image: &str) -> usize {
     snapshot.list(PODS, "").filter_map(|pod| pod.to_value().ok()).filter(has).count()
 }
 
+/// Ready endpoints in all slices of the Service `web`.
+fn endpoints(snapshot: &Snapshot) -> usize {
+    let slices = snapshot
+        .list(ENDPOINT_SLICES, "default")
+        .filter(|slice| slice.meta.label("kubernetes.io/service-name") == Some("web"));
+    let lists = slices.filter_map(|slice| slice.to_value().ok()?["endpoints"].as_array().cloned());
+    lists.flatten().filter(|endpoint| endpoint["conditions"]["ready"] == true).count()
+}
+
 fn available(snapshot: &Snapshot, wanted: i64) -> Result<(), String> {
     let deployment = snapshot.find(DEPLOYMENTS, "default", "web").and_then(|found| found.to_value().ok());
     let status = deployment.map(|value| value["status"].clone()).unwrap_or_default();
@@ -360,7 +418,7 @@ mod tests {
 
     /// More with `EKSO_SIM_SEEDS=100`.
     fn seeds() -> std::ops::Range<u64> {
-        let count = std::env::var("EKSO_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+        let count = std::env::var("EKSO_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
         0..count
     }
 
