@@ -111,10 +111,8 @@ fn resource_name(resource: &str, at: At<'_>, found: &mut Found) {
 fn scopes(quota: &Value, found: &mut Found) {
     let scopes = path::list(quota, "spec.scopes");
     let at = At::root("spec.scopes");
-    for scope in scopes {
-        if !SCOPES.contains(&scope.as_str().unwrap_or_default()) {
-            found.push(Violation::invalid(at, scopes, "unsupported scope"));
-        }
+    if !scopes.iter().all(|scope| SCOPES.contains(&scope.as_str().unwrap_or_default())) {
+        found.push(Violation::invalid(at, scopes, "unsupported scope"));
     }
     let has = |scope: &str| scopes.iter().any(|one| one == scope);
     if CONFLICTS.iter().any(|(one, other)| has(one) && has(other)) {

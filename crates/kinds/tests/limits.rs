@@ -60,6 +60,11 @@ fn many_parts_take_no_more_than_their_number() {
             "finalizers": many(&|n| json!(format!("example.com/{n}")))}}),
     );
     check(
+        "owners",
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "b", "ownerReferences":
+            many(&|n| json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": format!("u{n}"), "controller": true}))}}),
+    );
+    check(
         "service ports",
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "b"},
             "spec": {"ports": many(&|n| json!({"port": n, "name": format!("p{n}")}))}}),

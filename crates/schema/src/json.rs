@@ -5,6 +5,9 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+/// So many repetitions are told; upstream stops at as many strict errors.
+const MOST_DUPLICATES: usize = 100;
+
 /// Reads one JSON document. Of a repeated key the last value counts, as in Go; each repetition is told by its path (`spec.ports[0].port`).
 pub fn parse(text: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
     let mut duplicates = Vec::new();
@@ -107,7 +110,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 *path =
                     if path.starts_with('[') { format!("{name}{path}") } else { format!("{name}.{path}") };
             }
-            if map.contains_key(&name) {
+            if map.contains_key(&name) && self.0.len() < MOST_DUPLICATES {
                 self.0.push(name.clone());
             }
             map.insert(name, value);

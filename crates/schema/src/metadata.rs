@@ -118,6 +118,7 @@ fn owner_references(metadata: &Value, found: &mut Vec<Violation>) {
             continue;
         }
         if let Some(first) = controller {
+            // Told once: each telling holds the whole list.
             let of = |one: &Value| format!("{}/{}", path::text(one, "kind"), path::text(one, "name"));
             let detail = format!(
                 "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
@@ -125,6 +126,7 @@ fn owner_references(metadata: &Value, found: &mut Vec<Violation>) {
                 of(owner)
             );
             found.push(Violation::invalid(at, &metadata["ownerReferences"], detail));
+            break;
         }
         controller = Some(owner);
     }

@@ -147,6 +147,10 @@ fn magnitude(parts: &Parts<'_>, scale: Scale) -> Result<i128, QuantityError> {
         digits =
             digits.checked_mul(10).and_then(|sum| sum.checked_add(digit)).ok_or(QuantityError::Number)?;
     }
+    // What is cut off still rounds up.
+    if fraction.len() > 28 {
+        digits = digits.checked_add(1).ok_or(QuantityError::Number)?;
+    }
     if digits == 0 {
         return Ok(0);
     }
@@ -425,6 +429,7 @@ mod tests {
             ("0.5Gi", "512Mi", "1Gi", "0"),
             ("2Gi", "1", "2147483649", "2147483647"),
             ("1e3", "1k", "2e3", "0"),
+            ("0.000000000000000000000000000000001", "0", "1n", "1n"),
         ] {
             let (left, right): (Quantity, Quantity) = (left.parse().unwrap(), right.parse().unwrap());
             assert_eq!((left + right).to_string(), sum);

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use object::{Cause, Reason, Status};
 use serde::Serialize;
 
@@ -129,13 +131,9 @@ impl Violation {
 
     /// The 422 that carries them: `Deployment.apps "x" is invalid: spec.selector: Required value`.
     pub fn to_status(violations: &[Self], group: &str, kind: &str, name: &str) -> Status {
-        let mut texts: Vec<String> = Vec::new();
-        for violation in violations {
-            let text = format!("{}: {}", violation.field, violation.body());
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
+        let mut told = HashSet::new();
+        let texts = violations.iter().map(|one| format!("{}: {}", one.field, one.body()));
+        let texts: Vec<String> = texts.filter(|text| told.insert(text.clone())).collect();
         let subject = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let list = match &texts[..] {
             [] => String::new(),

@@ -1,5 +1,7 @@
 //! Admission webhooks: whom to call, when.
 
+use std::collections::HashSet;
+
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
@@ -197,29 +199,27 @@ fn resources(resources: &[Value], list: At<'_>, found: &mut Found) {
         found.push(Violation::required(list, ""));
     }
     let texts: Vec<&str> = resources.iter().filter_map(Value::as_str).collect();
-    if texts.len() > 1 && texts.contains(&"*/*") {
+    let held: HashSet<&str> = texts.iter().copied().collect();
+    if texts.len() > 1 && held.contains("*/*") {
         let detail = "if '*/*' is present, must not specify other resources";
+        found.push(Violation::invalid(list, &texts, detail));
+    }
+    if held.contains("*") && texts.iter().any(|text| *text != "*" && !text.is_empty() && !text.contains('/'))
+    {
+        let detail = "if '*' is present, must not specify other resources without subresources";
         found.push(Violation::invalid(list, &texts, detail));
     }
     for (index, text) in texts.iter().enumerate() {
         let at = list.index(index);
-        match text.split_once('/') {
-            _ if text.is_empty() => found.push(Violation::required(at, "")),
-            None if *text != "*" && texts.contains(&"*") => {
-                let detail = "if '*' is present, must not specify other resources without subresources";
-                found.push(Violation::invalid(list, &texts, detail));
+        if text.is_empty() {
+            found.push(Violation::required(at, ""));
+        }
+        let Some((resource, sub)) = text.split_once('/').filter(|_| *text != "*/*") else { continue };
+        for wider in [format!("{resource}/*"), format!("*/{sub}")] {
+            if wider != **text && held.contains(wider.as_str()) {
+                let detail = format!("if '{wider}' is present, must not specify {text}");
+                found.push(Violation::invalid(at, text, detail));
             }
-            Some((resource, sub)) if *text != "*/*" => {
-                let whole = format!("{resource}/*");
-                let every = format!("*/{sub}");
-                for wider in [whole, every] {
-                    if wider != **text && texts.contains(&wider.as_str()) {
-                        let detail = format!("if '{wider}' is present, must not specify {text}");
-                        found.push(Violation::invalid(at, text, detail));
-                    }
-                }
-            }
-            _ => {}
         }
     }
 }
