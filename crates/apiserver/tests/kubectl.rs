@@ -41,6 +41,15 @@ const STEPS: &[Step] = &[
     step(&["patch", "configmap", "a", "-p", r#"{"data":{"y":"2"}}"#], &["configmap/a patched"]),
     Step { arguments: &["apply", "-f", "-"], input: DEPLOYMENT, says: &["deployment.apps/web created"] },
     Step { arguments: &["apply", "-f", "-"], input: DEPLOYMENT, says: &["deployment.apps/web unchanged"] },
+    Step {
+        arguments: &["apply", "--server-side", "--force-conflicts", "-f", "-"],
+        input: DEPLOYMENT,
+        says: &["deployment.apps/web serverside-applied"],
+    },
+    step(
+        &["get", "deployment", "web", "--show-managed-fields", "-o", "jsonpath={.metadata.managedFields[*].manager}"],
+        &["kubectl"],
+    ),
     step(&["scale", "deployment", "web", "--replicas=3"], &["deployment.apps/web scaled"]),
     step(&["set", "image", "deployment/web", "c=nginx:2"], &["deployment.apps/web image updated"]),
     step(&["get", "deployment", "web", "-o", "wide"], &["READY", "0/3", "nginx:2", "app=web"]),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use admission::Operation;
-use object::{Key, Object, Status};
+use object::{Key, Object, Reason, Status};
 use serde_json::Value;
 use store::{Op, Precondition};
 
@@ -136,7 +136,20 @@ impl Gate {
                 }
             }
             Change::Patch(PatchKind::Apply, body) => {
-                let merged = ownership::apply(request, body, old, review.now)?;
+                if row.view.is_some() {
+                    return Err(Status::new(
+                        Reason::UnsupportedMediaType,
+                        "a scale cannot be applied; patch or update it",
+                    ));
+                }
+                let mut merged = ownership::apply(request, body, old, review.now)?;
+                let entries = metadata::metadata(&mut merged).remove("managedFields");
+                decode::fields(request.kind.type_name, &mut merged, request.options)
+                    .map_err(|error| Status::internal(&error))?;
+                decode::finish(request, &mut merged)?;
+                if let Some(entries) = entries {
+                    metadata::metadata(&mut merged).insert("managedFields".into(), entries);
+                }
                 (merged, Vec::new())
             }
             Change::Patch(how, document) => patch::apply(request, row, *how, document, old)?,

@@ -1,0 +1,286 @@
+//! Who owns which field: `metadata.managedFields` and server-side apply (KEP-555).
+//!
+//! <https://kubernetes.io/docs/reference/using-api/server-side-apply/>. Whoever changes a field by an update owns it; whoever applies
+//! a configuration owns what is in it, and is told of a conflict before taking over what another manager set to something else.
+
+mod entries;
+mod fields;
+mod shape;
+
+use object::{Cause, Reason, Status, Time};
+use serde_json::Value;
+
+use crate::request::Request;
+use crate::{decode, metadata};
+use entries::Entry;
+use fields::Fields;
+use shape::{Difference, Shape};
+
+/// What nobody ever owns.
+const STRIPPED: &[&[&str]] = &[
+    &["f:apiVersion"],
+    &["f:kind"],
+    &["f:metadata", "f:creationTimestamp"],
+    &["f:metadata", "f:generation"],
+    &["f:metadata", "f:managedFields"],
+    &["f:metadata", "f:name"],
+    &["f:metadata", "f:namespace"],
+    &["f:metadata", "f:resourceVersion"],
+    &["f:metadata", "f:selfLink"],
+    &["f:metadata", "f:uid"],
+];
+
+/// The set without what is never owned and what writes through this endpoint do not reach.
+fn owned(request: &Request<'_>, mut fields: Fields) -> Fields {
+    STRIPPED.iter().for_each(|path| fields.cut(path));
+    if let Some(metadata) = fields.below.get_mut("f:metadata") {
+        metadata.here = false;
+    }
+    fields.below.retain(|_, inner| !inner.is_empty());
+    fields.here = false;
+    match request.subresource {
+        "" => request.kind.strategy.main_keeps.iter().for_each(|field| fields.cut(&[&format!("f:{field}")])),
+        "status" => fields.cut(&["f:spec"]),
+        _ => {}
+    }
+    fields
+}
+
+/// A new object's fields belong to whoever created it.
+pub(crate) fn created(request: &Request<'_>, object: &mut Value, now: Time) {
+    // The object of an apply that found nothing brings its own entry.
+    if entries::read(object).is_some_and(|entries| !entries.is_empty()) {
+        return;
+    }
+    let empty = serde_json::json!({});
+    metadata::metadata(object).remove("managedFields");
+    let difference = Difference::between(Shape::of_type(stored_type(request)), &empty, object);
+    let fields = owned(request, difference.changed);
+    entries::write(object, vec![entry(request, false, now, fields)]);
+}
+
+/// The stored type of the request's resource: what objects are inside the gate.
+fn stored_type(request: &Request<'_>) -> &'static str {
+    kinds::of(request.kind.resource).map_or(request.kind.type_name, |kind| kind.type_name)
+}
+
+fn entry(request: &Request<'_>, applies: bool, now: Time, fields: Fields) -> Entry {
+    let manager = &request.options.field_manager;
+    Entry {
+        manager: if manager.is_empty() { "unknown".into() } else { manager.to_string() },
+        applies,
+        api_version: request.kind.api_version(),
+        subresource: request.subresource.to_owned(),
+        time: now.to_string(),
+        fields,
+    }
+}
+
+/// The fields that an update changed belong to whoever made it; what it removed belongs to nobody.
+pub(crate) fn updated(request: &Request<'_>, new: &mut Value, old: &Value, now: Time) {
+    let given = metadata::metadata(new).remove("managedFields").filter(|_| request.subresource.is_empty());
+    let live = old["metadata"].get("managedFields");
+    let start = match &given {
+        // An empty list, or one with an empty entry, gives up tracking.
+        Some(Value::Array(list))
+            if list.iter().all(|one| one.as_object().is_some_and(|one| one.is_empty())) =>
+        {
+            return;
+        }
+        Some(list @ Value::Array(_)) => readable(list).or_else(|| live.and_then(readable)),
+        _ => live.and_then(readable),
+    };
+    // An object that nobody tracks stays so until it is applied.
+    let Some(mut held) = start else { return };
+    let difference = Difference::between(Shape::of_type(stored_type(request)), &without_entries(old), new);
+    let (changed, removed) = (owned(request, difference.changed), difference.removed);
+    let mine = entry(request, false, now, Fields::default());
+    let is_mine = |one: &Entry| one.is_of(&mine.manager, false, &mine.api_version, &mine.subresource);
+    for other in held.iter_mut() {
+        other.fields.subtract(&removed);
+        if !is_mine(other) {
+            other.fields.subtract(&changed);
+        }
+    }
+    if !changed.is_empty() {
+        match held.iter_mut().find(|one| is_mine(one)) {
+            Some(known) => {
+                known.fields.add(&changed);
+                known.time = mine.time;
+            }
+            None => held.push(Entry { fields: changed, ..mine }),
+        }
+        entries::cap(&mut held);
+    }
+    entries::write(new, held);
+}
+
+fn readable(list: &Value) -> Option<Vec<Entry>> {
+    entries::read(&serde_json::json!({"metadata": {"managedFields": list}}))
+        .filter(|entries| !entries.is_empty())
+}
+
+fn without_entries(object: &Value) -> Value {
+    let mut object = object.clone();
+    metadata::metadata(&mut object).remove("managedFields");
+    object
+}
+
+/// The object that an apply leads to, with its entries.
+pub(crate) fn apply(request: &Request<'_>, applied: &Value, old: &Value, now: Time) -> Result<Value, Status> {
+    let config = configuration(request, applied)?;
+    let shape = Shape::of_type(request.kind.type_name);
+    let live = without_entries(&decode::from_stored(request.kind, old.clone()));
+    let mut held = match entries::read(old) {
+        Some(entries) if !entries.is_empty() => entries,
+        _ => vec![first(request, shape, &live)],
+    };
+    let mine = entry(request, true, now, set_by(request, shape, &config)?);
+    let is_mine = |one: &Entry| one.is_of(&mine.manager, true, &mine.api_version, &mine.subresource);
+    let mut kept = mine.fields.clone();
+    held.iter().filter(|one| !is_mine(one)).for_each(|other| kept.add(&other.fields));
+    let mut merged = live.clone();
+    shape::merge(shape, &mut merged, &config);
+    let before = held.iter().find(|one| is_mine(one)).cloned();
+    if let Some(before) = &before {
+        shape::remove(shape, &mut merged, &before.fields, &kept);
+    }
+    let difference = Difference::between(shape, &live, &merged);
+    let changed = owned(request, difference.changed);
+    contest(request, &held, &changed, &is_mine)?;
+    for other in held.iter_mut().filter(|one| !is_mine(one)) {
+        other.fields.subtract(&changed);
+        other.fields.subtract(&difference.removed);
+    }
+    let time = match &before {
+        _ if merged != live => mine.time.clone(),
+        Some(before) => before.time.clone(),
+        None => String::new(),
+    };
+    held.retain(|one| !is_mine(one));
+    held.push(Entry { time, ..mine });
+    entries::write(&mut merged, held);
+    Ok(merged)
+}
+
+/// An apply of an absent object: its configuration is the object.
+pub(crate) fn applied_new(request: &Request<'_>, applied: &Value, now: Time) -> Result<Value, Status> {
+    let config = configuration(request, applied)?;
+    let fields = set_by(request, Shape::of_type(request.kind.type_name), &config)?;
+    let mut object = config;
+    entries::write(&mut object, vec![entry(request, true, now, fields)]);
+    Ok(object)
+}
+
+/// The configuration, checked: of the kind that the path names, without unknown fields, without entries of its own.
+fn configuration(request: &Request<'_>, applied: &Value) -> Result<Value, Status> {
+    let text = |name: &str| applied.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (version, name) = (text("apiVersion"), text("kind"));
+    if version != request.kind.api_version() || name != request.kind.kind {
+        let version = if version.contains('/') { version.to_owned() } else { format!("/{version}") };
+        return Err(Status::bad_request(format!("invalid object type: {version}, Kind={name}")));
+    }
+    if !applied["metadata"]["managedFields"].is_null() {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    let mut config = applied.clone();
+    let mut strict = request.options.clone();
+    strict.field_validation = schema::FieldValidation::Strict;
+    decode::fields(request.kind.type_name, &mut config, &strict)
+        .map_err(|error| untyped(request, applied, &error.to_string()))?;
+    // Conforming fills in what Go always writes; a configuration says only what it says.
+    Ok(only_given(config, applied))
+}
+
+/// The members of a checked value that the client wrote.
+fn only_given(checked: Value, given: &Value) -> Value {
+    match (checked, given) {
+        (Value::Object(members), Value::Object(wrote)) => {
+            let kept = members.into_iter().filter_map(|(name, value)| {
+                let wrote = wrote.get(&name)?;
+                Some((name, only_given(value, wrote)))
+            });
+            Value::Object(kept.collect())
+        }
+        (Value::Array(items), Value::Array(wrote)) if items.len() == wrote.len() => {
+            items.into_iter().zip(wrote).map(|(item, wrote)| only_given(item, wrote)).collect()
+        }
+        (checked, _) => checked,
+    }
+}
+
+/// The 500 of a configuration that is not of its type, as upstream has it: a Status without a reason.
+fn untyped(request: &Request<'_>, applied: &Value, why: &str) -> Status {
+    let name = metadata::text(applied, "name");
+    let version = request.kind.api_version();
+    let version = if version.contains('/') { version } else { format!("/{version}") };
+    let message = format!(
+        "failed to create typed patch object ({}/{name}; {version}, Kind={}): {why}",
+        request.namespace, request.kind.kind
+    );
+    Status::new(Reason::Unknown, message)
+}
+
+fn set_by(request: &Request<'_>, shape: Shape<'_>, config: &Value) -> Result<Fields, Status> {
+    let mut fields = Fields::default();
+    shape::set_by(shape, config, "", &mut fields).map_err(|why| untyped(request, config, &why))?;
+    Ok(owned(request, fields))
+}
+
+/// What was there before the first apply belongs to nobody in particular.
+fn first(request: &Request<'_>, shape: Shape<'_>, live: &Value) -> Entry {
+    let difference = Difference::between(shape, &serde_json::json!({}), live);
+    Entry {
+        manager: "before-first-apply".into(),
+        time: String::new(),
+        ..entry(request, false, Time::default(), owned(request, difference.changed))
+    }
+}
+
+/// The 409 of an apply that would change what others own, unless it is forced.
+fn contest(
+    request: &Request<'_>,
+    held: &[Entry],
+    changed: &Fields,
+    is_mine: &dyn Fn(&Entry) -> bool,
+) -> Result<(), Status> {
+    if request.options.force {
+        return Ok(());
+    }
+    let others = held.iter().filter(|one| !is_mine(one));
+    let mut conflicts: Vec<(String, Vec<String>)> = others
+        .map(|other| (other.name(), other.fields.common(changed).paths()))
+        .filter(|(_, paths)| !paths.is_empty())
+        .collect();
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    conflicts.sort();
+    let count: usize = conflicts.iter().map(|(_, paths)| paths.len()).sum();
+    let message = match &conflicts[..] {
+        [(name, paths)] if count == 1 => {
+            format!("Apply failed with 1 conflict: conflict with {name}: {}", paths.join(""))
+        }
+        all => {
+            let list = |(name, paths): &(String, Vec<String>)| {
+                format!(
+                    "conflicts with {name}:\n{}",
+                    paths.iter().map(|path| format!("- {path}")).collect::<Vec<_>>().join("\n")
+                )
+            };
+            format!(
+                "Apply failed with {count} conflicts: {}",
+                all.iter().map(list).collect::<Vec<_>>().join("\n")
+            )
+        }
+    };
+    let mut status = Status::new(Reason::Conflict, message);
+    for (name, paths) in conflicts {
+        status.causes.extend(paths.into_iter().map(|field| Cause {
+            reason: "FieldManagerConflict",
+            message: format!("conflict with {name}"),
+            field,
+        }));
+    }
+    Err(status)
+}

@@ -1,0 +1,365 @@
+//! Objects as trees of fields: what an object sets, how two differ, how one is merged into another, what is taken away.
+//!
+//! The rules are those of structured merge: structs and maps are granular, lists are one value unless their type has keys (`map`) or
+//! holds each value once (`set`), and a type may say that its whole is one value (`atomic`).
+//! <https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy>
+
+use std::collections::BTreeSet;
+
+use schema::{Expr, Field, ListType, Type};
+use serde_json::{Map, Value};
+
+use super::fields::Fields;
+
+/// How a value is made of parts.
+#[derive(Clone, Copy)]
+pub(crate) enum Shape<'t> {
+    /// One value, whatever is in it.
+    Leaf,
+    Struct(&'t Type),
+    Map(&'t Expr),
+    /// A list whose items are told apart by some of their members.
+    Keyed(&'t Type, &'t [&'static str]),
+    Set,
+}
+
+impl<'t> Shape<'t> {
+    pub(crate) fn of_type(name: &str) -> Self {
+        kinds::types().get(name).map_or(Self::Leaf, Self::Struct)
+    }
+
+    fn of(expr: &'t Expr, list: &'t ListType, atomic: bool) -> Self {
+        let quantity: &'static Expr = &Expr::Quantity;
+        match (expr, list) {
+            _ if atomic => Self::Leaf,
+            (Expr::Struct(index), _) => kinds::types().all().get(*index).map_or(Self::Leaf, Self::Struct),
+            (Expr::Map(item), _) => Self::Map(item),
+            (Expr::ResourceList, _) => Self::Map(quantity),
+            (Expr::List(_), ListType::Set) => Self::Set,
+            (Expr::List(item), ListType::Map(keys)) => match &**item {
+                Expr::Struct(index) => {
+                    kinds::types().all().get(*index).map_or(Self::Leaf, |item| Self::Keyed(item, keys))
+                }
+                _ => Self::Leaf,
+            },
+            _ => Self::Leaf,
+        }
+    }
+
+    fn of_field(field: &'t Field) -> Self {
+        Self::of(&field.expr, &field.list, field.atomic_map)
+    }
+
+    /// The shape of a member of a struct or map.
+    fn member(self, name: &str) -> Self {
+        match self {
+            Self::Struct(owner) => owner.field(name).map_or(Self::Leaf, Self::of_field),
+            Self::Map(item) => Self::of(item, &ListType::Unset, false),
+            _ => Self::Leaf,
+        }
+    }
+
+    /// Whether a container of this shape is owned itself when it newly appears: lists that Go always writes and structs are not.
+    fn owns_itself(self, field: Option<&Field>) -> bool {
+        match self {
+            Self::Leaf | Self::Struct(_) => false,
+            _ => field.is_none_or(|field| !field.required),
+        }
+    }
+}
+
+/// The step to an item of a list. None: the item has none of the keys, or is no object.
+fn step(shape: Shape<'_>, item: &Value) -> Option<Box<str>> {
+    match shape {
+        Shape::Keyed(owner, keys) => {
+            let mut values = Map::new();
+            for &key in keys {
+                let default = || owner.field(key).and_then(|field| field.default.clone());
+                if let Some(value) = item.get(key).cloned().or_else(default) {
+                    values.insert(key.to_owned(), value);
+                }
+            }
+            (!values.is_empty()).then(|| format!("k:{}", Value::Object(values)).into())
+        }
+        _ => Some(format!("v:{item}").into()),
+    }
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The items under one step: more than one only in lists that break the rule.
+fn group<'a>(shape: Shape<'_>, list: &'a Value, wanted: &str) -> Vec<&'a Value> {
+    items(list).iter().filter(|item| step(shape, item).as_deref() == Some(wanted)).collect()
+}
+
+fn steps(shape: Shape<'_>, list: &Value) -> BTreeSet<Box<str>> {
+    items(list).iter().filter_map(|item| step(shape, item)).collect()
+}
+
+fn item_shape<'t>(list: Shape<'t>) -> Shape<'t> {
+    match list {
+        Shape::Keyed(item, _) => Shape::Struct(item),
+        _ => Shape::Leaf,
+    }
+}
+
+/// The fields that a configuration sets. Fails if a keyed list or a set has an item twice.
+pub(crate) fn set_by(shape: Shape<'_>, value: &Value, path: &str, to: &mut Fields) -> Result<(), String> {
+    match (shape, value) {
+        (Shape::Struct(_) | Shape::Map(_), Value::Object(members)) if !members.is_empty() => {
+            for (name, inner) in members {
+                set_by(shape.member(name), inner, &format!("{path}.{name}"), to.at(format!("f:{name}")))?;
+            }
+        }
+        (Shape::Keyed(..) | Shape::Set, Value::Array(list)) => {
+            for (index, item) in list.iter().enumerate() {
+                let Some(step) = step(shape, item) else {
+                    return Err(format!(
+                        "{path}: element {index}: associative list with keys has an element that omits all key fields"
+                    ));
+                };
+                let inner = to.at(step.clone());
+                if inner.here {
+                    let twice = Fields {
+                        here: false,
+                        below: [(step, Fields { here: true, ..Fields::default() })].into(),
+                    };
+                    return Err(format!("{path}: duplicate entries for key {}", twice.paths().join("")));
+                }
+                inner.here = true;
+                if let Shape::Struct(_) = item_shape(shape) {
+                    set_by(item_shape(shape), item, path, inner)?;
+                }
+            }
+        }
+        _ => to.here = true,
+    }
+    Ok(())
+}
+
+/// How two states differ.
+#[derive(Default)]
+pub(crate) struct Difference {
+    /// Added or changed.
+    pub(crate) changed: Fields,
+    pub(crate) removed: Fields,
+}
+
+impl Difference {
+    pub(crate) fn between(shape: Shape<'_>, old: &Value, new: &Value) -> Self {
+        let mut found = Self::default();
+        compare(shape, None, Some(old), Some(new), &mut found.changed, &mut found.removed);
+        found
+    }
+}
+
+fn compare(
+    shape: Shape<'_>,
+    field: Option<&Field>,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    changed: &mut Fields,
+    removed: &mut Fields,
+) {
+    let (old, new) = match (old, new) {
+        (None, None) => return,
+        (Some(old), None) => return everything(shape, field, old, removed),
+        (None, Some(new)) => return everything(shape, field, new, changed),
+        (Some(old), Some(new)) if old == new => return,
+        both => (both.0.unwrap_or(&Value::Null), both.1.unwrap_or(&Value::Null)),
+    };
+    match (shape, old, new) {
+        (Shape::Struct(_) | Shape::Map(_), Value::Object(before), Value::Object(after)) => {
+            let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+            for name in names {
+                let field = match shape {
+                    Shape::Struct(owner) => owner.field(name),
+                    _ => None,
+                };
+                let step = format!("f:{name}");
+                let inner = shape.member(name);
+                within(changed, removed, step.into(), |changed, removed| {
+                    compare(inner, field, before.get(name), after.get(name), changed, removed);
+                });
+            }
+        }
+        (Shape::Keyed(..) | Shape::Set, Value::Array(_), Value::Array(_)) => {
+            for step in steps(shape, old).into_iter().chain(steps(shape, new)).collect::<BTreeSet<_>>() {
+                let (before, after) = (group(shape, old, &step), group(shape, new, &step));
+                within(changed, removed, step, |changed, removed| match (&before[..], &after[..]) {
+                    ([], []) => {}
+                    ([before], [after]) => {
+                        compare(item_shape(shape), None, Some(before), Some(after), changed, removed)
+                    }
+                    (_, []) => before.iter().for_each(|item| item_owned(shape, item, removed)),
+                    ([], [after]) => item_owned(shape, after, changed),
+                    (before, after) if before == after => {}
+                    _ => changed.here = true,
+                });
+            }
+        }
+        _ => changed.here = true,
+    }
+}
+
+/// Goes one step inwards in both sets, and leaves no empty element behind.
+fn within(
+    changed: &mut Fields,
+    removed: &mut Fields,
+    step: Box<str>,
+    go: impl FnOnce(&mut Fields, &mut Fields),
+) {
+    let (mut inner_changed, mut inner_removed) = (Fields::default(), Fields::default());
+    go(&mut inner_changed, &mut inner_removed);
+    for (set, inner) in [(changed, inner_changed), (removed, inner_removed)] {
+        if !inner.is_empty() {
+            set.below.insert(step.clone(), inner);
+        }
+    }
+}
+
+/// All fields of a value that is there as a whole: the containers too.
+fn everything(shape: Shape<'_>, field: Option<&Field>, value: &Value, to: &mut Fields) {
+    match (shape, value) {
+        (Shape::Struct(_) | Shape::Map(_), Value::Object(members)) if !members.is_empty() => {
+            to.here |= shape.owns_itself(field);
+            for (name, inner) in members {
+                let field = match shape {
+                    Shape::Struct(owner) => owner.field(name),
+                    _ => None,
+                };
+                everything(shape.member(name), field, inner, to.at(format!("f:{name}")));
+            }
+        }
+        (Shape::Keyed(..) | Shape::Set, Value::Array(list)) if !list.is_empty() => {
+            to.here |= shape.owns_itself(field);
+            for step in steps(shape, value) {
+                match &group(shape, value, &step)[..] {
+                    [item] => item_owned(shape, item, to.at(step)),
+                    _ => to.at(step).here = true,
+                }
+            }
+        }
+        _ => to.here = true,
+    }
+}
+
+fn item_owned(list: Shape<'_>, item: &Value, to: &mut Fields) {
+    to.here = true;
+    if let Shape::Struct(_) = item_shape(list) {
+        everything(item_shape(list), None, item, to);
+    }
+}
+
+/// Puts a configuration over the live state.
+pub(crate) fn merge(shape: Shape<'_>, live: &mut Value, config: &Value) {
+    match (shape, &mut *live, config) {
+        (Shape::Struct(_) | Shape::Map(_), Value::Object(held), Value::Object(wanted)) => {
+            for (name, value) in wanted {
+                match held.get_mut(name) {
+                    Some(known) => merge(shape.member(name), known, value),
+                    None => drop(held.insert(name.clone(), value.clone())),
+                }
+            }
+        }
+        (Shape::Keyed(..) | Shape::Set, Value::Array(held), Value::Array(wanted)) => {
+            let merged = merge_lists(shape, std::mem::take(held), wanted);
+            *held = merged;
+        }
+        _ => *live = config.clone(),
+    }
+}
+
+/// Shared items follow the configuration's order; the live list's own keep their place before the next shared one.
+///
+/// ```text
+/// live a b c d, configured c new a   →  b c d new a
+/// live a b c,   configured z c a     →  b z c a
+/// ```
+fn merge_lists(shape: Shape<'_>, live: Vec<Value>, config: &[Value]) -> Vec<Value> {
+    let wanted: Vec<Option<Box<str>>> = config.iter().map(|item| step(shape, item)).collect();
+    let held: Vec<(Option<Box<str>>, Value)> =
+        live.into_iter().map(|item| (step(shape, &item), item)).collect();
+    let is_shared = |step: &Option<Box<str>>| step.is_some() && wanted.contains(step);
+    let mut merged = Vec::with_capacity(held.len() + config.len());
+    let mut passed = 0;
+    for (index, item) in config.iter().enumerate() {
+        let next = wanted[index..]
+            .iter()
+            .find(|step| step.is_some() && held.iter().any(|(known, _)| known == *step));
+        while let Some((step, own)) = held.get(passed).filter(|(step, _)| Some(step) != next) {
+            if !is_shared(step) {
+                merged.push(own.clone());
+            }
+            passed += 1;
+        }
+        let known = held.iter().find(|(step, _)| step.is_some() && *step == wanted[index]);
+        let mut value = known.map_or_else(|| item.clone(), |(_, value)| value.clone());
+        if known.is_some() {
+            merge(item_shape(shape), &mut value, item);
+        }
+        merged.push(value);
+        if Some(&wanted[index]) == next {
+            passed += 1;
+        }
+    }
+    let rest = held.into_iter().skip(passed).filter(|(step, _)| !is_shared(step));
+    merged.extend(rest.map(|(_, item)| item));
+    merged
+}
+
+/// Takes away what `last` has and `kept` has not. A field goes with everything in it once nobody keeps anything of it; an item of a
+/// list goes once nobody keeps the item itself.
+pub(crate) fn remove(shape: Shape<'_>, value: &mut Value, last: &Fields, kept: &Fields) {
+    let nothing = Fields::default();
+    match (shape, value) {
+        (Shape::Struct(_) | Shape::Map(_), Value::Object(members)) => {
+            for (step, inner) in &last.below {
+                let Some(name) = step.strip_prefix("f:") else { continue };
+                let keep = kept.below.get(step).unwrap_or(&nothing);
+                if keep.is_empty() {
+                    members.remove(name);
+                } else if let Some(member) = members.get_mut(name) {
+                    remove(shape.member(name), member, inner, keep);
+                }
+            }
+        }
+        (Shape::Keyed(..) | Shape::Set, Value::Array(list)) => {
+            list.retain_mut(|item| {
+                let Some(step) = step(shape, item) else { return true };
+                let Some(inner) = last.below.get(&step) else { return true };
+                let keep = kept.below.get(&step).unwrap_or(&nothing);
+                if inner.here && !keep.here {
+                    return false;
+                }
+                remove(item_shape(shape), item, inner, keep);
+                true
+            });
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn merged_lists_have_upstreams_order() {
+        for (live, config, expected) in [
+            ("a b c d", "c new a", "b c d new a"),
+            ("a b c d", "new d", "a b c new d"),
+            ("a b c d", "d new", "a b c d new"),
+            ("a b c", "z c a", "b z c a"),
+            ("x z", "y", "x z y"),
+            ("", "a b", "a b"),
+        ] {
+            let list = |text: &str| text.split_whitespace().map(Value::from).collect::<Vec<_>>();
+            let merged = merge_lists(Shape::Set, list(live), &list(config));
+            assert_eq!(json!(merged), json!(list(expected)), "{live} + {config}");
+        }
+    }
+}
