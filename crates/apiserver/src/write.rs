@@ -163,12 +163,13 @@ pub(crate) fn shown(
         show::object(kind, shape, object, shared.gate.now(), &mut text);
         text.into()
     };
-    if text.len() > shared.config.limits.compress_above_bytes && negotiate::reads_gzip(headers) {
-        if let Ok(small) = compress::bytes(&text) {
-            let mut answer = respond::bytes(code, respond::JSON, small);
-            compress::mark(answer.headers_mut());
-            return answer;
-        }
+    if text.len() > shared.config.limits.compress_above_bytes
+        && negotiate::reads_gzip(headers)
+        && let Ok(small) = compress::bytes(&text)
+    {
+        let mut answer = respond::bytes(code, respond::JSON, small);
+        compress::mark(answer.headers_mut());
+        return answer;
     }
     respond::bytes(code, respond::JSON, text)
 }

@@ -47,7 +47,14 @@ const STEPS: &[Step] = &[
         says: &["deployment.apps/web serverside-applied"],
     },
     step(
-        &["get", "deployment", "web", "--show-managed-fields", "-o", "jsonpath={.metadata.managedFields[*].manager}"],
+        &[
+            "get",
+            "deployment",
+            "web",
+            "--show-managed-fields",
+            "-o",
+            "jsonpath={.metadata.managedFields[*].manager}",
+        ],
         &["kubectl"],
     ),
     step(&["scale", "deployment", "web", "--replicas=3"], &["deployment.apps/web scaled"]),

@@ -8,6 +8,9 @@ use serde_json::json;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
+/// Method, path, headers, body; the code and some words of the answer.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
 #[tokio::test]
 async fn bad_requests_are_told_what_is_wrong() {
     let cluster = Cluster::start_with(|config| config.limits.body_bytes = 4096).await;
@@ -15,7 +18,7 @@ async fn bad_requests_are_told_what_is_wrong() {
     client.post(CONFIG_MAPS, &json!({"metadata": {"name": "held"}})).await;
     let json_body = [("content-type", "application/json")];
     let long = format!("{{\"data\":{{\"a\":\"{}\"}}}}", "x".repeat(5000));
-    let cases: &[(&str, &str, &[(&str, &str)], &str, u16, &str)] = &[
+    let cases: &[Case] = &[
         ("GET", "/nothing", &[], "", 404, "404 page not found"),
         ("GET", "/apis/nope.io/v1/things", &[], "", 404, "404 page not found"),
         ("GET", "/api/v1/nonsense", &[], "", 404, "the server could not find the requested resource"),

@@ -65,9 +65,8 @@ async fn a_watch_goes_on_where_a_list_ended() {
     make(&client, "two", "x").await;
     let mut events = client.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={version}")).await;
     assert_eq!(events.told().await, "ADDED two");
-    let mut one = client
-        .watch(&format!("/api/v1/watch/namespaces/default/configmaps?fieldSelector=metadata.name%3Done"))
-        .await;
+    let mut one =
+        client.watch("/api/v1/watch/namespaces/default/configmaps?fieldSelector=metadata.name%3Done").await;
     assert_eq!(one.told().await, "ADDED one");
     let mut ended = client
         .watch(&format!(

@@ -94,10 +94,9 @@ fn keep_allocated(new: &mut Value, old: &Value) {
     if needs_health_port(new)
         && needs_health_port(old)
         && path::int(new, "spec.healthCheckNodePort").unwrap_or(0) == 0
+        && let Some(port) = path::get(old, "spec.healthCheckNodePort")
     {
-        if let Some(port) = path::get(old, "spec.healthCheckNodePort") {
-            path::set(new, "spec.healthCheckNodePort", port.clone());
-        }
+        path::set(new, "spec.healthCheckNodePort", port.clone());
     }
 }
 

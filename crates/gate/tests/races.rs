@@ -19,7 +19,7 @@ async fn an_address_and_a_port_belong_to_one_service() {
     let network = Ipv4Addr::new(10, 7, 0, 0);
     let ranges =
         ServiceRanges { addresses: ServiceRange { network, prefix: 28 }, node_ports: (30000, 30019) };
-    let world = Arc::new(World::with(ranges, |state| splitmix(state)).await);
+    let world = Arc::new(World::with(ranges, splitmix).await);
     let mut tasks = JoinSet::new();
     for index in 0..40 {
         let world = world.clone();

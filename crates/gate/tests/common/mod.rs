@@ -1,5 +1,5 @@
 //! A gate over a memory store, with a clock and random numbers of the test's own.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::result_large_err)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -41,7 +41,7 @@ pub fn splitmix(state: u64) -> u64 {
 
 impl World {
     pub async fn new() -> Self {
-        Self::with(ServiceRanges::default(), |state| splitmix(state)).await
+        Self::with(ServiceRanges::default(), splitmix).await
     }
 
     /// `random` makes the n-th number.
