@@ -35,8 +35,6 @@ mod service_pods;
 mod settings;
 mod stateful_set;
 mod taint_eviction;
-#[cfg(test)]
-mod testing;
 mod ttl_after_finished;
 mod views;
 mod volume_protection;

@@ -21,6 +21,8 @@ use crate::work::{Who, Work};
 
 /// 2026-01-01T00:00:00Z
 const BEGINNING: Time = Time::from_secs(1_767_225_600);
+/// More steps than this in one stretch of time mean that something goes round in circles.
+const MOST_STEPS: usize = 200_000;
 /// Plans under way at once.
 const MOST_FLIGHTS: usize = 8;
 
@@ -191,10 +193,17 @@ impl World {
     /// The first invariant that did not hold, with the time.
     pub fn run_for(&mut self, seconds: i64) -> Result<(), Violation> {
         let end = self.now().plus_secs(seconds);
+        let at = |now: Time, Violation(what): Violation| Violation(format!("at {}: {what}", now.micro()));
+        let mut steps = 0;
         while self.step(end) {
             let snapshot = self.store.snapshot();
             invariants::check_step(&snapshot, self.bounds, &mut self.was_reached)
-                .map_err(|Violation(what)| Violation(format!("at {}: {what}", self.now().micro())))?;
+                .map_err(|violation| at(self.now(), violation))?;
+            steps += 1;
+            if steps > MOST_STEPS {
+                let last = self.log.last().cloned().unwrap_or_default();
+                return Err(at(self.now(), Violation(format!("it never comes to rest; last: {last}"))));
+            }
         }
         self.now.store(end.as_micros(), Ordering::Relaxed);
         Ok(())

@@ -11,7 +11,7 @@ use plan::{Expect, Plan, Propagation, Write};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{ALL, Controller, Settings};
+use controllers::{ALL, Controller, Settings};
 
 /// A plan that is not empty after so many rounds never will be.
 const MOST_ROUNDS: usize = 12;
