@@ -352,6 +352,7 @@ mod tests {
     use tokio::io::DuplexStream;
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::protocol::Role;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
     const ALL: Options = Options { stdin: true, stdout: true, stderr: true, tty: false };
 
@@ -390,7 +391,7 @@ mod tests {
         let mut heard: [Vec<u8>; 4] = Default::default();
         let mut goodbye = false;
         while let Some(Ok(message)) = client.next().await {
-            goodbye |= matches!(message, Message::Close(_));
+            goodbye |= matches!(&message, Message::Close(Some(frame)) if frame.code == CloseCode::Normal);
             if let Some(Said::Data { channel, data }) = protocol.decode(message) {
                 heard[usize::from(channel)].extend_from_slice(&data);
             }

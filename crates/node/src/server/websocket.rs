@@ -11,6 +11,8 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 /// Keeps what stands between client and node from taking a silent connection for a dead one.
@@ -178,12 +180,17 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
         let message = tokio::select! {
             message = outbox.recv() => match message {
                 Some(message) => message,
-                None => return sink.send(Message::Close(None)).await,
+                None => return sink.send(Message::Close(Some(goodbye()))).await,
             },
             _ = pings.tick() => Message::Ping(Bytes::new()),
         };
         sink.send(message).await?;
     }
+}
+
+/// With its code: clients take a goodbye without one for a failure.
+fn goodbye() -> CloseFrame {
+    CloseFrame { code: CloseCode::Normal, reason: "".into() }
 }
 
 #[cfg(test)]
