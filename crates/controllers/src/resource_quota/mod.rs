@@ -5,6 +5,7 @@
 mod usage;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kinds::RESOURCE_QUOTAS;
 use object::{Change, Event, Key, Object, Resource, Snapshot, Time};
@@ -66,7 +67,11 @@ fn keys(snapshot: &Snapshot, event: &Event) -> Vec<Key> {
     if key.namespace.is_empty() || event.change == Change::Updated && !usage::may_change(key.resource) {
         return Vec::new();
     }
-    snapshot.list(RESOURCE_QUOTAS, &key.namespace).map(|quota| quota.key.clone()).collect()
+    let concerned = |quota: &&Arc<Object>| {
+        let view = quota.decode::<View>();
+        view.is_ok_and(|view| view.spec.hard.keys().any(|name| usage::concerns(key.resource, name)))
+    };
+    snapshot.list(RESOURCE_QUOTAS, &key.namespace).filter(concerned).map(|quota| quota.key.clone()).collect()
 }
 
 fn reconcile(snapshot: &Snapshot, key: &Key, _: Time, _: &Settings) -> Plan {
