@@ -1,1 +1,19 @@
 //! Real clients against the real binary.
+//!
+//! A [`Chapter`] is a cluster and the [`Story`]s told on it, side by side, each in a [`Room`] of its own: a namespace.
+//! A [`Tale`] makes its own clusters, or means to make none.
+//! Every cluster is deleted at the end, and what it left on the host is a failure of its own.
+//!
+//! Waiting is by `kubectl wait`, `kubectl rollout status`, or [`until`]: a look again and again, up to a deadline.
+
+mod clients;
+mod cluster;
+mod harness;
+mod http;
+mod leftovers;
+
+pub use clients::{Answer, ekso_binary, kubectl_binary, run, tool};
+pub use cluster::{Cluster, PATIENCE, Room, Site, free_port, until};
+pub use harness::{Chapter, Story, Tale, main};
+pub use http::{fetch, get};
+pub use leftovers::leftovers;

@@ -1,0 +1,90 @@
+//! The programs that the stories run: Ekso's binary, kubectl, and what Debian has.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// What a program answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// What was run, for messages.
+    pub command: String,
+    /// 128 + the signal, if one ended it.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Answer {
+    /// The output, if it went well.
+    pub fn ok(self) -> Result<String> {
+        ensure!(self.code == 0, "{} ended with {}: {}{}", self.command, self.code, self.stdout, self.stderr);
+        Ok(self.stdout)
+    }
+
+    /// Demands a failure with this text in what it says.
+    pub fn fails_with(&self, text: &str) -> Result<()> {
+        ensure!(self.code != 0, "{} went well, and should say {text:?}: {}", self.command, self.stdout);
+        ensure!(
+            self.stderr.contains(text),
+            "{} should say {text:?}, and says {:?}",
+            self.command,
+            self.stderr
+        );
+        Ok(())
+    }
+}
+
+/// Runs a program to its end. Its input is `input`.
+pub fn run(command: &mut Command, input: &str) -> Result<Answer> {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let shown = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("start {shown}"))?;
+    let mut stdin = child.stdin.take().context("its input is piped")?;
+    let output = std::thread::scope(|scope| {
+        // A program that ends without reading its input is not at fault.
+        scope.spawn(move || drop(stdin.write_all(input.as_bytes())));
+        child.wait_with_output()
+    });
+    let output = output.with_context(|| format!("wait for {shown}"))?;
+    let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+    Ok(Answer {
+        command: shown,
+        code: output.status.code().unwrap_or_else(|| 128 + signal.unwrap_or_default()),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// The folder of the workspace.
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The binary beside this test's, which `cargo test --workspace` has built: `main` has a test that needs it too.
+pub fn ekso_binary() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("find this test")?;
+    let built = this.ancestors().nth(2).context("the test is in target/PROFILE/deps")?.join("ekso");
+    ensure!(built.exists(), "{} is missing: cargo build -p main", built.display());
+    Ok(built)
+}
+
+/// kubectl of Kubernetes 1.`minor`.
+pub fn kubectl_binary(minor: u32) -> Result<PathBuf> {
+    let path = workspace().join(format!(".tmp/bin/kubectl-1.{minor}"));
+    ensure!(path.exists(), "{} is missing: `make test` fetches it", path.display());
+    Ok(path)
+}
+
+/// A program of this machine.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    match path.split(':').map(|folder| Path::new(folder).join(name)).find(|file| file.is_file()) {
+        Some(file) => Ok(file),
+        None => bail!("{name} is missing: `make test` installs it"),
+    }
+}

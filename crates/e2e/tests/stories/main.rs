@@ -1,0 +1,57 @@
+//! Every story there is, listed once.
+
+mod command_line;
+mod containers;
+mod crashes;
+mod kubectl;
+mod main_job;
+mod network;
+mod refusals;
+mod stores;
+mod workloads;
+
+use e2e::{Chapter, Story, Tale};
+
+const CHAPTERS: &[Chapter] = &[
+    Chapter {
+        name: "three_nodes",
+        options: "--nodes 3",
+        stories: &[
+            Story { name: "cron_job", tell: workloads::cron_job },
+            Story { name: "main_job", tell: main_job::tell },
+            Story { name: "daemon_set", tell: workloads::daemon_set },
+            Story { name: "job", tell: workloads::job },
+            Story { name: "names", tell: network::names },
+            Story { name: "node_ports", tell: network::node_ports },
+            Story { name: "scheduling", tell: workloads::scheduling },
+            Story { name: "stateful_set", tell: workloads::stateful_set },
+        ],
+    },
+    Chapter {
+        name: "one_node",
+        options: "",
+        stories: &[
+            Story { name: "exec_and_logs", tell: containers::exec_and_logs },
+            Story { name: "kubectl_1_32", tell: kubectl::minor_32 },
+            Story { name: "kubectl_1_36", tell: kubectl::minor_36 },
+            Story { name: "lifecycle", tell: containers::lifecycle },
+            Story { name: "refusals", tell: refusals::tell },
+            Story { name: "volumes", tell: containers::volumes },
+        ],
+    },
+];
+
+const TALES: &[Tale] = &[
+    Tale { name: "crashes", tell: crashes::tell },
+    Tale { name: "data_folder_full", tell: command_line::data_folder_full },
+    Tale { name: "documented_commands", tell: command_line::documented_commands },
+    Tale { name: "down_and_up", tell: command_line::down_and_up },
+    Tale { name: "etcd", tell: stores::etcd },
+    Tale { name: "images_of_registries_and_archives", tell: stores::images },
+    Tale { name: "machine_lacks", tell: command_line::machine_lacks },
+    Tale { name: "two_sites", tell: command_line::two_sites },
+];
+
+fn main() -> std::process::ExitCode {
+    e2e::main(CHAPTERS, TALES)
+}

@@ -1,0 +1,178 @@
+//! State in a real etcd; images of a real registry and of archives.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{Cluster, Room, Site, free_port, run, tool, until};
+
+/// A server that ends with its test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(command: &mut Command, log: &Path) -> Result<Server> {
+    let log = std::fs::File::create(log).context("make a log")?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    Ok(Server(command.spawn().with_context(|| format!("start {command:?}"))?))
+}
+
+pub fn etcd() -> Result<()> {
+    let site = Site::new()?;
+    let (client, peer) = (free_port()?, free_port()?);
+    let data = site.scratch().join("etcd");
+    let mut etcd = Command::new(tool("etcd")?);
+    etcd.arg("--data-dir").arg(&data).args(["--listen-client-urls", &format!("http://127.0.0.1:{client}")]);
+    etcd.args(["--advertise-client-urls", &format!("http://127.0.0.1:{client}")]);
+    etcd.args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer}")]);
+    let _server = start(&mut etcd, &site.scratch().join("etcd.log"))?;
+    until("etcd answers", || Ok(std::net::TcpStream::connect(("127.0.0.1", client)).ok()))?;
+    let cluster = site.up("etcd", &format!("--store etcd://127.0.0.1:{client}")).context(site.logs())?;
+    let room = Room { cluster: &cluster, namespace: "default".into() };
+    room.kubectl("create deployment web --image=e2e:1 --replicas=2")?;
+    room.rolled_out("deployment/web")?;
+    // Stock etcd's own client sees the standard keys.
+    let mut etcdctl = Command::new(tool("curl")?);
+    etcdctl.args(["-s", &format!("http://127.0.0.1:{client}/v3/kv/range"), "-d"]);
+    // base64 of /registry/deployments/default/web
+    let answer =
+        run(etcdctl.arg(r#"{"key":"L3JlZ2lzdHJ5L2RlcGxveW1lbnRzL2RlZmF1bHQvd2Vi","count_only":true}"#), "")?
+            .ok()?;
+    ensure!(answer.contains(r#""count":"1""#), "the key in etcd: {answer}");
+    site.ekso("down --name etcd")?.ok()?;
+    site.ekso("up --name etcd")?.ok()?;
+    room.rolled_out("deployment/web")?;
+    site.delete("etcd")
+}
+
+pub fn images() -> Result<()> {
+    let site = Site::new()?;
+    let port = free_port()?;
+    let config = site.scratch().join("registry.yml");
+    let root = site.scratch().join("registry");
+    let text = format!(
+        "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\nhttp: {{ addr: 0.0.0.0:{port} }}\n",
+        root.display()
+    );
+    std::fs::write(&config, text)?;
+    let _server = start(
+        Command::new(tool("docker-registry")?).arg("serve").arg(&config),
+        &site.scratch().join("registry.log"),
+    )?;
+    until("the registry answers", || Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok()))?;
+    // The host, as machines see it: their default route leads through it.
+    site.ekso("up --name images --api-port 0 --nodes 0")?.ok()?;
+    let host = host_end(&site)?;
+    let registry = format!("{host}:{port}");
+    site.ekso(&format!("up --name images --nodes 1 --insecure-registry {registry}"))?
+        .ok()
+        .context(site.logs())?;
+    let cluster = Cluster { site: &site, name: "images".into() };
+    let layout = layout_of_busybox(&site)?;
+    let copy = |to: &str| -> Result<()> {
+        let mut skopeo = Command::new(tool("skopeo")?);
+        skopeo.args([
+            "copy",
+            "--quiet",
+            "--dest-tls-verify=false",
+            &format!("oci:{}:1", layout.display()),
+            to,
+        ]);
+        run(&mut skopeo, "")?.ok().map(drop)
+    };
+    copy(&format!("docker://127.0.0.1:{port}/team/box:1"))?;
+    let archive = site.scratch().join("saved.tar");
+    copy(&format!("docker-archive:{}:saved:1", archive.display()))?;
+    site.ekso(&format!("image import {}", archive.display()))?.ok()?;
+    let listed = site.ekso("image list")?.ok()?;
+    ensure!(listed.contains("saved:1"), "{listed}");
+
+    let room = Room { cluster: &cluster, namespace: "default".into() };
+    for (name, image) in [("pulled", format!("{registry}/team/box:1")), ("saved", "saved:1".to_owned())] {
+        room.kubectl(&format!("run {name} --image={image} --command -- sleep 100000"))?;
+        room.wait(&format!("pod/{name}"), "condition=Ready")?;
+        ensure!(room.sh(name, "cat /etc/made-by")? == "skopeo\n", "{name}");
+    }
+    let id = room.field("pod/pulled", "{.status.containerStatuses[0].imageID}")?;
+    ensure!(id.contains("team/box@sha256:"), "imageID {id}");
+    let hostile = hostile_archive(&site)?;
+    let refused = site.ekso(&format!("image import {}", hostile.display()))?;
+    ensure!(refused.code == 1 && !Path::new("/tmp/ekso-e2e-escaped").exists(), "{refused:?}");
+    site.delete("images")
+}
+
+/// The address of this host on the site's link.
+fn host_end(site: &Site) -> Result<String> {
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(site.dir().join("site.json"))?)?;
+    let id = record["id"].as_str().context("the site has an id")?.to_owned();
+    let shown =
+        run(Command::new(tool("ip")?).args(["-4", "-o", "addr", "show", "dev", &format!("ek-{id}")]), "")?
+            .ok()?;
+    let address = shown
+        .split_whitespace()
+        .skip_while(|word| *word != "inet")
+        .nth(1)
+        .context("the link has an address")?;
+    Ok(address.split('/').next().unwrap_or_default().to_owned())
+}
+
+/// An OCI layout with one layer, made with tar and skopeo's own rules: `umoci` is not on every machine.
+fn layout_of_busybox(site: &Site) -> Result<PathBuf> {
+    let rootfs = site.scratch().join("box");
+    std::fs::create_dir_all(rootfs.join("bin"))?;
+    std::fs::create_dir_all(rootfs.join("etc"))?;
+    std::fs::copy(tool("busybox")?, rootfs.join("bin/busybox"))?;
+    for applet in ["cat", "sh", "sleep"] {
+        std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet))?;
+    }
+    std::fs::write(rootfs.join("etc/made-by"), "skopeo\n")?;
+    let layer = site.scratch().join("layer.tar");
+    run(Command::new("tar").arg("-C").arg(&rootfs).arg("-cf").arg(&layer).arg("."), "")?.ok()?;
+    let layout = site.scratch().join("layout");
+    let blobs = layout.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs)?;
+    let store = |content: &[u8]| -> Result<(String, usize)> {
+        let aside = site.scratch().join("blob");
+        std::fs::write(&aside, content)?;
+        let digest = run(Command::new("sha256sum").arg(&aside), "")?.ok()?;
+        let digest = digest.split_whitespace().next().context("a digest")?.to_owned();
+        std::fs::rename(&aside, blobs.join(&digest))?;
+        Ok((digest, content.len()))
+    };
+    let (layer, layer_size) = store(&std::fs::read(&layer)?)?;
+    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]}});
+    let (config, config_size) = store(config.to_string().as_bytes())?;
+    let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": format!("sha256:{config}"), "size": config_size},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": format!("sha256:{layer}"), "size": layer_size}]});
+    let (manifest, manifest_size) = store(manifest.to_string().as_bytes())?;
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": format!("sha256:{manifest}"), "size": manifest_size, "annotations": {"org.opencontainers.image.ref.name": "1"}}]});
+    std::fs::write(layout.join("index.json"), index.to_string())?;
+    std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    Ok(layout)
+}
+
+/// An archive with a name that leads out of it.
+fn hostile_archive(site: &Site) -> Result<PathBuf> {
+    let folder = site.scratch().join("hostile");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("ekso-e2e-escaped"), "out")?;
+    let archive = site.scratch().join("hostile.tar");
+    let mut tar = Command::new("tar");
+    tar.arg("-C")
+        .arg(&folder)
+        .arg("-P")
+        .arg("--transform=s,^,../../../../../../tmp/,")
+        .arg("-cf")
+        .arg(&archive)
+        .arg("ekso-e2e-escaped");
+    run(&mut tar, "")?.ok()?;
+    Ok(archive)
+}
