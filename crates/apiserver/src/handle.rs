@@ -1,13 +1,15 @@
 //! One request from its head to its answer: the filters that every request passes, in upstream's order.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use object::{FieldSelector, Reason, Status};
 use plan::{Attributes, User};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::negotiate;
 use crate::query::Query;
@@ -23,7 +25,15 @@ pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request<Inc
     let audit_id = audit_id(&shared, &request);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let mut answer = filtered(&shared, &peer, request).await;
+    // A panic is the fault of one request, not of the others on its connection.
+    let answered = AssertUnwindSafe(filtered(&shared, &peer, request)).catch_unwind().await;
+    let mut answer = answered.unwrap_or_else(|_| {
+        error!(%method, path, "a request panicked");
+        respond::text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("Internal Server Error: \"{path}\": panic\n"),
+        )
+    });
     let headers = answer.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));

@@ -15,7 +15,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
-use crate::{backend, body, kubelet, negotiate};
+use crate::{backend, body, kubelet, negotiate, write};
 
 /// Answers a document with another one.
 type Reply = fn(&Shared, &User, &Target, Value) -> Result<Value, Status>;
@@ -25,6 +25,8 @@ type Reply = fn(&Shared, &User, &Target, Value) -> Result<Value, Status>;
 pub(crate) enum Row {
     /// The body comes back with its answer.
     Reply(Reply),
+    /// The old way to bind a pod: the body names it.
+    Bind,
     Log,
     /// `exec`, `attach`
     Stream,
@@ -34,6 +36,7 @@ pub(crate) enum Row {
 
 /// (resource, subresource; empty for the resource itself)
 const ROWS: &[(&str, &str, Row)] = &[
+    ("bindings", "", Row::Bind),
     ("localsubjectaccessreviews.authorization.k8s.io", "", Row::Reply(local_subject_access)),
     ("nodes", "proxy", Row::Proxy),
     ("pods", "attach", Row::Stream),
@@ -103,11 +106,44 @@ impl Row {
     ) -> Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send + 'a>> {
         match self {
             Self::Reply(reply) => Box::pin(answer_document(shared, user, target, reply, request)),
+            Self::Bind => Box::pin(bind(shared, user, target, query, request)),
             Self::Log => Box::pin(kubelet::log(shared, target, query, request)),
             Self::Stream => Box::pin(kubelet::stream(shared, target, query, request)),
             Self::PortForward => Box::pin(kubelet::port_forward(shared, target, query, request)),
             Self::Proxy => Box::pin(backend::answer(shared, target, request)),
         }
+    }
+}
+
+async fn bind(
+    shared: &Arc<Shared>,
+    user: &User,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Answer, Status> {
+    let (head, incoming) = request.into_parts();
+    let options = write::options(target, query, &head.headers)?;
+    let text = body::read(incoming, shared.config.limits.body_bytes).await?;
+    let (binding, _) =
+        body::parse(target.kind, &body::type_name(target), body::encoding(&head.headers)?, &text)?;
+    let name = schema::path::text(&binding, "metadata.name").to_owned();
+    let pods = shared
+        .gate
+        .catalog()
+        .by_resource(kinds::PODS)
+        .ok_or_else(|| Status::internal("pods are not served"))?;
+    let to_gate = gate::Request {
+        user,
+        kind: pods,
+        namespace: &target.namespace,
+        name: &name,
+        subresource: "binding",
+        options: &options,
+    };
+    match shared.gate.create(&to_gate, binding).await?.answer {
+        gate::Answer::Made(value) => Ok(respond::json(StatusCode::CREATED, &value)),
+        _ => Err(Status::internal("a binding is answered with a Status")),
     }
 }
 

@@ -174,7 +174,7 @@ pub(crate) fn shown(
     respond::bytes(code, respond::JSON, text)
 }
 
-fn options(target: &Target, query: &Query, headers: &HeaderMap) -> Result<Options, Status> {
+pub(crate) fn options(target: &Target, query: &Query, headers: &HeaderMap) -> Result<Options, Status> {
     let kind = match target.verb {
         "create" => "CreateOptions",
         "update" => "UpdateOptions",

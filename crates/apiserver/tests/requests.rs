@@ -473,3 +473,59 @@ async fn discovery_tells_what_is_served() {
         assert!(client.get(path).await.text.contains(words), "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_put_may_create_and_versions_are_one_object() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let other = client.put(lease, &json!({"metadata": {"name": "other"}})).await;
+    assert_eq!(other.code, 400, "{}", other.text);
+    let made = client.put(lease, &json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}})).await;
+    assert_eq!(made.code, 201, "{}", made.text);
+    let blind = client.put(lease, &json!({"metadata": {"name": "l"}})).await;
+    assert!(blind.code == 422 && blind.text.contains("must be specified for an update"), "{}", blind.text);
+    let absent = client.put(&format!("{CONFIG_MAPS}/none"), &json!({"metadata": {"name": "none"}})).await;
+    assert_eq!(absent.code, 404);
+
+    let scaler = json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 70,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}});
+    let at =
+        |version: &str| format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers");
+    let made = client.post(&at("v1"), &scaler).await;
+    assert_eq!((made.code, &made.json()["apiVersion"]), (201, &json!("autoscaling/v1")), "{}", made.text);
+    let newer = client.get(&format!("{}/h", at("v2"))).await.json();
+    assert_eq!(newer["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70);
+    let patch = json!({"spec": {"maxReplicas": 5}});
+    assert_eq!(client.patch(&format!("{}/h", at("v1")), "merge-patch+json", &patch).await.code, 200);
+    let listed = client.get(&at("v1")).await.json();
+    assert_eq!(
+        (&listed["items"][0]["apiVersion"], &listed["items"][0]["spec"]["maxReplicas"]),
+        (&json!("autoscaling/v1"), &json!(5))
+    );
+    assert_eq!(client.get(&at("v2")).await.json()["items"][0]["spec"]["maxReplicas"], 5);
+
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reason": "Started", "message": "it did", "type": "Normal"});
+    client.post("/api/v1/namespaces/default/events", &event).await;
+    let told = client.get("/apis/events.k8s.io/v1/namespaces/default/events/e").await.json();
+    assert_eq!((&told["note"], &told["regarding"]["name"]), (&json!("it did"), &json!("p")));
+}
+
+#[tokio::test]
+async fn what_was_done_is_counted() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    client.get("/api/v1/pods").await;
+    client.get("/api/v1/namespaces/default/pods/none").await;
+    let text = client.get("/metrics").await.text;
+    for line in [
+        "apiserver_request_total{verb=\"LIST\",group=\"\",version=\"v1\",resource=\"pods\",subresource=\"\",scope=\"cluster\",code=\"200\"} 1",
+        "apiserver_request_total{verb=\"GET\",group=\"\",version=\"v1\",resource=\"pods\",subresource=\"\",scope=\"resource\",code=\"404\"} 1",
+        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 0",
+        "apiserver_storage_objects{resource=\"namespaces\"} 4",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert_eq!(Client::of(&cluster, None).get("/metrics").await.code, 403);
+}

@@ -84,9 +84,9 @@ async fn pod(cluster: &Cluster, client: &Client) -> Arc<Mutex<Vec<String>>> {
     asked
 }
 
-async fn bind(client: &Client) {
+async fn bind(client: &Client, path: &str) {
     let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
-    let reply = client.post("/api/v1/namespaces/default/pods/p/binding", &binding).await;
+    let reply = client.post(&format!("/api/v1/namespaces/default/{path}"), &binding).await;
     assert_eq!(reply.code, 201, "{}", reply.text);
 }
 
@@ -97,7 +97,7 @@ async fn logs_come_from_the_kubelet() {
     let asked = pod(&cluster, &client).await;
     let log = "/api/v1/namespaces/default/pods/p/log";
     assert_eq!(client.get(&format!("{log}?container=c")).await.code, 204, "a pod without a node has no logs");
-    bind(&client).await;
+    bind(&client, "pods/p/binding").await;
     for (query, code, words) in [
         ("?container=c&follow=true&tailLines=5", 200, "a line\n"),
         ("", 400, "a container name must be specified for pod p, choose one of: [c waiting]"),
@@ -128,7 +128,7 @@ async fn an_upgraded_connection_is_a_raw_stream() {
     let cluster = Cluster::start().await;
     let client = Client::admin(&cluster);
     let asked = pod(&cluster, &client).await;
-    bind(&client).await;
+    bind(&client, "bindings").await;
     let upgrade = [
         ("connection", "Upgrade"),
         ("upgrade", "websocket"),

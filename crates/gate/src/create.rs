@@ -26,6 +26,9 @@ impl Gate {
         if !request.subresource.is_empty() {
             return self.create_subresource(request, object).await;
         }
+        if !request.kind.is_stored() {
+            return Err(Status::internal(format!("{} are not stored", request.kind.resource)));
+        }
         let mut object = object;
         let mut warnings = decode::object(request, &mut object)?;
         if !metadata::text(&object, "resourceVersion").is_empty() {

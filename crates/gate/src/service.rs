@@ -31,6 +31,7 @@ pub(crate) fn allocate(
     }
     agree(new, old);
     if let Some(old) = old {
+        drop_inapplicable(new, old);
         keep_allocated(new, old);
     }
     families(new)?;
@@ -70,6 +71,44 @@ fn agree(new: &mut Value, old: Option<&Value>) {
             path::set(new, "spec.clusterIPs", path::list(old, "spec.clusterIPs").to_vec().into());
         }
         _ => {}
+    }
+}
+
+/// A change of type takes away what no longer applies, as far as the client left it as it was.
+fn drop_inapplicable(new: &mut Value, old: &Value) {
+    let has_address = |service: &Value| service_type(service) != "ExternalName";
+    let is_balanced = |service: &Value| service_type(service) == "LoadBalancer";
+    let is_outside = |service: &Value| {
+        let opened = !path::list(service, "spec.externalIPs").is_empty();
+        matches!(service_type(service), "LoadBalancer" | "NodePort")
+            || (service_type(service) == "ClusterIP" && opened)
+    };
+    type Applies<'a> = &'a dyn Fn(&Value) -> bool;
+    let rules: [(Applies<'_>, &[&str]); 4] = [
+        (&has_address, &["spec.clusterIP", "spec.clusterIPs", "spec.ipFamilies", "spec.ipFamilyPolicy"]),
+        (&needs_health_port, &["spec.healthCheckNodePort"]),
+        (&is_balanced, &["spec.allocateLoadBalancerNodePorts", "spec.loadBalancerClass"]),
+        (&is_outside, &["spec.externalTrafficPolicy"]),
+    ];
+    for (applies, fields) in rules {
+        if !applies(old) || applies(new) {
+            continue;
+        }
+        for field in fields {
+            if path::get(new, field) == path::get(old, field) {
+                path::remove(new, field);
+            }
+        }
+    }
+    if needs_node_ports(old) && !needs_node_ports(new) {
+        let numbers = |service: &Value| -> Vec<Option<i64>> {
+            path::list(service, "spec.ports").iter().map(|port| port["nodePort"].as_i64()).collect()
+        };
+        if numbers(new) == numbers(old)
+            && let Some(ports) = new["spec"]["ports"].as_array_mut()
+        {
+            ports.iter_mut().filter_map(Value::as_object_mut).for_each(|port| drop(port.remove("nodePort")));
+        }
     }
 }
 

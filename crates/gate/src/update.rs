@@ -172,12 +172,9 @@ impl Gate {
         change: &Change,
         key: &Key,
     ) -> Result<Outcome, Status> {
-        let create = |object: Value| async move {
-            let absent = Request { name: "", ..*request };
-            self.create(&absent, object).await
-        };
-        match change {
-            Change::Patch(PatchKind::Apply, object) if request.subresource.is_empty() => {
+        let mut object = match change {
+            _ if !request.subresource.is_empty() => return Err(Status::not_found(key)),
+            Change::Patch(PatchKind::Apply, object) => {
                 let uid = metadata::text(object, "uid");
                 if !uid.is_empty() {
                     let why = format!(
@@ -185,18 +182,16 @@ impl Gate {
                     );
                     return Err(Status::conflict(key, &why));
                 }
-                create(ownership::applied_new(request, object, self.now())?).await
+                ownership::applied_new(request, object, self.now())?
             }
-            Change::Replace(object)
-                if request.kind.strategy.create_on_update && request.subresource.is_empty() =>
-            {
-                let mut object = object.clone();
-                decode::object(request, &mut object)?;
-                metadata::metadata(&mut object).remove("resourceVersion");
-                create(object).await
-            }
-            _ => Err(Status::not_found(key)),
-        }
+            Change::Replace(object) if request.kind.strategy.create_on_update => object.clone(),
+            _ => return Err(Status::not_found(key)),
+        };
+        // The body must be of the path's name; a create does not look at it.
+        decode::object(request, &mut object.clone())?;
+        metadata::metadata(&mut object).remove("resourceVersion");
+        let absent = Request { name: "", ..*request };
+        self.create(&absent, object).await
     }
 }
 

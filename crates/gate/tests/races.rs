@@ -79,6 +79,17 @@ async fn a_service_gives_back_what_it_had() {
         (path::text(&kept, "spec.clusterIP"), &kept["spec"]["ports"][0]["nodePort"]),
         (&*address, &made["spec"]["ports"][0]["nodePort"])
     );
+    // Another type has none of them; going back takes new ones.
+    let named = json!({"spec": {"type": "ExternalName", "externalName": "example.com", "ports": kept["spec"]["ports"]}});
+    let named = world.merge("services", "s", "", named).await.expect("a name").to_value().expect("JSON");
+    assert!(
+        named["spec"].get("clusterIP").is_none() && named["spec"]["ports"][0].get("nodePort").is_none(),
+        "{named}"
+    );
+    assert!(world.get("ipaddresses.networking.k8s.io", &address).is_none());
+    let back = json!({"spec": {"type": "NodePort", "externalName": null, "clusterIP": address,
+        "ports": [{"port": 80, "nodePort": made["spec"]["ports"][0]["nodePort"]}]}});
+    world.merge("services", "s", "", back).await.expect("both were free");
     world.delete("services", "s", gate::DeleteOptions::default()).await.expect("deleted");
     assert!(world.get("ipaddresses.networking.k8s.io", &address).is_none());
     let again = json!({"metadata": {"name": "t"}, "spec": {"type": "NodePort", "clusterIP": address,
