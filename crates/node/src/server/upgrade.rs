@@ -72,7 +72,7 @@ fn agree(
     }
     if upgrade.iter().any(|word| word.to_ascii_uppercase().starts_with("SPDY/")) {
         return Err(wrong(
-            "unable to upgrade: this node does not speak SPDY: use a client that speaks WebSocket, like kubectl 1.31 or later",
+            "unable to upgrade: this node does not speak SPDY, which kubectl port-forward needs; kubectl exec and attach speak WebSocket from 1.31 on",
         ));
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
