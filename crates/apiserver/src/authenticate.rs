@@ -13,6 +13,8 @@ use crate::server::{Peer, Shared};
 
 /// How long a verified token is believed without looking again.
 const TOKEN_TRUST: Duration = Duration::from_secs(10);
+/// How long a connection's certificate is, before its validity is checked again.
+const CERTIFICATE_TRUST: Duration = Duration::from_secs(60);
 const MOST_TOKENS: usize = 4096;
 /// A longer one is no token of ours.
 const LONGEST_TOKEN: usize = 16 * 1024;
@@ -45,16 +47,29 @@ pub(crate) fn authenticate(shared: &Shared, peer: &Peer, headers: &HeaderMap) ->
         return token_user(shared, token);
     }
     if !peer.certificates.is_empty() {
-        let now = shared.gate.now();
-        return access::certificate(&peer.certificates, &shared.config.client_ca, now).map_err(|error| {
-            debug!(%error, "a client certificate was refused");
-            error.status()
-        });
+        return certificate_user(shared, peer);
     }
     if shared.config.anonymous {
         return Ok(access::anonymous());
     }
     Err(unauthorized())
+}
+
+/// Checking a chain costs signatures; a connection shows the same one with every request.
+fn certificate_user(shared: &Shared, peer: &Peer) -> Result<User, Status> {
+    let mut known = peer.known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((since, user)) = &*known
+        && since.elapsed() < CERTIFICATE_TRUST
+    {
+        return Ok(user.clone());
+    }
+    let checked = access::certificate(&peer.certificates, &shared.config.client_ca, shared.gate.now());
+    let user = checked.map_err(|error| {
+        debug!(%error, "a client certificate was refused");
+        error.status()
+    })?;
+    *known = Some((Instant::now(), user.clone()));
+    Ok(user)
 }
 
 fn unauthorized() -> Status {

@@ -33,6 +33,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// How long a request may take that is no watch and no stream.
     pub request_timeout: Duration,
+    /// How long a client may leave what was sent to it unread before its connection is cut.
+    pub unread_timeout: Duration,
     /// How long a continue token holds its snapshot.
     pub token_lifetime: Duration,
     /// How many snapshots continue tokens may hold.
@@ -52,6 +54,7 @@ impl Default for Limits {
             connections: 10_000,
             head_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
+            unread_timeout: Duration::from_secs(60),
             token_lifetime: Duration::from_secs(300),
             held_snapshots: 256,
             bookmark_every: Duration::from_secs(60),

@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use access::service_account::Authority;
 use gate::Gate;
@@ -14,9 +14,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use object::{Reason, Snapshot, Status};
+use plan::User;
+use rustix::net::sockopt;
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
@@ -69,6 +71,8 @@ pub(crate) struct Shared {
 pub(crate) struct Peer {
     /// As TLS gave them, DER, leaf first.
     pub(crate) certificates: Arc<[Vec<u8>]>,
+    /// Whose they are: found out once and looked at again after a while.
+    pub(crate) known: Arc<Mutex<Option<(Instant, User)>>>,
 }
 
 impl Shared {
@@ -163,7 +167,7 @@ impl Server {
                     return Err(ServeError::Accept { address, error });
                 }
             };
-            let _ = socket.set_nodelay(true);
+            prepare(&socket, self.shared.config.limits.unread_timeout);
             let (shared, acceptor, watcher) = (self.shared.clone(), acceptor.clone(), graceful.watcher());
             tokio::spawn(async move {
                 match acceptor {
@@ -174,7 +178,14 @@ impl Server {
                             Ok(Ok(stream)) => {
                                 let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
                                 let certificates = shown.iter().map(|one| one.to_vec()).collect();
-                                converse(shared, watcher, stream, Peer { certificates }, address).await;
+                                converse(
+                                    shared,
+                                    watcher,
+                                    stream,
+                                    Peer { certificates, ..Peer::default() },
+                                    address,
+                                )
+                                .await;
                             }
                             Ok(Err(error)) => debug!(%address, %error, "TLS handshake failed"),
                             Err(_) => debug!(%address, "TLS handshake took too long"),
@@ -188,6 +199,18 @@ impl Server {
             warn!("some requests did not finish in time and were cut off");
         }
         Ok(())
+    }
+}
+
+/// Small answers go out at once; a peer that is gone, or that reads nothing, is found out by the kernel.
+fn prepare(socket: &TcpStream, unread_timeout: Duration) {
+    let millis = u32::try_from(unread_timeout.as_millis()).unwrap_or(u32::MAX);
+    let set = socket
+        .set_nodelay(true)
+        .and_then(|()| Ok(sockopt::set_socket_keepalive(socket, true)?))
+        .and_then(|()| Ok(sockopt::set_tcp_user_timeout(socket, millis)?));
+    if let Err(error) = set {
+        debug!(%error, "a socket option was refused");
     }
 }
 
