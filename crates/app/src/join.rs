@@ -36,11 +36,11 @@ pub fn run(args: &cli::Node) -> Result<(), NodeCommandError> {
     let config = config(args)?;
     server::runtime()?.block_on(async {
         let mut stop = server::stop_signal()?;
-        let until = async move {
-            // A sender that is gone means the same as one that says stop.
-            let _ = stop.wait_for(|stop| *stop).await;
-        };
-        Ok(node::run(config, until).await?)
+        tokio::select! {
+            result = node::run(config) => Ok(result?),
+            // A sender that is gone means the same as one that says stop. Pods go on running.
+            _ = stop.wait_for(|stop| *stop) => Ok(()),
+        }
     })
 }
 

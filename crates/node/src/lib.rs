@@ -94,8 +94,8 @@ pub enum NodeError {
     File { operation: &'static str, path: PathBuf, source: std::io::Error },
 }
 
-/// Joins the cluster and runs the node until `shutdown` resolves. Pods go on running.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
+/// Joins the cluster and runs the node until the future is dropped. Pods go on running.
+pub async fn run(config: Config) -> Result<(), NodeError> {
     for dir in [&config.root_dir, &config.run_dir, &config.logs_dir, &config.root_dir.join("kubelet")] {
         std::fs::create_dir_all(dir)
             .map_err(|source| NodeError::File { operation: "make", path: dir.clone(), source })?;
@@ -173,10 +173,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     info!(node = config.name, server = config.server, "the node runs");
     let kubelet = Kubelet::new(tools, Outputs { probe_outcomes, done }, pods);
     let inputs = Inputs { changes: pods_changed, runtime_events, probe_outcomes: probed, done: finished };
-    tokio::select! {
-        () = kubelet.run(inputs) => {}
-        () = shutdown => {}
-    }
+    kubelet.run(inputs).await;
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(())
 }
