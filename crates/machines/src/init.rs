@@ -8,6 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -202,7 +203,7 @@ struct Signals(libc::sigset_t);
 impl Signals {
     fn block(signals: &[libc::c_int]) -> io::Result<Self> {
         // SAFETY: the set is initialised by sigemptyset before anything reads it, and every pointer is to it. The
-        // process has one thread and no handlers; std gives its children an empty mask.
+        // process has one thread and no handlers.
         unsafe {
             let mut set = std::mem::zeroed();
             libc::sigemptyset(&mut set);
@@ -213,6 +214,18 @@ impl Signals {
                 0 => Ok(Self(set)),
                 _ => Err(io::Error::last_os_error()),
             }
+        }
+    }
+
+    /// Undoes `block` in a child: std lets it inherit the mask, and it would be deaf to its own end.
+    fn unblock_in(&self, command: &mut Command) {
+        let set = self.0;
+        // SAFETY: sigprocmask is async-signal-safe, and reads a set that the closure owns.
+        unsafe {
+            command.pre_exec(move || match libc::sigprocmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
         }
     }
 
@@ -253,7 +266,9 @@ impl Supervisor {
         let Some((program, args)) = self.spec.command.split_first() else {
             return Err(io::Error::other("the command is empty"));
         };
-        Command::new(program)
+        let mut command = Command::new(program);
+        self.signals.unblock_in(&mut command);
+        command
             .args(args)
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

@@ -248,6 +248,9 @@ fn the_command_is_kept_running() {
     let after = ask(&machine, "hello");
     assert_ne!(before, after, "the command has another process id now");
     assert_eq!(machine.running(), Some(init));
+    // Nothing keeps its end from it.
+    let status = ask(&machine, "read /proc/self/status");
+    assert!(status.contains("SigBlk:\t0000000000000000\n"), "{status}");
     fixture.done();
 }
 
