@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use controllers::{EVERY, Settings};
 use gate::{Authority, Gate, ServiceRanges};
 use kinds::{NAMESPACES, NODES};
-use object::{Change, Event, Key, Object, Reason, Snapshot, Status, Time};
+use object::{Change, Event, Key, Reason, Snapshot, Status, Time};
 use plan::{Attributes, Decision, Plan, User, Write};
 use scheduler::Scheduler;
 use serde_json::{Value, json};
@@ -313,15 +313,9 @@ impl World {
     }
 
     /// One write through the gate, with the faults that chance adds.
-    fn execute(
-        &mut self,
-        user: &User,
-        name: &str,
-        write: Write,
-        faulty: bool,
-    ) -> Result<Option<Arc<Object>>, Status> {
+    fn execute(&mut self, user: &User, name: &str, write: Write, faulty: bool) -> Result<(), Box<Status>> {
         if faulty && self.random.chance(self.faults.conflicts) {
-            return Err(Status::new(Reason::Conflict, "a conflict by chance"));
+            return Err(Box::new(Status::new(Reason::Conflict, "a conflict by chance")));
         }
         let told = describe(&write);
         let before = self.store.snapshot().revision();
@@ -335,9 +329,9 @@ impl World {
             self.note(format!("{name}: {told} refused: {status}"));
         }
         if faulty && self.random.chance(self.faults.lost_answers) {
-            return Err(Status::new(Reason::Timeout, "an answer lost by chance"));
+            return Err(Box::new(Status::new(Reason::Timeout, "an answer lost by chance")));
         }
-        done
+        done.map(drop).map_err(Box::new)
     }
 
     fn note(&mut self, what: String) {
