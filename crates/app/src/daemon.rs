@@ -118,10 +118,6 @@ impl Daemon {
         Ok(Arc::new(Self { site, machines, clusters: Mutex::default(), router: Mutex::default(), _lock: lock }))
     }
 
-    pub fn site(&self) -> &Site {
-        &self.site
-    }
-
     /// Serves the command line until told to stop, with the clusters that should be up.
     pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>) -> Result<(), DaemonError> {
         let path = self.site.socket();

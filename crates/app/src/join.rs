@@ -34,7 +34,7 @@ pub fn run(args: &cli::Node) -> Result<(), NodeCommandError> {
     }
     server::log();
     let config = config(args)?;
-    server::runtime()?.block_on(async {
+    server::block_on(async {
         let mut stop = server::stop_signal()?;
         tokio::select! {
             result = node::run(config) => Ok(result?),

@@ -35,8 +35,7 @@ pub enum ServerError {
 
 pub fn run(args: &cli::Server, screen: &Screen) -> Result<(), ServerError> {
     log();
-    let runtime = runtime()?;
-    runtime.block_on(async {
+    block_on(async {
         let stop = stop_signal()?;
         let site = Site::open(&args.cluster.site.data_dir)?;
         if args.daemon {
@@ -52,7 +51,7 @@ pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
         return Err(ServerError::NotRoot);
     }
     log();
-    runtime()?.block_on(async {
+    block_on(async {
         let stop = stop_signal()?;
         let daemon = Daemon::open(Site::open(&args.cluster.site.data_dir)?)?;
         let request = UpRequest {
@@ -111,8 +110,13 @@ async fn alone(
     Ok(())
 }
 
-pub fn runtime() -> Result<tokio::runtime::Runtime, ServerError> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Start)
+/// Runs a daemon's work to its end. What still blocks on a thread then (a pull, a look-up of a name) ends with the process and does not
+/// keep it.
+pub fn block_on<T, E: From<ServerError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Start)?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
 }
 
 /// Turns true at SIGTERM or SIGINT.
