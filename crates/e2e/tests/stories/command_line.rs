@@ -157,7 +157,9 @@ pub fn documented_commands() -> Result<()> {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
     let text = std::fs::read_to_string(readme).context("read README.md")?;
     let mut checked = 0;
-    for line in text.lines().map(|line| line.trim_start().trim_start_matches("sudo ")) {
+    // Commands stand on lines of their own, in code spans of the text, and behind pipes.
+    let said = text.lines().flat_map(|line| line.split(['`', '|']));
+    for line in said.map(|line| line.trim().trim_start_matches("$ ").trim_start_matches("sudo ")) {
         let Some(words) = line.strip_prefix("ekso ") else { continue };
         let words: Vec<&str> = words.split(" #").next().unwrap_or_default().split_whitespace().collect();
         let commands: Vec<&str> = words
