@@ -16,6 +16,8 @@ use crate::clock;
 const LEASE_PERIOD: Duration = Duration::from_secs(10);
 /// An unchanged status is written this often: `nodeStatusReportFrequency`.
 const REPORT_PERIOD_SECONDS: i64 = 300;
+/// How long the first status waits for the node's network.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Registers the node and keeps its heartbeat until the task is dropped. `health` wakes it when something changes;
@@ -28,6 +30,9 @@ pub async fn keep(
 ) {
     let first = *health.borrow();
     let mut uid = register(&api, &facts, first).await;
+    // A process that was only restarted has a network as soon as it has read the cluster's objects: saying NotReady until then would
+    // take every pod here out of its services. A network that does not come is told after all.
+    let _ = tokio::time::timeout(NETWORK_PATIENCE, health.wait_for(|health| health.network_is_up)).await;
     let mut reported: Option<(Heartbeat, Time)> = None;
     let mut lease_ticks = tokio::time::interval(LEASE_PERIOD);
     lease_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
