@@ -9,7 +9,9 @@ use crate::site;
 /// Kubernetes on one Linux machine, from one command.
 #[derive(Debug, Parser)]
 #[command(name = "ekso", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 there is no such cluster, 4 the machine lacks something (see `ekso doctor`).")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 there is no such cluster, 4 the machine lacks something (see `ekso doctor`)."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -39,9 +41,7 @@ pub enum Command {
     /// Print a systemd unit that brings clusters back after a reboot
     SystemdUnit(Site),
     /// Print completions for a shell
-    Completion {
-        shell: clap_complete::Shell,
-    },
+    Completion { shell: clap_complete::Shell },
 }
 
 /// Where a site's data is.

@@ -10,13 +10,13 @@ use std::time::Instant;
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cli::{Delete, Format, Listing, Named, Status, Up};
 use crate::daemon::{DOOR_PATIENCE, Daemon, DaemonError, Progress};
+use crate::exit;
 use crate::files::{self, FileError};
 use crate::kubeconfig::{self, Context, KubeconfigError};
 use crate::output::{self, Screen};
 use crate::owner::Owner;
 use crate::pki::Pair;
 use crate::site::{self, ContextRecord, Site};
-use crate::exit;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -96,7 +96,8 @@ fn merge_context(site: &Site, cluster: &ClusterStatus, path: Option<&Path>) -> R
     };
     let admin = Pair { certificate: read("admin.crt")?, key: read("admin.key")? };
     let ca_pem = read("ca.crt")?;
-    let context = Context { name: &cluster.context, server: &cluster.endpoint, ca_pem: &ca_pem, admin: &admin };
+    let context =
+        Context { name: &cluster.context, server: &cluster.endpoint, ca_pem: &ca_pem, admin: &admin };
     let is_person = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let was_named = known.as_ref().is_none_or(|known| known.path != path) && path_is_given(&path, &owner);
     let previous = kubeconfig::merge(&path, &owner, &context, is_person || was_named)?;
@@ -176,7 +177,8 @@ fn run_or_ask(site: &Site, what: &Ask, screen: &Screen) -> Result<Vec<ClusterSta
     if let Ok(door) = UnixStream::connect(site.socket()) {
         return ask(door, what, screen);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Spawn)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Spawn)?;
     runtime.block_on(async {
         let daemon = Daemon::open(site.clone())?;
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();

@@ -87,9 +87,18 @@ impl Cluster {
         let rbac = Arc::new(Rbac::new());
         let clock: gate::Clock = Arc::new(now);
         let (network, prefix) = SERVICE_NETWORK;
-        let ranges = ServiceRanges { addresses: ServiceRange { network, prefix }, ..ServiceRanges::default() };
-        let gate = Arc::new(Gate::new(store.clone(), rbac.clone(), clock.clone(), Arc::new(pki::fill_random), ranges));
-        bootstrap::reconcile(&gate, &pki.ca_pem).await.map_err(|status| ClusterError::Bootstrap(Box::new(status)))?;
+        let ranges =
+            ServiceRanges { addresses: ServiceRange { network, prefix }, ..ServiceRanges::default() };
+        let gate = Arc::new(Gate::new(
+            store.clone(),
+            rbac.clone(),
+            clock.clone(),
+            Arc::new(pki::fill_random),
+            ranges,
+        ));
+        bootstrap::reconcile(&gate, &pki.ca_pem)
+            .await
+            .map_err(|status| ClusterError::Bootstrap(Box::new(status)))?;
 
         let server = Server::new(
             server_config(&pki)?,
@@ -167,7 +176,8 @@ impl Cluster {
 
 async fn open_store(url: Option<&str>, folder: PathBuf) -> Result<Arc<dyn Store>, ClusterError> {
     let Some(url) = url else {
-        let opened = tokio::task::spawn_blocking(move || Embedded::open(&folder, store::Options::default())).await;
+        let opened =
+            tokio::task::spawn_blocking(move || Embedded::open(&folder, store::Options::default())).await;
         let opened = opened.map_err(|panic| ClusterError::Keys(panic.to_string()))?;
         return Ok(Arc::new(opened?));
     };
@@ -178,7 +188,8 @@ async fn open_store(url: Option<&str>, folder: PathBuf) -> Result<Arc<dyn Store>
 }
 
 fn ca_der(pki: &Pki) -> Result<CertificateDer<'static>, ClusterError> {
-    CertificateDer::from_pem_slice(pki.ca_pem.as_bytes()).map_err(|error| ClusterError::Keys(error.to_string()))
+    CertificateDer::from_pem_slice(pki.ca_pem.as_bytes())
+        .map_err(|error| ClusterError::Keys(error.to_string()))
 }
 
 fn token_authority(pki: &Pki) -> Result<Authority, ClusterError> {
@@ -213,7 +224,8 @@ fn server_config(pki: &Pki) -> Result<apiserver::Config, ClusterError> {
 
 /// How this server shows itself to kubelets.
 fn kubelet_client(pki: &Pki) -> Result<rustls::ClientConfig, ClusterError> {
-    let subject = Subject { common_name: "kube-apiserver-kubelet-client", organizations: &["system:masters"] };
+    let subject =
+        Subject { common_name: "kube-apiserver-kubelet-client", organizations: &["system:masters"] };
     let (chain, key) = parsed(&pki.client(&subject)?)?;
     let config = apiserver::client_config(vec![ca_der(pki)?], chain, key);
     config.map_err(|error| ClusterError::Keys(error.to_string()))
@@ -238,7 +250,8 @@ fn serving_tls(pki: &Pki, setup: &Setup) -> Result<rustls::ServerConfig, Cluster
             Err(_) => names.push(name),
         }
     }
-    let pair = pki.server(&Subject { common_name: "kube-apiserver", organizations: &[] }, &names, &addresses)?;
+    let pair =
+        pki.server(&Subject { common_name: "kube-apiserver", organizations: &[] }, &names, &addresses)?;
     let (mut chain, key) = parsed(&pair)?;
     // The authority goes along: a joining node knows its digest only.
     chain.push(ca_der(pki)?);

@@ -115,7 +115,13 @@ impl Daemon {
             .map_err(|error| FileError::new("open", &path, error))?;
         hold(&lock).map_err(|_| DaemonError::Busy(site.dir.clone()))?;
         let machines = machines::Site::open(&site.id, site.dir.join("vpc"))?;
-        Ok(Arc::new(Self { site, machines, clusters: Mutex::default(), router: Mutex::default(), _lock: lock }))
+        Ok(Arc::new(Self {
+            site,
+            machines,
+            clusters: Mutex::default(),
+            router: Mutex::default(),
+            _lock: lock,
+        }))
     }
 
     /// Serves the command line until told to stop, with the clusters that should be up.
@@ -206,7 +212,11 @@ impl Daemon {
         }
     }
 
-    pub async fn answer(self: &Arc<Self>, ask: Ask, progress: &Progress) -> Result<Vec<ClusterStatus>, DaemonError> {
+    pub async fn answer(
+        self: &Arc<Self>,
+        ask: Ask,
+        progress: &Progress,
+    ) -> Result<Vec<ClusterStatus>, DaemonError> {
         match ask {
             Ask::Up(request) => {
                 let spec = self.spec_for(&request)?;
@@ -306,7 +316,8 @@ impl Daemon {
         let dir = self.site.cluster_dir(&spec.name);
         let port = |source| DaemonError::Port { port: spec.api_port, source };
         let outside = TcpListener::bind((Ipv4Addr::LOCALHOST, spec.api_port)).map_err(port)?;
-        let within = netns::tcp_listener(router.ns(), inside(spec)).map_err(|error| DaemonError::Inside(error.to_string()))?;
+        let within = netns::tcp_listener(router.ns(), inside(spec))
+            .map_err(|error| DaemonError::Inside(error.to_string()))?;
         let setup = Setup {
             name: &spec.name,
             dir: &dir,

@@ -21,7 +21,8 @@ pub fn dialer(inside: Inside) -> Dial {
     Arc::new(move |host, port| {
         let namespace = inside();
         Box::pin(async move {
-            let address: IpAddr = host.parse().map_err(|_| io::Error::other(format!("{host} is not an IP address")))?;
+            let address: IpAddr =
+                host.parse().map_err(|_| io::Error::other(format!("{host} is not an IP address")))?;
             let stream = dial(namespace, SocketAddr::new(address, port)).await?;
             Ok(Box::new(stream) as Box<dyn Socket>)
         })

@@ -35,7 +35,8 @@ fn findings(args: &cli::Doctor) -> Result<Vec<Finding>, String> {
         return Ok(vec![Finding {
             check: "root",
             level: Level::Error,
-            what: "this is not root: namespaces, mounts and cgroups need it, and so do the other checks".into(),
+            what: "this is not root: namespaces, mounts and cgroups need it, and so do the other checks"
+                .into(),
             mend: "run it with sudo".into(),
         }]);
     }

@@ -56,7 +56,9 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, FileError> {
     let Some(content) = read(path)? else { return Ok(None) };
     let parsed = serde_json::from_slice(&content);
-    parsed.map(Some).map_err(|error| FileError::new("read", path, io::Error::new(io::ErrorKind::InvalidData, error)))
+    parsed
+        .map(Some)
+        .map_err(|error| FileError::new("read", path, io::Error::new(io::ErrorKind::InvalidData, error)))
 }
 
 pub fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), FileError> {

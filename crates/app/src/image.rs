@@ -54,7 +54,9 @@ fn import(args: &ImageImport, screen: &Screen) -> Result<(), ImageError> {
     let store = open(&args.cluster.site.data_dir)?;
     let options = ImportOptions::default();
     let images = match (&args.rootfs, args.source.as_str()) {
-        (Some(dir), name) => vec![store.import_rootfs(dir, &words(args.cmd.as_deref().unwrap_or("")), name)?],
+        (Some(dir), name) => {
+            vec![store.import_rootfs(dir, &words(args.cmd.as_deref().unwrap_or("")), name)?]
+        }
         (None, "-") => store.import(std::io::stdin().lock(), &options)?,
         (None, path) => store.import_path(Path::new(path), &options)?,
     };
@@ -95,7 +97,8 @@ fn list(args: &Listing) -> Result<(), ImageError> {
         }
         Format::Text => {
             let row = |image: &Image| {
-                let id: String = image.id.to_string().trim_start_matches("sha256:").chars().take(12).collect();
+                let id: String =
+                    image.id.to_string().trim_start_matches("sha256:").chars().take(12).collect();
                 vec![image.name.clone(), id, output::bytes(image.size_bytes)]
             };
             let rows: Vec<Vec<String>> = images.iter().map(row).collect();

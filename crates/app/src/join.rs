@@ -47,7 +47,9 @@ pub fn run(args: &cli::Node) -> Result<(), NodeCommandError> {
 fn config(args: &cli::Node) -> Result<node::Config, NodeCommandError> {
     let token = match (&args.token, &args.token_file) {
         (Some(token), _) => Some(token.clone()),
-        (None, Some(path)) => files::read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()),
+        (None, Some(path)) => {
+            files::read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+        }
         (None, None) => None,
     };
     let labels = args

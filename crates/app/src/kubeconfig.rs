@@ -48,7 +48,12 @@ pub fn default_path(owner: &Owner) -> Result<PathBuf, KubeconfigError> {
 }
 
 /// Puts a context in place of what had its name. Returns the context that was selected before, if another one is now.
-pub fn merge(path: &Path, owner: &Owner, context: &Context, select: bool) -> Result<Option<String>, KubeconfigError> {
+pub fn merge(
+    path: &Path,
+    owner: &Owner,
+    context: &Context,
+    select: bool,
+) -> Result<Option<String>, KubeconfigError> {
     edit(path, owner, |config| {
         let data = |text: &str| STANDARD.encode(text);
         put(
@@ -92,7 +97,9 @@ pub fn remove(path: &Path, owner: &Owner, name: &str, previous: Option<&str>) ->
         }
         if config["current-context"] == name {
             let known = |wanted: &str| {
-                config["contexts"].as_array().is_some_and(|all| all.iter().any(|entry| entry["name"] == wanted))
+                config["contexts"]
+                    .as_array()
+                    .is_some_and(|all| all.iter().any(|entry| entry["name"] == wanted))
             };
             let back = previous.filter(|previous| known(previous)).unwrap_or_default().to_owned();
             config["current-context"] = back.into();
@@ -111,7 +118,11 @@ fn put(config: &mut Value, list: &str, entry: Value) {
     }
 }
 
-fn edit<T: Send>(path: &Path, owner: &Owner, change: impl FnOnce(&mut Value) -> T + Send) -> Result<T, KubeconfigError> {
+fn edit<T: Send>(
+    path: &Path,
+    owner: &Owner,
+    change: impl FnOnce(&mut Value) -> T + Send,
+) -> Result<T, KubeconfigError> {
     owner.with_rights(|| {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             files::make_dir(parent)?;

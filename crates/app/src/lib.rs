@@ -43,7 +43,9 @@ pub fn main() -> ExitCode {
     }
     let screen = Screen::new();
     match Cli::parse().command {
-        Command::Up(args) if args.foreground => end(&screen, server::foreground(&args, &screen), |_| exit::FAILED),
+        Command::Up(args) if args.foreground => {
+            end(&screen, server::foreground(&args, &screen), |_| exit::FAILED)
+        }
         Command::Up(args) => end(&screen, client::up(&args, &screen), client::ClientError::exit_code),
         Command::Down(args) => end(&screen, client::down(&args, &screen), client::ClientError::exit_code),
         Command::Delete(args) => end(&screen, client::delete(&args, &screen), client::ClientError::exit_code),

@@ -72,7 +72,8 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         })
         .collect();
     let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         padded.join("   ").trim_end().to_owned()
     };
     let mut text = line(header.to_vec());
@@ -152,7 +153,9 @@ mod tests {
 
     #[test]
     fn numbers_and_tables_read_well() {
-        for (count, text) in [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (60_000_000, "60.0 MB"), (999_960, "1.0 MB")] {
+        for (count, text) in
+            [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (60_000_000, "60.0 MB"), (999_960, "1.0 MB")]
+        {
             assert_eq!(bytes(count), text);
         }
         let rows = vec![vec!["a".to_owned(), "Running".to_owned()], vec!["longer".to_owned(), String::new()]];

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::pki_types::CertificateSigningRequestDer;
 
@@ -24,7 +24,9 @@ pub enum PkiError {
     File(#[from] FileError),
     #[error("{what}: {source}")]
     Certificate { what: &'static str, source: rcgen::Error },
-    #[error("{path} is not a PEM file of the kind that belongs there: restore it, or delete the cluster and make it anew")]
+    #[error(
+        "{path} is not a PEM file of the kind that belongs there: restore it, or delete the cluster and make it anew"
+    )]
     NotPem { path: PathBuf },
 }
 
@@ -67,7 +69,8 @@ impl Pki {
                 made
             }
         };
-        let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(|_| PkiError::NotPem { path: ca_path })?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(|_| PkiError::NotPem { path: ca_path })?;
         let service_account_key = key(&dir.join("sa.key"))?.serialize_der();
         Ok(Self { ca_pem, issuer, service_account_key })
     }

@@ -67,7 +67,10 @@ pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
             screen.told(&message);
         }
         for cluster in clusters {
-            screen.told(&Told::Step { what: format!("{} is up at {}", cluster.name, cluster.endpoint), millis: 0 });
+            screen.told(&Told::Step {
+                what: format!("{} is up at {}", cluster.name, cluster.endpoint),
+                millis: 0,
+            });
         }
         Ok(daemon.run(stop).await?)
     })
@@ -113,7 +116,8 @@ async fn alone(
 /// Runs a daemon's work to its end. What still blocks on a thread then (a pull, a look-up of a name) ends with the process and does not
 /// keep it.
 pub fn block_on<T, E: From<ServerError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Start)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Start)?;
     let result = runtime.block_on(work);
     runtime.shutdown_background();
     result

@@ -137,7 +137,8 @@ impl Site {
 /// The name of a cluster: a DNS label that leaves room for the names made of it.
 pub fn cluster_name(text: &str) -> Result<String, String> {
     let bytes = text.as_bytes();
-    let letters = bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-');
+    let letters =
+        bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-');
     let ends = bytes.first().is_some_and(u8::is_ascii_lowercase) && bytes.last() != Some(&b'-');
     if letters && ends && bytes.len() <= 40 {
         return Ok(text.to_owned());

@@ -37,7 +37,12 @@ impl Recorder {
     }
 }
 
-async fn write_events(gate: Arc<Gate>, clock: Clock, user: User, mut waiting: mpsc::Receiver<(Source, Occurrence)>) {
+async fn write_events(
+    gate: Arc<Gate>,
+    clock: Clock,
+    user: User,
+    mut waiting: mpsc::Receiver<(Source, Occurrence)>,
+) {
     let mut correlator = Correlator::default();
     while let Some((source, occurrence)) = waiting.recv().await {
         let Some(mut record) = correlator.take(&source, &occurrence, clock()) else { continue };

@@ -55,7 +55,11 @@ impl Engine {
     async fn run_controllers(self: Arc<Self>) {
         let mut workers: Vec<Worker> = controllers::ALL
             .iter()
-            .map(|&controller| Worker { controller, user: controller_user(controller), queue: Queue::default() })
+            .map(|&controller| Worker {
+                controller,
+                user: controller_user(controller),
+                queue: Queue::default(),
+            })
             .collect();
         let routes = routes(&workers);
         let (finished, mut runs) = mpsc::unbounded_channel::<Finished>();
@@ -70,7 +74,8 @@ impl Engine {
                 Err(WatchError::Compacted { .. }) => continue,
                 Err(WatchError::Closed) => return,
             };
-            let end = self.follow(&mut watch, &mut workers, &routes, &finished, &mut runs, &mut running).await;
+            let end =
+                self.follow(&mut watch, &mut workers, &routes, &finished, &mut runs, &mut running).await;
             if end == WatchError::Closed {
                 return;
             }
@@ -124,7 +129,13 @@ impl Engine {
         }
     }
 
-    fn spawn(self: &Arc<Self>, index: usize, worker: &Worker, key: Key, finished: mpsc::UnboundedSender<Finished>) {
+    fn spawn(
+        self: &Arc<Self>,
+        index: usize,
+        worker: &Worker,
+        key: Key,
+        finished: mpsc::UnboundedSender<Finished>,
+    ) {
         let engine = self.clone();
         let (controller, user) = (worker.controller, worker.user.clone());
         tokio::spawn(async move {
@@ -176,7 +187,10 @@ struct Resyncs(BTreeSet<(Time, usize)>);
 impl Resyncs {
     fn new(workers: &[Worker], now: Time) -> Self {
         let rows = workers.iter().enumerate();
-        Self(rows.filter_map(|(index, worker)| Some((now.plus_secs(worker.controller.resync_secs?), index))).collect())
+        Self(
+            rows.filter_map(|(index, worker)| Some((now.plus_secs(worker.controller.resync_secs?), index)))
+                .collect(),
+        )
     }
 
     fn next(&self) -> Option<Time> {
@@ -223,9 +237,8 @@ fn dispatch(
 /// At the start, every object counts as just created.
 fn enqueue_everything(worker: &mut Worker, snapshot: &Snapshot) {
     for watch in worker.controller.watches {
-        let tables = snapshot.tables().filter(|(resource, _)| {
-            *resource == watch.resource || watch.resource == EVERY
-        });
+        let tables =
+            snapshot.tables().filter(|(resource, _)| *resource == watch.resource || watch.resource == EVERY);
         for object in tables.flat_map(|(_, table)| table.iter()) {
             let event = Event {
                 revision: object.revision,

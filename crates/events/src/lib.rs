@@ -93,7 +93,8 @@ impl Correlator {
         if let Some(seen) = self.known.get_mut(&sameness) {
             seen.count += 1;
             let patch = json!({"count": seen.count, "lastTimestamp": now});
-            let write = Write::Merge { key: seen.key.clone(), expect: Expect::default(), subresource: "", patch };
+            let write =
+                Write::Merge { key: seen.key.clone(), expect: Expect::default(), subresource: "", patch };
             return Record { write, is_repeat: true, sameness };
         }
         let (key, object) = event(source, occurrence, now);
@@ -174,7 +175,9 @@ mod tests {
     fn repeats_are_counted_and_new_words_make_new_events() {
         let mut correlator = Correlator::default();
         let source = Source { component: "kubelet".into(), host: "n1".into() };
-        let mut take = |message| correlator.take(&source, &occurrence(message), Time::from_secs(7)).map(|record| record.write);
+        let mut take = |message| {
+            correlator.take(&source, &occurrence(message), Time::from_secs(7)).map(|record| record.write)
+        };
         assert!(matches!(take("a"), Some(Write::Create { .. })));
         match take("a") {
             Some(Write::Merge { key, patch, .. }) => {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use plan::node::{
-    ContainerConfig, DnsConfig, HostAlias, Mount, MountPropagation, NamespaceOptions, ProcMount, SandboxConfig, Seccomp,
-    SecurityContext, SupplementalGroupsPolicy,
+    ContainerConfig, DnsConfig, HostAlias, Mount, MountPropagation, NamespaceOptions, ProcMount,
+    SandboxConfig, Seccomp, SecurityContext, SupplementalGroupsPolicy,
 };
 use plan::pod::Start;
 use serde_json::Value;
@@ -41,8 +41,16 @@ pub fn sandbox(facts: &Facts, attempt: u32) -> SandboxConfig {
             share_process_namespace: spec.share_process_namespace,
         },
         netns_path: None,
-        sysctls: spec.security_context.sysctls.iter().map(|one| (one.name.clone(), one.value.clone())).collect(),
-        log_directory: facts.node.logs_dir.join(format!("{}_{}_{}", metadata.namespace, metadata.name, metadata.uid)),
+        sysctls: spec
+            .security_context
+            .sysctls
+            .iter()
+            .map(|one| (one.name.clone(), one.value.clone()))
+            .collect(),
+        log_directory: facts
+            .node
+            .logs_dir
+            .join(format!("{}_{}_{}", metadata.namespace, metadata.name, metadata.uid)),
         cgroup_parent: cgroup_parent(facts.pod),
         resources: pod_resources(facts.pod),
         labels: metadata.labels.clone(),
@@ -59,7 +67,10 @@ fn hostname(facts: &Facts) -> String {
     let short = if spec.hostname.is_empty() { &metadata.name } else { &spec.hostname };
     let short: String = short.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned();
     if spec.set_hostname_as_fqdn && !spec.subdomain.is_empty() {
-        return format!("{short}.{}.{}.svc.{}", spec.subdomain, metadata.namespace, facts.node.cluster_domain);
+        return format!(
+            "{short}.{}.{}.svc.{}",
+            spec.subdomain, metadata.namespace, facts.node.cluster_domain
+        );
     }
     short
 }
@@ -76,8 +87,11 @@ fn dns(facts: &Facts) -> DnsConfig {
     if from_cluster {
         let domain = &facts.node.cluster_domain;
         config.servers.push(facts.node.cluster_dns.to_string());
-        config.searches =
-            vec![format!("{}.svc.{domain}", facts.pod.metadata.namespace), format!("svc.{domain}"), domain.clone()];
+        config.searches = vec![
+            format!("{}.svc.{domain}", facts.pod.metadata.namespace),
+            format!("svc.{domain}"),
+            domain.clone(),
+        ];
         config.options.push("ndots:5".into());
     } else if spec.dns_policy != "None" {
         config.servers = facts.node.resolver.servers.clone();
@@ -87,7 +101,8 @@ fn dns(facts: &Facts) -> DnsConfig {
     config.servers.extend(spec.dns_config.nameservers.iter().cloned());
     config.searches.extend(spec.dns_config.searches.iter().cloned());
     for option in &spec.dns_config.options {
-        let text = option.value.as_ref().map_or(option.name.clone(), |value| format!("{}:{value}", option.name));
+        let text =
+            option.value.as_ref().map_or(option.name.clone(), |value| format!("{}:{value}", option.name));
         config.options.retain(|held| held.split(':').next() != Some(option.name.as_str()));
         config.options.push(text);
     }
@@ -104,7 +119,8 @@ pub fn start(
 ) -> Result<Start, (&'static str, String)> {
     let config_error = |message: String| ("CreateContainerConfigError", message);
     let env = env::environment(facts, container).map_err(config_error)?;
-    let value_of = |name: &str| env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let value_of =
+        |name: &str| env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let expand = |words: &[String]| words.iter().map(|word| env::expand(word, value_of)).collect::<Vec<_>>();
     let (mounts, subpaths) = mounts(facts, container, &value_of).map_err(config_error)?;
     let annotations = BTreeMap::from([
@@ -134,7 +150,8 @@ pub fn start(
         ..ContainerConfig::default()
     };
     let pod_ip = facts.pod_ips.first().map_or("", String::as_str);
-    let post_start = container.lifecycle.post_start.as_ref().and_then(|spec| handler(spec, container, pod_ip));
+    let post_start =
+        container.lifecycle.post_start.as_ref().and_then(|spec| handler(spec, container, pod_ip));
     let pod_security = &facts.pod.spec.security_context;
     let must_not_be_root =
         container.security_context.run_as_non_root.or(pod_security.run_as_non_root).unwrap_or(false);
@@ -148,7 +165,11 @@ pub fn spec_hash(container: &Container) -> String {
 
 type Mounts = (Vec<Mount>, BTreeMap<usize, String>);
 
-fn mounts(facts: &Facts, container: &Container, value_of: &dyn Fn(&str) -> Option<String>) -> Result<Mounts, String> {
+fn mounts(
+    facts: &Facts,
+    container: &Container,
+    value_of: &dyn Fn(&str) -> Option<String>,
+) -> Result<Mounts, String> {
     let mut mounts = Vec::new();
     let mut subpaths = BTreeMap::new();
     for wanted in &container.volume_mounts {
@@ -184,7 +205,10 @@ fn mounts(facts: &Facts, container: &Container, value_of: &dyn Fn(&str) -> Optio
 
 /// Files that the kubelet replaces are not the container's to write.
 fn is_always_read_only(volume: &Volume) -> bool {
-    volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some()
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
 }
 
 fn volume_path(facts: &Facts, volume: &Volume) -> PathBuf {
@@ -212,7 +236,11 @@ fn security(facts: &Facts, container: &Container) -> SecurityContext {
         add_capabilities: own.capabilities.add.clone(),
         drop_capabilities: own.capabilities.drop.clone(),
         no_new_privileges: own.allow_privilege_escalation == Some(false) && !own.privileged,
-        seccomp: seccomp(facts, own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref()), own.privileged),
+        seccomp: seccomp(
+            facts,
+            own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref()),
+            own.privileged,
+        ),
         proc_mount: match own.proc_mount.as_str() {
             "Unmasked" => ProcMount::Unmasked,
             _ => ProcMount::Default,

@@ -16,7 +16,11 @@ pub fn handler(spec: &Spec, container: &Container, pod_ip: &str) -> Option<Handl
             port: port(&http.port, container)?,
             path: if http.path.starts_with('/') { http.path.clone() } else { format!("/{}", http.path) },
             https: http.scheme.eq_ignore_ascii_case("https"),
-            headers: http.http_headers.iter().map(|Header { name, value }| (name.clone(), value.clone())).collect(),
+            headers: http
+                .http_headers
+                .iter()
+                .map(|Header { name, value }| (name.clone(), value.clone()))
+                .collect(),
         });
     }
     if let Some(tcp) = &spec.tcp_socket {

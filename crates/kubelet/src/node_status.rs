@@ -133,7 +133,9 @@ pub fn heartbeat(facts: &NodeFacts, health: Heartbeat, known: &[Value], now: Tim
 }
 
 fn conditions(health: Heartbeat, known: &[Value], now: Time) -> Vec<Value> {
-    let pressure = |holds, bad, good, bad_words, good_words| if holds { (true, bad, bad_words) } else { (false, good, good_words) };
+    let pressure = |holds, bad, good, bad_words, good_words| {
+        if holds { (true, bad, bad_words) } else { (false, good, good_words) }
+    };
     let memory = pressure(
         health.memory_pressure,
         "KubeletHasInsufficientMemory",

@@ -477,6 +477,9 @@ impl Pod {
 
     /// Seconds that a container has to end when nothing else says so.
     pub fn grace_seconds(&self) -> i64 {
-        self.metadata.deletion_grace_period_seconds.or(self.spec.termination_grace_period_seconds).unwrap_or(30)
+        self.metadata
+            .deletion_grace_period_seconds
+            .or(self.spec.termination_grace_period_seconds)
+            .unwrap_or(30)
     }
 }

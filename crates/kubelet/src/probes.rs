@@ -42,7 +42,8 @@ pub fn has_started(container: &Container, running: &Running, observed: &Observed
 /// Whether a running container takes requests.
 pub fn is_ready(container: &Container, running: &Running, observed: &Observed) -> bool {
     has_started(container, running, observed)
-        && (container.readiness_probe.is_none() || health(running, ProbeKind::Readiness, observed) == Some(true))
+        && (container.readiness_probe.is_none()
+            || health(running, ProbeKind::Readiness, observed) == Some(true))
 }
 
 /// The probe that says a running container must be restarted, if one does.

@@ -69,8 +69,7 @@ pub fn pod_resources(pod: &Pod) -> Resources {
     };
     let requests: fn(&Container) -> &BTreeMap<String, String> = |container| &container.resources.requests;
     let limit: fn(&Container) -> &BTreeMap<String, String> = |container| &container.resources.limits;
-    let mut resources =
-        Resources { cpu_shares: shares(total("cpu", requests)), ..Resources::default() };
+    let mut resources = Resources { cpu_shares: shares(total("cpu", requests)), ..Resources::default() };
     if every_has("cpu") {
         resources.cpu_period_us = PERIOD_US;
         resources.cpu_quota_us = quota(total("cpu", limit).max(init("cpu")));
@@ -102,7 +101,8 @@ fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: u64) -> i3
         QosClass::BestEffort => 1000,
         QosClass::Burstable => {
             let asked = amount(&container.resources.requests, "memory") / 1_000;
-            let share = asked.saturating_mul(1_000) / i64::try_from(node_memory_bytes.max(1)).unwrap_or(i64::MAX);
+            let share =
+                asked.saturating_mul(1_000) / i64::try_from(node_memory_bytes.max(1)).unwrap_or(i64::MAX);
             i32::try_from((1_000 - share).clamp(3, 999)).unwrap_or(999)
         }
     }

@@ -29,7 +29,12 @@ pub enum End {
     DeadlineExceeded,
 }
 
-pub fn pod_status(input: &Input, ips: &[String], waiting: &BTreeMap<String, Waiting>, end: Option<End>) -> Value {
+pub fn pod_status(
+    input: &Input,
+    ips: &[String],
+    waiting: &BTreeMap<String, Waiting>,
+    end: Option<End>,
+) -> Value {
     let Input { pod, observed, .. } = input;
     let spec = &pod.spec;
     let init_done = init_is_done(pod, observed);
@@ -39,7 +44,10 @@ pub fn pod_status(input: &Input, ips: &[String], waiting: &BTreeMap<String, Wait
         } else {
             "ContainerCreating"
         };
-        containers.iter().map(|one| container_status(pod, observed, one, waiting.get(&one.name), default)).collect()
+        containers
+            .iter()
+            .map(|one| container_status(pod, observed, one, waiting.get(&one.name), default))
+            .collect()
     };
     let phase = phase(pod, observed, waiting, end);
     let terminal = matches!(phase, "Succeeded" | "Failed");
@@ -80,7 +88,9 @@ fn init_is_done(pod: &Pod, observed: &Observed) -> bool {
     let done = |container: &Container| {
         newest(observed, &container.name).is_some_and(|known| match known.status.state {
             ContainerState::Exited => !container.is_sidecar() && known.status.exit_code == 0,
-            ContainerState::Running => container.is_sidecar() && probes::has_started(container, known, observed),
+            ContainerState::Running => {
+                container.is_sidecar() && probes::has_started(container, known, observed)
+            }
             ContainerState::Created => false,
         })
     };
@@ -89,7 +99,12 @@ fn init_is_done(pod: &Pod, observed: &Observed) -> bool {
     any_main || pod.spec.init_containers.iter().all(done)
 }
 
-fn phase(pod: &Pod, observed: &Observed, waiting: &BTreeMap<String, Waiting>, end: Option<End>) -> &'static str {
+fn phase(
+    pod: &Pod,
+    observed: &Observed,
+    waiting: &BTreeMap<String, Waiting>,
+    end: Option<End>,
+) -> &'static str {
     match end {
         Some(End::AsStored) if pod.status.phase == "Succeeded" => return "Succeeded",
         Some(End::AsStored) | Some(End::DeadlineExceeded) => return "Failed",
@@ -101,8 +116,9 @@ fn phase(pod: &Pod, observed: &Observed, waiting: &BTreeMap<String, Waiting>, en
     let policy = if end.is_some() && !alive { "Never" } else { spec.restart_policy.as_str() };
     if !init_is_done(pod, observed) {
         let failed = spec.init_containers.iter().filter(|one| !one.is_sidecar()).any(|one| {
-            newest(observed, &one.name)
-                .is_some_and(|known| known.status.state == ContainerState::Exited && known.status.exit_code != 0)
+            newest(observed, &one.name).is_some_and(|known| {
+                known.status.state == ContainerState::Exited && known.status.exit_code != 0
+            })
         });
         return if (failed && policy == "Never") || (end.is_some() && !alive) { "Failed" } else { "Pending" };
     }
@@ -136,7 +152,9 @@ fn conditions(input: &Input, init_done: bool, phase: &str, terminal: bool) -> Ve
         .containers
         .iter()
         .chain(spec.init_containers.iter().filter(|one| one.is_sidecar()))
-        .filter(|one| !newest(observed, &one.name).is_some_and(|known| probes::is_ready(one, known, observed)))
+        .filter(|one| {
+            !newest(observed, &one.name).is_some_and(|known| probes::is_ready(one, known, observed))
+        })
         .map(|one| one.name.as_str())
         .collect();
     let incomplete: Vec<&str> = spec
@@ -166,7 +184,9 @@ fn conditions(input: &Input, init_done: bool, phase: &str, terminal: bool) -> Ve
     let containers_ready = match () {
         () if terminal => (false, ended, String::new()),
         () if unready.is_empty() => (true, "", String::new()),
-        () => (false, "ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
+        () => {
+            (false, "ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
+        }
     };
     let gates = readiness_gates(pod);
     let ready = match &gates {
@@ -194,7 +214,9 @@ fn readiness_gates(pod: &Pod) -> Option<String> {
         .filter_map(|gate| {
             let name = &gate.condition_type;
             match pod.status.conditions.iter().find(|condition| condition.r#type == *name) {
-                None => Some(format!("corresponding condition of pod readiness gate \"{name}\" does not exist.")),
+                None => {
+                    Some(format!("corresponding condition of pod readiness gate \"{name}\" does not exist."))
+                }
                 Some(condition) if condition.status != "True" => Some(format!(
                     "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
                     condition.status
@@ -274,7 +296,8 @@ fn container_status(
 
 fn restart_count(pod: &Pod, container: &Container, known: Option<&Known>) -> u32 {
     let stored = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
-    let before = stored.filter(|one| one.name == container.name).map(|one| one.restart_count).max().unwrap_or(0);
+    let before =
+        stored.filter(|one| one.name == container.name).map(|one| one.restart_count).max().unwrap_or(0);
     known.map_or(before, |known| known.attempt.max(before))
 }
 
@@ -316,7 +339,10 @@ fn time(nanos: i64) -> Value {
 fn prune_nulls(value: &mut Value) {
     match value {
         Value::Object(members) => {
-            *members = std::mem::take(members).into_iter().filter(|(_, member)| !member.is_null()).collect::<Map<_, _>>();
+            *members = std::mem::take(members)
+                .into_iter()
+                .filter(|(_, member)| !member.is_null())
+                .collect::<Map<_, _>>();
             members.values_mut().for_each(prune_nulls);
         }
         Value::Array(items) => items.iter_mut().for_each(prune_nulls),

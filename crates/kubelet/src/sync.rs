@@ -113,7 +113,9 @@ impl<'a> Steps<'a> {
 
     fn is_past_deadline(&mut self) -> bool {
         let Pod { spec, status, .. } = self.input.pod;
-        let (Some(seconds), Some(start)) = (spec.active_deadline_seconds, status.start_time) else { return false };
+        let (Some(seconds), Some(start)) = (spec.active_deadline_seconds, status.start_time) else {
+            return false;
+        };
         let end = start.plus_secs(seconds);
         if end > self.input.now {
             self.wake(end);
@@ -156,8 +158,10 @@ impl<'a> Steps<'a> {
         groups[0].extend(spec.init_containers.iter().filter(|one| !one.is_sidecar()));
         groups.extend(spec.init_containers.iter().rev().filter(|one| one.is_sidecar()).map(|one| vec![one]));
         for group in groups {
-            let alive: Vec<_> =
-                group.iter().flat_map(|container| running(&container.name).into_iter().map(move |one| (*container, one))).collect();
+            let alive: Vec<_> = group
+                .iter()
+                .flat_map(|container| running(&container.name).into_iter().map(move |one| (*container, one)))
+                .collect();
             if !alive.is_empty() {
                 for (container, known) in alive {
                     let message = format!("Stopping container {}", container.name);
@@ -186,7 +190,8 @@ impl<'a> Steps<'a> {
 
     fn kill(&mut self, container: &Container, known: &Known, message: String, grace_seconds: i64) {
         let pod_ip = self.facts.pod_ips.first().map_or("", String::as_str);
-        let pre_stop = container.lifecycle.pre_stop.as_ref().and_then(|spec| handler(spec, container, pod_ip));
+        let pre_stop =
+            container.lifecycle.pre_stop.as_ref().and_then(|spec| handler(spec, container, pod_ip));
         let (id, name) = (known.id.clone(), known.name.clone());
         self.ask(PodOp::KillContainer(Kill { id, name, message, grace_seconds, pre_stop }));
     }
@@ -256,7 +261,8 @@ impl<'a> Steps<'a> {
             match here {
                 Some(known) if known.status.state == ContainerState::Running => {
                     self.check_health(container, known);
-                    if !container.is_sidecar() || !probes::has_started(container, known, self.input.observed) {
+                    if !container.is_sidecar() || !probes::has_started(container, known, self.input.observed)
+                    {
                         return starts;
                     }
                 }
@@ -277,7 +283,9 @@ impl<'a> Steps<'a> {
         }
         for container in &spec.containers {
             match self.in_sandbox(container, sandbox) {
-                Some(known) if known.status.state == ContainerState::Running => self.check_health(container, known),
+                Some(known) if known.status.state == ContainerState::Running => {
+                    self.check_health(container, known)
+                }
                 Some(known) if known.status.state == ContainerState::Exited => {
                     let again = match container.restart_policy.as_deref().unwrap_or(&spec.restart_policy) {
                         "Never" => false,
@@ -307,7 +315,11 @@ impl<'a> Steps<'a> {
         }
     }
 
-    fn restart_or_first(&mut self, container: &'a Container, known: Option<&Known>) -> Option<(&'a Container, u32, i64)> {
+    fn restart_or_first(
+        &mut self,
+        container: &'a Container,
+        known: Option<&Known>,
+    ) -> Option<(&'a Container, u32, i64)> {
         match known {
             Some(known) if known.status.state == ContainerState::Exited => self.restart(container, known),
             Some(_) if self.input.observed.in_flight.contains(&OpKey::Start(container.name.clone())) => None,
@@ -326,14 +338,20 @@ impl<'a> Steps<'a> {
     fn restart(&mut self, container: &'a Container, known: &Known) -> Option<(&'a Container, u32, i64)> {
         let finished = Time::from_micros(known.status.finished_at_ns / 1_000);
         let started = Time::from_micros(known.status.started_at_ns / 1_000);
-        let ran_long = known.status.started_at_ns > 0 && finished.secs_since(started) >= FORGIVEN_AFTER_SECONDS;
-        let held = known.annotations.get(BACKOFF_SECONDS).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+        let ran_long =
+            known.status.started_at_ns > 0 && finished.secs_since(started) >= FORGIVEN_AFTER_SECONDS;
+        let held =
+            known.annotations.get(BACKOFF_SECONDS).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
         let wait = if ran_long { 0 } else { held };
         let at = finished.plus_secs(wait);
         if at > self.input.now {
             self.wake(at);
             let pod = self.input.pod.full_name();
-            let message = format!("back-off {} restarting failed container={} pod={pod}", go_duration(wait), container.name);
+            let message = format!(
+                "back-off {} restarting failed container={} pod={pod}",
+                go_duration(wait),
+                container.name
+            );
             self.wait(container, "CrashLoopBackOff", message);
             let told = format!("Back-off restarting failed container {} in pod {pod}", container.name);
             self.tell(true, "BackOff", told, &container.name);
@@ -348,8 +366,11 @@ impl<'a> Steps<'a> {
         if let Some(kind) = probes::failed(known, self.input.observed) {
             let own = probes::spec(container, kind).and_then(|probe| probe.termination_grace_period_seconds);
             let grace = own.unwrap_or_else(|| pod.grace_seconds());
-            let message =
-                format!("Container {} failed {} probe, will be restarted", container.name, kind.name().to_lowercase());
+            let message = format!(
+                "Container {} failed {} probe, will be restarted",
+                container.name,
+                kind.name().to_lowercase()
+            );
             self.kill(container, known, message, grace);
         } else if known.annotations.get(SPEC_HASH).is_some_and(|hash| *hash != config::spec_hash(container)) {
             let message = format!("Container {} definition changed, will be restarted", container.name);
@@ -421,10 +442,9 @@ impl<'a> Steps<'a> {
     fn sweep(&mut self, current: &Sandbox) {
         let observed = self.input.observed;
         for old in &observed.sandboxes {
-            let holds_newest = observed
-                .containers
-                .iter()
-                .any(|one| one.sandbox_id == old.id && newest(observed, &one.name).is_some_and(|last| last.id == one.id));
+            let holds_newest = observed.containers.iter().any(|one| {
+                one.sandbox_id == old.id && newest(observed, &one.name).is_some_and(|last| last.id == one.id)
+            });
             if old.id != current.id && !holds_newest {
                 self.ask(PodOp::RemoveSandbox { id: old.id.clone() });
             }

@@ -5,7 +5,8 @@ use schema::quantity::Quantity;
 
 use crate::env::{self, Facts};
 use crate::pod::{
-    ConfigMapSource, Container, DownwardFile, KeyToPath, Projection, SecretSource, TokenProjection, Volume as Spec,
+    ConfigMapSource, Container, DownwardFile, KeyToPath, Projection, SecretSource, TokenProjection,
+    Volume as Spec,
 };
 
 const DEFAULT_MODE: u32 = 0o644;
@@ -113,7 +114,11 @@ fn token_access(facts: &Facts, mode: u32) -> (u32, Option<u32>) {
 fn config_map_files(facts: &Facts, source: &ConfigMapSource, mode: Option<u32>) -> Result<Vec<File>, String> {
     let namespace = &facts.pod.metadata.namespace;
     let Some(map) = env::config_map(facts.snapshot, namespace, &source.name) else {
-        return if source.optional { Ok(Vec::new()) } else { Err(format!("configmap \"{}\" not found", source.name)) };
+        return if source.optional {
+            Ok(Vec::new())
+        } else {
+            Err(format!("configmap \"{}\" not found", source.name))
+        };
     };
     let plain = map.data.into_iter().map(|(key, text)| (key, text.into_bytes()));
     let binary = map.binary_data.into_iter().map(|(key, text)| (key, env::bytes(&text)));
@@ -140,7 +145,12 @@ fn pick(
     what: impl Fn() -> String,
 ) -> Result<Vec<File>, String> {
     let mode = default_mode.unwrap_or(DEFAULT_MODE);
-    let file = |path: String, mode: u32, content: Vec<u8>| File { path, mode, uid: None, content: FileContent::Bytes(content) };
+    let file = |path: String, mode: u32, content: Vec<u8>| File {
+        path,
+        mode,
+        uid: None,
+        content: FileContent::Bytes(content),
+    };
     let Some(items) = items else {
         return Ok(data.into_iter().map(|(key, content)| file(key, mode, content)).collect());
     };
@@ -164,7 +174,12 @@ fn downward_files(facts: &Facts, items: &[DownwardFile], mode: Option<u32>) -> R
             (None, None) => continue,
         };
         let content = FileContent::Bytes(text.into_bytes());
-        files.push(File { path: path.clone(), mode: own.or(mode).unwrap_or(DEFAULT_MODE), uid: None, content });
+        files.push(File {
+            path: path.clone(),
+            mode: own.or(mode).unwrap_or(DEFAULT_MODE),
+            uid: None,
+            content,
+        });
     }
     Ok(files)
 }

@@ -222,9 +222,11 @@ impl Signals {
         let set = self.0;
         // SAFETY: sigprocmask is async-signal-safe, and reads a set that the closure owns.
         unsafe {
-            command.pre_exec(move || match libc::sigprocmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
+            command.pre_exec(move || {
+                match libc::sigprocmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                }
             });
         }
     }

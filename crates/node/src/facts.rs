@@ -41,7 +41,9 @@ pub fn gather(config: &Config) -> NodeFacts {
 
 fn memory_bytes() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kilobytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let kilobytes = text.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
     kilobytes.unwrap_or(0) * 1_024
 }
 
@@ -57,9 +59,12 @@ fn os_facts(dir: &Path) -> OsFacts {
         .map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned()))
         .collect();
     // A machine of ours has no id of its own in /etc: it gets one that stays.
-    let machine_id = Some(read("/etc/machine-id")).filter(|id| !id.is_empty()).unwrap_or_else(|| kept_id(dir));
+    let machine_id =
+        Some(read("/etc/machine-id")).filter(|id| !id.is_empty()).unwrap_or_else(|| kept_id(dir));
     OsFacts {
-        system_uuid: Some(read("/sys/class/dmi/id/product_uuid")).filter(|id| !id.is_empty()).unwrap_or_else(|| machine_id.clone()),
+        system_uuid: Some(read("/sys/class/dmi/id/product_uuid"))
+            .filter(|id| !id.is_empty())
+            .unwrap_or_else(|| machine_id.clone()),
         machine_id,
         boot_id: read("/proc/sys/kernel/random/boot_id"),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
@@ -113,7 +118,8 @@ mod tests {
 
     #[test]
     fn a_resolv_conf_is_read() {
-        let config = resolver("# x\nnameserver 10.0.0.2\nnameserver fd00::1\nsearch a b\noptions ndots:2 edns0\n");
+        let config =
+            resolver("# x\nnameserver 10.0.0.2\nnameserver fd00::1\nsearch a b\noptions ndots:2 edns0\n");
         assert_eq!(config.servers, ["10.0.0.2", "fd00::1"]);
         assert_eq!(config.searches, ["a", "b"]);
         assert_eq!(config.options, ["ndots:2", "edns0"]);

@@ -38,7 +38,12 @@ impl Handlers {
     }
 
     /// Does it once; the error is what the Unhealthy or hook event says.
-    pub async fn check(&self, container_id: &str, handler: &Handler, timeout: Duration) -> Result<(), String> {
+    pub async fn check(
+        &self,
+        container_id: &str,
+        handler: &Handler,
+        timeout: Duration,
+    ) -> Result<(), String> {
         match handler {
             Handler::Exec(command) => self.exec(container_id, command, timeout).await,
             Handler::Http { host, port, path, https, headers } => {
@@ -72,7 +77,10 @@ impl Handlers {
         let result = match result {
             Ok(result) => result,
             Err(RuntimeError::ExecTimeout { .. }) => {
-                return Err(format!("command timed out: \"{}\" timed out after {timeout:?}", command.join(" ")));
+                return Err(format!(
+                    "command timed out: \"{}\" timed out after {timeout:?}",
+                    command.join(" ")
+                ));
             }
             Err(error) => return Err(error.to_string()),
         };

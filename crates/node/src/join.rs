@@ -50,7 +50,9 @@ pub enum JoinError {
     Keys(String),
     #[error("the request for a certificate was denied: {0}")]
     Denied(String),
-    #[error("nobody decided on the request {0} for a certificate within {PATIENCE:?}: approve it with `kubectl certificate approve`")]
+    #[error(
+        "nobody decided on the request {0} for a certificate within {PATIENCE:?}: approve it with `kubectl certificate approve`"
+    )]
     Undecided(String),
 }
 
@@ -80,7 +82,8 @@ struct Token {
 impl Token {
     fn parse(text: &str) -> Result<Self, JoinError> {
         let mut parts = text.trim().split('.');
-        let (Some(id), Some(secret), Some(pin), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(id), Some(secret), Some(pin), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(JoinError::Token);
         };
@@ -92,7 +95,12 @@ impl Token {
 }
 
 /// The identity kept in `dir`, or a new one by the token.
-pub async fn identity(dir: &Path, server: &str, token: Option<&str>, name: &str) -> Result<Identity, JoinError> {
+pub async fn identity(
+    dir: &Path,
+    server: &str,
+    token: Option<&str>,
+    name: &str,
+) -> Result<Identity, JoinError> {
     let (ca, client) = (dir.join("ca.crt"), dir.join(CLIENT));
     let kept = Certificate::load(&client)?.filter(|kept| kept.is_valid(clock::now()) && ca.exists());
     let certificate = match kept {
@@ -100,8 +108,11 @@ pub async fn identity(dir: &Path, server: &str, token: Option<&str>, name: &str)
         None => {
             let token = Token::parse(token.ok_or(JoinError::NoToken)?)?;
             let (api, pinned) = first_contact(server, &token)?;
-            std::fs::create_dir_all(dir)
-                .map_err(|source| JoinError::File { operation: "make", path: dir.to_owned(), source })?;
+            std::fs::create_dir_all(dir).map_err(|source| JoinError::File {
+                operation: "make",
+                path: dir.to_owned(),
+                source,
+            })?;
             let text = request(&api, name, &[], Purpose::Client).await?;
             let authority = pinned.authority().ok_or(JoinError::Token)?;
             write(&ca, &pem("CERTIFICATE", &authority))?;
@@ -109,13 +120,15 @@ pub async fn identity(dir: &Path, server: &str, token: Option<&str>, name: &str)
         }
     };
     let keys = |error: rustls::Error| JoinError::Keys(error.to_string());
-    let ca = CertificateDer::from_pem_slice(&read(&ca)?).map_err(|error| JoinError::Keys(error.to_string()))?;
+    let ca =
+        CertificateDer::from_pem_slice(&read(&ca)?).map_err(|error| JoinError::Keys(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     roots.add(ca).map_err(keys)?;
     let roots = Arc::new(roots);
     let certificate = Rotating::new(certificate);
-    let mut config =
-        ClientConfig::builder().with_root_certificates(roots.clone()).with_client_cert_resolver(certificate.clone());
+    let mut config = ClientConfig::builder()
+        .with_root_certificates(roots.clone())
+        .with_client_cert_resolver(certificate.clone());
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Identity { client: Arc::new(config), dir: dir.to_owned(), name: name.to_owned(), certificate, roots })
 }
@@ -136,8 +149,9 @@ impl Identity {
             .allow_unauthenticated()
             .build()
             .map_err(|error| JoinError::Keys(error.to_string()))?;
-        let mut tls =
-            ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(certificate.clone());
+        let mut tls = ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(certificate.clone());
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Serving { tls: Arc::new(tls), certificate })
     }
@@ -159,7 +173,9 @@ impl Identity {
                         held.replace(certificate);
                         tracing::info!(file, "a certificate of this node was renewed");
                     }
-                    Err(error) => tracing::warn!(file, %error, "a certificate of this node could not be renewed"),
+                    Err(error) => {
+                        tracing::warn!(file, %error, "a certificate of this node could not be renewed")
+                    }
                 }
             }
             // By the wall's clock: a machine may have slept.
@@ -251,7 +267,8 @@ async fn request(api: &Api, name: &str, addresses: &[IpAddr], purpose: Purpose) 
     while since.elapsed() < PATIENCE {
         let now: Value = api.get(&format!("{PATH}/{request_name}")).await?;
         let conditions = now["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        if let Some(denied) = conditions.iter().find(|one| one["type"] == "Denied" || one["type"] == "Failed") {
+        if let Some(denied) = conditions.iter().find(|one| one["type"] == "Denied" || one["type"] == "Failed")
+        {
             return Err(JoinError::Denied(denied["message"].as_str().unwrap_or_default().to_owned()));
         }
         let certificate = now["status"]["certificate"].as_str().and_then(|text| STANDARD.decode(text).ok());
@@ -286,10 +303,10 @@ impl ServerCertVerifier for Pinned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let digest = |der: &CertificateDer<'_>| ring::digest::digest(&ring::digest::SHA256, der);
-        let authority = intermediates
-            .iter()
-            .find(|der| digest(der).as_ref() == self.pin)
-            .ok_or_else(|| rustls::Error::General("the server is not of the cluster that the token is for".into()))?;
+        let authority =
+            intermediates.iter().find(|der| digest(der).as_ref() == self.pin).ok_or_else(|| {
+                rustls::Error::General("the server is not of the cluster that the token is for".into())
+            })?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
         let verifier = WebPkiServerVerifier::builder(Arc::new(roots))
@@ -307,7 +324,12 @@ impl ServerCertVerifier for Pinned {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let provider = rustls::crypto::ring::default_provider();
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -317,7 +339,12 @@ impl ServerCertVerifier for Pinned {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let provider = rustls::crypto::ring::default_provider();
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -45,7 +45,8 @@ pub fn tail(path: &Path, lines: usize, bytes: usize) -> String {
         return String::new();
     }
     let skip = usize::from(start > 0);
-    let all: Vec<&[u8]> = content.split(|&byte| byte == b'\n').skip(skip).filter(|line| !line.is_empty()).collect();
+    let all: Vec<&[u8]> =
+        content.split(|&byte| byte == b'\n').skip(skip).filter(|line| !line.is_empty()).collect();
     let mut text = Vec::new();
     for line in all.iter().skip(all.len().saturating_sub(lines)).filter_map(|line| parse(line)) {
         text.extend_from_slice(line.text);
@@ -101,7 +102,8 @@ impl Reader {
             Some(lines) => tail_start(&mut files, lines)?,
             None => (0, 0),
         };
-        let since = wanted.since.map(|since| since.micro().trim_end_matches('Z').to_owned()).unwrap_or_default();
+        let since =
+            wanted.since.map(|since| since.micro().trim_end_matches('Z').to_owned()).unwrap_or_default();
         if let Some(since) = wanted.since {
             // A file that was last written to before has nothing to give.
             while index + 1 < files.len() && written_at(&files[index])? < since {
@@ -111,7 +113,15 @@ impl Reader {
         let mut file = files.swap_remove(index);
         file.seek(SeekFrom::Start(offset))?;
         let remaining_bytes = wanted.limit_bytes.unwrap_or(u64::MAX);
-        Ok(Self { path: path.to_owned(), file, rest: Vec::new(), wanted, since, remaining_bytes, is_line_start: true })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            rest: Vec::new(),
+            wanted,
+            since,
+            remaining_bytes,
+            is_line_start: true,
+        })
     }
 
     /// Whether all bytes that were asked for have been read.
@@ -189,7 +199,8 @@ impl Reader {
             return Ok(true);
         }
         let mut files = files(&self.path)?;
-        let inodes: Vec<u64> = files.iter().map(|file| file.metadata().map(|meta| meta.ino())).collect::<Result<_, _>>()?;
+        let inodes: Vec<u64> =
+            files.iter().map(|file| file.metadata().map(|meta| meta.ino())).collect::<Result<_, _>>()?;
         // If it was removed, those after it are older than those that were removed with it.
         let next = inodes.iter().position(|held| *held == inode).map_or(0, |position| position + 1);
         if next >= files.len() {
@@ -302,14 +313,17 @@ mod tests {
         let path = dir.path().join("0.log");
         for (number, lines) in files.iter().enumerate() {
             let is_last = number + 1 == files.len();
-            let name = if is_last { path.clone() } else { dir.path().join(format!("0.log.20261123-04220{number}")) };
+            let name =
+                if is_last { path.clone() } else { dir.path().join(format!("0.log.20261123-04220{number}")) };
             std::fs::write(name, written(lines)).expect("written");
         }
         (dir, path)
     }
 
     fn written(lines: &str) -> String {
-        let stamp = |line: &str| line.split_once(' ').map(|(second, rest)| format!("{MINUTE}:{second}.000000001Z {rest}\n"));
+        let stamp = |line: &str| {
+            line.split_once(' ').map(|(second, rest)| format!("{MINUTE}:{second}.000000001Z {rest}\n"))
+        };
         lines.lines().filter_map(stamp).collect()
     }
 
@@ -396,7 +410,8 @@ mod tests {
         // Written to before it is moved, and two rotations at once.
         file.write_all(written("03 stdout F three\n").as_bytes()).expect("written");
         std::fs::rename(&path, dir.path().join("0.log.20261123-042301")).expect("moved");
-        std::fs::write(dir.path().join("0.log.20261123-042302"), written("04 stdout F four\n")).expect("written");
+        std::fs::write(dir.path().join("0.log.20261123-042302"), written("04 stdout F four\n"))
+            .expect("written");
         assert_eq!(rest_of(&mut reader), "three\n", "there is no newest file for a moment");
         std::fs::write(&path, written("05 stdout F five\n")).expect("written");
         assert_eq!(rest_of(&mut reader), "four\nfive\n");

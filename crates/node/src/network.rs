@@ -95,12 +95,18 @@ impl State {
         let size = 1u64 << (32 - u32::from(cidr.prefix()));
         let first = u64::from(u32::from(cidr.address()));
         let used: BTreeSet<Ipv4Addr> = self.by_pod.values().copied().collect();
-        let after = self.last.filter(|last| cidr.contains(*last)).map_or(0, |last| u64::from(u32::from(last)) - first);
+        let after = self
+            .last
+            .filter(|last| cidr.contains(*last))
+            .map_or(0, |last| u64::from(u32::from(last)) - first);
         // The first address of the block is the network's, the last its broadcast.
-        let free = (1..size).map(|step| (after + step) % size).filter(|offset| *offset > 0 && *offset < size - 1).find_map(|offset| {
-            let ip = Ipv4Addr::from(u32::try_from(first + offset).ok()?);
-            (!used.contains(&ip)).then_some(ip)
-        });
+        let free = (1..size)
+            .map(|step| (after + step) % size)
+            .filter(|offset| *offset > 0 && *offset < size - 1)
+            .find_map(|offset| {
+                let ip = Ipv4Addr::from(u32::try_from(first + offset).ok()?);
+                (!used.contains(&ip)).then_some(ip)
+            });
         let ip = free.ok_or(NetworkError::Full(cidr))?;
         self.by_pod.insert(pod_uid.to_owned(), ip);
         self.last = Some(ip);
@@ -116,7 +122,8 @@ mod tests {
     fn addresses_rest_before_they_are_given_again_and_run_out_cleanly() {
         let mut state = State { cidr: Some("10.0.0.0/29".parse().expect("a range")), ..State::default() };
         let names = ["a", "b", "c", "d", "e", "f"];
-        let given: Vec<String> = names.iter().map(|pod| state.allocate(pod).expect(pod).to_string()).collect();
+        let given: Vec<String> =
+            names.iter().map(|pod| state.allocate(pod).expect(pod).to_string()).collect();
         assert_eq!(given, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]);
         assert_eq!(state.allocate("a").expect("again").to_string(), "10.0.0.1");
         assert!(matches!(state.allocate("g"), Err(NetworkError::Full(_))));

@@ -39,7 +39,8 @@ pub async fn keep(
     loop {
         let now = clock::now();
         let current = *health.borrow_and_update();
-        let is_due = reported.is_none_or(|(told, at)| told != current || now.secs_since(at) >= REPORT_PERIOD_SECONDS);
+        let is_due =
+            reported.is_none_or(|(told, at)| told != current || now.secs_since(at) >= REPORT_PERIOD_SECONDS);
         if is_due {
             match report(&api, &facts, current, now).await {
                 Ok(()) => {

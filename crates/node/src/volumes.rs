@@ -43,7 +43,9 @@ pub fn set_up(volumes_dir: &Path, volume: &Volume, files: &[Content]) -> Result<
         move |source| VolumeError { volume, operation, path, source }
     };
     match &volume.source {
-        VolumeSource::HostPath { path, kind } => host_path(path, *kind).map_err(failed("hostPath type check failed:", path)),
+        VolumeSource::HostPath { path, kind } => {
+            host_path(path, *kind).map_err(failed("hostPath type check failed:", path))
+        }
         VolumeSource::EmptyDir { in_memory, size_limit_bytes } => {
             make_dir(&path, 0o777).map_err(failed("make", &path))?;
             if *in_memory && !is_mount(&path) {
@@ -106,7 +108,9 @@ fn host_path(path: &Path, kind: HostPathKind) -> io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o755).create(path)
         }
         HostPathKind::Unchecked => Ok(()),
-        HostPathKind::DirectoryOrCreate | HostPathKind::Directory => must_be(fs::FileType::is_dir, "directory"),
+        HostPathKind::DirectoryOrCreate | HostPathKind::Directory => {
+            must_be(fs::FileType::is_dir, "directory")
+        }
         HostPathKind::FileOrCreate if found.is_err() => {
             OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map(drop)
         }
@@ -192,7 +196,10 @@ mod tests {
         assert_eq!((read("a").as_deref(), read("sub/b").as_deref()), (Some("1"), Some("1")));
         write_files(dir.path(), &[content("a", "2"), content("c", "2")], None).expect("written again");
         assert_eq!((read("a").as_deref(), read("sub/b"), read("c").as_deref()), (Some("2"), None, Some("2")));
-        let folders = fs::read_dir(dir.path()).expect("listed").flatten().filter(|entry| entry.path().is_dir() && !entry.path().is_symlink());
+        let folders = fs::read_dir(dir.path())
+            .expect("listed")
+            .flatten()
+            .filter(|entry| entry.path().is_dir() && !entry.path().is_symlink());
         assert_eq!(folders.count(), 1, "the old content is gone");
         assert!(write_files(dir.path(), &[content("../x", "3")], None).is_err());
     }

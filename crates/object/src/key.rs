@@ -80,7 +80,11 @@ impl Key {
 
     /// `namespace/name`, or `name` alone at cluster scope: how logs and work queues name an object.
     pub fn path(&self) -> String {
-        if self.namespace.is_empty() { self.name.to_string() } else { format!("{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            self.name.to_string()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
     }
 }
 

@@ -130,8 +130,7 @@ fn requirement(text: &str) -> Result<(Requirement, &str), String> {
     };
     let rest = rest.trim_start();
     let inner = rest.strip_prefix('(').ok_or_else(|| format!("found '{}' expected: '('", word(rest).0))?;
-    let (list, rest) =
-        inner.split_once(')').ok_or_else(|| "found '', expected: ',' or ')'".to_owned())?;
+    let (list, rest) = inner.split_once(')').ok_or_else(|| "found '', expected: ',' or ')'".to_owned())?;
     let values = list.split(',').map(|value| label_value(value.trim())).collect::<Result<Vec<_>, _>>()?;
     Ok((Requirement::new(key, operator, values), rest))
 }
@@ -251,9 +250,10 @@ impl FieldSelector {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut terms = Vec::new();
         for term in split_unescaped(text).into_iter().filter(|term| !term.is_empty()) {
-            terms.push(field_term(term).ok_or_else(|| {
-                format!("invalid selector: '{text}'; can't understand '{term}'")
-            })?);
+            terms.push(
+                field_term(term)
+                    .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{term}'"))?,
+            );
         }
         Ok(Self(terms))
     }
@@ -341,9 +341,12 @@ mod tests {
             "spec.nodeName" => "a,b",
             _ => "",
         };
-        for (text, matches) in
-            [("", true), (r"spec.nodeName=a\,b", true), ("spec.nodeName!=x", true), ("status.phase==Running", false)]
-        {
+        for (text, matches) in [
+            ("", true),
+            (r"spec.nodeName=a\,b", true),
+            ("spec.nodeName!=x", true),
+            ("status.phase==Running", false),
+        ] {
             assert_eq!(FieldSelector::parse(text).expect(text).matches(value), matches, "{text}");
         }
         assert!(FieldSelector::parse("spec.nodeName").is_err());

@@ -118,11 +118,8 @@ impl Table {
             Some((namespace, name)) => ((namespace.into(), name.into()), false),
             None => ((namespace.into(), "".into()), true),
         };
-        let from = if start.1 {
-            std::ops::Bound::Included(start.0)
-        } else {
-            std::ops::Bound::Excluded(start.0)
-        };
+        let from =
+            if start.1 { std::ops::Bound::Included(start.0) } else { std::ops::Bound::Excluded(start.0) };
         self.objects
             .range((from, std::ops::Bound::Unbounded))
             .take_while(move |((held, _), _)| namespace.is_empty() || **held == *namespace)
@@ -179,7 +176,10 @@ impl Snapshot {
     /// The objects with an owner reference to this uid.
     pub fn owned_by<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Arc<Object>> {
         let start = (uid.into(), Key::cluster(Resource::new(""), ""));
-        self.owned.range(start..).take_while(move |(owner, _)| **owner == *uid).filter_map(|(_, key)| self.get(key))
+        self.owned
+            .range(start..)
+            .take_while(move |(owner, _)| **owner == *uid)
+            .filter_map(|(_, key)| self.get(key))
     }
 
     /// Puts an object and says what changed. The object's revision becomes the snapshot's.

@@ -107,7 +107,8 @@ impl Status {
     }
 
     pub fn already_exists(key: &crate::Key) -> Self {
-        Self::new(Reason::AlreadyExists, format!("{} \"{}\" already exists", key.resource, key.name)).about(key)
+        Self::new(Reason::AlreadyExists, format!("{} \"{}\" already exists", key.resource, key.name))
+            .about(key)
     }
 
     /// The 409 of optimistic locking; `why` is the text behind the colon.
@@ -125,7 +126,8 @@ impl Status {
     }
 
     pub fn forbidden(key: &crate::Key, why: &str) -> Self {
-        Self::new(Reason::Forbidden, format!("{} \"{}\" is forbidden: {why}", key.resource, key.name)).about(key)
+        Self::new(Reason::Forbidden, format!("{} \"{}\" is forbidden: {why}", key.resource, key.name))
+            .about(key)
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -172,7 +174,11 @@ impl Status {
 impl Cause {
     fn to_json(&self) -> Value {
         let members = [("reason", self.reason), ("message", &self.message), ("field", &self.field)];
-        members.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), Value::from(text))).collect()
+        members
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(name, text)| (name.to_owned(), Value::from(text)))
+            .collect()
     }
 }
 

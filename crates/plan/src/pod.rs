@@ -217,7 +217,10 @@ pub struct File {
 pub enum FileContent {
     Bytes(Vec<u8>),
     /// A bound token of the pod's service account, renewed at four fifths of its life.
-    Token { audience: Option<String>, expiration_seconds: i64 },
+    Token {
+        audience: Option<String>,
+        expiration_seconds: i64,
+    },
 }
 
 /// Contents stay out of logs: they are secrets.

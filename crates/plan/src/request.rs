@@ -13,7 +13,11 @@ pub struct User {
 
 impl User {
     pub fn new(name: impl Into<Arc<str>>, groups: &[&str]) -> Self {
-        Self { name: name.into(), groups: groups.iter().map(|&group| group.into()).collect(), ..Self::default() }
+        Self {
+            name: name.into(),
+            groups: groups.iter().map(|&group| group.into()).collect(),
+            ..Self::default()
+        }
     }
 
     pub fn is_in(&self, group: &str) -> bool {

@@ -15,7 +15,8 @@ async fn exec_to_the_end() {
             config.security.run_as_user = Some(1000);
         })
         .await;
-    let output = node.exec(&container, "id -u; pwd; echo $FOO >&2; ps | grep -c '[s]leep 1000'; exit 4").await;
+    let output =
+        node.exec(&container, "id -u; pwd; echo $FOO >&2; ps | grep -c '[s]leep 1000'; exit 4").await;
     // Of all the processes that other tests start, only its own are to be seen.
     assert_eq!(String::from_utf8_lossy(&output.stdout), "1000\n/\n1\n");
     assert_eq!((String::from_utf8_lossy(&output.stderr).as_ref(), output.exit_code), ("bar\n", 4));
