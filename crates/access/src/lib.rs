@@ -13,11 +13,6 @@
 //! Architecture invariant: no clock and no key file here. `now` and random bytes are arguments, keys come as bytes, and
 //! whoever wants a cache of verified tokens keeps it beside the caller.
 
-#![allow(
-    clippy::result_large_err,
-    reason = "a Status is made once for each refused request, off every hot path"
-)]
-
 mod authorize;
 mod bearer;
 pub mod bootstrap;

@@ -12,11 +12,6 @@
 //! Architecture invariant: no clock, no randomness, no I/O; `now` and a random suffix are part of the [`Request`], and
 //! whether its user may do something else besides is asked through `Request::authorize`.
 
-#![allow(
-    clippy::result_large_err,
-    reason = "a Status is made once for each refused request, off every hot path"
-)]
-
 mod plugins;
 mod pod;
 mod request;

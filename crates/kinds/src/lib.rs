@@ -6,6 +6,7 @@
 //!
 //! Architecture invariant: nothing here reads a clock or a store. A row is asked about one object, and about what it was before.
 
+pub mod amounts;
 mod autoscaler_columns;
 mod autoscaler_validation;
 mod column;
@@ -14,6 +15,7 @@ mod event_columns;
 mod job_validation;
 mod pod_columns;
 mod pod_update;
+pub mod quota;
 mod row;
 mod service_spec;
 mod spec;
@@ -267,7 +269,6 @@ pub fn by_path(group: &str, version: &str, plural: &str) -> Option<&'static Kind
 }
 
 /// Reads a request's body as an object of the kind. The error is upstream's 400.
-#[expect(clippy::result_large_err, reason = "a Status is what a failed request answers")]
 pub fn decode(kind: &Kind, text: &[u8], mode: FieldValidation) -> Result<Decoded, Status> {
     types().decode(kind.type_name, text, mode).map_err(|error| undecodable(kind, text, &error))
 }

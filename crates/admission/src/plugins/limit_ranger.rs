@@ -1,12 +1,13 @@
 //! Defaults and bounds of what containers, pods and claims ask for:
 //! <https://kubernetes.io/docs/concepts/policy/limit-range/>.
 
+use kinds::amounts::{Amounts, amounts, effective};
 use object::{Snapshot, Status};
 use schema::{Quantity, path};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::pod::{self, Amounts};
+use crate::pod;
 use crate::{Operation, Plugin, Request, Verdict};
 
 pub const PLUGIN: Plugin = Plugin { name: "LimitRanger", mutate: Some(mutate), validate: Some(validate) };
@@ -119,13 +120,12 @@ fn pod_errors(object: &Value, limit: &Limit) -> Vec<String> {
             let containers =
                 path::list(object, "spec.containers").iter().chain(path::list(object, "spec.initContainers"));
             for container in containers {
-                let (requests, limits) =
-                    (pod::amounts(container, "requests"), pod::amounts(container, "limits"));
+                let (requests, limits) = (amounts(container, "requests"), amounts(container, "limits"));
                 bounds(limit, &requests, &limits, &mut errors);
             }
         }
         "Pod" => {
-            let (requests, limits) = (pod::effective(object, "requests"), pod::effective(object, "limits"));
+            let (requests, limits) = (effective(object, "requests"), effective(object, "limits"));
             bounds(limit, &requests, &limits, &mut errors);
         }
         _ => {}
@@ -180,7 +180,7 @@ fn claim_errors(object: &Value, limit: &Limit) -> Vec<String> {
     if limit.r#type != "PersistentVolumeClaim" {
         return Vec::new();
     }
-    let requests = pod::amounts(&object["spec"], "requests");
+    let requests = amounts(&object["spec"], "requests");
     let mut errors = Vec::new();
     for (word, bounds) in [("minimum", &limit.min), ("maximum", &limit.max)] {
         for (name, bound) in bounds {

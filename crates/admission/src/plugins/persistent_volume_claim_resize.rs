@@ -1,11 +1,12 @@
 //! A claim grows only where its class lets it.
 
+use kinds::amounts::amounts;
 use object::{Key, Snapshot, Status};
 use schema::path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Operation, Plugin, Request, Verdict, pod};
+use crate::{Operation, Plugin, Request, Verdict};
 
 pub const PLUGIN: Plugin =
     Plugin { name: "PersistentVolumeClaimResize", mutate: None, validate: Some(validate) };
@@ -26,7 +27,7 @@ fn validate(
     if !request.is(kinds::PERSISTENT_VOLUME_CLAIMS, &[Operation::Update]) {
         return Ok(());
     }
-    let size = |claim: &Value| pod::amounts(&claim["spec"], "requests").get("storage").copied();
+    let size = |claim: &Value| amounts(&claim["spec"], "requests").get("storage").copied();
     if size(new) <= size(old) {
         return Ok(());
     }

@@ -1,9 +1,9 @@
 //! The overhead, and the nodes, of a pod's runtime class: KEP-688 and KEP-585.
 
+use kinds::amounts::quantity;
 use object::{Key, Snapshot, Status};
 use serde_json::Value;
 
-use crate::pod::quantity;
 use crate::{Operation, Plugin, Request, Verdict};
 
 pub const PLUGIN: Plugin = Plugin { name: "RuntimeClass", mutate: Some(mutate), validate: Some(validate) };

@@ -2,12 +2,11 @@
 //!
 //! <https://kubernetes.io/docs/concepts/policy/resource-quotas/>
 
-mod usage;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kinds::RESOURCE_QUOTAS;
+use kinds::quota::{self, Scopes};
+use kinds::{PERSISTENT_VOLUME_CLAIMS, PODS, RESOURCE_QUOTAS, SERVICES};
 use object::{Change, Event, Key, Object, Resource, Snapshot, Time};
 use plan::{Expect, Plan, Write};
 use schema::Quantity;
@@ -33,29 +32,11 @@ struct View {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Spec {
     #[serde(default)]
     hard: BTreeMap<String, Value>,
-    #[serde(default)]
-    scopes: Vec<String>,
-    scope_selector: Option<ScopeSelector>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ScopeSelector {
-    #[serde(default)]
-    match_expressions: Vec<ScopeRequirement>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ScopeRequirement {
-    scope_name: String,
-    operator: String,
-    #[serde(default)]
-    values: Vec<String>,
+    #[serde(flatten)]
+    scopes: Scopes,
 }
 
 /// A quota itself; and all of a namespace when something in it goes or changes what it uses.
@@ -64,12 +45,12 @@ fn keys(snapshot: &Snapshot, event: &Event) -> Vec<Key> {
     if key.resource == RESOURCE_QUOTAS && event.change != Change::Deleted {
         return vec![key.clone()];
     }
-    if key.namespace.is_empty() || event.change == Change::Updated && !usage::may_change(key.resource) {
+    if key.namespace.is_empty() || event.change == Change::Updated && !may_change(key.resource) {
         return Vec::new();
     }
     let concerned = |quota: &&Arc<Object>| {
         let view = quota.decode::<View>();
-        view.is_ok_and(|view| view.spec.hard.keys().any(|name| usage::concerns(key.resource, name)))
+        view.is_ok_and(|view| view.spec.hard.keys().any(|name| quota::concerns(key.resource, name)))
     };
     snapshot.list(RESOURCE_QUOTAS, &key.namespace).filter(concerned).map(|quota| quota.key.clone()).collect()
 }
@@ -103,18 +84,19 @@ fn used<'s>(snapshot: &Snapshot, namespace: &str, spec: &'s Spec) -> BTreeMap<&'
         spec.hard.keys().map(|name| (name, Quantity::default())).collect();
     let resources: Vec<Resource> = snapshot.tables().map(|(resource, _)| resource).collect();
     for resource in resources {
-        let names: Vec<&String> = spec.hard.keys().filter(|name| usage::concerns(resource, name)).collect();
+        let names: Vec<&String> = spec.hard.keys().filter(|name| quota::concerns(resource, name)).collect();
         if names.is_empty() {
             continue;
         }
         for object in snapshot.list(resource, namespace) {
             let Ok(value) = object.to_value() else { continue };
-            if !in_scope(spec, object, &value) {
+            if !spec.scopes.match_object(resource, &value) {
                 continue;
             }
-            for name in &names {
-                if let (Some(amount), Some(total)) = (usage::of(resource, &value, name), used.get_mut(name)) {
-                    *total += amount;
+            let amounts = quota::usage(resource, &value);
+            for &name in &names {
+                if let (Some(amount), Some(total)) = (amounts.get(name), used.get_mut(name)) {
+                    *total += *amount;
                 }
             }
         }
@@ -122,13 +104,7 @@ fn used<'s>(snapshot: &Snapshot, namespace: &str, spec: &'s Spec) -> BTreeMap<&'
     used
 }
 
-/// Scopes choose among pods (and claims, by their class); everything else is only counted without scopes.
-fn in_scope(spec: &Spec, object: &Object, value: &Value) -> bool {
-    let selected = spec.scope_selector.iter().flat_map(|selector| &selector.match_expressions);
-    let plain = spec.scopes.iter().map(|scope| (scope.as_str(), "Exists", &[][..]));
-    let mut all =
-        plain.chain(selected.map(|one| (one.scope_name.as_str(), one.operator.as_str(), &one.values[..])));
-    all.all(|(scope, operator, values)| {
-        usage::matches_scope(object.key.resource, value, scope, operator, values)
-    })
+/// Can an update change what an object uses? Pods end or are resized, Services change their type, claims grow.
+fn may_change(resource: Resource) -> bool {
+    matches!(resource, PODS | SERVICES | PERSISTENT_VOLUME_CLAIMS)
 }

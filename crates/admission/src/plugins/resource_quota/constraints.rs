@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use kinds::amounts::amounts;
+use kinds::quota::compute;
 use schema::path;
 use serde_json::Value;
-
-use super::usage;
-use crate::pod;
 
 const COMPUTE: [&str; 6] =
     ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
@@ -14,12 +13,11 @@ const COMPUTE: [&str; 6] =
 pub(super) fn check(object: &Value, restricted: &[&String]) -> Result<(), String> {
     let required: Vec<&str> =
         restricted.iter().map(|name| name.as_str()).filter(|name| COMPUTE.contains(name)).collect();
-    let of_pod =
-        usage::compute(&pod::amounts(&object["spec"], "requests"), &pod::amounts(&object["spec"], "limits"));
+    let of_pod = compute(&amounts(&object["spec"], "requests"), &amounts(&object["spec"], "limits"));
     let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let all = path::list(object, "spec.containers").iter().chain(path::list(object, "spec.initContainers"));
     for container in all {
-        let stated = usage::compute(&pod::amounts(container, "requests"), &pod::amounts(container, "limits"));
+        let stated = compute(&amounts(container, "requests"), &amounts(container, "limits"));
         for name in &required {
             if !stated.contains_key(*name) && !of_pod.contains_key(*name) {
                 missing.entry(name).or_default().push(path::text(container, "name"));

@@ -5,18 +5,16 @@
 //! share the last of it.
 
 mod constraints;
-mod scope;
-mod usage;
 
+use kinds::amounts::Amounts;
+use kinds::quota::{self, Scopes};
 use object::{Object, Snapshot, Status};
 use plan::{Expect, Write};
 use schema::Quantity;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::pod::Amounts;
 use crate::{Operation, Plugin, Request, Verdict};
-use scope::Scopes;
 
 pub const PLUGIN: Plugin = Plugin { name: "ResourceQuota", mutate: None, validate: Some(validate) };
 
@@ -41,11 +39,11 @@ fn validate(
     verdict: &mut Verdict,
 ) -> Result<(), Status> {
     let Some(object) = object.filter(|_| is_charged(request)) else { return Ok(()) };
-    let wanted = usage::of(request.key.resource, object);
+    let wanted = quota::usage(request.key.resource, object);
     let mut charges = Vec::new();
     for held in snapshot.list(kinds::RESOURCE_QUOTAS, &request.key.namespace) {
         let quota: Quota = held.decode().map_err(Status::internal)?;
-        let concerned = |name: &&String| usage::concerns(request.key.resource, name);
+        let concerned = |name: &&String| quota::concerns(request.key.resource, name);
         let restricted: Vec<&String> = quota.status.hard.keys().filter(concerned).collect();
         if restricted.is_empty() || !quota.spec.match_object(request.key.resource, object) {
             continue;
@@ -85,7 +83,7 @@ fn is_charged(request: &Request) -> bool {
 fn delta(request: &Request, wanted: Amounts) -> Amounts {
     let mut delta = wanted;
     if let (Operation::Update, Some(old)) = (request.operation, request.old) {
-        for (name, amount) in usage::of(request.key.resource, old) {
+        for (name, amount) in quota::usage(request.key.resource, old) {
             *delta.entry(name).or_insert(Quantity::ZERO) -= amount;
         }
     }
