@@ -1,6 +1,6 @@
 //! PATCH: a document applied to the object, or to the view of it that a subresource gives.
 
-use object::{Reason, Status};
+use object::Status;
 use schema::{DecodeError, Violation, ViolationKind};
 use serde_json::Value;
 
@@ -16,21 +16,13 @@ pub(crate) fn apply(
     document: &Value,
     old: &Value,
 ) -> Result<(Value, Vec<String>), Status> {
-    let mut target = match row.view {
-        Some(view) => view(request.kind, old),
-        None => decode::from_stored(request.kind, old.clone()),
-    };
     let type_name = row.type_name.unwrap_or(request.kind.type_name);
-    match how {
-        PatchKind::Merge => schema::merge_patch(&mut target, document),
-        PatchKind::Json => schema::json_patch(&mut target, document).map_err(|_| rejected())?,
-        PatchKind::Strategic | PatchKind::Apply => {
-            kinds::types().strategic_merge(type_name, &mut target, document).map_err(|_| rejected())?;
-        }
-    }
-    let text = target.to_string();
-    let warnings = decode::fields(type_name, &mut target, request.options)
-        .map_err(|error| undecodable(&text, &error))?;
+    let mut target = patched(request, row, type_name, how, document, old)?;
+    let warnings = decode::fields(type_name, &mut target, request.options).map_err(|error| {
+        // Decoding has taken the text apart; patching again for the message is cheaper than keeping it for every patch.
+        let text = patched(request, row, type_name, how, document, old).unwrap_or_default().to_string();
+        undecodable(&text, &error)
+    })?;
     if row.view.is_none() {
         decode::finish(request, &mut target)?;
     } else {
@@ -39,9 +31,27 @@ pub(crate) fn apply(
     Ok((target, warnings))
 }
 
-/// A patch that does not fit the object; upstream loses the library's text on the way.
-fn rejected() -> Status {
-    Status::new(Reason::Invalid, "the server rejected our request due to an error in our request")
+fn patched(
+    request: &Request<'_>,
+    row: &Row,
+    type_name: &str,
+    how: PatchKind,
+    document: &Value,
+    old: &Value,
+) -> Result<Value, Status> {
+    let mut target = match row.view {
+        Some(view) => view(request.kind, old),
+        None => decode::from_stored(request.kind, old.clone()),
+    };
+    match how {
+        PatchKind::Merge => schema::merge_patch(&mut target, document),
+        PatchKind::Json => schema::json_patch(&mut target, document).map_err(|error| Status::from(&error))?,
+        PatchKind::Strategic | PatchKind::Apply => {
+            let merged = kinds::types().strategic_merge(type_name, &mut target, document);
+            merged.map_err(|error| Status::from(&error))?;
+        }
+    }
+    Ok(target)
 }
 
 /// A patched object that is none of its kind any more.

@@ -92,7 +92,7 @@ pub(crate) fn updated(request: &Request<'_>, new: &mut Value, old: &Value, now: 
     };
     // An object that nobody tracks stays so until it is applied.
     let Some(mut held) = start else { return };
-    let difference = Difference::between(Shape::of_type(stored_type(request)), &without_entries(old), new);
+    let difference = Difference::between(Shape::of_type(stored_type(request)), old, new);
     let (changed, removed) = (owned(request, difference.changed), difference.removed);
     let mine = entry(request, false, now, Fields::default());
     let is_mine = |one: &Entry| one.is_of(&mine.manager, false, &mine.api_version, &mine.subresource);
