@@ -1,6 +1,7 @@
 //! `ekso server`: a site's daemon, or a control plane alone for nodes on other hosts.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -10,8 +11,10 @@ use crate::cli;
 use crate::cluster::{Cluster, ClusterError, Setup};
 use crate::daemon::{Daemon, DaemonError, Progress};
 use crate::files::FileError;
+use crate::kubeconfig::{self, Context, KubeconfigError};
 use crate::output::Screen;
-use crate::site::Site;
+use crate::owner::Owner;
+use crate::site::{self, Site};
 
 /// A join token of a server lives this long.
 const TOKEN_SECONDS: i64 = 24 * 3_600;
@@ -25,6 +28,8 @@ pub enum ServerError {
     Daemon(#[from] DaemonError),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Kubeconfig(#[from] KubeconfigError),
     #[error("start: {0}")]
     Start(std::io::Error),
     #[error("listen on {address}: {source}; choose another with --listen")]
@@ -102,9 +107,14 @@ async fn alone(
     };
     let mut cluster = Cluster::start(setup).await?;
     cluster.serve(listener).map_err(|source| ServerError::Listen { address, source })?;
+    let kubeconfig = write_kubeconfig(&cluster, &args.cluster.name, &dir, inside)?;
     let token = cluster.join_token(TOKEN_SECONDS).await?;
     screen.next(
-        &format!("The API is served at https://{address}. On another host, within a day:"),
+        &format!("The API is served at https://{address}. For root here:"),
+        &format!("kubectl --kubeconfig {} get nodes", kubeconfig.display()),
+    );
+    screen.next(
+        "On another host, within a day:",
         &format!("ekso node --server https://{inside} --token {token}"),
     );
     // A sender that is gone means the same as one that says stop.

@@ -5,17 +5,14 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use object::{Resource, Snapshot};
+use kinds::{CONFIG_MAPS, SECRETS, SERVICES};
+use object::Snapshot;
 use schema::quantity::Quantity;
 use serde::Deserialize;
 
 use crate::node_status::NodeFacts;
 use crate::pod::{Container, EnvSource, EnvVar, KeyRef, Pod, ResourceFieldRef};
 use crate::resources::amount;
-
-const CONFIG_MAPS: Resource = Resource::new("configmaps");
-const SECRETS: Resource = Resource::new("secrets");
-const SERVICES: Resource = Resource::new("services");
 
 /// What pods are told of themselves besides their object.
 pub struct Facts<'a> {
@@ -120,7 +117,9 @@ fn variable(facts: &Facts, container: &Container, source: &EnvSource) -> Result<
         };
         return match map.data.get(key) {
             Some(value) => Ok(Some(value.clone())),
-            None => optionally(*optional, || format!("couldn't find key {key} in ConfigMap {namespace}/{name}")),
+            None => {
+                optionally(*optional, || format!("couldn't find key {key} in ConfigMap {namespace}/{name}"))
+            }
         };
     }
     if let Some(KeyRef { name, key, optional }) = &source.secret_key_ref {
@@ -178,15 +177,19 @@ fn quoted_lines(map: &BTreeMap<String, String>) -> String {
 }
 
 /// `limits.cpu` and its like, divided and rounded up. A limit that is not set is the node's allocatable.
-pub fn resource_value(facts: &Facts, container: &Container, field: &ResourceFieldRef) -> Result<String, String> {
+pub fn resource_value(
+    facts: &Facts,
+    container: &Container,
+    field: &ResourceFieldRef,
+) -> Result<String, String> {
     let ResourceFieldRef { container_name, resource, divisor } = field;
     let target = if container_name.is_empty() {
         container
     } else {
-        let spec = &facts.pod.spec;
-        spec.containers
-            .iter()
-            .chain(&spec.init_containers)
+        facts
+            .pod
+            .spec
+            .all_containers()
             .find(|one| one.name == *container_name)
             .ok_or_else(|| format!("container {container_name} not found"))?
     };

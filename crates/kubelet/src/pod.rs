@@ -33,6 +33,8 @@ pub struct Metadata {
 pub struct Spec {
     pub containers: Vec<Container>,
     pub init_containers: Vec<Container>,
+    /// Added to a pod that runs, for looking into it (KEP-277).
+    pub ephemeral_containers: Vec<Container>,
     pub volumes: Vec<Volume>,
     pub restart_policy: String,
     pub node_name: String,
@@ -144,6 +146,8 @@ pub struct Container {
     pub tty: bool,
     pub termination_message_path: String,
     pub termination_message_policy: String,
+    /// Of ephemeral containers: whose processes they see.
+    pub target_container_name: String,
 }
 
 impl Container {
@@ -440,6 +444,15 @@ pub struct Status {
     pub conditions: Vec<Condition>,
     pub container_statuses: Vec<ContainerStatus>,
     pub init_container_statuses: Vec<ContainerStatus>,
+    pub ephemeral_container_statuses: Vec<ContainerStatus>,
+    #[serde(rename = "podIPs")]
+    pub pod_ips: Vec<PodIp>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodIp {
+    pub ip: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -459,6 +472,13 @@ pub struct ContainerStatus {
     pub restart_count: u32,
     pub state: Value,
     pub last_state: Value,
+}
+
+impl Spec {
+    /// Containers of all three lists.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.init_containers.iter().chain(&self.containers).chain(&self.ephemeral_containers)
+    }
 }
 
 impl Pod {

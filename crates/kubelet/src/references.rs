@@ -37,7 +37,7 @@ pub fn references(pod: &Pod) -> BTreeSet<Reference> {
             }
         }
     }
-    for Container { env, env_from, .. } in pod.spec.containers.iter().chain(&pod.spec.init_containers) {
+    for Container { env, env_from, .. } in pod.spec.all_containers() {
         for source in env_from {
             source.config_map_ref.iter().for_each(|reference| add(false, &reference.name));
             source.secret_ref.iter().for_each(|reference| add(true, &reference.name));

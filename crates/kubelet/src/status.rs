@@ -8,7 +8,7 @@ use plan::pod::Observed;
 use serde_json::{Map, Value, json};
 
 use crate::config::{TERMINATION_POLICY, text_or_null};
-use crate::pod::{Condition, Container, Pod};
+use crate::pod::{Condition, Container, Pod, Requirements, VolumeMount};
 use crate::probes;
 use crate::resources::qos_class;
 use crate::sync::{Input, newest};
@@ -38,12 +38,8 @@ pub fn pod_status(
     let Input { pod, observed, .. } = input;
     let spec = &pod.spec;
     let init_done = init_is_done(pod, observed);
-    let statuses = |containers: &[Container], is_init: bool| -> Vec<Value> {
-        let default = if !is_init && !spec.init_containers.is_empty() && !init_done {
-            "PodInitializing"
-        } else {
-            "ContainerCreating"
-        };
+    let default = if spec.init_containers.is_empty() { "ContainerCreating" } else { "PodInitializing" };
+    let statuses = |containers: &[Container]| -> Vec<Value> {
         containers
             .iter()
             .map(|one| container_status(pod, observed, one, waiting.get(&one.name), default))
@@ -57,6 +53,11 @@ pub fn pod_status(
         }
         _ => (pod.status.reason.as_str(), pod.status.message.as_str()),
     };
+    // A pod that has ended still says which address it had.
+    let last_ips: Vec<&str> = match ips {
+        [] => pod.status.pod_ips.iter().map(|one| one.ip.as_str()).collect(),
+        _ => ips.iter().map(String::as_str).collect(),
+    };
     let host_ips: Vec<Value> = input.node.ips.iter().map(|ip| json!({"ip": ip})).collect();
     json!({
         "observedGeneration": pod.metadata.generation,
@@ -66,12 +67,13 @@ pub fn pod_status(
         "conditions": conditions(input, init_done, phase, terminal),
         "hostIP": input.node.ips.first(),
         "hostIPs": host_ips,
-        "podIP": ips.first().map_or(Value::Null, |ip| ip.as_str().into()),
-        "podIPs": if ips.is_empty() { Value::Null } else { ips.iter().map(|ip| json!({"ip": ip})).collect() },
+        "podIP": last_ips.first(),
+        "podIPs": none_if_empty(last_ips.iter().map(|ip| json!({"ip": ip})).collect()),
         "startTime": pod.status.start_time.unwrap_or(input.now),
         "qosClass": qos_class(pod).name(),
-        "initContainerStatuses": none_if_empty(statuses(&spec.init_containers, true)),
-        "containerStatuses": none_if_empty(statuses(&spec.containers, false)),
+        "initContainerStatuses": none_if_empty(statuses(&spec.init_containers)),
+        "containerStatuses": none_if_empty(statuses(&spec.containers)),
+        "ephemeralContainerStatuses": none_if_empty(statuses(&spec.ephemeral_containers)),
     })
 }
 
@@ -270,6 +272,15 @@ fn container_status(
     if let Some(known) = known {
         status["containerID"] = format!("ekso://{}", known.id).into();
     }
+    if known.is_some_and(|known| known.status.state == ContainerState::Running) {
+        let Requirements { requests, limits } = &container.resources;
+        let list = |list: &BTreeMap<String, String>| if list.is_empty() { Value::Null } else { json!(list) };
+        status["resources"] = json!({"limits": list(limits), "requests": list(requests)});
+        status["allocatedResources"] = list(requests);
+    }
+    if !container.volume_mounts.is_empty() {
+        status["volumeMounts"] = container.volume_mounts.iter().map(mount_status).collect();
+    }
     let exited = known.filter(|known| known.status.state == ContainerState::Exited);
     status["state"] = match (known, waiting) {
         (Some(known), _) if known.status.state == ContainerState::Running => {
@@ -294,8 +305,24 @@ fn container_status(
     status
 }
 
+/// KEP-3857: how each volume is mounted.
+fn mount_status(mount: &VolumeMount) -> Value {
+    let recursive = match mount.recursive_read_only.as_str() {
+        "" => "Disabled",
+        "IfPossible" => "Enabled",
+        asked => asked,
+    };
+    json!({
+        "name": mount.name, "mountPath": mount.mount_path,
+        "readOnly": if mount.read_only { json!(true) } else { Value::Null },
+        "recursiveReadOnly": if mount.read_only { json!(recursive) } else { Value::Null },
+    })
+}
+
 fn restart_count(pod: &Pod, container: &Container, known: Option<&Known>) -> u32 {
-    let stored = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
+    let stored = pod.status.container_statuses.iter();
+    let stored =
+        stored.chain(&pod.status.init_container_statuses).chain(&pod.status.ephemeral_container_statuses);
     let before =
         stored.filter(|one| one.name == container.name).map(|one| one.restart_count).max().unwrap_or(0);
     known.map_or(before, |known| known.attempt.max(before))

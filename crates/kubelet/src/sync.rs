@@ -156,6 +156,7 @@ impl<'a> Steps<'a> {
         let spec = &pod.spec;
         let mut groups: Vec<Vec<&Container>> = vec![spec.containers.iter().collect()];
         groups[0].extend(spec.init_containers.iter().filter(|one| !one.is_sidecar()));
+        groups[0].extend(&spec.ephemeral_containers);
         groups.extend(spec.init_containers.iter().rev().filter(|one| one.is_sidecar()).map(|one| vec![one]));
         for group in groups {
             let alive: Vec<_> = group
@@ -256,6 +257,16 @@ impl<'a> Steps<'a> {
     fn wanted_starts(&mut self, sandbox: Option<&Sandbox>) -> Vec<(&'a Container, u32, i64)> {
         let spec = &self.input.pod.spec;
         let mut starts = Vec::new();
+        if sandbox.is_some() {
+            // Even before the pod is initialized, and each only once.
+            let fresh = spec.ephemeral_containers.iter().filter(|one| {
+                newest(self.input.observed, &one.name)
+                    .is_none_or(|known| known.status.state == ContainerState::Created)
+            });
+            for container in fresh {
+                starts.extend(self.restart_or_first(container, newest(self.input.observed, &container.name)));
+            }
+        }
         for container in &spec.init_containers {
             let here = self.in_sandbox(container, sandbox);
             match here {
@@ -391,12 +402,34 @@ impl<'a> Steps<'a> {
         {
             return self.wake(at);
         }
+        let pid_target = match self.pid_target(container) {
+            Ok(id) => id,
+            Err(message) => {
+                self.tell(true, "Failed", format!("Error: {message}"), &container.name);
+                return self.wait(container, "CreateContainerConfigError", message);
+            }
+        };
         match config::start(&self.facts, container, &sandbox.id, attempt, backoff) {
-            Ok(start) => self.ask(PodOp::StartContainer(Box::new(start))),
+            Ok(mut start) => {
+                start.config.pid_target = pid_target;
+                self.ask(PodOp::StartContainer(Box::new(start)));
+            }
             Err((reason, message)) => {
                 self.tell(true, "Failed", format!("Error: {message}"), &container.name);
                 self.wait(container, reason, message);
             }
+        }
+    }
+
+    /// The id of the container whose processes an ephemeral container asked to see.
+    fn pid_target(&self, container: &Container) -> Result<Option<String>, String> {
+        let target = &container.target_container_name;
+        if target.is_empty() {
+            return Ok(None);
+        }
+        match newest(self.input.observed, target) {
+            Some(known) if known.status.state == ContainerState::Running => Ok(Some(known.id.clone())),
+            _ => Err(format!("unable to find target container \"{target}\"")),
         }
     }
 

@@ -18,6 +18,7 @@ mod reports;
 mod server;
 mod service_network;
 mod subpath;
+mod task;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,7 @@ use ops::Tools;
 use pods::{Inputs, Kubelet, Outputs};
 use reports::Reports;
 use service_network::ServiceNetwork;
+use task::Task;
 
 /// A node, as it was asked for.
 #[derive(Clone, Debug)]
@@ -97,8 +99,11 @@ pub enum NodeError {
 /// Joins the cluster and runs the node until the future is dropped. Pods go on running.
 pub async fn run(config: Config) -> Result<(), NodeError> {
     for dir in [&config.root_dir, &config.run_dir, &config.logs_dir, &config.root_dir.join("kubelet")] {
-        std::fs::create_dir_all(dir)
-            .map_err(|source| NodeError::File { operation: "make", path: dir.clone(), source })?;
+        std::fs::create_dir_all(dir).map_err(|source| NodeError::File {
+            operation: "make",
+            path: dir.clone(),
+            source,
+        })?;
     }
     let local_ips: Vec<_> = match config.cluster_dns {
         IpAddr::V4(ip) => vec![ip],
@@ -110,12 +115,17 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let identity = join::identity(&pki, &config.server, config.token.as_deref(), &config.name).await?;
     let api = Arc::new(Api::new(&config.server, identity.client.clone(), None)?);
     let facts = Arc::new(facts::gather(&config));
-    let runtime = Runtime::new(runtime::Options::new(config.root_dir.join("runtime"), config.run_dir.join("runtime"), config.cgroup_root.clone()))?;
+    let runtime = Runtime::new(runtime::Options::new(
+        config.root_dir.join("runtime"),
+        config.run_dir.join("runtime"),
+        config.cgroup_root.clone(),
+    ))?;
     let runtime_events = runtime.events();
     runtime.recover().await?;
     let images = Store::open(&config.image_dir)?;
     let registries = Registries { insecure: config.insecure_registries.clone(), ..Registries::default() };
-    let puller = Puller::new(images.clone(), registries).map_err(|error| NodeError::Registries(error.to_string()))?;
+    let puller =
+        Puller::new(images.clone(), registries).map_err(|error| NodeError::Registries(error.to_string()))?;
 
     let (pod_changes, pods_changed) = mpsc::unbounded_channel();
     let (network_changes, network_changed) = mpsc::unbounded_channel();
@@ -126,13 +136,14 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     network.adopt(&runtime.list().sandboxes);
     let services = all("services", "/api/v1/services");
     let pods = Source {
-        resource: pods::PODS,
+        resource: kinds::PODS,
         path: "/api/v1/pods".into(),
         field_selector: format!("spec.nodeName={}", config.name),
     };
+    let (reports, reports_task) = Reports::start(api.clone(), &config.name);
     let tools = Arc::new(Tools {
         handlers: Handlers::new(runtime.clone()),
-        reports: Reports::start(api.clone(), &config.name),
+        reports,
         platform: runtime::image::Platform::host(),
         api: api.clone(),
         mirror: mirror.clone(),
@@ -151,12 +162,14 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
         all("nodes", "/api/v1/nodes"),
     ]
     .into();
-    let mut tasks: Vec<_> = network_sources.iter().map(|source| mirror.follow(source.clone())).collect();
+    // Dropped with this future, and ends with it.
+    let mut tasks: Vec<Task> = network_sources.iter().map(|source| mirror.follow(source.clone())).collect();
     tasks.push(mirror.follow(pods.clone()));
+    tasks.push(reports_task);
     let (registered, is_registered) = watch::channel(false);
-    tasks.push(tokio::spawn(registration::keep(api, facts.clone(), is_healthy, registered)));
+    tasks.push(Task::spawn(registration::keep(api, facts.clone(), is_healthy, registered)));
     let place = server::Place { listen: (config.ip, config.kubelet_port).into(), addresses };
-    tasks.push(tokio::spawn(server::run(tools.clone(), identity, place, is_registered)));
+    tasks.push(Task::spawn(server::run(tools.clone(), identity, place, is_registered)));
     let service_network = ServiceNetwork {
         tools: tools.clone(),
         mirror,
@@ -167,14 +180,18 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
         cluster_dns: config.cluster_dns,
         cluster_domain: config.cluster_domain.clone(),
         pod_cidr: config.pod_cidr,
-        resolvers: facts.resolver.servers.iter().filter_map(|server| Some((server.parse::<IpAddr>().ok()?, 53).into())).collect(),
+        resolvers: facts
+            .resolver
+            .servers
+            .iter()
+            .filter_map(|server| Some((server.parse::<IpAddr>().ok()?, 53).into()))
+            .collect(),
     };
-    tasks.push(tokio::spawn(service_network.run()));
+    tasks.push(Task::spawn(service_network.run()));
     info!(node = config.name, server = config.server, "the node runs");
     let kubelet = Kubelet::new(tools, Outputs { probe_outcomes, done }, pods);
     let inputs = Inputs { changes: pods_changed, runtime_events, probe_outcomes: probed, done: finished };
     kubelet.run(inputs).await;
-    tasks.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(())
 }
 

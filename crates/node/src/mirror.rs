@@ -7,21 +7,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use kinds::{CONFIG_MAPS, PODS, SECRETS, SERVICES};
 use object::{Event, Key, Meta, Object, Resource, Revision, Snapshot};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use crate::api::{Api, ApiError};
+use crate::task::Task;
 
 /// An event line: an object is at most 1.5 MiB in the store, and grows by its envelope.
 const LINE_LIMIT: usize = 8 << 20;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
-
-const SERVICES: Resource = Resource::new("services");
 
 /// What to watch: one resource, or the part of it that a field selector picks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +39,7 @@ pub struct Mirror {
     listeners: Listeners,
 }
 
-/// Who hears of what: the pods' loop of pods and what they name, the network of everything else; both of services.
+/// Who hears of what: the pods' loop of pods and what they name, the network of everything else, and of pods for their host ports.
 pub struct Listeners {
     pub pods: mpsc::UnboundedSender<Change>,
     pub network: mpsc::UnboundedSender<Change>,
@@ -48,8 +47,11 @@ pub struct Listeners {
 
 impl Listeners {
     fn tell(&self, resource: Resource, change: Change) {
-        let for_pods = matches!(resource.as_str(), "pods" | "configmaps" | "secrets");
+        let for_pods = matches!(resource, PODS | CONFIG_MAPS | SECRETS);
         // Nobody listens only when the node is stopping.
+        if let (true, Change::Object(event)) = (resource == PODS, &change) {
+            let _ = self.network.send(Change::Object(event.clone()));
+        }
         let _ = if for_pods { self.pods.send(change) } else { self.network.send(change) };
     }
 }
@@ -76,17 +78,19 @@ impl Mirror {
         lock(&self.synced).contains(source)
     }
 
-    /// Follows a source until the handle is aborted.
-    pub fn follow(self: &Arc<Self>, source: Source) -> JoinHandle<()> {
+    /// Follows a source as long as the task is held.
+    pub fn follow(self: &Arc<Self>, source: Source) -> Task {
         let mirror = self.clone();
-        tokio::spawn(async move {
+        Task::spawn(async move {
             let mut retry = FIRST_RETRY;
             loop {
                 match mirror.list_and_watch(&source).await {
                     Ok(()) => retry = FIRST_RETRY,
                     Err(error) => {
                         match error {
-                            ApiError::Status { .. } => warn!(path = source.path, %error, "the server refuses a watch"),
+                            ApiError::Status { .. } => {
+                                warn!(path = source.path, %error, "the server refuses a watch")
+                            }
                             _ => debug!(path = source.path, %error, "a watch ended"),
                         }
                         tokio::time::sleep(retry).await;
@@ -148,7 +152,7 @@ impl Mirror {
         let mut listed: BTreeMap<Key, Object> = BTreeMap::new();
         for item in list.items {
             let text: Box<str> = item.into();
-            if let Some(object) = read(source.resource, Bytes::from(String::from(text))) {
+            if let Some(object) = read(source, Bytes::from(String::from(text))) {
                 listed.insert(object.key.clone(), object);
             }
         }
@@ -216,7 +220,7 @@ impl Mirror {
         if line.r#type == "ERROR" {
             return None;
         }
-        let object = read(source.resource, Bytes::copy_from_slice(text.as_bytes()))?;
+        let object = read(source, Bytes::copy_from_slice(text.as_bytes()))?;
         let revision = object.revision;
         let event = match line.r#type {
             "BOOKMARK" => None,
@@ -240,7 +244,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// An object as the API server sent it; None if it is none (the server is trusted, the bytes are not).
-fn read(resource: Resource, body: Bytes) -> Option<Object> {
+fn read(source: &Source, body: Bytes) -> Option<Object> {
     #[derive(Deserialize)]
     struct Identity {
         metadata: IdentityMeta,
@@ -259,10 +263,11 @@ fn read(resource: Resource, body: Bytes) -> Option<Object> {
     }
     let Identity { metadata } = serde_json::from_slice(&body).ok()?;
     Some(Object {
-        key: Key::new(resource, metadata.namespace, metadata.name),
+        key: Key::new(source.resource, metadata.namespace, metadata.name),
         revision: metadata.resource_version.parse().ok()?,
         meta: metadata.meta,
-        fields: [].into(),
+        // Pods come by their node's name, which is also what the snapshot finds them by.
+        fields: source.field_selector.strip_prefix("spec.nodeName=").map(Into::into).into_iter().collect(),
         body,
     })
 }

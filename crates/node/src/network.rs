@@ -49,10 +49,6 @@ impl PodNetwork {
         self.lock().cidr = Some(cidr);
     }
 
-    pub fn is_ready(&self) -> bool {
-        self.lock().cidr.is_some()
-    }
-
     /// The pod's address, with its link made. The same pod gets the same address again.
     pub fn attach(&self, pod_uid: &str, netns: PathBuf) -> Result<Ipv4Addr, NetworkError> {
         let ip = self.lock().allocate(pod_uid)?;

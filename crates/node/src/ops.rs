@@ -15,6 +15,7 @@ use runtime::Runtime;
 use runtime::image::{Keyring, Platform, Policy, Puller, Reference, Store};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::api::{Api, ApiError};
 use crate::clock;
@@ -93,11 +94,7 @@ impl Tools {
     }
 
     pub fn containers(&self, pod_uid: &str) -> Vec<Container> {
-        let listing = self.runtime.list();
-        let of_pod = |id: &str| {
-            listing.sandboxes.iter().any(|sandbox| sandbox.id == id && sandbox.config.pod_uid == pod_uid)
-        };
-        listing.containers.iter().filter(|one| of_pod(&one.sandbox_id)).cloned().collect()
+        self.runtime.list_pod(pod_uid).containers
     }
 }
 
@@ -109,7 +106,9 @@ struct Job {
     is_gone: bool,
 }
 
+/// Begins an op; it ends with the set at the latest.
 pub fn spawn(
+    tasks: &mut JoinSet<()>,
     tools: &Arc<Tools>,
     done: &mpsc::UnboundedSender<(String, Done)>,
     pod: Arc<Pod>,
@@ -117,7 +116,7 @@ pub fn spawn(
     op: PodOp,
 ) {
     let job = Job { tools: tools.clone(), done: done.clone(), pod, is_gone };
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         let result = job.perform(op).await;
         job.report(result);
     });
@@ -187,7 +186,10 @@ impl Job {
             FileContent::Token { audience, expiration_seconds } => {
                 let token = self.token(audience.as_deref(), *expiration_seconds).await;
                 let token = token.map_err(|error| {
-                    format!("MountVolume.SetUp failed for volume \"{}\" : failed to fetch token: {error}", volume.name)
+                    format!(
+                        "MountVolume.SetUp failed for volume \"{}\" : failed to fetch token: {error}",
+                        volume.name
+                    )
                 })?;
                 (token.into_bytes(), Some(clock::now().plus_secs(expiration_seconds * 4 / 5)))
             }
@@ -216,7 +218,11 @@ impl Job {
 
     async fn pull(&self, pull: Pull) -> Done {
         let Pull { image, container, always, credentials } = pull;
-        let failed = |reason: &str, message: String| Done::PullFailed { image: image.clone(), reason: reason.into(), message };
+        let failed = |reason: &str, message: String| Done::PullFailed {
+            image: image.clone(),
+            reason: reason.into(),
+            message,
+        };
         let reference: Reference = match image.parse() {
             Ok(reference) => reference,
             Err(error) => {
@@ -260,13 +266,12 @@ impl Job {
             Ok(sandbox) => sandbox,
             Err(error) => return Done::SandboxFailed { message: error.to_string() },
         };
-        let ips = if host_network {
-            Ok(self.tools.facts.ips.clone())
-        } else {
-            self.connect(&sandbox.id).await
-        };
+        let ips =
+            if host_network { Ok(self.tools.facts.ips.clone()) } else { self.connect(&sandbox.id).await };
         let result = match ips {
-            Ok(ips) => self.tools.runtime.set_sandbox_ips(&sandbox.id, ips).await.map_err(|error| error.to_string()),
+            Ok(ips) => {
+                self.tools.runtime.set_sandbox_ips(&sandbox.id, ips).await.map_err(|error| error.to_string())
+            }
             Err(message) => Err(format!("failed to setup network for sandbox \"{}\": {message}", sandbox.id)),
         };
         let Err(message) = result else { return Done::Sandbox };
@@ -286,9 +291,9 @@ impl Job {
 
     async fn end_sandbox(&self, id: &str, remove: bool) -> Done {
         let uid = self.pod.metadata.uid.clone();
-        let is_last = !self.tools.runtime.list().sandboxes.iter().any(|other| {
-            other.config.pod_uid == uid && other.id != id && other.state == plan::node::SandboxState::Ready
-        });
+        let of_pod = self.tools.runtime.list_pod(&uid).sandboxes;
+        let is_last =
+            !of_pod.iter().any(|other| other.id != id && other.state == plan::node::SandboxState::Ready);
         let mut result = self.tools.runtime.stop_sandbox(id).await;
         if remove && result.is_ok() {
             for container in self.tools.containers(&uid).iter().filter(|one| one.sandbox_id == id) {
@@ -322,17 +327,21 @@ impl Job {
     async fn try_start(&self, start: Start) -> Result<(), (&'static str, String)> {
         let Start { sandbox_id, mut config, subpaths, must_not_be_root, post_start } = start;
         let create_failed = |message: String| ("CreateContainerError", message);
-        self.resolve_subpaths(&mut config.mounts, subpaths).await.map_err(|message| ("CreateContainerConfigError", message))?;
+        self.resolve_subpaths(&mut config.mounts, subpaths)
+            .await
+            .map_err(|message| ("CreateContainerConfigError", message))?;
         let image = self.tools.images.get(&config.image).map_err(|error| create_failed(error.to_string()))?;
         let image = image.ok_or_else(|| create_failed(format!("image \"{}\" is not here", config.image)))?;
-        if must_not_be_root && let Some(why) = runs_as_root(&config.security.run_as_user, &image.config.user) {
+        if must_not_be_root && let Some(why) = runs_as_root(&config.security.run_as_user, &image.config.user)
+        {
             return Err(("CreateContainerConfigError", why));
         }
         let (name, attempt) = (config.name.clone(), config.attempt);
         let holder = self.holder(&format!("{}-{name}-{attempt}", self.pod.metadata.uid));
         let (store, held) = (self.tools.images.clone(), holder.clone());
         let prepared = blocking(move || store.prepare(&image, &held)).await.map_err(create_failed)?;
-        let created = self.tools.runtime.create_container(&sandbox_id, config, prepared.config, prepared.layers).await;
+        let created =
+            self.tools.runtime.create_container(&sandbox_id, config, prepared.config, prepared.layers).await;
         let container = match created {
             Ok(container) => container,
             Err(error) => {

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kinds::{PODS, SERVICES};
 use kubelet::{Event, Input, Pod, Step};
-use object::{Change as ObjectChange, Key, Resource, Time};
-use plan::node::{Container, RuntimeEvent, Sandbox};
-use plan::pod::{Failure, Observed, OpKey, PodOp, ProbeState};
+use object::{Change as ObjectChange, Key, Time};
 use plan::Occurrence;
+use plan::node::RuntimeEvent;
+use plan::pod::{Failure, Observed, OpKey, PodOp, ProbeState};
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::api::{ApiError, PatchKind};
@@ -20,8 +22,6 @@ use crate::ops::{self, Done, Tools};
 use crate::probes::{Outcome, Probes};
 use crate::references::{self, References};
 
-pub const PODS: Resource = Resource::new("pods");
-const SERVICES: Resource = Resource::new("services");
 /// A status that could not be written is tried again after this long.
 const STATUS_RETRY_SECONDS: i64 = 1;
 
@@ -65,6 +65,8 @@ pub struct Kubelet {
     timers: BTreeSet<(Time, String)>,
     pods_source: Source,
     dirty: BTreeSet<String>,
+    /// Ops and status writes that are under way.
+    tasks: JoinSet<()>,
 }
 
 impl Kubelet {
@@ -77,6 +79,7 @@ impl Kubelet {
             timers: BTreeSet::new(),
             pods_source,
             dirty: BTreeSet::new(),
+            tasks: JoinSet::new(),
         }
     }
 
@@ -106,6 +109,7 @@ impl Kubelet {
             while let Ok(event) = inputs.runtime_events.try_recv() {
                 self.on_runtime(event);
             }
+            while self.tasks.try_join_next().is_some() {}
             for uid in std::mem::take(&mut self.dirty) {
                 self.sync(&uid);
             }
@@ -115,7 +119,9 @@ impl Kubelet {
     fn on_change(&mut self, change: Change) {
         match change {
             Change::Synced(source) if source == self.pods_source => self.adopt_orphans(),
-            Change::Synced(source) if source.resource == SERVICES => self.dirty.extend(self.workers.keys().cloned()),
+            Change::Synced(source) if source.resource == SERVICES => {
+                self.dirty.extend(self.workers.keys().cloned())
+            }
             Change::Synced(source) => self.dirty.extend(self.references.users(&source)),
             Change::Object(event) if event.key().resource == PODS => self.on_pod(&event),
             Change::Object(event) if matches!(event.key().resource.as_str(), "configmaps" | "secrets") => {
@@ -233,7 +239,8 @@ impl Kubelet {
             }
             Done::VolumesFailed { message } => {
                 worker.tell(&self.tools, true, "FailedMount", message.clone(), "");
-                worker.seen.volume_failure = Some(again(worker.seen.volume_failure.take(), "FailedMount", message, now));
+                worker.seen.volume_failure =
+                    Some(again(worker.seen.volume_failure.take(), "FailedMount", message, now));
             }
             Done::Pulled { image, id } => {
                 worker.seen.pull_failures.remove(&image);
@@ -316,14 +323,21 @@ impl Kubelet {
         for Event { warning, reason, message, container } in events {
             worker.tell_once(&self.tools, warning, reason, message, &container);
         }
-        let is_posted = worker.post(uid, status, &self.tools, &self.outputs, now);
+        let is_posted = worker.post(uid, status, &self.tools, &self.outputs, &mut self.tasks, now);
         for op in ops {
             // The last status is written before the object goes.
             if op == PodOp::Forget && !is_posted && !worker.is_gone {
                 continue;
             }
             worker.seen.in_flight.insert(op.key());
-            ops::spawn(&self.tools, &self.outputs.done, worker.pod.clone(), worker.is_gone, op);
+            ops::spawn(
+                &mut self.tasks,
+                &self.tools,
+                &self.outputs.done,
+                worker.pod.clone(),
+                worker.is_gone,
+                op,
+            );
         }
         if worker.tokens_due.is_some_and(|due| due <= now)
             && !ends
@@ -331,9 +345,13 @@ impl Kubelet {
             && worker.seen.in_flight.insert(OpKey::Volumes)
         {
             let renew = PodOp::SetUpVolumes(volumes);
-            ops::spawn(&self.tools, &self.outputs.done, worker.pod.clone(), false, renew);
+            ops::spawn(&mut self.tasks, &self.tools, &self.outputs.done, worker.pod.clone(), false, renew);
         }
-        let wake = [wake_at, worker.tokens_due, worker.retry_status_at].into_iter().flatten().filter(|at| *at > now).min();
+        let wake = [wake_at, worker.tokens_due, worker.retry_status_at]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now)
+            .min();
         if worker.wakes_at != wake {
             if let Some(at) = worker.wakes_at.take() {
                 self.timers.remove(&(at, uid.to_owned()));
@@ -365,9 +383,7 @@ impl Worker {
     /// What is true of the pod now.
     fn observe(&mut self, tools: &Tools) -> Observed {
         let uid = &self.pod.metadata.uid;
-        let sandboxes: Vec<Sandbox> =
-            tools.runtime.list().sandboxes.into_iter().filter(|sandbox| sandbox.config.pod_uid == *uid).collect();
-        let containers: Vec<Container> = tools.containers(uid);
+        let runtime::Listing { sandboxes, containers } = tools.runtime.list_pod(uid);
         self.seen.termination_messages.retain(|id, _| containers.iter().any(|one| one.id == *id));
         for container in &containers {
             if !self.seen.termination_messages.contains_key(&container.id)
@@ -378,7 +394,7 @@ impl Worker {
         }
         self.seen.probes.retain(|(id, _), _| containers.iter().any(|one| one.id == *id));
         let spec = &self.pod.spec;
-        for container in spec.containers.iter().chain(&spec.init_containers) {
+        for container in spec.all_containers() {
             match tools.image_id(&container.image) {
                 Some(id) => self.seen.images.insert(container.image.clone(), id),
                 None => self.seen.images.remove(&container.image),
@@ -388,7 +404,15 @@ impl Worker {
     }
 
     /// Writes the status if it is new. Whether the API server has it.
-    fn post(&mut self, uid: &str, status: Value, tools: &Arc<Tools>, outputs: &Outputs, now: Time) -> bool {
+    fn post(
+        &mut self,
+        uid: &str,
+        status: Value,
+        tools: &Arc<Tools>,
+        outputs: &Outputs,
+        tasks: &mut JoinSet<()>,
+        now: Time,
+    ) -> bool {
         if self.is_gone || self.posted.as_ref() == Some(&status) {
             return true;
         }
@@ -400,7 +424,7 @@ impl Worker {
         let (tools, done, uid) = (tools.clone(), outputs.done.clone(), uid.to_owned());
         let metadata = &self.pod.metadata;
         let path = format!("/api/v1/namespaces/{}/pods/{}/status", metadata.namespace, metadata.name);
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let patch = kubelet::status_patch(&uid, &status);
             let result: Result<Value, ApiError> = tools.api.patch(&path, PatchKind::Strategic, &patch).await;
             let _ = done.send((uid, Done::Status { status, result: result.map(drop) }));
@@ -414,7 +438,14 @@ impl Worker {
     }
 
     /// Says it unless the same was said of this pod before.
-    fn tell_once(&mut self, tools: &Tools, warning: bool, reason: &'static str, message: String, container: &str) {
+    fn tell_once(
+        &mut self,
+        tools: &Tools,
+        warning: bool,
+        reason: &'static str,
+        message: String,
+        container: &str,
+    ) {
         if self.told.insert((reason, message.clone())) {
             self.tell(tools, warning, reason, message, container);
         }
@@ -422,7 +453,12 @@ impl Worker {
 }
 
 fn again(before: Option<Failure>, reason: &str, message: String, now: Time) -> Failure {
-    Failure { reason: reason.to_owned(), message, at: now, count: before.map_or(1, |failure| failure.count + 1) }
+    Failure {
+        reason: reason.to_owned(),
+        message,
+        at: now,
+        count: before.map_or(1, |failure| failure.count + 1),
+    }
 }
 
 /// An event about a pod, or one of its containers.
@@ -434,6 +470,7 @@ pub fn occurrence(pod: &Pod, event: Event) -> Occurrence {
     let spec = &pod.spec;
     let field_path = list(&spec.containers, "containers", &event.container)
         .or_else(|| list(&spec.init_containers, "initContainers", &event.container))
+        .or_else(|| list(&spec.ephemeral_containers, "ephemeralContainers", &event.container))
         .unwrap_or_default();
     Occurrence {
         about: Key::new(PODS, pod.metadata.namespace.as_str(), pod.metadata.name.as_str()),

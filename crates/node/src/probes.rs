@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use plan::pod::{Probe, ProbeKind};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use crate::handlers::Handlers;
+use crate::task::Task;
 
 /// One result of one probe.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Outcome {
 /// The probes of one pod that are running now.
 #[derive(Default)]
 pub struct Probes {
-    running: HashMap<(String, ProbeKind), (Probe, JoinHandle<()>)>,
+    running: HashMap<(String, ProbeKind), (Probe, Task)>,
 }
 
 impl Probes {
@@ -34,32 +34,28 @@ impl Probes {
         handlers: &Arc<Handlers>,
         outcomes: &mpsc::UnboundedSender<Outcome>,
     ) {
-        self.running.retain(|_, (probe, task)| {
-            let keep = wanted.contains(probe);
-            if !keep {
-                task.abort();
-            }
-            keep
-        });
+        self.running.retain(|_, (probe, _)| wanted.contains(probe));
         for probe in wanted {
             let key = (probe.container_id.clone(), probe.kind);
             self.running.entry(key).or_insert_with(|| {
-                let task = tokio::spawn(repeat(pod_uid.to_owned(), probe.clone(), handlers.clone(), outcomes.clone()));
+                let task = Task::spawn(repeat(
+                    pod_uid.to_owned(),
+                    probe.clone(),
+                    handlers.clone(),
+                    outcomes.clone(),
+                ));
                 (probe, task)
             });
         }
     }
 }
 
-impl Drop for Probes {
-    fn drop(&mut self) {
-        for (_, task) in self.running.values() {
-            task.abort();
-        }
-    }
-}
-
-async fn repeat(pod_uid: String, probe: Probe, handlers: Arc<Handlers>, outcomes: mpsc::UnboundedSender<Outcome>) {
+async fn repeat(
+    pod_uid: String,
+    probe: Probe,
+    handlers: Arc<Handlers>,
+    outcomes: mpsc::UnboundedSender<Outcome>,
+) {
     let seconds = |seconds: i64| Duration::from_secs(seconds.max(0).unsigned_abs());
     tokio::time::sleep(seconds(probe.initial_delay_seconds)).await;
     let mut ticks = tokio::time::interval(seconds(probe.period_seconds));

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use kubelet::Pod;
 use object::Resource;
-use tokio::task::JoinHandle;
 
 use crate::mirror::{Mirror, Source};
+use crate::task::Task;
 
 #[derive(Default)]
 pub struct References {
     /// By pod uid.
     wanted: BTreeMap<String, BTreeSet<Source>>,
-    followed: BTreeMap<Source, JoinHandle<()>>,
+    followed: BTreeMap<Source, Task>,
 }
 
 impl References {
@@ -48,14 +48,15 @@ impl References {
 
     fn sweep(&mut self, mirror: &Arc<Mirror>) {
         let needed: BTreeSet<&Source> = self.wanted.values().flatten().collect();
-        self.followed.retain(|source, task| {
-            let keep = needed.contains(source);
-            if !keep {
-                task.abort();
-                mirror.forget(source);
+        let followed = std::mem::take(&mut self.followed);
+        for (source, task) in followed {
+            if needed.contains(&source) {
+                self.followed.insert(source, task);
+            } else {
+                drop(task);
+                mirror.forget(&source);
             }
-            keep
-        });
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use crate::api::{Api, ApiError, PatchKind};
 use crate::clock;
+use crate::task::Task;
 
 const QUEUE: usize = 1_000;
 
@@ -21,11 +22,11 @@ pub struct Reports {
 }
 
 impl Reports {
-    pub fn start(api: Arc<Api>, node_name: &str) -> Self {
+    /// The events are written as long as the task is held.
+    pub fn start(api: Arc<Api>, node_name: &str) -> (Self, Task) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let source = Source { component: "kubelet".into(), host: node_name.into() };
-        tokio::spawn(write_events(api, source, waiting));
-        Self { queue }
+        (Self { queue }, Task::spawn(write_events(api, source, waiting)))
     }
 
     pub fn tell(&self, occurrence: Occurrence) {

@@ -1,7 +1,6 @@
 //! A volume's subPath, resolved so that no link in the volume leads out of it.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -24,7 +23,8 @@ pub fn resolve(base: &Path, subpath: &str) -> io::Result<PathBuf> {
     let root = open(CWD, base, ResolveFlags::empty())?;
     let mut reached = PathBuf::new();
     for (index, name) in parts.iter().enumerate() {
-        let parent = if index == 0 { open(&root, Path::new("."), IN_ROOT)? } else { open(&root, &reached, IN_ROOT)? };
+        let parent =
+            if index == 0 { open(&root, Path::new("."), IN_ROOT)? } else { open(&root, &reached, IN_ROOT)? };
         reached.push(name);
         match open(&root, &reached, IN_ROOT) {
             Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
@@ -34,7 +34,7 @@ pub fn resolve(base: &Path, subpath: &str) -> io::Result<PathBuf> {
         }
     }
     let target = if reached.as_os_str().is_empty() { root } else { open(&root, &reached, IN_ROOT)? };
-    std::fs::read_link(format!("/proc/self/fd/{}", File::from(target).as_raw_fd()))
+    std::fs::read_link(format!("/proc/self/fd/{}", target.as_raw_fd()))
 }
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);

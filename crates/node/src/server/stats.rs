@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 
+use kinds::PODS;
 use object::Time;
 use plan::node::{CgroupStats, Container, ContainerState, Sandbox, SandboxState};
 use serde_json::{Map, Value, json};
@@ -12,7 +13,6 @@ use serde_json::{Map, Value, json};
 use super::Server;
 use crate::clock;
 use crate::ops::Tools;
-use crate::pods::PODS;
 
 /// The use of CPU at an earlier moment, by sandbox or container: two of these make a rate.
 #[derive(Default)]

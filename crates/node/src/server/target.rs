@@ -1,12 +1,12 @@
 //! The pod and container that a request names, in what this node knows of them.
 
 use http::StatusCode;
+use kinds::PODS;
 use plan::node::{Container, ContainerState, SandboxState};
 use serde::Deserialize;
 
 use super::Server;
 use super::reply::{Refusal, refuse};
-use crate::pods::PODS;
 
 /// As in the path.
 #[derive(Clone, Copy, Debug)]
