@@ -4,17 +4,13 @@ use access::bootstrap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gate::Gate;
+use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, SECRETS, SERVICES};
 use object::{Key, Resource, Status, Time};
 use plan::{User, Write};
 use serde_json::{Value, json};
 
 use crate::cluster::CLUSTER_DNS;
 use crate::pki;
-
-const SECRETS: Resource = Resource::new("secrets");
-const SERVICES: Resource = Resource::new("services");
-const ROLES: Resource = Resource::new("clusterroles.rbac.authorization.k8s.io");
-const BINDINGS: Resource = Resource::new("clusterrolebindings.rbac.authorization.k8s.io");
 
 /// Writes what is missing of a cluster's own objects, and mends what was changed of the default roles.
 pub async fn reconcile(gate: &Gate, ca_pem: &str) -> Result<(), Status> {
@@ -61,7 +57,7 @@ fn own_objects() -> Vec<(Resource, Value)> {
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
         });
-        (BINDINGS, object)
+        (CLUSTER_ROLE_BINDINGS, object)
     };
     let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "protocol": protocol, "targetPort": 53});
     // Each node serves the cluster's names, and a name depends on whether its namespace exists.
@@ -70,7 +66,7 @@ fn own_objects() -> Vec<(Resource, Value)> {
         "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]}],
     });
     vec![
-        (ROLES, node_dns),
+        (CLUSTER_ROLES, node_dns),
         binding("ekso:node-dns", "ekso:node-dns", "system:nodes"),
         // A node's process is its service proxy as well, which elsewhere has an account of its own.
         binding("ekso:node-proxier", "system:node-proxier", "system:nodes"),

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use object::{Object, Resource};
+use kinds::{NODES, PODS};
+use object::Object;
 use serde::Deserialize;
 
 use crate::admin::{ClusterStatus, NodeStatus};
@@ -10,10 +11,12 @@ use crate::cluster::{Cluster, GIT_VERSION};
 use crate::nodes;
 use crate::site::{self, ClusterSpec, Site};
 
-const NODES: Resource = Resource::new("nodes");
-const PODS: Resource = Resource::new("pods");
-
-pub fn status(site: &Site, machines: &machines::Site, spec: &ClusterSpec, cluster: Option<&Cluster>) -> ClusterStatus {
+pub fn status(
+    site: &Site,
+    machines: &machines::Site,
+    spec: &ClusterSpec,
+    cluster: Option<&Cluster>,
+) -> ClusterStatus {
     let mut status = ClusterStatus {
         name: spec.name.clone(),
         state: if cluster.is_some() { "Running".into() } else { "Stopped".into() },

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use kinds::NODES;
 use machines::{Bind, Limits, Machine, MachineSpec};
-use object::{Object, Resource, Snapshot};
+use object::{Object, Snapshot};
 use serde::Deserialize;
 
 use crate::cluster::{CLUSTER_DNS, Cluster, ClusterError, POD_NETWORK};
@@ -13,7 +14,6 @@ use crate::dial::Inside;
 use crate::files::{self, FileError};
 use crate::site::{ClusterSpec, Site};
 
-const NODES: Resource = Resource::new("nodes");
 /// A token outlives the start of its machine, and not much more.
 const TOKEN_SECONDS: i64 = 3_600;
 const READY_PATIENCE: Duration = Duration::from_secs(60);
@@ -53,11 +53,8 @@ fn machines_of(machines: &machines::Site, cluster: &str) -> Result<Vec<(u16, Mac
     let number = |machine: &Machine| -> Option<u16> {
         machine.name().strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()
     };
-    let mut all: Vec<_> = machines
-        .machines()?
-        .into_iter()
-        .filter_map(|machine| Some((number(&machine)?, machine)))
-        .collect();
+    let mut all: Vec<_> =
+        machines.machines()?.into_iter().filter_map(|machine| Some((number(&machine)?, machine))).collect();
     all.sort_by_key(|(number, _)| *number);
     Ok(all)
 }

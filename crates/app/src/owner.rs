@@ -19,11 +19,16 @@ impl Owner {
         let is_root = rustix::process::geteuid().is_root();
         match (number("SUDO_UID"), number("SUDO_GID")) {
             (Some(uid), Some(gid)) if is_root && uid != 0 => Self { uid, gid, home: home_of(uid) },
-            _ => Self {
-                uid: rustix::process::geteuid().as_raw(),
-                gid: rustix::process::getegid().as_raw(),
-                home: std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute()),
-            },
+            _ => Self::this_process(),
+        }
+    }
+
+    /// Whoever the process runs as, whatever sudo says.
+    pub fn this_process() -> Self {
+        Self {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            home: std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute()),
         }
     }
 

@@ -7,7 +7,8 @@ use access::rbac::Index;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gate::Gate;
-use object::{Key, Object, Resource};
+use kinds::CERTIFICATE_SIGNING_REQUESTS;
+use object::{Key, Object};
 use plan::{Expect, User, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,8 +16,6 @@ use tracing::{info, warn};
 
 use crate::cluster::now;
 use crate::pki::Pki;
-
-const REQUESTS: Resource = Resource::new("certificatesigningrequests.certificates.k8s.io");
 
 /// The signers of <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers> that are
 /// served, and whether their certificates are for servers.
@@ -66,10 +65,13 @@ pub async fn run(gate: Arc<Gate>, pki: Arc<Pki>, until: impl Future<Output = ()>
 async fn follow(gate: &Gate, pki: &Pki) {
     loop {
         let snapshot = gate.store().snapshot();
-        for request in snapshot.list(REQUESTS, "") {
+        for request in snapshot.list(CERTIFICATE_SIGNING_REQUESTS, "") {
             handle(gate, pki, request).await;
         }
-        let Ok(mut watch) = gate.store().watch(Some(REQUESTS), snapshot.revision()) else { return };
+        let Ok(mut watch) = gate.store().watch(Some(CERTIFICATE_SIGNING_REQUESTS), snapshot.revision())
+        else {
+            return;
+        };
         while let Ok(events) = watch.next().await {
             for event in events {
                 if let Some(request) = gate.store().snapshot().get(event.key()) {
@@ -77,7 +79,8 @@ async fn follow(gate: &Gate, pki: &Pki) {
                 }
             }
         }
-        if gate.store().watch(Some(REQUESTS), gate.store().snapshot().revision()).is_err() {
+        if gate.store().watch(Some(CERTIFICATE_SIGNING_REQUESTS), gate.store().snapshot().revision()).is_err()
+        {
             return;
         }
     }
@@ -91,7 +94,10 @@ async fn handle(gate: &Gate, pki: &Pki, object: &Object) {
     }
     let write = if has("Approved") { sign(pki, object, &spec) } else { approve(gate, object) };
     let Some(write) = write else { return };
-    let user = User::new("system:serviceaccount:kube-system:certificate-controller", &["system:masters", "system:authenticated"]);
+    let user = User::new(
+        "system:serviceaccount:kube-system:certificate-controller",
+        &["system:masters", "system:authenticated"],
+    );
     if let Err(status) = gate.execute(&user, write).await {
         warn!(request = %object.key.name, %status, "a certificate request could not be answered");
     }
@@ -102,7 +108,12 @@ fn approve(gate: &Gate, object: &Object) -> Option<Write> {
     let rbac = Index::of(&snapshot);
     let value = object.to_value().ok()?;
     let approval = access::csr::decide(&View { snapshot: &snapshot, rbac: &rbac }, &value)?;
-    Some(patch(&object.key, Expect::unchanged(object), "approval", condition("Approved", "AutoApproved", approval.message)))
+    Some(patch(
+        &object.key,
+        Expect::unchanged(object),
+        "approval",
+        condition("Approved", "AutoApproved", approval.message),
+    ))
 }
 
 fn sign(pki: &Pki, object: &Object, spec: &Spec) -> Option<Write> {
@@ -110,14 +121,18 @@ fn sign(pki: &Pki, object: &Object, spec: &Spec) -> Option<Write> {
     let expect = Expect::unchanged(object);
     let signed = request_der(&spec.request)
         .ok_or_else(|| "the request is not PEM of a certificate request".to_owned())
-        .and_then(|der| pki.sign_request(&der, *server, spec.expiration_seconds).map_err(|error| error.to_string()));
+        .and_then(|der| {
+            pki.sign_request(&der, *server, spec.expiration_seconds).map_err(|error| error.to_string())
+        });
     match signed {
         Ok(certificate) => {
             info!(request = %object.key.name, signer = spec.signer_name, "signed");
             let status = json!({"status": {"certificate": STANDARD.encode(certificate)}});
             Some(patch(&object.key, expect, "status", status))
         }
-        Err(why) => Some(patch(&object.key, expect, "status", condition("Failed", "SignerValidationFailure", &why))),
+        Err(why) => {
+            Some(patch(&object.key, expect, "status", condition("Failed", "SignerValidationFailure", &why)))
+        }
     }
 }
 
