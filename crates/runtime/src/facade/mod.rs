@@ -138,6 +138,17 @@ impl Runtime {
         }
     }
 
+    /// What there is of one pod. Of many pods it copies only this one's.
+    pub fn list_pod(&self, pod_uid: &str) -> Listing {
+        let entries = self.inner.entries();
+        let mut listing = Listing::default();
+        for entry in entries.values().filter(|entry| entry.sandbox.config.pod_uid == pod_uid) {
+            listing.sandboxes.push(entry.sandbox.clone());
+            listing.containers.extend(entry.containers.values().map(ContainerEntry::container));
+        }
+        listing
+    }
+
     pub fn sandbox(&self, id: &str) -> Result<Sandbox, RuntimeError> {
         self.inner.with_sandbox(id, |entry| entry.sandbox.clone())
     }

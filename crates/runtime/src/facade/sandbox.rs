@@ -107,9 +107,10 @@ pub(super) fn pod_cgroup(sandbox: &Sandbox) -> String {
     }
 }
 
+/// Not waiting for the disk: after a crash of the machine nothing of the pod runs, and what is half there is removed.
 fn save(directory: &std::path::Path, sandbox: &Sandbox) -> Result<(), RuntimeError> {
     let path = directory.join(layout::SANDBOX);
-    layout::write_json(&path, sandbox, true).map_err(at("write", path))
+    layout::write_json(&path, sandbox, false).map_err(at("write", path))
 }
 
 impl Inner {

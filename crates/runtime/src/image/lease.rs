@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use plan::node::ImageConfig;
 use serde::{Deserialize, Serialize};
 
-use super::blob::write_whole;
 use super::digest::Digest;
 use super::store::{At, Image, Store, StoreError, read_all, to_json};
 
@@ -46,7 +45,10 @@ impl Store {
             layers: image.layers.iter().map(|layer| layer.chain_id).collect(),
         };
         let path = self.lease_path(holder);
-        write_whole(&path, &operation.temporary(&self.dir().join("tmp")), &to_json(&lease))?;
+        let temporary = operation.temporary(&self.dir().join("tmp"));
+        // Not waiting for the disk, which costs more than all the rest: no holder runs on when the machine loses power.
+        fs::write(&temporary, to_json(&lease)).at("writing", &temporary)?;
+        fs::rename(&temporary, &path).at("renaming to", &path)?;
         let layers = image.layers.iter().map(|layer| self.layer_dir(&layer.chain_id).join("fs")).collect();
         Ok(Prepared { layers, config: image.config.clone() })
     }

@@ -434,12 +434,14 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, S
     }
 }
 
-/// Every `.json` file of a directory; one removed meanwhile is passed over.
+/// Every `.json` file of a directory. One removed meanwhile is passed over, and so is one without a byte: a lease that the
+/// machine had no time to write before it lost power.
 pub(super) fn read_all<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<Vec<T>, StoreError> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).at("listing", dir)? {
         let path = entry.at("listing", dir)?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        let is_empty = fs::metadata(&path).is_ok_and(|file| file.len() == 0);
+        if path.extension().is_some_and(|extension| extension == "json") && !is_empty {
             all.extend(read_json(&path)?);
         }
     }
