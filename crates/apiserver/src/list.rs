@@ -28,6 +28,8 @@ use crate::{compress, respond, show, table};
 /// How long a read waits for a revision that this server has not seen yet.
 const CATCH_UP: Duration = Duration::from_secs(3);
 const CHUNK_BYTES: usize = 128 * 1024;
+/// A chunk has room for one more object of this size, so that few ever grow: growing copies all of it.
+const CHUNK_SLACK_BYTES: usize = 16 * 1024;
 
 /// Where a list goes on, as clients carry it around.
 #[derive(Debug, Deserialize, Serialize)]
@@ -339,7 +341,7 @@ impl Items {
             return None;
         }
         let mut chunk = self.pending.take().unwrap_or_default();
-        chunk.reserve(CHUNK_BYTES);
+        chunk.reserve(CHUNK_BYTES + CHUNK_SLACK_BYTES);
         while let Some(object) = self.objects.get(self.next) {
             if self.next > 0 {
                 chunk.push(b',');

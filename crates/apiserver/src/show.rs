@@ -26,12 +26,15 @@ pub(crate) fn object(kind: &Kind, shape: Shape, object: &Object, now: Time, to: 
 
 /// The object in the version that was asked for: its bytes as they are, if that is the stored one.
 pub(crate) fn whole(kind: &Kind, object: &Object, to: &mut Vec<u8>) {
-    match (kind.conversion, object.to_value()) {
-        (Some(conversion), Ok(value)) => {
+    let Some(conversion) = kind.conversion else {
+        return to.extend_from_slice(&object.body);
+    };
+    match object.to_value() {
+        Ok(value) => {
             // Writing to memory cannot fail.
             let _ = serde_json::to_writer(to, &(conversion.from_stored)(value));
         }
-        _ => to.extend_from_slice(&object.body),
+        Err(_) => to.extend_from_slice(&object.body),
     }
 }
 
