@@ -4,7 +4,7 @@
 //! holds each value once (`set`), and a type may say that its whole is one value (`atomic`).
 //! <https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy>
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use schema::{Expr, Field, ListType, Type};
 use serde_json::{Map, Value};
@@ -89,13 +89,15 @@ fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The items under one step: more than one only in lists that break the rule.
-fn group<'a>(shape: Shape<'_>, list: &'a Value, wanted: &str) -> Vec<&'a Value> {
-    items(list).iter().filter(|item| step(shape, item).as_deref() == Some(wanted)).collect()
-}
-
-fn steps(shape: Shape<'_>, list: &Value) -> BTreeSet<Box<str>> {
-    items(list).iter().filter_map(|item| step(shape, item)).collect()
+/// The items under each step: more than one only in lists that break the rule.
+fn by_step<'a>(shape: Shape<'_>, list: &'a Value) -> BTreeMap<Box<str>, Vec<&'a Value>> {
+    let mut found: BTreeMap<Box<str>, Vec<&Value>> = BTreeMap::new();
+    for item in items(list) {
+        if let Some(step) = step(shape, item) {
+            found.entry(step).or_default().push(item);
+        }
+    }
+    found
 }
 
 fn item_shape<'t>(list: Shape<'t>) -> Shape<'t> {
@@ -186,8 +188,11 @@ fn compare(
             }
         }
         (Shape::Keyed(..) | Shape::Set, Value::Array(_), Value::Array(_)) => {
-            for step in steps(shape, old).into_iter().chain(steps(shape, new)).collect::<BTreeSet<_>>() {
-                let (before, after) = (group(shape, old, &step), group(shape, new, &step));
+            let (mut before, mut after) = (by_step(shape, old), by_step(shape, new));
+            let steps: BTreeSet<Box<str>> = before.keys().chain(after.keys()).cloned().collect();
+            for step in steps {
+                let (before, after) =
+                    (before.remove(&step).unwrap_or_default(), after.remove(&step).unwrap_or_default());
                 within(changed, removed, step, |changed, removed| match (&before[..], &after[..]) {
                     ([], []) => {}
                     ([before], [after]) => {
@@ -235,8 +240,8 @@ fn everything(shape: Shape<'_>, field: Option<&Field>, value: &Value, to: &mut F
         }
         (Shape::Keyed(..) | Shape::Set, Value::Array(list)) if !list.is_empty() => {
             to.here |= shape.owns_itself(field);
-            for step in steps(shape, value) {
-                match &group(shape, value, &step)[..] {
+            for (step, group) in by_step(shape, value) {
+                match &group[..] {
                     [item] => item_owned(shape, item, to.at(step)),
                     _ => to.at(step).here = true,
                 }
@@ -280,33 +285,49 @@ pub(crate) fn merge(shape: Shape<'_>, live: &mut Value, config: &Value) {
 /// ```
 fn merge_lists(shape: Shape<'_>, live: Vec<Value>, config: &[Value]) -> Vec<Value> {
     let wanted: Vec<Option<Box<str>>> = config.iter().map(|item| step(shape, item)).collect();
-    let held: Vec<(Option<Box<str>>, Value)> =
-        live.into_iter().map(|item| (step(shape, &item), item)).collect();
-    let is_shared = |step: &Option<Box<str>>| step.is_some() && wanted.contains(step);
+    let held: Vec<Option<Box<str>>> = live.iter().map(|item| step(shape, item)).collect();
+    let asked: HashSet<&str> = wanted.iter().flatten().map(|step| &**step).collect();
+    let is_shared = |step: &Option<Box<str>>| step.as_deref().is_some_and(|step| asked.contains(step));
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for (place, step) in held.iter().enumerate() {
+        if let Some(step) = step {
+            places.entry(step).or_insert(place);
+        }
+    }
+    let place_of = |index: usize| places.get(wanted[index].as_deref()?).copied();
+    // Of each configured item the next that the live list has too, maybe itself.
+    let mut next: Vec<Option<&str>> = vec![None; wanted.len()];
+    let mut ahead = None;
+    for index in (0..wanted.len()).rev() {
+        if place_of(index).is_some() {
+            ahead = wanted[index].as_deref();
+        }
+        next[index] = ahead;
+    }
     let mut merged = Vec::with_capacity(held.len() + config.len());
     let mut passed = 0;
     for (index, item) in config.iter().enumerate() {
-        let next = wanted[index..]
-            .iter()
-            .find(|step| step.is_some() && held.iter().any(|(known, _)| known == *step));
-        while let Some((step, own)) = held.get(passed).filter(|(step, _)| Some(step) != next) {
-            if !is_shared(step) {
-                merged.push(own.clone());
+        while passed < held.len() && (next[index].is_none() || held[passed].as_deref() != next[index]) {
+            if !is_shared(&held[passed]) {
+                merged.push(live[passed].clone());
             }
             passed += 1;
         }
-        let known = held.iter().find(|(step, _)| step.is_some() && *step == wanted[index]);
-        let mut value = known.map_or_else(|| item.clone(), |(_, value)| value.clone());
-        if known.is_some() {
-            merge(item_shape(shape), &mut value, item);
-        }
+        let value = match place_of(index) {
+            Some(place) => {
+                let mut value = live[place].clone();
+                merge(item_shape(shape), &mut value, item);
+                value
+            }
+            None => item.clone(),
+        };
         merged.push(value);
-        if Some(&wanted[index]) == next {
+        if next[index].is_some() && wanted[index].as_deref() == next[index] {
             passed += 1;
         }
     }
-    let rest = held.into_iter().skip(passed).filter(|(step, _)| !is_shared(step));
-    merged.extend(rest.map(|(_, item)| item));
+    let rest = live.into_iter().zip(&held).skip(passed).filter(|(_, step)| !is_shared(step));
+    merged.extend(rest.map(|(item, _)| item));
     merged
 }
 
@@ -361,5 +382,16 @@ mod tests {
             let merged = merge_lists(Shape::Set, list(live), &list(config));
             assert_eq!(json!(merged), json!(list(expected)), "{live} + {config}");
         }
+    }
+
+    #[test]
+    fn the_work_on_a_list_grows_with_its_length_only() {
+        // Quadratic work on so many would not end within the patience of anybody who runs tests.
+        let list = |from: usize| (from..from + 100_000).map(Value::from).collect::<Vec<_>>();
+        assert_eq!(merge_lists(Shape::Set, list(0), &list(50_000)).len(), 150_000);
+        let set = |from| Value::from(list(from));
+        let (mut changed, mut removed) = (Fields::default(), Fields::default());
+        compare(Shape::Set, None, Some(&set(0)), Some(&set(50_000)), &mut changed, &mut removed);
+        assert_eq!((changed.below.len(), removed.below.len()), (50_000, 50_000));
     }
 }
