@@ -81,6 +81,21 @@ pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
     })
 }
 
+/// An administrator's kubeconfig beside the cluster's keys, for whoever may read those.
+fn write_kubeconfig(
+    cluster: &Cluster,
+    name: &str,
+    dir: &Path,
+    server: SocketAddr,
+) -> Result<PathBuf, ServerError> {
+    let path = dir.join("admin.kubeconfig");
+    let admin = cluster.admin().map_err(ClusterError::from)?;
+    let (name, server) = (site::context_name(name), format!("https://{server}"));
+    let context = Context { name: &name, server: &server, ca_pem: &cluster.pki.ca_pem, admin: &admin };
+    kubeconfig::merge(&path, &Owner::this_process(), &context, true)?;
+    Ok(path)
+}
+
 /// A control plane without machines; nodes join it with the token that it prints.
 async fn alone(
     args: &cli::Server,
