@@ -45,15 +45,17 @@ fn control_groups(id: &str) -> Vec<String> {
     groups.map(|path| format!("cgroup {path}")).collect()
 }
 
-/// By what they were started with, and by their control group.
+/// By what they were started with, and by their control group. One that has ended and is not yet reaped is gone.
 fn processes(id: &str, folder: &str) -> Vec<String> {
     let group = format!("ekso-{id}");
     let mut found = Vec::new();
     for pid in names("/proc").filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) {
         let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+        let text = |file: &str| String::from_utf8_lossy(&read(file)).into_owned();
+        let command = text("cmdline").replace('\0', " ");
+        let has_ended = ["State:\tZ", "State:\tX"].iter().any(|state| text("status").contains(state));
         let is_ours = command.contains("ekso") && command.contains(folder);
-        if is_ours || String::from_utf8_lossy(&read("cgroup")).contains(&group) {
+        if !has_ended && (is_ours || text("cgroup").contains(&group)) {
             found.push(format!("process {pid} {command}"));
         }
     }

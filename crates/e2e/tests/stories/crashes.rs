@@ -66,14 +66,23 @@ fn kill_and_resume(cluster: &Cluster, acknowledged: &Mutex<Vec<u32>>, round: u32
     let before = count();
     // In the midst of writing.
     until("writes are acknowledged", || Ok((count() > before + 2).then_some(())))?;
-    let nodes: Vec<i32> =
-        (1..=2).map(|number| cluster.node_pid(&format!("crashes-{number}"))).collect::<Result<_>>()?;
+    // One that was killed a moment ago comes back after a delay that grows.
+    let node =
+        |number| until("the node runs again", || Ok(cluster.node_pid(&format!("crashes-{number}")).ok()));
+    let nodes = [node(1)?, node(2)?];
     for pid in [cluster.daemon_pid()?].into_iter().chain(nodes) {
-        let pid = Pid::from_raw(pid).context("a process id")?;
-        kill_process(pid, Signal::KILL).with_context(|| format!("kill {pid:?} in round {round}"))?;
+        let process = Pid::from_raw(pid).context("a process id")?;
+        kill_process(process, Signal::KILL).with_context(|| format!("kill {pid} in round {round}"))?;
+        until(&format!("{pid} is gone"), || Ok((!is_running(pid)).then_some(())))?;
     }
     run(&mut cluster.site.command("up --name crashes")?, "")?
         .ok()
         .with_context(|| format!("round {round}"))
         .map(drop)
+}
+
+/// Whether it still holds what it had: a process that ended and is not reaped holds nothing.
+fn is_running(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    !status.is_empty() && !status.contains("State:\tZ")
 }

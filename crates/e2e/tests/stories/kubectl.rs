@@ -23,7 +23,11 @@ data: { colour: blue }
 /// In this order. `$N` is the namespace.
 const ROWS: &[(&str, &str, &str)] = &[
     ("version", "", "Server Version: v1.36"),
-    ("api-resources --api-group=apps", "", "deployments    deploy       apps/v1   true         Deployment"),
+    (
+        "api-resources --api-group=apps",
+        "",
+        "deployments           deploy       apps/v1      true         Deployment\n",
+    ),
     ("api-versions", "", "apps/v1\n"),
     ("explain deployment.spec.replicas", "", "FIELD: replicas <integer>"),
     ("apply -f -", APP, "deployment.apps/app created\nconfigmap/settings created\n"),

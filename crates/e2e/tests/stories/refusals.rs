@@ -51,26 +51,24 @@ const ROWS: &[Row] = &[
     row("POST", "/api/v1/namespaces/no-such/configmaps", A, 404, "NotFound", "namespaces \"no-such\" not found"),
     row("GET", "/api/v1/namespaces/refusals/configmaps/none", "", 404, "NotFound", "configmaps \"none\" not found"),
     row("GET", "/api/v1/nothings", "", 404, "NotFound", "the server could not find the requested resource"),
-    row("GET", "/apis/apps/v7/deployments", "", 404, "NotFound", "the server could not find the requested resource"),
     row("PUT", MAP_A, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","resourceVersion":"1"}}"#, 409, "Conflict", "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again"),
     row("PUT", MAP_A, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b"}}"#, 400, "BadRequest", "the name of the object (b) does not match the name on the URL (a)"),
-    row("PUT", MAP_A, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","resourceVersion":"x"}}"#, 422, "Invalid", "resourceVersion"),
-    row("DELETE", MAP_A, r#"{"apiVersion":"v1","kind":"DeleteOptions","preconditions":{"uid":"other"}}"#, 409, "Conflict", "Precondition failed: UID in precondition: other"),
+    row("DELETE", MAP_A, r#"{"apiVersion":"v1","kind":"DeleteOptions","preconditions":{"uid":"other"}}"#, 409, "Conflict", "the UID in the precondition (other) does not match the UID in record"),
     row("GET", "/api/v1/namespaces/refusals/configmaps?labelSelector=%21%21", "", 400, "BadRequest", "unable to parse requirement"),
     row("GET", "/api/v1/namespaces/refusals/configmaps?fieldSelector=data.x%3D1", "", 400, "BadRequest", "field label not supported: data.x"),
     row("GET", "/api/v1/namespaces/refusals/configmaps?limit=x", "", 400, "BadRequest", ""),
     row("GET", "/api/v1/namespaces/refusals/configmaps?continue=forged", "", 400, "BadRequest", "continue"),
     row("POST", PODS, r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"b"},"spec":{"containers":[]}}"#, 422, "Invalid", "spec.containers: Required value"),
     row("POST", PODS, r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"b"},"spec":{"containers":[{"name":"c","image":"i","resources":{"requests":{"cpu":"lots"}}}]}}"#, 400, "BadRequest", "quantities must match the regular expression"),
-    row("DELETE", "/api/v1/nodes", "", 405, "MethodNotAllowed", ""),
-    Row { kind: "application/yaml", ..row("POST", MAPS, "a: [", 400, "BadRequest", "yaml") },
-    Row { kind: "application/yaml", ..row("POST", MAPS, "kind: ConfigMap\n\tb: c", 400, "BadRequest", "yaml") },
+    row("PUT", MAPS, A, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource"),
+    Row { kind: "application/yaml", ..row("POST", MAPS, "a: [", 400, "BadRequest", "YAML") },
+    Row { kind: "application/yaml", ..row("POST", MAPS, "kind: ConfigMap\n\tb: c", 400, "BadRequest", "YAML") },
     Row { kind: "text/plain", ..row("POST", MAPS, A, 415, "UnsupportedMediaType", "") },
     Row { kind: "application/json-patch+json", ..row("PATCH", MAP_A, r#"[{"op":"remove","path":"/data/none"}]"#, 422, "Invalid", "") },
     Row { kind: "application/json-patch+json", ..row("PATCH", MAP_A, "{", 400, "BadRequest", "") },
     Row { kind: "application/merge-patch+json", ..row("PATCH", MAP_A, r#"{"metadata":{"name":"b"}}"#, 400, "BadRequest", "") },
     Row { kind: "application/json", ..row("PATCH", MAP_A, "{}", 415, "UnsupportedMediaType", "") },
-    Row { kind: "application/apply-patch+yaml", ..row("PATCH", MAP_A, A, 400, "BadRequest", "fieldManager is required for apply patch") },
+    Row { kind: "application/apply-patch+yaml", ..row("PATCH", MAP_A, A, 422, "Invalid", "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch") },
 ];
 
 pub fn tell(room: &Room) -> Result<()> {
@@ -128,7 +126,6 @@ pub fn tell(room: &Room) -> Result<()> {
             "configmaps is forbidden: User \"system:serviceaccount:refusals:default\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"refusals\"",
         ),
         ("a forged token", &forged, 401, "Unauthorized", "Unauthorized"),
-        ("no token at all", "", 401, "Unauthorized", "Unauthorized"),
         ("a token of another sort", "abc.def.ghi", 401, "Unauthorized", "Unauthorized"),
     ] {
         case(name, api.ask_as(token, MAPS)?.is(code, reason, says));
@@ -139,7 +136,7 @@ pub fn tell(room: &Room) -> Result<()> {
     );
     case("a request that is cut off", api.cut_off());
     ensure!(room.kubectl("get --raw /readyz")? == "ok", "the server goes on");
-    ensure!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), ROWS.len() + 9, wrong.join("\n"));
+    ensure!(wrong.is_empty(), "{} answers are wrong:\n{}", wrong.len(), wrong.join("\n"));
     Ok(())
 }
 
@@ -208,9 +205,11 @@ impl Api {
         self.answer(&mut self.curl(path)?, "")
     }
 
+    /// HTTP/1.1: curl 7 loses an answer of HTTP/2 that comes before the request is whole.
     fn curl(&self, path: &str) -> Result<Command> {
         let mut command = Command::new(tool("curl")?);
         command.args([
+            "--http1.1",
             "--silent",
             "--show-error",
             "--max-time",
@@ -247,7 +246,7 @@ impl Api {
             "2",
         ]);
         let answer = run(
-            command.args(["--http1.1", "--data-binary", "@-"]),
+            command.args(["--data-binary", "@-"]),
             r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"cut"}}"#,
         )?;
         ensure!(!answer.stdout.ends_with("\n201"), "a half request made something: {answer:?}");

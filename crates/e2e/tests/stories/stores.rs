@@ -52,24 +52,19 @@ pub fn etcd() -> Result<()> {
 
 pub fn images() -> Result<()> {
     let site = Site::new()?;
-    let port = free_port()?;
+    let elsewhere = Elsewhere::new()?;
     let config = site.scratch().join("registry.yml");
     let root = site.scratch().join("registry");
+    let registry = format!("{}:5000", elsewhere.address);
     let text = format!(
-        "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\nhttp: {{ addr: 0.0.0.0:{port} }}\n",
+        "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\nhttp: {{ addr: {registry} }}\n",
         root.display()
     );
     std::fs::write(&config, text)?;
-    let _server = start(
-        Command::new(tool("docker-registry")?).arg("serve").arg(&config),
-        &site.scratch().join("registry.log"),
-    )?;
-    until("the registry answers", || Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok()))?;
-    // The host, as machines see it: their default route leads through it.
-    site.ekso("up --name images --api-port 0 --nodes 0")?.ok()?;
-    let host = host_end(&site)?;
-    let registry = format!("{host}:{port}");
-    site.ekso(&format!("up --name images --nodes 1 --insecure-registry {registry}"))?
+    let mut serve = elsewhere.command("docker-registry")?;
+    let _server = start(serve.arg("serve").arg(&config), &site.scratch().join("registry.log"))?;
+    until("the registry answers", || Ok(std::net::TcpStream::connect(&registry).ok()))?;
+    site.ekso(&format!("up --name images --api-port 0 --insecure-registry {registry}"))?
         .ok()
         .context(site.logs())?;
     let cluster = Cluster { site: &site, name: "images".into() };
@@ -85,7 +80,7 @@ pub fn images() -> Result<()> {
         ]);
         run(&mut skopeo, "")?.ok().map(drop)
     };
-    copy(&format!("docker://127.0.0.1:{port}/team/box:1"))?;
+    copy(&format!("docker://{registry}/team/box:1"))?;
     let archive = site.scratch().join("saved.tar");
     copy(&format!("docker-archive:{}:saved:1", archive.display()))?;
     site.ekso(&format!("image import {}", archive.display()))?.ok()?;
@@ -106,19 +101,48 @@ pub fn images() -> Result<()> {
     site.delete("images")
 }
 
-/// The address of this host on the site's link.
-fn host_end(site: &Site) -> Result<String> {
-    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(site.dir().join("site.json"))?)?;
-    let id = record["id"].as_str().context("the site has an id")?.to_owned();
-    let shown =
-        run(Command::new(tool("ip")?).args(["-4", "-o", "addr", "show", "dev", &format!("ek-{id}")]), "")?
-            .ok()?;
-    let address = shown
-        .split_whitespace()
-        .skip_while(|word| *word != "inet")
-        .nth(1)
-        .context("the link has an address")?;
-    Ok(address.split('/').next().unwrap_or_default().to_owned())
+/// Another host: a network namespace behind a link of its own. Machines reach other hosts, and not this one.
+struct Elsewhere {
+    name: String,
+    link: String,
+    address: &'static str,
+}
+
+impl Elsewhere {
+    /// Of a range for documentation, which no network has.
+    fn new() -> Result<Self> {
+        let id = std::process::id();
+        let one = Self { name: format!("e2e-{id}"), link: format!("e2e{id}"), address: "203.0.113.2" };
+        let (name, link) = (&one.name, &one.link);
+        for words in [
+            format!("netns add {name}"),
+            format!("link add {link} type veth peer name eth0 netns {name}"),
+            format!("addr add 203.0.113.1/30 dev {link}"),
+            format!("link set {link} up"),
+            format!("-n {name} addr add 203.0.113.2/30 dev eth0"),
+            format!("-n {name} link set eth0 up"),
+            format!("-n {name} link set lo up"),
+            format!("-n {name} route add default via 203.0.113.1"),
+        ] {
+            run(Command::new(tool("ip")?).args(words.split(' ')), "")?.ok()?;
+        }
+        Ok(one)
+    }
+
+    /// A program that runs there.
+    fn command(&self, program: &str) -> Result<Command> {
+        let mut command = Command::new(tool("ip")?);
+        command.args(["netns", "exec", &self.name]).arg(tool(program)?);
+        Ok(command)
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        for words in [["link", "del", &self.link], ["netns", "del", &self.name]] {
+            let _ = tool("ip").and_then(|ip| run(Command::new(ip).args(words), ""));
+        }
+    }
 }
 
 /// An OCI layout with one layer, made with tar and skopeo's own rules: `umoci` is not on every machine.
