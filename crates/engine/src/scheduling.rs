@@ -42,9 +42,12 @@ async fn follow(
     let (failed, mut failures) = mpsc::unbounded_channel::<Key>();
     loop {
         let now = (engine.clock)();
-        // The snapshot is taken before the events up to it are waited for, so it is never ahead of what was folded by more than what
-        // `apply` will still bring; the scheduler places by its own fold and reads only pods from the snapshot.
         let snapshot = engine.store.snapshot();
+        // Every event up to the snapshot is folded before the scheduler sees it.
+        match watch.take() {
+            Ok(events) => events.iter().for_each(|event| scheduler.apply(event, now)),
+            Err(end) => return end,
+        }
         while let Some(step) = scheduler.next(&snapshot, now) {
             carry_out(engine, user, step, failed.clone());
         }
@@ -55,9 +58,7 @@ async fn follow(
             batch = watch.next() => match batch {
                 Ok(events) => {
                     let now = (engine.clock)();
-                    for event in &events {
-                        scheduler.apply(event, now);
-                    }
+                    events.iter().for_each(|event| scheduler.apply(event, now));
                 }
                 Err(end) => return end,
             },
