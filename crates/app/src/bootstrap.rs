@@ -3,9 +3,10 @@
 use access::bootstrap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::try_join_all;
 use gate::Gate;
-use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, SECRETS, SERVICES};
-use object::{Key, Resource, Status, Time};
+use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, NAMESPACES, SECRETS, SERVICES};
+use object::{Resource, Snapshot, Status, Time};
 use plan::{User, Write};
 use serde_json::{Value, json};
 
@@ -14,18 +15,29 @@ use crate::pki;
 
 /// Writes what is missing of a cluster's own objects, and mends what was changed of the default roles.
 pub async fn reconcile(gate: &Gate, ca_pem: &str) -> Result<(), Status> {
-    let user = loopback();
-    for write in bootstrap::reconcile(&gate.store().snapshot(), ca_pem) {
+    let (user, before) = (loopback(), gate.store().snapshot());
+    let mut writes = bootstrap::reconcile(&before, ca_pem);
+    let own = own_objects().into_iter().map(|(resource, object)| Write::Create { resource, object });
+    writes.extend(own.filter(|write| is_of_new_object(&before, write)));
+    let (new, mended): (Vec<_>, Vec<_>) = writes.into_iter().partition(|write| is_of_new_object(&before, write));
+    let is_namespace = |write: &Write| matches!(write, Write::Create { resource, .. } if *resource == NAMESPACES);
+    let (namespaces, rest): (Vec<_>, Vec<_>) = new.into_iter().partition(is_namespace);
+    // New objects need nothing of each other but their namespaces. Written at once they share a few flushes of the disk; one by one
+    // each would wait for its own, and a first start for all of them.
+    for at_once in [namespaces, rest] {
+        try_join_all(at_once.into_iter().map(|write| gate.execute(&user, write))).await?;
+    }
+    for write in mended {
         gate.execute(&user, write).await?;
     }
-    for (resource, object) in own_objects() {
-        let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
-        let key = Key::new(resource, text("namespace"), text("name"));
-        if gate.store().snapshot().get(&key).is_none() {
-            gate.execute(&user, Write::Create { resource, object }).await?;
-        }
-    }
     Ok(())
+}
+
+/// Whether a write creates what is not there; one may also create anew what the write before it deletes.
+fn is_of_new_object(snapshot: &Snapshot, write: &Write) -> bool {
+    let Write::Create { resource, object } = write else { return false };
+    let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
+    snapshot.find(*resource, text("namespace"), text("name")).is_none()
 }
 
 /// Makes a bootstrap token, `<id>.<secret>`, that joins nodes until `expires`.
