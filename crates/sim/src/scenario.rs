@@ -128,6 +128,16 @@ fn job(annotations: Value, spec: Value) -> Value {
     job
 }
 
+fn volume(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+        "spec": {
+            "storageClassName": "standard", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+            "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": format!("/disks/{name}")},
+        },
+    })
+}
+
 fn stateful_set_with_claims() -> Value {
     let claim = json!({
         "metadata": {"name": "data"},
@@ -321,10 +331,13 @@ pub static SCENARIOS: &[Scenario] = &[
                 Action::Create(STORAGE_CLASSES, || {
                     json!({
                         "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "standard"},
-                        "provisioner": "ekso.dev/host-path", "volumeBindingMode": "WaitForFirstConsumer",
+                        "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer",
                     })
                 }),
             ),
+            (0, Action::Create(PERSISTENT_VOLUMES, || volume("disk-0"))),
+            (0, Action::Create(PERSISTENT_VOLUMES, || volume("disk-1"))),
+            (0, Action::Create(PERSISTENT_VOLUMES, || volume("disk-2"))),
             (0, Action::Create(STATEFUL_SETS, stateful_set_with_claims)),
             (120, Action::Merge(STATEFUL_SETS, "default", "db", || json!({"spec": {"replicas": 1}}))),
         ],
@@ -332,7 +345,12 @@ pub static SCENARIOS: &[Scenario] = &[
         end: |snapshot| {
             same(snapshot.list(PODS, "").count(), 1, "pods")?;
             same(snapshot.list(PERSISTENT_VOLUME_CLAIMS, "").count(), 1, "claims")?;
-            same(snapshot.list(PERSISTENT_VOLUMES, "").count(), 1, "volumes")
+            for (phase, count) in [("Bound", 1), ("Released", 2)] {
+                let is_in = |volume: &Value| volume["status"]["phase"] == phase;
+                let volumes = snapshot.list(PERSISTENT_VOLUMES, "").filter_map(|volume| volume.to_value().ok());
+                same(volumes.filter(is_in).count(), count, phase)?;
+            }
+            Ok(())
         },
     },
     Scenario {

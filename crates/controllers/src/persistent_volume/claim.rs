@@ -1,14 +1,12 @@
 //! One claim: what it has, what it could take, or whom it waits for.
 
-use std::sync::Arc;
-
 use kinds::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES};
 use object::{Object, Snapshot};
 use plan::{Expect, Plan, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Side, amount, class, provision};
+use super::{Side, amount, class};
 use crate::ownership::Kind;
 use crate::views::status_of;
 use crate::writes::{event, merge, write_status};
@@ -23,11 +21,9 @@ const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 /// `storage.k8s.io/v1` `StorageClass`, as far as claims follow from it.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ClassView {
-    pub provisioner: String,
+struct ClassView {
+    provisioner: String,
     volume_binding_mode: String,
-    pub reclaim_policy: String,
-    pub parameters: std::collections::BTreeMap<String, String>,
 }
 
 pub fn reconcile(snapshot: &Snapshot, claim: &Side, plan: &mut Plan) {
@@ -54,7 +50,7 @@ pub fn reconcile(snapshot: &Snapshot, claim: &Side, plan: &mut Plan) {
     }
     tell(claim, "Pending", None, plan);
     match class {
-        Some(class) => request(snapshot, claim, class, &view, node, plan),
+        Some(_) => request(claim, &view, plan),
         None if claim.class().is_empty() => {
             let message = "no persistent volumes available for this claim and no storage class is set";
             event(plan, &claim.object, &KIND, false, "FailedBinding", message);
@@ -102,7 +98,7 @@ fn bind(claim: &Side, volume: &Side, plan: &mut Plan) {
     tell(claim, "Bound", Some(volume), plan);
 }
 
-pub fn reference(claim: &Side) -> Value {
+fn reference(claim: &Side) -> Value {
     let key = &claim.object.key;
     json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": &*key.namespace, "name": &*key.name,
@@ -161,40 +157,25 @@ fn tell(claim: &Side, phase: &str, volume: Option<&Side>, plan: &mut Plan) {
     write_status(plan, &claim.object, &old, new);
 }
 
-/// Asks the class's provisioner for a volume, or is it.
-fn request(
-    snapshot: &Snapshot,
-    claim: &Side,
-    class: &Arc<Object>,
-    view: &ClassView,
-    node: Option<&String>,
-    plan: &mut Plan,
-) {
-    if view.provisioner == "kubernetes.io/no-provisioner" {
+/// Asks the class's provisioner for a volume, once.
+fn request(claim: &Side, view: &ClassView, plan: &mut Plan) {
+    let provisioner = &view.provisioner;
+    let is_asked = claim.annotations.get(STORAGE_PROVISIONER) == Some(provisioner);
+    if is_asked || provisioner == "kubernetes.io/no-provisioner" {
         return;
     }
-    if claim.annotations.get(STORAGE_PROVISIONER) != Some(&view.provisioner) {
-        let annotations = json!({
-            STORAGE_PROVISIONER: view.provisioner,
-            "volume.beta.kubernetes.io/storage-provisioner": view.provisioner,
-        });
-        plan.write(Write::Merge {
-            key: claim.object.key.clone(),
-            expect: Expect::same(&claim.object),
-            subresource: "",
-            patch: json!({"metadata": {"annotations": annotations}}),
-        });
-    }
-    if view.provisioner == provision::PROVISIONER {
-        let why = provision::provision(snapshot, claim, class, view, node.map(String::as_str), plan).err();
-        if let Some(why) = why {
-            event(plan, &claim.object, &KIND, true, "ProvisioningFailed", why);
-        }
-        return;
-    }
+    let annotations = json!({
+        STORAGE_PROVISIONER: provisioner,
+        "volume.beta.kubernetes.io/storage-provisioner": provisioner,
+    });
+    plan.write(Write::Merge {
+        key: claim.object.key.clone(),
+        expect: Expect::same(&claim.object),
+        subresource: "",
+        patch: json!({"metadata": {"annotations": annotations}}),
+    });
     let message = format!(
-        "Waiting for a volume to be created either by the external provisioner '{}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered.",
-        view.provisioner
+        "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."
     );
     event(plan, &claim.object, &KIND, false, "ExternalProvisioning", message);
 }

@@ -1,4 +1,4 @@
-//! Brings claims and volumes together, and makes volumes in directories of nodes for classes that ask for it.
+//! Brings claims and volumes together, and asks the provisioner of a claim's class for a volume where there is none.
 //!
 //! A binding is written on both sides: `spec.claimRef` of the volume first, then `spec.volumeName` of the claim. A claim that waits for
 //! its first consumer is left to the scheduler until that has chosen a node.
@@ -6,20 +6,19 @@
 //! <https://kubernetes.io/docs/concepts/storage/persistent-volumes/#lifecycle-of-a-volume-and-claim>
 
 mod claim;
-mod provision;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kinds::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES};
 use object::{Change, Event, Key, LabelSelector, Object, Snapshot, Time};
-use plan::{Plan, Write};
+use plan::Plan;
 use schema::Quantity;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::views::{Annotated, status_of};
-use crate::writes::{delete, write_status};
+use crate::writes::write_status;
 use crate::{Controller, Settings, Watch};
 
 pub static CONTROLLER: Controller = Controller {
@@ -50,7 +49,6 @@ struct Spec {
     /// Of a volume.
     capacity: BTreeMap<String, Value>,
     claim_ref: Option<ClaimRef>,
-    persistent_volume_reclaim_policy: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -163,7 +161,7 @@ fn reconcile(snapshot: &Snapshot, key: &Key, _: Time, _: &Settings) -> Plan {
     plan
 }
 
-/// A volume is Available, Bound or Released as its claim says; a released one goes if its policy is Delete and it was made here.
+/// A volume is Available, Bound or Released as its claim says; to reclaim a released one is for the provisioner that made it.
 fn follow_claim(snapshot: &Snapshot, volume: &Side, plan: &mut Plan) {
     let claim = volume.spec.claim_ref.as_ref().map(|meant| {
         let found = snapshot.find(PERSISTENT_VOLUME_CLAIMS, &meant.namespace, &meant.name);
@@ -181,19 +179,9 @@ fn follow_claim(snapshot: &Snapshot, volume: &Side, plan: &mut Plan) {
     let mut new = if old.is_object() { old.clone() } else { json!({}) };
     new["phase"] = phase.into();
     write_status(plan, &volume.object, &old, new);
-    let is_ours =
-        volume.annotations.get(provision::PROVISIONED_BY).is_some_and(|by| by == provision::PROVISIONER);
-    let goes = phase == "Released" && volume.spec.persistent_volume_reclaim_policy == "Delete" && is_ours;
-    if goes && !volume.object.meta.is_deleting() {
-        plan.write(delete(&volume.object));
-    }
 }
 
 /// The class of a claim.
 fn class<'a>(snapshot: &'a Snapshot, claim: &Side) -> Option<&'a Arc<Object>> {
     snapshot.find(STORAGE_CLASSES, "", claim.class()).filter(|_| !claim.class().is_empty())
-}
-
-fn create(resource: object::Resource, object: Value) -> Write {
-    Write::Create { resource, object }
 }
