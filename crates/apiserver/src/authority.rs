@@ -4,16 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use access::View;
 use access::rbac::Index;
+use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
 use object::{FieldSelector, Key, Resource, Revision, Snapshot, Status};
 use plan::{Attributes, Decision, User};
 use serde_json::Value;
 
-const TABLES: [Resource; 4] = [
-    Resource::new("roles.rbac.authorization.k8s.io"),
-    Resource::new("clusterroles.rbac.authorization.k8s.io"),
-    Resource::new("rolebindings.rbac.authorization.k8s.io"),
-    Resource::new("clusterrolebindings.rbac.authorization.k8s.io"),
-];
+const TABLES: [Resource; 4] = [ROLES, CLUSTER_ROLES, ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS];
 
 /// The authorizers of a cluster. Roles and bindings change rarely, so the index is made anew when one of them has.
 #[derive(Default)]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
-use object::{Key, Reason, Resource, Snapshot, Status};
+use kinds::ENDPOINT_SLICES;
+use object::{Key, Reason, Snapshot, Status};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -13,8 +14,6 @@ use crate::proxy::{self, Goal, Secure};
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
-
-const SLICES: Resource = Resource::new("endpointslices.discovery.k8s.io");
 
 /// `https:web:443` and its shorter forms.
 #[derive(Debug, PartialEq, Eq)]
@@ -145,7 +144,7 @@ fn at_service(shared: &Shared, snapshot: &Snapshot, target: &Target, path: Strin
         )
     })?;
     let mut found = Vec::new();
-    for object in snapshot.list(SLICES, &target.namespace) {
+    for object in snapshot.list(ENDPOINT_SLICES, &target.namespace) {
         if object.meta.label("kubernetes.io/service-name") != Some(name.name) {
             continue;
         }

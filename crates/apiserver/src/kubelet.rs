@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use object::{Key, Object, Resource, Snapshot, Status};
+use object::{Key, Object, Snapshot, Status};
 use serde::Deserialize;
 
 use crate::proxy::{self, Goal, Secure};
@@ -245,7 +245,7 @@ pub(crate) fn at_node(
     path: &str,
     query: &[(&str, &str)],
 ) -> Result<Goal, Status> {
-    let key = Key::cluster(Resource::new("nodes"), name);
+    let key = Key::cluster(kinds::NODES, name);
     let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
     let node: Node = stored.decode().map_err(Status::internal)?;
     let address = ["InternalIP", "ExternalIP", "Hostname"]

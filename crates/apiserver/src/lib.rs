@@ -9,11 +9,6 @@
 //! Architecture invariant: no kind is named here to route it; what is served is what the catalog's rows say. The few things that a
 //! kind has of its own (logs, exec, tokens, reviews) are subresources and virtual resources, one row each in `special`.
 
-#![allow(
-    clippy::result_large_err,
-    reason = "a Status is what a failed request answers; failures are rare and end the request"
-)]
-
 mod authenticate;
 mod authority;
 mod backend;

@@ -126,7 +126,7 @@ fn namespace_stands(snapshot: &object::Snapshot, request: &Request<'_>) -> Optio
     if request.namespace.is_empty() {
         return None;
     }
-    let namespace = snapshot.find(object::Resource::new("namespaces"), "", request.namespace)?;
+    let namespace = snapshot.find(kinds::NAMESPACES, "", request.namespace)?;
     let precondition = Precondition::At(namespace.revision);
     Some(Op { key: namespace.key.clone(), precondition, put: Put::Nothing })
 }

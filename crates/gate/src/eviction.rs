@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use object::{Cause, LabelSelector, Object, Reason, Resource, Snapshot, Status, Time};
+use kinds::POD_DISRUPTION_BUDGETS;
+use object::{Cause, LabelSelector, Object, Reason, Snapshot, Status, Time};
 use plan::Propagation;
 use schema::path;
 use serde::Deserialize;
@@ -16,7 +17,6 @@ use crate::pod::{set_condition, success};
 use crate::request::{DeleteOptions, Outcome, Preconditions, Request};
 use crate::{Gate, metadata};
 
-const BUDGETS: Resource = Resource::new("poddisruptionbudgets.policy");
 const ATTEMPTS: u32 = 64;
 const MOST_DISRUPTED: usize = 2000;
 
@@ -124,7 +124,7 @@ fn spend(
     now: Time,
 ) -> Result<Option<Op>, Status> {
     let mut matching: Vec<(&Arc<Object>, Budget)> = Vec::new();
-    for object in snapshot.list(BUDGETS, &stored.key.namespace) {
+    for object in snapshot.list(POD_DISRUPTION_BUDGETS, &stored.key.namespace) {
         let budget: Budget = object.decode().map_err(Status::internal)?;
         if budget.spec.selector.as_ref().is_some_and(|selector| selector.matches(&stored.meta.labels)) {
             matching.push((object, budget));
@@ -147,7 +147,7 @@ fn spend(
         }
     }
     allowed(object, status)?;
-    let kind = gate.kind(BUDGETS)?;
+    let kind = gate.kind(POD_DISRUPTION_BUDGETS)?;
     let mut value = object.to_value().map_err(Status::internal)?;
     path::set(&mut value, "status.disruptionsAllowed", (status.disruptions_allowed - 1).into());
     let mut disrupted = status.disrupted_pods.clone().unwrap_or_default();

@@ -12,11 +12,6 @@
 //! Architecture invariant: the gate knows kinds by their rows. What a single kind does beyond its row stands in one table
 //! (`subresource`, `removal`) or in one file (`service`), never in the flow.
 
-#![allow(
-    clippy::result_large_err,
-    reason = "a Status is what a failed request answers; failures are rare and end the request"
-)]
-
 mod admit;
 mod allocation;
 mod catalog;

@@ -1,6 +1,6 @@
 //! The end of an object, and what goes with it in the same transaction.
 
-use object::{Key, Meta, Object, Resource, Snapshot};
+use object::{Key, Meta, Object, Snapshot};
 use schema::{Kind, path};
 use serde_json::Value;
 use store::Op;
@@ -17,16 +17,15 @@ pub(crate) fn is_finished(kind: &Kind, stored: &Object, new_meta: &Meta, new: &V
 
 /// Whether something besides `metadata.finalizers` holds an object of this kind: a namespace has a list of its own.
 pub(crate) fn is_held(kind: &Kind, object: &Value) -> bool {
-    kind.resource.as_str() == "namespaces" && !path::list(object, "spec.finalizers").is_empty()
+    kind.resource == kinds::NAMESPACES && !path::list(object, "spec.finalizers").is_empty()
 }
 
 /// The operations that remove an object: itself first, then what it alone stood for.
 pub(crate) fn ops(snapshot: &Snapshot, stored: &Object) -> Vec<Op> {
     let mut ops = vec![commit::remove(stored)];
-    if stored.key.resource.as_str() == "services" {
+    if stored.key.resource == kinds::SERVICES {
         ops.extend(service::release(snapshot, stored));
-        let endpoints =
-            Key::new(Resource::new("endpoints"), stored.key.namespace.clone(), stored.key.name.clone());
+        let endpoints = Key::new(kinds::ENDPOINTS, stored.key.namespace.clone(), stored.key.name.clone());
         ops.extend(snapshot.get(&endpoints).map(|endpoints| commit::remove(endpoints)));
     }
     ops

@@ -1,15 +1,14 @@
 //! Who asked, where an object itself says so: certificate signing requests carry their requestor, whatever the body says.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#request-signing-process>
 
+use kinds::CERTIFICATE_SIGNING_REQUESTS;
 use object::Resource;
 use plan::User;
 use serde_json::{Map, Value, json};
 
-const REQUESTS: Resource = Resource::new("certificatesigningrequests.certificates.k8s.io");
-
 /// Writes the requestor into a new object that has a place for it.
 pub(crate) fn stamp(resource: Resource, user: &User, new: &mut Value) {
-    if resource != REQUESTS {
+    if resource != CERTIFICATE_SIGNING_REQUESTS {
         return;
     }
     let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) else { return };

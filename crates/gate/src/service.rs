@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use kinds::IP_ADDRESSES;
 use object::{Draft, Key, Meta, Object, Resource, Snapshot, Status, body};
 use schema::{Violation, ViolationKind, path};
 use serde_json::{Value, json};
@@ -13,7 +14,6 @@ use store::{Op, Precondition};
 
 use crate::{Gate, ServiceRange, commit, metadata};
 
-const ADDRESSES: Resource = Resource::new("ipaddresses.networking.k8s.io");
 /// Not served: one object for each node port that is taken.
 const NODE_PORTS: Resource = Resource::new("nodeports.internal.ekso");
 
@@ -261,7 +261,7 @@ fn free_address(gate: &Gate, snapshot: &Snapshot, range: ServiceRange) -> Option
 }
 
 fn address_key(address: Ipv4Addr) -> Key {
-    Key::cluster(ADDRESSES, address.to_string())
+    Key::cluster(IP_ADDRESSES, address.to_string())
 }
 
 fn take_address(gate: &Gate, service: &Key, address: Ipv4Addr) -> Result<Op, Status> {
@@ -282,7 +282,7 @@ fn take_address(gate: &Gate, service: &Key, address: Ipv4Addr) -> Result<Op, Sta
             "group": "", "resource": "services", "namespace": &*service.namespace, "name": &*service.name,
         }},
     });
-    let kind = gate.catalog.by_resource(ADDRESSES);
+    let kind = gate.catalog.by_resource(IP_ADDRESSES);
     let draft = kind
         .map(|kind| commit::draft(kind, &key, &object))
         .transpose()?

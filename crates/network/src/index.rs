@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use object::{Change, Event, Object, Resource, Snapshot};
+use kinds::{ENDPOINT_SLICES, NAMESPACES, SERVICES};
+use object::{Change, Event, Object, Snapshot};
 use plan::net::Protocol;
 use serde::Deserialize;
 
-pub(crate) const SERVICES: Resource = Resource::new("services");
-pub(crate) const SLICES: Resource = Resource::new("endpointslices.discovery.k8s.io");
-pub(crate) const NAMESPACES: Resource = Resource::new("namespaces");
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Namespace and name.
@@ -33,7 +31,7 @@ pub struct Index {
 impl Index {
     pub fn of(snapshot: &Snapshot) -> Self {
         let mut index = Self::default();
-        for resource in [SERVICES, SLICES, NAMESPACES] {
+        for resource in [SERVICES, ENDPOINT_SLICES, NAMESPACES] {
             snapshot.list(resource, "").for_each(|object| index.put(object));
         }
         index
@@ -41,7 +39,7 @@ impl Index {
 
     /// Takes in what a commit did to one object. True if the object is one that the index knows about.
     pub fn apply(&mut self, event: &Event) -> bool {
-        if !matches!(event.object.key.resource, SERVICES | SLICES | NAMESPACES) {
+        if !matches!(event.object.key.resource, SERVICES | ENDPOINT_SLICES | NAMESPACES) {
             return false;
         }
         match event.change {

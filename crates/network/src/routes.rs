@@ -2,12 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use object::{Object, Resource, Snapshot};
+use kinds::{NODES, PODS};
+use object::{Object, Snapshot};
 use plan::net::{Cidr, HostPort, Protocol, Route};
 use serde::Deserialize;
-
-const NODES: Resource = Resource::new("nodes");
-const PODS: Resource = Resource::new("pods");
 
 /// One node's place in the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! A gate over a memory store, with a clock and random numbers of the test's own.
-#![allow(dead_code, clippy::result_large_err)]
+#![allow(dead_code)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
