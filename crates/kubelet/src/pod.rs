@@ -442,9 +442,9 @@ pub struct Status {
     pub message: String,
     pub start_time: Option<Time>,
     pub conditions: Vec<Condition>,
-    pub container_statuses: Vec<ContainerStatus>,
-    pub init_container_statuses: Vec<ContainerStatus>,
-    pub ephemeral_container_statuses: Vec<ContainerStatus>,
+    pub container_statuses: Vec<Value>,
+    pub init_container_statuses: Vec<Value>,
+    pub ephemeral_container_statuses: Vec<Value>,
     #[serde(rename = "podIPs")]
     pub pod_ips: Vec<PodIp>,
 }
@@ -465,13 +465,13 @@ pub struct Condition {
     pub last_transition_time: Option<Time>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ContainerStatus {
-    pub name: String,
-    pub restart_count: u32,
-    pub state: Value,
-    pub last_state: Value,
+impl Status {
+    /// What was last written of a container.
+    pub fn of_container(&self, name: &str) -> Option<&Value> {
+        let all = self.container_statuses.iter();
+        let mut all = all.chain(&self.init_container_statuses).chain(&self.ephemeral_container_statuses);
+        all.find(|status| status["name"] == name)
+    }
 }
 
 impl Spec {

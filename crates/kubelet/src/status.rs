@@ -27,6 +27,8 @@ pub enum End {
     /// The stored status is terminal already: it stays as it is.
     AsStored,
     DeadlineExceeded,
+    /// All that should run to an end has.
+    Finished,
 }
 
 pub fn pod_status(
@@ -48,7 +50,7 @@ pub fn pod_status(
     let phase = phase(pod, observed, waiting, end);
     let terminal = matches!(phase, "Succeeded" | "Failed");
     let (reason, message) = match end {
-        Some(End::DeadlineExceeded) => {
+        Some(End::DeadlineExceeded) if terminal => {
             ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
         }
         _ => (pod.status.reason.as_str(), pod.status.message.as_str()),
@@ -77,6 +79,25 @@ pub fn pod_status(
     })
 }
 
+/// Whether the pod has ended by itself, even if sidecars still run.
+pub fn has_finished(pod: &Pod, observed: &Observed) -> bool {
+    let phase = phase_of_containers(pod, observed, &BTreeMap::new(), None);
+    matches!(phase, "Succeeded" | "Failed")
+}
+
+/// Whether the stored status tells how everything of the pod ended, so that the rest can be cleaned up.
+pub fn is_recorded(pod: &Pod, observed: &Observed) -> bool {
+    let is_told = |container: &Container| {
+        newest(observed, &container.name).is_none_or(|known| {
+            let id = format!("ekso://{}", known.id);
+            let stored = pod.status.of_container(&container.name);
+            known.status.state == ContainerState::Created
+                || stored.is_some_and(|stored| stored["state"]["terminated"]["containerID"] == id.as_str())
+        })
+    };
+    pod.is_terminal() && pod.spec.all_containers().all(is_told)
+}
+
 /// The strategic merge patch of a pod's status subresource.
 pub fn status_patch(uid: &str, status: &Value) -> Value {
     json!({"metadata": {"uid": uid}, "status": status})
@@ -101,17 +122,33 @@ fn init_is_done(pod: &Pod, observed: &Observed) -> bool {
     any_main || pod.spec.init_containers.iter().all(done)
 }
 
+/// A pod that is over is told only when nothing of it runs any more: others may take over what it used.
 fn phase(
     pod: &Pod,
     observed: &Observed,
     waiting: &BTreeMap<String, Waiting>,
     end: Option<End>,
 ) -> &'static str {
-    match end {
-        Some(End::AsStored) if pod.status.phase == "Succeeded" => return "Succeeded",
-        Some(End::AsStored) | Some(End::DeadlineExceeded) => return "Failed",
-        _ => {}
-    }
+    let stored = match pod.status.phase.as_str() {
+        "Succeeded" => return "Succeeded",
+        "Failed" => return "Failed",
+        "Running" => "Running",
+        _ => "Pending",
+    };
+    let phase = match end {
+        Some(End::DeadlineExceeded) => "Failed",
+        _ => phase_of_containers(pod, observed, waiting, end),
+    };
+    let alive = observed.containers.iter().any(|one| one.status.state == ContainerState::Running);
+    if alive && matches!(phase, "Succeeded" | "Failed") { stored } else { phase }
+}
+
+fn phase_of_containers(
+    pod: &Pod,
+    observed: &Observed,
+    waiting: &BTreeMap<String, Waiting>,
+    end: Option<End>,
+) -> &'static str {
     let spec = &pod.spec;
     let alive = observed.containers.iter().any(|one| one.status.state == ContainerState::Running);
     // A pod that is deleted ends by what its containers said, whatever its restart policy.
@@ -257,6 +294,13 @@ fn container_status(
     default_reason: &str,
 ) -> Value {
     let known = newest(observed, &container.name);
+    let stored = pod.status.of_container(&container.name);
+    if known.is_none()
+        && let Some(stored) = stored.filter(|stored| stored["state"]["terminated"].is_object())
+    {
+        // It has been cleaned up: its end stays told.
+        return stored.clone();
+    }
     let before = known.and_then(|last| {
         observed.containers.iter().find(|one| one.name == container.name && one.attempt + 1 == last.attempt)
     });
@@ -320,11 +364,8 @@ fn mount_status(mount: &VolumeMount) -> Value {
 }
 
 fn restart_count(pod: &Pod, container: &Container, known: Option<&Known>) -> u32 {
-    let stored = pod.status.container_statuses.iter();
-    let stored =
-        stored.chain(&pod.status.init_container_statuses).chain(&pod.status.ephemeral_container_statuses);
-    let before =
-        stored.filter(|one| one.name == container.name).map(|one| one.restart_count).max().unwrap_or(0);
+    let stored = pod.status.of_container(&container.name).and_then(|stored| stored["restartCount"].as_u64());
+    let before = stored.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     known.map_or(before, |known| known.attempt.max(before))
 }
 

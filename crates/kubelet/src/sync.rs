@@ -99,6 +99,9 @@ impl<'a> Steps<'a> {
         } else if self.is_past_deadline() {
             self.end = Some(End::DeadlineExceeded);
             self.terminate(false);
+        } else if status::has_finished(pod, self.input.observed) {
+            self.end = Some(End::Finished);
+            self.terminate(false);
         } else {
             self.run();
         }
@@ -127,9 +130,12 @@ impl<'a> Steps<'a> {
         self.step.wake_at = Some(self.step.wake_at.map_or(at, |known| known.min(at)));
     }
 
-    /// Asks for an op unless one of its kind is under way.
+    /// Asks for an op unless one of its kind is under way, or asked for.
     fn ask(&mut self, op: PodOp) {
-        if !self.input.observed.in_flight.contains(&op.key()) {
+        let key = op.key();
+        if !self.input.observed.in_flight.contains(&key)
+            && self.step.ops.iter().all(|asked| asked.key() != key)
+        {
             self.step.ops.push(op);
         }
     }
@@ -184,6 +190,8 @@ impl<'a> Steps<'a> {
             return;
         }
         match observed.sandboxes.first() {
+            // How its containers ended stands nowhere else yet.
+            Some(_) if !self.input.is_gone && !status::is_recorded(pod, observed) => {}
             Some(sandbox) => self.ask(PodOp::RemoveSandbox { id: sandbox.id.clone() }),
             None => self.ask(PodOp::Forget),
         }
@@ -249,7 +257,7 @@ impl<'a> Steps<'a> {
             self.tell(false, "SandboxChanged", message, "");
         }
         let attempt = old.map_or(0, |old| old.config.attempt + 1);
-        self.ask(PodOp::RunSandbox(config::sandbox(&self.facts, attempt)));
+        self.ask(PodOp::RunSandbox(Box::new(config::sandbox(&self.facts, attempt))));
     }
 
     /// Containers that should be started, each with its attempt and the back-off that its next failure waits; also kills those that must
@@ -412,6 +420,13 @@ impl<'a> Steps<'a> {
         match config::start(&self.facts, container, &sandbox.id, attempt, backoff) {
             Ok(mut start) => {
                 start.config.pid_target = pid_target;
+                if !self.input.observed.pulled.contains(&container.image) {
+                    let image = &container.image;
+                    let message = format!(
+                        "Container image \"{image}\" already present on machine and can be accessed by the pod"
+                    );
+                    self.tell(false, "Pulled", message, &container.name);
+                }
                 self.ask(PodOp::StartContainer(Box::new(start)));
             }
             Err((reason, message)) => {
@@ -452,6 +467,12 @@ impl<'a> Steps<'a> {
             return true;
         }
         let failure = observed.pull_failures.get(image);
+        if let Some(Failure { reason, message, .. }) =
+            failure.filter(|failure| failure.reason == "InvalidImageName")
+        {
+            self.wait(container, reason, message.clone());
+            return false;
+        }
         if let Some(at) = retry_at(failure, FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
             && let Some(Failure { reason, message, .. }) = failure
             && at > self.input.now
@@ -460,6 +481,7 @@ impl<'a> Steps<'a> {
             let told = format!("Back-off pulling image \"{image}\"");
             self.wait(container, "ImagePullBackOff", format!("{told}: {reason}: {message}"));
             self.tell(false, "BackOff", told, &container.name);
+            self.tell(true, "Failed", "Error: ImagePullBackOff".into(), &container.name);
             return false;
         }
         if let Some(Failure { reason, message, .. }) = failure {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use files::FileError;
 use object::Time;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
@@ -14,8 +15,8 @@ use x509_parser::extensions::GeneralName;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    #[error("{operation} {path}: {source}")]
-    File { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("the certificate in {path}: {message}")]
     Content { path: PathBuf, message: String },
 }
@@ -33,13 +34,7 @@ pub struct Certificate {
 impl Certificate {
     /// The one kept at `path`; `None` when there is no such file.
     pub fn load(path: &Path) -> Result<Option<Self>, CertificateError> {
-        let text = match std::fs::read(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => {
-                return Err(CertificateError::File { operation: "read", path: path.to_owned(), source });
-            }
-            Ok(text) => text,
-        };
+        let Some(text) = files::read(path)? else { return Ok(None) };
         let found = Self::parse(&text);
         found.map(Some).map_err(|message| CertificateError::Content { path: path.to_owned(), message })
     }

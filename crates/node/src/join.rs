@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use files::FileError;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -44,8 +45,8 @@ pub enum JoinError {
     Api(#[from] ApiError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    #[error("{operation} {path}: {source}")]
-    File { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("the keys of this node: {0}")]
     Keys(String),
     #[error("the request for a certificate was denied: {0}")]
@@ -108,20 +109,16 @@ pub async fn identity(
         None => {
             let token = Token::parse(token.ok_or(JoinError::NoToken)?)?;
             let (api, pinned) = first_contact(server, &token)?;
-            std::fs::create_dir_all(dir).map_err(|source| JoinError::File {
-                operation: "make",
-                path: dir.to_owned(),
-                source,
-            })?;
+            files::make_dir(dir)?;
             let text = request(&api, name, &[], Purpose::Client).await?;
             let authority = pinned.authority().ok_or(JoinError::Token)?;
-            write(&ca, &pem("CERTIFICATE", &authority))?;
+            files::write(&ca, 0o600, pem("CERTIFICATE", &authority).as_bytes())?;
             keep(&client, &text)?
         }
     };
     let keys = |error: rustls::Error| JoinError::Keys(error.to_string());
-    let ca =
-        CertificateDer::from_pem_slice(&read(&ca)?).map_err(|error| JoinError::Keys(error.to_string()))?;
+    let text = files::read(&ca)?.ok_or_else(|| gone(&ca))?;
+    let ca = CertificateDer::from_pem_slice(&text).map_err(|error| JoinError::Keys(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     roots.add(ca).map_err(keys)?;
     let roots = Arc::new(roots);
@@ -186,29 +183,12 @@ impl Identity {
 
 /// Writes down a certificate with its key, and takes it up.
 fn keep(path: &Path, text: &str) -> Result<Certificate, JoinError> {
-    write(path, text)?;
-    Certificate::load(path)?.ok_or_else(|| JoinError::Keys(format!("{} has gone", path.display())))
+    files::write(path, 0o600, text.as_bytes())?;
+    Certificate::load(path)?.ok_or_else(|| gone(path))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, JoinError> {
-    std::fs::read(path).map_err(|source| JoinError::File { operation: "read", path: path.to_owned(), source })
-}
-
-/// Aside, synced, renamed; for the owner only.
-fn write(path: &Path, text: &str) -> Result<(), JoinError> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let failed = |operation| move |source| JoinError::File { operation, path: path.to_owned(), source };
-    let aside = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&aside)
-        .map_err(failed("write"))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write"))?;
-    std::fs::rename(&aside, path).map_err(failed("replace"))
+fn gone(path: &Path) -> JoinError {
+    JoinError::Keys(format!("{} has gone", path.display()))
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

@@ -92,18 +92,14 @@ pub enum NodeError {
     Registries(String),
     #[error("prepare the node's network: {0}")]
     Network(#[from] datapath::Error),
-    #[error("{operation} {path}: {source}")]
-    File { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    File(#[from] files::FileError),
 }
 
 /// Joins the cluster and runs the node until the future is dropped. Pods go on running.
 pub async fn run(config: Config) -> Result<(), NodeError> {
     for dir in [&config.root_dir, &config.run_dir, &config.logs_dir, &config.root_dir.join("kubelet")] {
-        std::fs::create_dir_all(dir).map_err(|source| NodeError::File {
-            operation: "make",
-            path: dir.clone(),
-            source,
-        })?;
+        std::fs::create_dir_all(dir).map_err(|error| files::FileError::new("make the folder", dir, error))?;
     }
     let local_ips: Vec<_> = match config.cluster_dns {
         IpAddr::V4(ip) => vec![ip],

@@ -137,7 +137,7 @@ impl Job {
         match op {
             PodOp::SetUpVolumes(volumes) => self.set_up_volumes(volumes).await,
             PodOp::PullImage(pull) => self.pull(pull).await,
-            PodOp::RunSandbox(config) => self.run_sandbox(config).await,
+            PodOp::RunSandbox(config) => self.run_sandbox(*config).await,
             PodOp::StartContainer(start) => self.start(*start).await,
             PodOp::KillContainer(kill) => self.kill(kill).await,
             PodOp::RemoveContainer { id } => {

@@ -1,0 +1,5 @@
+//! Pods on a node that exists only in memory.
+
+mod simulation;
+mod transcripts;
+mod world;
