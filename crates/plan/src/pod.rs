@@ -18,7 +18,7 @@ pub enum PodOp {
     /// Brings the volumes to this content. Doing it again changes only what differs.
     SetUpVolumes(Vec<Volume>),
     PullImage(Pull),
-    RunSandbox(SandboxConfig),
+    RunSandbox(Box<SandboxConfig>),
     StartContainer(Box<Start>),
     KillContainer(Kill),
     RemoveContainer {

@@ -184,7 +184,7 @@ impl World {
                 let ips = vec!["10.244.0.5".parse().expect("an address")];
                 self.observed.sandboxes.push(Sandbox {
                     id,
-                    config,
+                    config: *config,
                     state: SandboxState::Ready,
                     ips,
                     created_at_ns: 1,
