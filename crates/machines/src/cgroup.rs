@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
-use crate::{Error, Result};
+use crate::{Error, Result, devices};
 
 /// What a machine may use; an instance type's capacity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,9 @@ pub fn create(parent: &str, machine: &str, limits: Limits) -> Result<Vec<Group>>
         if hierarchy.unified {
             delegate(&hierarchy.mount);
         }
-        make(&site, &hierarchy)?;
+        if make(&site, &hierarchy)? {
+            devices::restrict(&site, hierarchy.unified)?;
+        }
         if hierarchy.unified {
             delegate(&site);
         }
@@ -77,13 +79,13 @@ pub fn create(parent: &str, machine: &str, limits: Limits) -> Result<Vec<Group>>
     Ok(groups)
 }
 
-fn make(path: &Path, hierarchy: &Hierarchy) -> Result<()> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(Error::file("create", path)(error));
-        }
-        _ => {}
-    }
+/// Whether it was not there before.
+fn make(path: &Path, hierarchy: &Hierarchy) -> Result<bool> {
+    let is_new = match fs::create_dir(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(Error::file("create", path)(error)),
+    };
     // A new v1 cpuset is empty, and an empty one takes no process.
     if !hierarchy.unified && path.join("cpuset.cpus").exists() {
         for name in ["cpuset.cpus", "cpuset.mems"] {
@@ -92,7 +94,7 @@ fn make(path: &Path, hierarchy: &Hierarchy) -> Result<()> {
             write(&path.join(name), value.trim_end())?;
         }
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// Offers every controller of a v2 group to its children. One that the kernel keeps back (in use by v1, or without

@@ -15,11 +15,13 @@ use std::time::{Duration, Instant};
 
 use netlink::NetNs;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use rustix::thread::{
+    CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, move_into_link_name_space,
+    remove_capability_from_bounding_set, set_capabilities, unshare_unsafe,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Group, INIT_LEAF};
-use crate::error::write_whole;
 use crate::machine::MachineSpec;
 use crate::process::Process;
 use crate::{Error, Result, root};
@@ -91,6 +93,7 @@ fn launch(path: &Path) -> std::result::Result<(), String> {
     unsafe { unshare_unsafe(flags) }.map_err(|errno| format!("make namespaces: {errno}"))?;
     leave_room(&boot.groups).map_err(text)?;
 
+    root::without_links(&boot.root, Path::new(LOG)).map_err(text)?;
     let mut child = Command::new("/proc/self/exe")
         .arg("machine-init")
         .arg(FIRST_PROCESS)
@@ -134,7 +137,7 @@ fn leave_room(groups: &[Group]) -> Result<()> {
 fn introduce(boot: &Boot, child: &mut Child) -> std::result::Result<(), String> {
     let process = Process::of(child.id()).ok_or("the first process ended at once")?;
     let bytes = serde_json::to_vec(&process).map_err(text)?;
-    write_whole(&boot.pid_file, &bytes).map_err(text)?;
+    files::write(&boot.pid_file, 0o600, &bytes).map_err(text)?;
     let (Some(mut go), Some(word)) = (child.stdin.take(), child.stdout.take()) else {
         return Err("the first process has no pipes".to_owned());
     };
@@ -189,12 +192,34 @@ fn furnish(path: &Path) -> std::result::Result<(Supervisor, Child), String> {
     rustix::system::sethostname(boot.hostname.as_bytes())
         .map_err(|errno| format!("set the host name: {errno}"))?;
     root::enter(&boot).map_err(text)?;
+    keep_from_the_kernel().map_err(|errno| format!("give capabilities away: {errno}"))?;
     let signals = Signals::block(&[libc::SIGCHLD, libc::SIGINT, libc::SIGTERM]);
     let signals = signals.map_err(|error| format!("block signals: {error}"))?;
     let supervisor = Supervisor { spec: boot.spec, signals };
     let child =
         supervisor.spawn().map_err(|error| format!("run {}: {error}", supervisor.spec.command.join(" ")))?;
     Ok((supervisor, child))
+}
+
+/// Takes from the machine what is about the one kernel and hardware that it shares with the host, and about nothing of
+/// its own: modules, kexec, ports and memory, the clock. What is out of the bounding set comes back to no process here,
+/// privileged pods included.
+fn keep_from_the_kernel() -> rustix::io::Result<()> {
+    const KERNEL: [CapabilitySet; 4] = [
+        CapabilitySet::SYS_BOOT,
+        CapabilitySet::SYS_MODULE,
+        CapabilitySet::SYS_RAWIO,
+        CapabilitySet::SYS_TIME,
+    ];
+    let mut held = capabilities(None)?;
+    for capability in KERNEL {
+        remove_capability_from_bounding_set(capability)?;
+        // The bounding set takes effect at the next execve; this process, which runs none, gives them up as well.
+        held.effective.remove(capability);
+        held.permitted.remove(capability);
+        held.inheritable.remove(capability);
+    }
+    set_capabilities(None, held)
 }
 
 /// Signals that are blocked, to be waited for instead of being interrupted by.

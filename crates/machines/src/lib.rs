@@ -15,6 +15,7 @@
 //! Must not know: Kubernetes objects, the API.
 
 mod cgroup;
+mod devices;
 pub mod doctor;
 mod error;
 mod host;

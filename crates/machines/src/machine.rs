@@ -12,7 +12,6 @@ use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::write_whole;
 use crate::init::Boot;
 use crate::process::Process;
 use crate::site::{lock, remove_dir};
@@ -166,7 +165,7 @@ impl Machine {
         let path = self.dir.join("boot.json");
         let bytes =
             serde_json::to_vec(&boot).map_err(|source| Error::Record { path: path.clone(), source })?;
-        write_whole(&path, &bytes)?;
+        files::write(&path, 0o600, &bytes)?;
 
         let mut command = Command::new("/proc/self/exe");
         command.arg("machine-init").arg(&path).stdin(Stdio::null()).stdout(Stdio::null());
@@ -257,5 +256,5 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let bytes =
         serde_json::to_vec_pretty(value).map_err(|source| Error::Record { path: path.to_owned(), source })?;
-    write_whole(path, &bytes)
+    Ok(files::write(path, 0o600, &bytes)?)
 }

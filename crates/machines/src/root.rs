@@ -38,9 +38,18 @@ const DIRECTORIES: &[&str] = &[
     "var/log/containers",
     "var/run",
 ];
-/// Certificate authorities of the host, wherever its distribution keeps them.
-const CERTIFICATES: &[&str] =
-    &["/etc/ssl", "/etc/pki", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"];
+/// Certificate authorities of the host, wherever its distribution keeps them. Only those: beside them are the private
+/// keys of the host's own services (`/etc/ssl/private`, `/etc/pki/tls/private`).
+const CERTIFICATES: &[&str] = &[
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/pki/tls/certs",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+];
+/// Files of `etc` that are written at every start, `machine-id` among them.
+const WRITTEN: &[&str] = &["hostname", "hosts", "resolv.conf", "passwd", "group", "os-release", "machine-id"];
 /// Character devices: name, major, minor (Documentation/admin-guide/devices.txt).
 const DEVICES: &[(&str, u32, u32)] = &[
     ("full", 1, 7),
@@ -59,7 +68,11 @@ pub fn enter(boot: &Boot) -> Result<()> {
     mount_change("/", private).map_err(failed("make private", "/"))?;
     let root = &boot.root;
     for directory in DIRECTORIES {
+        without_links(root, Path::new(directory))?;
         make_dir(&root.join(directory))?;
+    }
+    for file in WRITTEN {
+        without_links(root, &Path::new("etc").join(file))?;
     }
     mount_bind_recursive(root, root).map_err(failed("bind", root))?;
     write_etc(boot)?;
@@ -73,7 +86,7 @@ pub fn enter(boot: &Boot) -> Result<()> {
             .map_err(failed("mount", &path))?;
     }
     binary(root)?;
-    for path in CERTIFICATES.iter().map(Path::new).filter(|path| path.is_dir()) {
+    for path in CERTIFICATES.iter().map(Path::new).filter(|path| path.exists()) {
         bind(root, &Bind { source: path.to_owned(), target: path.to_owned(), read_only: true })?;
     }
     for wanted in &boot.spec.binds {
@@ -84,11 +97,31 @@ pub fn enter(boot: &Boot) -> Result<()> {
 
 fn failed(operation: &'static str, path: impl AsRef<Path>) -> impl FnOnce(rustix::io::Errno) -> Error {
     let path = path.as_ref().to_owned();
-    move |errno| Error::File { operation, path, source: errno.into() }
+    move |errno| Error::file(operation, path)(errno.into())
 }
 
 fn make_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::file("create", path))
+}
+
+/// Takes away every link on the way to `relative` below the root, and one at its end. The root keeps what pods wrote
+/// into it, and a link of theirs, followed before the root is this process's own, would lead to a file of the host.
+/// Nothing of the machine runs now that could put another in its place.
+pub fn without_links(root: &Path, relative: &Path) -> Result<()> {
+    let mut path = root.to_owned();
+    for part in relative.components() {
+        let std::path::Component::Normal(name) = part else { continue };
+        path.push(name);
+        match fs::symlink_metadata(&path) {
+            Ok(kind) if kind.is_symlink() => {
+                fs::remove_file(&path).map_err(Error::file("remove the link", &path))?;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::file("look at", &path)(error)),
+        }
+    }
+    Ok(())
 }
 
 fn kernel_file_systems(root: &Path) -> Result<()> {
@@ -186,6 +219,7 @@ fn control_groups(boot: &Boot) -> Result<()> {
 /// The running binary, and what a dynamically linked one needs to run: only release builds are static.
 fn binary(root: &Path) -> Result<()> {
     let source = own_binary()?;
+    without_links(root, Path::new(BINARY))?;
     bind_file(&source, &root.join(BINARY))?;
     read_only(&root.join(BINARY))?;
     if !is_dynamic(&source).map_err(Error::file("read", &source))? {
@@ -251,6 +285,7 @@ fn is_dynamic(path: &Path) -> io::Result<bool> {
 
 fn bind(root: &Path, bind: &Bind) -> Result<()> {
     let relative = bind.target.strip_prefix("/").unwrap_or(&bind.target);
+    without_links(root, relative)?;
     let target = root.join(relative);
     if bind.source.is_dir() {
         make_dir(&target)?;

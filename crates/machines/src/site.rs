@@ -10,7 +10,6 @@ use netlink::netns;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::error::write_whole;
 use crate::machine::{Machine, valid_name};
 use crate::{Error, Pool, Result, Router, VpcConfig, cgroup, host};
 
@@ -301,7 +300,7 @@ fn restore_forwarding() -> Result<()> {
 fn write_record(path: &Path, record: &Record) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(record)
         .map_err(|source| Error::Record { path: path.to_owned(), source })?;
-    write_whole(path, &bytes)
+    Ok(files::write(path, 0o600, &bytes)?)
 }
 
 /// Waits for the lock of a file, which is let go with the file.

@@ -55,6 +55,8 @@ const TESTS: &[(&str, fn())] = &[
     ),
     ("a_node_port_leads_to_a_pod", a_node_port_leads_to_a_pod),
     ("a_machine_sees_its_own_root", a_machine_sees_its_own_root),
+    ("links_in_a_root_lead_nowhere", links_in_a_root_lead_nowhere),
+    ("the_hosts_hardware_is_out_of_reach", the_hosts_hardware_is_out_of_reach),
 ];
 
 /// What runs in the machine: answers one request a connection.
@@ -84,11 +86,25 @@ fn node(greeting: &str) -> ExitCode {
             Some(("write", path)) => {
                 fs::write(path, "x").map_or_else(|error| format!("no: {:?}", error.kind()), |()| "yes".into())
             }
+            Some(("open", device)) => open_device(device),
             _ => format!("{greeting} {} from {}", std::process::id(), connection.peer_addr().unwrap().ip()),
         };
         connection.write_all(answer.as_bytes()).unwrap();
     }
     ExitCode::SUCCESS
+}
+
+/// Makes a device node, `b 254 0`, and opens it.
+fn open_device(device: &str) -> String {
+    use rustix::fs::{FileType, Mode};
+    let [kind, major, minor] = device.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    let kind = if kind == "b" { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let numbers = rustix::fs::makedev(major.parse().unwrap(), minor.parse().unwrap());
+    let path = "/dev/tried";
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, Mode::RUSR, numbers).unwrap();
+    let opened = fs::File::open(path);
+    fs::remove_file(path).unwrap();
+    opened.map_or_else(|error| format!("no: {:?}", error.kind()), |_| "yes".into())
 }
 
 /// A node with one pod behind a Service: the pod's namespace, its link and the rules are real, its server a thread.
@@ -404,5 +420,61 @@ fn a_machine_sees_its_own_root() {
     // Control groups begin at the machine's own, and are writable.
     let membership = ask(&machine, "read /proc/self/cgroup");
     assert!(membership.lines().all(|line| !line.contains("ekso-")), "{membership}");
+    fixture.done();
+}
+
+/// What pods left in a machine's root is not followed on the host when the machine starts again.
+fn links_in_a_root_lead_nowhere() {
+    use std::os::unix::fs::symlink;
+    let fixture = Fixture::new("tl");
+    let outside = tempfile::tempdir().unwrap();
+    let victim = outside.path().join("victim");
+    fs::write(&victim, "untouched").unwrap();
+    let machine = fixture.start("node-1", "iota");
+    assert!(ask(&machine, "hello").starts_with("iota"));
+    machine.stop().unwrap();
+    let root = machine.root();
+    let link = |path: &str, target: &std::path::Path| {
+        let path = root.join(path);
+        match path.symlink_metadata().unwrap().is_dir() {
+            true => fs::remove_dir_all(&path).unwrap(),
+            false => fs::remove_file(&path).unwrap(),
+        }
+        symlink(target, &path).unwrap();
+    };
+    link("etc/hostname", &victim);
+    link("etc/hosts", &outside.path().join("made"));
+    link("var/log", outside.path());
+    link("opt", outside.path());
+    link("usr/bin", outside.path());
+    machine.start(&fixture.spec("node-1", "kappa")).unwrap();
+    assert!(ask(&machine, "hello").starts_with("kappa"));
+    assert_eq!(ask(&machine, "read /etc/hostname"), "node-1\n");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    let names: Vec<_> =
+        fs::read_dir(outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["victim"]);
+    fixture.done();
+}
+
+fn the_hosts_hardware_is_out_of_reach() {
+    let fixture = Fixture::new("tm");
+    let machine = fixture.start("node-1", "lambda");
+    assert_eq!(ask(&machine, "open c 1 3"), "yes");
+    // A number that no driver has says so where it is not refused before.
+    for disk in ["b 8 0", "b 200 0", "b 253 0", "b 259 0"] {
+        assert_eq!(ask(&machine, &format!("open {disk}")), "no: PermissionDenied", "{disk}");
+    }
+    let status = ask(&machine, "read /proc/self/status");
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:\t")).unwrap();
+    let bounding = u64::from_str_radix(bounding, 16).unwrap();
+    // capability.h: SYS_MODULE 16, SYS_RAWIO 17, SYS_BOOT 22, SYS_TIME 25; and SYS_ADMIN 21, which machines have.
+    for capability in [16, 17, 22, 25] {
+        assert_eq!(bounding & 1 << capability, 0, "capability {capability}");
+    }
+    assert_ne!(bounding & 1 << 21, 0);
+    // Private keys of the host's services are beside its certificate authorities.
+    let seen = ask(&machine, "list /etc/ssl");
+    assert!(!seen.split(' ').any(|name| name == "private"), "{seen}");
     fixture.done();
 }
