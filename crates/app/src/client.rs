@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use files::FileError;
+
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cli::{Delete, Format, Listing, Named, Status, Up};
 use crate::daemon::{DOOR_PATIENCE, Daemon, DaemonError, Progress};
 use crate::exit;
-use crate::files::{self, FileError};
 use crate::kubeconfig::{self, Context, KubeconfigError};
 use crate::output::{self, Screen};
 use crate::owner::Owner;

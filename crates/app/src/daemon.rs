@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use files::FileError;
 use machines::netns;
 use rustix::fs::{FlockOperation, flock};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -18,7 +19,6 @@ use tracing::{error, info, warn};
 
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{Cluster, ClusterError, Setup};
-use crate::files::{self, FileError};
 use crate::site::{ClusterSpec, Site};
 use crate::{census, exit, nodes};
 

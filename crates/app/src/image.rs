@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use files::FileError;
 use runtime::image::{Image, ImportOptions, Store};
 
 use crate::cli::{self, Format, ImageImport, Listing, Named};
 use crate::exit;
-use crate::files::FileError;
 use crate::output::{self, Screen};
 use crate::site::Site;
 

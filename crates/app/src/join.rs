@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use files::FileError;
+
 use crate::cli;
 use crate::cluster::CLUSTER_DOMAIN;
-use crate::files::{self, FileError};
 use crate::nodes;
 use crate::server::{self, ServerError};
 

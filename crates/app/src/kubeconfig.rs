@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use files::FileError;
 use serde_json::{Value, json};
 
-use crate::files::{self, FileError};
 use crate::owner::Owner;
 use crate::pki::Pair;
 

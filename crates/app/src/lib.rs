@@ -11,7 +11,6 @@ mod dial;
 mod doctor;
 mod etcd;
 mod exit;
-mod files;
 mod image;
 mod join;
 mod kubeconfig;

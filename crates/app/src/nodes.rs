@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use files::FileError;
 use kinds::NODES;
 use machines::{Bind, Limits, Machine, MachineSpec};
 use object::{Object, Snapshot};
@@ -11,7 +12,6 @@ use serde::Deserialize;
 
 use crate::cluster::{CLUSTER_DNS, Cluster, ClusterError, POD_NETWORK};
 use crate::dial::Inside;
-use crate::files::{self, FileError};
 use crate::site::{ClusterSpec, Site};
 
 /// A token outlives the start of its machine, and not much more.
@@ -63,7 +63,9 @@ fn machines_of(machines: &machines::Site, cluster: &str) -> Result<Vec<(u16, Mac
 pub async fn bring(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), NodesError> {
     for (number, machine) in machines_of(wanted.machines, &wanted.spec.name)? {
         if number > wanted.spec.nodes {
+            let name = machine.name().to_owned();
             remove(wanted.site, machine).await?;
+            cluster.remove_node(&name).await.map_err(Box::new)?;
         }
     }
     let mut starts = Vec::new();

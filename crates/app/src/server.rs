@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
+use files::FileError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -10,7 +11,6 @@ use crate::admin::{Ask, Told, UpRequest};
 use crate::cli;
 use crate::cluster::{Cluster, ClusterError, Setup};
 use crate::daemon::{Daemon, DaemonError, Progress};
-use crate::files::FileError;
 use crate::kubeconfig::{self, Context, KubeconfigError};
 use crate::output::Screen;
 use crate::owner::Owner;

@@ -15,9 +15,9 @@
 
 use std::path::{Path, PathBuf};
 
+use files::FileError;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{self, FileError};
 use crate::pki;
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/ekso";

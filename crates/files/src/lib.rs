@@ -1,4 +1,7 @@
-//! Files that must survive a crash: written aside, synced, renamed.
+//! Small files that must survive a crash: written aside, synced, renamed.
+//!
+//! The records, keys and certificates of a site, its machines and its nodes. What has its own ways with the disk (the store's log, the
+//! images' blobs) does not come here.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// What went wrong with which file.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} {path}: {source}")]
+#[error("{operation} {path}: {source}", path = path.display())]
 pub struct FileError {
     pub operation: &'static str,
     pub path: PathBuf,
@@ -26,7 +29,8 @@ pub fn make_dir(path: &Path) -> Result<(), FileError> {
     made.map_err(|error| FileError::new("make the folder", path, error))
 }
 
-/// The whole file or nothing of it, readable by its owner only if `mode` is 0600. After return it outlives a crash.
+/// Replaces the whole file or nothing of it; it gets this mode, 0600 for what only its owner may read. After return it outlives a
+/// crash. One process at a time writes a file.
 pub fn write(path: &Path, mode: u32, content: &[u8]) -> Result<(), FileError> {
     let aside = path.with_extension(format!("new-{}", std::process::id()));
     let failed = |operation| move |error| FileError::new(operation, path, error);
@@ -53,6 +57,7 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
+/// What a JSON file holds, or None if there is none.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, FileError> {
     let Some(content) = read(path)? else { return Ok(None) };
     let parsed = serde_json::from_slice(&content);
@@ -61,8 +66,43 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T
         .map_err(|error| FileError::new("read", path, io::Error::new(io::ErrorKind::InvalidData, error)))
 }
 
+/// Writes a value as JSON, for the owner only.
 pub fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), FileError> {
     let text = serde_json::to_vec_pretty(value)
         .map_err(|error| FileError::new("write", path, io::Error::new(io::ErrorKind::InvalidData, error)))?;
     write(path, 0o600, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_with_its_mode_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("keys").join("admin.key");
+        assert_eq!(read(&path).expect("read"), None);
+        make_dir(path.parent().expect("a parent")).expect("made");
+        write(&path, 0o644, b"old and long").expect("written");
+        // Left by one that was killed, and not to be followed.
+        let aside = path.with_extension(format!("new-{}", std::process::id()));
+        std::os::unix::fs::symlink("/proc/self/comm", &aside).expect("linked");
+        write(&path, 0o600, b"new").expect("written again");
+        assert_eq!(read(&path).expect("read").as_deref(), Some(&b"new"[..]));
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(path.parent().expect("a parent")).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_json_is_told_with_its_path() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("site.json");
+        write_json(&path, &[1, 2]).expect("written");
+        assert_eq!(read_json::<Vec<u8>>(&path).expect("read"), Some(vec![1, 2]));
+        write(&path, 0o600, b"{").expect("written");
+        let error = read_json::<Vec<u8>>(&path).expect_err("malformed").to_string();
+        assert!(error.starts_with(&format!("read {}", path.display())), "{error}");
+    }
 }
