@@ -22,6 +22,7 @@ const LONGEST_BACKOFF_SECONDS: i64 = 300;
 /// A container that ran this long starts without a wait, as if it had never failed.
 const FORGIVEN_AFTER_SECONDS: i64 = 600;
 
+/// All that a decision about one pod depends on.
 pub struct Input<'a> {
     pub pod: &'a Pod,
     /// The object is gone from the API (deleted by force): clean up without telling anyone.
@@ -33,6 +34,7 @@ pub struct Input<'a> {
     pub now: Time,
 }
 
+/// What is to be done now, and what is so.
 #[derive(Debug, Default)]
 pub struct Step {
     pub ops: Vec<PodOp>,
@@ -54,6 +56,7 @@ pub struct Event {
     pub container: String,
 }
 
+/// One step of one pod: from what it should be and what is there to what to do now. Done over, it asks for nothing new.
 pub fn sync(input: &Input) -> Step {
     let ips = pod_ips(input);
     let facts = Facts { pod: input.pod, node: input.node, pod_ips: &ips, snapshot: input.snapshot };

@@ -11,6 +11,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector(pub Vec<Requirement>);
 
+/// One requirement of a label selector; all must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
     pub key: Box<str>,
@@ -19,6 +20,7 @@ pub struct Requirement {
     pub values: Vec<Box<str>>,
 }
 
+/// How a requirement compares. `Gt` and `Lt` compare whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
     In,
@@ -237,6 +239,7 @@ impl<'de> Deserialize<'de> for LabelSelector {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSelector(pub Vec<FieldTerm>);
 
+/// One term of a field selector: the field equals the value, or does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldTerm {
     /// `spec.nodeName`

@@ -188,6 +188,7 @@ pub enum SupplementalGroupsPolicy {
     Strict,
 }
 
+/// `securityContext.seccompProfile`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Seccomp {
     RuntimeDefault,
@@ -237,6 +238,7 @@ pub struct Sandbox {
     pub ips: Vec<IpAddr>,
 }
 
+/// Whether containers can run in a sandbox, as CRI has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SandboxState {
     Ready,
@@ -287,6 +289,7 @@ pub struct ContainerStatus {
     pub message: String,
 }
 
+/// Where a container is in its one life, as CRI has it; a restart makes another container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerState {
     #[default]

@@ -62,6 +62,7 @@ impl PodOp {
     }
 }
 
+/// An image to fetch for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pull {
     pub image: String,
@@ -120,6 +121,7 @@ pub struct Probe {
     pub failure_threshold: u32,
 }
 
+/// What a probe of a container is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProbeKind {
     Startup,
@@ -177,6 +179,7 @@ pub struct Volume {
     pub fs_group: Option<u32>,
 }
 
+/// What a volume is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumeSource {
     EmptyDir {
@@ -191,6 +194,7 @@ pub enum VolumeSource {
     Files(Vec<File>),
 }
 
+/// `hostPath.type`: what must be at the path, or is made there. `Unchecked` is the empty type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostPathKind {
     Unchecked,
@@ -203,6 +207,7 @@ pub enum HostPathKind {
     BlockDevice,
 }
 
+/// A file of a volume.
 #[derive(Clone, PartialEq, Eq)]
 pub struct File {
     /// Relative, without `..`.
@@ -213,6 +218,7 @@ pub struct File {
     pub content: FileContent,
 }
 
+/// What a file of a volume holds. A token is fetched by whoever writes the file.
 #[derive(Clone, PartialEq, Eq)]
 pub enum FileContent {
     Bytes(Vec<u8>),

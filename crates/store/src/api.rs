@@ -101,6 +101,7 @@ pub enum Precondition {
     Unchecked,
 }
 
+/// What an operation does to its key.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly every operation carries a draft")]
 pub enum Put {
@@ -119,6 +120,7 @@ pub struct Commit {
     pub events: Vec<Arc<Event>>,
 }
 
+/// Why a transaction was not made. It is made whole or not at all.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// A precondition did not hold; nothing was written. `op` counts from zero; `revision` is what the key is at now (zero: absent).
@@ -128,6 +130,7 @@ pub enum CommitError {
     Store(#[from] StoreError),
 }
 
+/// What the store itself failed at, whatever it was asked for.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the store is closed")]
@@ -148,6 +151,7 @@ pub enum StoreError {
     Unavailable(String),
 }
 
+/// Why a watch did not start, or ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
     /// The log no longer reaches back that far: list again and watch from there.

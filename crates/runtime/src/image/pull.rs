@@ -29,6 +29,7 @@ pub enum Policy {
     Never,
 }
 
+/// How far a pull has come, for whoever shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     Resolved {
@@ -45,6 +46,7 @@ pub enum Progress {
     },
 }
 
+/// What whoever asked for the pull should make of its failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullErrorKind {
     NotFound,
@@ -59,6 +61,7 @@ pub enum PullErrorKind {
     NeverPull,
 }
 
+/// Why a pull failed, in the words of containerd, which users of kubelets know.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     #[error("failed to pull and unpack image \"{image}\": failed to resolve reference \"{image}\": {source}")]

@@ -36,6 +36,7 @@ use super::tree;
 
 const FORM: &str = "1\n";
 
+/// What went wrong in the folder of the images.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("image store: {op} {path}: {source}")]
@@ -61,6 +62,7 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     }
 }
 
+/// How a store keeps its images, and what it refuses to unpack.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Keep compressed layers once they are unpacked: needed to push or export, and about 40 % more disk.
@@ -105,6 +107,7 @@ pub struct Image {
     pub added_ms: u64,
 }
 
+/// A layer of an image: the archive as it came, and what it unpacks to (OCI image specification, config and layers).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Digest of the decompressed archive.
