@@ -56,7 +56,7 @@ pub struct Event {
     pub container: String,
 }
 
-/// One step of one pod: from what it should be and what is there to what to do now. Done over, it asks for nothing new.
+/// Decides one step of one pod: from what it should be and what is there to what to do now.
 pub fn sync(input: &Input) -> Step {
     let ips = pod_ips(input);
     let facts = Facts { pod: input.pod, node: input.node, pod_ips: &ips, snapshot: input.snapshot };
