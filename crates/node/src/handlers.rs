@@ -20,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::grpc_health;
+
 /// As much of an answer's body as a probe reads.
 const BODY_LIMIT: usize = 10 << 10;
 
@@ -64,7 +66,21 @@ impl Handlers {
                 Ok(Err(why)) => Err(why),
                 Err(_) => Err(format!("dial tcp {}: i/o timeout", host_port(host, *port))),
             },
-            Handler::Grpc { .. } => Err("gRPC probes are not served by this node".into()),
+            Handler::Grpc { host, port, service } => {
+                let target = host_port(host, *port);
+                let ask = async {
+                    let stream = dial(host, *port).await;
+                    let stream = stream
+                        .map_err(|why| format!("error: failed to connect service at \"{target}\": {why}"))?;
+                    grpc_health::check(stream, &target, service).await
+                };
+                match tokio::time::timeout(timeout, ask).await {
+                    Ok(result) => result,
+                    Err(_) => {
+                        Err(format!("timeout: health rpc did not complete within {}s", timeout.as_secs()))
+                    }
+                }
+            }
             Handler::Sleep { seconds } => {
                 tokio::time::sleep(Duration::from_secs((*seconds).max(0).unsigned_abs())).await;
                 Ok(())

@@ -4,6 +4,7 @@ mod api;
 mod certificate;
 mod clock;
 mod facts;
+mod grpc_health;
 mod handlers;
 mod join;
 mod logs;
