@@ -47,7 +47,7 @@ struct Worker {
     /// What only this process has seen; sandboxes and containers are asked of the runtime each time.
     seen: Observed,
     probes: Probes,
-    told: BTreeSet<(&'static str, String)>,
+    told: BTreeSet<(&'static str, String, String)>,
     /// The status that the API server has, and the one on its way there.
     posted: Option<Value>,
     is_posting: bool,
@@ -446,7 +446,7 @@ impl Worker {
         message: String,
         container: &str,
     ) {
-        if self.told.insert((reason, message.clone())) {
+        if self.told.insert((reason, message.clone(), container.to_owned())) {
             self.tell(tools, warning, reason, message, container);
         }
     }
