@@ -18,6 +18,14 @@ const MASKED: [&str; 12] = [
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// What names programs that the kernel then runs as root outside of every container, or stops the host: kept even from
+/// privileged containers, whose machine shares the kernel with its host. Whoever means to can mount another `/proc`.
+#[rustfmt::skip]
+const HOSTS: [&str; 6] = [
+    "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hotplug", "/proc/sys/kernel/modprobe",
+    "/proc/sys/kernel/sysrq", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper",
+];
+
 const NO_SUID_EXEC_DEV: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC)
     .union(MountAttrFlags::MOUNT_ATTR_NODEV);
@@ -50,6 +58,7 @@ pub fn enter(spec: &Spec, directory: &Path) -> Result<(), String> {
         devices::add(&root, device)?;
     }
     pivot(&root)?;
+    HOSTS.iter().try_for_each(|path| protect(Path::new(path)))?;
     if !spec.security.privileged && spec.security.proc_mount == ProcMount::Default {
         READ_ONLY.iter().try_for_each(|path| protect(Path::new(path)))?;
         MASKED.iter().try_for_each(|path| mask(Path::new(path)))?;

@@ -163,6 +163,19 @@ async fn devices() {
     node.finish().await;
 }
 
+/// What makes the kernel run a program as root of the host, or stops the host, is not for privileged containers either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_privileged_container_does_not_steer_the_host() {
+    let node = Node::new();
+    node.sandbox("steering").await;
+    // Opened for appending and not written, so that nothing happens where it can be.
+    let script = "for f in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /proc/sys/vm/swappiness; do \
+        [ -e $f ] || continue; (: >> $f) 2>/dev/null && echo $f; done";
+    let open = run(&node, script, |config| config.security.privileged = true);
+    assert_eq!(open.await.text(), "/proc/sys/vm/swappiness\n");
+    node.finish().await;
+}
+
 /// An image must not be able to have anything mounted or made outside its root.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn links_in_an_image_do_not_lead_out() {
