@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{Cluster, ClusterError, Setup};
-use crate::site::{ClusterSpec, Site};
+use crate::site::{self, ClusterSpec, Site};
 use crate::{census, exit, nodes};
 
 /// Where the API is in the VPC; each cluster has a port of its own.
@@ -146,6 +146,10 @@ impl Daemon {
                 _ = is_empty.wait_for(|empty| *empty) => break,
             };
             match accepted {
+                // The door's mode says the same; this holds whatever becomes of the file.
+                Ok((stream, _)) if !stream.peer_cred().is_ok_and(|peer| is_trusted(peer.uid())) => {
+                    warn!("a caller that is neither root nor this daemon's user was refused");
+                }
                 Ok((stream, _)) => {
                     let (daemon, empty) = (self.clone(), empty.clone());
                     tokio::spawn(async move { daemon.converse(stream, empty).await });
@@ -391,6 +395,10 @@ fn hold(lock: &File) -> rustix::io::Result<()> {
     }
 }
 
+fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
 fn inside(spec: &ClusterSpec) -> SocketAddr {
     SocketAddr::new(INSIDE.into(), FIRST_PORT + spec.index)
 }
@@ -402,23 +410,70 @@ fn free_port(wanted: u16) -> Result<u16, DaemonError> {
     Ok(listener.local_addr().map_err(failed)?.port())
 }
 
-/// Everything in the folder, and the folder itself if we may: it can be a mount point.
+/// What a site makes in its folder, besides [`site::RECORD`].
+const MADE: &[&str] = &["clusters", "daemon.lock", "daemon.log", "ekso.sock", "images", "vpc"];
+
+/// All that Ekso made in the folder, and the folder itself if nothing else is in it and we may: it can be a mount point.
+/// What somebody else put there stays. The site's record goes last, so that a removal that stopped can be repeated.
 fn remove_site(dir: &Path) -> Result<(), FileError> {
-    let failed = |error| FileError::new("remove", dir, error);
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let removed = if path.is_dir() && !path.is_symlink() {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
+    for name in MADE.iter().chain([&site::RECORD]) {
+        let path = dir.join(name);
+        let removed = match path.symlink_metadata() {
+            Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(&path),
+            Ok(_) => std::fs::remove_file(&path),
+            Err(error) => Err(error),
         };
-        removed.map_err(|error| FileError::new("remove", &path, error))?;
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(FileError::new("remove", &path, error));
+            }
+            _ => {}
+        }
     }
     match std::fs::remove_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
-        other => other.map_err(failed),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ResourceBusy
+                    | io::ErrorKind::DirectoryNotEmpty
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            Ok(())
+        }
+        other => other.map_err(|error| FileError::new("remove", dir, error)),
     }
 }
 
 /// How long a daemon that was just started may take to open its door.
 pub const DOOR_PATIENCE: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removal_leaves_what_others_put_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let outside = tempfile::tempdir().expect("a folder");
+        std::fs::write(outside.path().join("theirs"), "kept").expect("written");
+        let site = dir.path().join("site");
+        Site::open(&site).expect("a site");
+        std::fs::create_dir_all(site.join("clusters/dev/pki")).expect("made");
+        std::os::unix::fs::symlink(outside.path(), site.join("images")).expect("linked");
+        std::fs::create_dir(site.join("holiday")).expect("made");
+        std::fs::write(site.join("holiday/photo"), "kept").expect("written");
+
+        remove_site(&site).expect("removed");
+        let left: Vec<_> = std::fs::read_dir(&site)
+            .expect("listed")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        assert_eq!(left, ["holiday"]);
+        assert_eq!(std::fs::read_to_string(outside.path().join("theirs")).expect("read"), "kept");
+
+        std::fs::remove_dir_all(site.join("holiday")).expect("removed");
+        remove_site(&site).expect("removed again");
+        assert!(!site.exists());
+    }
+}

@@ -23,10 +23,25 @@ pub fn dialer(inside: Inside) -> Dial {
         Box::pin(async move {
             let address: IpAddr =
                 host.parse().map_err(|_| io::Error::other(format!("{host} is not an IP address")))?;
+            refuse_local(address)?;
             let stream = dial(namespace, SocketAddr::new(address, port)).await?;
             Ok(Box::new(stream) as Box<dyn Socket>)
         })
     })
+}
+
+/// What users name to be dialed (a node's address, a pod's) is in the VPC. Loopback and link-local addresses are this host's own, or the
+/// cloud's under it.
+fn refuse_local(address: IpAddr) -> io::Result<()> {
+    let is_local = match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
+    };
+    if is_local || address.is_multicast() {
+        let why = format!("{address} is not dialed: loopback and link-local addresses are out of reach");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    Ok(())
 }
 
 async fn dial(namespace: Option<PathBuf>, address: SocketAddr) -> io::Result<TcpStream> {
@@ -41,4 +56,32 @@ async fn dial(namespace: Option<PathBuf>, address: SocketAddr) -> io::Result<Tcp
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     TcpStream::from_std(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_addresses_are_refused() {
+        for (address, refused) in [
+            ("172.31.0.10", false),
+            ("10.244.0.5", false),
+            ("fd00::1", false),
+            ("127.0.0.1", true),
+            ("127.8.8.8", true),
+            ("0.0.0.0", true),
+            ("169.254.169.254", true),
+            ("255.255.255.255", true),
+            ("224.0.0.1", true),
+            ("::1", true),
+            ("::", true),
+            ("fe80::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("::ffff:169.254.169.254", true),
+        ] {
+            let address: IpAddr = address.parse().expect("an address");
+            assert_eq!(refuse_local(address).is_err(), refused, "{address}");
+        }
+    }
 }

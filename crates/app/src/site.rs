@@ -18,9 +18,13 @@ use std::path::{Path, PathBuf};
 use files::FileError;
 use serde::{Deserialize, Serialize};
 
+use crate::owner::Owner;
 use crate::pki;
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/ekso";
+
+/// The file that makes a folder a site.
+pub const RECORD: &str = "site.json";
 
 /// A data folder.
 #[derive(Clone, Debug)]
@@ -60,14 +64,17 @@ pub struct ContextRecord {
 }
 
 impl Site {
-    /// Opens the folder, making it a site if it is none.
+    /// Opens the folder, making it a site if it is none. It must be nobody else's: keys and the processes' own binary paths are in it,
+    /// and what it holds is removed with the last cluster.
     pub fn open(dir: &Path) -> Result<Self, FileError> {
         files::make_dir(dir)?;
         let dir = dir.canonicalize().map_err(|error| FileError::new("find", dir, error))?;
-        let path = dir.join("site.json");
+        refuse_unsafe(&dir)?;
+        let path = dir.join(RECORD);
         if let Some(Record { id }) = files::read_json(&path)? {
             return Ok(Self { id, dir });
         }
+        refuse_foreign(&dir)?;
         let id = pki::random_word(6);
         files::write_json(&path, &Record { id: id.clone() })?;
         Ok(Self { id, dir })
@@ -76,7 +83,7 @@ impl Site {
     /// The site in a folder, if there is one.
     pub fn find(dir: &Path) -> Result<Option<Self>, FileError> {
         let Ok(dir) = dir.canonicalize() else { return Ok(None) };
-        let record: Option<Record> = files::read_json(&dir.join("site.json"))?;
+        let record: Option<Record> = files::read_json(&dir.join(RECORD))?;
         Ok(record.map(|Record { id }| Self { id, dir }))
     }
 
@@ -134,6 +141,46 @@ impl Site {
     }
 }
 
+/// A folder that others may write into is no place for keys, nor for what root runs.
+fn refuse_unsafe(dir: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::symlink_metadata(dir).map_err(|error| FileError::new("look at", dir, error))?;
+    let refused = |why: String| {
+        let source = std::io::Error::new(std::io::ErrorKind::PermissionDenied, why);
+        Err(FileError::new("use the data folder", dir, source))
+    };
+    let own = rustix::process::geteuid().as_raw();
+    let owner = meta.uid();
+    if owner != own && owner != 0 && owner != Owner::current().uid {
+        return refused(format!("it belongs to user {owner}: chown it, or choose another with --data-dir"));
+    }
+    if meta.mode() & 0o022 != 0 {
+        let mode = meta.mode() & 0o7777;
+        return refused(format!(
+            "others may write into it (mode {mode:04o}): chmod it to 0700, or choose another with --data-dir"
+        ));
+    }
+    Ok(())
+}
+
+/// What is in a folder before it becomes a site is somebody else's, whatever its name. A file system's own folder, what a crash
+/// left of the record and the folder of `ekso node` on this host are no reason to refuse.
+fn refuse_foreign(dir: &Path) -> Result<(), FileError> {
+    let failed = |error| FileError::new("list", dir, error);
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy();
+        if !matches!(&*name, "lost+found" | "node") && !name.starts_with("site.new-") {
+            let why = format!(
+                "it holds {name:?} and is no data folder of ekso: choose an empty one with --data-dir"
+            );
+            let source = std::io::Error::new(std::io::ErrorKind::DirectoryNotEmpty, why);
+            return Err(FileError::new("use the data folder", dir, source));
+        }
+    }
+    Ok(())
+}
+
 /// The name of a cluster: a DNS label that leaves room for the names made of it.
 pub fn cluster_name(text: &str) -> Result<String, String> {
     let bytes = text.as_bytes();
@@ -149,4 +196,49 @@ pub fn cluster_name(text: &str) -> Result<String, String> {
 /// The context of a cluster in a kubeconfig.
 pub fn context_name(cluster: &str) -> String {
     format!("ekso-{cluster}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn check(prepare: impl FnOnce(&Path), expected: Option<&str>) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path().join("data");
+        std::fs::create_dir(&dir).expect("made");
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).expect("guarded");
+        prepare(&dir);
+        let refused = Site::open(&dir).err().map(|error| error.to_string());
+        match (&refused, expected) {
+            (None, None) => assert!(dir.join(RECORD).exists()),
+            (Some(text), Some(part)) => {
+                assert!(text.contains(part), "{text}");
+                assert!(!dir.join(RECORD).exists(), "half-made");
+            }
+            _ => panic!("{refused:?} instead of {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn only_an_empty_folder_of_ones_own_becomes_a_site() {
+        let mode = |mode| {
+            move |dir: &Path| {
+                std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)).expect("chmod");
+            }
+        };
+        check(|_| {}, None);
+        check(|dir| std::fs::create_dir(dir.join("lost+found")).expect("made"), None);
+        check(|dir| std::fs::write(dir.join("site.new-7"), "").expect("written"), None);
+        check(|dir| std::fs::create_dir(dir.join("images")).expect("made"), Some("holds \"images\""));
+        check(mode(0o755), None);
+        check(mode(0o777), Some("mode 0777"));
+        check(mode(0o1777), Some("mode 1777"));
+        check(mode(0o770), Some("mode 0770"));
+        if rustix::process::geteuid().is_root() {
+            let give = |dir: &Path| std::os::unix::fs::chown(dir, Some(4711), None).expect("chown");
+            check(give, Some("belongs to user 4711"));
+        }
+    }
 }
