@@ -99,12 +99,12 @@ impl Engine {
             if resyncs.next().is_some_and(|at| at <= now) {
                 resyncs.run(workers, &self.store.snapshot(), now);
             }
-            for index in 0..workers.len() {
+            for (index, worker) in workers.iter_mut().enumerate() {
                 while *running < CONCURRENT_RUNS
-                    && let Some(key) = workers[index].queue.take(now)
+                    && let Some(key) = worker.queue.take(now)
                 {
                     *running += 1;
-                    self.spawn(index, &workers[index], key, finished.clone());
+                    self.spawn(index, worker, key, finished.clone());
                 }
             }
             let wakes = workers.iter().filter_map(|worker| worker.queue.next_wake());

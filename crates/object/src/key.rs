@@ -113,7 +113,7 @@ mod tests {
         ] {
             let resource = Resource::new(name);
             assert_eq!((resource.plural(), resource.group()), (plural, group));
-            assert_eq!(Resource::intern(&name.to_owned()), resource);
+            assert_eq!(Resource::intern(&String::from(name)), resource);
         }
     }
 }
