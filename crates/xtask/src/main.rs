@@ -1,5 +1,6 @@
 //! Automation: tidy checks, benches, CI.
 
+mod bench;
 mod test;
 mod tidy;
 
@@ -9,9 +10,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.split_first() {
+        Some((command, rest)) if command == "bench" => bench::run(rest),
         Some((command, rest)) if command == "test" => test::run(rest),
         Some((command, [])) if command == "tidy" => tidy::run(),
-        _ => Err(anyhow::anyhow!("usage: xtask test [NAME…] | tidy")),
+        _ => Err(anyhow::anyhow!("usage: xtask bench [FIGURE…] | test [NAME…] | tidy")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

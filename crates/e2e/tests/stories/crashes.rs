@@ -58,7 +58,8 @@ fn kill_all(cluster: &Cluster) -> Result<()> {
     ensure!(room.field("pods", containers)? == before, "containers are not those that they were");
     let restarts = room.field("pods", "{.items[*].status.containerStatuses[0].restartCount}")?;
     ensure!(restarts.split_whitespace().all(|count| count == "0"), "restarts: {restarts}");
-    room.sh("deployment/web", "cat /www/version").map(drop)
+    // A node's agent that was killed a moment ago comes back after a delay.
+    until("pods are reached again", || Ok(room.sh("deployment/web", "cat /www/version").ok())).map(drop)
 }
 
 fn kill_and_resume(cluster: &Cluster, acknowledged: &Mutex<Vec<u32>>, round: u32) -> Result<()> {

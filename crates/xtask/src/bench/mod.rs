@@ -1,0 +1,82 @@
+//! `xtask bench`: the figures that Ekso is measured by, here and now, with the peers that Debian has beside them.
+//!
+//! Figures are for people to read, and no test: the load shares the cores with what it measures, so each row has the CPU
+//! time that Ekso spent on one operation too.
+
+mod api;
+mod pods;
+mod site;
+mod start;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+/// One line of the table.
+pub struct Row {
+    pub figure: String,
+    pub value: String,
+    /// Of all of Ekso's processes, for one operation.
+    pub cpu: String,
+    /// What another program needs for the like, in the same run.
+    pub peer: String,
+    pub reach: &'static str,
+}
+
+/// What is measured together, under the name by which it is asked for.
+type Measure = (&'static str, fn() -> Result<Vec<Row>>);
+
+const MEASURES: &[Measure] = &[("start", start::run), ("api", api::run), ("pods", pods::run)];
+
+/// Measures those named, or all.
+pub fn run(names: &[String]) -> Result<()> {
+    for name in names {
+        let known: Vec<&str> = MEASURES.iter().map(|(name, _)| *name).collect();
+        ensure!(known.contains(&name.as_str()), "there is no figure {name}; there are {}", known.join(", "));
+    }
+    let mut rows = Vec::new();
+    for (name, measure) in MEASURES {
+        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+            eprintln!("measuring {name} …");
+            rows.extend(measure()?);
+        }
+    }
+    print(&rows);
+    Ok(())
+}
+
+fn print(rows: &[Row]) {
+    let head = ["figure", "measured", "CPU an operation", "peer, same run", "reach"];
+    let cells = rows.iter().map(|row| [&*row.figure, &row.value, &row.cpu, &row.peer, row.reach]);
+    let table: Vec<[&str; 5]> = [head, ["---"; 5]].into_iter().chain(cells).collect();
+    for line in table {
+        println!("| {} |", line.join(" | "));
+    }
+}
+
+/// The middle one, and the one that 99 of 100 do not pass.
+fn percentiles(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+    (at(0.5), at(0.99))
+}
+
+fn seconds(time: Duration) -> String {
+    if time < Duration::from_millis(100) {
+        return format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    }
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_and_the_worst_but_one() {
+        let times = (1..=101).rev().map(Duration::from_millis).collect();
+        assert_eq!(percentiles(times), (Duration::from_millis(51), Duration::from_millis(100)));
+        assert_eq!(seconds(Duration::from_micros(1_540)), "1.5 ms");
+        assert_eq!(seconds(Duration::from_millis(1_540)), "1.54 s");
+    }
+}

@@ -1,0 +1,152 @@
+//! A cluster of the benchmark's own, and what its processes cost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// A site in a temporary folder, deleted with this value.
+pub struct Site {
+    scratch: tempfile::TempDir,
+}
+
+/// What `command` prints; an error if it fails.
+pub fn output(command: &mut Command) -> Result<String> {
+    let done = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "{command:?} ended with {}: {said}", done.status);
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// A program that `make bench` brings.
+pub fn brought(name: &str) -> PathBuf {
+    crate::root().join(".tmp/bin").join(name)
+}
+
+impl Site {
+    pub fn new() -> Result<Self> {
+        let scratch = tempfile::Builder::new().prefix("ekso-bench-").tempdir().context("make a folder")?;
+        Ok(Self { scratch })
+    }
+
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.scratch.path().join("site")
+    }
+
+    pub fn ekso(&self, words: &str) -> Command {
+        let mut command = Command::new(brought("ekso"));
+        command.args(words.split_whitespace()).env("EKSO_DATA_DIR", self.dir());
+        command.env("KUBECONFIG", self.scratch.path().join("kubeconfig"));
+        command
+    }
+
+    /// The root of a container: busybox alone.
+    pub fn rootfs(&self) -> Result<PathBuf> {
+        let rootfs = self.scratch.path().join("rootfs");
+        if !rootfs.exists() {
+            fs::create_dir_all(rootfs.join("bin"))?;
+            let busybox =
+                ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+            fs::copy(
+                busybox.context("busybox is missing: `make bench` installs it")?,
+                rootfs.join("bin/busybox"),
+            )?;
+            for applet in ["sh", "sleep", "true"] {
+                std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet))?;
+            }
+        }
+        Ok(rootfs)
+    }
+
+    pub fn import_image(&self) -> Result<()> {
+        let mut import = self.ekso("image import --rootfs");
+        import.arg(self.rootfs()?).args(["--cmd", "/bin/sleep 100000", "bench:1"]);
+        output(&mut import).map(drop)
+    }
+
+    pub fn up(&self) -> Result<()> {
+        output(&mut self.ekso("up --name bench --api-port 0")).map(drop)
+    }
+
+    pub fn status(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&output(&mut self.ekso("status --name bench -o json"))?)?)
+    }
+
+    /// curl as the administrator, for a path of the API.
+    pub fn curl(&self, path: &str) -> Result<Command> {
+        let pki = self.dir().join("clusters/bench/pki");
+        let status = self.status()?;
+        let endpoint = status["endpoint"].as_str().context("the status has an endpoint")?;
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail", "--no-buffer", "--cacert"]).arg(pki.join("ca.crt"));
+        curl.arg("--cert").arg(pki.join("admin.crt")).arg("--key").arg(pki.join("admin.key"));
+        curl.arg(format!("{endpoint}{path}"));
+        Ok(curl)
+    }
+
+    /// Creates an object.
+    pub fn post(&self, path: &str, object: &Value) -> Result<Value> {
+        let mut curl = self.curl(path)?;
+        curl.args(["-H", "Content-Type: application/json", "--data-binary", &object.to_string()]);
+        Ok(serde_json::from_str(&output(&mut curl)?)?)
+    }
+
+    /// The daemon, the machines and all that runs in them.
+    fn processes(&self) -> Result<Vec<u32>> {
+        let record: Value = serde_json::from_slice(&fs::read(self.dir().join("site.json"))?)?;
+        let group = format!("ekso-{}", record["id"].as_str().context("the site has an id")?);
+        let folder = self.dir().to_string_lossy().into_owned();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let text = |file: &str| {
+                String::from_utf8_lossy(&fs::read(entry.path().join(file)).unwrap_or_default()).into_owned()
+            };
+            let command = text("cmdline");
+            if text("cgroup").contains(&group) || (command.contains("--daemon") && command.contains(&folder))
+            {
+                found.push(pid);
+            }
+        }
+        Ok(found)
+    }
+
+    /// CPU time that they have used so far.
+    pub fn cpu(&self) -> Result<Duration> {
+        let ticks: u64 = self.processes()?.into_iter().map(ticks).sum();
+        // USER_HZ is 100 on every machine that this runs on.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
+    /// Proportional set size of them all.
+    pub fn memory_bytes(&self) -> Result<u64> {
+        Ok(self.processes()?.into_iter().map(pss_bytes).sum())
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = output(&mut self.ekso("delete --name bench"));
+    }
+}
+
+/// User and system time: fields 14 and 15 of /proc/PID/stat, counted behind the command's name.
+fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((_, rest)) = stat.rsplit_once(')') else { return 0 };
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum()
+}
+
+pub fn pss_bytes(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1_024
+}
