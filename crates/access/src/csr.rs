@@ -161,6 +161,10 @@ pub fn subject(request: &str) -> Option<Subject> {
     request.verify_signature().ok()?;
     let info = &request.certification_request_info;
     let mut subject = Subject::default();
+    // Who approves, who signs and who reads the certificate must not each take another one of several names.
+    if info.subject.iter_common_name().count() > 1 {
+        return None;
+    }
     for name in info.subject.iter_common_name() {
         subject.common_name = name.as_str().ok()?.to_owned();
     }

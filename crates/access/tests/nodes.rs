@@ -239,3 +239,20 @@ fn reviews_are_answered() {
     let me = review::self_subject(&user("alice|devs"), NOW, json!({}));
     assert_eq!(me["status"]["userInfo"], json!({"username": "alice", "groups": ["devs"]}));
 }
+
+/// A name that only the reader of the certificate sees would be a way to become anybody.
+#[test]
+fn a_request_with_two_names_is_for_nobody() {
+    let mut params = CertificateParams::new(Vec::new()).expect("params");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "system:node:a");
+    let request = |params: &CertificateParams| {
+        let request = params.serialize_request(&KeyPair::generate().expect("a key")).expect("a request");
+        base64::engine::general_purpose::STANDARD.encode(request.pem().expect("PEM"))
+    };
+    let one = access::csr::subject(&request(&params)).expect("a subject");
+    assert_eq!(one.common_name, "system:node:a");
+    // 2.5.4.3 is the common name once more.
+    params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "system:node:b");
+    assert_eq!(access::csr::subject(&request(&params)), None);
+}
