@@ -11,8 +11,9 @@ use apiserver::{Deps, Limits, Rbac, Server, Version};
 use controllers::Settings;
 use engine::{Engine, Recorder};
 use gate::{Gate, ServiceRange, ServiceRanges};
-use object::{Status, Time};
-use plan::User;
+use kinds::NODES;
+use object::{Key, Reason, Status, Time};
+use plan::{Expect, User, Write};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use store::{Embedded, Store};
@@ -45,6 +46,8 @@ pub enum ClusterError {
     StoreUrl(String),
     #[error("the keys of the cluster: {0}")]
     Keys(String),
+    #[error("remove the node {node}: {status}")]
+    RemoveNode { node: String, status: Box<Status> },
     #[error("write the first objects of the cluster: {0}")]
     Bootstrap(Box<Status>),
 }
@@ -149,6 +152,18 @@ impl Cluster {
     /// A client certificate with every right.
     pub fn admin(&self) -> Result<Pair, PkiError> {
         self.pki.client(&Subject { common_name: "kubernetes-admin", organizations: &["system:masters"] })
+    }
+
+    /// Takes out a node whose machine is gone; its pods are collected as those of any node that was deleted.
+    pub async fn remove_node(&self, name: &str) -> Result<(), ClusterError> {
+        let key = Key::cluster(NODES, name);
+        let write = Write::Delete { key, expect: Expect::default(), grace_seconds: None, propagation: None };
+        match self.gate.execute(&event_user(), write).await {
+            Err(status) if status.reason != Reason::NotFound => {
+                Err(ClusterError::RemoveNode { node: name.to_owned(), status: Box::new(status) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A token with which a node joins within `seconds`.
