@@ -14,7 +14,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use netlink::NetNs;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use rustix::thread::{
     CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, move_into_link_name_space,
     remove_capability_from_bounding_set, set_capabilities, unshare_unsafe,
@@ -362,7 +362,8 @@ fn pid_of(child: &Child) -> Pid {
 /// Every child that has ended, ours and those that lost their parent.
 fn reap() -> Vec<Pid> {
     let mut ended = Vec::new();
-    while let Ok(Some((pid, _))) = waitpid(None, WaitOptions::NOHANG) {
+    // Not `waitpid(None)`, which asks for its own process group only.
+    while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
         ended.push(pid);
     }
     ended
