@@ -13,6 +13,7 @@
 //!     pki/  store/
 //! ```
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use files::FileError;
@@ -75,6 +76,9 @@ impl Site {
             return Ok(Self { id, dir });
         }
         refuse_foreign(&dir)?;
+        // Below it are pods' secrets and programs with the set-user-ID bit, each as the pod wants it.
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))
+            .map_err(|error| FileError::new("guard", &dir, error))?;
         let id = pki::random_word(6);
         files::write_json(&path, &Record { id: id.clone() })?;
         Ok(Self { id, dir })
@@ -200,8 +204,6 @@ pub fn context_name(cluster: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn check(prepare: impl FnOnce(&Path), expected: Option<&str>) {
@@ -212,7 +214,11 @@ mod tests {
         prepare(&dir);
         let refused = Site::open(&dir).err().map(|error| error.to_string());
         match (&refused, expected) {
-            (None, None) => assert!(dir.join(RECORD).exists()),
+            (None, None) => {
+                assert!(dir.join(RECORD).exists());
+                let mode = dir.metadata().expect("metadata").permissions().mode();
+                assert_eq!(mode & 0o777, 0o700);
+            }
             (Some(text), Some(part)) => {
                 assert!(text.contains(part), "{text}");
                 assert!(!dir.join(RECORD).exists(), "half-made");
