@@ -3,6 +3,7 @@
 //! Everything is decided afresh from what is there: nothing is remembered between two calls, so a kubelet that was killed goes on where
 //! it was. What must outlive it stands beside the containers (`Container::annotations`).
 
+mod admit;
 mod config;
 mod env;
 mod lifecycle;
@@ -15,6 +16,7 @@ mod status;
 mod sync;
 mod volumes;
 
+pub use admit::{Rejection, admit};
 pub use config::TERMINATION_POLICY;
 pub use node_status::{Heartbeat, NodeFacts, OsFacts, heartbeat, lease, registration};
 pub use pod::{Container as ContainerSpec, Pod};

@@ -38,6 +38,8 @@ pub struct Spec {
     pub volumes: Vec<Volume>,
     pub restart_policy: String,
     pub node_name: String,
+    pub node_selector: BTreeMap<String, String>,
+    pub overhead: BTreeMap<String, String>,
     pub hostname: String,
     pub subdomain: String,
     #[serde(rename = "setHostnameAsFQDN")]

@@ -27,6 +27,8 @@ pub enum End {
     /// The stored status is terminal already: it stays as it is.
     AsStored,
     DeadlineExceeded,
+    /// The node has refused it.
+    Rejected,
     /// All that should run to an end has.
     Finished,
 }
@@ -44,6 +46,12 @@ pub fn pod_status(
     let statuses = |containers: &[Container]| -> Vec<Value> {
         containers
             .iter()
+            // Of a pod that never ran here there is nothing to say.
+            .filter(|one| {
+                !(pod.is_terminal() || end == Some(End::Rejected))
+                    || newest(observed, &one.name).is_some()
+                    || pod.status.of_container(&one.name).is_some()
+            })
             .map(|one| container_status(pod, observed, one, waiting.get(&one.name), default))
             .collect()
     };
@@ -52,6 +60,9 @@ pub fn pod_status(
     let (reason, message) = match end {
         Some(End::DeadlineExceeded) if terminal => {
             ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+        }
+        Some(End::Rejected) => {
+            input.rejection.map_or(("", ""), |rejection| (rejection.reason, rejection.message.as_str()))
         }
         _ => (pod.status.reason.as_str(), pod.status.message.as_str()),
     };
@@ -136,7 +147,7 @@ fn phase(
         _ => "Pending",
     };
     let phase = match end {
-        Some(End::DeadlineExceeded) => "Failed",
+        Some(End::DeadlineExceeded | End::Rejected) => "Failed",
         _ => phase_of_containers(pod, observed, waiting, end),
     };
     let alive = observed.containers.iter().any(|one| one.status.state == ContainerState::Running);

@@ -7,6 +7,7 @@ use plan::node::{Container as Known, ContainerState, Sandbox, SandboxState};
 use plan::pod::{Failure, Kill, Observed, OpKey, PodOp, Probe, Pull};
 use serde_json::Value;
 
+use crate::admit::Rejection;
 use crate::config::{self, BACKOFF_SECONDS, SPEC_HASH};
 use crate::env::Facts;
 use crate::lifecycle::handler;
@@ -27,6 +28,8 @@ pub struct Input<'a> {
     pub pod: &'a Pod,
     /// The object is gone from the API (deleted by force): clean up without telling anyone.
     pub is_gone: bool,
+    /// The node has refused the pod.
+    pub rejection: Option<&'a Rejection>,
     /// ConfigMaps, Secrets and Services as this node knows them.
     pub snapshot: &'a Snapshot,
     pub observed: &'a Observed,
@@ -99,6 +102,9 @@ impl<'a> Steps<'a> {
         } else if pod.is_terminal() {
             self.end = Some(End::AsStored);
             self.terminate(false);
+        } else if let Some(Rejection { reason, message }) = self.input.rejection {
+            self.end = Some(End::Rejected);
+            self.tell(true, reason, message.clone(), "");
         } else if self.is_past_deadline() {
             self.end = Some(End::DeadlineExceeded);
             self.terminate(false);

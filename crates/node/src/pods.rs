@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kinds::{PODS, SERVICES};
-use kubelet::{Event, Input, Pod, Step};
+use kinds::{NODES, PODS, SERVICES};
+use kubelet::{Event, Input, Pod, Rejection, Step};
 use object::{Change as ObjectChange, Key, Time};
 use plan::Occurrence;
 use plan::node::RuntimeEvent;
@@ -44,6 +44,8 @@ pub struct Outputs {
 struct Worker {
     pod: Arc<Pod>,
     is_gone: bool,
+    /// Whether the node takes the pod; none until it was asked.
+    admission: Option<Result<(), Rejection>>,
     /// What only this process has seen; sandboxes and containers are asked of the runtime each time.
     seen: Observed,
     probes: Probes,
@@ -300,6 +302,29 @@ impl Kubelet {
         self.dirty.insert(uid.to_owned());
     }
 
+    /// Asks once whether the pod may run here. One that has a start time was admitted before this process began.
+    fn admit(&mut self, uid: &str) {
+        let Some(worker) = self.workers.get(uid).filter(|worker| worker.admission.is_none()) else { return };
+        let pod = worker.pod.clone();
+        let admission = if worker.is_gone || pod.status.start_time.is_some() || pod.is_terminal() {
+            Ok(())
+        } else {
+            let others = self.workers.iter().filter(|(other, worker)| {
+                *other != uid
+                    && worker.admission == Some(Ok(()))
+                    && !worker.is_gone
+                    && !worker.pod.is_terminal()
+            });
+            let others = others.map(|(_, worker)| &*worker.pod);
+            let snapshot = self.tools.mirror.snapshot();
+            let node = snapshot.find(NODES, "", &self.tools.facts.name);
+            kubelet::admit(&pod, others, &self.tools.facts, node.map(|node| &node.meta.labels))
+        };
+        if let Some(worker) = self.workers.get_mut(uid) {
+            worker.admission = Some(admission);
+        }
+    }
+
     /// Decides for one pod, and sets everything in motion.
     fn sync(&mut self, uid: &str) {
         let Some(worker) = self.workers.get_mut(uid) else { return };
@@ -308,11 +333,14 @@ impl Kubelet {
         if !known && !ends {
             return;
         }
+        self.admit(uid);
+        let Some(worker) = self.workers.get_mut(uid) else { return };
         let now = clock::now();
         let observed = worker.observe(&self.tools);
         let input = Input {
             pod: &worker.pod,
             is_gone: worker.is_gone,
+            rejection: worker.admission.as_ref().and_then(|admission| admission.as_ref().err()),
             snapshot: &self.tools.mirror.snapshot(),
             observed: &observed,
             node: &self.tools.facts,
@@ -369,6 +397,7 @@ impl Worker {
         Self {
             pod,
             is_gone: false,
+            admission: None,
             seen: Observed::default(),
             probes: Probes::default(),
             told: BTreeSet::new(),

@@ -749,3 +749,39 @@ fn gone() {
     "#,
     );
 }
+
+#[test]
+fn pods_that_do_not_fit_fail() {
+    let asking = |cpu: &str| json!({"containers": [{"name": "c", "image": "bb", "resources": {"requests": {"cpu": cpu}}}]});
+    let beside = |world: &mut World, cpu: &str| {
+        let other = json!({"spec": asking(cpu)});
+        world.others.push(serde_json::from_value(other).expect("a pod"));
+    };
+    check(
+        "too large",
+        asking("2500m"),
+        |w| {
+            beside(w, "2");
+            w.settle();
+            w.delete(1);
+            w.settle();
+        },
+        r"
+        event OutOfcpu: Pod was rejected: Node didn't have enough resource: cpu, requested: 2500, used: 2000, capacity: 4000
+        = Failed (OutOfcpu)
+        delete
+        forget
+    ",
+    );
+    check(
+        "elsewhere",
+        json!({"nodeSelector": {"disk": "hdd"}, "containers": [container("c")]}),
+        |w| {
+            w.settle();
+        },
+        r"
+        event NodeAffinity: Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector
+        = Failed (NodeAffinity)
+    ",
+    );
+}

@@ -1,9 +1,9 @@
 //! A pod on a node that exists only in memory: ops are carried out at once, and what happens is written down.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use kubelet::{Input, NodeFacts, OsFacts, Pod, Step, sync};
+use kubelet::{Input, NodeFacts, OsFacts, Pod, Step, admit, sync};
 use object::{Key, Object, Resource, Snapshot, Time};
 use plan::node::{Container, ContainerState, ContainerStatus, DnsConfig, Sandbox, SandboxState};
 use plan::pod::{Failure, Observed, PodOp, ProbeKind};
@@ -22,6 +22,8 @@ pub struct World {
     pub log: Vec<String>,
     pub is_forgotten: bool,
     pub is_gone: bool,
+    pub others: Vec<Pod>,
+    pub labels: BTreeMap<Box<str>, Box<str>>,
     /// What cannot be pulled.
     pub missing_images: BTreeSet<String>,
     /// Containers whose start fails before it has made anything.
@@ -71,6 +73,8 @@ impl World {
             log: Vec::new(),
             is_forgotten: false,
             is_gone: false,
+            others: Vec::new(),
+            labels: [("disk".into(), "ssd".into())].into(),
             missing_images: BTreeSet::new(),
             broken: BTreeSet::new(),
             told: BTreeSet::new(),
@@ -92,9 +96,13 @@ impl World {
 
     pub fn step(&mut self) -> Step {
         let pod: Pod = serde_json::from_value(self.pod.clone()).expect("a pod");
+        let is_new = pod.status.start_time.is_none() && !self.is_gone;
+        let rejection =
+            is_new.then(|| admit(&pod, self.others.iter(), &self.node, Some(&self.labels)).err()).flatten();
         let step = sync(&Input {
             pod: &pod,
             is_gone: self.is_gone,
+            rejection: rejection.as_ref(),
             snapshot: &self.snapshot,
             observed: &self.observed,
             node: &self.node,

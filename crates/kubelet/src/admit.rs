@@ -1,0 +1,80 @@
+//! Whether a pod that was bound to this node may run here. The scheduler has asked the same; pods bound by hand have not been asked.
+//!
+//! Reasons and messages: `pkg/kubelet/lifecycle/predicate.go`.
+
+use std::collections::BTreeMap;
+
+use crate::node_status::NodeFacts;
+use crate::pod::{Container, Pod};
+use crate::resources::amount;
+
+/// Why a pod fails without having run: `status.reason` and `status.message`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// `others` are the pods of the node that have been admitted and have not ended; `labels` are the Node's,
+/// none while it is not known.
+pub fn admit<'a>(
+    pod: &Pod,
+    others: impl Iterator<Item = &'a Pod> + Clone,
+    node: &NodeFacts,
+    labels: Option<&BTreeMap<Box<str>, Box<str>>>,
+) -> Result<(), Rejection> {
+    let differs = |labels: &BTreeMap<Box<str>, Box<str>>| {
+        pod.spec
+            .node_selector
+            .iter()
+            .any(|(key, value)| labels.get(key.as_str()).map(|held| &**held) != Some(value))
+    };
+    if labels.is_some_and(differs) {
+        let message = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        return Err(Rejection { reason: "NodeAffinity", message: message.into() });
+    }
+    let fits = |reason: &'static str, resource: &str, requested: i64, used: i64, capacity: i64| {
+        if requested == 0 || requested.saturating_add(used) <= capacity {
+            return Ok(());
+        }
+        let message = format!(
+            "Pod was rejected: Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
+        Err(Rejection { reason, message })
+    };
+    let count = i64::try_from(others.clone().count()).unwrap_or(i64::MAX);
+    fits("OutOfpods", "pods", 1, count, i64::from(node.max_pods))?;
+    for (resource, reason) in
+        [("cpu", "OutOfcpu"), ("memory", "OutOfmemory"), ("ephemeral-storage", "OutOfephemeral-storage")]
+    {
+        // CPU is counted in thousandths, everything else in whole units.
+        let unit = if resource == "cpu" { 1 } else { 1_000 };
+        let used: i64 =
+            others.clone().map(|other| requested(other, resource) / unit).fold(0, i64::saturating_add);
+        fits(
+            reason,
+            resource,
+            requested(pod, resource) / unit,
+            used,
+            node.allocatable_milli(resource) / unit,
+        )?;
+    }
+    Ok(())
+}
+
+/// What a pod takes at most at one time, in thousandths: its containers and sidecars, or an init container beside the sidecars before it.
+/// <https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers>
+fn requested(pod: &Pod, resource: &str) -> i64 {
+    let of = |container: &Container| amount(&container.resources.requests, resource);
+    let (mut sidecars, mut init) = (0_i64, 0_i64);
+    for container in &pod.spec.init_containers {
+        if container.is_sidecar() {
+            sidecars = sidecars.saturating_add(of(container));
+            init = init.max(sidecars);
+        } else {
+            init = init.max(sidecars.saturating_add(of(container)));
+        }
+    }
+    let main = pod.spec.containers.iter().map(of).fold(sidecars, i64::saturating_add);
+    main.max(init).saturating_add(amount(&pod.spec.overhead, resource))
+}
