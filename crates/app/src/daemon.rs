@@ -224,8 +224,15 @@ impl Daemon {
         match ask {
             Ask::Up(request) => {
                 let spec = self.spec_for(&request)?;
+                let is_new = self.site.cluster(&spec.name)?.is_none();
                 self.site.save(&spec)?;
-                self.start(&spec, progress).await?;
+                if let Err(failure) = self.start(&spec, progress).await {
+                    // One that never ran is not left behind half-made. One whose nodes failed is: their logs say why.
+                    if is_new && !self.clusters.lock().await.contains_key(&spec.name) {
+                        self.delete(&spec.name, &Progress::none()).await?;
+                    }
+                    return Err(failure);
+                }
                 self.status(Some(&spec.name)).await
             }
             Ask::Down { name } => {

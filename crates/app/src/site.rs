@@ -13,7 +13,7 @@
 //!     pki/  store/
 //! ```
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use files::FileError;
@@ -70,15 +70,18 @@ impl Site {
     pub fn open(dir: &Path) -> Result<Self, FileError> {
         files::make_dir(dir)?;
         let dir = dir.canonicalize().map_err(|error| FileError::new("find", dir, error))?;
-        refuse_unsafe(&dir)?;
+        refuse_other_owner(&dir)?;
         let path = dir.join(RECORD);
         if let Some(Record { id }) = files::read_json(&path)? {
+            refuse_writable(&dir)?;
             return Ok(Self { id, dir });
         }
         refuse_foreign(&dir)?;
         // Below it are pods' secrets and programs with the set-user-ID bit, each as the pod wants it.
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))
             .map_err(|error| FileError::new("guard", &dir, error))?;
+        // What somebody put there just before it was shut.
+        refuse_foreign(&dir)?;
         let id = pki::random_word(6);
         files::write_json(&path, &Record { id: id.clone() })?;
         Ok(Self { id, dir })
@@ -145,26 +148,30 @@ impl Site {
     }
 }
 
-/// A folder that others may write into is no place for keys, nor for what root runs.
-fn refuse_unsafe(dir: &Path) -> Result<(), FileError> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = std::fs::symlink_metadata(dir).map_err(|error| FileError::new("look at", dir, error))?;
-    let refused = |why: String| {
-        let source = std::io::Error::new(std::io::ErrorKind::PermissionDenied, why);
-        Err(FileError::new("use the data folder", dir, source))
-    };
-    let own = rustix::process::geteuid().as_raw();
-    let owner = meta.uid();
-    if owner != own && owner != 0 && owner != Owner::current().uid {
-        return refused(format!("it belongs to user {owner}: chown it, or choose another with --data-dir"));
+fn refused(dir: &Path, kind: std::io::ErrorKind, why: String) -> Result<(), FileError> {
+    Err(FileError::new("use the data folder", dir, std::io::Error::new(kind, why)))
+}
+
+/// A folder that another user can change is no place for keys, nor for what root runs.
+fn refuse_other_owner(dir: &Path) -> Result<(), FileError> {
+    let owner = dir.metadata().map_err(|error| FileError::new("look at", dir, error))?.uid();
+    if [0, rustix::process::geteuid().as_raw(), Owner::current().uid].contains(&owner) {
+        return Ok(());
     }
-    if meta.mode() & 0o022 != 0 {
-        let mode = meta.mode() & 0o7777;
-        return refused(format!(
-            "others may write into it (mode {mode:04o}): chmod it to 0700, or choose another with --data-dir"
-        ));
+    let why = format!("it belongs to user {owner}: chown it, or choose another with --data-dir");
+    refused(dir, std::io::ErrorKind::PermissionDenied, why)
+}
+
+/// Whatever was opened to others since it became a site may hold what they put there.
+fn refuse_writable(dir: &Path) -> Result<(), FileError> {
+    let mode = dir.metadata().map_err(|error| FileError::new("look at", dir, error))?.mode() & 0o7777;
+    if mode & 0o022 == 0 {
+        return Ok(());
     }
-    Ok(())
+    let why = format!(
+        "others may write into it (mode {mode:04o}): look at what is there, then make it 0700 with chmod"
+    );
+    refused(dir, std::io::ErrorKind::PermissionDenied, why)
 }
 
 /// What is in a folder before it becomes a site is somebody else's, whatever its name. A file system's own folder, what a crash
@@ -178,8 +185,7 @@ fn refuse_foreign(dir: &Path) -> Result<(), FileError> {
             let why = format!(
                 "it holds {name:?} and is no data folder of ekso: choose an empty one with --data-dir"
             );
-            let source = std::io::Error::new(std::io::ErrorKind::DirectoryNotEmpty, why);
-            return Err(FileError::new("use the data folder", dir, source));
+            return refused(dir, std::io::ErrorKind::DirectoryNotEmpty, why);
         }
     }
     Ok(())
@@ -239,9 +245,12 @@ mod tests {
         check(|dir| std::fs::write(dir.join("site.new-7"), "").expect("written"), None);
         check(|dir| std::fs::create_dir(dir.join("images")).expect("made"), Some("holds \"images\""));
         check(mode(0o755), None);
-        check(mode(0o777), Some("mode 0777"));
-        check(mode(0o1777), Some("mode 1777"));
-        check(mode(0o770), Some("mode 0770"));
+        check(mode(0o1777), None);
+        let dir = tempfile::tempdir().expect("a folder");
+        Site::open(dir.path()).expect("a site");
+        mode(0o770)(dir.path());
+        let refused = Site::open(dir.path()).expect_err("others may write").to_string();
+        assert!(refused.contains("mode 0770"), "{refused}");
         if rustix::process::geteuid().is_root() {
             let give = |dir: &Path| std::os::unix::fs::chown(dir, Some(4711), None).expect("chown");
             check(give, Some("belongs to user 4711"));
