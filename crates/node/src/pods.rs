@@ -143,7 +143,7 @@ impl Kubelet {
         };
         // A pod of the same name that replaced another takes its uid with it: the old one is gone.
         if let Some(previous) = event.previous.as_ref().filter(|previous| *previous.meta.uid != *uid) {
-            self.lose(&previous.meta.uid.to_string());
+            self.lose(previous.meta.uid.as_ref());
         }
         if event.change == ObjectChange::Deleted {
             return self.lose(&uid);

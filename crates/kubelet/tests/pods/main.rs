@@ -1,5 +1,6 @@
 //! Pods on a node that exists only in memory.
 
+mod configs;
 mod simulation;
 mod transcripts;
 mod world;
