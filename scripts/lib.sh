@@ -19,7 +19,8 @@ as_root() {
 install_debian() {
     local missing=() wanted
     for wanted in "$@"; do
-        PATH="$PATH:/usr/sbin:/sbin" command -v "${wanted#*=}" >/dev/null || missing+=("${wanted%%=*}")
+        [ -e "${wanted#*=}" ] || PATH="$PATH:/usr/sbin:/sbin" command -v "${wanted#*=}" >/dev/null ||
+            missing+=("${wanted%%=*}")
     done
     [ ${#missing[@]} -eq 0 ] && return
     command -v apt-get >/dev/null || die "install these, or what your distribution calls them: ${missing[*]}"

@@ -19,8 +19,10 @@ pub async fn reconcile(gate: &Gate, ca_pem: &str) -> Result<(), Status> {
     let mut writes = bootstrap::reconcile(&before, ca_pem);
     let own = own_objects().into_iter().map(|(resource, object)| Write::Create { resource, object });
     writes.extend(own.filter(|write| is_of_new_object(&before, write)));
-    let (new, mended): (Vec<_>, Vec<_>) = writes.into_iter().partition(|write| is_of_new_object(&before, write));
-    let is_namespace = |write: &Write| matches!(write, Write::Create { resource, .. } if *resource == NAMESPACES);
+    let (new, mended): (Vec<_>, Vec<_>) =
+        writes.into_iter().partition(|write| is_of_new_object(&before, write));
+    let is_namespace =
+        |write: &Write| matches!(write, Write::Create { resource, .. } if *resource == NAMESPACES);
     let (namespaces, rest): (Vec<_>, Vec<_>) = new.into_iter().partition(is_namespace);
     // New objects need nothing of each other but their namespaces. Written at once they share a few flushes of the disk; one by one
     // each would wait for its own, and a first start for all of them.

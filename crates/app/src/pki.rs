@@ -10,7 +10,6 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateSigningRequestDer;
 
-
 /// Ten years, as upstream's authorities live.
 const AUTHORITY_DAYS: i64 = 3_650;
 /// One year for everything that it signs here; the server's own certificates are made anew at each start.

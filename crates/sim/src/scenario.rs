@@ -347,7 +347,8 @@ pub static SCENARIOS: &[Scenario] = &[
             same(snapshot.list(PERSISTENT_VOLUME_CLAIMS, "").count(), 1, "claims")?;
             for (phase, count) in [("Bound", 1), ("Released", 2)] {
                 let is_in = |volume: &Value| volume["status"]["phase"] == phase;
-                let volumes = snapshot.list(PERSISTENT_VOLUMES, "").filter_map(|volume| volume.to_value().ok());
+                let volumes =
+                    snapshot.list(PERSISTENT_VOLUMES, "").filter_map(|volume| volume.to_value().ok());
                 same(volumes.filter(is_in).count(), count, phase)?;
             }
             Ok(())
