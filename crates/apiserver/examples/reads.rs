@@ -1,4 +1,4 @@
-//! What reads cost over loopback without TLS: `cargo run --release -p apiserver --example cost`.
+//! What reads cost over loopback without TLS: `cargo run --release -p apiserver --example reads`.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
