@@ -3,7 +3,10 @@
 use std::process::Command;
 
 fn check(words: &str, code: i32, says: &str) {
-    let output = Command::new(env!("CARGO_BIN_EXE_ekso")).args(words.split_whitespace()).output().expect("the binary runs");
+    let output = Command::new(env!("CARGO_BIN_EXE_ekso"))
+        .args(words.split_whitespace())
+        .output()
+        .expect("the binary runs");
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "ekso {words}: {said}");
     assert!(said.contains(says), "ekso {words} should say {says:?}, and says {said}");
