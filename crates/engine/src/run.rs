@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use controllers::{Controller, EVERY, Refused, Settings};
 use gate::Gate;
-use object::{Change, Event, Key, Reason, Resource, Snapshot, Time};
+use object::{Change, Event, Key, Reason, Resource, Snapshot, Status, Time};
 use plan::{Plan, User};
 use store::{Store, Watch, WatchError};
 use tokio::sync::mpsc;
@@ -159,6 +159,10 @@ impl Engine {
         let wake_at = plan.wake_at;
         for write in plan.writes {
             let Err(status) = self.gate.execute(user, write.clone()).await else { continue };
+            if is_about_a_namespace_that_goes(&status) {
+                debug!(component, %key, %status, "nothing is made any more");
+                return Outcome::Done { wake_at: None };
+            }
             match status.reason {
                 // Somebody else was faster; their change is an event that runs this key again. Run it soon in any case.
                 Reason::Conflict | Reason::NotFound | Reason::AlreadyExists => {
@@ -253,6 +257,12 @@ fn enqueue_everything(worker: &mut Worker, snapshot: &Snapshot) {
     }
 }
 
+/// Whether a write was refused because its namespace is on its way out. Trying again would be in vain: what the namespace holds is
+/// deleted in its own time, and each deletion is an event that runs the key again.
+fn is_about_a_namespace_that_goes(status: &Status) -> bool {
+    status.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 fn controller_user(controller: &Controller) -> Arc<User> {
     let name = format!("system:serviceaccount:kube-system:{}", controller.user);
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
@@ -266,5 +276,24 @@ pub(crate) async fn sleep_until(at: Option<Time>, now: Time) {
             tokio::time::sleep(Duration::from_micros(wait.unsigned_abs())).await;
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object::Cause;
+
+    use super::*;
+
+    #[test]
+    fn only_what_a_namespace_refuses_while_it_goes_is_let_be() {
+        let mut status = Status::new(Reason::Forbidden, "pods is forbidden");
+        assert!(!is_about_a_namespace_that_goes(&status));
+        status.causes.push(Cause {
+            reason: "NamespaceTerminating",
+            message: String::new(),
+            field: "metadata.namespace".into(),
+        });
+        assert!(is_about_a_namespace_that_goes(&status));
     }
 }

@@ -82,8 +82,9 @@ fn kill_and_resume(cluster: &Cluster, acknowledged: &Mutex<Vec<u32>>, round: u32
         .map(drop)
 }
 
-/// Whether it still holds what it had: a process that ended and is not reaped holds nothing.
+/// Whether it still holds what it had: its first thread may have ended before the others.
 fn is_running(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().count();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    !status.is_empty() && !status.contains("State:\tZ")
+    threads > 1 || (threads == 1 && !status.contains("State:\tZ"))
 }
