@@ -33,6 +33,8 @@ pub enum ClientError {
     Spawn(std::io::Error),
     #[error("the daemon did not come up; the end of its log, {log}:\n{tail}")]
     NotUp { log: PathBuf, tail: String },
+    #[error("the daemon was just stopping: try again")]
+    Gone,
     #[error("talk to the daemon: {0}")]
     Talk(std::io::Error),
     #[error("{message}")]
@@ -63,7 +65,6 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
     need_root("ekso up")?;
     let since = Instant::now();
     let site = Site::open(&args.cluster.site.data_dir)?;
-    let door = open_door(&site)?;
     let request = UpRequest {
         name: args.cluster.name.clone(),
         nodes: args.nodes,
@@ -71,7 +72,12 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
         insecure_registries: args.insecure_registry.clone(),
         store: args.store.clone(),
     };
-    let clusters = ask(door, &Ask::Up(request), screen)?;
+    let what = Ask::Up(request);
+    let clusters = match ask(open_door(&site)?, &what, screen) {
+        // Its successor is asked instead.
+        Err(ClientError::Gone) => ask(open_door(&site)?, &what, screen)?,
+        other => other?,
+    };
     let Some(cluster) = clusters.first() else { return Ok(()) };
     let path = merge_context(&site, cluster, args.kubeconfig.as_deref())?;
     screen.step("cluster is up", u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
@@ -176,7 +182,10 @@ pub fn status(args: &Status, screen: &Screen) -> Result<(), ClientError> {
 /// Asks the daemon if one runs, and does it here otherwise: stopping and removing need no daemon.
 fn run_or_ask(site: &Site, what: &Ask, screen: &Screen) -> Result<Vec<ClusterStatus>, ClientError> {
     if let Ok(door) = UnixStream::connect(site.socket()) {
-        return ask(door, what, screen);
+        match ask(door, what, screen) {
+            Err(ClientError::Gone) => {}
+            other => return other,
+        }
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Spawn)?;
@@ -229,14 +238,18 @@ fn open_door(site: &Site) -> Result<UnixStream, ClientError> {
 fn ask(door: UnixStream, what: &Ask, screen: &Screen) -> Result<Vec<ClusterStatus>, ClientError> {
     let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');
-    (&door).write_all(&line).map_err(ClientError::Talk)?;
+    let mut has_begun = false;
+    // A door that closes before a word is said is that of a daemon that has just stopped: it has not heard of this.
+    let closed = |has_begun, error| if has_begun { ClientError::Talk(error) } else { ClientError::Gone };
+    (&door).write_all(&line).map_err(|error| closed(has_begun, error))?;
     for line in BufReader::new(&door).lines() {
-        let told: Told = serde_json::from_str(&line.map_err(ClientError::Talk)?)?;
+        let told: Told = serde_json::from_str(&line.map_err(|error| closed(has_begun, error))?)?;
+        has_begun = true;
         match told {
             Told::Done { clusters } => return Ok(clusters),
             Told::Failed { message, code } => return Err(ClientError::Failed { message, code }),
             other => screen.told(&other),
         }
     }
-    Err(ClientError::Talk(std::io::ErrorKind::UnexpectedEof.into()))
+    Err(closed(has_begun, std::io::ErrorKind::UnexpectedEof.into()))
 }
