@@ -34,24 +34,19 @@ pub fn run(names: &[String]) -> Result<()> {
         let known: Vec<&str> = MEASURES.iter().map(|(name, _)| *name).collect();
         ensure!(known.contains(&name.as_str()), "there is no figure {name}; there are {}", known.join(", "));
     }
-    let mut rows = Vec::new();
+    print([["figure", "measured", "CPU an operation", "peer, same run", "reach"], ["---"; 5]]);
     for (name, measure) in MEASURES {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {
             eprintln!("measuring {name} …");
-            rows.extend(measure()?);
+            let rows = measure()?;
+            print(rows.iter().map(|row| [&*row.figure, &row.value, &row.cpu, &row.peer, row.reach]));
         }
     }
-    print(&rows);
     Ok(())
 }
 
-fn print(rows: &[Row]) {
-    let head = ["figure", "measured", "CPU an operation", "peer, same run", "reach"];
-    let cells = rows.iter().map(|row| [&*row.figure, &row.value, &row.cpu, &row.peer, row.reach]);
-    let table: Vec<[&str; 5]> = [head, ["---"; 5]].into_iter().chain(cells).collect();
-    for line in table {
-        println!("| {} |", line.join(" | "));
-    }
+fn print<'a>(lines: impl IntoIterator<Item = [&'a str; 5]>) {
+    lines.into_iter().for_each(|line| println!("| {} |", line.join(" | ")));
 }
 
 /// The middle one, and the one that 99 of 100 do not pass.
