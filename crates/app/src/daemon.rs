@@ -48,6 +48,11 @@ pub enum DaemonError {
     NoCluster(String),
     #[error("{0}")]
     Nodes(#[from] nodes::NodesError),
+    /// A command line of another version than the daemon.
+    #[error(
+        "the daemon does not understand this command ({0}): `ekso down` and `ekso up` bring both to one version"
+    )]
+    Unintelligible(serde_json::Error),
     #[error("a worker ended: {0}")]
     Worker(#[from] tokio::task::JoinError),
 }
@@ -192,7 +197,7 @@ impl Daemon {
         let work = tokio::spawn(async move {
             let result = match serde_json::from_str(&line) {
                 Ok(ask) => daemon.answer(ask, &progress).await,
-                Err(wrong) => Err(DaemonError::NoCluster(wrong.to_string())),
+                Err(wrong) => Err(DaemonError::Unintelligible(wrong)),
             };
             let end = match result {
                 Ok(clusters) => Told::Done { clusters },

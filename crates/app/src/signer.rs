@@ -12,6 +12,7 @@ use object::{Key, Object};
 use plan::{Expect, User, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use store::WatchError;
 use tracing::{info, warn};
 
 use crate::cluster::now;
@@ -68,19 +69,24 @@ async fn follow(gate: &Gate, pki: &Pki) {
         for request in snapshot.list(CERTIFICATE_SIGNING_REQUESTS, "") {
             handle(gate, pki, request).await;
         }
-        let Ok(mut watch) = gate.store().watch(Some(CERTIFICATE_SIGNING_REQUESTS), snapshot.revision())
-        else {
-            return;
+        let mut watch = match gate.store().watch(Some(CERTIFICATE_SIGNING_REQUESTS), snapshot.revision()) {
+            Ok(watch) => watch,
+            Err(WatchError::Compacted { .. }) => continue,
+            Err(WatchError::Closed) => return,
         };
-        while let Ok(events) = watch.next().await {
-            for event in events {
-                if let Some(request) = gate.store().snapshot().get(event.key()) {
-                    handle(gate, pki, request).await;
+        let end = loop {
+            match watch.next().await {
+                Ok(events) => {
+                    for event in events {
+                        if let Some(request) = gate.store().snapshot().get(event.key()) {
+                            handle(gate, pki, request).await;
+                        }
+                    }
                 }
+                Err(end) => break end,
             }
-        }
-        if gate.store().watch(Some(CERTIFICATE_SIGNING_REQUESTS), gate.store().snapshot().revision()).is_err()
-        {
+        };
+        if end == WatchError::Closed {
             return;
         }
     }

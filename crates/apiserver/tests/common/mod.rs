@@ -1,5 +1,5 @@
 //! A whole API server on loopback over a memory store, with an administrator's certificate, and ways to talk to it.
-#![allow(dead_code)]
+#![allow(dead_code)] // each test program uses a part
 
 pub mod client;
 

@@ -1,5 +1,5 @@
 //! A gate over a memory store, with a clock and random numbers of the test's own.
-#![allow(dead_code)]
+#![allow(dead_code)] // each test program uses a part
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
