@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// Crates that decide: pure functions from what is true to what should be written.
 const DECIDERS: &[&str] =
-    &["access", "admission", "controllers", "events", "kubelet", "network", "scheduler"];
+    &["access", "admission", "aws", "controllers", "events", "kubelet", "network", "scheduler"];
 /// What deciders and doers have in common: data and its meaning.
 const VOCABULARY: &[&str] = &["kinds", "object", "plan", "schema"];
 /// Libraries with which a crate touches the world.

@@ -1,0 +1,21 @@
+//! The AWS front doors: wire protocols once, then a folder a service, a file a noun. Handlers are pure.
+//!
+//! ```text
+//! HTTP request ─► wire (by the service's model) ─► Operation ─► IAM decides ─► handler ─► Answer { output, changes }
+//!                                                                 Context { state, caller, now, ids } ─┘
+//! ```
+//!
+//! The account's truth is a store of its own: every AWS object (a role, a VPC, a cluster) is an [`object::Object`] in it, and a call's
+//! changes are one transaction on it. What a change asks of the world (a control plane, a machine) is done by whoever follows that store
+//! and writes back what became of it.
+//!
+//! Architecture invariant: no clock, no randomness, no keys of the host: `now`, ids and secrets come with the [`Context`].
+
+mod call;
+mod ids;
+mod service;
+pub mod state;
+
+pub use call::{Answer, Caller, Context, Fault};
+pub use ids::Ids;
+pub use service::{Operation, Service, Subject};

@@ -1,0 +1,46 @@
+use serde_json::Value;
+
+use crate::{Answer, Context, Fault};
+
+/// A front door: one row of the table of services.
+pub struct Service {
+    /// The name in a signature's scope: `eks`, `iam`, `sts`, `ec2`, `autoscaling`.
+    pub signing_name: &'static str,
+    /// The prefix of its IAM actions: `eks`, `eks-auth`.
+    pub action_prefix: &'static str,
+    /// Its operations, in alphabetical order.
+    pub operations: &'static [Operation],
+}
+
+/// One operation: a function and a row.
+pub struct Operation {
+    /// `CreateCluster`, as the model and the IAM action name it.
+    pub name: &'static str,
+    /// What IAM decides about: the resources and the condition keys of a call. `Subject::any` if the action has no resource.
+    pub subject: fn(&Context, &Value) -> Subject,
+    /// Decides the call. The input has passed the model's validation: required members are there, types and limits hold.
+    pub run: fn(&mut Context, &Value) -> Result<Answer, Fault>,
+}
+
+/// What a call is about, for IAM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// ARNs, each of which the caller must be allowed to act on; none means `*`.
+    pub resources: Vec<String>,
+    /// Condition keys of the call besides the global ones: `("aws:RequestTag/team", ["web"])`, `("iam:PassedToService", [..])`.
+    pub keys: Vec<(String, Vec<String>)>,
+    /// Further actions that the call needs, each with its resource: `("iam:PassRole", role ARN, keys)`.
+    pub also: Vec<(String, String, Vec<(String, Vec<String>)>)>,
+}
+
+impl Subject {
+    /// An action that has no resource of its own.
+    pub fn any() -> Self {
+        Self::default()
+    }
+
+    /// An action on one resource.
+    pub fn of(arn: impl Into<String>) -> Self {
+        Self { resources: vec![arn.into()], ..Self::default() }
+    }
+}
