@@ -18,4 +18,4 @@ pub mod state;
 
 pub use call::{Answer, Caller, Context, Fault};
 pub use ids::Ids;
-pub use service::{Operation, Service, Subject};
+pub use service::{Further, Operation, Service, Subject};

@@ -29,8 +29,19 @@ pub struct Subject {
     pub resources: Vec<String>,
     /// Condition keys of the call besides the global ones: `("aws:RequestTag/team", ["web"])`, `("iam:PassedToService", [..])`.
     pub keys: Vec<(String, Vec<String>)>,
-    /// Further actions that the call needs, each with its resource: `("iam:PassRole", role ARN, keys)`.
-    pub also: Vec<(String, String, Vec<(String, Vec<String>)>)>,
+    /// Further actions that the call needs: passing a role.
+    pub also: Vec<Further>,
+}
+
+/// An action that a call needs besides its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Further {
+    /// `iam:PassRole`
+    pub action: &'static str,
+    /// An ARN.
+    pub resource: String,
+    /// As [`Subject::keys`].
+    pub keys: Vec<(String, Vec<String>)>,
 }
 
 impl Subject {
