@@ -6,16 +6,40 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::future::try_join_all;
 use gate::Gate;
 use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, NAMESPACES, SECRETS, SERVICES};
-use object::{Resource, Snapshot, Status, Time};
+use object::{Reason, Resource, Snapshot, Status, Time};
 use plan::{User, Write};
 use serde_json::{Value, json};
 
 use crate::cluster::CLUSTER_DNS;
 use crate::pki;
 
-/// Writes what is missing of a cluster's own objects, and mends what was changed of the default roles.
+/// How often another server may be faster with one of the objects. Each time something has come to be what it should.
+const ATTEMPTS: u32 = 16;
+
+/// Writes what is missing of a cluster's own objects, and mends what was changed of the default roles. Servers that start at once on
+/// one store do the same work; who comes second looks again.
 pub async fn reconcile(gate: &Gate, ca_pem: &str) -> Result<(), Status> {
-    let (user, before) = (loopback(), gate.store().snapshot());
+    let mut attempts = 1;
+    loop {
+        match reconcile_once(gate, ca_pem).await {
+            Err(status)
+                if attempts < ATTEMPTS
+                    && matches!(
+                        status.reason,
+                        Reason::AlreadyExists | Reason::Conflict | Reason::NotFound
+                    ) =>
+            {
+                attempts += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn reconcile_once(gate: &Gate, ca_pem: &str) -> Result<(), Status> {
+    // What another server has written is seen.
+    let before = gate.store().read().await.map_err(Status::internal)?;
+    let user = loopback();
     let mut writes = bootstrap::reconcile(&before, ca_pem);
     let own = own_objects().into_iter().map(|(resource, object)| Write::Create { resource, object });
     writes.extend(own.filter(|write| is_of_new_object(&before, write)));

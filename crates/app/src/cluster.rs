@@ -1,5 +1,6 @@
 //! One cluster's control plane: a store, a gate, an API server, the controllers and the scheduler. A value, without globals.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,22 +10,22 @@ use access::ClientCa;
 use access::service_account::{Authority, SigningKey};
 use apiserver::{Deps, Limits, Rbac, Server, Version};
 use controllers::Settings;
-use engine::{Engine, Recorder};
 use gate::{Gate, ServiceRange, ServiceRanges};
-use kinds::NODES;
-use object::{Key, Reason, Status, Time};
-use plan::{Expect, User, Write};
+use kinds::{CONFIG_MAPS, NODES};
+use object::{Key, Reason, Snapshot, Status, Time};
+use plan::{Expect, Write};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::Deserialize;
 use store::{Embedded, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
 use crate::bootstrap;
+use crate::deciders::{Deciders, Identity, IdentityError, event_user};
 use crate::dial::{self, Inside};
 use crate::pki::{self, Pair, Pki, PkiError, Subject};
-use crate::signer;
 
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 pub const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 10);
@@ -44,6 +45,14 @@ pub enum ClusterError {
     Etcd(#[from] store::EtcdOpenError),
     #[error("{0} is not the URL of an etcd: it should look like etcd://127.0.0.1:2379")]
     StoreUrl(String),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(
+        "the state in etcd is of a cluster with another authority than {}: copy ca.crt, ca.key and sa.key of a server \
+         of that cluster there, or choose an empty etcd",
+        .pki.display()
+    )]
+    OtherAuthority { pki: PathBuf },
     #[error("the keys of the cluster: {0}")]
     Keys(String),
     #[error("remove the node {node}: {status}")]
@@ -74,6 +83,8 @@ pub struct Cluster {
     tls: Arc<rustls::ServerConfig>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    /// Held as long as the cluster runs here.
+    _identity: Option<Identity>,
 }
 
 /// Wall time.
@@ -87,6 +98,9 @@ impl Cluster {
     pub async fn start(setup: Setup<'_>) -> Result<Self, ClusterError> {
         let pki = Arc::new(Pki::open(&setup.dir.join("pki"))?);
         let store = open_store(setup.store, setup.dir.join("store")).await?;
+        if setup.store.is_some() && is_of_another_authority(&store.snapshot(), &pki.ca_pem) {
+            return Err(ClusterError::OtherAuthority { pki: setup.dir.join("pki") });
+        }
         let rbac = Arc::new(Rbac::new());
         let clock: gate::Clock = Arc::new(now);
         let (network, prefix) = SERVICE_NETWORK;
@@ -116,24 +130,17 @@ impl Cluster {
         .map_err(|error| ClusterError::Keys(error.to_string()))?;
         let tls = Arc::new(serving_tls(&pki, &setup)?);
         let (stop, stopped) = watch::channel(false);
-        let engine = Arc::new(Engine {
-            store: store.clone(),
+        // The embedded store has one server; an etcd may have any number.
+        let identity = setup.store.map(|_| Identity::take(setup.dir)).transpose()?;
+        let deciders = Deciders {
             gate: gate.clone(),
-            clock: clock.clone(),
+            pki: pki.clone(),
+            clock,
             settings: Arc::new(settings(&setup, &pki)),
-            recorder: Recorder::start(gate.clone(), clock, event_user()),
-            seed: u64::from_le_bytes(pki::random()),
-        });
-        let until = |mut stopped: watch::Receiver<bool>| async move {
-            // A sender that is gone means the same as one that says stop.
-            let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let tasks = vec![
-            tokio::spawn(engine.run(until(stopped.clone()))),
-            tokio::spawn(signer::run(gate.clone(), pki.clone(), until(stopped))),
-        ];
+        let tasks = deciders.start(identity.as_ref().map(|identity| identity.name.clone()), &stopped);
         info!(cluster = setup.name, revision = store.snapshot().revision(), "the control plane runs");
-        Ok(Self { gate, pki, server, tls, stop, tasks })
+        Ok(Self { gate, pki, server, tls, stop, tasks: tasks.into(), _identity: identity })
     }
 
     /// Serves the API on a listener until `stop`.
@@ -200,6 +207,18 @@ async fn open_store(url: Option<&str>, folder: PathBuf) -> Result<Arc<dyn Store>
     let hosts = hosts.ok_or_else(|| ClusterError::StoreUrl(url.to_owned()))?;
     let endpoints = hosts.split(',').map(|host| format!("http://{host}")).collect();
     Ok(Arc::new(crate::etcd::open(endpoints).await?))
+}
+
+/// Whether the state says that clients are known by another authority than ours. Two that differ would each undo what the other writes.
+fn is_of_another_authority(state: &Snapshot, ca_pem: &str) -> bool {
+    #[derive(Deserialize)]
+    struct View {
+        #[serde(default)]
+        data: BTreeMap<String, String>,
+    }
+    let known = state.find(CONFIG_MAPS, "kube-system", "extension-apiserver-authentication");
+    let known = known.and_then(|known| known.decode::<View>().ok()?.data.remove("client-ca-file"));
+    known.is_some_and(|known| known.trim() != ca_pem.trim())
 }
 
 fn ca_der(pki: &Pki) -> Result<CertificateDer<'static>, ClusterError> {
@@ -288,9 +307,4 @@ fn settings(setup: &Setup, pki: &Pki) -> Settings {
         api_server_port: setup.inside.port(),
         ..Settings::default()
     }
-}
-
-/// Events of the control plane are written with every right: they are about any namespace.
-fn event_user() -> User {
-    User::new("system:ekso", &["system:masters", "system:authenticated"])
 }

@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod cluster;
 mod daemon;
+mod deciders;
 mod dial;
 mod doctor;
 mod etcd;

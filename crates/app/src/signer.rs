@@ -1,7 +1,5 @@
 //! Approves and signs what nodes ask for: the doer beside `access::csr`, with the authority's key.
 
-use std::sync::Arc;
-
 use access::View;
 use access::rbac::Index;
 use base64::Engine as _;
@@ -55,15 +53,8 @@ struct Condition {
     r#type: String,
 }
 
-/// Follows the requests until `until` resolves.
-pub async fn run(gate: Arc<Gate>, pki: Arc<Pki>, until: impl Future<Output = ()>) {
-    tokio::select! {
-        () = follow(&gate, &pki) => {}
-        () = until => {}
-    }
-}
-
-async fn follow(gate: &Gate, pki: &Pki) {
+/// Follows the requests until the store is closed.
+pub async fn run(gate: &Gate, pki: &Pki) {
     loop {
         let snapshot = gate.store().snapshot();
         for request in snapshot.list(CERTIFICATE_SIGNING_REQUESTS, "") {

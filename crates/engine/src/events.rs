@@ -53,8 +53,8 @@ async fn write_events(
         }
         if let Err(status) = result {
             correlator.forget(&record);
-            // In a namespace that is being deleted nobody is told anything any more.
-            if !matches!(status.reason, Reason::Forbidden | Reason::NotFound) {
+            // In a namespace that is being deleted nobody is told anything any more, nor by a server that no longer leads.
+            if !matches!(status.reason, Reason::Forbidden | Reason::NotFound | Reason::ServiceUnavailable) {
                 warn!(%status, about = %occurrence.about, "an event could not be written");
             }
         }

@@ -8,11 +8,14 @@
 //!
 //! A key of a controller never runs twice at once; an event that arrives while it runs makes it run once more.
 //! A key sees its own writes: a commit is in the store's snapshot before it is acknowledged, and the next run takes its snapshot after that.
+//! Where several servers share a store, `election` says which of them runs a component.
 
+mod election;
 mod events;
 mod queue;
 mod run;
 mod scheduling;
 
+pub use election::Election;
 pub use events::Recorder;
 pub use run::{Clock, Engine};

@@ -42,17 +42,13 @@ struct Worker {
 type Finished = (usize, Key, Outcome);
 
 impl Engine {
-    /// Runs every controller and the scheduler until `shutdown` resolves.
-    pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
-        let scheduler = tokio::spawn(scheduling::run(self.clone()));
-        tokio::select! {
-            () = self.clone().run_controllers() => {}
-            () = shutdown => {}
-        }
-        scheduler.abort();
+    /// Runs the scheduler until the store is closed.
+    pub async fn run_scheduler(self: Arc<Self>) {
+        scheduling::run(self).await;
     }
 
-    async fn run_controllers(self: Arc<Self>) {
+    /// Runs every controller until the store is closed.
+    pub async fn run_controllers(self: Arc<Self>) {
         let mut workers: Vec<Worker> = controllers::ALL
             .iter()
             .map(|&controller| Worker {
@@ -164,6 +160,8 @@ impl Engine {
                 return Outcome::Done { wake_at: None };
             }
             match status.reason {
+                // The store is closed, or this server no longer leads: who does so next looks at every key.
+                Reason::ServiceUnavailable => debug!(component, %key, %status, "too late"),
                 // Somebody else was faster; their change is an event that runs this key again. Run it soon in any case.
                 Reason::Conflict | Reason::NotFound | Reason::AlreadyExists => {
                     debug!(component, %key, %status, "raced");

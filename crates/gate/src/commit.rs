@@ -45,6 +45,7 @@ impl Gate {
 pub(crate) fn store_status(key: &Key, operation: &str, error: StoreError) -> Status {
     match error {
         StoreError::TooLarge => Status::new(Reason::Unknown, error.to_string()),
+        StoreError::Deposed { .. } => Status::new(Reason::ServiceUnavailable, error.to_string()),
         StoreError::Closed => Status::new(Reason::ServiceUnavailable, "apiserver is shutting down"),
         StoreError::Unavailable(_) => {
             let message = format!(

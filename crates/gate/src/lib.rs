@@ -74,6 +74,18 @@ impl Gate {
         Self { store, catalog: Catalog::built_in(), clock, random, authority, services }
     }
 
+    /// The same way in to another view of the same state: one that takes writes only as long as its server leads.
+    pub fn over(&self, store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            catalog: self.catalog.clone(),
+            clock: self.clock.clone(),
+            random: self.random.clone(),
+            authority: self.authority.clone(),
+            services: self.services,
+        }
+    }
+
     pub fn authority(&self) -> &Arc<dyn Authority> {
         &self.authority
     }

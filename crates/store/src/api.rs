@@ -135,6 +135,9 @@ pub enum CommitError {
 pub enum StoreError {
     #[error("the store is closed")]
     Closed,
+    /// Another server leads by now: whoever led before it writes no more. Nothing was written.
+    #[error("{lease} is held by another server")]
+    Deposed { lease: Key },
     /// Nothing was written and nothing will be until there is room again.
     #[error("no space left for the store at {path}: free some and try again")]
     Full { path: String },

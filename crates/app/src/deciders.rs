@@ -1,0 +1,148 @@
+//! What works on a cluster's state: the controllers, the scheduler, and the signer of certificates.
+//!
+//! With a store of this server's own they run here. Where servers share one, each runs on the server that holds its Lease; what it
+//! writes there goes through a gate that takes writes for that term only.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use controllers::Settings;
+use engine::{Election, Engine, Recorder};
+use files::FileError;
+use gate::{Clock, Gate};
+use plan::User;
+use rustix::fs::{FlockOperation, flock};
+use store::Store;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::pki::{self, Pki};
+use crate::signer;
+
+/// The components that are elected, as upstream's processes name their Leases.
+const CONTROLLERS: &str = "kube-controller-manager";
+const SCHEDULER: &str = "kube-scheduler";
+
+/// What they need to know.
+pub struct Deciders {
+    pub gate: Arc<Gate>,
+    pub pki: Arc<Pki>,
+    pub clock: Clock,
+    pub settings: Arc<Settings>,
+}
+
+impl Deciders {
+    /// Starts them until `stopped` turns true. `identity`: who this server is, if others share its store.
+    pub fn start(self, identity: Option<String>, stopped: &watch::Receiver<bool>) -> [JoinHandle<()>; 2] {
+        let this = Arc::new(self);
+        let controllers = this.clone();
+        [
+            this.spawn(CONTROLLERS, identity.clone(), stopped.clone(), move |gate| {
+                let (engine, pki) = (controllers.engine(gate.clone()), controllers.pki.clone());
+                async move {
+                    tokio::join!(engine.run_controllers(), signer::run(&gate, &pki));
+                }
+            }),
+            this.spawn(SCHEDULER, identity, stopped.clone(), {
+                let this = this.clone();
+                move |gate| this.engine(gate).run_scheduler()
+            }),
+        ]
+    }
+
+    fn spawn<W: Future<Output = ()> + Send + 'static>(
+        &self,
+        name: &'static str,
+        identity: Option<String>,
+        mut stopped: watch::Receiver<bool>,
+        work: impl Fn(Arc<Gate>) -> W + Send + Sync + 'static,
+    ) -> JoinHandle<()> {
+        let (gate, clock) = (self.gate.clone(), self.clock.clone());
+        tokio::spawn(async move {
+            // A sender that is gone means the same as one that says stop.
+            let stop = async { drop(stopped.wait_for(|stop| *stop).await) };
+            let Some(identity) = identity else {
+                tokio::select! {
+                    () = work(gate) => {}
+                    () = stop => {}
+                }
+                return;
+            };
+            let election = Election { name, identity, gate: gate.clone(), clock };
+            election.run(|store: Arc<dyn Store>| work(Arc::new(gate.over(store))), stop).await;
+        })
+    }
+
+    fn engine(&self, gate: Arc<Gate>) -> Arc<Engine> {
+        Arc::new(Engine {
+            store: gate.store().clone(),
+            recorder: Recorder::start(gate.clone(), self.clock.clone(), event_user()),
+            gate,
+            clock: self.clock.clone(),
+            settings: self.settings.clone(),
+            seed: u64::from_le_bytes(pki::random()),
+        })
+    }
+}
+
+/// Events of the control plane are written with every right: they are about any namespace.
+pub fn event_user() -> User {
+    User::new("system:ekso", &["system:masters", "system:authenticated"])
+}
+
+/// This server's name among those that share a store. It is the same after a restart, so that the server need not wait for its own
+/// Lease to run out; and held by one process at a time, so that no two have it.
+pub struct Identity {
+    pub name: String,
+    _lock: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("another server runs with the keys in {}: each needs a data folder of its own", .0.display())]
+    Taken(PathBuf),
+}
+
+impl Identity {
+    /// `dir` is the cluster's folder on this host.
+    pub fn take(dir: &Path) -> Result<Self, IdentityError> {
+        let path = dir.join("identity");
+        let failed = |operation| {
+            let path = path.clone();
+            move |error| FileError::new(operation, &path, error)
+        };
+        let options = File::options().read(true).append(true).create(true).mode(0o600).open(&path);
+        let mut file = options.map_err(failed("open"))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| IdentityError::Taken(dir.to_owned()))?;
+        let mut word = String::new();
+        file.read_to_string(&mut word).map_err(failed("read"))?;
+        if word.is_empty() {
+            word = pki::random_word(16);
+            file.write_all(word.as_bytes()).map_err(failed("write"))?;
+        }
+        let host = rustix::system::uname();
+        // Host and a unique word, as upstream's processes call themselves.
+        Ok(Self { name: format!("{}_{word}", host.nodename().to_string_lossy()), _lock: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_kept_and_nobody_has_it_twice() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let first = Identity::take(dir.path()).expect("an identity");
+        assert!(matches!(Identity::take(dir.path()), Err(IdentityError::Taken(_))));
+        let name = first.name.clone();
+        drop(first);
+        assert_eq!(Identity::take(dir.path()).expect("the same").name, name);
+    }
+}
