@@ -2,6 +2,7 @@ use object::{Snapshot, Time};
 use serde_json::{Value, json};
 
 use crate::Ids;
+use crate::credentials::Session;
 use crate::state::Changes;
 
 /// What a handler may look at. Everything else it needs stands in its input.
@@ -18,7 +19,7 @@ pub struct Context<'a> {
 }
 
 /// Who signed a call: an IAM principal as `GetCallerIdentity` tells it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Caller {
     /// `arn:aws:iam::000000000000:user/admin`, `arn:aws:sts::000000000000:assumed-role/Name/Session`
     pub arn: String,
@@ -26,6 +27,18 @@ pub struct Caller {
     pub user_id: String,
     /// `AKIA…` or `ASIA…`; empty for unsigned calls.
     pub access_key_id: String,
+    /// Of a temporary key: what its token says.
+    pub session: Option<Box<Session>>,
+}
+
+/// Without the session, which holds a secret.
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caller")
+            .field("arn", &self.arn)
+            .field("access_key_id", &self.access_key_id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a call gives back, and what it changes. The changes are one transaction; if a precondition fails, the call is decided again.

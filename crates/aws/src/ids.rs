@@ -44,6 +44,18 @@ impl Ids {
         format!("{prefix}-0{}", self.hex(16))
     }
 
+    /// `AIDA`, `AROA`, `AKIA`, `ASIA` and what follows it: the id of an IAM principal (21 characters) or of a key (20).
+    pub fn unique(&mut self, prefix: &str) -> String {
+        let len = if matches!(prefix, "AKIA" | "ASIA") { 16 } else { 17 };
+        format!("{prefix}{}", self.of(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", len))
+    }
+
+    /// A secret access key: 40 characters of base64, 240 bits.
+    pub fn secret(&mut self) -> String {
+        const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        self.of(LETTERS, 20) + &self.of(LETTERS, 20)
+    }
+
     /// A version 4 UUID.
     pub fn uuid(&mut self) -> String {
         let hex = self.hex(32);

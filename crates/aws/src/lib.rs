@@ -11,11 +11,18 @@
 //!
 //! Architecture invariant: no clock, no randomness, no keys of the host: `now`, ids and secrets come with the [`Context`].
 
+pub mod authorize;
 mod call;
+pub mod credentials;
+pub mod genesis;
 mod ids;
 mod service;
 pub mod state;
+pub mod sts;
 
 pub use call::{Answer, Caller, Context, Fault};
 pub use ids::Ids;
 pub use service::{Further, Operation, Service, Subject};
+
+/// Every service there is, by signing name.
+pub const SERVICES: &[&Service] = &[&sts::SERVICE];

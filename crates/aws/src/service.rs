@@ -31,6 +31,8 @@ pub struct Subject {
     pub keys: Vec<(String, Vec<String>)>,
     /// Further actions that the call needs: passing a role.
     pub also: Vec<Further>,
+    /// Nobody needs a permission for it, as for `sts:GetCallerIdentity`; or the call decides itself who may make it.
+    pub is_exempt: bool,
 }
 
 /// An action that a call needs besides its own.
@@ -48,6 +50,11 @@ impl Subject {
     /// An action that has no resource of its own.
     pub fn any() -> Self {
         Self::default()
+    }
+
+    /// An action for which nobody needs a permission.
+    pub fn exempt() -> Self {
+        Self { is_exempt: true, ..Self::default() }
     }
 
     /// An action on one resource.

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use object::{Key, Object, Resource, Revision, Snapshot};
+use object::{Draft, Key, Object, Resource, Revision, Snapshot, body};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -61,6 +61,14 @@ pub struct Change {
     pub object: Option<Value>,
 }
 
+impl Change {
+    /// What is to be stored; none for a removal.
+    pub fn draft(&self) -> Option<Result<Draft, serde_json::Error>> {
+        let stored = body::encode(self.object.as_ref()?);
+        Some(Draft::read(self.key.clone(), Box::default(), stored))
+    }
+}
+
 /// What must be true of a key when the change happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
@@ -88,6 +96,19 @@ impl Changes {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Makes the changes on a snapshot alone: what tests do instead of a store. Preconditions are the caller's to keep.
+    pub fn apply(self, state: &mut Snapshot) {
+        let revision = state.revision() + 1;
+        for change in self.0 {
+            match change.draft() {
+                Some(Ok(draft)) => drop(state.put(draft.at(revision))),
+                Some(Err(_)) => {}
+                None => drop(state.remove(&change.key, revision)),
+            }
+        }
+        state.advance(revision);
     }
 }
 
