@@ -16,6 +16,7 @@ mod call;
 pub mod credentials;
 pub mod genesis;
 mod ids;
+pub mod policy;
 mod service;
 pub mod state;
 pub mod sts;
