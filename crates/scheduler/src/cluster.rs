@@ -9,8 +9,8 @@ use std::sync::Arc;
 use object::{Change, Event, Key, LabelSelector, Object, Resource, Snapshot};
 use serde::Deserialize;
 
-use crate::affinity::{Labels, Stated};
-use crate::node::{GroupKey, Node, Picked, ZONE};
+use crate::affinity::{Affinities, Labels, Stated};
+use crate::node::{GroupKey, HOSTNAME, Node, Picked, ZONE};
 use crate::pod::Pod;
 
 /// The state of the cluster that scheduling works on.
@@ -28,6 +28,9 @@ pub struct Cluster {
     /// at groups instead of pods.
     groups: BTreeMap<GroupKey, Group>,
     namespaces: BTreeMap<Arc<str>, Labels>,
+    /// How many nodes say that they are this host; and how many say of any.
+    hosts: BTreeMap<Box<str>, usize>,
+    with_host: usize,
     /// How many nodes have an image.
     images: BTreeMap<Box<str>, usize>,
     /// Selectors of Services and of the workloads that own pods, for the spreading that every pod gets.
@@ -182,7 +185,12 @@ impl Cluster {
             self.zone_all(at, -1);
         }
         self.count += usize::from(!self.nodes[at].exists);
+        self.count_host_out(at);
         let old = self.nodes[at].describe(object);
+        if let Some(host) = self.nodes[at].labels.get(HOSTNAME) {
+            self.with_host += 1;
+            count_in(&mut self.hosts, host.clone());
+        }
         let new: Vec<Box<str>> = self.nodes[at].images.keys().cloned().collect();
         if moves {
             self.zone_all(at, 1);
@@ -194,22 +202,21 @@ impl Cluster {
         let Ok(at) = self.find(name) else { return };
         self.zone_all(at, -1);
         self.count -= usize::from(self.nodes[at].exists);
+        self.count_host_out(at);
         let images = self.nodes[at].vanish();
         self.count_images(images.into_keys(), std::iter::empty());
         self.tidy(at);
     }
 
     fn count_images(&mut self, less: impl Iterator<Item = Box<str>>, more: impl Iterator<Item = Box<str>>) {
-        for name in more {
-            *self.images.entry(name).or_default() += 1;
-        }
-        for name in less {
-            if let Some(count) = self.images.get_mut(&name) {
-                *count -= 1;
-                if *count == 0 {
-                    self.images.remove(&name);
-                }
-            }
+        more.for_each(|name| count_in(&mut self.images, name));
+        less.for_each(|name| count_out(&mut self.images, &name));
+    }
+
+    fn count_host_out(&mut self, at: usize) {
+        if let Some(host) = self.nodes[at].labels.get(HOSTNAME) {
+            self.with_host -= 1;
+            count_out(&mut self.hosts, host);
         }
     }
 
@@ -362,6 +369,16 @@ impl Cluster {
         self.with_affinity > 0
     }
 
+    /// What the placed pods state of pod (anti-)affinity, once for all that share it.
+    pub(crate) fn stated(&self) -> impl Iterator<Item = &Arc<Affinities>> {
+        self.groups.values().flat_map(|group| group.stated.iter()).map(|(affinities, _)| affinities)
+    }
+
+    /// Is every node the only one of its value of this topology key?
+    pub(crate) fn is_alone(&self, topology_key: &str) -> bool {
+        topology_key == HOSTNAME && self.hosts.len() == self.with_host
+    }
+
     pub fn namespace_labels(&self, namespace: &str) -> Option<&Labels> {
         self.namespaces.get(namespace)
     }
@@ -415,6 +432,19 @@ impl Cluster {
             }
         }
         (!requirements.is_empty()).then_some(LabelSelector(requirements))
+    }
+}
+
+fn count_in(counts: &mut BTreeMap<Box<str>, usize>, name: Box<str>) {
+    *counts.entry(name).or_default() += 1;
+}
+
+fn count_out(counts: &mut BTreeMap<Box<str>, usize>, name: &str) {
+    if let Some(count) = counts.get_mut(name) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(name);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::affinity::{Labels, Stated};
 use crate::amounts::Amounts;
 use crate::pod::{HostPort, Pod, Taint};
 
+pub const HOSTNAME: &str = "kubernetes.io/hostname";
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// (namespace, labels)

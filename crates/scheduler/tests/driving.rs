@@ -337,7 +337,8 @@ fn thing(what: u8, which: u8, variant: u8) -> Value {
     match what {
         0 => node(
             &format!("n{which}"),
-            json!({"metadata": {"labels": {"v": variant.to_string(), "topology.kubernetes.io/zone": variant.to_string()}},
+            json!({"metadata": {"labels": {"v": variant.to_string(), "topology.kubernetes.io/zone": variant.to_string(),
+                "kubernetes.io/hostname": (variant > 0).then(|| format!("h{}", variant / 2))}},
             "status": {"images": [{"names": [format!("i{variant}"), "both"], "sizeBytes": 5}]}}),
         ),
         1 => labelled(asking(&format!("p{which}"), "100m", json!({"nodeName": placed})), json!({"app": "x"})),

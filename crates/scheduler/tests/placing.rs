@@ -253,6 +253,31 @@ fn better_nodes_win() {
 }
 
 #[test]
+fn pods_prefer_to_be_alone_on_a_host() {
+    let host = |name: &str, host: &str, cpu: &str| {
+        node(
+            name,
+            json!({"metadata": {"labels": {"kubernetes.io/hostname": host}}, "status": {"allocatable": {"cpu": cpu}}}),
+        )
+    };
+    let away = |app: &str| {
+        json!({"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100,
+        "podAffinityTerm": {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "kubernetes.io/hostname"}}]}}})
+    };
+    // The last node has the least room, so that only its being alone speaks for it.
+    let apart = [host("n1", "a", "8"), host("n2", "b", "8"), host("n3", "c", "4")];
+    let one_host = [host("n1", "a", "8"), host("n2", "a", "8"), host("n3", "c", "4")];
+    let db = |node: &str| on(labelled(pod(node, json!({})), json!({"app": "db"})), node);
+    check(&apart, &[db("n1"), db("n2")], asking("p", "1", away("db")), "p → n3");
+    check(&one_host, &[db("n2")], asking("p", "1", away("db")), "p → n3");
+    // As much if those that are there are the ones who say so.
+    let loner = |node: &str| on(labelled(pod(node, away("web")), json!({"app": "loner"})), node);
+    let web = || labelled(asking("p", "1", json!({})), json!({"app": "web"}));
+    check(&apart, &[loner("n1"), loner("n2")], web(), "p → n3");
+    check(&one_host, &[loner("n1")], web(), "p → n3");
+}
+
+#[test]
 fn replicas_of_a_service_do_not_pile_up() {
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "a", "name": "web"}, "spec": {"selector": {"app": "web"}}});
     // n1 has more room, so that only spreading speaks for n2.

@@ -1,7 +1,7 @@
 //! Near some pods, away from others:
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#inter-pod-affinity-and-anti-affinity>.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use object::Key;
@@ -29,8 +29,38 @@ pub struct Required {
     meets_itself: bool,
 }
 
-/// What the affinities of a pod that is there mean for the new one.
+/// What the affinities of a pod that is there mean for the new one: a weight for each topology key.
 type Meaning<'a> = Vec<(&'a str, i64)>;
+
+/// What the affinities of all pods that are there mean for the new one: by their address, for like pods share one.
+/// Those that do not mean it are left out, which are most.
+struct Said<'a>(Vec<(*const Affinities, Meaning<'a>)>);
+
+impl<'a> Said<'a> {
+    fn by_all(cluster: &'a Cluster, meaning: impl Fn(&'a Affinities) -> Meaning<'a>) -> Self {
+        if !cluster.has_affinity() {
+            return Self(Vec::new());
+        }
+        let all = cluster.stated().map(|affinities| (Arc::as_ptr(affinities), meaning(affinities)));
+        let mut said: Vec<_> = all.filter(|(_, meaning)| !meaning.is_empty()).collect();
+        said.sort_unstable_by_key(|(address, _)| *address);
+        Self(said)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Tells of each topology key what the pods of one node make it weigh.
+    fn on(&self, node: &Node, mut tell: impl FnMut(&'a str, i64)) {
+        for (affinities, pods) in node.stated.iter() {
+            let address = Arc::as_ptr(affinities);
+            if let Ok(at) = self.0.binary_search_by_key(&address, |(held, _)| *held) {
+                self.0[at].1.iter().for_each(|(key, weight)| tell(key, weight * pods));
+            }
+        }
+    }
+}
 
 fn about(cluster: &Cluster, term: &PodTerm, namespace: &str, labels: &Labels) -> bool {
     term.matches(namespace, cluster.namespace_labels(namespace), labels)
@@ -49,9 +79,7 @@ impl Required {
             meets_itself: near.iter().all(|term| is_about(cluster, term, pod)),
             ..Self::default()
         };
-        if cluster.has_affinity() {
-            found.learn_forbidding(cluster, pod);
-        }
+        found.learn_forbidding(cluster, pod);
         if !near.is_empty() {
             let all = |namespace: &Arc<str>, labels: &Labels| {
                 near.iter().all(|term| about(cluster, term, namespace, labels))
@@ -74,24 +102,19 @@ impl Required {
     }
 
     fn learn_forbidding(&mut self, cluster: &Cluster, pod: &Pod) {
-        let mut meanings: HashMap<*const Affinities, Meaning> = HashMap::new();
+        let said = Said::by_all(cluster, |affinities| {
+            let terms = affinities.far.required.iter().filter(|term| is_about(cluster, term, pod));
+            terms.map(|term| (&*term.topology_key, 1)).collect()
+        });
+        if said.is_empty() {
+            return;
+        }
         for node in cluster.nodes() {
-            for (affinities, pods) in node.stated.iter() {
-                let meaning = meanings.entry(Arc::as_ptr(affinities)).or_insert_with(|| {
-                    let terms = affinities.far.required.iter().filter(|term| is_about(cluster, term, pod));
-                    terms.map(|term| (&*term.topology_key, 1)).collect()
-                });
-                for (key, _) in meaning {
-                    if let Some(value) = node.labels.get(*key) {
-                        *self
-                            .forbidding
-                            .entry((*key).into())
-                            .or_default()
-                            .entry(value.clone())
-                            .or_default() += pods;
-                    }
+            said.on(node, |key, pods| {
+                if let Some(value) = node.labels.get(key) {
+                    *self.forbidding.entry(key.into()).or_default().entry(value.clone()).or_default() += pods;
                 }
-            }
+            });
         }
     }
 
@@ -165,31 +188,29 @@ fn is_near(pod: &Pod, found: &Required, node: &Node) -> bool {
 }
 
 /// Preferred terms of the pod, and those of the pods that are there about it, added up by topology.
+///
+/// A topology in which every node is alone (`kubernetes.io/hostname`, nearly always) needs no adding up: what the pods of
+/// a node say concerns that node only, and only the nodes to choose from are looked at.
 pub fn score(round: &Round, nodes: &[&Node]) -> Option<Vec<i64>> {
     let (cluster, pod) = (round.cluster, round.pod);
-    let mut weights: Weights = BTreeMap::new();
-    for (terms, sign) in [(&pod.affinities.near.preferred, 1), (&pod.affinities.far.preferred, -1)] {
-        for WeightedPodTerm { weight, pod_affinity_term: term } in terms {
-            let picked = cluster.pick_all(|namespace, labels| about(cluster, term, namespace, labels));
-            for node in cluster.nodes() {
-                let pods = node.count(&picked).all;
-                if pods > 0 {
-                    weigh(&mut weights, node, &term.topology_key, sign * weight * pods);
-                }
-            }
-        }
-    }
-    if cluster.has_affinity() {
-        others(&mut weights, cluster, pod);
-    }
-    if weights.is_empty() {
+    let alone = Wishes::of(cluster, pod, |key| cluster.is_alone(key));
+    let shared = Wishes::of(cluster, pod, |key| !cluster.is_alone(key));
+    if alone.is_empty() && shared.is_empty() {
         return None;
+    }
+    let mut weights: Weights = BTreeMap::new();
+    if !shared.is_empty() {
+        for node in cluster.nodes() {
+            shared.on(node, |key, weight| weigh(&mut weights, node, key, weight));
+        }
     }
     let sum = |node: &&Node| -> i64 {
         let of = |(key, values): (&&str, &BTreeMap<&str, i64>)| {
             node.labels.get(*key).and_then(|value| values.get(&**value)).copied().unwrap_or(0)
         };
-        weights.iter().map(of).sum()
+        let mut sum = weights.iter().map(of).sum();
+        alone.on(node, |key, weight| sum += if node.labels.contains_key(key) { weight } else { 0 });
+        sum
     };
     let sums: Vec<i64> = nodes.iter().map(sum).collect();
     let (least, most) = (sums.iter().min().copied()?, sums.iter().max().copied()?);
@@ -200,23 +221,52 @@ pub fn score(round: &Round, nodes: &[&Node]) -> Option<Vec<i64>> {
 /// By topology key and value.
 type Weights<'a> = BTreeMap<&'a str, BTreeMap<&'a str, i64>>;
 
-fn weigh<'a>(weights: &mut Weights<'a>, node: &'a Node, key: &str, weight: i64) {
-    if let Some((key, value)) = node.labels.get_key_value(key) {
+fn weigh<'a>(weights: &mut Weights<'a>, node: &'a Node, key: &'a str, weight: i64) {
+    if let Some(value) = node.labels.get(key) {
         *weights.entry(key).or_default().entry(value).or_default() += weight;
     }
 }
 
-/// What the pods that are there would like of this one.
-fn others<'a>(weights: &mut Weights<'a>, cluster: &'a Cluster, pod: &Pod) {
-    let mut meanings: HashMap<*const Affinities, Meaning> = HashMap::new();
-    for node in cluster.nodes() {
-        for (affinities, pods) in node.stated.iter() {
-            let meaning =
-                meanings.entry(Arc::as_ptr(affinities)).or_insert_with(|| meaning(cluster, affinities, pod));
-            for (key, weight) in meaning {
-                weigh(weights, node, key, *weight * pods);
+/// What is preferred of some topology keys: by the pod about those that are there, and by them about it.
+struct Wishes<'a> {
+    /// (topology key, weight of each pod, which pods)
+    own: Vec<(&'a str, i64, Picked)>,
+    others: Said<'a>,
+}
+
+impl<'a> Wishes<'a> {
+    fn of(cluster: &'a Cluster, pod: &'a Pod, concerns: impl Fn(&str) -> bool) -> Self {
+        let mut own = Vec::new();
+        for (terms, sign) in [(&pod.affinities.near.preferred, 1), (&pod.affinities.far.preferred, -1)] {
+            for WeightedPodTerm { weight, pod_affinity_term: term } in terms {
+                if concerns(&term.topology_key) {
+                    let picked =
+                        cluster.pick_all(|namespace, labels| about(cluster, term, namespace, labels));
+                    own.push((&*term.topology_key, sign * weight, picked));
+                }
             }
         }
+        let others = Said::by_all(cluster, |affinities| {
+            let mut meaning = meaning(cluster, affinities, pod);
+            meaning.retain(|(key, _)| concerns(key));
+            meaning
+        });
+        Self { own, others }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.others.is_empty()
+    }
+
+    /// Tells of each topology key what the pods of one node make it weigh.
+    fn on(&self, node: &Node, mut tell: impl FnMut(&'a str, i64)) {
+        for (key, weight, picked) in &self.own {
+            let pods = node.count(picked).all;
+            if pods > 0 {
+                tell(key, weight * pods);
+            }
+        }
+        self.others.on(node, tell);
     }
 }
 

@@ -8,10 +8,8 @@ use object::Key;
 use super::{MAX_SCORE, Plugin, Round};
 use crate::cluster::Cluster;
 use crate::explain::Rejection;
-use crate::node::{Node, Picked, ZONE};
+use crate::node::{HOSTNAME, Node, Picked, ZONE};
 use crate::pod::{Pod, Spread, Taint};
-
-const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// What the cluster does for every pod of a Service or workload: (topology key, skew that is fine).
 const DEFAULTS: [(&str, i64); 2] = [(HOSTNAME, 3), (ZONE, 5)];
