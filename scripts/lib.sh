@@ -48,6 +48,15 @@ need_rust() {
     install_debian gcc=gcc libc6-dev=/usr/include/stdio.h
 }
 
+# build_release ARGUMENT…: builds static binaries as they are released, into RELEASE_DIR.
+build_release() {
+    local host
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    RELEASE_DIR=${CARGO_TARGET_DIR:-target}/$host/release
+    # With --target the flags are the binary's alone: build scripts stay dynamic.
+    RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target "$host" "$@"
+}
+
 # pypi_unpack PACKAGE==VERSION SHA256 DIR: a wheel, unpacked.
 pypi_unpack() {
     local requirement=$1 sha256=$2 dir=$3 download

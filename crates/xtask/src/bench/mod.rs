@@ -4,9 +4,12 @@
 //! time that Ekso spent on one operation too.
 
 mod api;
+mod etcd;
 mod pods;
 mod site;
+mod snapshot;
 mod start;
+mod watches;
 
 use std::time::Duration;
 
@@ -23,10 +26,28 @@ pub struct Row {
     pub reach: &'static str,
 }
 
+/// What many clients at once saw.
+struct Load {
+    a_second: f64,
+    p99: Duration,
+}
+
+impl std::fmt::Display for Load {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0} a second, p99 {}", self.a_second, seconds(self.p99))
+    }
+}
+
 /// What is measured together, under the name by which it is asked for.
 type Measure = (&'static str, fn() -> Result<Vec<Row>>);
 
-const MEASURES: &[Measure] = &[("start", start::run), ("api", api::run), ("pods", pods::run)];
+const MEASURES: &[Measure] = &[
+    ("start", start::run),
+    ("api", api::run),
+    ("watches", watches::run),
+    ("snapshot", snapshot::run),
+    ("pods", pods::run),
+];
 
 /// Measures those named, or all.
 pub fn run(names: &[String]) -> Result<()> {
@@ -54,6 +75,10 @@ fn percentiles(mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
     (at(0.5), at(0.99))
+}
+
+fn micros(time: Duration) -> String {
+    format!("{:.1} µs", time.as_secs_f64() * 1e6)
 }
 
 fn seconds(time: Duration) -> String {

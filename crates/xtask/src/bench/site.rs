@@ -1,16 +1,19 @@
 //! A cluster of the benchmark's own, and what its processes cost.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A site in a temporary folder, deleted with this value.
 pub struct Site {
     scratch: tempfile::TempDir,
+    /// Asked for once: asking costs the daemon some time.
+    endpoint: OnceCell<String>,
 }
 
 /// What `command` prints; an error if it fails.
@@ -29,7 +32,7 @@ pub fn brought(name: &str) -> PathBuf {
 impl Site {
     pub fn new() -> Result<Self> {
         let scratch = tempfile::Builder::new().prefix("ekso-bench-").tempdir().context("make a folder")?;
-        Ok(Self { scratch })
+        Ok(Self { scratch, endpoint: OnceCell::new() })
     }
 
     pub fn scratch(&self) -> &Path {
@@ -79,11 +82,37 @@ impl Site {
         Ok(serde_json::from_str(&output(&mut self.ekso("status --name bench -o json"))?)?)
     }
 
-    /// curl as the administrator, for a path of the API.
-    pub fn curl(&self, path: &str) -> Result<Command> {
-        let pki = self.dir().join("clusters/bench/pki");
+    /// `https://127.0.0.1:6443`
+    pub fn endpoint(&self) -> Result<String> {
+        if let Some(known) = self.endpoint.get() {
+            return Ok(known.clone());
+        }
         let status = self.status()?;
         let endpoint = status["endpoint"].as_str().context("the status has an endpoint")?;
+        Ok(self.endpoint.get_or_init(|| endpoint.to_owned()).clone())
+    }
+
+    /// The cluster's keys and certificates.
+    pub fn pki(&self) -> PathBuf {
+        self.dir().join("clusters/bench/pki")
+    }
+
+    /// A token of an account that may do everything, for clients that show no certificate.
+    pub fn token(&self) -> Result<String> {
+        self.post(
+            "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+            &json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "bench"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+                "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}]}),
+        )?;
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+        let answer = self.post("/api/v1/namespaces/default/serviceaccounts/default/token", &request)?;
+        Ok(answer["status"]["token"].as_str().context("a token")?.to_owned())
+    }
+
+    /// curl as the administrator, for a path of the API.
+    pub fn curl(&self, path: &str) -> Result<Command> {
+        let (pki, endpoint) = (self.pki(), self.endpoint()?);
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--fail", "--no-buffer", "--cacert"]).arg(pki.join("ca.crt"));
         curl.arg("--cert").arg(pki.join("admin.crt")).arg("--key").arg(pki.join("admin.key"));
@@ -120,9 +149,7 @@ impl Site {
 
     /// CPU time that they have used so far.
     pub fn cpu(&self) -> Result<Duration> {
-        let ticks: u64 = self.processes()?.into_iter().map(ticks).sum();
-        // USER_HZ is 100 on every machine that this runs on.
-        Ok(Duration::from_millis(ticks * 10))
+        Ok(self.processes()?.into_iter().map(cpu).sum())
     }
 
     /// Proportional set size of them all.
@@ -137,12 +164,14 @@ impl Drop for Site {
     }
 }
 
-/// User and system time: fields 14 and 15 of /proc/PID/stat, counted behind the command's name.
-fn ticks(pid: u32) -> u64 {
+/// User and system time of a process: fields 14 and 15 of /proc/PID/stat, counted behind the command's name.
+pub fn cpu(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let Some((_, rest)) = stat.rsplit_once(')') else { return 0 };
+    let Some((_, rest)) = stat.rsplit_once(')') else { return Duration::ZERO };
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum()
+    let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
+    // USER_HZ is 100 on every machine that this runs on.
+    Duration::from_millis(ticks * 10)
 }
 
 pub fn pss_bytes(pid: u32) -> u64 {
