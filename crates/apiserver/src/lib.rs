@@ -39,6 +39,7 @@ mod write;
 
 pub use authority::Rbac;
 pub use config::{Config, Deps, Limits, Version};
+pub use protobuf::{decode as decode_protobuf, identity as protobuf_identity};
 pub use proxy::{Dial, Socket};
 pub use server::{ServeError, Server};
 pub use tls::{client_config, server_config};

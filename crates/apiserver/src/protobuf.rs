@@ -47,8 +47,26 @@ fn member(text: &'static str) -> Option<Member> {
     Some(Member { path, name, zero_is_absent })
 }
 
+/// What the envelope says of itself: `apiVersion` and `kind`.
+pub fn identity(body: &[u8]) -> Result<(String, String), String> {
+    let (mut identity, _) = envelope(body)?;
+    let mut text = |name: &str| match identity.remove(name) {
+        Some(Value::String(text)) => text,
+        _ => String::new(),
+    };
+    Ok((text("apiVersion"), text("kind")))
+}
+
 /// The object in a body, with `apiVersion` and `kind` as the envelope says. `type_name` is what the path expects.
-pub(crate) fn decode(type_name: &str, body: &[u8]) -> Result<Value, String> {
+pub fn decode(type_name: &str, body: &[u8]) -> Result<Value, String> {
+    let (mut object, raw) = envelope(body)?;
+    let owner = kinds::types().get(type_name).ok_or_else(|| format!("no type {type_name}"))?;
+    message(owner, &mut Vec::new(), raw, &mut object, 0)?;
+    Ok(object.into())
+}
+
+/// `apiVersion` and `kind`, and the message of the object.
+fn envelope(body: &[u8]) -> Result<(Map<String, Value>, &[u8]), String> {
     let body = body
         .strip_prefix(MAGIC)
         .ok_or("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")?;
@@ -70,9 +88,7 @@ pub(crate) fn decode(type_name: &str, body: &[u8]) -> Result<Value, String> {
             _ => {}
         }
     }
-    let owner = kinds::types().get(type_name).ok_or_else(|| format!("no type {type_name}"))?;
-    message(owner, &mut Vec::new(), raw, &mut object, 0)?;
-    Ok(object.into())
+    Ok((object, raw))
 }
 
 /// Reads one message into the members of an object. `at` is where it stands inside the type's own message.
@@ -176,7 +192,11 @@ fn entry(
     if let Value::Object(map) = map {
         map.insert(
             key,
-            held.unwrap_or_else(|| if matches!(item, Expr::Struct(_)) { json!({}) } else { json!("") }),
+            held.unwrap_or_else(|| match item {
+                Expr::Struct(_) => json!({}),
+                Expr::Time | Expr::MicroTime => Value::Null,
+                _ => json!(""),
+            }),
         );
     }
     Ok(())

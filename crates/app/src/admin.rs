@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::etcd::Place;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Ask {
@@ -26,7 +28,8 @@ pub struct UpRequest {
     pub nodes: Option<u16>,
     pub api_port: Option<u16>,
     pub insecure_registries: Vec<String>,
-    pub store: Option<String>,
+    #[serde(flatten)]
+    pub place: Place,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

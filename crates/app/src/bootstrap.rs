@@ -56,7 +56,7 @@ async fn reconcile_once(gate: &Gate, ca_pem: &str) -> Result<(), Status> {
     for write in mended {
         gate.execute(&user, write).await?;
     }
-    Ok(())
+    gate.adopt_services().await
 }
 
 /// Whether a write creates what is not there; one may also create anew what the write before it deletes.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::etcd::Place;
 use crate::site;
 
 /// Kubernetes on one Linux machine, from one command.
@@ -80,9 +81,8 @@ pub struct Up {
     /// Registries (HOST:PORT) that the nodes may speak plain HTTP to
     #[arg(long, value_name = "HOST:PORT")]
     pub insecure_registry: Vec<String>,
-    /// Keep the state in etcd (etcd://HOST:PORT[,HOST:PORT…]) instead of the data folder
-    #[arg(long, value_name = "URL")]
-    pub store: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[derive(Debug, Args)]
@@ -165,9 +165,8 @@ pub struct Server {
     /// Names and addresses that nodes and clients may use for this server, besides the listening one
     #[arg(long, value_name = "NAME")]
     pub advertise: Vec<String>,
-    /// Keep the state in etcd (etcd://HOST:PORT[,HOST:PORT…]) instead of the data folder
-    #[arg(long, value_name = "URL")]
-    pub store: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
     /// Run the clusters of this data folder for `ekso up`; started by it
     #[arg(long, hide = true)]
     pub daemon: bool,

@@ -29,6 +29,8 @@ pub enum ClientError {
     Daemon(#[from] DaemonError),
     #[error("{0} needs root: run it with sudo")]
     NotRoot(&'static str),
+    #[error("find the current folder: {0}")]
+    Folder(std::io::Error),
     #[error("start the daemon: {0}")]
     Spawn(std::io::Error),
     #[error("the daemon did not come up; the end of its log, {log}:\n{tail}")]
@@ -70,7 +72,7 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
         nodes: args.nodes,
         api_port: args.api_port,
         insecure_registries: args.insecure_registry.clone(),
-        store: args.store.clone(),
+        place: args.place.clone().absolute().map_err(ClientError::Folder)?,
     };
     let what = Ask::Up(request);
     let clusters = match ask(open_door(&site)?, &what, screen) {

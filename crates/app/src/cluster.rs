@@ -25,6 +25,7 @@ use tracing::{error, info};
 use crate::bootstrap;
 use crate::deciders::{Deciders, Identity, IdentityError, event_user};
 use crate::dial::{self, Inside};
+use crate::etcd::{EtcdError, Place};
 use crate::pki::{self, Pair, Pki, PkiError, Subject};
 
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -41,10 +42,8 @@ pub enum ClusterError {
     Pki(#[from] PkiError),
     #[error("open the store: {0}")]
     Store(#[from] store::OpenError),
-    #[error("open the store in etcd: {0}")]
-    Etcd(#[from] store::EtcdOpenError),
-    #[error("{0} is not the URL of an etcd: it should look like etcd://127.0.0.1:2379")]
-    StoreUrl(String),
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(
@@ -66,8 +65,8 @@ pub struct Setup<'a> {
     pub name: &'a str,
     /// Its folder: `pki`, `store`.
     pub dir: &'a Path,
-    /// `etcd://…` instead of the folder.
-    pub store: Option<&'a str>,
+    /// Where its state is, if not in the folder.
+    pub place: &'a Place,
     /// Names and addresses that the API's certificate is for, besides the usual ones.
     pub names: Vec<String>,
     /// Where pods and nodes reach the API.
@@ -97,8 +96,8 @@ impl Cluster {
     /// Opens the state, completes what every cluster has, and starts the deciders. `serve` then opens the door.
     pub async fn start(setup: Setup<'_>) -> Result<Self, ClusterError> {
         let pki = Arc::new(Pki::open(&setup.dir.join("pki"))?);
-        let store = open_store(setup.store, setup.dir.join("store")).await?;
-        if setup.store.is_some() && is_of_another_authority(&store.snapshot(), &pki.ca_pem) {
+        let store = open_store(setup.place, setup.dir.join("store")).await?;
+        if setup.place.store.is_some() && is_of_another_authority(&store.snapshot(), &pki.ca_pem) {
             return Err(ClusterError::OtherAuthority { pki: setup.dir.join("pki") });
         }
         let rbac = Arc::new(Rbac::new());
@@ -131,7 +130,7 @@ impl Cluster {
         let tls = Arc::new(serving_tls(&pki, &setup)?);
         let (stop, stopped) = watch::channel(false);
         // The embedded store has one server; an etcd may have any number.
-        let identity = setup.store.map(|_| Identity::take(setup.dir)).transpose()?;
+        let identity = setup.place.store.as_ref().map(|_| Identity::take(setup.dir)).transpose()?;
         let deciders = Deciders {
             gate: gate.clone(),
             pki: pki.clone(),
@@ -196,17 +195,14 @@ impl Cluster {
     }
 }
 
-async fn open_store(url: Option<&str>, folder: PathBuf) -> Result<Arc<dyn Store>, ClusterError> {
-    let Some(url) = url else {
-        let opened =
-            tokio::task::spawn_blocking(move || Embedded::open(&folder, store::Options::default())).await;
-        let opened = opened.map_err(|panic| ClusterError::Keys(panic.to_string()))?;
-        return Ok(Arc::new(opened?));
-    };
-    let hosts = url.strip_prefix("etcd://").filter(|hosts| !hosts.is_empty());
-    let hosts = hosts.ok_or_else(|| ClusterError::StoreUrl(url.to_owned()))?;
-    let endpoints = hosts.split(',').map(|host| format!("http://{host}")).collect();
-    Ok(Arc::new(crate::etcd::open(endpoints).await?))
+async fn open_store(place: &Place, folder: PathBuf) -> Result<Arc<dyn Store>, ClusterError> {
+    if let Some(etcd) = place.open().await? {
+        return Ok(Arc::new(etcd));
+    }
+    let opened =
+        tokio::task::spawn_blocking(move || Embedded::open(&folder, store::Options::default())).await;
+    let opened = opened.map_err(|panic| ClusterError::Keys(panic.to_string()))?;
+    Ok(Arc::new(opened?))
 }
 
 /// Whether the state says that clients are known by another authority than ours. Two that differ would each undo what the other writes.

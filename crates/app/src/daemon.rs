@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{Cluster, ClusterError, Setup};
+use crate::etcd::Place;
 use crate::site::{self, ClusterSpec, Site};
 use crate::{census, exit, nodes};
 
@@ -265,15 +266,15 @@ impl Daemon {
             index: free,
             up: true,
             insecure_registries: Vec::new(),
-            store: None,
+            place: Place::default(),
         });
         spec.up = true;
         spec.nodes = request.nodes.unwrap_or(spec.nodes);
         if !request.insecure_registries.is_empty() {
             spec.insecure_registries.clone_from(&request.insecure_registries);
         }
-        if request.store.is_some() {
-            spec.store.clone_from(&request.store);
+        if request.place.store.is_some() {
+            spec.place.clone_from(&request.place);
         }
         match request.api_port {
             Some(0) => spec.api_port = free_port(0)?,
@@ -337,7 +338,7 @@ impl Daemon {
         let setup = Setup {
             name: &spec.name,
             dir: &dir,
-            store: spec.store.as_deref(),
+            place: &spec.place,
             names: Vec::new(),
             inside: inside(spec),
             dial_from: nodes::inside(self.machines.clone(), &spec.name, router.ns().path()),

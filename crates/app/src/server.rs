@@ -64,7 +64,7 @@ pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
             nodes: args.nodes,
             api_port: args.api_port,
             insecure_registries: args.insecure_registry.clone(),
-            store: args.store.clone(),
+            place: args.place.clone().absolute().map_err(ServerError::Start)?,
         };
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         let clusters = daemon.answer(Ask::Up(request), &Progress::to(tell)).await?;
@@ -115,7 +115,7 @@ async fn alone(
     let setup = Setup {
         name: &args.cluster.name,
         dir: &dir,
-        store: args.store.as_deref(),
+        place: &args.place,
         names,
         inside,
         dial_from: std::sync::Arc::new(|| None),

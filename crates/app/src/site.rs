@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use files::FileError;
 use serde::{Deserialize, Serialize};
 
+use crate::etcd::Place;
 use crate::owner::Owner;
 use crate::pki;
 
@@ -51,9 +52,8 @@ pub struct ClusterSpec {
     pub up: bool,
     #[serde(default)]
     pub insecure_registries: Vec<String>,
-    /// `etcd://…`; the data folder otherwise.
-    #[serde(default)]
-    pub store: Option<String>,
+    #[serde(flatten)]
+    pub place: Place,
 }
 
 /// Where a cluster's context went.

@@ -3,9 +3,10 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// What a program answered.
 #[derive(Debug)]
@@ -58,6 +59,44 @@ pub fn run(command: &mut Command, input: &str) -> Result<Answer> {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+/// A server that ends with its story.
+pub struct Running(Child);
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&mut self) -> Result<()> {
+        self.0.kill().context("kill a server")?;
+        self.0.wait().context("wait for a server")?;
+        Ok(())
+    }
+
+    /// Asks it to end, and demands that it ends well.
+    pub fn stop(&mut self) -> Result<()> {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, Signal::TERM).context("stop a server")?;
+        let status = self.0.wait().context("wait for a server")?;
+        ensure!(status.success(), "a server that was told to end ended with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// Starts a server; what it says goes to `log`.
+pub fn start(command: &mut Command, log: &Path) -> Result<Running> {
+    let log = std::fs::File::options().create(true).append(true).open(log).context("open a log")?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    Ok(Running(command.spawn().with_context(|| format!("start {command:?}"))?))
 }
 
 /// The folder of the workspace.

@@ -8,12 +8,14 @@
 
 mod clients;
 mod cluster;
+mod etcd;
 mod harness;
 mod http;
 mod leftovers;
 
-pub use clients::{Answer, ekso_binary, kubectl_binary, run, tool};
+pub use clients::{Answer, Running, ekso_binary, kubectl_binary, run, start, tool};
 pub use cluster::{Cluster, PATIENCE, Room, Site, free_port, until};
+pub use etcd::Etcd;
 pub use harness::{Chapter, Story, Tale, main};
 pub use http::{fetch, get};
 pub use leftovers::leftovers;

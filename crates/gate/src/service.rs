@@ -12,6 +12,7 @@ use schema::{Violation, ViolationKind, path};
 use serde_json::{Value, json};
 use store::{Op, Precondition};
 
+use crate::commit::Failed;
 use crate::{Gate, ServiceRange, commit, metadata};
 
 /// Not served: one object for each node port that is taken.
@@ -46,6 +47,36 @@ pub(crate) fn release(snapshot: &Snapshot, service: &Object) -> Vec<Op> {
     let taken =
         cluster_ips(&value).into_iter().map(address_key).chain(ports(&value).into_iter().map(port_key));
     taken.filter_map(|key| snapshot.get(&key).map(|held| commit::remove(held))).collect()
+}
+
+impl Gate {
+    /// Takes the addresses and ports of Services that nothing says are taken: upstream keeps its node ports, and before 1.33 its cluster
+    /// addresses, in a form of its own. To be called before anyone else is served.
+    ///
+    /// # Errors
+    /// What the store failed at. An address that somebody has taken meanwhile is none.
+    pub async fn adopt_services(&self) -> Result<(), Status> {
+        let snapshot = self.store.snapshot();
+        for service in snapshot.list(kinds::SERVICES, "") {
+            let Ok(value) = service.to_value() else { continue };
+            let mut ops = Vec::new();
+            for address in cluster_ips(&value).into_iter().filter(|ip| self.services.addresses.contains(*ip))
+            {
+                if snapshot.get(&address_key(address)).is_none() {
+                    ops.push(take_address(self, &service.key, address)?);
+                }
+            }
+            let free = |port: &i64| snapshot.get(&port_key(*port)).is_none();
+            ops.extend(ports(&value).into_iter().filter(free).map(|port| take_port(&service.key, port)));
+            for op in ops {
+                match self.commit(&service.key, vec![op]).await {
+                    Err(Failed::Status(status)) => return Err(status),
+                    Ok(_) | Err(Failed::Raced { .. }) => {}
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 fn service_type(service: &Value) -> &str {

@@ -7,6 +7,7 @@ mod kubectl;
 mod main_job;
 mod network;
 mod refusals;
+mod servers;
 mod stores;
 mod workloads;
 
@@ -49,6 +50,7 @@ const TALES: &[Tale] = &[
     Tale { name: "etcd", tell: stores::etcd },
     Tale { name: "images_of_registries_and_archives", tell: stores::images },
     Tale { name: "machine_lacks", tell: command_line::machine_lacks },
+    Tale { name: "two_servers", tell: servers::two_on_one_etcd },
     Tale { name: "two_sites", tell: command_line::two_sites },
 ];
 

@@ -1,53 +1,42 @@
 //! State in a real etcd; images of a real registry and of archives.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Cluster, Room, Site, free_port, run, tool, until};
-
-/// A server that ends with its test.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(command: &mut Command, log: &Path) -> Result<Server> {
-    let log = std::fs::File::create(log).context("make a log")?;
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    Ok(Server(command.spawn().with_context(|| format!("start {command:?}"))?))
-}
+use e2e::{Cluster, Etcd, Room, Site, run, start, tool, until};
 
 pub fn etcd() -> Result<()> {
     let site = Site::new()?;
-    let (client, peer) = (free_port()?, free_port()?);
-    let data = site.scratch().join("etcd");
-    let mut etcd = Command::new(tool("etcd")?);
-    etcd.arg("--data-dir").arg(&data).args(["--listen-client-urls", &format!("http://127.0.0.1:{client}")]);
-    etcd.args(["--advertise-client-urls", &format!("http://127.0.0.1:{client}")]);
-    etcd.args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer}")]);
-    let _server = start(&mut etcd, &site.scratch().join("etcd.log"))?;
-    until("etcd answers", || Ok(std::net::TcpStream::connect(("127.0.0.1", client)).ok()))?;
-    let cluster = site.up("etcd", &format!("--store etcd://127.0.0.1:{client}")).context(site.logs())?;
+    let etcd = Etcd::start(site.scratch())?;
+    // What upstream's server wrote before: runtime.Unknown { typeMeta: {v1, ConfigMap}, raw: {metadata: {name, namespace}, data: {k: v}} }.
+    let theirs = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x20\x0a\x16\x0a\x09upstreams\x1a\x07default\x22\0\x12\x06\x0a\x01k\x12\x01v\x1a\0\x22\0";
+    etcd.put("/registry/configmaps/default/upstreams", theirs)?;
+    let cluster = site.up("etcd", &format!("--store {}", etcd.url())).context(site.logs())?;
     let room = Room { cluster: &cluster, namespace: "default".into() };
     room.kubectl("create deployment web --image=e2e:1 --replicas=2")?;
     room.rolled_out("deployment/web")?;
-    // Stock etcd's own client sees the standard keys.
-    let mut etcdctl = Command::new(tool("curl")?);
-    etcdctl.args(["-s", &format!("http://127.0.0.1:{client}/v3/kv/range"), "-d"]);
-    // base64 of /registry/deployments/default/web
-    let answer =
-        run(etcdctl.arg(r#"{"key":"L3JlZ2lzdHJ5L2RlcGxveW1lbnRzL2RlZmF1bHQvd2Vi","count_only":true}"#), "")?
-            .ok()?;
-    ensure!(answer.contains(r#""count":"1""#), "the key in etcd: {answer}");
+    // The keys are the standard ones.
+    ensure!(etcd.count("/registry/deployments/default/web")? == 1, "the key in etcd");
+    ensure!(room.field("configmap/upstreams", "{.data.k}")? == "v", "what upstream wrote");
+    room.kubectl("label configmap upstreams now=ours")?;
     site.ekso("down --name etcd")?.ok()?;
     site.ekso("up --name etcd")?.ok()?;
     room.rolled_out("deployment/web")?;
-    site.delete("etcd")
+    ensure!(
+        room.field("configmap/upstreams", "{.metadata.labels.now}/{.data.k}")? == "ours/v",
+        "after a restart"
+    );
+    site.delete("etcd")?;
+    // The state of a cluster whose keys are gone is nobody's to serve, and nothing is half-made.
+    let refused = site.ekso(&format!("up --name etcd --api-port 0 --nodes 0 --store {}", etcd.url()))?;
+    refused.fails_with("copy ca.crt, ca.key and sa.key")?;
+    site.is_gone()?;
+    // Nor is what cannot be read.
+    etcd.put("/registry/configmaps/default/secret", b"k8s:enc:aescbc:v1:key1:?")?;
+    let refused = site.ekso(&format!("up --name etcd --api-port 0 --nodes 0 --store {}", etcd.url()))?;
+    refused.fails_with("configmaps default/secret: it is encrypted")?;
+    site.is_gone()
 }
 
 pub fn images() -> Result<()> {

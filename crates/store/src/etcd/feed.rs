@@ -34,10 +34,15 @@ enum End {
     Lost(Status),
 }
 
+/// Another server wrote it while this one ran.
+fn left_out(key: &Key, why: &str) {
+    tracing::error!(%key, why, "etcd holds an object that cannot be read; it is left out");
+}
+
 impl Source {
-    /// Everything at one revision.
-    pub(super) async fn list(&self) -> Result<Snapshot, Status> {
-        let mut state = Snapshot::default();
+    /// Everything at one revision; and what of it cannot be read, with the reasons.
+    pub(super) async fn list(&self) -> Result<(Snapshot, Vec<(Key, String)>), Status> {
+        let (mut state, mut unreadable) = (Snapshot::default(), Vec::new());
         let mut request = RangeRequest {
             key: ROOT.into(),
             // The first key behind all that begin with the root.
@@ -51,8 +56,10 @@ impl Source {
                 request.revision = page.header.map_or(0, |header| header.revision);
             }
             for kv in &page.kvs {
-                if let Some(draft) = self.draft(kv) {
-                    state.put(draft.at(kv.mod_revision as u64));
+                let Some(key) = self.keys.read(&kv.key) else { continue };
+                match self.read(key.clone(), &kv.value) {
+                    Ok(draft) => drop(state.put(draft.at(kv.mod_revision as u64))),
+                    Err(why) => unreadable.push((key, why)),
                 }
             }
             match page.kvs.last() {
@@ -61,7 +68,7 @@ impl Source {
             }
         }
         state.advance(request.revision as u64);
-        Ok(state)
+        Ok((state, unreadable))
     }
 
     /// Keeps the hub up to date until it is closed.
@@ -73,7 +80,8 @@ impl Source {
                 End::Lost(status) => status,
                 // Watchers learn that theirs is over, and list again too.
                 End::Compacted => match self.list().await {
-                    Ok(state) => {
+                    Ok((state, unreadable)) => {
+                        unreadable.iter().for_each(|(key, why)| left_out(key, why));
                         hub.restart(state);
                         continue;
                     }
@@ -135,8 +143,8 @@ impl Source {
         let key = self.keys.read(&kv.key)?;
         match self.read(key.clone(), &kv.value) {
             Ok(draft) => Some(draft),
-            Err(error) => {
-                tracing::error!(%key, error, "etcd holds an object that cannot be read; it is left out");
+            Err(why) => {
+                left_out(&key, &why);
                 None
             }
         }

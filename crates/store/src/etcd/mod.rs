@@ -75,6 +75,9 @@ pub enum EtcdOpenError {
     Endpoint { endpoint: String, message: String },
     #[error("etcd at {endpoints} does not answer: {message}")]
     Unreachable { endpoints: String, message: String },
+    /// Without them what belongs to them would look orphaned, and be deleted.
+    #[error("etcd holds {count} objects that cannot be read here; the first, {key}: {why}")]
+    Unreadable { count: usize, key: String, why: String },
 }
 
 /// One cluster's state in an etcd that any number of servers share.
@@ -93,10 +96,14 @@ impl Etcd {
             Client::new(Channel::balance_list(endpoints.collect::<Result<Vec<_>, _>>()?.into_iter()));
         let keys = Arc::new(Keys::new(&options.builtins));
         let source = Source { client: client.clone(), keys: keys.clone(), import: options.import };
-        let state = source.list().await.map_err(|status| EtcdOpenError::Unreachable {
+        let (state, unreadable) = source.list().await.map_err(|status| EtcdOpenError::Unreachable {
             endpoints: options.endpoints.join(","),
-            message: status.message().to_owned(),
+            message: causes(&status),
         })?;
+        if let Some((key, why)) = unreadable.first() {
+            let (key, why) = (key.to_string(), why.clone());
+            return Err(EtcdOpenError::Unreadable { count: unreadable.len(), key, why });
+        }
         let hub = Hub::new(options.window, state);
         let mut tasks = vec![tokio::spawn(source.follow(hub.clone()))];
         if let Some(every) = options.compact_every {
@@ -111,6 +118,20 @@ impl Etcd {
         let revision = answer.header.map_or(0, |header| header.revision as u64);
         self.hub.reached(revision).await.ok_or(StoreError::Closed)
     }
+}
+
+/// What went wrong, down to why a certificate was not believed.
+fn causes(status: &tonic::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut next = std::error::Error::source(status);
+    while let Some(error) = next {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = error.source();
+    }
+    text
 }
 
 fn address(endpoint: &str, tls: Option<&EtcdTls>) -> Result<Endpoint, EtcdOpenError> {
