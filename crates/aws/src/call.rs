@@ -44,7 +44,8 @@ impl std::fmt::Debug for Caller {
 /// What a call gives back, and what it changes. The changes are one transaction; if a precondition fails, the call is decided again.
 #[derive(Debug, Default, PartialEq)]
 pub struct Answer {
-    /// The members of the operation's output shape, by the model's names. Timestamps are RFC 3339 strings, blobs base64.
+    /// The members of the operation's output shape, by the model's names. Timestamps are RFC 3339 strings, blobs base64. A list that the
+    /// model pages is given whole: `wire::page` cuts it, and a handler looks at no token and no limit.
     pub output: Value,
     pub changes: Changes,
 }

@@ -16,10 +16,12 @@ mod call;
 pub mod credentials;
 pub mod genesis;
 mod ids;
+pub mod model;
 pub mod policy;
 mod service;
 pub mod state;
 pub mod sts;
+pub mod wire;
 
 pub use call::{Answer, Caller, Context, Fault};
 pub use ids::Ids;

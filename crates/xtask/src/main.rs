@@ -1,6 +1,7 @@
-//! Automation: tidy checks, benches, CI.
+//! Automation: imports, tidy checks, benches, CI.
 
 mod bench;
+mod import;
 mod test;
 mod tidy;
 
@@ -11,9 +12,14 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.split_first() {
         Some((command, rest)) if command == "bench" => bench::run(rest),
+        Some((command, [what, source @ ..])) if command == "import" && what == "models" => {
+            import::models(source.first().map(String::as_str))
+        }
         Some((command, rest)) if command == "test" => test::run(rest),
         Some((command, [])) if command == "tidy" => tidy::run(),
-        _ => Err(anyhow::anyhow!("usage: xtask bench [FIGURE…] | test [NAME…] | tidy")),
+        _ => {
+            Err(anyhow::anyhow!("usage: xtask bench [FIGURE…] | import models [WHEEL] | test [NAME…] | tidy"))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
