@@ -14,6 +14,7 @@
 pub mod authorize;
 mod call;
 pub mod credentials;
+pub mod eks;
 pub mod genesis;
 mod ids;
 pub mod model;
@@ -28,4 +29,4 @@ pub use ids::Ids;
 pub use service::{Further, Operation, Service, Subject};
 
 /// Every service there is, by signing name.
-pub const SERVICES: &[&Service] = &[&sts::SERVICE];
+pub const SERVICES: &[&Service] = &[&eks::SERVICE, &sts::SERVICE];

@@ -1,0 +1,161 @@
+//! What EKS looks up in the other services' records, and makes there.
+
+use object::{Resource, Snapshot};
+use plan::net::Cidr;
+use serde::Deserialize;
+
+use super::cluster::ClusterRecord;
+use super::fault;
+use super::node_group::{NodeGroup, NodeGroupRecord, Template, TemplateRequest};
+use crate::state::{Changes, Kept};
+use crate::{Context, Fault};
+
+/// A subnet, as far as EKS asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    pub vpc_id: String,
+    /// `us-east-1a`
+    pub zone: String,
+}
+
+/// A VPC's ranges.
+pub struct Network {
+    pub ranges: Vec<Cidr>,
+}
+
+/// A record of another service, by members that it shows to its own clients.
+#[derive(Deserialize)]
+struct Of<T> {
+    spec: T,
+}
+
+fn look<T: serde::de::DeserializeOwned>(state: &Snapshot, resource: Resource, name: &str) -> Option<T> {
+    let Of { spec } = state.find(resource, "", name)?.decode().ok()?;
+    Some(spec)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SubnetView {
+    vpc_id: String,
+    availability_zone: String,
+}
+
+pub fn subnet(state: &Snapshot, id: &str) -> Result<Subnet, Fault> {
+    let found: Option<SubnetView> = look(state, Resource::new("subnets.ec2"), id);
+    let found = found.ok_or_else(|| fault::invalid(format!("The subnet ID '{id}' does not exist")))?;
+    Ok(Subnet { vpc_id: found.vpc_id, zone: found.availability_zone })
+}
+
+pub fn network(state: &Snapshot, vpc: &str) -> Option<Network> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct View {
+        cidr_block: Cidr_,
+    }
+    #[derive(Deserialize)]
+    #[serde(try_from = "String")]
+    struct Cidr_(Cidr);
+    impl TryFrom<String> for Cidr_ {
+        type Error = String;
+        fn try_from(text: String) -> Result<Self, String> {
+            text.parse().map(Self)
+        }
+    }
+    let View { cidr_block: Cidr_(range) } = look(state, Resource::new("vpcs.ec2"), vpc)?;
+    Some(Network { ranges: vec![range] })
+}
+
+pub fn check_security_group(state: &Snapshot, id: &str, vpc: &str) -> Result<(), Fault> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct View {
+        vpc_id: String,
+    }
+    let found: Option<View> = look(state, Resource::new("security-groups.ec2"), id);
+    match found {
+        None => Err(fault::invalid(format!("The security group ID '{id}' does not exist"))),
+        Some(group) if group.vpc_id != vpc => {
+            Err(fault::invalid(format!("Security group {id} does not belong to the same VPC as the subnets")))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// A role that EKS is handed must be there and let the service assume it.
+pub fn check_role(context: &Context, arn: &str, service: &str) -> Result<(), Fault> {
+    let refused =
+        |why: &str| Err(fault::invalid(format!("Role with arn: {arn}, could not be assumed because {why}")));
+    let prefix = format!("arn:aws:iam::{}:role/", context.account);
+    let Some(path) = arn.strip_prefix(&prefix) else {
+        return Err(fault::invalid(format!(
+            "Error in role params: {arn} is not the ARN of a role of this account"
+        )));
+    };
+    let name = path.rsplit('/').next().unwrap_or_default();
+    match context.state.find(Resource::new("roles.iam"), "", name) {
+        None => refused("it does not exist or the trusted entity is not correct"),
+        Some(role) if !trusts(role, service) => refused(
+            "it does not exist or the trusted entity is not correct: Role could not be assumed because the trusted entity is not correct",
+        ),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Whether a role's trust policy names the service. Whether its conditions hold is found out when the role is assumed.
+fn trusts(role: &object::Object, service: &str) -> bool {
+    let text = std::str::from_utf8(&role.body).unwrap_or_default();
+    text.contains(service)
+}
+
+/// The group that the control plane and all node groups of a cluster share. Returns its id.
+pub fn create_cluster_security_group(context: &mut Context, _: &mut Changes, _: &str, _: &str) -> String {
+    context.ids.resource("sg")
+}
+
+pub fn delete_cluster_security_group(_: &Context, _: &mut Changes, _: &Kept<ClusterRecord>) {}
+
+/// A node group's role must be there and let EC2 assume it.
+pub fn check_node_role(context: &Context, arn: &str) -> Result<(), Fault> {
+    let prefix = format!("arn:aws:iam::{}:role/", context.account);
+    let name = arn.strip_prefix(&prefix).and_then(|path| path.rsplit('/').next());
+    let name = name
+        .ok_or_else(|| fault::invalid(format!("nodeRole {arn} is not the ARN of a role of this account")))?;
+    match context.state.find(Resource::new("roles.iam"), "", name) {
+        None => Err(fault::invalid(format!("The role with name {name} cannot be found."))),
+        Some(role) if !trusts(role, "ec2.amazonaws.com") => Err(fault::invalid(format!(
+            "Following required service principals [ec2.amazonaws.com] were not found in the trust relationships of nodeRole {arn}"
+        ))),
+        Some(_) => Ok(()),
+    }
+}
+
+pub fn check_instance_type(_: &str) -> Result<(), Fault> {
+    Ok(())
+}
+
+/// A template that a user named by its id or its name.
+pub fn launch_template(_: &Snapshot, _: &TemplateRequest) -> Result<Template, Fault> {
+    Err(fault::unsupported("A launch template of your own (launchTemplate)"))
+}
+
+/// The template that EKS makes of a node group's settings.
+pub fn create_template(
+    context: &mut Context,
+    _: &mut Changes,
+    _: &Kept<ClusterRecord>,
+    _: &NodeGroup,
+) -> Result<Template, Fault> {
+    let id = context.ids.resource("lt");
+    Ok(Template { name: format!("eks-{}", context.ids.uuid()), id, version: "1".into() })
+}
+
+pub fn new_template_version(
+    _: &mut Context,
+    _: &mut Changes,
+    _: &Kept<ClusterRecord>,
+    group: &NodeGroupRecord,
+) -> Result<Template, Fault> {
+    let next = group.template.version.parse::<u32>().unwrap_or_default() + 1;
+    Ok(Template { version: next.to_string(), ..group.template.clone() })
+}

@@ -1,0 +1,576 @@
+//! Calls in a row against a store in memory: each sees what the ones before it have changed.
+
+use object::{Draft, Key, Resource, Snapshot, Time, body};
+use serde_json::{Value, json};
+
+use super::SERVICE;
+use crate::state::Expect;
+use crate::{Caller, Context, Fault, Ids};
+
+const NOW: Time = Time::from_secs(1_790_000_000);
+const ROLE: &str = "arn:aws:iam::000000000000:role/eks";
+const NODE_ROLE: &str = "arn:aws:iam::000000000000:role/node";
+
+struct World {
+    state: Snapshot,
+    calls: u8,
+}
+
+impl World {
+    /// A VPC with a subnet in each of two zones, and the usual roles.
+    fn new() -> Self {
+        let mut world = Self { state: Snapshot::default(), calls: 0 };
+        world.put("vpcs.ec2", "vpc-1", json!({"vpcId": "vpc-1", "cidrBlock": "10.0.0.0/16"}));
+        for (id, zone) in
+            [("subnet-a", "us-east-1a"), ("subnet-b", "us-east-1b"), ("subnet-a2", "us-east-1a")]
+        {
+            world.put("subnets.ec2", id, json!({"subnetId": id, "vpcId": "vpc-1", "availabilityZone": zone}));
+        }
+        world.put(
+            "roles.iam",
+            "eks",
+            json!({"roleName": "eks", "assumeRolePolicyDocument": "eks.amazonaws.com"}),
+        );
+        world.put(
+            "roles.iam",
+            "node",
+            json!({"roleName": "node", "assumeRolePolicyDocument": "ec2.amazonaws.com"}),
+        );
+        world
+    }
+
+    fn put(&mut self, resource: &'static str, name: &str, spec: Value) {
+        self.store(
+            Key::cluster(Resource::new(resource), name),
+            &json!({"metadata": {"name": name}, "spec": spec}),
+        );
+    }
+
+    fn store(&mut self, key: Key, object: &Value) {
+        let next = self.state.revision() + 1;
+        let draft = Draft::read(key, Box::default(), body::encode(object)).expect("an object");
+        self.state.put(draft.at(next));
+    }
+
+    fn call(&mut self, operation: &str, input: Value) -> Result<Value, Fault> {
+        let row = SERVICE.operations.iter().find(|row| row.name == operation).expect("an operation");
+        self.calls += 1;
+        let mut ids = Ids::new([self.calls; 32]);
+        let caller = Caller { arn: "arn:aws:iam::000000000000:user/admin".into(), ..Caller::default() };
+        let state = self.state.clone();
+        let mut context = Context {
+            account: "000000000000",
+            region: "us-east-1",
+            now: NOW.plus_secs(i64::from(self.calls)),
+            caller: &caller,
+            state: &state,
+            ids: &mut ids,
+        };
+        (row.subject)(&context, &input);
+        let answer = (row.run)(&mut context, &input)?;
+        for change in answer.changes.0 {
+            match change.expect {
+                Expect::Absent => {
+                    assert!(state.get(&change.key).is_none(), "{operation}: {} is there", change.key)
+                }
+                Expect::At(revision) => {
+                    assert_eq!(
+                        state.get(&change.key).map(|held| held.revision),
+                        Some(revision),
+                        "{operation}"
+                    );
+                }
+            }
+            match change.object {
+                Some(object) => self.store(change.key, &object),
+                None => drop(self.state.remove(&change.key, self.state.revision() + 1)),
+            }
+        }
+        Ok(answer.output)
+    }
+
+    fn ok(&mut self, operation: &str, input: Value) -> Value {
+        self.call(operation, input).unwrap_or_else(|fault| panic!("{operation}: {fault:?}"))
+    }
+
+    /// `Code: message`
+    fn refused(&mut self, operation: &str, input: Value) -> String {
+        match self.call(operation, input) {
+            Ok(output) => panic!("{operation} was not refused: {output}"),
+            Err(fault) => format!("{}: {}", fault.code, fault.message),
+        }
+    }
+
+    /// What the host does once a control plane answers, or a node group's nodes are there.
+    fn settle(&mut self, resource: &'static str) {
+        let all: Vec<_> = self.state.list(Resource::new(resource), "").cloned().collect();
+        for object in all {
+            let mut value = object.to_value().expect("JSON");
+            value["spec"]["shown"]["status"] = "ACTIVE".into();
+            value["spec"]["updateId"] = "".into();
+            self.store(object.key.clone(), &value);
+        }
+    }
+
+    fn with_cluster(input: &[(&str, Value)]) -> Self {
+        let mut world = Self::new();
+        world.ok("CreateCluster", cluster(input));
+        world.settle("clusters.eks");
+        world
+    }
+}
+
+fn with(mut base: Value, members: &[(&str, Value)]) -> Value {
+    for (name, value) in members {
+        base[*name] = value.clone();
+    }
+    base
+}
+
+fn cluster(members: &[(&str, Value)]) -> Value {
+    let base = json!({
+        "name": "shop", "roleArn": ROLE, "resourcesVpcConfig": {"subnetIds": ["subnet-a", "subnet-b"]},
+    });
+    with(base, members)
+}
+
+fn group(members: &[(&str, Value)]) -> Value {
+    let base = json!({
+        "clusterName": "shop", "nodegroupName": "ng", "subnets": ["subnet-a", "subnet-b"], "nodeRole": NODE_ROLE,
+    });
+    with(base, members)
+}
+
+#[test]
+fn the_table_is_in_order_and_whole() {
+    let names: Vec<&str> = SERVICE.operations.iter().map(|row| row.name).collect();
+    assert!(names.is_sorted(), "{names:?}");
+    assert_eq!(names.len(), 64);
+}
+
+#[test]
+fn a_cluster_is_made_once_and_shows_what_it_was_made_with() {
+    let mut world = World::new();
+    let input = cluster(&[("clientRequestToken", json!("t")), ("tags", json!({"team": "web"}))]);
+    let made = world.ok("CreateCluster", input.clone())["cluster"].clone();
+    assert_eq!(made["status"], "CREATING");
+    assert_eq!(made["arn"], "arn:aws:eks:us-east-1:000000000000:cluster/shop");
+    assert_eq!(made["version"], "1.36");
+    assert_eq!(made["kubernetesNetworkConfig"]["serviceIpv4Cidr"], "10.100.0.0/16");
+    assert_eq!(made["resourcesVpcConfig"]["vpcId"], "vpc-1");
+    assert_eq!(made["accessConfig"]["authenticationMode"], "CONFIG_MAP");
+    assert_eq!(made.get("endpoint"), None);
+    assert_eq!(world.ok("CreateCluster", input)["cluster"], made);
+    let other = cluster(&[("clientRequestToken", json!("t")), ("version", json!("1.35"))]);
+    for input in [other, cluster(&[])] {
+        assert_eq!(
+            world.refused("CreateCluster", input),
+            "ResourceInUseException: Cluster already exists with name: shop"
+        );
+    }
+    assert_eq!(world.ok("DescribeCluster", json!({"name": "shop"}))["cluster"], made);
+    assert_eq!(world.ok("ListClusters", json!({}))["clusters"], json!(["shop"]));
+    assert_eq!(
+        world.refused("DeleteCluster", json!({"name": "shop"})),
+        "ResourceInUseException: Cannot delete because cluster shop currently has creation in progress"
+    );
+    world.settle("clusters.eks");
+    assert_eq!(world.ok("DeleteCluster", json!({"name": "shop"}))["cluster"]["status"], "DELETING");
+    assert_eq!(world.ok("DeleteCluster", json!({"name": "shop"}))["cluster"]["status"], "DELETING");
+}
+
+#[test]
+fn what_a_cluster_cannot_be_is_refused_and_changes_nothing() {
+    let vpc = |members: Value| ("resourcesVpcConfig", members);
+    let subnets = json!(["subnet-a", "subnet-b"]);
+    for (change, expected) in [
+        (("version", json!("1.19")), "InvalidParameterException: unsupported Kubernetes version"),
+        (
+            ("roleArn", json!("arn:aws:iam::000000000000:role/none")),
+            "InvalidParameterException: Role with arn: arn:aws:iam::000000000000:role/none, could not be assumed because it does not exist or the trusted entity is not correct",
+        ),
+        (
+            vpc(json!({"subnetIds": ["subnet-a", "subnet-a2"]})),
+            "InvalidParameterException: Subnets specified must be in at least two different AZs",
+        ),
+        (
+            vpc(json!({"subnetIds": ["subnet-a", "subnet-x"]})),
+            "InvalidParameterException: The subnet ID 'subnet-x' does not exist",
+        ),
+        (
+            vpc(json!({"subnetIds": subnets, "securityGroupIds": ["sg-x"]})),
+            "InvalidParameterException: The security group ID 'sg-x' does not exist",
+        ),
+        (
+            vpc(json!({"subnetIds": subnets, "endpointPublicAccess": false})),
+            "InvalidParameterException: Private and public endpoint access cannot be false",
+        ),
+        (
+            vpc(json!({"subnetIds": subnets, "publicAccessCidrs": ["everybody"]})),
+            "InvalidParameterException: The following CIDRs are invalid in publicAccessCidrs: [everybody]",
+        ),
+        (
+            ("kubernetesNetworkConfig", json!({"serviceIpv4Cidr": "10.0.128.0/20"})),
+            "InvalidParameterException: The specified service CIDR block 10.0.128.0/20 overlaps with the CIDR block of the VPC",
+        ),
+        (
+            ("kubernetesNetworkConfig", json!({"serviceIpv4Cidr": "8.8.0.0/16"})),
+            "InvalidParameterException: The specified service CIDR block 8.8.0.0/16 must be within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+        ),
+        (
+            ("kubernetesNetworkConfig", json!({"serviceIpv4Cidr": "172.20.0.0/26"})),
+            "InvalidParameterException: The specified service CIDR block 172.20.0.0/26 must be between /24 and /12",
+        ),
+        (
+            ("logging", json!({"clusterLogging": [{"types": ["api"], "enabled": true}]})),
+            "InvalidParameterException: Control plane logging to CloudWatch (clusterLogging) is not supported by Ekso",
+        ),
+        (
+            ("computeConfig", json!({"enabled": true})),
+            "InvalidParameterException: EKS Auto Mode (computeConfig) is not supported by Ekso",
+        ),
+        (
+            ("accessConfig", json!({"bootstrapClusterCreatorAdminPermissions": false})),
+            "InvalidParameterException: bootstrapClusterCreatorAdminPermissions must be true if cluster authentication mode is set to CONFIG_MAP",
+        ),
+        (
+            ("tags", json!({"aws:mine": "x"})),
+            "InvalidParameterException: Caller is an end user and not allowed to mutate system tags",
+        ),
+    ] {
+        let mut world = World::new();
+        let before = world.state.revision();
+        assert_eq!(world.refused("CreateCluster", cluster(&[change])), expected);
+        assert_eq!(world.state.revision(), before);
+    }
+}
+
+#[test]
+fn off_is_what_logging_and_auto_mode_may_be() {
+    World::with_cluster(&[
+        ("logging", json!({"clusterLogging": [{"types": ["api"], "enabled": false}]})),
+        ("computeConfig", json!({"enabled": false})),
+        ("encryptionConfig", json!([])),
+        ("bootstrapSelfManagedAddons", json!(false)),
+    ]);
+}
+
+#[test]
+fn a_configuration_changes_one_kind_at_a_time() {
+    let mut world = World::with_cluster(&[]);
+    let update = |member: &str, value: Value| json!({"name": "shop", member: value});
+    let mode = |mode: &str| update("accessConfig", json!({"authenticationMode": mode}));
+    assert_eq!(
+        world.refused("UpdateClusterConfig", json!({"name": "shop"})),
+        "InvalidParameterException: The type for cluster update was not provided."
+    );
+    let two = with(mode("API"), &[("deletionProtection", json!(true))]);
+    assert_eq!(
+        world.refused("UpdateClusterConfig", two),
+        "InvalidParameterException: Only one type of update can be allowed."
+    );
+    let done = world.ok("UpdateClusterConfig", mode("API_AND_CONFIG_MAP"))["update"].clone();
+    assert_eq!((&done["status"], &done["type"]), (&json!("Successful"), &json!("AccessConfigUpdate")));
+    let id = &done["id"];
+    assert_eq!(world.ok("DescribeUpdate", json!({"name": "shop", "updateId": id}))["update"], done);
+    assert_eq!(world.ok("ListUpdates", json!({"name": "shop"}))["updateIds"], json!([id]));
+    assert_eq!(
+        world.refused("UpdateClusterConfig", mode("CONFIG_MAP")),
+        "InvalidRequestException: Unsupported authentication mode update from API_AND_CONFIG_MAP to CONFIG_MAP"
+    );
+    let vpc = update("resourcesVpcConfig", json!({"endpointPublicAccess": true}));
+    assert_eq!(
+        world.refused("UpdateClusterConfig", vpc),
+        "InvalidParameterException: Cluster is already at the desired configuration with endpointPrivateAccess: false , endpointPublicAccess: true, and Public Endpoint Restrictions: [0.0.0.0/0]"
+    );
+    world.ok("UpdateClusterConfig", update("deletionProtection", json!(true)));
+    assert!(
+        world
+            .refused("DeleteCluster", json!({"name": "shop"}))
+            .starts_with("InvalidRequestException: Cannot delete")
+    );
+}
+
+#[test]
+fn versions_go_up_by_one() {
+    let mut world = World::with_cluster(&[("version", json!("1.34"))]);
+    let to = |version: &str| json!({"name": "shop", "version": version});
+    assert_eq!(
+        world.refused("UpdateClusterVersion", to("1.36")),
+        "InvalidParameterException: Unsupported Kubernetes minor version update from 1.34 to 1.36"
+    );
+    let update = world.ok("UpdateClusterVersion", to("1.35"))["update"].clone();
+    assert_eq!((&update["status"], &update["type"]), (&json!("InProgress"), &json!("VersionUpdate")));
+    assert_eq!(world.ok("DescribeCluster", json!({"name": "shop"}))["cluster"]["status"], "UPDATING");
+    let busy = world.refused("UpdateClusterVersion", to("1.35"));
+    assert!(
+        busy.starts_with(
+            "ResourceInUseException: Cannot VersionUpdate because cluster shop currently has update"
+        ),
+        "{busy}"
+    );
+    let all = world.ok("DescribeClusterVersions", json!({}))["clusterVersions"].clone();
+    let names: Vec<&Value> =
+        all.as_array().expect("a list").iter().map(|one| &one["clusterVersion"]).collect();
+    assert_eq!(names, ["1.36", "1.35", "1.34"]);
+    let default =
+        world.ok("DescribeClusterVersions", json!({"defaultOnly": true}))["clusterVersions"].clone();
+    assert_eq!(default[0]["defaultVersion"], true);
+    assert_eq!(default.as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_node_group_belongs_to_a_cluster() {
+    let mut world = World::with_cluster(&[("accessConfig", json!({"authenticationMode": "API"}))]);
+    let scaling = json!({"minSize": 1, "maxSize": 5, "desiredSize": 3});
+    let input = group(&[("scalingConfig", scaling.clone()), ("clientRequestToken", json!("t"))]);
+    let made = world.ok("CreateNodegroup", input.clone())["nodegroup"].clone();
+    assert_eq!((&made["status"], &made["scalingConfig"]), (&json!("CREATING"), &scaling));
+    assert_eq!(made["instanceTypes"], json!(["t3.medium"]));
+    assert_eq!(made["updateConfig"], json!({"maxUnavailable": 1}));
+    assert_eq!(world.ok("CreateNodegroup", input)["nodegroup"], made);
+    let entry = world.ok("DescribeAccessEntry", json!({"clusterName": "shop", "principalArn": NODE_ROLE}));
+    assert_eq!(entry["accessEntry"]["username"], "system:node:{{EC2PrivateDNSName}}");
+    assert_eq!(
+        world.refused("CreateNodegroup", group(&[])),
+        "ResourceInUseException: NodeGroup already exists with name ng and cluster name shop"
+    );
+    assert_eq!(
+        world.refused("DeleteCluster", json!({"name": "shop"})),
+        "ResourceInUseException: Cluster has nodegroups attached"
+    );
+    let named =
+        |members: &[(&str, Value)]| with(json!({"clusterName": "shop", "nodegroupName": "ng"}), members);
+    let size = |min: u32, desired: u32| {
+        named(&[("scalingConfig", json!({"minSize": min, "maxSize": 5, "desiredSize": desired}))])
+    };
+    assert_eq!(
+        world.refused("UpdateNodegroupConfig", size(1, 2)),
+        "ResourceInUseException: Nodegroup cannot be updated as it has status CREATING"
+    );
+    world.settle("nodegroups.eks");
+    for (input, expected) in [
+        (size(3, 2), "InvalidParameterException: Minimum capacity 3 can't be greater than desired size 2"),
+        (size(1, 6), "InvalidParameterException: desired capacity 6 can't be greater than max size 5"),
+        (
+            named(&[("labels", json!({"addOrUpdateLabels": {"eks.amazonaws.com/x": "y"}}))]),
+            "InvalidParameterException: Label cannot contain reserved prefixes [kubernetes.io/, k8s.io/, eks.amazonaws.com/]",
+        ),
+        (
+            named(&[("updateConfig", json!({"maxUnavailable": 1, "maxUnavailablePercentage": 10}))]),
+            "InvalidParameterException: Only one of maxUnavailable and maxUnavailablePercentage can be specified",
+        ),
+    ] {
+        assert_eq!(world.refused("UpdateNodegroupConfig", input), expected);
+    }
+    let taint = |value: &str| json!({"key": "k", "value": value, "effect": "NO_SCHEDULE"});
+    let taints = json!({"addOrUpdateTaints": [taint("1")], "removeTaints": [taint("0")]});
+    let update = world.ok("UpdateNodegroupConfig", named(&[("taints", taints)]))["update"].clone();
+    assert_eq!(update["status"], "InProgress");
+    let shown = world.ok("DescribeNodegroup", named(&[]))["nodegroup"].clone();
+    assert_eq!((&shown["taints"], &shown["status"]), (&json!([taint("1")]), &json!("UPDATING")));
+    let of = |name: &str| json!({"name": "shop", "nodegroupName": name});
+    assert_eq!(world.ok("ListUpdates", of("ng"))["updateIds"], json!([update["id"]]));
+    assert_eq!(world.ok("ListUpdates", json!({"name": "shop"}))["updateIds"], json!([]));
+    assert!(world.refused("DeleteNodegroup", named(&[])).starts_with("ResourceInUseException: "));
+    world.settle("nodegroups.eks");
+    assert_eq!(world.ok("DeleteNodegroup", named(&[]))["nodegroup"]["status"], "DELETING");
+    assert_eq!(
+        world.refused("DescribeNodegroup", json!({"clusterName": "shop", "nodegroupName": "x"})),
+        "ResourceNotFoundException: No node group found for name: x."
+    );
+}
+
+#[test]
+fn what_a_node_group_cannot_be_is_refused() {
+    for (change, expected) in [
+        (("subnets", json!(["subnet-x"])), "The subnet ID 'subnet-x' does not exist"),
+        (
+            ("nodeRole", json!("arn:aws:iam::000000000000:role/none")),
+            "The role with name none cannot be found.",
+        ),
+        (
+            ("nodeRole", json!(ROLE)),
+            "Following required service principals [ec2.amazonaws.com] were not found in the trust relationships of nodeRole arn:aws:iam::000000000000:role/eks",
+        ),
+        (
+            ("scalingConfig", json!({"minSize": 3, "maxSize": 3, "desiredSize": 2})),
+            "minSize can't be greater than desiredSize",
+        ),
+        (
+            ("scalingConfig", json!({"minSize": 0, "maxSize": 1, "desiredSize": 2})),
+            "desiredSize can't be greater than maxSize",
+        ),
+        (
+            ("version", json!("1.37")),
+            "Requested Nodegroup Kubernetes version 1.37 is not valid for cluster version 1.36",
+        ),
+        (
+            ("releaseVersion", json!("1.36.0-20200101")),
+            "Requested Nodegroup release version 1.36.0-20200101 is invalid. Allowed release version is 1.36.0-20260422",
+        ),
+        (
+            ("remoteAccess", json!({"ec2SshKey": "k"})),
+            "SSH access to nodes (remoteAccess) is not supported by Ekso",
+        ),
+        (("amiType", json!("WINDOWS_CORE_2022_x86_64")), "This amiType is not supported by Ekso"),
+    ] {
+        let mut world = World::with_cluster(&[]);
+        let expected = format!("InvalidParameterException: {expected}");
+        assert_eq!(world.refused("CreateNodegroup", group(&[change])), expected);
+    }
+}
+
+#[test]
+fn entries_are_read_only_where_the_mode_says_so() {
+    let of = |principal: &str| json!({"clusterName": "shop", "principalArn": format!("arn:aws:iam::000000000000:{principal}")});
+    let mut world = World::with_cluster(&[]);
+    assert_eq!(
+        world.refused("CreateAccessEntry", of("user/bob")),
+        "InvalidRequestException: The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to perform this operation."
+    );
+    let mut world = World::with_cluster(&[("accessConfig", json!({"authenticationMode": "API"}))]);
+    let creators = world.ok("ListAssociatedAccessPolicies", of("user/admin"));
+    let admin = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy";
+    assert_eq!(creators["associatedAccessPolicies"][0]["policyArn"], admin);
+    let made =
+        world.ok("CreateAccessEntry", with(of("role/path/dev"), &[("kubernetesGroups", json!(["devs"]))]));
+    assert_eq!(made["accessEntry"]["username"], "arn:aws:sts::000000000000:assumed-role/dev/{{SessionName}}");
+    for (input, expected) in [
+        (
+            of("role/path/dev"),
+            "ResourceInUseException: The specified access entry resource is already in use on this cluster.",
+        ),
+        (
+            of("group/x"),
+            "InvalidParameterException: The specified principalArn is invalid: invalid principal.",
+        ),
+        (
+            with(of("user/x"), &[("username", json!("system:admin"))]),
+            "InvalidParameterException: The username system:admin is invalid, it cannot start with system:, eks:, aws:, amazon:, iam:",
+        ),
+        (
+            with(of("user/x"), &[("type", json!("EC2_LINUX")), ("kubernetesGroups", json!(["x"]))]),
+            "InvalidRequestException: The kubernetesGroups and username of an access entry of type EC2_LINUX cannot be set",
+        ),
+    ] {
+        assert_eq!(world.refused("CreateAccessEntry", input), expected);
+    }
+    let view = json!("arn:aws:eks::aws:cluster-access-policy/AmazonEKSViewPolicy");
+    let associate =
+        |scope: Value| with(of("role/path/dev"), &[("policyArn", view.clone()), ("accessScope", scope)]);
+    let namespaced = json!({"type": "namespace", "namespaces": ["dev-*"]});
+    world.ok("AssociateAccessPolicy", associate(json!({"type": "cluster"})));
+    world.ok("AssociateAccessPolicy", associate(namespaced.clone()));
+    let policies =
+        world.ok("ListAssociatedAccessPolicies", of("role/path/dev"))["associatedAccessPolicies"].clone();
+    assert_eq!(policies.as_array().map(Vec::len), Some(1));
+    assert_eq!(policies[0]["accessScope"], namespaced);
+    assert!(
+        world
+            .refused("AssociateAccessPolicy", associate(json!({"type": "namespace"})))
+            .contains("must be set")
+    );
+    world.ok("DisassociateAccessPolicy", with(of("role/path/dev"), &[("policyArn", view)]));
+    world.ok("DeleteAccessEntry", of("role/path/dev"));
+    assert!(
+        world.refused("DescribeAccessEntry", of("role/path/dev")).starts_with("ResourceNotFoundException: ")
+    );
+}
+
+#[test]
+fn add_ons_are_what_is_built_in() {
+    let mut world = World::with_cluster(&[]);
+    let of = |name: &str| json!({"clusterName": "shop", "addonName": name});
+    assert_eq!(world.ok("CreateAddon", of("coredns"))["addon"]["status"], "CREATING");
+    assert_eq!(world.ok("DescribeAddon", of("coredns"))["addon"]["status"], "ACTIVE");
+    for (input, expected) in [
+        (of("coredns"), "ResourceInUseException: Addon already exists."),
+        (
+            of("aws-ebs-csi-driver"),
+            "InvalidParameterException: Addon aws-ebs-csi-driver specified is not supported in 1.36 kubernetes version",
+        ),
+        (
+            with(of("vpc-cni"), &[("addonVersion", json!("v1.0.0"))]),
+            "InvalidParameterException: Addon version specified is not supported",
+        ),
+        (
+            with(of("vpc-cni"), &[("configurationValues", json!("{\"env\":{}}"))]),
+            "InvalidParameterException: ConfigurationValue provided in request is not supported: Json schema validation failed with error: [$.: does not have the properties [\"env\"] defined in the schema]",
+        ),
+    ] {
+        assert_eq!(world.refused("CreateAddon", input), expected);
+    }
+    let versions =
+        world.ok("DescribeAddonVersions", json!({"addonName": "vpc-cni", "kubernetesVersion": "1.36"}));
+    let version = &versions["addons"][0]["addonVersions"][0];
+    assert_eq!(version["compatibilities"][0]["defaultVersion"], true);
+    let input = json!({"addonName": "vpc-cni", "addonVersion": version["addonVersion"]});
+    assert!(world.ok("DescribeAddonConfiguration", input)["configurationSchema"].is_string());
+    let update =
+        world.ok("UpdateAddon", with(of("coredns"), &[("resolveConflicts", json!("OVERWRITE"))]))["update"]
+            .clone();
+    let input = json!({"name": "shop", "addonName": "coredns", "updateId": update["id"]});
+    assert_eq!(world.ok("DescribeUpdate", input)["update"]["status"], "Successful");
+    world.ok("DeleteAddon", of("coredns"));
+    assert_eq!(
+        world.refused("DescribeAddon", of("coredns")),
+        "ResourceNotFoundException: No addon: coredns found in cluster: shop"
+    );
+}
+
+#[test]
+fn tags_follow_the_arn() {
+    let mut world = World::with_cluster(&[("tags", json!({"a": "1"}))]);
+    let arn = json!("arn:aws:eks:us-east-1:000000000000:cluster/shop");
+    world.ok("TagResource", json!({"resourceArn": arn, "tags": {"b": "2"}}));
+    world.ok("UntagResource", json!({"resourceArn": arn, "tagKeys": ["a"]}));
+    assert_eq!(world.ok("ListTagsForResource", json!({"resourceArn": arn}))["tags"], json!({"b": "2"}));
+    for (arn, code) in [
+        ("arn:aws:eks:us-east-1:000000000000:cluster/none", "NotFoundException"),
+        ("arn:aws:s3:::bucket", "BadRequestException"),
+    ] {
+        assert!(world.refused("ListTagsForResource", json!({"resourceArn": arn})).starts_with(code));
+    }
+}
+
+#[test]
+fn every_operation_on_a_cluster_wants_one_and_what_is_not_there_is_not_active() {
+    let mut world = World::new();
+    let none = json!({"name": "none", "clusterName": "none", "nodegroupName": "x", "principalArn": "x", "addonName": "x", "updateId": "x",
+        "associationId": "x", "id": "x", "version": "1.36", "capabilityName": "x", "fargateProfileName": "x"});
+    for row in SERVICE
+        .operations
+        .iter()
+        .filter(|row| row.name.starts_with("Describe") || row.name.starts_with("List"))
+    {
+        let of_no_cluster = [
+            "Subscription",
+            "Clusters",
+            "ListAccessPolicies",
+            "AddonVersions",
+            "ClusterVersions",
+            "AddonConfiguration",
+            "Tags",
+        ];
+        if !of_no_cluster.iter().any(|part| row.name.contains(part)) {
+            assert_eq!(
+                world.refused(row.name, none.clone()),
+                "ResourceNotFoundException: No cluster found for name: none.",
+                "{}",
+                row.name
+            );
+        }
+    }
+    let mut world = World::with_cluster(&[]);
+    let of = json!({"clusterName": "shop", "name": "shop", "fargateProfileName": "f"});
+    assert_eq!(
+        world.refused("CreateFargateProfile", of.clone()),
+        "InvalidParameterException: AWS Fargate is not supported by Ekso"
+    );
+    assert_eq!(world.ok("ListFargateProfiles", of.clone())["fargateProfileNames"], json!([]));
+    assert_eq!(
+        world.refused("DescribeFargateProfile", of),
+        "ResourceNotFoundException: No Fargate Profile found with name: f."
+    );
+}
