@@ -10,7 +10,7 @@ use serde_json::Value;
 const DECIDERS: &[&str] =
     &["access", "admission", "aws", "controllers", "events", "kubelet", "network", "scheduler"];
 /// What deciders and doers have in common: data and its meaning.
-const VOCABULARY: &[&str] = &["kinds", "object", "plan", "schema"];
+const VOCABULARY: &[&str] = &["cel", "kinds", "object", "plan", "schema"];
 /// Libraries with which a crate touches the world.
 const WORLDLY: &[&str] =
     &["hyper", "hyper-util", "libc", "netlink", "rustix", "tempfile", "tokio", "tokio-rustls", "tonic"];

@@ -1,0 +1,98 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::ast::Expr;
+use crate::cost::{self, Estimate, Sizes};
+use crate::error::{EvalError, Issue};
+use crate::eval;
+use crate::function::{Candidates, Function, Overload};
+use crate::functions::STANDARD;
+use crate::types::{ObjectType, Type};
+use crate::value::Value;
+use crate::{check, parse};
+
+/// What an expression may use: variables, messages and functions.
+#[derive(Clone, Debug)]
+pub struct Env {
+    pub(crate) variables: BTreeMap<String, Variable>,
+    pub(crate) messages: BTreeMap<String, Arc<ObjectType>>,
+    functions: HashMap<&'static str, Vec<&'static Overload>>,
+}
+
+/// A variable's type, and how large it can be.
+#[derive(Clone, Debug)]
+pub struct Variable {
+    pub r#type: Type,
+    pub sizes: Sizes,
+}
+
+impl Default for Env {
+    fn default() -> Self {
+        let env = Self { variables: BTreeMap::new(), messages: BTreeMap::new(), functions: HashMap::new() };
+        STANDARD.iter().fold(env, |env, library| env.library(library))
+    }
+}
+
+impl Env {
+    /// With functions besides the standard ones; of a known name they are further overloads.
+    pub fn library(mut self, functions: &'static [Function]) -> Self {
+        for function in functions {
+            self.functions.entry(function.name).or_default().extend(function.overloads);
+        }
+        self
+    }
+
+    pub fn variable(mut self, name: &str, r#type: Type, sizes: Sizes) -> Self {
+        self.variables.insert(name.to_owned(), Variable { r#type, sizes });
+        self
+    }
+
+    /// With a message that expressions can make by its name.
+    pub fn message(mut self, object: Arc<ObjectType>) -> Self {
+        self.messages.insert(object.name.clone(), object);
+        self
+    }
+
+    pub(crate) fn overloads(&self, name: &str) -> Option<&[&'static Overload]> {
+        self.functions.get(name).map(Vec::as_slice)
+    }
+
+    /// Parses and checks. All issues that the checker finds are told.
+    pub fn compile(&self, source: &str) -> Result<Program, Vec<Issue>> {
+        let expr = parse::parse(source)?;
+        let checked = check::check(self, &expr)?;
+        let estimate = cost::estimate(self, &expr, &checked);
+        Ok(Program { expr, calls: checked.calls, result: checked.result, estimate })
+    }
+}
+
+/// An expression that passed the checker.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub(crate) expr: Expr,
+    /// The overloads that each call may be, by the id of its part.
+    pub(crate) calls: HashMap<usize, Candidates>,
+    result: Type,
+    estimate: Estimate,
+}
+
+impl Program {
+    /// The type of what it gives.
+    pub fn result(&self) -> &Type {
+        &self.result
+    }
+
+    /// What it costs at least and at most, by the sizes that the variables were declared with.
+    pub fn estimate(&self) -> Estimate {
+        self.estimate
+    }
+
+    /// Evaluates, and tells what it cost. It ends with [`EvalError::OverBudget`] once it would cost more than `budget`.
+    pub fn eval<'a>(
+        &self,
+        variables: &[(&str, Value<'a>)],
+        budget: u64,
+    ) -> (Result<Value<'a>, EvalError>, u64) {
+        eval::eval(self, variables, budget)
+    }
+}
