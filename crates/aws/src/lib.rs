@@ -14,17 +14,20 @@
 pub mod authorize;
 mod call;
 pub mod credentials;
+mod dispatch;
 pub mod eks;
 pub mod genesis;
 mod ids;
 pub mod model;
 pub mod policy;
 mod service;
+pub mod sigv4;
 pub mod state;
 pub mod sts;
 pub mod wire;
 
 pub use call::{Answer, Caller, Context, Fault};
+pub use dispatch::{Line, Reply, World, answer, call};
 pub use ids::Ids;
 pub use service::{Further, Operation, Service, Subject};
 

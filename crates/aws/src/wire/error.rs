@@ -37,6 +37,7 @@ struct Common {
 #[rustfmt::skip]
 const COMMON: &[Common] = &[
     Common { code: "AccessDenied", query: ("AccessDenied", 403), json: ("AccessDeniedException", 403), ec2: ("UnauthorizedOperation", 403) },
+    Common { code: "DryRunOperation", query: ("DryRunOperation", 412), json: ("DryRunOperation", 412), ec2: ("DryRunOperation", 412) },
     Common { code: "ExpiredToken", query: ("ExpiredToken", 403), json: ("ExpiredTokenException", 403), ec2: ("RequestExpired", 400) },
     Common { code: "IncompleteSignature", query: ("IncompleteSignature", 400), json: ("IncompleteSignatureException", 400), ec2: ("IncompleteSignature", 400) },
     Common { code: "InternalFailure", query: ("InternalFailure", 500), json: ("InternalFailure", 500), ec2: ("InternalError", 500) },

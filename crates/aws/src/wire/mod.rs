@@ -109,6 +109,12 @@ pub fn output(
     response
 }
 
+/// The action that a form names, whoever it is for.
+pub fn action(request: &Request<Bytes>) -> Option<String> {
+    let params = query::params(request).ok()?;
+    query::param(&params, "Action").map(str::to_owned)
+}
+
 /// Whether an awsQuery client would rather read JSON.
 pub fn wants_json(request: &Request<Bytes>) -> bool {
     let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());

@@ -189,3 +189,83 @@ fn name_in(model: &Model, name: &str) -> String {
 fn number_in(model: &Model, number: usize) -> String {
     if family_of(model.protocol) == Family::Ec2 { number.to_string() } else { format!("{number}.member") }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model;
+
+    fn check(service: &str, operation: &str, input: Value, code: &str, message: &str) {
+        let model = model::of(service).expect("a model");
+        let input_shape = model.operation(operation).and_then(|operation| operation.input).expect("an input");
+        let fault = validate(model, model.shape(input_shape), &input).expect_err("refused");
+        assert_eq!((fault.code.as_str(), fault.message.as_str()), (code, message));
+    }
+
+    #[test]
+    fn every_rule_is_told_as_its_service_tells_it() {
+        check(
+            "iam",
+            "CreateRole",
+            json!({"RoleName": "a/b", "Path": "x"}),
+            "Validation",
+            "3 validation errors detected: Value null at 'assumeRolePolicyDocument' failed to satisfy constraint: Member must not be null; Value 'x' at 'path' failed to satisfy constraint: Member must satisfy regular expression pattern: (\\u002F)|(\\u002F[\\u0021-\\u007E]+\\u002F); Value 'a/b' at 'roleName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]+",
+        );
+        check(
+            "eks",
+            "CreateCluster",
+            json!({"name": "x".repeat(101), "roleArn": "r", "resourcesVpcConfig": {}, "tags": {"k": "v".repeat(257)}}),
+            "Validation",
+            &format!(
+                "2 validation errors detected: Value '{}' at 'name' failed to satisfy constraint: Member must have length less than or equal to 100; Value '{}' at 'tags.k.member' failed to satisfy constraint: Member must have length less than or equal to 256",
+                "x".repeat(101),
+                "v".repeat(257)
+            ),
+        );
+        check(
+            "eks",
+            "CreateNodegroup",
+            json!({"clusterName": "c", "nodegroupName": "n", "subnets": [], "nodeRole": "r", "capacityType": "CHEAP",
+                "taints": [{"key": ""}]}),
+            "Validation",
+            "2 validation errors detected: Value 'CHEAP' at 'capacityType' failed to satisfy constraint: Member must satisfy enum value set: [ON_DEMAND, SPOT, CAPACITY_BLOCK]; Value '' at 'taints.1.member.key' failed to satisfy constraint: Member must have length greater than or equal to 1",
+        );
+        check(
+            "ec2",
+            "CreateSubnet",
+            json!({"CidrBlock": "10.0.0.0/24"}),
+            "MissingParameter",
+            "The request must contain the parameter VpcId",
+        );
+        check(
+            "ec2",
+            "DescribeVpcs",
+            json!({"Filters": [], "MaxResults": 1}),
+            "InvalidParameterValue",
+            "Value (1) for parameter MaxResults is invalid. Expecting a value greater than or equal to 5.",
+        );
+    }
+
+    #[test]
+    fn secrets_are_not_repeated() {
+        let model = model::of("iam").expect("a model");
+        let shape =
+            model.operation("CreateLoginProfile").and_then(|operation| operation.input).expect("an input");
+        let fault = validate(model, model.shape(shape), &json!({"Password": "p\u{1}"})).expect_err("refused");
+        assert!(
+            fault.message.starts_with("1 validation error detected: Value at 'password'"),
+            "{}",
+            fault.message
+        );
+    }
+
+    #[test]
+    fn what_is_right_passes() {
+        let model = model::of("sts").expect("a model");
+        let shape =
+            model.operation("GetSessionToken").and_then(|operation| operation.input).expect("an input");
+        assert_eq!(validate(model, model.shape(shape), &json!({"DurationSeconds": 900})), Ok(()));
+    }
+}
