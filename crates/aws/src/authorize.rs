@@ -1,5 +1,7 @@
 //! Whether a caller may make a call.
 
+use crate::iam::caller::Holdings;
+use crate::policy::Keys;
 use crate::service::Subject;
 use crate::{Context, Fault};
 
@@ -10,16 +12,52 @@ pub fn decide(context: &Context, action: &str, subject: &Subject) -> Result<(), 
     if subject.is_exempt {
         return Ok(());
     }
-    let account = context.account;
-    let caller = &context.caller.arn;
-    if *caller == format!("arn:aws:iam::{account}:root")
-        || *caller == format!("arn:aws:iam::{account}:user/admin")
-    {
-        return Ok(());
+    let holdings = Holdings::of(context.state, context.account, context.caller)
+        .map_err(crate::iam::caller::Unknown::fault)?;
+    refuse_session_of_user(context, action)?;
+    let any = ["*".to_owned()];
+    let resources = if subject.resources.is_empty() { &any[..] } else { &subject.resources };
+    let keys = keys(context, &subject.keys);
+    for resource in resources {
+        allowed(&holdings, action, resource, &keys)?;
     }
-    let resource = subject.resources.first().map_or("*", String::as_str);
-    let message = format!(
-        "User: {caller} is not authorized to perform: {action} on resource: {resource} because no identity-based policy allows the {action} action"
-    );
-    Err(Fault::new("AccessDenied", message))
+    for further in &subject.also {
+        let keys = self::keys(context, &further.keys);
+        allowed(&holdings, further.action, &further.resource, &keys)?;
+    }
+    Ok(())
+}
+
+fn allowed(holdings: &Holdings, action: &str, resource: &str, keys: &Keys) -> Result<(), Fault> {
+    let (verdict, message) = holdings.decide(action, resource, keys);
+    if verdict.is_allowed() { Ok(()) } else { Err(Fault::new("AccessDenied", message)) }
+}
+
+/// What GetSessionToken gives opens neither IAM nor, beyond assuming roles, the token service, unless a second factor was shown.
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetSessionToken.html>
+fn refuse_session_of_user(context: &Context, action: &str) -> Result<(), Fault> {
+    let is_of_user = context.caller.session.as_ref().is_some_and(|session| session.role_arn.is_none());
+    let is_closed = action.starts_with("iam:") || (action.starts_with("sts:") && action != "sts:AssumeRole");
+    if is_of_user && is_closed {
+        return Err(Fault::new(
+            "InvalidClientTokenId",
+            "The security token included in the request is invalid",
+        ));
+    }
+    Ok(())
+}
+
+/// The condition keys of a call that are not its principal's.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html>
+pub fn keys(context: &Context, of_call: &[(String, Vec<String>)]) -> Keys {
+    let mut keys = Keys::default();
+    for (key, values) in of_call {
+        keys.put(key, values.clone());
+    }
+    keys.set("aws:CurrentTime", context.now.to_string());
+    keys.set("aws:EpochTime", context.now.as_secs().to_string());
+    keys.set("aws:RequestedRegion", context.region);
+    keys.set("aws:ResourceAccount", context.account);
+    keys.set("aws:ViaAWSService", "false");
+    keys
 }

@@ -5,13 +5,15 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::Context;
 use crate::credentials::{AccessKey, SEAL, SealingKey};
+use crate::iam;
+use crate::iam::record::{User, named};
 use crate::state::{self, Changes};
 
 /// The user whose key stands in the profile.
 pub const ADMIN: &str = "admin";
 
 /// Made in this order at each start, each in one transaction; what is there already is left as it is.
-pub const STEPS: &[fn(&mut Context) -> Changes] = &[keys];
+pub const STEPS: &[fn(&mut Context) -> Changes] = &[iam::genesis::principals, keys];
 
 /// The sealing key, and the administrator's first access key.
 fn keys(context: &mut Context) -> Changes {
@@ -19,11 +21,12 @@ fn keys(context: &mut Context) -> Changes {
     if state::get::<SealingKey>(context.state, "", SEAL).is_none() {
         changes.create("", SEAL, &SealingKey { key: STANDARD.encode(context.ids.bytes()) });
     }
-    if admin_key(context.state).is_none() {
+    let admin = named::<User>(context.state, ADMIN);
+    if let (None, Some(admin)) = (admin_key(context.state), admin) {
         let key = AccessKey {
             user_name: ADMIN.to_owned(),
-            arn: format!("arn:aws:iam::{}:user/{ADMIN}", context.account),
-            user_id: context.ids.unique("AIDA"),
+            arn: admin.record.common.arn,
+            user_id: admin.record.common.id,
             secret: context.ids.secret(),
             is_active: true,
             created: context.now,

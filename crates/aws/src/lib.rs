@@ -17,12 +17,15 @@ pub mod credentials;
 mod dispatch;
 pub mod eks;
 pub mod genesis;
+pub mod iam;
 mod ids;
 pub mod model;
 pub mod policy;
 mod service;
 pub mod sigv4;
 pub mod state;
+#[cfg(test)]
+mod stories;
 pub mod sts;
 pub mod wire;
 
@@ -32,4 +35,4 @@ pub use ids::Ids;
 pub use service::{Further, Operation, Service, Subject};
 
 /// Every service there is, by signing name.
-pub const SERVICES: &[&Service] = &[&eks::SERVICE, &sts::SERVICE];
+pub const SERVICES: &[&Service] = &[&eks::SERVICE, &iam::SERVICE, &sts::SERVICE];

@@ -17,6 +17,13 @@ impl Keys {
         }
     }
 
+    /// Takes over the other's keys; where both have one, the other's values count.
+    pub fn merge(&mut self, other: &Self) {
+        for (key, values) in &other.0 {
+            self.put(key, values.clone());
+        }
+    }
+
     /// `key` in lower case.
     pub(super) fn get(&self, key: &str) -> Option<&[String]> {
         self.0.iter().find(|(known, _)| known == key).map(|(_, values)| &values[..])

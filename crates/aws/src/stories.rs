@@ -1,0 +1,151 @@
+//! Stories of calls on an account, as data: a file of `testdata` is a list of steps, each a call with what it gives or how it fails.
+//!
+//! ```text
+//! - {call: CreateRole, as: alice, with: {RoleName: r, …}, gives: {Role: {RoleId: AROA*}}}
+//! - {call: GetRole, with: {RoleName: x}, fails: 'NoSuchEntity: The role with name x cannot be found.'}
+//! ```
+//!
+//! `gives` tells members that must be there; a text that ends in `*` is the beginning of one. The caller is `as`: a user's name, or what
+//! `keep` of an earlier step named; the administrator if nothing is said. `after` is how many seconds pass before the call.
+
+use object::{Snapshot, Time};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::credentials;
+use crate::iam::record::{User, named};
+use crate::{Caller, Context, Fault, Ids, SERVICES, authorize, genesis};
+
+pub const ACCOUNT: &str = "111122223333";
+
+#[derive(Deserialize)]
+struct Step {
+    call: String,
+    #[serde(default, rename = "as")]
+    caller: Option<String>,
+    #[serde(default)]
+    with: Value,
+    gives: Option<Value>,
+    fails: Option<String>,
+    /// The name under which the credentials of the answer can call.
+    keep: Option<String>,
+    #[serde(default)]
+    after: i64,
+}
+
+/// An account on a clock of its own.
+pub struct Account {
+    pub state: Snapshot,
+    pub now: Time,
+    drawn: u8,
+    /// Name, key id, session token.
+    kept: Vec<(String, String, String)>,
+}
+
+impl Account {
+    pub fn new() -> Self {
+        let now = Time::from_secs(1_795_000_000);
+        let mut account = Self { state: Snapshot::default(), now, drawn: 0, kept: Vec::new() };
+        for step in genesis::STEPS {
+            let changes = account.context(&Caller::default(), step);
+            changes.apply(&mut account.state);
+        }
+        account
+    }
+
+    fn context<T>(&mut self, caller: &Caller, run: impl FnOnce(&mut Context) -> T) -> T {
+        self.drawn += 1;
+        let mut ids = Ids::new([self.drawn; 32]);
+        let (state, now) = (self.state.clone(), self.now);
+        let region = "us-east-1";
+        run(&mut Context { account: ACCOUNT, region, now, caller, state: &state, ids: &mut ids })
+    }
+
+    pub fn caller(&self, name: &str) -> Result<Caller, Fault> {
+        if let Some((_, id, token)) = self.kept.iter().find(|(known, ..)| known == name) {
+            let found = credentials::find(&self.state, id, Some(token), self.now);
+            return found.map(|one| one.caller).map_err(|why| Fault::new(format!("{why:?}"), "key"));
+        }
+        if name == "root" {
+            let arn = format!("arn:aws:iam::{ACCOUNT}:root");
+            return Ok(Caller { arn, user_id: ACCOUNT.to_owned(), ..Caller::default() });
+        }
+        let user = named::<User>(&self.state, name).expect("a user").record.common;
+        Ok(Caller { arn: user.arn, user_id: user.id, ..Caller::default() })
+    }
+
+    /// Makes a call as the front door would: IAM decides, the handler runs, the changes are made.
+    pub fn call(&mut self, name: &str, caller: &Caller, input: &Value) -> Result<Value, Fault> {
+        let operations =
+            SERVICES.iter().flat_map(|service| service.operations.iter().map(move |one| (service, one)));
+        let mut named = operations.filter(|(_, operation)| operation.name == name);
+        let (service, operation) = named.next().unwrap_or_else(|| panic!("no operation {name}"));
+        let action = format!("{}:{name}", service.action_prefix);
+        let answer = self.context(caller, |context| {
+            let subject = (operation.subject)(context, input);
+            authorize::decide(context, &action, &subject)?;
+            (operation.run)(context, input)
+        })?;
+        answer.changes.apply(&mut self.state);
+        Ok(answer.output)
+    }
+
+    pub fn tell(&mut self, story: &str) {
+        let steps: Vec<Step> = serde_saphyr::from_str(story).expect("a list of steps");
+        for (number, step) in steps.iter().enumerate() {
+            let about = format!("step {}: {} {}", number + 1, step.call, step.with);
+            self.now = self.now.plus_secs(step.after);
+            let input = if step.with.is_null() { json!({}) } else { step.with.clone() };
+            let caller = self.caller(step.caller.as_deref().unwrap_or("admin"));
+            match (caller.and_then(|caller| self.call(&step.call, &caller, &input)), &step.fails) {
+                (Ok(output), None) => self.take(step, &output, &about),
+                (Err(fault), Some(wanted)) => {
+                    assert_eq!(format!("{}: {}", fault.code, fault.message), *wanted, "{about}");
+                }
+                (Ok(output), Some(_)) => panic!("{about}: it gave {output}"),
+                (Err(fault), None) => panic!("{about}: {}: {}", fault.code, fault.message),
+            }
+        }
+    }
+
+    fn take(&mut self, step: &Step, output: &Value, about: &str) {
+        if let Some(wanted) = &step.gives {
+            includes(output, wanted, about);
+        }
+        if let Some(name) = &step.keep {
+            let text = |member: &str| output["Credentials"][member].as_str().expect("credentials").to_owned();
+            self.kept.push((name.clone(), text("AccessKeyId"), text("SessionToken")));
+        }
+    }
+}
+
+fn includes(given: &Value, wanted: &Value, about: &str) {
+    match (given, wanted) {
+        (Value::Object(given), Value::Object(wanted)) => {
+            for (member, wanted) in wanted {
+                let about = format!("{about}, {member}");
+                includes(given.get(member).unwrap_or(&Value::Null), wanted, &about);
+            }
+        }
+        (Value::Array(given), Value::Array(wanted)) => {
+            assert_eq!(given.len(), wanted.len(), "{about}: {given:?}");
+            given.iter().zip(wanted).for_each(|(given, wanted)| includes(given, wanted, about));
+        }
+        (Value::String(given), Value::String(wanted)) if wanted.ends_with('*') => {
+            assert!(given.starts_with(wanted.trim_end_matches('*')), "{about}: {given}");
+        }
+        _ => assert_eq!(given, wanted, "{about}"),
+    }
+}
+
+#[test]
+fn iam() {
+    for story in [
+        include_str!("../testdata/iam/access.yaml"),
+        include_str!("../testdata/iam/policies.yaml"),
+        include_str!("../testdata/iam/roles.yaml"),
+        include_str!("../testdata/iam/users.yaml"),
+    ] {
+        Account::new().tell(story);
+    }
+}
