@@ -9,6 +9,7 @@ mod network;
 mod refusals;
 mod servers;
 mod stores;
+mod streams;
 mod workloads;
 
 use e2e::{Chapter, Story, Tale};
@@ -36,6 +37,9 @@ const CHAPTERS: &[Chapter] = &[
             Story { name: "kubectl_1_32", tell: kubectl::minor_32 },
             Story { name: "kubectl_1_36", tell: kubectl::minor_36 },
             Story { name: "lifecycle", tell: containers::lifecycle },
+            Story { name: "old_streams", tell: streams::old_streams },
+            Story { name: "port_forward", tell: streams::port_forward },
+            Story { name: "proxied", tell: streams::proxied },
             Story { name: "refusals", tell: refusals::tell },
             Story { name: "volumes", tell: containers::volumes },
         ],

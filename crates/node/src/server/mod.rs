@@ -4,13 +4,16 @@
 //! upgraded connections through. Paths, parameters and texts are those of upstream's kubelet.
 
 mod access;
+mod channels;
 mod log_files;
 mod port_forward;
 mod query;
 mod remote_command;
 mod reply;
+mod spdy_streams;
 mod stats;
 mod target;
+mod tunnel;
 mod upgrade;
 mod websocket;
 

@@ -1,4 +1,4 @@
-//! `exec` and `attach`: a process's streams on the channels of a WebSocket.
+//! `exec` and `attach`: a process's streams on the channels of a conversation.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,21 +7,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use plan::node::{ContainerState, RuntimeEvent};
 use runtime::{ExecRequest, Resizer, Runtime, RuntimeError, Streams, Writer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
-use tokio_tungstenite::WebSocketStream;
 use tracing::debug;
 
 use super::Server;
+use super::channels::{Carrier, Outbox, Said};
 use super::query::Query;
 use super::reply::{Refusal, Reply, refuse};
 use super::target::Target;
-use super::upgrade::{self, Upgrading};
-use super::websocket::{self, Outbox, Protocol, Said};
+use super::upgrade::{self, Agreed, Offer, Upgrading};
+use super::{spdy_streams, websocket};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -76,14 +78,14 @@ pub fn exec(
 ) -> Result<Response<Reply>, Refusal> {
     let options = Options::of(query)?;
     let container = server.running(target)?;
-    let (response, upgrading, protocol) = accept(&mut request)?;
+    let (response, upgrading, agreed) = accept(&mut request)?;
     let Options { stdin, stdout, stderr, tty } = options;
     let command = query.all("command").map(str::to_owned).collect();
     let wanted = ExecRequest { command, tty, stdin, stdout, stderr };
     let runtime = server.tools.runtime.clone();
     tokio::spawn(async move {
-        let Some(socket) = upgrading.socket().await else { return };
-        run_exec(socket, protocol, options, &runtime, &container.id, wanted).await;
+        let Some(carrier) = carrier(upgrading, agreed, options).await else { return };
+        run_exec(carrier, options, &runtime, &container.id, wanted).await;
         drop(permit);
     });
     Ok(response)
@@ -98,27 +100,50 @@ pub fn attach(
 ) -> Result<Response<Reply>, Refusal> {
     let options = Options::of(query)?;
     let container = server.running(target)?;
-    let (response, upgrading, protocol) = accept(&mut request)?;
+    let (response, upgrading, agreed) = accept(&mut request)?;
     let runtime = server.tools.runtime.clone();
     tokio::spawn(async move {
-        let Some(socket) = upgrading.socket().await else { return };
-        run_attach(socket, protocol, options, &runtime, &container.id).await;
+        let Some(carrier) = carrier(upgrading, agreed, options).await else { return };
+        run_attach(carrier, options, &runtime, &container.id).await;
         drop(permit);
     });
     Ok(response)
 }
 
-fn accept(request: &mut Request<Incoming>) -> Result<(Response<Reply>, Upgrading, Protocol), Refusal> {
-    let (response, upgrading, name) =
-        upgrade::accept(request, &websocket::REMOTE_COMMAND.map(|one| one.name))?;
-    let protocol = websocket::REMOTE_COMMAND.into_iter().find(|one| one.name == name);
-    let protocol = protocol.ok_or_else(|| refuse(StatusCode::FORBIDDEN, "unable to negotiate protocol"))?;
-    Ok((response, upgrading, protocol))
+fn accept(request: &mut Request<Incoming>) -> Result<(Response<Reply>, Upgrading, Agreed), Refusal> {
+    let offer = Offer {
+        websocket: &websocket::REMOTE_COMMAND.map(|one| one.name),
+        spdy: &spdy_streams::REMOTE_COMMAND.map(|one| one.name),
+    };
+    upgrade::accept(request, offer)
+}
+
+/// What the streams go over. None: the client has left, or did not open the streams that it asked for.
+async fn carrier(
+    upgrading: Upgrading,
+    agreed: Agreed,
+    options: Options,
+) -> Option<Carrier<TokioIo<Upgraded>>> {
+    match agreed {
+        Agreed::WebSocket(name) => {
+            let protocol = websocket::REMOTE_COMMAND.into_iter().find(|one| one.name == name)?;
+            Some(Carrier::WebSocket(upgrading.socket().await?, protocol))
+        }
+        Agreed::Spdy(name) => {
+            let protocol = spdy_streams::REMOTE_COMMAND.into_iter().find(|one| one.name == name)?;
+            let Options { stdin, stdout, stderr, tty } = options;
+            let wanted = [stdin, stdout, stderr, true, tty];
+            let streams = spdy_streams::Streams::gather(upgrading.bytes().await?, protocol, wanted).await;
+            if streams.is_none() {
+                debug!("a client did not open the streams of its command");
+            }
+            Some(Carrier::Spdy(streams?))
+        }
+    }
 }
 
 async fn run_exec<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: WebSocketStream<S>,
-    protocol: Protocol,
+    carrier: Carrier<S>,
     options: Options,
     runtime: &Runtime,
     container_id: &str,
@@ -127,7 +152,7 @@ async fn run_exec<S: AsyncRead + AsyncWrite + Unpin>(
     let mut exec = match runtime.exec_stream(container_id, request).await {
         Ok(exec) => exec,
         Err(error) => {
-            return fail(socket, protocol, &format!("error executing command in container: {error}")).await;
+            return fail(carrier, &format!("error executing command in container: {error}")).await;
         }
     };
     let streams = Streams {
@@ -136,7 +161,7 @@ async fn run_exec<S: AsyncRead + AsyncWrite + Unpin>(
         stderr: exec.streams.stderr.take(),
         resizer: exec.streams.resizer.take(),
     };
-    if relay(socket, protocol, options, streams, async { exit_status(exec.wait().await) }).await {
+    if relay(carrier, options, streams, async { exit_status(exec.wait().await) }).await {
         return;
     }
     // Nobody is there for whom it could go on.
@@ -146,8 +171,7 @@ async fn run_exec<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn run_attach<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: WebSocketStream<S>,
-    protocol: Protocol,
+    carrier: Carrier<S>,
     options: Options,
     runtime: &Runtime,
     container_id: &str,
@@ -156,13 +180,13 @@ async fn run_attach<S: AsyncRead + AsyncWrite + Unpin>(
     let Options { stdin, stdout, stderr, .. } = options;
     let attached = match runtime.attach_stream(container_id, stdin, stdout, stderr).await {
         Ok(attached) => attached,
-        Err(error) => return fail(socket, protocol, &format!("error attaching to container: {error}")).await,
+        Err(error) => return fail(carrier, &format!("error attaching to container: {error}")).await,
     };
     let end = async {
         exited(runtime, events, container_id).await;
         success()
     };
-    relay(socket, protocol, options, attached.streams, end).await;
+    relay(carrier, options, attached.streams, end).await;
 }
 
 /// Until a container runs no more. `events` are from before it was seen running.
@@ -181,13 +205,13 @@ async fn exited(runtime: &Runtime, mut events: broadcast::Receiver<RuntimeEvent>
 
 /// Passes everything on between client and process, and at the `end` its status. Whether the client saw the end.
 async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: WebSocketStream<S>,
-    protocol: Protocol,
+    carrier: Carrier<S>,
     options: Options,
     streams: Streams,
     end: impl Future<Output = Value>,
 ) -> bool {
     let Streams { stdin, stdout, stderr, resizer } = streams;
+    let has_status = carrier.has_status();
     let work = |outbox: Outbox, heard: mpsc::Receiver<Said>| async move {
         // Upstream's sign that all is set up, on the first stream that the client reads.
         let first = if options.stdout {
@@ -220,9 +244,9 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
         if !is_drained {
             outputs.await;
         }
-        tell_status(&outbox, protocol, &status).await;
+        tell_status(&outbox, has_status, &status).await;
     };
-    websocket::converse(socket, protocol, work).await.is_some()
+    carrier.converse(work).await.is_some()
 }
 
 /// Hands on what the client types, and sizes the terminal as its window is.
@@ -304,18 +328,14 @@ async fn resize(resizer: Option<&Resizer>, data: &[u8]) {
 }
 
 /// Tells a failure that came after the upgrade.
-async fn fail<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: WebSocketStream<S>,
-    protocol: Protocol,
-    message: &str,
-) {
-    let status = internal_error(message);
-    let work = |outbox: Outbox, _| async move { tell_status(&outbox, protocol, &status).await };
-    websocket::converse(socket, protocol, work).await;
+async fn fail<S: AsyncRead + AsyncWrite + Unpin>(carrier: Carrier<S>, message: &str) {
+    let (status, has_status) = (internal_error(message), carrier.has_status());
+    let work = |outbox: Outbox, _| async move { tell_status(&outbox, has_status, &status).await };
+    carrier.converse(work).await;
 }
 
-async fn tell_status(outbox: &Outbox, protocol: Protocol, status: &Value) {
-    if protocol.has_status {
+async fn tell_status(outbox: &Outbox, has_status: bool, status: &Value) {
+    if has_status {
         outbox.send(ERROR, status.to_string().as_bytes()).await;
     } else if let Some(message) = status["message"].as_str() {
         outbox.send(ERROR, message.as_bytes()).await;
@@ -350,6 +370,7 @@ mod tests {
     use super::*;
     use futures_util::{SinkExt, StreamExt};
     use tokio::io::DuplexStream;
+    use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::protocol::Role;
     use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -386,7 +407,7 @@ mod tests {
     /// What came on each channel until the server closed, and whether there was a goodbye.
     async fn hear_all(
         client: &mut WebSocketStream<DuplexStream>,
-        protocol: Protocol,
+        protocol: websocket::Protocol,
     ) -> ([Vec<u8>; 4], bool) {
         let mut heard: [Vec<u8>; 4] = Default::default();
         let mut goodbye = false;
@@ -414,7 +435,8 @@ mod tests {
             client.send(Message::Binary(Bytes::from_static(&[255, STDIN]))).await.expect("sent");
             hear_all(&mut client, v5).await
         };
-        let (saw_end, (heard, goodbye)) = tokio::join!(relay(server, v5, ALL, streams, end), talk);
+        let (saw_end, (heard, goodbye)) =
+            tokio::join!(relay(Carrier::WebSocket(server, v5), ALL, streams, end), talk);
         assert!(saw_end && goodbye);
         assert_eq!(String::from_utf8_lossy(&heard[usize::from(STDOUT)]), input);
         assert_eq!(heard[usize::from(STDERR)], b"cat runs");
@@ -432,7 +454,7 @@ mod tests {
         let (client, server) = sockets().await;
         let (streams, process) = cat();
         drop(client);
-        assert!(!relay(server, v4, ALL, streams, std::future::pending()).await);
+        assert!(!relay(Carrier::WebSocket(server, v4), ALL, streams, std::future::pending()).await);
         process.await.expect("its input was closed");
     }
 
@@ -442,10 +464,51 @@ mod tests {
         let (mut client, server) = sockets().await;
         let (stdout, _held_by_a_daemon) = tokio::io::duplex(64);
         let streams = Streams { stdin: None, stdout: Some(Box::new(stdout)), stderr: None, resizer: None };
-        let relayed = relay(server, v4, ALL, streams, async { success() });
+        let relayed = relay(Carrier::WebSocket(server, v4), ALL, streams, async { success() });
         let (saw_end, (heard, goodbye)) = tokio::join!(relayed, hear_all(&mut client, v4));
         assert!(saw_end && goodbye);
         assert_eq!(heard[usize::from(ERROR)], br#"{"metadata":{},"status":"Success"}"#);
+    }
+
+    /// A client as kubectl up to 1.30 is one.
+    #[tokio::test]
+    async fn a_process_is_fed_and_heard_over_spdy() {
+        let (near, far) = tokio::io::duplex(1 << 10);
+        let (mut client, driver) = spdy::connection(near, spdy::Role::Client);
+        tokio::spawn(driver.run());
+        let (streams, process) = cat();
+        let end = async {
+            process.await.expect("it ends");
+            exit_status(Ok(0))
+        };
+        let [v4, ..] = spdy_streams::REMOTE_COMMAND;
+        let serve = async {
+            let wanted = [true, true, true, true, false];
+            let streams_of_client = spdy_streams::Streams::gather(far, v4, wanted).await.expect("streams");
+            relay(Carrier::<DuplexStream>::Spdy(streams_of_client), ALL, streams, end).await
+        };
+        let talk = async {
+            let mut opened = Vec::new();
+            for name in ["error", "stdin", "stdout", "stderr"] {
+                let headers = spdy::Headers::new(&[("streamType", name)]);
+                opened.push(client.open(headers).await.expect("opened"));
+            }
+            opened[1].writer.send(Bytes::from_static(b"typed")).await.expect("sent");
+            opened[1].writer.finish().await;
+            let mut heard = Vec::new();
+            for stream in &mut opened {
+                let mut all = Vec::new();
+                while let Some(part) = stream.reader.next().await {
+                    all.extend_from_slice(&part);
+                }
+                heard.push(String::from_utf8_lossy(&all).into_owned());
+            }
+            drop((client, opened));
+            heard
+        };
+        let (saw_end, heard) = tokio::join!(serve, talk);
+        assert!(saw_end);
+        assert_eq!(heard, [r#"{"metadata":{},"status":"Success"}"#, "", "typed", "cat runs"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! From an HTTP request to a WebSocket: RFC 6455, section 4.2.
+//! From an HTTP request to a stream of the client's choice: a WebSocket (RFC 6455, section 4.2), or SPDY/3.1.
 
 use std::time::Duration;
 
@@ -20,96 +20,154 @@ use super::reply::{Refusal, Reply, refuse};
 const MESSAGE_LIMIT_BYTES: usize = 4 << 20;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
+const SPDY: &str = "SPDY/3.1";
+/// Where SPDY names what is spoken on its streams.
+const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+const ACCEPTED_PROTOCOLS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 
-/// A request that is answered with 101 and turns into a socket then.
+/// What is spoken here, in each way of speaking.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// Subprotocols of a WebSocket; `""` for a client that names none.
+    pub websocket: &'a [&'static str],
+    pub spdy: &'a [&'static str],
+}
+
+/// What was agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreed {
+    WebSocket(&'static str),
+    Spdy(&'static str),
+}
+
+/// A request that is answered with 101 and turns into a stream of bytes then.
 #[derive(Debug)]
 pub struct Upgrading(OnUpgrade);
 
 impl Upgrading {
-    /// The socket, once the answer is sent. `None`: the client has left.
-    pub async fn socket(self) -> Option<Socket> {
-        let upgraded = match tokio::time::timeout(TIMEOUT, self.0).await {
-            Ok(Ok(upgraded)) => upgraded,
+    /// The bytes, once the answer is sent. `None`: the client has left.
+    pub async fn bytes(self) -> Option<TokioIo<Upgraded>> {
+        match tokio::time::timeout(TIMEOUT, self.0).await {
+            Ok(Ok(upgraded)) => Some(TokioIo::new(upgraded)),
             Ok(Err(error)) => {
                 debug!(%error, "an upgrade failed");
-                return None;
+                None
             }
-            Err(_) => return None,
-        };
+            Err(_) => None,
+        }
+    }
+
+    /// The bytes as a WebSocket.
+    pub async fn socket(self) -> Option<WebSocketStream<TokioIo<Upgraded>>> {
+        let bytes = self.bytes().await?;
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_LIMIT_BYTES))
             .max_frame_size(Some(MESSAGE_LIMIT_BYTES));
-        Some(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await)
+        Some(WebSocketStream::from_raw_socket(bytes, Role::Server, Some(config)).await)
     }
 }
 
-/// Agrees on the first of the client's subprotocols that `supported` has; a client that names none gets `""`, if that
-/// is supported. Returns the answer, its socket to be, and the protocol.
+/// Agrees on the first of the client's protocols that the offer has. Returns the answer, what becomes of the connection,
+/// and what is spoken on it.
 ///
 /// # Errors
-/// 400 for what is no upgrade to a WebSocket, 403 without a common protocol, as upstream.
+/// 400 for what is no upgrade, 403 without a common protocol, as upstream.
 pub fn accept(
     request: &mut Request<hyper::body::Incoming>,
-    supported: &[&'static str],
-) -> Result<(Response<Reply>, Upgrading, &'static str), Refusal> {
-    let (response, protocol) = agree(request.headers(), supported)?;
-    Ok((response, Upgrading(hyper::upgrade::on(request)), protocol))
+    offer: Offer<'_>,
+) -> Result<(Response<Reply>, Upgrading, Agreed), Refusal> {
+    let (response, agreed) = agree(request.headers(), offer)?;
+    Ok((response, Upgrading(hyper::upgrade::on(request)), agreed))
 }
 
-fn agree(
-    headers: &HeaderMap,
-    supported: &[&'static str],
-) -> Result<(Response<Reply>, &'static str), Refusal> {
-    let wrong = |message: &str| refuse(StatusCode::BAD_REQUEST, message);
-    let upgrade = words(headers, UPGRADE);
-    if !words(headers, CONNECTION).iter().any(|word| word.eq_ignore_ascii_case("upgrade"))
+fn agree(headers: &HeaderMap, offer: Offer<'_>) -> Result<(Response<Reply>, Agreed), Refusal> {
+    let upgrade = words(headers, &UPGRADE);
+    if !words(headers, &CONNECTION).iter().any(|word| word.eq_ignore_ascii_case("upgrade"))
         || upgrade.is_empty()
     {
-        return Err(wrong(
-            "unable to upgrade: missing upgrade headers in request: a WebSocket is needed here",
+        return Err(refuse(
+            StatusCode::BAD_REQUEST,
+            "unable to upgrade: missing upgrade headers in request: a WebSocket or SPDY/3.1 is needed here",
         ));
     }
-    if upgrade.iter().any(|word| word.to_ascii_uppercase().starts_with("SPDY/")) {
-        return Err(wrong(
-            "unable to upgrade: this node does not speak SPDY, which kubectl port-forward needs; kubectl exec and attach speak WebSocket from 1.31 on",
-        ));
+    if upgrade.iter().any(|word| word.eq_ignore_ascii_case(SPDY)) {
+        return agree_on_spdy(headers, offer.spdy);
     }
+    agree_on_websocket(headers, &upgrade, offer.websocket)
+}
+
+fn agree_on_spdy(
+    headers: &HeaderMap,
+    supported: &[&'static str],
+) -> Result<(Response<Reply>, Agreed), Refusal> {
+    let asked = words(headers, &STREAM_PROTOCOL);
+    if asked.is_empty() {
+        let message = "unable to upgrade: X-Stream-Protocol-Version is required";
+        return Err(refuse(StatusCode::BAD_REQUEST, message));
+    }
+    let protocol = common(&asked, supported)?;
+    let mut response = switching(SPDY);
+    let headers = response.headers_mut();
+    headers.insert(STREAM_PROTOCOL, HeaderValue::from_static(protocol));
+    for one in supported {
+        headers.append(ACCEPTED_PROTOCOLS, HeaderValue::from_static(one));
+    }
+    Ok((response, Agreed::Spdy(protocol)))
+}
+
+fn agree_on_websocket(
+    headers: &HeaderMap,
+    upgrade: &[String],
+    supported: &[&'static str],
+) -> Result<(Response<Reply>, Agreed), Refusal> {
+    let wrong = |message: &str| refuse(StatusCode::BAD_REQUEST, message);
     let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
     let version = headers.get("sec-websocket-version").map(HeaderValue::as_bytes);
     let Some(key) = key.filter(|_| upgrade.iter().any(|word| word.eq_ignore_ascii_case("websocket"))) else {
-        return Err(wrong("unable to upgrade: a WebSocket (RFC 6455) is needed here"));
+        return Err(wrong("unable to upgrade: a WebSocket (RFC 6455) or SPDY/3.1 is needed here"));
     };
     if version != Some(b"13") {
         return Err(wrong("unable to upgrade: WebSocket version 13 is needed"));
     }
-    let asked = words(headers, SEC_WEBSOCKET_PROTOCOL);
-    let find = |asked: &str| supported.iter().copied().find(|one| *one == asked);
-    let agreed = if asked.is_empty() { find("") } else { asked.iter().find_map(|one| find(one)) };
-    let Some(protocol) = agreed else {
+    let mut asked = words(headers, &SEC_WEBSOCKET_PROTOCOL);
+    if asked.is_empty() {
+        asked.push(String::new());
+    }
+    let protocol = common(&asked, supported)?;
+    let mut response = switching("websocket");
+    let accept = HeaderValue::from_str(&derive_accept_key(key)).map_err(|error| wrong(&error.to_string()))?;
+    let headers = response.headers_mut();
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if !protocol.is_empty() {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
+    Ok((response, Agreed::WebSocket(protocol)))
+}
+
+fn switching(to: &'static str) -> Response<Reply> {
+    let mut response = Response::new(Reply::Whole(None));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(to));
+    response
+}
+
+/// The first that the client asks for and we support.
+fn common(asked: &[String], supported: &[&'static str]) -> Result<&'static str, Refusal> {
+    let find = |asked: &String| supported.iter().copied().find(|one| one == asked);
+    asked.iter().find_map(find).ok_or_else(|| {
         let known: Vec<&str> = supported.iter().copied().filter(|one| !one.is_empty()).collect();
         let message = format!(
             "unable to upgrade: unable to negotiate protocol: client supports [{}], server accepts [{}]",
             asked.join(" "),
             known.join(" ")
         );
-        return Err(refuse(StatusCode::FORBIDDEN, message));
-    };
-    let mut response = Response::new(Reply::Whole(None));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let accept = HeaderValue::from_str(&derive_accept_key(key)).map_err(|error| wrong(&error.to_string()))?;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    if !protocol.is_empty() {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-    }
-    Ok((response, protocol))
+        refuse(StatusCode::FORBIDDEN, message)
+    })
 }
 
 /// What a header lists, over all its lines.
-fn words(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
+fn words(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
     lines
         .flat_map(|line| line.split(','))
@@ -122,27 +180,32 @@ fn words(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn check(lines: &[(&'static str, &'static str)], want: Result<(&str, &str), (u16, &str)>) {
+    fn check(lines: &[(&'static str, &'static str)], want: Result<Agreed, (u16, &str)>) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        match (agree(&headers, &["v5.channel.k8s.io", "v4.channel.k8s.io", ""]), want) {
-            (Ok((response, protocol)), Ok((want, accept))) => {
-                assert_eq!(protocol, want);
-                assert_eq!(response.headers()[SEC_WEBSOCKET_ACCEPT], accept);
-                assert_eq!(response.headers().contains_key(SEC_WEBSOCKET_PROTOCOL), !want.is_empty());
+        let offer = Offer {
+            websocket: &["v5.channel.k8s.io", "v4.channel.k8s.io", ""],
+            spdy: &["v4.channel.k8s.io", "channel.k8s.io"],
+        };
+        match (agree(&headers, offer), want) {
+            (Ok((response, agreed)), Ok(want)) => {
+                assert_eq!(agreed, want);
+                assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+                return response.headers().clone();
             }
             (Err(refusal), Err((code, part))) => {
                 assert_eq!(refusal.code.as_u16(), code);
                 assert!(refusal.message.contains(part), "{}", refusal.message);
             }
-            (got, want) => panic!("{:?} is not {want:?}", got.map(|(_, protocol)| protocol)),
+            (got, want) => panic!("{:?} is not {want:?}", got.map(|(_, agreed)| agreed)),
         }
+        HeaderMap::new()
     }
 
     #[test]
-    fn protocols_are_agreed_on() {
+    fn websockets_are_agreed_on() {
         // The key and the answer to it are those of RFC 6455, section 1.3.
         let base = [
             ("connection", "keep-alive, Upgrade"),
@@ -150,18 +213,34 @@ mod tests {
             ("sec-websocket-version", "13"),
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ];
-        const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
         let with = |protocol: &'static str| [&base[..], &[("sec-websocket-protocol", protocol)]].concat();
-        check(&base, Ok(("", ACCEPT)));
-        check(&with("v5.channel.k8s.io"), Ok(("v5.channel.k8s.io", ACCEPT)));
+        let answer = check(&base, Ok(Agreed::WebSocket("")));
+        assert_eq!(answer[SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(!answer.contains_key(SEC_WEBSOCKET_PROTOCOL));
+        let answer = check(&with("v5.channel.k8s.io"), Ok(Agreed::WebSocket("v5.channel.k8s.io")));
+        assert_eq!(answer[SEC_WEBSOCKET_PROTOCOL], "v5.channel.k8s.io");
         check(
             &with("v9.channel.k8s.io, v4.channel.k8s.io,v5.channel.k8s.io"),
-            Ok(("v4.channel.k8s.io", ACCEPT)),
+            Ok(Agreed::WebSocket("v4.channel.k8s.io")),
         );
         check(&with("SPDY/3.1+portforward.k8s.io"), Err((403, "unable to negotiate protocol")));
         check(&base[1..], Err((400, "missing upgrade headers")));
-        check(&base[..3], Err((400, "WebSocket (RFC 6455) is needed")));
-        check(&[base[0], ("upgrade", "SPDY/3.1")], Err((400, "does not speak SPDY")));
+        check(&base[..3], Err((400, "WebSocket (RFC 6455)")));
         check(&[base[0], base[1], base[3]], Err((400, "version 13")));
+    }
+
+    #[test]
+    fn spdy_is_agreed_on() {
+        let base = [("connection", "Upgrade"), ("upgrade", "SPDY/3.1")];
+        let with = |protocols: &[&'static str]| {
+            let lines = protocols.iter().map(|one| ("x-stream-protocol-version", *one));
+            base.into_iter().chain(lines).collect::<Vec<_>>()
+        };
+        let answer = check(&with(&["v9.k8s.io", "channel.k8s.io"]), Ok(Agreed::Spdy("channel.k8s.io")));
+        assert_eq!(answer[STREAM_PROTOCOL], "channel.k8s.io");
+        assert_eq!(answer[UPGRADE], "SPDY/3.1");
+        check(&base, Err((400, "X-Stream-Protocol-Version is required")));
+        check(&with(&["v5.channel.k8s.io"]), Err((403, "client supports [v5.channel.k8s.io]")));
+        check(&[base[0], ("upgrade", "SPDY/2")], Err((400, "SPDY/3.1 is needed")));
     }
 }

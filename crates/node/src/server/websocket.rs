@@ -15,10 +15,10 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use super::channels::{BACKLOG, Outbox, Said};
+
 /// Keeps what stands between client and node from taking a silent connection for a dead one.
 const PING_PERIOD: Duration = Duration::from_secs(10);
-/// Messages that wait for a slow client.
-const BACKLOG: usize = 8;
 /// How long a client may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -57,19 +57,6 @@ pub const PORT_FORWARD: [Protocol; 3] = [
     protocol("", false, true, false),
 ];
 
-/// What a client says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
-    Data {
-        channel: u8,
-        data: Bytes,
-    },
-    /// There will be no more data on the channel.
-    Closed {
-        channel: u8,
-    },
-}
-
 impl Protocol {
     pub fn encode(&self, channel: u8, data: &[u8]) -> Message {
         if self.is_base64 {
@@ -104,24 +91,7 @@ impl Protocol {
     }
 }
 
-/// Where messages to the client go; waits while the client is slow.
-#[derive(Clone)]
-pub struct Outbox {
-    protocol: Protocol,
-    messages: mpsc::Sender<Message>,
-}
-
-impl Outbox {
-    /// False: the client has left.
-    pub async fn send(&self, channel: u8, data: &[u8]) -> bool {
-        self.messages.send(self.protocol.encode(channel, data)).await.is_ok()
-    }
-}
-
-/// Runs a conversation: the work gets what the client says, and what it gives to the outbox is sent. Says goodbye when
-/// the work is done.
-///
-/// Returns the work's result, or None when the client left before; the work is dropped then.
+/// As [`Carrier::converse`](super::channels::Carrier::converse).
 pub async fn converse<S, W: Future>(
     socket: WebSocketStream<S>,
     protocol: Protocol,
@@ -131,13 +101,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut sink, mut source) = socket.split();
-    let (messages, outbox) = mpsc::channel(BACKLOG);
+    let (to, outbox) = Outbox::new();
     let (said, heard) = mpsc::channel(BACKLOG);
-    let work = work(Outbox { protocol, messages }, heard);
+    let work = work(to, heard);
     let done = tokio::select! {
         () = listen(&mut source, protocol, said) => None,
         // Sending ends when the work has ended and everything is sent, or fails and ends the work.
-        spoken = async { tokio::try_join!(speak(&mut sink, outbox), async { Ok(work.await) }) } => {
+        spoken = async { tokio::try_join!(speak(&mut sink, protocol, outbox), async { Ok(work.await) }) } => {
             spoken.ok().map(|((), done)| done)
         }
     };
@@ -173,13 +143,14 @@ async fn listen<S: AsyncRead + AsyncWrite + Unpin>(
 /// Sends what comes to the outbox, and a goodbye when it is closed.
 async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
     sink: &mut SplitSink<WebSocketStream<S>, Message>,
-    mut outbox: mpsc::Receiver<Message>,
+    protocol: Protocol,
+    mut outbox: mpsc::Receiver<(u8, Bytes)>,
 ) -> Result<(), tungstenite::Error> {
     let mut pings = tokio::time::interval(PING_PERIOD);
     loop {
         let message = tokio::select! {
             message = outbox.recv() => match message {
-                Some(message) => message,
+                Some((channel, data)) => protocol.encode(channel, &data),
                 None => return sink.send(Message::Close(Some(goodbye()))).await,
             },
             _ = pings.tick() => Message::Ping(Bytes::new()),
