@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 
 use crate::credentials;
 use crate::iam::record::{User, named};
-use crate::{Caller, Context, Fault, Ids, SERVICES, authorize, genesis};
+use crate::{Caller, Context, Fault, Ids, SERVICES, World, genesis};
 
 pub const ACCOUNT: &str = "111122223333";
+const REGION: &str = "us-east-1";
 
 #[derive(Deserialize)]
 struct Step {
@@ -57,7 +58,7 @@ impl Account {
         self.drawn += 1;
         let mut ids = Ids::new([self.drawn; 32]);
         let (state, now) = (self.state.clone(), self.now);
-        let region = "us-east-1";
+        let region = REGION;
         run(&mut Context { account: ACCOUNT, region, now, caller, state: &state, ids: &mut ids })
     }
 
@@ -76,16 +77,11 @@ impl Account {
 
     /// Makes a call as the front door would: IAM decides, the handler runs, the changes are made.
     pub fn call(&mut self, name: &str, caller: &Caller, input: &Value) -> Result<Value, Fault> {
-        let operations =
-            SERVICES.iter().flat_map(|service| service.operations.iter().map(move |one| (service, one)));
-        let mut named = operations.filter(|(_, operation)| operation.name == name);
-        let (service, operation) = named.next().unwrap_or_else(|| panic!("no operation {name}"));
-        let action = format!("{}:{name}", service.action_prefix);
-        let answer = self.context(caller, |context| {
-            let subject = (operation.subject)(context, input);
-            authorize::decide(context, &action, &subject)?;
-            (operation.run)(context, input)
-        })?;
+        let service = SERVICES.iter().find(|service| service.operations.iter().any(|one| one.name == name));
+        let service = service.unwrap_or_else(|| panic!("no operation {name}")).signing_name;
+        self.drawn += 1;
+        let world = World { account: ACCOUNT, region: REGION, now: self.now, state: &self.state };
+        let answer = crate::call(&world, &mut Ids::new([self.drawn; 32]), caller, service, name, input)?;
         answer.changes.apply(&mut self.state);
         Ok(answer.output)
     }

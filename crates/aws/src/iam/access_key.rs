@@ -2,8 +2,8 @@ use serde_json::{Value, json};
 
 use super::entity::{find, no_such_entity, text};
 use super::record::User;
+use super::user;
 use super::user::{keys, named_or_caller};
-use super::{page, user};
 use crate::credentials::AccessKey;
 use crate::state::{self, Changes, Kept};
 use crate::{Answer, Context, Fault, Subject};
@@ -49,17 +49,14 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
 pub fn list(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let name = named_or_caller(context, input)?.record.common.name;
     let shown = |kept: Kept<AccessKey>| {
-        let id = kept.key.name.to_string();
         let status = status(&kept.record);
-        let shown = json!({
-            "UserName": name, "AccessKeyId": id, "Status": status, "CreateDate": kept.record.created,
-        });
-        (id, shown)
+        json!({
+            "UserName": name, "AccessKeyId": &*kept.key.name, "Status": status,
+            "CreateDate": kept.record.created,
+        })
     };
-    let mut output =
-        page::part(keys(context, &name).into_iter().map(shown).collect(), "AccessKeyMetadata", input)?;
-    output["UserName"] = json!(name);
-    Ok(Answer::read(output))
+    let keys: Vec<Value> = keys(context, &name).into_iter().map(shown).collect();
+    Ok(Answer::read(json!({"UserName": name, "AccessKeyMetadata": keys, "IsTruncated": false})))
 }
 
 pub fn update(context: &mut Context, input: &Value) -> Result<Answer, Fault> {

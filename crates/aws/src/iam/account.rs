@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::entity::{no_such_entity, text};
-use super::page;
+use super::listed;
 use super::record::{Alias, Group, InstanceProfile, OidcProvider, Policy, Role, User};
 use crate::state::{self, Changes, Record};
 use crate::{Answer, Context, Fault};
@@ -31,10 +31,9 @@ pub fn summary(context: &mut Context, _: &Value) -> Result<Answer, Fault> {
     }})))
 }
 
-pub fn aliases(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
+pub fn aliases(context: &mut Context, _: &Value) -> Result<Answer, Fault> {
     let aliases = state::list::<Alias>(context.state, "").into_iter();
-    let items = aliases.map(|kept| (kept.key.name.to_string(), json!(&*kept.key.name))).collect();
-    page::answer(items, "AccountAliases", input)
+    listed("AccountAliases", aliases.map(|kept| json!(&*kept.key.name)))
 }
 
 /// An account has one alias: a new one takes the place of the old.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::entity::{Holder, find, last_name, no_such_entity, subject as subject_of, text};
-use super::{boundaries, is_free, managed, page, policy};
+use super::{boundaries, is_free, listed, managed, policy};
 use crate::state::Changes;
 use crate::{Answer, Context, Fault, Subject};
 
@@ -66,5 +66,5 @@ pub fn list<T: Holder>(context: &mut Context, input: &Value) -> Result<Answer, F
     };
     let mut items: Vec<_> = attached.map(shown).collect();
     items.sort_by(|a, b| a.0.cmp(&b.0));
-    page::answer(items, "AttachedPolicies", input)
+    listed("AttachedPolicies", items.into_iter().map(|(_, item)| item))
 }

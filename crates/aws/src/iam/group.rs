@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::entity::{arn, find, new, text};
 use super::record::{Group, Permissions, User, named};
 use super::role::{conflict, is_bare};
-use super::{page, user};
+use super::{listed, user};
 use crate::state::{self, Changes, Kept};
 use crate::{Answer, Context, Fault};
 
@@ -25,20 +25,17 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
 /// A group and its users.
 pub fn get(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let group = find::<Group>(context.state, input)?;
-    let members = members(context, &group.record);
-    let items =
-        members.iter().map(|kept| (kept.record.common.name.to_ascii_lowercase(), user::brief(&kept.record)));
-    let mut output = page::part(items.collect(), "Users", input)?;
-    output["Group"] = shown(&group.record);
-    Ok(Answer::read(output))
+    let users: Vec<Value> =
+        members(context, &group.record).iter().map(|kept| user::brief(&kept.record)).collect();
+    let group = shown(&group.record);
+    Ok(Answer::read(json!({"Group": group, "Users": users, "IsTruncated": false})))
 }
 
 pub fn list(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let prefix = input["PathPrefix"].as_str().unwrap_or("/");
     let groups = state::list::<Group>(context.state, "").into_iter().map(|kept| kept.record);
     let groups = groups.filter(|group| group.common.path.starts_with(prefix));
-    let items = groups.map(|group| (group.common.name.to_ascii_lowercase(), shown(&group))).collect();
-    page::answer(items, "Groups", input)
+    listed("Groups", groups.map(|group| shown(&group)))
 }
 
 /// Renames and moves a group; its users go with it.

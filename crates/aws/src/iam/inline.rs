@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::documents::{check, size};
 use super::entity::{Holder, find, no_such_entity, percent_encoded, text};
-use super::{is_free, page};
+use super::{is_free, listed};
 use crate::state::Changes;
 use crate::{Answer, Context, Fault};
 
@@ -47,7 +47,7 @@ pub fn delete<T: Holder>(context: &mut Context, input: &Value) -> Result<Answer,
 pub fn list<T: Holder>(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let holder = find::<T>(context.state, input)?;
     let names = holder.record.permissions().inline.keys();
-    page::answer(names.map(|name| (name.clone(), json!(name))).collect(), "PolicyNames", input)
+    listed("PolicyNames", names.map(|name| json!(name)))
 }
 
 fn absent<T: Holder>(name: &str) -> Fault {

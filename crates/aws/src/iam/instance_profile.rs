@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::entity::{Entity, find, new, subject as subject_of, tag_list, text};
 use super::record::{InstanceProfile, Role, named};
 use super::role::{conflict, whole};
-use super::{is_free, page, tags};
+use super::{is_free, listed, tags};
 use crate::service::{Further, Subject};
 use crate::state::{self, Changes};
 use crate::{Answer, Context, Fault};
@@ -37,13 +37,13 @@ pub fn get(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
 
 pub fn list(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let prefix = input["PathPrefix"].as_str().unwrap_or("/");
-    page::answer(items(context, |profile| profile.common.path.starts_with(prefix)), "InstanceProfiles", input)
+    listed("InstanceProfiles", items(context, |profile| profile.common.path.starts_with(prefix)))
 }
 
 pub fn list_for_role(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let role = find::<Role>(context.state, input)?;
     let name = Some(&role.record.common.name);
-    page::answer(items(context, |profile| profile.role.as_ref() == name), "InstanceProfiles", input)
+    listed("InstanceProfiles", items(context, |profile| profile.role.as_ref() == name))
 }
 
 pub fn add_role(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
@@ -86,10 +86,9 @@ pub fn delete(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     Ok(Answer::done(changes))
 }
 
-fn items(context: &Context, is_wanted: impl Fn(&InstanceProfile) -> bool) -> Vec<(String, Value)> {
+fn items(context: &Context, is_wanted: impl Fn(&InstanceProfile) -> bool) -> Vec<Value> {
     let profiles = state::list::<InstanceProfile>(context.state, "").into_iter().map(|kept| kept.record);
-    let profiles = profiles.filter(|profile| is_wanted(profile));
-    profiles.map(|profile| (profile.common.name.to_ascii_lowercase(), shown(context, &profile))).collect()
+    profiles.filter(is_wanted).map(|profile| shown(context, &profile)).collect()
 }
 
 fn shown(context: &Context, profile: &InstanceProfile) -> Value {

@@ -16,7 +16,6 @@ mod inline;
 mod instance_profile;
 pub mod managed;
 mod oidc;
-mod page;
 mod policy;
 pub mod record;
 mod role;
@@ -24,11 +23,13 @@ pub mod service_linked;
 mod tags;
 mod user;
 
+use serde_json::{Value, json};
+
 use entity::{Entity, subject, subject_of_new};
 use record::{Group, InstanceProfile, OidcProvider, Policy, Role, User};
 
 use crate::service::{Operation, Service, Subject};
-use crate::{Context, Fault};
+use crate::{Answer, Context, Fault};
 
 /// The roles of AWS's services are theirs; everything else may be changed.
 fn is_free<T: Entity>(entity: &T) -> Result<(), Fault> {
@@ -39,8 +40,14 @@ fn is_free<T: Entity>(entity: &T) -> Result<(), Fault> {
     Err(role::is_protected(&common.name))
 }
 
+/// Answers with a whole list. The pages of it are cut where the answer is written; what has none is never truncated.
+fn listed(member: &str, items: impl IntoIterator<Item = Value>) -> Result<Answer, Fault> {
+    let items: Value = items.into_iter().collect();
+    Ok(Answer::read(json!({"IsTruncated": false, (member): items})))
+}
+
 /// What a list is about: everything of its kind under the path that is asked for.
-fn subject_of_list<T: Entity>(context: &Context, input: &serde_json::Value) -> Subject {
+fn subject_of_list<T: Entity>(context: &Context, input: &Value) -> Subject {
     let prefix = input["PathPrefix"].as_str().unwrap_or("/");
     Subject::of(format!("arn:aws:iam::{}:{}{prefix}", context.account, T::NOUN))
 }

@@ -9,7 +9,7 @@ use super::documents::{check, size};
 use super::entity::{Holder, arn, look_up, new, no_such_entity, path, percent_encoded, tag_list, text};
 use super::managed::{self, Managed};
 use super::record::{Group, Policy, PolicyVersion, Role, User, named};
-use super::{page, tags};
+use super::{listed, tags};
 use crate::state::{self, Changes, Kept};
 use crate::{Answer, Context, Fault, Subject};
 
@@ -110,7 +110,7 @@ pub fn list(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
         }
     }
     items.sort_by(|a, b| a.0.cmp(&b.0));
-    page::answer(items, "Policies", input)
+    listed("Policies", items.into_iter().map(|(_, item)| item))
 }
 
 pub fn delete(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
@@ -173,19 +173,11 @@ pub fn get_version(context: &mut Context, input: &Value) -> Result<Answer, Fault
 
 pub fn list_versions(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     if let Some(managed) = managed::find(text(input, "PolicyArn")) {
-        return page::answer(
-            vec![(managed.version.clone(), shown_managed_version(managed))],
-            "Versions",
-            input,
-        );
+        return listed("Versions", [shown_managed_version(managed)]);
     }
     let policy = own(context, input)?.record;
-    // Newest first, as AWS lists them; a marker counts from there.
-    let newest = |(number, version): (usize, &PolicyVersion)| {
-        (format!("{:08}", VERSIONS - number), shown_version(&policy, version))
-    };
-    let items = policy.versions.iter().enumerate().map(newest).rev().collect();
-    page::answer(items, "Versions", input)
+    // Newest first, as AWS lists them.
+    listed("Versions", policy.versions.iter().rev().map(|version| shown_version(&policy, version)))
 }
 
 pub fn set_default_version(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
@@ -217,7 +209,7 @@ pub fn delete_version(context: &mut Context, input: &Value) -> Result<Answer, Fa
     Ok(Answer::done(changes))
 }
 
-/// Who has a policy: users, groups, roles, in three lists that share one page.
+/// Who has a policy: users, groups, roles.
 pub fn entities(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let arn = text(input, "PolicyArn");
     if managed::find(arn).is_none() {
@@ -226,21 +218,15 @@ pub fn entities(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let kind = input["EntityFilter"].as_str().filter(|kind| ["User", "Group", "Role"].contains(kind));
     let prefix = input["PathPrefix"].as_str().unwrap_or("/");
     let uses = Uses::of(context.state, arn);
-    let holders = uses.holders.into_iter().filter(|holder| kind.is_none_or(|kind| kind == holder.title));
-    let holders = holders.filter(|holder| holder.path.starts_with(prefix));
-    let shown = |holder: Held| {
-        let key = format!("{} {}", holder.title, holder.name);
-        let (name, id) = (format!("{}Name", holder.title), format!("{}Id", holder.title));
-        (key, json!([holder.title, {(name): holder.name, (id): holder.id}]))
-    };
-    let mut output = page::part(holders.map(shown).collect(), "Entities", input)?;
-    let page = output["Entities"].take();
-    if let Some(output) = output.as_object_mut() {
-        output.remove("Entities");
-    }
-    for (title, member) in [("Group", "PolicyGroups"), ("Role", "PolicyRoles"), ("User", "PolicyUsers")] {
-        let of_kind = page.as_array().into_iter().flatten().filter(|one| one[0] == title);
-        output[member] = of_kind.map(|one| one[1].clone()).collect();
+    let is_wanted =
+        |holder: &&Held| kind.is_none_or(|kind| kind == holder.title) && holder.path.starts_with(prefix);
+    let holders: Vec<&Held> = uses.holders.iter().filter(is_wanted).collect();
+    let mut output = json!({"IsTruncated": false});
+    for title in ["Group", "Role", "User"] {
+        let (name, id) = (format!("{title}Name"), format!("{title}Id"));
+        let of_kind = holders.iter().filter(|holder| holder.title == title);
+        output[format!("Policy{title}s")] =
+            of_kind.map(|holder| json!({(&*name): holder.name, (&*id): holder.id})).collect();
     }
     Ok(Answer::read(output))
 }

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::documents::{check_trust, forget_principal};
 use super::entity::{self, boundary, find, new, percent_encoded, tag_list, text};
 use super::record::{InstanceProfile, Permissions, Role, named};
-use super::{boundaries, is_free, page, tags};
+use super::{boundaries, is_free, listed, tags};
 use crate::state::{self, Changes};
 use crate::{Answer, Context, Fault};
 
@@ -53,8 +53,7 @@ pub fn list(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let prefix = input["PathPrefix"].as_str().unwrap_or("/");
     let roles = state::list::<Role>(context.state, "").into_iter().map(|kept| kept.record);
     let roles = roles.filter(|role| role.common.path.starts_with(prefix));
-    let items = roles.map(|role| (role.common.name.to_ascii_lowercase(), brief(&role))).collect();
-    page::answer(items, "Roles", input)
+    listed("Roles", roles.map(|role| brief(&role)))
 }
 
 pub fn update(context: &mut Context, input: &Value) -> Result<Answer, Fault> {

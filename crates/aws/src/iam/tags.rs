@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::entity::{Entity, find, strings, text};
-use super::page;
+use super::listed;
 use super::record::Tags;
 use crate::state::Changes;
 use crate::{Answer, Context, Fault};
@@ -41,8 +41,7 @@ pub fn untag<T: Entity>(context: &mut Context, input: &Value) -> Result<Answer, 
 pub fn list<T: Entity>(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let entity = find::<T>(context.state, input)?;
     let tags = entity.record.common().tags.iter();
-    let items = tags.map(|(key, value)| (key.clone(), json!({"Key": key, "Value": value})));
-    page::answer(items.collect(), "Tags", input)
+    listed("Tags", tags.map(|(key, value)| json!({"Key": key, "Value": value})))
 }
 
 /// The tags of an input, as a new entity has them.

@@ -4,7 +4,7 @@ use super::documents::forget_principal;
 use super::entity::{arn, boundary, find, new, no_such_entity, tag_list, text};
 use super::record::{Group, Permissions, User, named, user_of_arn};
 use super::role::{conflict, is_bare};
-use super::{boundaries, group, page, tags};
+use super::{boundaries, group, listed, tags};
 use crate::credentials::AccessKey;
 use crate::state::{self, Changes, Kept};
 use crate::{Answer, Context, Fault, Subject};
@@ -60,11 +60,7 @@ pub fn list(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let prefix = input["PathPrefix"].as_str().unwrap_or("/");
     let users = state::list::<User>(context.state, "").into_iter().map(|kept| kept.record);
     let users = users.filter(|user| user.common.path.starts_with(prefix));
-    page::answer(
-        users.map(|user| (user.common.name.to_ascii_lowercase(), brief(&user))).collect(),
-        "Users",
-        input,
-    )
+    listed("Users", users.map(|user| brief(&user)))
 }
 
 /// Renames and moves a user, whose keys learn of it. Policies that named the user name its id from then on, as with AWS they name nobody.
@@ -121,10 +117,7 @@ pub fn delete(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
 pub fn groups(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let user = find::<User>(context.state, input)?;
     let groups = user.record.groups.iter().filter_map(|name| named::<Group>(context.state, name));
-    let items = groups.map(|kept| (kept.record.common.name.to_ascii_lowercase(), group::shown(&kept.record)));
-    let mut items: Vec<_> = items.collect();
-    items.sort_by(|a, b| a.0.cmp(&b.0));
-    page::answer(items, "Groups", input)
+    listed("Groups", groups.map(|kept| group::shown(&kept.record)))
 }
 
 /// Nobody has a password here, so there is nothing to find and nothing to delete.
@@ -153,7 +146,7 @@ pub fn no_service_credentials(context: &mut Context, input: &Value) -> Result<An
 
 fn none(context: &Context, input: &Value, member: &str) -> Result<Answer, Fault> {
     named_or_caller(context, input)?;
-    page::answer(Vec::new(), member, input)
+    listed(member, [])
 }
 
 /// The keys of a user.
