@@ -335,7 +335,7 @@ fn pool(subject: &Subject<'_>) -> Found {
     }
     let what = format!(
         "the site's pool {pool} is also routed elsewhere: `ip route get {}` shows where",
-        pool.router()
+        pool.edge()
     );
     one(
         Level::Error,
@@ -385,7 +385,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let site = Site::open("doctor02", data.path()).unwrap();
         run_in_new(|| {
-            site.up(&crate::VpcConfig::default()).unwrap();
+            site.up().unwrap();
             assert_eq!(pool(&Subject { site: &site }), Vec::new());
             let mut links = Links::open().unwrap();
             links.add_veth(&Veth { name: "vpn", mtu: 1500, peer_name: "far", peer_ns: None }).unwrap();

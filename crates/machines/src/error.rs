@@ -14,6 +14,10 @@ pub enum Error {
     Record { path: PathBuf, source: serde_json::Error },
     #[error("{what} {name:?} is not valid: {why}")]
     Name { what: &'static str, name: String, why: &'static str },
+    #[error("VPC {id}: {what}")]
+    Vpc { id: String, what: String },
+    #[error("the site is not up")]
+    Down,
     #[error("no free network is left in 198.18.0.0/15 for the site; `ip route` shows who has them")]
     NoFreePool,
     #[error("no free address is left in {0}")]

@@ -1,4 +1,4 @@
-//! The host's side: one link to the router, one table, forwarding.
+//! The host's side: one link to the site's edge, one table, forwarding.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,11 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use netlink::link::{Links, Veth};
 use netlink::nft::{BaseChain, Batch, Cmp, Expr, Hook, Kind, Meta, Target};
 use netlink::{NetNs, sysctl};
+use plan::net::Cidr;
 
+use crate::packet::{destination, established_or_related, link, outside, source, verdict, within};
+use crate::vpc::UPLINK;
 use crate::{Pool, Result};
 
-/// The router's end of the link to the host.
-pub(crate) const UPLINK: &str = "uplink";
 const FORWARD: &str = "net.ipv4.ip_forward";
 
 /// The host's end of the link; at most 15 bytes, as links want.
@@ -18,7 +19,7 @@ pub(crate) fn link_name(id: &str) -> String {
     format!("ek-{id}")
 }
 
-/// The table of family ip, on the host and in the router alike.
+/// The table of family ip, on the host and in the routers alike.
 pub(crate) fn table_name(id: &str) -> String {
     format!("ekso-{id}")
 }
@@ -44,16 +45,16 @@ pub(crate) fn uplink_mtu() -> Result<u32> {
     Ok(links.list()?.into_iter().find(|link| link.index == default.link).map_or(ETHERNET, |link| link.mtu))
 }
 
-/// Makes the link between the host and the router, or completes what a crash left of it.
-pub(crate) fn ensure_link(id: &str, pool: Pool, router: &NetNs, mtu: u32) -> Result<()> {
+/// Makes the link between the host and the edge, or completes what a crash left of it.
+pub(crate) fn ensure_link(id: &str, pool: Pool, edge: &NetNs, mtu: u32) -> Result<()> {
     let name = link_name(id);
     let mut links = Links::open()?;
-    let router_has_end = netlink::netns::run_in(router, || Links::open()?.find(UPLINK))??.is_some();
-    if !router_has_end {
-        // An end without the other belongs to a router that is gone.
+    let edge_has_end = netlink::netns::run_in(edge, || Links::open()?.find(UPLINK))??.is_some();
+    if !edge_has_end {
+        // An end without the other belongs to an edge that is gone.
         links.delete(&name)?;
         use std::os::fd::AsFd;
-        links.add_veth(&Veth { name: &name, mtu, peer_name: UPLINK, peer_ns: Some(router.as_fd()) })?;
+        links.add_veth(&Veth { name: &name, mtu, peer_name: UPLINK, peer_ns: Some(edge.as_fd()) })?;
     }
     let link = links.get(&name)?;
     links.add_address(link.index, pool.host(), Pool::PREFIX)?;
@@ -79,7 +80,7 @@ pub(crate) fn disable_forwarding() -> Result<()> {
 /// for those. Our drops do hold, and keep machines from the host, from the cloud's link-local services, from other
 /// sites, and from sending under addresses that the host should never see.
 pub(crate) fn apply_table(id: &str, pool: Pool) -> Result<()> {
-    let (table, link) = (table_name(id), link_name(id));
+    let (table, name) = (table_name(id), link_name(id));
     let mut batch = Batch::new(&table);
     batch.add_table();
     batch.delete_table();
@@ -90,58 +91,26 @@ pub(crate) fn apply_table(id: &str, pool: Pool) -> Result<()> {
     batch
         .add_base_chain("postrouting", BaseChain { kind: Kind::Nat, hook: Hook::Postrouting, priority: 100 });
 
-    let from_site = interface(Meta::Iifname, Cmp::Eq, &link);
-    let drop = || vec![Expr::Verdict(Target::Drop)];
+    let from_site = link(Meta::Iifname, Cmp::Eq, &name);
+    let accept = || vec![verdict(Target::Accept)];
+    let drop = || vec![verdict(Target::Drop)];
     // The host's own services are out of reach; answers to what the host asked for are not.
-    batch.add_rule("input", &[from_site.clone(), answers(), vec![Expr::Verdict(Target::Accept)]].concat());
+    batch.add_rule("input", &[from_site.clone(), established_or_related(), accept()].concat());
     batch.add_rule("input", &[from_site.clone(), drop()].concat());
-    let outside_pool = network(SOURCE, Cmp::Ne, pool.network(), Pool::PREFIX);
-    batch.add_rule("forward", &[from_site.clone(), outside_pool, drop()].concat());
-    let other_sites = network(DESTINATION, Cmp::Eq, Ipv4Addr::new(198, 18, 0, 0), 15);
+    batch.add_rule("forward", &[from_site.clone(), outside(source(), pool.range()), drop()].concat());
+    let other_sites = within(destination(), Pool::ALL);
     batch.add_rule("forward", &[from_site.clone(), other_sites, drop()].concat());
-    let link_local = network(DESTINATION, Cmp::Eq, Ipv4Addr::new(169, 254, 0, 0), 16);
+    let link_local = within(destination(), Cidr::new(Ipv4Addr::new(169, 254, 0, 0), 16));
     batch.add_rule("forward", &[from_site, link_local, drop()].concat());
     // Only the host itself and answers go in: what other hosts route here was not invited.
-    let to_site = interface(Meta::Oifname, Cmp::Eq, &link);
-    batch.add_rule("forward", &[to_site.clone(), answers(), vec![Expr::Verdict(Target::Accept)]].concat());
+    let to_site = link(Meta::Oifname, Cmp::Eq, &name);
+    batch.add_rule("forward", &[to_site.clone(), established_or_related(), accept()].concat());
     batch.add_rule("forward", &[to_site, drop()].concat());
 
-    let leaving = interface(Meta::Oifname, Cmp::Ne, &link);
-    let from_pool = network(SOURCE, Cmp::Eq, pool.network(), Pool::PREFIX);
+    let leaving = link(Meta::Oifname, Cmp::Ne, &name);
+    let from_pool = within(source(), pool.range());
     batch.add_rule("postrouting", &[from_pool, leaving, vec![Expr::Masquerade]].concat());
     Ok(batch.commit()?)
-}
-
-/// Where the addresses lie in the IPv4 header.
-pub(crate) const SOURCE: u32 = 12;
-pub(crate) const DESTINATION: u32 = 16;
-
-/// Matches the name of the link that a packet came in or goes out by.
-pub(crate) fn interface(key: Meta, op: Cmp, name: &str) -> Vec<Expr> {
-    let mut value = name.as_bytes().to_vec();
-    value.resize(16, 0);
-    vec![Expr::Meta { key, to: 0 }, Expr::Cmp { op, reg: 0, value }]
-}
-
-/// Matches an address against a network.
-fn network(offset: u32, op: Cmp, network: Ipv4Addr, prefix: u8) -> Vec<Expr> {
-    let mask = (u32::MAX << (32 - u32::from(prefix))).to_be_bytes();
-    vec![
-        Expr::Network { offset, length: 4, to: 0 },
-        Expr::Bitwise { reg: 0, mask, xor: [0; 4] },
-        Expr::Cmp { op, reg: 0, value: network.octets().to_vec() },
-    ]
-}
-
-/// Matches packets of connections that the other side opened.
-fn answers() -> Vec<Expr> {
-    const STATE: u32 = 0;
-    const ESTABLISHED_OR_RELATED: u32 = 0b110;
-    vec![
-        Expr::Ct { key: STATE, to: 0 },
-        Expr::Bitwise { reg: 0, mask: ESTABLISHED_OR_RELATED.to_ne_bytes(), xor: [0; 4] },
-        Expr::Cmp { op: Cmp::Ne, reg: 0, value: vec![0; 4] },
-    ]
 }
 
 /// Whether any site has its table on the host.

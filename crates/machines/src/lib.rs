@@ -3,12 +3,12 @@
 //! A [`Site`] is everything that one data folder has on this host, and carries its id on each piece:
 //!
 //! ```text
-//!  host ── ek-<id> ═══ uplink ── router namespace ── subnet0 (bridge) ═══ eth0 ── machine namespace ── pods
-//!          198.18.x.1  198.18.x.2, public addresses   172.31.0.1/20                172.31.0.10
+//!  host ── ek-<id> ═══ uplink ── edge ── v… ═══ uplink ── router of a VPC ── m… ═══ eth0 ── machine ── pods
+//!          198.18.x.1  198.18.x.2                         172.31.0.1                172.31.0.10
 //! ```
 //!
-//! The host has a route to the site's pool (198.18.x.0/24) and to nothing behind it. The router owns the public
-//! addresses and maps each 1:1 to a machine's private address.
+//! The host has a route to the site's pool (198.18.x.0/24) and to nothing behind it. A VPC's router maps public
+//! addresses to its machines' private ones, so that VPCs may have the same ranges: see `vpc`.
 //! A machine outlives the process that started it: [`Site::machines`] finds it again.
 //!
 //! Everything blocks; callers in async code use a blocking thread.
@@ -17,21 +17,27 @@
 mod cgroup;
 mod devices;
 pub mod doctor;
+mod edge;
 mod error;
 mod host;
 pub mod init;
 mod machine;
+mod packet;
 mod pool;
 mod process;
 mod root;
-mod router;
 mod site;
+mod vpc;
 
 pub use cgroup::Limits;
 pub use error::{Error, Result};
 pub use host::resolvers;
-pub use machine::{Bind, Machine, MachineSpec, Running};
+pub use machine::{Bind, Link, Machine, MachineSpec, Running};
 pub use netlink::netns::{self, NetNs};
+pub use plan::net::Cidr;
 pub use pool::Pool;
-pub use router::{Router, VpcConfig};
 pub use site::{Addresses, Site};
+pub use vpc::{
+    AWS_DOOR, AWS_DOOR_PORTS, Interface, METADATA, NatGateway, Peer, Place, Route, RouteTable, Rule,
+    SecurityGroup, Subnet, Target, Traffic, Vpc, VpcConfig, gateway,
+};

@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use netlink::netns::{self, NetNs};
 use netlink::sysctl;
+use plan::net::Cidr;
 use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::init::Boot;
 use crate::process::Process;
-use crate::site::{lock, remove_dir};
-use crate::{Addresses, Error, Limits, Result, Site, cgroup};
+use crate::site::{lock, remove_dir, remove_file};
+use crate::{Error, Limits, Result, Site, cgroup};
 
 /// What a machine is made of. It is written down, so that a restart of the host brings the same machine back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineSpec {
-    /// From [`Site::addresses_for`].
-    pub addresses: Addresses,
+    pub link: Link,
     /// What its first process keeps running, absolute in the machine: `/usr/bin/ekso node …`.
     pub command: Vec<String>,
     #[serde(default)]
@@ -40,6 +40,17 @@ pub struct MachineSpec {
     /// How long the command may take to end on SIGTERM before all is killed.
     #[serde(default = "default_grace")]
     pub stop_grace_ms: u64,
+}
+
+/// A machine's place in the network: the primary interface of a VPC's that is its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The VPC's id.
+    pub vpc: String,
+    /// The primary private address of one of the VPC's interfaces.
+    pub address: Ipv4Addr,
+    /// The range of that interface's subnet.
+    pub subnet: Cidr,
 }
 
 fn default_grace() -> u64 {
@@ -78,8 +89,8 @@ pub(crate) fn valid_name(name: &str) -> bool {
 
 impl Machine {
     pub(crate) fn new(site: &Site, name: &str) -> Result<Self> {
-        if !valid_name(name) || name == "router" {
-            let why = "it must be a DNS label, and not \"router\"";
+        if !valid_name(name) {
+            let why = "it must be a DNS label";
             return Err(Error::Name { what: "machine", name: name.into(), why });
         }
         Ok(Self { site: site.clone(), name: name.to_owned(), dir: site.machine_dir(name) })
@@ -87,6 +98,11 @@ impl Machine {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The site that it is of.
+    pub fn site(&self) -> &Site {
+        &self.site
     }
 
     /// Its root on the host: files survive restarts of the machine.
@@ -109,16 +125,6 @@ impl Machine {
         read_json(&self.dir.join("spec.json"))
     }
 
-    /// Its addresses, which it has from the first [`Site::addresses_for`] on.
-    pub fn addresses(&self) -> Result<Option<Addresses>> {
-        read_json(&self.dir.join("addresses.json"))
-    }
-
-    pub(crate) fn write_addresses(&self, addresses: Addresses) -> Result<()> {
-        fs::create_dir_all(&self.dir).map_err(Error::file("create", &self.dir))?;
-        write_json(&self.dir.join("addresses.json"), &addresses)
-    }
-
     /// Its first process; none if it does not run.
     pub fn running(&self) -> Option<Running> {
         let process = self.process().filter(|process| process.is_running())?;
@@ -129,15 +135,15 @@ impl Machine {
         Process::read(&self.dir.join("pid.json"))
     }
 
-    /// Starts the machine, or does nothing if it runs. The site must be up.
+    /// Starts the machine, or does nothing if it runs. Its VPC must have been applied, with the interface of its link.
     /// What an earlier start left half-made is cleared away first.
     pub fn start(&self, spec: &MachineSpec) -> Result<Running> {
         let _lock = self.lock()?;
-        if let Some(running) = self.running() {
+        // One whose start was not seen to its end may be on its way out: it is cleared away with the rest.
+        if let Some(running) = self.running().filter(|_| !self.boot_path().exists()) {
             return Ok(running);
         }
         self.clear()?;
-        self.write_addresses(spec.addresses)?;
         write_json(&self.dir.join("spec.json"), spec)?;
         let started = self.boot(spec);
         if started.is_err() {
@@ -147,10 +153,8 @@ impl Machine {
     }
 
     fn boot(&self, spec: &MachineSpec) -> Result<Running> {
-        let router = self.site.router()?;
         let ns = NetNs::ensure(self.netns_path())?;
-        router.attach(&ns, spec.addresses)?;
-        self.site.map_addresses(&router)?;
+        self.site.attach(&ns, &spec.link)?;
         netns::run_in(&ns, || sysctl::set("net.ipv4.ip_forward", "1"))??;
 
         let boot = Boot {
@@ -162,7 +166,7 @@ impl Machine {
             starter: std::process::id(),
             spec: spec.clone(),
         };
-        let path = self.dir.join("boot.json");
+        let path = self.boot_path();
         let bytes =
             serde_json::to_vec(&boot).map_err(|source| Error::Record { path: path.clone(), source })?;
         files::write(&path, 0o600, &bytes)?;
@@ -175,11 +179,17 @@ impl Machine {
             let why = String::from_utf8_lossy(&output.stderr);
             return Err(fail(format!("{} ({})", why.trim(), output.status)));
         }
+        remove_file(&path)?;
         let log = self.log();
         self.running().ok_or_else(|| fail(format!("its first process ended; see {}", log.display())))
     }
 
-    /// Asks the command to end, then ends all processes of the machine. Its files and addresses stay.
+    /// What its first process is told; there as long as it is being started.
+    fn boot_path(&self) -> PathBuf {
+        self.dir.join("boot.json")
+    }
+
+    /// Asks the command to end, then ends all processes of the machine. Its files stay.
     pub fn stop(&self) -> Result<()> {
         if !self.dir.exists() {
             return Ok(());
@@ -202,11 +212,7 @@ impl Machine {
     /// Stops the machine and removes all of it. Absent is fine.
     pub fn delete(&self) -> Result<()> {
         self.stop()?;
-        remove_dir(&self.dir)?;
-        if let Ok(router) = self.site.router() {
-            self.site.map_addresses(&router)?;
-        }
-        Ok(())
+        remove_dir(&self.dir)
     }
 
     /// Ends every process of the machine and removes its namespace, link and groups.
@@ -217,22 +223,12 @@ impl Machine {
             process.wait(Duration::from_secs(30)).map_err(fail)?;
         }
         cgroup::remove(&Path::new(&self.site.group()).join(&self.name))?;
-        if let Some(addresses) = self.addresses()?
-            && netns::is_pinned(&self.site.netns_path("router"))
-        {
-            self.site.router()?.detach(addresses.private)?;
+        if let Some(spec) = self.spec()? {
+            self.site.detach(&spec.link)?;
         }
         netns::remove(&self.netns_path())?;
-        for name in ["pid.json", "boot.json"] {
-            let path = self.dir.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::file("remove", &path)(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        remove_file(&self.dir.join("pid.json"))?;
+        remove_file(&self.boot_path())
     }
 
     /// One at a time starts or stops a machine.
@@ -243,7 +239,7 @@ impl Machine {
 }
 
 /// Absent is none.
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
@@ -253,7 +249,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     }
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let bytes =
         serde_json::to_vec_pretty(value).map_err(|source| Error::Record { path: path.to_owned(), source })?;
     Ok(files::write(path, 0o600, &bytes)?)

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use plan::net::Cidr;
 use serde::{Deserialize, Serialize};
 
-/// A /24 whose addresses the host reaches: .1 is the host, .2 the router, the rest machines and load balancers.
+/// A /24 whose addresses the host reaches: .1 is the host, .2 the site's edge, the rest machines and load balancers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     network: Ipv4Addr,
@@ -16,6 +17,8 @@ const COUNT: u32 = 512;
 
 impl Pool {
     pub const PREFIX: u8 = 24;
+    /// Where all pools are.
+    pub const ALL: Cidr = Cidr::new(Ipv4Addr::new(198, 18, 0, 0), 15);
 
     fn nth(n: u32) -> Self {
         Self { network: Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + ((n % COUNT) << 8)) }
@@ -39,12 +42,16 @@ impl Pool {
         self.network
     }
 
+    pub fn range(self) -> Cidr {
+        Cidr::new(self.network, Self::PREFIX)
+    }
+
     pub fn host(self) -> Ipv4Addr {
         self.address(1)
     }
 
-    /// The router's own public address: what listens inside the VPC is reached here.
-    pub fn router(self) -> Ipv4Addr {
+    /// The edge's own address, the gateway to all others.
+    pub fn edge(self) -> Ipv4Addr {
         self.address(2)
     }
 

@@ -314,7 +314,7 @@ fn read_only(target: &Path) -> Result<()> {
 /// Files that belong to the machine's identity, written anew at every start.
 fn write_etc(boot: &Boot) -> Result<()> {
     let name = &boot.hostname;
-    let mut hosts = format!("127.0.0.1 localhost\n::1 localhost\n{} {name}\n", boot.spec.addresses.private);
+    let mut hosts = format!("127.0.0.1 localhost\n::1 localhost\n{} {name}\n", boot.spec.link.address);
     for (address, name) in &boot.spec.hosts {
         let _ = writeln!(hosts, "{address} {name}");
     }

@@ -10,42 +10,17 @@ use netlink::netns;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Machine, valid_name};
-use crate::{Error, Pool, Result, Router, VpcConfig, cgroup, host};
+use crate::edge::Edge;
+use crate::machine::{Link, Machine, read_json, valid_name, write_json};
+use crate::{Error, Pool, Result, Vpc, VpcConfig, cgroup, host};
 
 const RUN: &str = "/run/ekso";
-const ROUTER: &str = "router";
 
 /// What a site must remember: site.json in its data folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     id: String,
     pool: Pool,
-    vpc: VpcConfig,
-}
-
-impl Record {
-    fn next_addresses(&self, assigned: &[Addresses]) -> Result<Addresses> {
-        let public = self.pool.assignable().find(|public| !assigned.iter().any(|a| a.public == *public));
-        let public = public.ok_or_else(|| Error::NoFreeAddress(self.pool.to_string()))?;
-        // The first addresses after the gateway's are left for endpoints; the last is the subnet's broadcast.
-        const RESERVED: u32 = 9;
-        let gateway = u32::from(self.vpc.gateway);
-        let host_bits = u32::MAX.checked_shr(u32::from(self.vpc.subnet_prefix)).unwrap_or(0);
-        let mut candidates = (gateway + RESERVED..gateway | host_bits).map(Ipv4Addr::from);
-        let private = candidates.find(|private| !assigned.iter().any(|a| a.private == *private));
-        let subnet = || format!("{}/{}", self.vpc.gateway, self.vpc.subnet_prefix);
-        Ok(Addresses { private: private.ok_or_else(|| Error::NoFreeAddress(subnet()))?, public })
-    }
-}
-
-/// A machine's two addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Addresses {
-    /// In the VPC's subnet.
-    pub private: Ipv4Addr,
-    /// Of the site's pool; the host reaches the machine at it.
-    pub public: Ipv4Addr,
 }
 
 /// A site: its id is part of the name of all it makes on the host.
@@ -66,7 +41,12 @@ impl Site {
             return Err(Error::Name { what: "site id", name: id.into(), why });
         }
         let site = Self { id: id.to_owned(), data: data.into(), run: Path::new(RUN).join(id) };
-        for directory in [site.data.join("machines"), site.run.join("netns")] {
+        for directory in [
+            site.data.join("machines"),
+            site.data.join("vpcs"),
+            site.run.join("netns"),
+            site.run.join("vpcs"),
+        ] {
             fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
         }
         Ok(site)
@@ -93,16 +73,135 @@ impl Site {
         self.data.join("machines").join(name)
     }
 
-    /// Makes the router, the link to the host and the host's table, or completes them. To be called at every start
-    /// of the server: a reboot takes all of it, a crash any part.
-    pub fn up(&self, config: &VpcConfig) -> Result<Router> {
-        let record = self.ensure_record(config)?;
-        let ns = NetNs::ensure(self.netns_path(ROUTER))?;
-        let router = Router::ensure(ns, &self.id, record.pool, &record.vpc)?;
-        host::apply_table(&self.id, record.pool)?;
+    /// Makes the edge, the link to the host, the host's table and every VPC, or completes them. To be called at every
+    /// start of the server: a reboot takes all of it, a crash any part.
+    pub fn up(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        let pool = self.ensure_record()?.pool;
+        let edge = self.edge()?;
+        host::ensure_link(&self.id, pool, edge.ns(), host::uplink_mtu()?)?;
+        edge.set_up(pool)?;
+        host::apply_table(&self.id, pool)?;
         self.enable_forwarding()?;
-        self.map_addresses(&router)?;
-        Ok(router)
+        for config in self.vpcs()? {
+            self.make_vpc(&edge, &config)?;
+        }
+        Ok(())
+    }
+
+    fn edge(&self) -> Result<Edge> {
+        Ok(Edge::new(NetNs::ensure(self.run.join("edge"))?, host::uplink_mtu()?))
+    }
+
+    /// Every VPC, as last applied.
+    pub fn vpcs(&self) -> Result<Vec<VpcConfig>> {
+        let directory = self.data.join("vpcs");
+        let mut vpcs: Vec<VpcConfig> = Vec::new();
+        for entry in fs::read_dir(&directory).map_err(Error::file("list", &directory))? {
+            let path = entry.map_err(Error::file("list", &directory))?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                vpcs.extend(read_json(&path)?);
+            }
+        }
+        vpcs.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(vpcs)
+    }
+
+    /// One VPC, as last applied.
+    pub fn vpc_config(&self, id: &str) -> Result<Option<VpcConfig>> {
+        read_json(&self.vpc_path(id))
+    }
+
+    fn vpc_path(&self, id: &str) -> PathBuf {
+        self.data.join("vpcs").join(format!("{id}.json"))
+    }
+
+    fn vpc_ns(&self, id: &str) -> PathBuf {
+        self.run.join("vpcs").join(id)
+    }
+
+    /// The router of a VPC that was applied.
+    pub fn vpc(&self, id: &str) -> Result<Vpc> {
+        Ok(Vpc::new(NetNs::open(self.vpc_ns(id))?, &self.id))
+    }
+
+    /// Makes a VPC what the configuration says, from whatever it is. The site must be up. Established connections go
+    /// on; machines keep their links, and are out of reach if their interface is gone.
+    pub fn apply_vpc(&self, config: &VpcConfig) -> Result<Vpc> {
+        let _lock = self.lock()?;
+        self.apply_locked(config)
+    }
+
+    /// Changes the configuration of a VPC that was applied, or of the one that `new` makes, and applies it. Nobody
+    /// else changes any VPC of the site meanwhile: what `change` found free, it gets.
+    pub fn change_vpc<T>(
+        &self,
+        id: &str,
+        new: impl FnOnce() -> VpcConfig,
+        change: impl FnOnce(&mut VpcConfig, &Addresses) -> Result<T>,
+    ) -> Result<T> {
+        let _lock = self.lock()?;
+        let before = self.vpc_config(id)?;
+        let mut config = before.clone().unwrap_or_else(new);
+        let changed = change(&mut config, &self.public_addresses()?)?;
+        if before.as_ref() != Some(&config) {
+            self.apply_locked(&config)?;
+        }
+        Ok(changed)
+    }
+
+    fn apply_locked(&self, config: &VpcConfig) -> Result<Vpc> {
+        config.check()?;
+        // Written first: what a crash interrupts, the next start completes.
+        write_json(&self.vpc_path(&config.id), config)?;
+        self.make_vpc(&self.edge()?, config)
+    }
+
+    fn make_vpc(&self, edge: &Edge, config: &VpcConfig) -> Result<Vpc> {
+        let vpc = Vpc::new(NetNs::ensure(self.vpc_ns(&config.id))?, &self.id);
+        vpc.prepare()?;
+        edge.connect(&config.id, vpc.ns())?;
+        vpc.apply(config)?;
+        edge.publish(&config.id, &config.public_addresses().collect::<Vec<_>>())?;
+        Ok(vpc)
+    }
+
+    /// Removes a VPC. Its machines, if it has any, are cut off. Absent is fine.
+    pub fn delete_vpc(&self, id: &str) -> Result<()> {
+        let _lock = self.lock()?;
+        if self.vpc_config(id)?.is_none() {
+            return Ok(());
+        }
+        let path = self.vpc_ns(id);
+        if netns::is_pinned(&path) {
+            // A socket that is still open there would keep the namespace, and its links, alive.
+            self.vpc(id)?.cut_off()?;
+        }
+        self.edge()?.disconnect(id)?;
+        netns::remove(&path)?;
+        remove_file(&self.vpc_path(id))
+    }
+
+    /// The pool, and which of its addresses VPCs have.
+    pub fn public_addresses(&self) -> Result<Addresses> {
+        let pool = self.record()?.map(|record| record.pool).ok_or(Error::Down)?;
+        let taken = self.vpcs()?.iter().flat_map(|vpc| vpc.public_addresses().collect::<Vec<_>>()).collect();
+        Ok(Addresses { pool, taken })
+    }
+
+    pub(crate) fn attach(&self, machine: &NetNs, link: &Link) -> Result<()> {
+        let _lock = self.lock()?;
+        let config = self
+            .vpc_config(&link.vpc)?
+            .ok_or_else(|| Error::Vpc { id: link.vpc.clone(), what: "it is not there".into() })?;
+        self.vpc(&link.vpc)?.attach(&config, machine, link, host::uplink_mtu()?)
+    }
+
+    pub(crate) fn detach(&self, link: &Link) -> Result<()> {
+        if !netns::is_pinned(&self.vpc_ns(&link.vpc)) {
+            return Ok(());
+        }
+        self.vpc(&link.vpc)?.detach(link.address)
     }
 
     /// The site's pool; none before [`Site::up`].
@@ -115,26 +214,19 @@ impl Site {
     }
 
     fn record(&self) -> Result<Option<Record>> {
-        let path = self.record_path();
-        match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Record { path, source })
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::file("read", &path)(error)),
-        }
+        read_json(&self.record_path())
     }
 
-    /// The VPC and the pool stay as first chosen.
-    fn ensure_record(&self, config: &VpcConfig) -> Result<Record> {
+    /// The pool stays as first chosen.
+    fn ensure_record(&self) -> Result<Record> {
         let known = self.record()?.filter(|record| record.id == self.id);
         if let Some(record) = known {
             return Ok(record);
         }
         let taken = host::taken_networks(&host::link_name(&self.id))?;
         let pool = Pool::choose(&self.id, &taken).ok_or(Error::NoFreePool)?;
-        let record = Record { id: self.id.clone(), pool, vpc: config.clone() };
-        write_record(&self.record_path(), &record)?;
+        let record = Record { id: self.id.clone(), pool };
+        write_json(&self.record_path(), &record)?;
         Ok(record)
     }
 
@@ -157,50 +249,9 @@ impl Site {
         Machine::new(self, name)
     }
 
-    /// The addresses of every machine that has some.
-    fn assigned(&self) -> Result<Vec<Addresses>> {
-        let addresses = self.machines()?.into_iter().map(|machine| machine.addresses());
-        let addresses: Result<Vec<_>> = addresses.collect();
-        Ok(addresses?.into_iter().flatten().collect())
-    }
-
-    /// The machine's addresses: those it has, or the next that no machine has, which are its own from now on until it
-    /// is deleted.
-    pub fn addresses_for(&self, name: &str) -> Result<Addresses> {
-        let _lock = self.lock()?;
-        let machine = self.machine(name)?;
-        if let Some(addresses) = machine.addresses()? {
-            return Ok(addresses);
-        }
-        let Some(record) = self.record()? else {
-            let why = "the site is not up";
-            return Err(Error::Name { what: "machine", name: name.to_owned(), why });
-        };
-        let addresses = record.next_addresses(&self.assigned()?)?;
-        machine.write_addresses(addresses)?;
-        Ok(addresses)
-    }
-
-    /// Makes the router map exactly the addresses that machines have.
-    pub(crate) fn map_addresses(&self, router: &Router) -> Result<()> {
-        let _lock = self.lock()?;
-        router.map_addresses(&self.assigned()?)
-    }
-
-    /// One at a time changes what addresses there are, or tells the router.
+    /// One at a time changes VPCs.
     fn lock(&self) -> Result<fs::File> {
         lock(&self.data.join("lock"))
-    }
-
-    /// Opens the router of a site that is up.
-    pub(crate) fn router(&self) -> Result<Router> {
-        let record = self.record()?.ok_or_else(|| Error::Name {
-            what: "site",
-            name: self.id.clone(),
-            why: "it is not up",
-        })?;
-        let ns = NetNs::open(self.netns_path(ROUTER))?;
-        Router::ensure(ns, &self.id, record.pool, &record.vpc)
     }
 
     /// Ends all machines and removes everything that carries the site's id: namespaces, links, tables, groups,
@@ -217,14 +268,11 @@ impl Site {
         host::delete_table(&self.id)?;
         restore_forwarding()?;
         remove_dir(&self.run)?;
-        remove_dir(&self.data.join("machines"))?;
+        for directory in ["machines", "vpcs"] {
+            remove_dir(&self.data.join(directory))?;
+        }
         for path in [self.record_path(), self.data.join("lock")] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::file("remove", &path)(error));
-                }
-                _ => {}
-            }
+            remove_file(&path)?;
         }
         match self.leftovers()? {
             left if left.is_empty() => Ok(()),
@@ -244,12 +292,16 @@ impl Site {
     }
 
     fn namespaces(&self) -> Result<Vec<PathBuf>> {
-        let directory = self.run.join("netns");
-        match fs::read_dir(&directory) {
-            Ok(entries) => Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(Error::file("list", &directory)(error)),
+        let mut found = Vec::new();
+        for directory in ["netns", "vpcs"].map(|name| self.run.join(name)) {
+            match fs::read_dir(&directory) {
+                Ok(entries) => found.extend(entries.filter_map(|entry| Some(entry.ok()?.path()))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::file("list", &directory)(error)),
+            }
         }
+        found.extend(Some(self.run.join("edge")).filter(|edge| edge.exists()));
+        Ok(found)
     }
 
     /// What is on the host under the site's id, in words.
@@ -297,10 +349,27 @@ fn restore_forwarding() -> Result<()> {
     Ok(())
 }
 
-fn write_record(path: &Path, record: &Record) -> Result<()> {
-    let bytes = serde_json::to_vec_pretty(record)
-        .map_err(|source| Error::Record { path: path.to_owned(), source })?;
-    Ok(files::write(path, 0o600, &bytes)?)
+/// Public addresses of a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    pub pool: Pool,
+    pub taken: Vec<Ipv4Addr>,
+}
+
+impl Addresses {
+    /// The lowest that nobody has.
+    pub fn free(&self) -> Result<Ipv4Addr> {
+        let free = self.pool.assignable().find(|address| !self.taken.contains(address));
+        free.ok_or_else(|| Error::NoFreeAddress(self.pool.to_string()))
+    }
+}
+
+/// Absent is fine.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Waits for the lock of a file, which is let go with the file.

@@ -217,6 +217,15 @@ impl Links {
         self.socket.request(message, || format!("set route to {}/{}", route.destination, route.prefix))
     }
 
+    /// Makes a range unreachable but for what more specific routes lead to. It is not among [`Links::routes`].
+    pub fn set_unreachable(&mut self, destination: Ipv4Addr, prefix: u8) -> Result<()> {
+        const TYPE_UNREACHABLE: u8 = 7;
+        let fixed = [AF_INET, prefix, 0, 0, TABLE_MAIN, PROTOCOL, 0, TYPE_UNREACHABLE, 0, 0, 0, 0];
+        let mut message = Message::new(NEWROUTE, ACK | CREATE | REPLACE, &fixed);
+        message.attr(RTA_DST, &destination.octets());
+        self.socket.request(message, || format!("make {destination}/{prefix} unreachable"))
+    }
+
     /// Deletes a route; absent is fine.
     pub fn delete_route(&mut self, route: &Route) -> Result<()> {
         let message = route_message(DELROUTE, ACK, route);

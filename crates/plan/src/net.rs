@@ -5,8 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// A range of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+use serde::{Deserialize, Serialize};
+
+/// A range of addresses. In JSON a string: `"10.0.0.0/8"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Cidr {
     /// The first address: the bits after the prefix are zero.
     address: Ipv4Addr,
@@ -15,9 +18,9 @@ pub struct Cidr {
 
 impl Cidr {
     /// The range of that length around `address`; lengths over 32 count as 32.
-    pub fn new(address: Ipv4Addr, prefix: u8) -> Self {
-        let prefix = prefix.min(32);
-        Self { address: Ipv4Addr::from(u32::from(address) & Self::mask(prefix)), prefix }
+    pub const fn new(address: Ipv4Addr, prefix: u8) -> Self {
+        let prefix = if prefix > 32 { 32 } else { prefix };
+        Self { address: Ipv4Addr::from_bits(address.to_bits() & Self::mask(prefix)), prefix }
     }
 
     pub fn address(self) -> Ipv4Addr {
@@ -32,14 +35,38 @@ impl Cidr {
         u32::from(address) & Self::mask(self.prefix) == u32::from(self.address)
     }
 
-    fn mask(prefix: u8) -> u32 {
-        u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+    /// Whether some address is in both.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
+
+    /// The last address.
+    pub fn last(self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.address) | !Self::mask(self.prefix))
+    }
+
+    const fn mask(prefix: u8) -> u32 {
+        if prefix == 0 { 0 } else { u32::MAX << (32 - prefix) }
     }
 }
 
 impl From<Ipv4Addr> for Cidr {
     fn from(address: Ipv4Addr) -> Self {
         Self { address, prefix: 32 }
+    }
+}
+
+impl TryFrom<String> for Cidr {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Cidr> for String {
+    fn from(cidr: Cidr) -> Self {
+        cidr.to_string()
     }
 }
 

@@ -34,6 +34,9 @@ pub enum Meta {
 pub enum Cmp {
     Eq = 0,
     Ne = 1,
+    /// These two compare as numbers in network byte order.
+    Lte = 3,
+    Gte = 5,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

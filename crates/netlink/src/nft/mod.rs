@@ -88,6 +88,16 @@ impl Element {
         Self { key, data: Some(data), interval_end: false }
     }
 
+    /// The two elements of the range from `first` to `last` that leads to `data`; the second is left out where the range
+    /// ends the address space.
+    pub fn range(first: std::net::Ipv4Addr, last: std::net::Ipv4Addr, data: Option<Data>) -> Vec<Self> {
+        let mut elements = vec![Self { key: first.octets().to_vec(), data, interval_end: false }];
+        if let Some(end) = u32::from(last).checked_add(1) {
+            elements.push(Self { key: end.to_be_bytes().to_vec(), data: None, interval_end: true });
+        }
+        elements
+    }
+
     /// The two elements of an address range; the second is left out where the range ends the address space.
     pub fn cidr(address: std::net::Ipv4Addr, prefix: u8) -> Vec<Self> {
         let size = 1u64 << (32 - u32::from(prefix.min(32)));
