@@ -198,6 +198,12 @@ pub struct Node {
     /// Address by which others reach the node's ports
     #[arg(long)]
     pub external_ip: Option<std::net::IpAddr>,
+    /// Addresses of this node's pods, which the network leads here [default: a block that the cluster gives]
+    #[arg(long, value_name = "RANGE")]
+    pub pod_cidr: Option<plan::net::Cidr>,
+    /// Addresses that pods reach under their own [default: 10.244.0.0/16]
+    #[arg(long, value_name = "RANGE")]
+    pub cluster_cidr: Vec<plan::net::Cidr>,
     /// Labels of the node, KEY=VALUE
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,

@@ -21,10 +21,9 @@ use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{Cluster, ClusterError, Setup};
 use crate::etcd::Place;
 use crate::site::{self, ClusterSpec, Site};
-use crate::{census, exit, nodes};
+use crate::{census, exit, network, nodes};
 
-/// Where the API is in the VPC; each cluster has a port of its own.
-const INSIDE: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 2);
+/// Of the API on loopback, if it is free.
 const FIRST_PORT: u16 = 6443;
 /// How long a daemon may take to finish after it was told to stop.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -73,7 +72,8 @@ pub struct Daemon {
     site: Site,
     machines: machines::Site,
     clusters: Mutex<BTreeMap<String, Cluster>>,
-    router: Mutex<Option<Arc<machines::Router>>>,
+    /// Whether the site's network was made in this life of the daemon.
+    network_is_up: Mutex<bool>,
     /// Held as long as the daemon lives; the kernel lets go of it whatever happens.
     _lock: File,
 }
@@ -125,7 +125,7 @@ impl Daemon {
             site,
             machines,
             clusters: Mutex::default(),
-            router: Mutex::default(),
+            network_is_up: Mutex::default(),
             _lock: lock,
         }))
     }
@@ -255,15 +255,12 @@ impl Daemon {
 
     /// What the cluster should be: what it was, with what was asked for now.
     fn spec_for(&self, request: &UpRequest) -> Result<ClusterSpec, DaemonError> {
-        let all = self.site.clusters()?;
-        let known = all.iter().find(|spec| spec.name == request.name).cloned();
-        let free = (0..).find(|index| all.iter().all(|spec| spec.index != *index)).unwrap_or_default();
+        let known = self.site.cluster(&request.name)?;
         let is_new = known.is_none();
         let mut spec = known.unwrap_or_else(|| ClusterSpec {
             name: request.name.clone(),
             nodes: 1,
             api_port: 0,
-            index: free,
             up: true,
             insecure_registries: Vec::new(),
             place: Place::default(),
@@ -288,11 +285,11 @@ impl Daemon {
     /// Brings a cluster to what it should be, from wherever it is.
     async fn start(self: &Arc<Self>, spec: &ClusterSpec, progress: &Progress) -> Result<(), DaemonError> {
         let mut clusters = self.clusters.lock().await;
-        let router = self.router().await?;
+        let inside = self.place(&spec.name).await?;
         if !clusters.contains_key(&spec.name) {
             progress.doing("starting the control plane");
             let since = Instant::now();
-            let cluster = self.start_control_plane(spec, &router).await?;
+            let cluster = self.start_control_plane(spec, inside).await?;
             clusters.insert(spec.name.clone(), cluster);
             progress.step("API server answers", since);
         }
@@ -305,7 +302,7 @@ impl Daemon {
             progress.doing(if spec.nodes == 1 { "starting the node" } else { "starting the nodes" });
         }
         let since = Instant::now();
-        let plan = nodes::Wanted { site: &self.site, machines: &self.machines, spec, server: inside(spec) };
+        let plan = nodes::Wanted { site: &self.site, machines: &self.machines, spec, server: inside };
         nodes::bring(&plan, cluster).await?;
         if spec.nodes > 0 {
             progress.step(if spec.nodes == 1 { "node is Ready" } else { "nodes are Ready" }, since);
@@ -313,35 +310,39 @@ impl Daemon {
         Ok(())
     }
 
-    async fn router(&self) -> Result<Arc<machines::Router>, DaemonError> {
-        let mut held = self.router.lock().await;
-        if let Some(router) = &*held {
-            return Ok(router.clone());
-        }
-        let site = self.machines.clone();
-        let router = tokio::task::spawn_blocking(move || site.up(&machines::VpcConfig::default())).await??;
-        let router = Arc::new(router);
-        *held = Some(router.clone());
-        Ok(router)
+    /// The address of a cluster's API in its VPC, with the network that it is in.
+    async fn place(&self, cluster: &str) -> Result<SocketAddr, DaemonError> {
+        let mut is_up = self.network_is_up.lock().await;
+        let (site, cluster, was_up) = (self.machines.clone(), cluster.to_owned(), *is_up);
+        let placed = tokio::task::spawn_blocking(move || {
+            if !was_up {
+                site.up()?;
+            }
+            network::place_cluster(&site, &cluster)
+        });
+        let placed = placed.await??;
+        *is_up = true;
+        Ok(placed)
     }
 
     async fn start_control_plane(
         &self,
         spec: &ClusterSpec,
-        router: &machines::Router,
+        inside: SocketAddr,
     ) -> Result<Cluster, DaemonError> {
         let dir = self.site.cluster_dir(&spec.name);
         let port = |source| DaemonError::Port { port: spec.api_port, source };
         let outside = TcpListener::bind((Ipv4Addr::LOCALHOST, spec.api_port)).map_err(port)?;
-        let within = netns::tcp_listener(router.ns(), inside(spec))
-            .map_err(|error| DaemonError::Inside(error.to_string()))?;
+        let vpc = self.machines.vpc(network::DEFAULT_VPC)?;
+        let within =
+            netns::tcp_listener(vpc.ns(), inside).map_err(|error| DaemonError::Inside(error.to_string()))?;
         let setup = Setup {
             name: &spec.name,
             dir: &dir,
             place: &spec.place,
             names: Vec::new(),
-            inside: inside(spec),
-            dial_from: nodes::inside(self.machines.clone(), &spec.name, router.ns().path()),
+            inside,
+            dial_from: nodes::inside(self.machines.clone(), &spec.name, vpc.ns().path()),
         };
         let mut cluster = Cluster::start(setup).await?;
         cluster.serve(outside).map_err(port)?;
@@ -371,7 +372,7 @@ impl Daemon {
         let dir = self.site.cluster_dir(name);
         std::fs::remove_dir_all(&dir).map_err(|error| FileError::new("remove", &dir, error))?;
         if self.site.clusters()?.is_empty() {
-            *self.router.lock().await = None;
+            *self.network_is_up.lock().await = false;
             let machines = self.machines.clone();
             tokio::task::spawn_blocking(move || machines.delete()).await??;
             remove_site(&self.site.dir)?;
@@ -410,10 +411,6 @@ fn hold(lock: &File) -> rustix::io::Result<()> {
 
 fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
-}
-
-fn inside(spec: &ClusterSpec) -> SocketAddr {
-    SocketAddr::new(INSIDE.into(), FIRST_PORT + spec.index)
 }
 
 /// A port of the loopback address that nobody listens on now.

@@ -78,7 +78,11 @@ fn config(args: &cli::Node) -> Result<node::Config, NodeCommandError> {
         cgroup_root: "kubelet".into(),
         cluster_dns: nodes::cluster_dns(),
         cluster_domain: CLUSTER_DOMAIN.into(),
-        pod_cidr: nodes::pod_cidr(),
+        pod_cidr: args.pod_cidr,
+        cluster_cidrs: match args.cluster_cidr.as_slice() {
+            [] => vec![nodes::pod_cidr()],
+            told => told.to_vec(),
+        },
         kubelet_port: KUBELET_PORT,
         labels,
         provider_id: String::new(),

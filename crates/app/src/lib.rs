@@ -15,6 +15,7 @@ mod exit;
 mod image;
 mod join;
 mod kubeconfig;
+mod network;
 mod nodes;
 mod output;
 mod owner;

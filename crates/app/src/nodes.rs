@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::cluster::{CLUSTER_DNS, Cluster, ClusterError, POD_NETWORK};
 use crate::dial::Inside;
+use crate::network;
 use crate::site::{ClusterSpec, Site};
 
 /// A token outlives the start of its machine, and not much more.
@@ -64,7 +65,7 @@ pub async fn bring(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), NodesEr
     for (number, machine) in machines_of(wanted.machines, &wanted.spec.name)? {
         if number > wanted.spec.nodes {
             let name = machine.name().to_owned();
-            remove(wanted.site, machine).await?;
+            remove(wanted.site, wanted.machines, &wanted.spec.name, machine).await?;
             cluster.remove_node(&name).await.map_err(Box::new)?;
         }
     }
@@ -85,7 +86,9 @@ pub async fn bring(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), NodesEr
 }
 
 async fn machine_spec(wanted: &Wanted<'_>, cluster: &Cluster, name: &str) -> Result<MachineSpec, NodesError> {
-    let addresses = wanted.machines.addresses_for(name)?;
+    let (machines, owner, machine) = (wanted.machines.clone(), wanted.spec.name.clone(), name.to_owned());
+    let placed =
+        tokio::task::spawn_blocking(move || network::place_machine(&machines, &owner, &machine)).await??;
     let join_dir = join_dir(wanted.site, &wanted.spec.name, name);
     files::make_dir(&join_dir)?;
     let token = cluster.join_token(TOKEN_SECONDS).await.map_err(Box::new)?;
@@ -102,9 +105,11 @@ async fn machine_spec(wanted: &Wanted<'_>, cluster: &Cluster, name: &str) -> Res
         "--name",
         name,
         "--node-ip",
-        &addresses.private.to_string(),
+        &placed.link.address.to_string(),
         "--external-ip",
-        &addresses.public.to_string(),
+        &placed.public.to_string(),
+        "--pod-cidr",
+        &placed.pods.to_string(),
         "--root-dir",
         "/var/lib/ekso/node",
         "--image-dir",
@@ -112,11 +117,14 @@ async fn machine_spec(wanted: &Wanted<'_>, cluster: &Cluster, name: &str) -> Res
     ]
     .map(str::to_owned)
     .to_vec();
+    for range in &placed.vpc {
+        command.extend(["--cluster-cidr".into(), range.to_string()]);
+    }
     for registry in &wanted.spec.insecure_registries {
         command.extend(["--insecure-registry".into(), registry.clone()]);
     }
     Ok(MachineSpec {
-        addresses,
+        link: placed.link,
         command,
         env: Vec::new(),
         binds: vec![
@@ -209,14 +217,25 @@ pub async fn stop(machines: &machines::Site, cluster: &str) -> Result<(), NodesE
 
 pub async fn delete(site: &Site, machines: &machines::Site, cluster: &str) -> Result<(), NodesError> {
     for (_, machine) in machines_of(machines, cluster)? {
-        remove(site, machine).await?;
+        remove(site, machines, cluster, machine).await?;
     }
-    Ok(())
+    let (machines, cluster) = (machines.clone(), cluster.to_owned());
+    Ok(tokio::task::spawn_blocking(move || network::remove_cluster(&machines, &cluster)).await??)
 }
 
-async fn remove(site: &Site, machine: Machine) -> Result<(), NodesError> {
+async fn remove(
+    site: &Site,
+    machines: &machines::Site,
+    cluster: &str,
+    machine: Machine,
+) -> Result<(), NodesError> {
     let name = machine.name().to_owned();
-    tokio::task::spawn_blocking(move || machine.delete()).await??;
+    let (machines, cluster) = (machines.clone(), cluster.to_owned());
+    let removed = tokio::task::spawn_blocking(move || {
+        machine.delete()?;
+        network::remove_machine(&machines, &cluster, machine.name())
+    });
+    removed.await??;
     release_images(&site.images(), &name)?;
     Ok(())
 }
@@ -244,7 +263,7 @@ pub fn cluster_dns() -> IpAddr {
     CLUSTER_DNS.into()
 }
 
-/// The addresses of all pods.
+/// The addresses of all pods, for nodes that are told nothing else.
 pub fn pod_cidr() -> plan::net::Cidr {
     plan::net::Cidr::new(POD_NETWORK.0, POD_NETWORK.1)
 }

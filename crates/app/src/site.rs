@@ -46,8 +46,6 @@ pub struct ClusterSpec {
     pub name: String,
     pub nodes: u16,
     pub api_port: u16,
-    /// Its place in the VPC: the port of its API inside, and its numbers, come from it.
-    pub index: u16,
     /// Whether it should be running.
     pub up: bool,
     #[serde(default)]

@@ -16,6 +16,8 @@ pub struct NodeFacts {
     pub ips: Vec<IpAddr>,
     /// The address by which the host reaches the node's ports; none on a machine of its own.
     pub external_ip: Option<IpAddr>,
+    /// A block for its pods that the machine brings along; none if the cluster is to give one.
+    pub pod_cidr: Option<String>,
     pub cpu_milli: u64,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
@@ -103,6 +105,9 @@ pub fn registration(facts: &NodeFacts, health: Heartbeat, now: Time) -> Value {
     });
     if !facts.provider_id.is_empty() {
         node["spec"]["providerID"] = facts.provider_id.as_str().into();
+    }
+    if let Some(cidr) = &facts.pod_cidr {
+        node["spec"]["podCIDR"] = cidr.as_str().into();
     }
     if !facts.taints.is_empty() {
         node["spec"]["taints"] = facts.taints.clone().into();

@@ -20,6 +20,7 @@ pub fn gather(config: &Config) -> NodeFacts {
         name: config.name.clone(),
         ips: vec![config.ip],
         external_ip: config.external_ip,
+        pod_cidr: config.pod_cidr.map(|cidr| cidr.to_string()),
         cpu_milli: config.cpu_milli.unwrap_or(cpus as u64 * 1_000),
         memory_bytes: config.memory_bytes.map_or(memory_bytes, |limit| limit.min(memory_bytes)),
         disk_bytes: disk_bytes(&config.root_dir),

@@ -71,8 +71,10 @@ pub struct Config {
     pub cgroup_root: String,
     pub cluster_dns: IpAddr,
     pub cluster_domain: String,
-    /// Of all pods of the cluster.
-    pub pod_cidr: Cidr,
+    /// Of the node's pods, if the machine brings them along; otherwise the cluster gives the node a block.
+    pub pod_cidr: Option<Cidr>,
+    /// Which pods reach under their own addresses: those of all pods.
+    pub cluster_cidrs: Vec<Cidr>,
     pub kubelet_port: u16,
     pub labels: BTreeMap<String, String>,
     pub provider_id: String,
@@ -176,7 +178,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
         node: config.name.clone(),
         cluster_dns: config.cluster_dns,
         cluster_domain: config.cluster_domain.clone(),
-        pod_cidr: config.pod_cidr,
+        cluster_cidrs: config.cluster_cidrs.clone(),
         resolvers: facts
             .resolver
             .servers

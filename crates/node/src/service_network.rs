@@ -32,7 +32,7 @@ pub struct ServiceNetwork {
     pub node: String,
     pub cluster_dns: IpAddr,
     pub cluster_domain: String,
-    pub pod_cidr: Cidr,
+    pub cluster_cidrs: Vec<Cidr>,
     pub resolvers: Vec<SocketAddr>,
 }
 
@@ -52,7 +52,7 @@ impl ServiceNetwork {
                 continue;
             }
             let place =
-                NodeNetwork::of(&self.mirror.snapshot(), &self.node, &[self.pod_cidr], &self.local_ips());
+                NodeNetwork::of(&self.mirror.snapshot(), &self.node, &self.cluster_cidrs, &self.local_ips());
             if is_new || applied.as_ref() != Some(&place) {
                 proxy = self.apply(&index, &place, proxy).await;
                 applied = Some(place);

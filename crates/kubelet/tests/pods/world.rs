@@ -37,6 +37,7 @@ pub fn node() -> NodeFacts {
         name: "node-1".into(),
         ips: vec!["172.31.0.10".parse().expect("an address")],
         external_ip: None,
+        pod_cidr: None,
         cpu_milli: 4_000,
         memory_bytes: 8 << 30,
         disk_bytes: 100 << 30,
