@@ -12,6 +12,7 @@
 //! Architecture invariant: no clock, no randomness, no I/O; `now` and a random suffix are part of the [`Request`], and
 //! whether its user may do something else besides is asked through `Request::authorize`.
 
+pub mod extension;
 mod plugins;
 mod pod;
 mod request;

@@ -138,6 +138,10 @@ impl Checker<'_> {
     }
 
     fn select(&mut self, expr: &Expr, operand: &Expr, field: &str, how: Select) -> Type {
+        // A variable may have a dot in its name: `authorizer.requestResource`.
+        if let Some(declared) = qualified(operand, field).and_then(|name| self.env.variables.get(&name)) {
+            return declared.r#type.clone();
+        }
         let of = self.expr(operand);
         let (of, was_optional) = match of {
             Type::Optional(inner) => (*inner, true),
@@ -248,7 +252,7 @@ impl Checker<'_> {
     }
 
     fn message(&mut self, expr: &Expr, name: &str, fields: &[(String, Expr, bool)]) -> Type {
-        let Some(object) = self.env.messages.get(name).cloned() else {
+        let Some(object) = self.env.message_of(name) else {
             return self.undeclared(expr.at, name);
         };
         for (field, value, optional) in fields {

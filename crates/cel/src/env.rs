@@ -5,7 +5,7 @@ use crate::ast::Expr;
 use crate::cost::{self, Estimate, Sizes};
 use crate::error::{EvalError, Issue};
 use crate::eval;
-use crate::function::{Candidates, Function, Overload};
+use crate::function::{Candidates, Function, Host, Nobody, Overload};
 use crate::functions::STANDARD;
 use crate::types::{ObjectType, Type};
 use crate::value::Value;
@@ -15,7 +15,8 @@ use crate::{check, parse};
 #[derive(Clone, Debug)]
 pub struct Env {
     pub(crate) variables: BTreeMap<String, Variable>,
-    pub(crate) messages: BTreeMap<String, Arc<ObjectType>>,
+    messages: BTreeMap<String, Arc<ObjectType>>,
+    open: Vec<&'static str>,
     functions: HashMap<&'static str, Vec<&'static Overload>>,
 }
 
@@ -28,7 +29,12 @@ pub struct Variable {
 
 impl Default for Env {
     fn default() -> Self {
-        let env = Self { variables: BTreeMap::new(), messages: BTreeMap::new(), functions: HashMap::new() };
+        let env = Self {
+            variables: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            open: Vec::new(),
+            functions: HashMap::new(),
+        };
         STANDARD.iter().fold(env, |env, library| env.library(library))
     }
 }
@@ -51,6 +57,26 @@ impl Env {
     pub fn message(mut self, object: Arc<ObjectType>) -> Self {
         self.messages.insert(object.name.clone(), object);
         self
+    }
+
+    /// With messages that expressions can make without a declaration: this name, and every name below it (`Object.spec`). Their fields are
+    /// whatever they are given.
+    pub fn makes(mut self, name: &'static str) -> Self {
+        self.open.push(name);
+        self
+    }
+
+    /// The message that an expression makes by a name.
+    pub(crate) fn message_of(&self, name: &str) -> Option<Arc<ObjectType>> {
+        let is_open = |root: &&str| {
+            name.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.messages.get(name).cloned().or_else(|| {
+            self.open
+                .iter()
+                .any(|root| is_open(root))
+                .then(|| Arc::new(ObjectType { name: name.to_owned(), fields: BTreeMap::new(), open: true }))
+        })
     }
 
     pub(crate) fn overloads(&self, name: &str) -> Option<&[&'static Overload]> {
@@ -93,6 +119,16 @@ impl Program {
         variables: &[(&str, Value<'a>)],
         budget: u64,
     ) -> (Result<Value<'a>, EvalError>, u64) {
-        eval::eval(self, variables, budget)
+        eval::eval(self, variables, budget, &Nobody)
+    }
+
+    /// As [`Program::eval`], with somebody to ask.
+    pub fn eval_with<'a>(
+        &self,
+        variables: &[(&str, Value<'a>)],
+        budget: u64,
+        host: &dyn Host<'a>,
+    ) -> (Result<Value<'a>, EvalError>, u64) {
+        eval::eval(self, variables, budget, host)
     }
 }

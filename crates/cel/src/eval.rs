@@ -8,6 +8,7 @@ use crate::check::type_value;
 use crate::cost;
 use crate::env::Program;
 use crate::error::EvalError;
+use crate::function::{Call, Host};
 use crate::value::{Key, Value};
 
 type Evaluated<'a> = Result<Value<'a>, EvalError>;
@@ -16,8 +17,9 @@ pub(crate) fn eval<'a>(
     program: &Program,
     variables: &[(&str, Value<'a>)],
     budget: u64,
+    host: &dyn Host<'a>,
 ) -> (Evaluated<'a>, u64) {
-    let mut run = Run { program, variables, scopes: Vec::new(), used: 0, budget };
+    let mut run = Run { program, variables, host, scopes: Vec::new(), used: 0, budget };
     let value = run.expr(&program.expr);
     (value, run.used)
 }
@@ -25,6 +27,7 @@ pub(crate) fn eval<'a>(
 struct Run<'r, 'a> {
     program: &'r Program,
     variables: &'r [(&'r str, Value<'a>)],
+    host: &'r dyn Host<'a>,
     scopes: Vec<(&'r str, Value<'a>)>,
     used: u64,
     budget: u64,
@@ -47,6 +50,13 @@ impl<'r, 'a> Run<'r, 'a> {
                 self.variable(name)
             }
             Kind::Select { operand, field, how } => {
+                if let Some(worked_out) = self.lazy(operand, field, *how) {
+                    return worked_out;
+                }
+                if let Some(value) = self.dotted(operand, field) {
+                    self.pay(1)?;
+                    return Ok(value);
+                }
                 let of = self.expr(operand)?;
                 self.pay(1)?;
                 select(&of, field, *how)
@@ -64,6 +74,25 @@ impl<'r, 'a> Run<'r, 'a> {
                 result
             }
         }
+    }
+
+    /// A field of a variable that the host works out when it is asked for.
+    fn lazy(&mut self, operand: &'r Expr, field: &str, how: Select) -> Option<Evaluated<'a>> {
+        let Kind::Ident(name) = &operand.kind else { return None };
+        if how != Select::Value || self.scopes.iter().any(|(known, _)| known == name) {
+            return None;
+        }
+        let (value, cost) = self.host.field(name, field, self.budget.saturating_sub(self.used))?;
+        Some(self.pay(cost.saturating_add(2)).and(value))
+    }
+
+    /// A variable that has a dot in its name.
+    fn dotted(&self, operand: &Expr, field: &str) -> Option<Value<'a>> {
+        let Kind::Ident(first) = &operand.kind else { return None };
+        let is_it = |name: &str| {
+            name.strip_prefix(first.as_str()).and_then(|rest| rest.strip_prefix('.')) == Some(field)
+        };
+        self.variables.iter().find(|(name, _)| is_it(name)).map(|(_, value)| value.clone())
     }
 
     fn variable(&self, name: &str) -> Evaluated<'a> {
@@ -169,7 +198,10 @@ impl<'r, 'a> Run<'r, 'a> {
         let overload = candidates.pick(&values).ok_or_else(EvalError::no_such_overload)?;
         let sizes: Vec<u64> = values.iter().map(Value::size).collect();
         self.pay(cost::call(overload.cost, &sizes))?;
-        (overload.call)(&values)
+        match overload.call {
+            Call::Pure(call) => call(&values),
+            Call::Ask(call) => call(&values, self.host),
+        }
     }
 
     /// `a || b` with `decides` true, `a && b` with false: one side that decides makes the other side's error not matter.

@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::sync::Arc;
 
 use crate::error::EvalError;
@@ -20,9 +21,41 @@ pub struct Overload {
     /// The receiver first.
     pub params: &'static [Ty],
     pub result: Ty,
-    pub call: for<'a> fn(&[Value<'a>]) -> Result<Value<'a>, EvalError>,
+    pub call: Call,
     pub cost: Cost,
 }
+
+/// How an overload is carried out.
+#[derive(Clone, Copy, Debug)]
+pub enum Call {
+    /// By its arguments alone.
+    Pure(for<'a> fn(&[Value<'a>]) -> Result<Value<'a>, EvalError>),
+    /// With a question to whoever runs the evaluation.
+    Ask(for<'a> fn(&[Value<'a>], &dyn Host<'a>) -> Result<Value<'a>, EvalError>),
+}
+
+/// What an evaluation may ask of whoever runs it.
+pub trait Host<'a> {
+    /// The value of `object.field` where the variable `object` is not given whole: worked out when it is asked for, and what that cost.
+    fn field(
+        &self,
+        _object: &str,
+        _field: &str,
+        _budget: u64,
+    ) -> Option<(Result<Value<'a>, EvalError>, u64)> {
+        None
+    }
+
+    /// The answer to a library's question; the types of both are the library's own.
+    fn answer(&self, _question: &dyn Any) -> Option<Value<'a>> {
+        None
+    }
+}
+
+/// Whoever has nothing to be asked.
+pub struct Nobody;
+
+impl Host<'_> for Nobody {}
 
 /// A type in a signature: what [`Type`] is, written in a table.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -124,4 +157,19 @@ impl Candidates {
         };
         self.0.iter().find(fits).copied()
     }
+}
+
+/// A row of a library: `overload!(member (String, String) -> Bool, cost, |args| …)`; `ask` stands before the call if it is a
+/// [`Call::Ask`].
+#[macro_export]
+macro_rules! overload {
+    (member ($($param:expr),* $(,)?) -> $result:expr, $cost:expr, ask $call:expr) => {
+        $crate::Overload { member: true, params: &[$($param),*], result: $result, call: $crate::Call::Ask($call), cost: $cost }
+    };
+    (member ($($param:expr),* $(,)?) -> $result:expr, $cost:expr, $call:expr) => {
+        $crate::Overload { member: true, params: &[$($param),*], result: $result, call: $crate::Call::Pure($call), cost: $cost }
+    };
+    (($($param:expr),* $(,)?) -> $result:expr, $cost:expr, $call:expr) => {
+        $crate::Overload { member: false, params: &[$($param),*], result: $result, call: $crate::Call::Pure($call), cost: $cost }
+    };
 }

@@ -31,7 +31,7 @@ mod value;
 pub use cost::{Estimate, Sizes, UNBOUNDED};
 pub use env::{Env, Program, Variable};
 pub use error::{EvalError, Issue, render};
-pub use function::{Cost, Function, Overload, Ty};
+pub use function::{Call, Cost, Function, Host, Nobody, Overload, Ty};
 pub use json::{escape, from_json, to_json};
 pub use types::{Field, ObjectType, Type};
 pub use value::{Key, Opaque, Text, Value};

@@ -12,6 +12,7 @@ mod autoscaler_validation;
 mod column;
 mod definition_validation;
 mod event_columns;
+pub mod expressions;
 mod job_validation;
 mod pod_columns;
 mod pod_update;

@@ -27,6 +27,33 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason with a name.
+    const NAMED: [Self; 18] = [
+        Self::AlreadyExists,
+        Self::BadRequest,
+        Self::Conflict,
+        Self::Expired,
+        Self::Forbidden,
+        Self::Gone,
+        Self::InternalError,
+        Self::Invalid,
+        Self::MethodNotAllowed,
+        Self::NotAcceptable,
+        Self::NotFound,
+        Self::RequestEntityTooLarge,
+        Self::ServerTimeout,
+        Self::ServiceUnavailable,
+        Self::Timeout,
+        Self::TooManyRequests,
+        Self::Unauthorized,
+        Self::UnsupportedMediaType,
+    ];
+
+    /// The reason of a word on the wire; [`Reason::Unknown`] if there is none.
+    pub fn named(word: &str) -> Self {
+        Self::NAMED.into_iter().find(|reason| reason.row().0 == word).unwrap_or(Self::Unknown)
+    }
+
     /// The one table: the reason on the wire and its HTTP code.
     pub const fn row(self) -> (&'static str, u16) {
         match self {

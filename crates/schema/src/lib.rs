@@ -3,6 +3,7 @@
 mod at;
 mod decode;
 mod default;
+pub mod expressions;
 pub mod int_or_string;
 mod json;
 mod kind;

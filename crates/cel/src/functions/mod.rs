@@ -34,16 +34,7 @@ pub(crate) const STANDARD: &[&[Function]] = &[
     url::FUNCTIONS,
 ];
 
-/// A row of a library: `overload!(member (String, String) -> Bool, cost, |args| …)`.
-macro_rules! overload {
-    (member ($($param:expr),* $(,)?) -> $result:expr, $cost:expr, $call:expr) => {
-        $crate::Overload { member: true, params: &[$($param),*], result: $result, call: $call, cost: $cost }
-    };
-    (($($param:expr),* $(,)?) -> $result:expr, $cost:expr, $call:expr) => {
-        $crate::Overload { member: false, params: &[$($param),*], result: $result, call: $call, cost: $cost }
-    };
-}
-pub(crate) use overload;
+use crate::overload;
 
 /// The argument as a string. An overload is only called with what fits it, so that the error is for what cannot happen.
 fn text<'v>(args: &'v [Value<'_>], index: usize) -> Result<&'v str, EvalError> {

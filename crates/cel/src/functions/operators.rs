@@ -41,12 +41,12 @@ pub const FUNCTIONS: &[Function] = &[
     Function { name: "_||_", overloads: LOGIC },
 ];
 
-type Call = for<'a> fn(&[Value<'a>]) -> Result<Value<'a>, EvalError>;
+type Pure = for<'a> fn(&[Value<'a>]) -> Result<Value<'a>, EvalError>;
 
 const LOGIC: &[Overload] =
     &[overload!((Bool, Bool) -> Bool, Cost::One, |_| Err(EvalError::no_such_overload()))];
 
-const fn number_overloads(call: Call) -> [Overload; 3] {
+const fn number_overloads(call: Pure) -> [Overload; 3] {
     [
         overload!((Int, Int) -> Int, Cost::One, call),
         overload!((Uint, Uint) -> Uint, Cost::One, call),
@@ -88,7 +88,7 @@ const MINUS: &[Overload] = &[
 ];
 
 /// Everything that has an order, and numbers of different types among each other.
-const fn ordered(call: Call) -> [Overload; 14] {
+const fn ordered(call: Pure) -> [Overload; 14] {
     [
         overload!((Bool, Bool) -> Bool, Cost::One, call),
         overload!((Int, Int) -> Bool, Cost::One, call),

@@ -1,0 +1,147 @@
+//! What policies that validate and policies that mutate have in common: bindings and parameters.
+
+use object::{LabelSelector, Resource, Snapshot};
+use schema::path;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Asked;
+use super::matching::Matcher;
+
+/// A policy with one of its bindings: a policy without any does nothing.
+#[derive(Debug)]
+pub struct Bound<P> {
+    pub policy: std::sync::Arc<P>,
+    pub binding: String,
+    pub matcher: Option<Matcher>,
+    params: Option<ParamRef>,
+    /// `Deny`, `Warn`, `Audit`
+    pub actions: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ParamRef {
+    name: String,
+    namespace: String,
+    selector: Option<LabelSelector>,
+    parameter_not_found_action: String,
+}
+
+/// What a policy of either sort says of itself.
+#[derive(Debug)]
+pub struct Head {
+    pub name: String,
+    pub matcher: Matcher,
+    /// A failure to evaluate refuses the request.
+    pub fails: bool,
+    /// apiVersion and kind.
+    pub param_kind: Option<(String, String)>,
+}
+
+impl Head {
+    pub fn read(policy: &Value) -> Self {
+        let spec = &policy["spec"];
+        let kind = path::get(spec, "paramKind").filter(|kind| !kind.is_null());
+        Self {
+            name: path::text(policy, "metadata.name").to_owned(),
+            matcher: Matcher::deserialize(&spec["matchConstraints"]).unwrap_or_default(),
+            fails: path::text(spec, "failurePolicy") != "Ignore",
+            param_kind: kind
+                .map(|kind| (path::text(kind, "apiVersion").to_owned(), path::text(kind, "kind").to_owned())),
+        }
+    }
+}
+
+/// Every binding of every policy.
+pub fn bound<P>(
+    snapshot: &Snapshot,
+    policies: Resource,
+    bindings: Resource,
+    read: fn(&Value) -> P,
+) -> Vec<Bound<P>> {
+    let bindings = super::objects(snapshot, bindings);
+    let mut all = Vec::new();
+    for policy in super::objects(snapshot, policies) {
+        let name = path::text(&policy, "metadata.name");
+        let own: Vec<_> =
+            bindings.iter().filter(|binding| path::text(binding, "spec.policyName") == name).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let policy = std::sync::Arc::new(read(&policy));
+        all.extend(own.into_iter().map(|binding| {
+            let spec = &binding["spec"];
+            let actions = path::list(spec, "validationActions").iter();
+            Bound {
+                policy: policy.clone(),
+                binding: path::text(binding, "metadata.name").to_owned(),
+                matcher: spec.get("matchResources").and_then(|one| Matcher::deserialize(one).ok()),
+                params: spec.get("paramRef").and_then(|one| ParamRef::deserialize(one).ok()),
+                actions: actions.filter_map(|action| action.as_str().map(str::to_owned)).collect(),
+            }
+        }));
+    }
+    all
+}
+
+impl<P> Bound<P> {
+    /// The version in which the policy sees the request; none if policy or binding are not about it.
+    pub fn version<'a>(
+        &self,
+        head: &Head,
+        snapshot: &Snapshot,
+        asked: &Asked<'a>,
+        object: Option<&Value>,
+    ) -> Option<&'a str> {
+        let version = head.matcher.version(snapshot, asked, object)?;
+        let allowed = self.matcher.as_ref().is_none_or(|matcher| matcher.allows(snapshot, asked, object));
+        allowed.then_some(version)
+    }
+
+    /// The parameters to evaluate with, each in turn; one `None` if the policy takes none.
+    ///
+    /// # Errors
+    /// Upstream's words where there should be parameters and are none.
+    pub fn params(
+        &self,
+        head: &Head,
+        snapshot: &Snapshot,
+        asked: &Asked,
+    ) -> Result<Vec<Option<Value>>, String> {
+        let (Some((api_version, kind)), Some(wanted)) = (&head.param_kind, &self.params) else {
+            return Ok(vec![None]);
+        };
+        let Some((resource, namespaced)) = (asked.resource_of)(api_version, kind) else {
+            return Err(format!(
+                "failed to configure binding: failed to find resource referenced by paramKind: '{api_version}, Kind={kind}'"
+            ));
+        };
+        let namespace = match (namespaced, wanted.namespace.as_str()) {
+            (false, "") => "",
+            (false, _) => {
+                return Err("failed to configure binding: paramRef.namespace must not be provided for a cluster-scoped `paramKind`".into());
+            }
+            (true, "") if asked.request.key.namespace.is_empty() => {
+                return Err("failed to configure binding: cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into());
+            }
+            (true, "") => &asked.request.key.namespace,
+            (true, namespace) => namespace,
+        };
+        let found: Vec<_> = match &wanted.selector {
+            None => snapshot.find(resource, namespace, &wanted.name).cloned().into_iter().collect(),
+            Some(selector) => {
+                let table = snapshot.table(resource).into_iter();
+                let all = table.flat_map(|table| table.range(namespace, None));
+                all.filter(|object| selector.matches(&object.meta.labels)).cloned().collect()
+            }
+        };
+        if found.is_empty() {
+            return match wanted.parameter_not_found_action.as_str() {
+                "Allow" => Ok(Vec::new()),
+                _ => Err("no params found for policy binding with `Deny` parameterNotFoundAction".into()),
+            };
+        }
+        Ok(found.iter().map(|object| object.to_value().ok()).collect())
+    }
+}
