@@ -35,6 +35,7 @@ mod special;
 mod table;
 mod tls;
 mod watch;
+mod webhooks;
 mod write;
 
 pub use authority::Rbac;
@@ -43,3 +44,4 @@ pub use protobuf::{decode as decode_protobuf, identity as protobuf_identity};
 pub use proxy::{Dial, Socket};
 pub use server::{ServeError, Server};
 pub use tls::{client_config, server_config};
+pub use webhooks::Caller;

@@ -105,13 +105,9 @@ impl Cluster {
         let (network, prefix) = SERVICE_NETWORK;
         let ranges =
             ServiceRanges { addresses: ServiceRange { network, prefix }, ..ServiceRanges::default() };
-        let gate = Arc::new(Gate::new(
-            store.clone(),
-            rbac.clone(),
-            clock.clone(),
-            Arc::new(pki::fill_random),
-            ranges,
-        ));
+        let dial = dial::dialer(setup.dial_from.clone());
+        let gate = Gate::new(store.clone(), rbac.clone(), clock.clone(), Arc::new(pki::fill_random), ranges);
+        let gate = Arc::new(gate.with_webhooks(Arc::new(apiserver::Caller::new(dial.clone()))));
         bootstrap::reconcile(&gate, &pki.ca_pem)
             .await
             .map_err(|status| ClusterError::Bootstrap(Box::new(status)))?;
@@ -122,7 +118,7 @@ impl Cluster {
                 gate: gate.clone(),
                 rbac,
                 tokens: Arc::new(token_authority(&pki)?),
-                dial: dial::dialer(setup.dial_from.clone()),
+                dial,
                 kubelet_tls: Arc::new(kubelet_client(&pki)?),
             },
         )

@@ -1,14 +1,18 @@
 //! Admission: the plugins of `admission`, run over an object on its way in, and the check that nobody grants what they do not hold.
 
+use std::sync::Arc;
+
 use admission::Operation;
+use admission::extension::{Asked, Extensions};
 use object::{Key, Object, Snapshot, Status, Time};
 use plan::{Attributes, Decision, User, Write};
-use schema::path;
+use schema::{Kind, path};
 use serde_json::Value;
 use store::{Op, Precondition};
 
 use crate::request::Request;
-use crate::{Gate, commit};
+use crate::webhooks::Passing;
+use crate::{Gate, commit, ownership, webhooks};
 
 /// Who may do what, asked in the middle of a write: plugins ask whether the user may do something else besides.
 pub trait Authority: Send + Sync + 'static {
@@ -39,12 +43,10 @@ impl Review<'_> {
         let Request { user, kind, subresource, options, .. } = *self.request;
         let authorize =
             |attributes: &Attributes<'_>| self.gate.authority.authorize(self.snapshot, user, attributes);
-        let body =
-            kind.subresource(subresource).and_then(|one| one.gvk).map_or(kind.kind, |(_, _, kind)| kind);
         ask(&admission::Request {
             user,
             operation: self.operation,
-            kind: body,
+            kind: self.body().2,
             key,
             namespaced: kind.namespaced,
             subresource,
@@ -56,24 +58,107 @@ impl Review<'_> {
             authorize: &authorize,
         })
     }
+
+    /// Group, version and kind of the request's body.
+    fn body(&self) -> (&'static str, &'static str, &'static str) {
+        let kind = self.request.kind;
+        let own = kind.subresource(self.request.subresource).and_then(|one| one.gvk);
+        own.unwrap_or((kind.group, kind.version, kind.kind))
+    }
+
+    /// As [`Review::ask`], for extensions: what the cluster serves, and how objects of it are converted and merged.
+    pub(crate) fn asked<T>(
+        &self,
+        key: &Key,
+        old: Option<&Value>,
+        uid: &str,
+        ask: impl FnOnce(&Asked<'_>) -> T,
+    ) -> T {
+        let (gate, kind) = (self.gate, self.request.kind);
+        let rows: Vec<&Kind> =
+            gate.catalog.all().iter().copied().filter(|row| row.resource == kind.resource).collect();
+        let versions: Vec<&str> = rows.iter().map(|row| row.version).collect();
+        let convert = |version: &str, object: &Value| {
+            let wanted = rows.iter().find(|row| row.version == version)?;
+            let stored =
+                kind.conversion.map_or_else(|| object.clone(), |one| (one.to_stored)(object.clone()));
+            let mut converted =
+                wanted.conversion.map_or_else(|| stored.clone(), |one| (one.from_stored)(stored.clone()));
+            converted["apiVersion"] = wanted.api_version().into();
+            Some(converted)
+        };
+        let resource_of = |api_version: &str, name: &str| {
+            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            let fits = |row: &&&Kind| {
+                row.group == group && row.version == version && row.kind == name && row.is_stored()
+            };
+            gate.catalog.all().iter().find(fits).map(|row| (row.resource, row.namespaced))
+        };
+        let authorize_as = |user: &User, attributes: &Attributes<'_>| {
+            gate.authority.authorize(self.snapshot, user, attributes)
+        };
+        let merge = |object: &mut Value, configuration: &Value| ownership::merge(kind, object, configuration);
+        self.ask(key, old, |request| {
+            ask(&Asked {
+                request,
+                version: kind.version,
+                versions: &versions,
+                gvk: self.body(),
+                uid,
+                authorize_as: &authorize_as,
+                resource_of: &resource_of,
+                convert: &convert,
+                merge: &merge,
+            })
+        })
+    }
+
+    /// The extensions of the cluster, if any of them may have a say.
+    fn extensions(&self, key: &Key, old: Option<&Value>) -> Option<Arc<Extensions>> {
+        let extensions = self.gate.extensions(self.snapshot);
+        self.ask(key, old, |request| extensions.concern(request)).then_some(extensions)
+    }
+
+    fn plugins(
+        &self,
+        key: &Key,
+        new: &mut Value,
+        old: Option<&Value>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        let admitted = self.ask(key, old, |request| admission::mutate(self.snapshot, request, new.take()))?;
+        *new = admitted.object;
+        warnings.extend(admitted.warnings);
+        Ok(())
+    }
 }
 
-/// Lets every mutating plugin change the object.
-pub(crate) fn mutate(
+/// Lets every mutating plugin, policy and webhook change the object; once more if a webhook wants to see what came after it.
+pub(crate) async fn mutate(
     review: &Review<'_>,
     key: &Key,
     new: &mut Value,
     old: Option<&Value>,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
-    let admitted = review.ask(key, old, |request| admission::mutate(review.snapshot, request, new.take()))?;
-    *new = admitted.object;
-    warnings.extend(admitted.warnings);
-    Ok(())
+    review.plugins(key, new, old, warnings)?;
+    let Some(extensions) = review.extensions(key, old) else { return Ok(()) };
+    let mut only = None;
+    loop {
+        let uid = review.gate.uid();
+        review.asked(key, old, &uid, |asked| extensions.mutate(review.snapshot, asked, new))?;
+        let mut passing = Passing { key, object: Some(&mut *new), old, warnings: &mut *warnings };
+        let again = webhooks::in_turn(review, &extensions, &mut passing, only.as_ref()).await?;
+        if again.is_empty() || only.is_some() {
+            return Ok(());
+        }
+        review.plugins(key, new, old, warnings)?;
+        only = Some(again);
+    }
 }
 
-/// Lets every validating plugin refuse, and hands on what must be written in the same transaction (quota).
-pub(crate) fn validate(
+/// Lets every validating plugin, policy and webhook refuse, and hands on what must be written in the same transaction (quota).
+pub(crate) async fn validate(
     review: &Review<'_>,
     key: &Key,
     new: Option<&Value>,
@@ -83,7 +168,18 @@ pub(crate) fn validate(
     if let (Some(new), "") = (new, review.request.subresource) {
         review.gate.authority.may_grant(review.snapshot, review.request.user, key, new, old)?;
     }
-    let verdict = review.ask(key, old, |request| admission::validate(review.snapshot, request, new))?;
+    let mut verdict = review.ask(key, old, |request| admission::validate(review.snapshot, request, new))?;
+    if let Some(extensions) = review.extensions(key, old) {
+        // A delete has nothing to change, and mutating webhooks may refuse it all the same.
+        if new.is_none() {
+            let mut passing = Passing { key, object: None, old, warnings: &mut *warnings };
+            webhooks::in_turn(review, &extensions, &mut passing, None).await?;
+        }
+        let uid = review.gate.uid();
+        review
+            .asked(key, old, &uid, |asked| extensions.validate(review.snapshot, asked, new, &mut verdict))?;
+        warnings.extend(webhooks::at_once(review, &extensions, key, new, old).await?);
+    }
     warnings.extend(verdict.warnings);
     verdict.writes.into_iter().filter_map(|write| beside(review, write).transpose()).collect()
 }

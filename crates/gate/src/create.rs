@@ -81,7 +81,7 @@ impl Gate {
         let snapshot = self.snapshot_after(&commit::key_of(request, ""), raced).await?;
         let review = Review { gate: self, request, snapshot: &snapshot, operation: Operation::Create, now };
         let asked = commit::key_of(request, metadata::text(&new, "name"));
-        admit::mutate(&review, &asked, &mut new, None, warnings)?;
+        admit::mutate(&review, &asked, &mut new, None, warnings).await?;
         decode::default(kind, &mut new);
         metadata::begin(&mut new, self.uid(), now);
         requestor::stamp(kind.resource, request.user, &mut new);
@@ -89,7 +89,7 @@ impl Gate {
         metadata::prepare(kind, &mut new, None);
         let mut ops = service::allocate(self, &snapshot, &key, &mut new, None)?;
         decode::validate(kind, &new, None)?;
-        ops.extend(admit::validate(&review, &key, Some(&new), None, warnings)?);
+        ops.extend(admit::validate(&review, &key, Some(&new), None, warnings).await?);
         ops.extend(namespace_stands(&snapshot, request));
         Ok((key.clone(), commit::draft(kind, &key, &new)?, ops))
     }

@@ -54,7 +54,7 @@ impl Gate {
                 now: self.now(),
             };
             let old = stored.to_value().map_err(Status::internal)?;
-            let also = admit::validate(&review, &key, None, Some(&old), &mut warnings)?;
+            let also = admit::validate(&review, &key, None, Some(&old), &mut warnings).await?;
             let fate = fate(request.kind, &stored, old, options, review.now);
             let outcome = self.meet(request, &snapshot, &stored, fate, also).await;
             match outcome {

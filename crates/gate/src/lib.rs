@@ -33,9 +33,11 @@ mod scale;
 mod service;
 mod subresource;
 mod update;
+mod webhooks;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use admission::extension::Extensions;
 use object::{Resource, Status, Time};
 use schema::Kind;
 use store::Store;
@@ -46,6 +48,7 @@ pub use catalog::Catalog;
 pub use commit::selectable_values;
 pub use request::{Answer, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions, Request};
 pub use scale::scale_of;
+pub use webhooks::{Asking, Webhooks};
 
 /// Tells the time; the simulator's clock is virtual.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
@@ -53,7 +56,7 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 /// Fills a buffer with random bytes: uids, generated names, addresses. Seeded in the simulator.
 pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
-/// The way in of one cluster. Cheap to share; holds no state of its own.
+/// The way in of one cluster. Cheap to share; holds no state but what it compiled of the snapshot's policies.
 pub struct Gate {
     store: Arc<dyn Store>,
     catalog: Catalog,
@@ -61,6 +64,8 @@ pub struct Gate {
     random: Random,
     authority: Arc<dyn Authority>,
     services: ServiceRanges,
+    webhooks: Option<Arc<dyn Webhooks>>,
+    extensions: Mutex<Arc<Extensions>>,
 }
 
 impl Gate {
@@ -71,7 +76,16 @@ impl Gate {
         random: Random,
         services: ServiceRanges,
     ) -> Self {
-        Self { store, catalog: Catalog::built_in(), clock, random, authority, services }
+        Self {
+            store,
+            catalog: Catalog::built_in(),
+            clock,
+            random,
+            authority,
+            services,
+            webhooks: None,
+            extensions: Mutex::default(),
+        }
     }
 
     /// The same way in to another view of the same state: one that takes writes only as long as its server leads.
@@ -83,6 +97,8 @@ impl Gate {
             random: self.random.clone(),
             authority: self.authority.clone(),
             services: self.services,
+            webhooks: self.webhooks.clone(),
+            extensions: Mutex::default(),
         }
     }
 

@@ -97,10 +97,10 @@ impl Gate {
             let review =
                 Review { gate: self, request, snapshot: &snapshot, operation: Operation::Create, now };
             let mut warnings = Vec::new();
-            admit::mutate(&review, &key, &mut binding, None, &mut warnings)?;
+            admit::mutate(&review, &key, &mut binding, None, &mut warnings).await?;
             let old = stored.to_value().map_err(Status::internal)?;
             let new = assigned(&key, old, &binding, now)?;
-            let also = admit::validate(&review, &key, Some(&binding), None, &mut warnings)?;
+            let also = admit::validate(&review, &key, Some(&binding), None, &mut warnings).await?;
             if request.options.dry_run {
                 return Ok(Outcome { created: true, warnings, ..Outcome::made(success()) });
             }

@@ -56,7 +56,7 @@ impl Gate {
                 operation: Operation::Update,
                 now: self.now(),
             };
-            let decided = self.decide_update(&review, row, change, stored)?;
+            let decided = self.decide_update(&review, row, change, stored).await?;
             if decided.unchanged {
                 return Ok(answer(request, row, stored.clone(), false, decided.warnings));
             }
@@ -75,7 +75,7 @@ impl Gate {
         Err(Status::stale(&key))
     }
 
-    fn decide_update(
+    async fn decide_update(
         &self,
         review: &Review<'_>,
         row: &Row,
@@ -90,7 +90,7 @@ impl Gate {
         if !matches!(change, Change::Patch(PatchKind::Apply, _)) {
             ownership::updated(request, &mut new, &old, review.now);
         }
-        admit::mutate(review, &stored.key, &mut new, Some(&old), &mut warnings)?;
+        admit::mutate(review, &stored.key, &mut new, Some(&old), &mut warnings).await?;
         metadata::carry_over(&mut new, &old, stored);
         if row.is_main() {
             metadata::prepare(kind, &mut new, Some(&old));
@@ -103,7 +103,7 @@ impl Gate {
         if draft.stored == object::body::without_revision(&stored.body) {
             return Ok(Decided { ops: Vec::new(), unchanged: true, removed: false, warnings });
         }
-        others.extend(admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings)?);
+        others.extend(admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings).await?);
         let removed = removal::is_finished(kind, stored, &draft.meta, &new);
         let mut ops = if removed {
             removal::ops(review.snapshot, stored)

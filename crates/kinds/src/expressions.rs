@@ -80,6 +80,48 @@ pub fn compile(env: &Env, text: &str, wanted: Wanted) -> Result<cel::Program, st
     if fits { Ok(program) } else { Err(format!("must evaluate to {what}")) }
 }
 
+/// Adds what is wrong with the expression in a member of `of`; one that is absent or empty is for others to miss.
+pub(crate) fn check(
+    env: &Env,
+    of: &serde_json::Value,
+    member: &str,
+    wanted: Wanted,
+    at: schema::At<'_>,
+    found: &mut Vec<schema::Violation>,
+) -> Option<Type> {
+    let text = schema::path::text(of, member);
+    if text.trim().is_empty() {
+        return None;
+    }
+    match compile(env, text, wanted) {
+        Ok(program) => Some(program.result().clone()),
+        Err(why) => {
+            found.push(schema::Violation::invalid(at.field(member), text, why));
+            None
+        }
+    }
+}
+
+/// The environment behind the variables of a policy, with what is wrong with those.
+pub(crate) fn check_variables(
+    spec: &serde_json::Value,
+    at: schema::At<'_>,
+    found: &mut Vec<schema::Violation>,
+) -> Env {
+    let params = spec.get("paramKind").is_some_and(|kind| !kind.is_null());
+    let mut types: Vec<(std::string::String, Type)> = Vec::new();
+    let env_of =
+        |types: &[(std::string::String, Type)]| env(&Given { params, authorizer: true, variables: types });
+    let mut seen = env_of(&types);
+    let list = at.field("variables");
+    for (index, variable) in schema::path::list(spec, "variables").iter().enumerate() {
+        let result = check(&seen, variable, "expression", Wanted::Anything, list.index(index), found);
+        types.push((schema::path::text(variable, "name").to_owned(), result.unwrap_or(Type::Dyn)));
+        seen = env_of(&types);
+    }
+    seen
+}
+
 /// `AdmissionRequest`, without the objects, which are variables of their own.
 fn request_type() -> Arc<ObjectType> {
     let object = |name: &str, fields: &[(&str, Type)]| {
@@ -163,8 +205,8 @@ pub const AUTHORIZER: &[Function] = &[
     Function {
         name: "check",
         overloads: &[
-            overload!(member (PATH_CHECK, String) -> DECISION, Cost::Fixed(ASKING), ask |args, host| check(args, host)),
-            overload!(member (RESOURCE_CHECK, String) -> DECISION, Cost::Fixed(ASKING), ask |args, host| check(args, host)),
+            overload!(member (PATH_CHECK, String) -> DECISION, Cost::Fixed(ASKING), ask |args, host| asked(args, host)),
+            overload!(member (RESOURCE_CHECK, String) -> DECISION, Cost::Fixed(ASKING), ask |args, host| asked(args, host)),
         ],
     },
     Function {
@@ -329,7 +371,7 @@ fn refined<'a>(
     Ok(Value::opaque(question))
 }
 
-fn check<'a>(args: &[Value<'a>], host: &dyn Host<'a>) -> Result<Value<'a>, EvalError> {
+fn asked<'a>(args: &[Value<'a>], host: &dyn Host<'a>) -> Result<Value<'a>, EvalError> {
     let Some(Value::String(verb)) = args.get(1) else { return Err(EvalError::new("no such overload")) };
     let mut question = held::<Question>(args)?.clone();
     question.verb = verb.to_string();

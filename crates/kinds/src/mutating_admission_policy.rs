@@ -3,6 +3,7 @@ use schema::{At, Kind, Strategy, Violation, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column};
+use crate::expressions::{self, Wanted};
 use crate::spec::admission_policy;
 use crate::spec::check::{self, Found};
 use crate::{row, strategy};
@@ -48,8 +49,13 @@ fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
     if mutations.is_empty() {
         found.push(Violation::required(list, "mutations must contain at least one item"));
     }
+    let env = expressions::check_variables(spec, at, &mut found);
     for (index, mutation) in mutations.iter().enumerate() {
-        one(mutation, list.index(index), &mut found);
+        let at = list.index(index);
+        one(mutation, at, &mut found);
+        for (block, wanted) in [("applyConfiguration", Wanted::Configuration), ("jsonPatch", Wanted::Patch)] {
+            expressions::check(&env, &mutation[block], "expression", wanted, at.field(block), &mut found);
+        }
     }
     if check::required(spec, "reinvocationPolicy", at, &mut found) {
         check::one_of(spec, "reinvocationPolicy", &["IfNeeded", "Never"], at, &mut found);

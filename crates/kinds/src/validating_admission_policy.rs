@@ -3,6 +3,7 @@ use schema::{At, Kind, Strategy, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column};
+use crate::expressions::{self, Wanted};
 use crate::spec::admission_policy;
 use crate::spec::check::{self, Found, Seen};
 use crate::{row, strategy, subresource};
@@ -53,11 +54,26 @@ fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
         found.push(Violation::required(at.field("validations"), detail));
         found.push(Violation::required(at.field("auditAnnotations"), detail));
     }
+    let env = expressions::check_variables(spec, at, &mut found);
     for (index, validation) in validations.iter().enumerate() {
         let at = at.field("validations");
-        one(validation, at.index(index), &mut found);
+        let at = at.index(index);
+        one(validation, at, &mut found);
+        expressions::check(&env, validation, "expression", Wanted::Bool, at, &mut found);
+        expressions::check(&env, validation, "messageExpression", Wanted::Text, at, &mut found);
     }
-    audit(path::text(policy, "metadata.name"), annotations, at.field("auditAnnotations"), &mut found);
+    let list = at.field("auditAnnotations");
+    audit(path::text(policy, "metadata.name"), annotations, list, &mut found);
+    for (index, annotation) in annotations.iter().enumerate() {
+        expressions::check(
+            &env,
+            annotation,
+            "valueExpression",
+            Wanted::TextOrNull,
+            list.index(index),
+            &mut found,
+        );
+    }
     found
 }
 

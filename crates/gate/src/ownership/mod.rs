@@ -8,6 +8,7 @@ mod fields;
 mod shape;
 
 use object::{Cause, Reason, Status, Time};
+use schema::Kind;
 use serde_json::Value;
 
 use crate::request::Request;
@@ -161,6 +162,11 @@ pub(crate) fn apply(request: &Request<'_>, applied: &Value, old: &Value, now: Ti
     held.push(Entry { time, ..mine });
     entries::write(&mut merged, held);
     Ok(merged)
+}
+
+/// Merges a configuration into an object by the rules of apply, whoever owns what.
+pub(crate) fn merge(kind: &Kind, object: &mut Value, configuration: &Value) {
+    shape::merge(Shape::of_type(kind.type_name), object, configuration);
 }
 
 /// An apply of an absent object: its configuration is the object.

@@ -30,7 +30,9 @@ pub fn shared(spec: &Value, at: At<'_>, found: &mut Found) {
             match_resources(constraints, at, found);
         }
     }
-    webhook::match_conditions(path::list(spec, "matchConditions"), at.field("matchConditions"), found);
+    let params = spec.get("paramKind").is_some_and(|kind| !kind.is_null());
+    let conditions = path::list(spec, "matchConditions");
+    webhook::match_conditions(conditions, at.field("matchConditions"), params, found);
     for (index, variable) in path::list(spec, "variables").iter().enumerate() {
         let at = at.field("variables");
         variable_of(variable, at.index(index), found);

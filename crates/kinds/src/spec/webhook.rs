@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
+use crate::expressions::{self, Given, Wanted};
+
 use super::check::{self, Found, Seen};
 use super::label_selector;
 
@@ -68,7 +70,7 @@ fn one(webhook: &Value, at: At<'_>, found: &mut Found) {
         }
     }
     client_config(&webhook["clientConfig"], at.field("clientConfig"), found);
-    match_conditions(path::list(webhook, "matchConditions"), at.field("matchConditions"), found);
+    match_conditions(path::list(webhook, "matchConditions"), at.field("matchConditions"), false, found);
 }
 
 /// The versions of the review that a webhook understands.
@@ -147,15 +149,21 @@ fn service_reference(service: &Value, at: At<'_>, found: &mut Found) {
     }
 }
 
-/// Conditions in CEL: named, each once, not empty. What they say is compiled where they are evaluated.
-pub fn match_conditions(conditions: &[Value], list: At<'_>, found: &mut Found) {
+/// Conditions in CEL: named, each once, and such that they give a bool.
+pub fn match_conditions(conditions: &[Value], list: At<'_>, params: bool, found: &mut Found) {
     if conditions.len() > CONDITIONS_MAX {
         found.push(Violation::too_many(list, conditions.len(), CONDITIONS_MAX));
     }
+    if conditions.is_empty() {
+        return;
+    }
+    let env = expressions::env(&Given { params, authorizer: true, variables: &[] });
     let mut seen = Seen::default();
     for (index, condition) in conditions.iter().enumerate() {
         let at = list.index(index);
-        check::required(condition, "expression", at, found);
+        if check::required(condition, "expression", at, found) {
+            expressions::check(&env, condition, "expression", Wanted::Bool, at, found);
+        }
         check::required_name(condition, "name", names::qualified_name, at, found);
         if seen.repeats(condition["name"].to_string()) {
             found.push(Violation::duplicate(at.field("name"), &condition["name"]));

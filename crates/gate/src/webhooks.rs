@@ -1,0 +1,151 @@
+//! Admission webhooks, asked in the middle of a write. No lock is held meanwhile: if what the write stands on has moved when the answers
+//! are there, the commit's preconditions fail and everything is decided anew.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use admission::extension::{Answered, Extensions, Webhook};
+use futures_util::future::join_all;
+use object::{Key, Snapshot, Status};
+use plan::Call;
+use serde_json::Value;
+
+use crate::admit::Review;
+use crate::{Gate, decode};
+
+/// A webhook's answer, or why there is none.
+pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<Value, String>> + Send + 'a>>;
+
+/// Whoever can call webhooks.
+pub trait Webhooks: Send + Sync + 'static {
+    /// Posts the body and reads the answer, within the call's timeout. `snapshot` tells where services are.
+    fn call<'a>(&'a self, snapshot: &'a Snapshot, call: &'a Call) -> Asking<'a>;
+}
+
+impl Gate {
+    /// With somebody who can call webhooks; without, a webhook cannot be reached.
+    pub fn with_webhooks(mut self, webhooks: Arc<dyn Webhooks>) -> Self {
+        self.webhooks = Some(webhooks);
+        self
+    }
+
+    /// The extensions of a snapshot. Compiled again only when one of their objects changed.
+    pub(crate) fn extensions(&self, snapshot: &Snapshot) -> Arc<Extensions> {
+        let mut held = self.extensions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if !held.is_current(snapshot) {
+            *held = Arc::new(Extensions::read(snapshot));
+        }
+        held.clone()
+    }
+
+    async fn ask(&self, snapshot: &Snapshot, call: &Call) -> Result<Value, String> {
+        let answer = match &self.webhooks {
+            Some(webhooks) => webhooks.call(snapshot, call).await,
+            None => Err("this server calls no webhooks".to_owned()),
+        };
+        answer.map_err(|why| {
+            let url = call.target.url();
+            format!("failed to call webhook: Post \"{url}?timeout={}s\": {why}", call.timeout_ms / 1000)
+        })
+    }
+}
+
+/// An object on its way through the mutating webhooks.
+pub(crate) struct Passing<'a> {
+    pub(crate) key: &'a Key,
+    /// None for a delete.
+    pub(crate) object: Option<&'a mut Value>,
+    pub(crate) old: Option<&'a Value>,
+    pub(crate) warnings: &'a mut Vec<String>,
+}
+
+/// Calls the mutating webhooks one after another; of the second round only those that are to be asked again. Returns those that want to be
+/// asked again because others changed the object after them.
+pub(crate) async fn in_turn(
+    review: &Review<'_>,
+    extensions: &Extensions,
+    passing: &mut Passing<'_>,
+    only: Option<&BTreeSet<usize>>,
+) -> Result<BTreeSet<usize>, Status> {
+    let mut asked_before = Vec::new();
+    let mut again = BTreeSet::new();
+    for (index, webhook) in extensions.mutating_webhooks().iter().enumerate() {
+        if only.is_some_and(|only| !only.contains(&index)) {
+            continue;
+        }
+        let Some(answered) = ask(review, webhook, passing).await? else { continue };
+        passing.warnings.extend(answered.warnings);
+        if let (Some(patch), Some(object)) = (&answered.patch, passing.object.as_deref_mut())
+            && patched(review, webhook, object, patch)?
+        {
+            again.extend(asked_before.iter().copied());
+        }
+        if webhook.reinvoked {
+            asked_before.push(index);
+        }
+    }
+    Ok(again)
+}
+
+async fn ask(
+    review: &Review<'_>,
+    webhook: &Webhook,
+    passing: &Passing<'_>,
+) -> Result<Option<Answered>, Status> {
+    let uid = review.gate.uid();
+    let (key, object, old) = (passing.key, passing.object.as_deref(), passing.old);
+    let call = review.asked(key, old, &uid, |asked| webhook.call(review.snapshot, asked, object))?;
+    let Some(call) = call else { return Ok(None) };
+    match review.gate.ask(review.snapshot, &call).await {
+        Err(why) => webhook.unreachable(&why).map(|()| Some(Answered::default())),
+        Ok(answer) => review.asked(key, old, &uid, |asked| webhook.answer(asked, &answer)).map(Some),
+    }
+}
+
+/// Applies a webhook's patch; whether it changed anything.
+fn patched(
+    review: &Review<'_>,
+    webhook: &Webhook,
+    object: &mut Value,
+    patch: &Value,
+) -> Result<bool, Status> {
+    let before = object.clone();
+    if let Err(error) = schema::json_patch(object, patch) {
+        *object = before;
+        webhook.unreachable(&format!("its patch cannot be applied: {error}"))?;
+        return Ok(false);
+    }
+    if review.request.subresource.is_empty() {
+        decode::default(review.gate.kind(review.request.kind.resource)?, object);
+    }
+    Ok(before != *object)
+}
+
+/// Calls all validating webhooks at once. The first refusal, in the order of their names, is the one that is told.
+pub(crate) async fn at_once(
+    review: &Review<'_>,
+    extensions: &Extensions,
+    key: &Key,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> Result<Vec<String>, Status> {
+    let uid = review.gate.uid();
+    let mut calls = Vec::new();
+    for webhook in extensions.validating_webhooks() {
+        let call = review.asked(key, old, &uid, |asked| webhook.call(review.snapshot, asked, object))?;
+        calls.extend(call.map(|call| (webhook, call)));
+    }
+    let answers = join_all(calls.iter().map(|(_, call)| review.gate.ask(review.snapshot, call))).await;
+    let mut warnings = Vec::new();
+    for ((webhook, _), answer) in calls.iter().zip(answers) {
+        match answer {
+            Err(why) => webhook.unreachable(&why)?,
+            Ok(answer) => {
+                let answered = review.asked(key, old, &uid, |asked| webhook.answer(asked, &answer))?;
+                warnings.extend(answered.warnings);
+            }
+        }
+    }
+    Ok(warnings)
+}
