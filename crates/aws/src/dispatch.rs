@@ -72,6 +72,14 @@ pub fn answer(world: &World, ids: &mut Ids, request: &Request<Bytes>) -> Reply {
     }
 }
 
+/// The answer to a request that is not looked at any further, in the words of the service that its signature names.
+pub fn refusal(request: &Request<Bytes>, fault: &Fault, ids: &mut Ids) -> Response<Bytes> {
+    let signature = Signature::of(&Message::of(request)).ok().flatten();
+    let model = signature.and_then(|signature| model::of(&signature.service));
+    let protocol = model.map_or_else(|| guess(request), |model| model.protocol);
+    wire::error(model, protocol, fault, &ids.uuid(), wire::wants_json(request))
+}
+
 /// The service that a request is for, and its signature: by the signature's scope, or by an action that nobody signs.
 fn find_service(
     message: &Message,

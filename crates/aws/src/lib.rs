@@ -30,7 +30,7 @@ pub mod sts;
 pub mod wire;
 
 pub use call::{Answer, Caller, Context, Fault};
-pub use dispatch::{Line, Reply, World, answer, call};
+pub use dispatch::{Line, Reply, World, answer, call, refusal};
 pub use ids::Ids;
 pub use service::{Further, Operation, Service, Subject};
 

@@ -1,0 +1,207 @@
+//! The endpoint: one port for http and https, with limits on everything that a client can stretch.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws::Fault;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, error, warn};
+
+use crate::Account;
+use crate::guard::{self, Names};
+
+/// What a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of a request's body: the largest that a service here takes is a CloudFormation template of 51,200 bytes, and policies.
+    pub body_bytes: usize,
+    /// Of a request's line and headers together.
+    pub head_bytes: usize,
+    pub connections: usize,
+    /// For the handshake, for the head of a request, and for its body, each.
+    pub patience: Duration,
+    /// For requests at work when the server is told to stop.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 1 << 20,
+            head_bytes: 64 << 10,
+            connections: 1_024,
+            patience: Duration::from_secs(20),
+            drain: Duration::from_secs(3),
+        }
+    }
+}
+
+/// An endpoint of an account. Cheap to share; each listener is served by a call of [`serve`](Self::serve).
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    account: Arc<Account>,
+    names: Names,
+    limits: Limits,
+    tls: TlsAcceptor,
+    connections: Arc<Semaphore>,
+    stop: watch::Sender<bool>,
+}
+
+/// The first byte of a TLS connection: the record of a handshake.
+const HANDSHAKE: u8 = 0x16;
+
+impl Server {
+    pub fn new(account: Arc<Account>, names: Names, tls: Arc<rustls::ServerConfig>, limits: Limits) -> Self {
+        let shared = Shared {
+            account,
+            names,
+            limits,
+            tls: TlsAcceptor::from(tls),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            stop: watch::Sender::new(false),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Ends every [`serve`](Self::serve); requests at work may finish.
+    pub fn stop(&self) {
+        self.shared.stop.send_replace(true);
+    }
+
+    /// Serves a listener until [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// When the listener itself fails; a connection that fails concerns nobody else.
+    pub async fn serve(&self, listener: TcpListener) -> io::Result<()> {
+        let graceful = GracefulShutdown::new();
+        let mut stopped = self.shared.stop.subscribe();
+        loop {
+            let Ok(permit) = self.shared.connections.clone().acquire_owned().await else { return Ok(()) };
+            let accepted = tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => break,
+                accepted = listener.accept() => accepted,
+            };
+            let socket = match accepted {
+                Ok((socket, _)) => socket,
+                Err(failure) if is_one_connections(&failure) => continue,
+                Err(failure) => return Err(failure),
+            };
+            let (shared, watcher) = (self.shared.clone(), graceful.watcher());
+            tokio::spawn(async move {
+                if let Err(failure) = accept(shared, watcher, socket).await {
+                    debug!(%failure, "a connection of the AWS endpoint ended");
+                }
+                drop(permit);
+            });
+        }
+        if tokio::time::timeout(self.shared.limits.drain, graceful.shutdown()).await.is_err() {
+            warn!("some AWS calls did not finish in time and were cut off");
+        }
+        Ok(())
+    }
+}
+
+type Watcher = hyper_util::server::graceful::Watcher;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Finds out by its first byte what the client speaks.
+async fn accept(shared: Arc<Shared>, watcher: Watcher, socket: TcpStream) -> Result<(), BoxError> {
+    socket.set_nodelay(true)?;
+    let patience = shared.limits.patience;
+    let mut first = [0];
+    if tokio::time::timeout(patience, socket.peek(&mut first)).await?? == 0 {
+        return Ok(());
+    }
+    if first[0] != HANDSHAKE {
+        return converse(shared, watcher, socket).await;
+    }
+    let stream = tokio::time::timeout(patience, shared.tls.accept(socket)).await??;
+    converse(shared, watcher, stream).await
+}
+
+async fn converse<S>(shared: Arc<Shared>, watcher: Watcher, stream: S) -> Result<(), BoxError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let Limits { head_bytes, patience, .. } = shared.limits;
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(handle(&shared, request).await.map(Full::new)) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(head_bytes);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX));
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    watcher.watch(connection.into_owned()).await
+}
+
+async fn handle(shared: &Shared, request: Request<Incoming>) -> Response<Bytes> {
+    if let Some(why) = guard::refuse(&shared.names, &request) {
+        warn!(why, "a request to the AWS endpoint was refused");
+        return plain(StatusCode::FORBIDDEN, why);
+    }
+    let (head, body) = request.into_parts();
+    let read = Limited::new(body, shared.limits.body_bytes).collect();
+    let (body, refused) = match tokio::time::timeout(shared.limits.patience, read).await {
+        Ok(Ok(body)) => (body.to_bytes(), None),
+        Ok(Err(failure)) if failure.is::<http_body_util::LengthLimitError>() => {
+            let text = format!("The request is larger than {} bytes.", shared.limits.body_bytes);
+            (Bytes::new(), Some(Fault::new("RequestEntityTooLarge", text)))
+        }
+        Ok(Err(_)) => (Bytes::new(), Some(Fault::new("MalformedInput", "The request's body broke off."))),
+        Err(_) => {
+            (Bytes::new(), Some(Fault::new("MalformedInput", "The request's body did not come in time.")))
+        }
+    };
+    let request = Request::from_parts(head, body);
+    match refused {
+        Some(fault) => shared.account.refuse(&request, &fault),
+        None => answer(shared, request).await,
+    }
+}
+
+/// A handler that panics is its own call's misfortune and nobody else's.
+async fn answer(shared: &Shared, request: Request<Bytes>) -> Response<Bytes> {
+    let account = shared.account.clone();
+    let work = tokio::spawn(async move { account.answer(&request).await });
+    work.await.unwrap_or_else(|panic| {
+        error!(%panic, "an AWS call ended badly");
+        plain(StatusCode::INTERNAL_SERVER_ERROR, "the call ended badly: the daemon's log says more")
+    })
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+    *response.status_mut() = status;
+    let kind = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
+}
+
+/// Errors of accept() that are about the connection it would have returned.
+fn is_one_connections(failure: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(failure.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
