@@ -64,6 +64,9 @@ struct Shared {
     stop: watch::Sender<bool>,
 }
 
+/// How long it waits when the host has nothing left to accept with.
+const BREATH: Duration = Duration::from_millis(100);
+
 /// The first byte of a TLS connection: the record of a handshake.
 const HANDSHAKE: u8 = 0x16;
 
@@ -86,14 +89,11 @@ impl Server {
     }
 
     /// Serves a listener until [`stop`](Self::stop).
-    ///
-    /// # Errors
-    /// When the listener itself fails; a connection that fails concerns nobody else.
-    pub async fn serve(&self, listener: TcpListener) -> io::Result<()> {
+    pub async fn serve(&self, listener: TcpListener) {
         let graceful = GracefulShutdown::new();
         let mut stopped = self.shared.stop.subscribe();
         loop {
-            let Ok(permit) = self.shared.connections.clone().acquire_owned().await else { return Ok(()) };
+            let Ok(permit) = self.shared.connections.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => break,
                 accepted = listener.accept() => accepted,
@@ -101,7 +101,12 @@ impl Server {
             let socket = match accepted {
                 Ok((socket, _)) => socket,
                 Err(failure) if is_one_connections(&failure) => continue,
-                Err(failure) => return Err(failure),
+                Err(failure) => {
+                    // Of files, or of memory: others have to let go of some.
+                    warn!(%failure, "the AWS endpoint cannot accept a connection");
+                    tokio::time::sleep(BREATH).await;
+                    continue;
+                }
             };
             let (shared, watcher) = (self.shared.clone(), graceful.watcher());
             tokio::spawn(async move {
@@ -114,7 +119,6 @@ impl Server {
         if tokio::time::timeout(self.shared.limits.drain, graceful.shutdown()).await.is_err() {
             warn!("some AWS calls did not finish in time and were cut off");
         }
-        Ok(())
     }
 }
 

@@ -40,10 +40,16 @@ pub struct Pair {
     pub key: String,
 }
 
+/// Signs certificates: a cluster's, or that of the AWS endpoint.
+pub struct CertificateAuthority {
+    pub ca_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
 /// The authority of a cluster, and the key that signs service-account tokens.
 pub struct Pki {
     pub ca_pem: String,
-    issuer: Issuer<'static, KeyPair>,
+    authority: CertificateAuthority,
     /// PKCS#8 DER of an ECDSA P-256 key.
     pub service_account_key: Vec<u8>,
 }
@@ -57,21 +63,45 @@ pub struct Subject<'a> {
 impl Pki {
     /// Reads the cluster's keys from `dir`, making what is missing.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
+        let authority = CertificateAuthority::open(dir, "kubernetes")?;
+        let service_account_key = key(&dir.join("sa.key"))?.serialize_der();
+        Ok(Self { ca_pem: authority.ca_pem.clone(), authority, service_account_key })
+    }
+
+    /// As [`CertificateAuthority::client`].
+    pub fn client(&self, subject: &Subject) -> Result<Pair, PkiError> {
+        self.authority.client(subject)
+    }
+
+    /// As [`CertificateAuthority::server`].
+    pub fn server(&self, subject: &Subject, names: &[&str], addresses: &[IpAddr]) -> Result<Pair, PkiError> {
+        self.authority.server(subject, names, addresses)
+    }
+
+    /// As [`CertificateAuthority::sign_request`].
+    pub fn sign_request(&self, der: &[u8], server: bool, seconds: Option<i64>) -> Result<String, PkiError> {
+        self.authority.sign_request(der, server, seconds)
+    }
+}
+
+impl CertificateAuthority {
+    /// Reads the authority's key and certificate from `dir`, making what is missing.
+    pub fn open(dir: &Path, common_name: &str) -> Result<Self, PkiError> {
         files::make_dir(dir)?;
         let ca_key = key(&dir.join("ca.key"))?;
         let ca_path = dir.join("ca.crt");
         let ca_pem = match files::read(&ca_path)? {
             Some(text) => String::from_utf8(text).map_err(|_| PkiError::NotPem { path: ca_path.clone() })?,
             None => {
-                let made = authority().self_signed(&ca_key).map_err(certificate("make the authority"))?.pem();
+                let made = authority(common_name).self_signed(&ca_key);
+                let made = made.map_err(certificate("make the authority"))?.pem();
                 files::write(&ca_path, 0o644, made.as_bytes())?;
                 made
             }
         };
         let issuer =
             Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(|_| PkiError::NotPem { path: ca_path })?;
-        let service_account_key = key(&dir.join("sa.key"))?.serialize_der();
-        Ok(Self { ca_pem, issuer, service_account_key })
+        Ok(Self { ca_pem, issuer })
     }
 
     /// A client certificate: its common name is the user, its organizations are the groups.
@@ -129,10 +159,10 @@ fn key(path: &Path) -> Result<KeyPair, PkiError> {
     Ok(made)
 }
 
-fn authority() -> CertificateParams {
+fn authority(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.remove(DnType::CommonName);
-    params.distinguished_name.push(DnType::CommonName, "kubernetes");
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
