@@ -16,6 +16,7 @@ mod call;
 pub mod credentials;
 mod dispatch;
 pub mod eks;
+pub mod eks_auth;
 pub mod genesis;
 pub mod iam;
 mod ids;
@@ -35,4 +36,4 @@ pub use ids::Ids;
 pub use service::{Further, Operation, Service, Subject};
 
 /// Every service there is, by signing name.
-pub const SERVICES: &[&Service] = &[&eks::SERVICE, &iam::SERVICE, &sts::SERVICE];
+pub const SERVICES: &[&Service] = &[&eks::SERVICE, &eks_auth::SERVICE, &iam::SERVICE, &sts::SERVICE];

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::credentials;
 use crate::iam::record::{User, named};
+use crate::state::Changes;
 use crate::{Caller, Context, Fault, Ids, SERVICES, World, genesis};
 
 pub const ACCOUNT: &str = "111122223333";
@@ -63,7 +64,7 @@ impl Account {
     }
 
     pub fn caller(&self, name: &str) -> Result<Caller, Fault> {
-        if let Some((_, id, token)) = self.kept.iter().find(|(known, ..)| known == name) {
+        if let Some((_, id, token)) = self.kept.iter().rev().find(|(known, ..)| known == name) {
             let found = credentials::find(&self.state, id, Some(token), self.now);
             return found.map(|one| one.caller).map_err(|why| Fault::new(format!("{why:?}"), "key"));
         }
@@ -84,6 +85,19 @@ impl Account {
         let answer = crate::call(&world, &mut Ids::new([self.drawn; 32]), caller, service, name, input)?;
         answer.changes.apply(&mut self.state);
         Ok(answer.output)
+    }
+
+    /// Writes what no call writes.
+    pub fn change(&mut self, change: impl FnOnce(&mut Changes)) {
+        let mut changes = Changes::default();
+        change(&mut changes);
+        changes.apply(&mut self.state);
+    }
+
+    /// The credentials of an answer can call under this name from now on.
+    pub fn keep(&mut self, name: &str, output: &Value) {
+        let text = |member: &str| output["Credentials"][member].as_str().expect("credentials").to_owned();
+        self.kept.push((name.to_owned(), text("AccessKeyId"), text("SessionToken")));
     }
 
     pub fn tell(&mut self, story: &str) {
@@ -109,8 +123,7 @@ impl Account {
             includes(output, wanted, about);
         }
         if let Some(name) = &step.keep {
-            let text = |member: &str| output["Credentials"][member].as_str().expect("credentials").to_owned();
-            self.kept.push((name.clone(), text("AccessKeyId"), text("SessionToken")));
+            self.keep(name, output);
         }
     }
 }
@@ -144,4 +157,9 @@ fn iam() {
     ] {
         Account::new().tell(story);
     }
+}
+
+#[test]
+fn roles_are_assumed() {
+    Account::new().tell(include_str!("../testdata/sts/assume_role.yaml"));
 }

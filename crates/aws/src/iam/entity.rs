@@ -7,6 +7,7 @@ use super::record::{
     Common, Group, InstanceProfile, OidcProvider, Permissions, Policy, Role, Tags, User, last_segment, named,
 };
 use crate::state::{Kept, Record};
+use crate::sts::jwt::key_of;
 use crate::{Context, Fault, Subject};
 
 /// A kind of entity.
@@ -93,8 +94,12 @@ pub(super) fn find<T: Entity>(state: &Snapshot, input: &Value) -> Result<Kept<T>
 /// The entity of a name, or of an ARN. Its case is that of the entity.
 pub(super) fn look_up<T: Entity>(state: &Snapshot, name: &str) -> Option<Kept<T>> {
     if T::RESOURCE == OidcProvider::RESOURCE {
-        let (_, url) = name.split_once(":oidc-provider/")?;
-        return named::<T>(state, url).filter(|kept| kept.record.common().arn == name);
+        // The ARN has no port; who made it of the URL may have left the port in.
+        let (account, url) = name.split_once(":oidc-provider/")?;
+        return named::<T>(state, &key_of(url)).filter(|kept| {
+            let known = kept.record.common();
+            known.arn == name || (known.name == url && known.arn.starts_with(account))
+        });
     }
     let kept = named::<T>(state, last_segment(name))?;
     let known = kept.record.common();
@@ -136,7 +141,7 @@ pub(super) fn resource_tags(tags: &Tags) -> Vec<(String, Vec<String>)> {
 }
 
 /// `aws:RequestTag/…` and `aws:TagKeys`
-pub(super) fn given_tags(input: &Value) -> Vec<(String, Vec<String>)> {
+pub(crate) fn given_tags(input: &Value) -> Vec<(String, Vec<String>)> {
     let mut keys = Vec::new();
     let mut names: Vec<String> = strings(input, "TagKeys").map(str::to_owned).collect();
     for tag in input["Tags"].as_array().into_iter().flatten() {

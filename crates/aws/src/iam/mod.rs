@@ -21,9 +21,13 @@ pub mod record;
 mod role;
 pub mod service_linked;
 mod tags;
+mod trust;
 mod user;
 
 use serde_json::{Value, json};
+
+pub(crate) use entity::given_tags;
+pub use trust::{Trust, trust};
 
 use entity::{Entity, subject, subject_of_new};
 use record::{Group, InstanceProfile, OidcProvider, Policy, Role, User};

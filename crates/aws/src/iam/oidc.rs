@@ -6,6 +6,7 @@ use super::entity::{find, given_tags, strings, tag_list, text};
 use super::record::{Common, OidcProvider, Tags, named};
 use super::tags;
 use crate::state::{self, Changes};
+use crate::sts::jwt::key_of;
 use crate::{Answer, Context, Fault, Subject};
 
 const CLIENT_IDS: usize = 100;
@@ -26,7 +27,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let Some(host_and_path) = host_and_path.filter(is_valid) else {
         return Err(Fault::new("ValidationError", "Invalid Open ID Connect Provider URL"));
     };
-    if named::<OidcProvider>(context.state, host_and_path).is_some() {
+    if named::<OidcProvider>(context.state, &key_of(url)).is_some() {
         let message = format!("Provider with url {url} already exists.");
         return Err(Fault::new("EntityAlreadyExists", message));
     }
@@ -45,7 +46,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let mut output = json!({"OpenIDConnectProviderArn": provider.common.arn});
     add_tags(&mut output, &provider.common.tags);
     let mut changes = Changes::default();
-    changes.create("", &host_and_path.to_ascii_lowercase(), &provider);
+    changes.create("", &key_of(url), &provider);
     Ok(Answer::write(output, changes))
 }
 
@@ -129,8 +130,12 @@ fn limit_client_ids(count: usize) -> Result<(), Fault> {
     Err(Fault::new("LimitExceeded", message))
 }
 
+/// Without the port, as AWS, which wants the usual one, has it.
 fn arn(context: &Context, host_and_path: &str) -> String {
-    format!("arn:aws:iam::{}:oidc-provider/{host_and_path}", context.account)
+    let (host, path) =
+        host_and_path.find('/').map_or((host_and_path, ""), |slash| host_and_path.split_at(slash));
+    let host = host.split_once(':').map_or(host, |(host, _)| host);
+    format!("arn:aws:iam::{}:oidc-provider/{host}{path}", context.account)
 }
 
 fn add_tags(output: &mut Value, tags: &Tags) {

@@ -101,7 +101,7 @@ pub struct InstanceProfile {
     pub role: Option<String>,
 }
 
-/// An OpenID Connect provider. Its name, and its key, is the URL without the scheme.
+/// An OpenID Connect provider. Its name is the URL without the scheme, its key that without the port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OidcProvider {

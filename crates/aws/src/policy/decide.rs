@@ -131,13 +131,16 @@ impl Verdict {
         let because = match self {
             Self::Allow(..) => return String::new(),
             Self::ExplicitDeny(kind, _) => format!("with an explicit deny in {}", kind.with_article()),
+            // The token service does not tell strangers what a role's trust policy says.
+            Self::ImplicitDeny(Kind::Trust) => String::new(),
             Self::ImplicitDeny(kind) => format!("because no {kind} allows the {action} action"),
         };
         let on = match *resource {
             "*" => String::new(),
             resource => format!(" on resource: {resource}"),
         };
-        format!("User: {} is not authorized to perform: {action}{on} {because}", principal.arn)
+        let message = format!("User: {} is not authorized to perform: {action}{on} {because}", principal.arn);
+        message.trim_end().to_owned()
     }
 }
 
