@@ -45,6 +45,13 @@ pub enum Told {
     Failed { message: String, code: u8 },
 }
 
+impl ClusterStatus {
+    /// Whether its API answers.
+    pub fn is_running(&self) -> bool {
+        self.state == "Running"
+    }
+}
+
 /// A cluster as `ekso status -o json` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -39,7 +39,8 @@ pub fn status(
     status
 }
 
-fn node_status(node: &Object) -> NodeStatus {
+/// A node as it says of itself.
+pub fn node_status(node: &Object) -> NodeStatus {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct View {

@@ -186,10 +186,12 @@ pub struct Node {
     /// Name of the node [default: the host's name]
     #[arg(long)]
     pub name: Option<String>,
-    /// Folder of the node's own state
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/ekso/node")]
-    pub root_dir: PathBuf,
-    /// Folder of images [default: images in the node's folder]
+    #[command(flatten)]
+    pub site: Site,
+    /// Folder of the node's own state [default: node in the data folder]
+    #[arg(long, value_name = "DIR")]
+    pub root_dir: Option<PathBuf>,
+    /// Folder of images [default: those of the data folder, which `ekso image import` brings]
     #[arg(long, value_name = "DIR")]
     pub image_dir: Option<PathBuf>,
     /// Address of the node in the cluster [default: of the interface with the default route]

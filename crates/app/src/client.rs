@@ -75,17 +75,34 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
         place: args.place.clone().absolute().map_err(ClientError::Folder)?,
     };
     let what = Ask::Up(request);
-    let clusters = match ask(open_door(&site)?, &what, screen) {
+    let asked = match ask(open_door(&site)?, &what, screen) {
         // Its successor is asked instead.
-        Err(ClientError::Gone) => ask(open_door(&site)?, &what, screen)?,
-        other => other?,
+        Err(ClientError::Gone) => ask(open_door(&site)?, &what, screen),
+        other => other,
     };
+    let clusters = asked.map_err(|failure| with_a_way_in(failure, &site, args))?;
     let Some(cluster) = clusters.first() else { return Ok(()) };
     let path = merge_context(&site, cluster, args.kubeconfig.as_deref())?;
     screen.step("cluster is up", u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
     screen.say(&format!("\nContext \"{}\" is in {}", cluster.context, path.display()));
     screen.next("Try:", "kubectl get nodes");
     Ok(())
+}
+
+/// A cluster whose nodes failed is there to be looked at: its context is made all the same, and the failure says so.
+fn with_a_way_in(failure: ClientError, site: &Site, args: &Up) -> ClientError {
+    let ClientError::Failed { message, code } = failure else { return failure };
+    let context = || {
+        let clusters =
+            run_or_ask(site, &Ask::Status { name: Some(args.cluster.name.clone()) }, &Screen::new());
+        let cluster = clusters.ok()?.into_iter().find(|cluster| cluster.is_running())?;
+        let path = merge_context(site, &cluster, args.kubeconfig.as_deref()).ok()?;
+        Some(format!("The API answers: context \"{}\" is in {}", cluster.context, path.display()))
+    };
+    match context() {
+        Some(told) => ClientError::Failed { message: format!("{message}\n{told}"), code },
+        None => ClientError::Failed { message, code },
+    }
 }
 
 /// Puts the cluster's context into the kubeconfig.

@@ -44,7 +44,8 @@ fn refuse_local(address: IpAddr) -> io::Result<()> {
     Ok(())
 }
 
-async fn dial(namespace: Option<PathBuf>, address: SocketAddr) -> io::Result<TcpStream> {
+/// Connects, from inside a network namespace if there is one.
+pub async fn dial(namespace: Option<PathBuf>, address: SocketAddr) -> io::Result<TcpStream> {
     let Some(path) = namespace else {
         return tokio::time::timeout(TIMEOUT, TcpStream::connect(address)).await?;
     };

@@ -9,8 +9,9 @@ use crate::cli;
 use crate::cluster::CLUSTER_DOMAIN;
 use crate::nodes;
 use crate::server::{self, ServerError};
+use crate::site::Site;
 
-const KUBELET_PORT: u16 = 10_250;
+pub const KUBELET_PORT: u16 = 10_250;
 const MAX_PODS: u32 = 110;
 
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,11 @@ fn config(args: &cli::Node) -> Result<node::Config, NodeCommandError> {
             Ok((key.to_owned(), value.to_owned()))
         })
         .collect::<Result<BTreeMap<_, _>, NodeCommandError>>()?;
+    let root_dir = args.root_dir.clone().unwrap_or_else(|| args.site.data_dir.join("node"));
+    let image_dir = match &args.image_dir {
+        Some(dir) => dir.clone(),
+        None => Site::open(&args.site.data_dir)?.images(),
+    };
     let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
     Ok(node::Config {
         name: args.name.clone().unwrap_or(host),
@@ -72,9 +78,9 @@ fn config(args: &cli::Node) -> Result<node::Config, NodeCommandError> {
         memory_bytes: None,
         max_pods: MAX_PODS,
         run_dir: PathBuf::from("/run/ekso-node"),
-        image_dir: args.image_dir.clone().unwrap_or_else(|| args.root_dir.join("images")),
+        image_dir,
         logs_dir: PathBuf::from("/var/log/pods"),
-        root_dir: args.root_dir.clone(),
+        root_dir,
         cgroup_root: "kubelet".into(),
         cluster_dns: nodes::cluster_dns(),
         cluster_domain: CLUSTER_DOMAIN.into(),

@@ -10,14 +10,17 @@ use machines::{Bind, Limits, Machine, MachineSpec};
 use object::{Object, Snapshot};
 use serde::Deserialize;
 
+use crate::census;
 use crate::cluster::{CLUSTER_DNS, Cluster, ClusterError, POD_NETWORK};
-use crate::dial::Inside;
+use crate::dial::{self, Inside};
+use crate::join::KUBELET_PORT;
 use crate::network;
 use crate::site::{ClusterSpec, Site};
 
 /// A token outlives the start of its machine, and not much more.
 const TOKEN_SECONDS: i64 = 3_600;
 const READY_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum NodesError {
@@ -74,6 +77,7 @@ pub async fn bring(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), NodesEr
         let name = machine_name(&wanted.spec.name, number);
         let machine = wanted.machines.machine(&name)?;
         if machine.running().is_some() {
+            machine.nudge()?;
             continue;
         }
         let spec = machine_spec(wanted, cluster, &name).await?;
@@ -158,11 +162,24 @@ async fn wait_until_ready(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), 
     let deadline = Instant::now() + READY_PATIENCE;
     loop {
         let snapshot = store.snapshot();
-        let missing: Vec<&String> = names.iter().filter(|name| !is_ready_in(&snapshot, name)).collect();
+        let mut missing: Vec<&String> = names.iter().filter(|name| !is_ready_in(&snapshot, name)).collect();
+        let are_told_ready = missing.is_empty();
+        if are_told_ready {
+            for name in &names {
+                let (machine, node) = (wanted.machines.machine(name)?, snapshot.find(NODES, "", name));
+                let Some(node) = node else { continue };
+                if !serves(&machine, node).await {
+                    missing.push(name);
+                }
+            }
+        }
         if missing.is_empty() {
             return Ok(());
         }
         let changed = async {
+            if are_told_ready {
+                return tokio::time::sleep(LOOK_AGAIN).await;
+            }
             match store.watch(Some(NODES), snapshot.revision()) {
                 Ok(mut watch) => drop(watch.next().await),
                 Err(_) => tokio::task::yield_now().await,
@@ -177,6 +194,12 @@ async fn wait_until_ready(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), 
             });
         }
     }
+}
+
+/// Whether the node's process is there and has registered: the Node of one that has just ended says Ready for a while.
+async fn serves(machine: &Machine, node: &Object) -> bool {
+    let Ok(address) = census::node_status(node).internal_ip.parse::<IpAddr>() else { return false };
+    dial::dial(Some(machine.netns_path()), (address, KUBELET_PORT).into()).await.is_ok()
 }
 
 fn is_ready_in(snapshot: &Snapshot, name: &str) -> bool {

@@ -14,8 +14,11 @@ use rustls::pki_types::CertificateSigningRequestDer;
 const AUTHORITY_DAYS: i64 = 3_650;
 /// One year for everything that it signs here; the server's own certificates are made anew at each start.
 const LEAF_DAYS: i64 = 365;
-/// Clocks of clients may be behind by this much.
-const SKEW_DAYS: i64 = 1;
+const DAY: i64 = 86_400;
+/// What is signed on request begins to be good so long before: upstream's signer does the same for clocks that are behind.
+const REQUEST_SKEW_SECONDS: i64 = 300;
+/// The shortest life that may be requested, as the API has it.
+const SHORTEST_SECONDS: i64 = 600;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -129,7 +132,7 @@ impl CertificateAuthority {
         for &organization in subject.organizations {
             params.distinguished_name.push(DnType::OrganizationName, organization);
         }
-        sign_for(&mut params, usage, LEAF_DAYS);
+        sign_for(&mut params, usage, Life::days(LEAF_DAYS));
         let key = KeyPair::generate().map_err(&failed)?;
         let signed = params.signed_by(&key, &self.issuer).map_err(&failed)?;
         Ok(Pair { certificate: signed.pem(), key: key.serialize_pem() })
@@ -142,8 +145,9 @@ impl CertificateAuthority {
         let mut request = CertificateSigningRequestParams::from_der(&der).map_err(&failed)?;
         let usage =
             if server { ExtendedKeyUsagePurpose::ServerAuth } else { ExtendedKeyUsagePurpose::ClientAuth };
-        let days = seconds.map_or(LEAF_DAYS, |seconds| (seconds / 86_400).clamp(1, LEAF_DAYS));
-        sign_for(&mut request.params, usage, days);
+        let longest = LEAF_DAYS * DAY;
+        let seconds = seconds.map_or(longest, |seconds| seconds.clamp(SHORTEST_SECONDS, longest));
+        sign_for(&mut request.params, usage, Life { skew_seconds: REQUEST_SKEW_SECONDS, seconds });
         Ok(request.signed_by(&self.issuer).map_err(&failed)?.pem())
     }
 }
@@ -166,23 +170,37 @@ fn authority(common_name: &str) -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    set_times(&mut params, AUTHORITY_DAYS);
+    set_times(&mut params, Life::days(AUTHORITY_DAYS));
     params
 }
 
-fn sign_for(params: &mut CertificateParams, usage: ExtendedKeyUsagePurpose, days: i64) {
+/// How long a certificate is good for: from so long before now.
+#[derive(Clone, Copy)]
+struct Life {
+    skew_seconds: i64,
+    seconds: i64,
+}
+
+impl Life {
+    /// Clocks of clients may be behind by a day.
+    fn days(days: i64) -> Self {
+        Self { skew_seconds: DAY, seconds: days * DAY }
+    }
+}
+
+fn sign_for(params: &mut CertificateParams, usage: ExtendedKeyUsagePurpose, life: Life) {
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![usage];
     params.use_authority_key_identifier_extension = true;
-    set_times(params, days);
+    set_times(params, life);
 }
 
-fn set_times(params: &mut CertificateParams, days: i64) {
+fn set_times(params: &mut CertificateParams, life: Life) {
     let now = std::time::SystemTime::now();
-    let day = std::time::Duration::from_secs(86_400);
-    params.not_before = (now - day * u32::try_from(SKEW_DAYS).unwrap_or(0)).into();
-    params.not_after = (now + day * u32::try_from(days).unwrap_or(0)).into();
+    let seconds = |count: i64| std::time::Duration::from_secs(count.unsigned_abs());
+    params.not_before = (now - seconds(life.skew_seconds)).into();
+    params.not_after = (now + seconds(life.seconds)).into();
     params.serial_number = Some(SerialNumber::from_slice(&random::<16>()));
 }
 
@@ -206,4 +224,36 @@ pub fn random_word(count: usize) -> String {
     let mut bytes = vec![0; count];
     fill_random(&mut bytes);
     bytes.into_iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds from now to the end of what is signed for a request of so many.
+    fn life(asked: Option<i64>) -> i64 {
+        let dir = tempfile::tempdir().expect("a folder");
+        let pki = Pki::open(dir.path()).expect("keys");
+        let key = KeyPair::generate().expect("a key");
+        let request = CertificateParams::default().serialize_request(&key).expect("a request");
+        let signed = pki.sign_request(request.der(), true, asked).expect("signed");
+        let pem = rustls::pki_types::pem::PemObject::from_pem_slice(signed.as_bytes());
+        let der: rustls::pki_types::CertificateDer<'_> = pem.expect("PEM");
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).expect("a certificate");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time");
+        parsed.validity().not_after.timestamp() - now.as_secs() as i64
+    }
+
+    #[test]
+    fn a_request_has_the_life_that_it_asks_for() {
+        for (asked, expected) in [
+            (Some(600), 600),
+            (Some(7_200), 7_200),
+            (Some(1), 600),
+            (None, 365 * DAY),
+            (Some(999 * DAY), 365 * DAY),
+        ] {
+            assert!((expected - 5..=expected).contains(&life(asked)), "{asked:?}: {}", life(asked));
+        }
+    }
 }

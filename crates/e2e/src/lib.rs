@@ -10,6 +10,7 @@ mod clients;
 mod cluster;
 mod etcd;
 mod harness;
+mod hosts;
 mod http;
 mod leftovers;
 
@@ -17,5 +18,6 @@ pub use clients::{Answer, Running, ekso_binary, kubectl_binary, run, start, tool
 pub use cluster::{Cluster, PATIENCE, Room, Site, free_port, until};
 pub use etcd::Etcd;
 pub use harness::{Chapter, Story, Tale, main};
+pub use hosts::{Host, Lan};
 pub use http::{fetch, get};
 pub use leftovers::leftovers;

@@ -22,5 +22,5 @@ pub use node_status::{Heartbeat, NodeFacts, OsFacts, heartbeat, lease, registrat
 pub use pod::{Container as ContainerSpec, Pod};
 pub use probes::failure_message;
 pub use references::{Reference, references};
-pub use status::{pod_status, status_patch};
+pub use status::{is_overwritten, pod_status, status_patch};
 pub use sync::{Event, Input, Step, sync};

@@ -114,6 +114,14 @@ pub fn status_patch(uid: &str, status: &Value) -> Value {
     json!({"metadata": {"uid": uid}, "status": status})
 }
 
+/// Whether the API's pod has another status of one of our conditions than we wrote: a node that was taken for lost finds its pods
+/// not ready.
+pub fn is_overwritten(posted: &Value, pod: &Pod) -> bool {
+    let written = posted["conditions"].as_array().into_iter().flatten();
+    let held = |name: &Value| pod.status.conditions.iter().find(|held| name == &*held.r#type);
+    written.into_iter().any(|one| held(&one["type"]).is_some_and(|held| one["status"] != *held.status))
+}
+
 fn none_if_empty(list: Vec<Value>) -> Value {
     if list.is_empty() { Value::Null } else { list.into() }
 }
@@ -426,5 +434,26 @@ fn prune_nulls(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(prune_nulls),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_wrote_over_our_conditions_is_seen() {
+        let posted = json!({"conditions": [{"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}]});
+        for (held, expected) in [
+            (json!([]), false),
+            (
+                json!([{"type": "Ready", "status": "True"}, {"type": "DisruptionTarget", "status": "True"}]),
+                false,
+            ),
+            (json!([{"type": "Ready", "status": "False"}]), true),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"status": {"conditions": held}})).expect("a pod");
+            assert_eq!(is_overwritten(&posted, &pod), expected, "{held}");
+        }
     }
 }

@@ -193,7 +193,7 @@ fn furnish(path: &Path) -> std::result::Result<(Supervisor, Child), String> {
         .map_err(|errno| format!("set the host name: {errno}"))?;
     root::enter(&boot).map_err(text)?;
     keep_from_the_kernel().map_err(|errno| format!("give capabilities away: {errno}"))?;
-    let signals = Signals::block(&[libc::SIGCHLD, libc::SIGINT, libc::SIGTERM]);
+    let signals = Signals::block(&[libc::SIGCHLD, libc::SIGINT, libc::SIGTERM, NUDGE]);
     let signals = signals.map_err(|error| format!("block signals: {error}"))?;
     let supervisor = Supervisor { spec: boot.spec, signals };
     let child =
@@ -278,6 +278,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// How often the log's size is looked at.
 const TICK: Duration = Duration::from_secs(30);
+/// Somebody wants the command to run now: what went wrong before is forgotten.
+const NUDGE: libc::c_int = libc::SIGUSR1;
 
 /// How long to wait before the command is started again, after so many failures in a row: not at all the first time.
 fn delay(failures: u32) -> Duration {
@@ -326,8 +328,10 @@ impl Supervisor {
             }
             let timeout =
                 if child.is_some() { TICK } else { start_at.saturating_duration_since(Instant::now()) };
-            if let Some(libc::SIGTERM | libc::SIGINT) = self.signals.wait(timeout) {
-                return self.stop(child.map(|(pid, _)| pid));
+            match self.signals.wait(timeout) {
+                Some(libc::SIGTERM | libc::SIGINT) => return self.stop(child.map(|(pid, _)| pid)),
+                Some(NUDGE) => (failures, start_at) = (0, Instant::now()),
+                _ => {}
             }
             let ended = reap();
             if let Some((pid, since)) = child.filter(|(pid, _)| ended.contains(pid)) {

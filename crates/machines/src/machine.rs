@@ -189,6 +189,13 @@ impl Machine {
         self.dir.join("boot.json")
     }
 
+    /// Has a command that waits to be started again, after it failed several times in a row, started at once.
+    pub fn nudge(&self) -> Result<()> {
+        let Some(process) = self.process() else { return Ok(()) };
+        let fail = |source| Error::Process { name: self.name.clone(), pid: process.pid, source };
+        process.signal(Signal::USR1).map_err(fail)
+    }
+
     /// Asks the command to end, then ends all processes of the machine. Its files stay.
     pub fn stop(&self) -> Result<()> {
         if !self.dir.exists() {

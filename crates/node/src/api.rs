@@ -46,6 +46,10 @@ impl ApiError {
         matches!(self, Self::Status { code: StatusCode::CONFLICT, .. })
     }
 
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Status { code: StatusCode::UNAUTHORIZED, .. })
+    }
+
     pub fn is_expired(&self) -> bool {
         matches!(self, Self::Status { code: StatusCode::GONE, .. })
     }
@@ -161,6 +165,11 @@ impl Api {
             request.body(Full::new(body)).map_err(|error| transport(&method, path, error.to_string()))?;
         let sent = sender.send_request(request).await;
         sent.map_err(|error| transport(&method, path, error.to_string()))
+    }
+
+    /// Makes the next request dial anew, and show the certificate that the node has by then. What is under way goes on.
+    pub async fn reconnect(&self) {
+        *self.connection.lock().await = None;
     }
 
     async fn connection(&self) -> Result<SendRequest<Full<Bytes>>, ApiError> {

@@ -28,8 +28,10 @@ use crate::clock;
 /// How long a request for a certificate may stay undecided.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How often certificates are looked at for renewal.
+/// How often certificates are looked at for renewal at least: by the wall's clock, since a machine may have slept.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(600);
+/// How soon they are looked at again at most, also after one could not be renewed.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
 
 /// Certificates with their keys, in the node's folder.
 const CLIENT: &str = "client.pem";
@@ -39,6 +41,10 @@ const SERVER: &str = "server.pem";
 pub enum JoinError {
     #[error("the join token is malformed: copy it whole, as `ekso server` printed it")]
     Token,
+    #[error(
+        "the cluster does not know the join token, or it has expired: start `ekso server` anew, and use the one that it prints then"
+    )]
+    TokenRefused,
     #[error("this node has no identity yet: give a join token with --token or --token-file")]
     NoToken,
     #[error(transparent)]
@@ -110,7 +116,10 @@ pub async fn identity(
             let token = Token::parse(token.ok_or(JoinError::NoToken)?)?;
             let (api, pinned) = first_contact(server, &token)?;
             files::make_dir(dir)?;
-            let text = request(&api, name, &[], Purpose::Client).await?;
+            let text = match request(&api, name, &[], Purpose::Client).await {
+                Err(JoinError::Api(error)) if error.is_unauthorized() => return Err(JoinError::TokenRefused),
+                other => other?,
+            };
             let authority = pinned.authority().ok_or(JoinError::Token)?;
             files::write(&ca, 0o600, pem("CERTIFICATE", &authority).as_bytes())?;
             keep(&client, &text)?
@@ -168,6 +177,7 @@ impl Identity {
                 match renewed.and_then(|text| keep(&self.dir.join(file), &text)) {
                     Ok(certificate) => {
                         held.replace(certificate);
+                        api.reconnect().await;
                         tracing::info!(file, "a certificate of this node was renewed");
                     }
                     Err(error) => {
@@ -175,8 +185,10 @@ impl Identity {
                     }
                 }
             }
-            // By the wall's clock: a machine may have slept.
-            tokio::time::sleep(RENEWAL_PERIOD).await;
+            let due = self.certificate.current().renew_at().min(serving.certificate.current().renew_at());
+            let micros = due.as_micros().saturating_sub(clock::now().as_micros()).max(0);
+            let wait = Duration::from_micros(micros.unsigned_abs());
+            tokio::time::sleep(wait.clamp(RENEWAL_PAUSE, RENEWAL_PERIOD)).await;
         }
     }
 }

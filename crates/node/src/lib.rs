@@ -166,7 +166,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     tasks.push(mirror.follow(pods.clone()));
     tasks.push(reports_task);
     let (registered, is_registered) = watch::channel(false);
-    tasks.push(Task::spawn(registration::keep(api, facts.clone(), is_healthy, registered)));
+    tasks.push(Task::spawn(registration::keep(api, facts.clone(), mirror.clone(), is_healthy, registered)));
     let place = server::Place { listen: (config.ip, config.kubelet_port).into(), addresses };
     tasks.push(Task::spawn(server::run(tools.clone(), identity, place, is_registered)));
     let service_network = ServiceNetwork {

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kubelet::{Heartbeat, NodeFacts};
-use object::Time;
+use object::{Snapshot, Time};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::api::{Api, ApiError, PatchKind};
 use crate::clock;
+use crate::mirror::Mirror;
 
 /// Upstream's nodeLeaseDurationSeconds 40, renewed at a quarter of it.
 const LEASE_PERIOD: Duration = Duration::from_secs(10);
@@ -20,11 +22,13 @@ const REPORT_PERIOD_SECONDS: i64 = 300;
 const NETWORK_PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Registers the node and keeps its heartbeat until the task is dropped. `health` wakes it when something changes;
+/// Registers the node and keeps its heartbeat until the task is dropped. `health` wakes it when something changes, and what the cluster
+/// says of this node in `mirror` is looked at as often as the lease is renewed;
 /// `registered` turns true once the Node has this node's addresses.
 pub async fn keep(
     api: Arc<Api>,
     facts: Arc<NodeFacts>,
+    mirror: Arc<Mirror>,
     mut health: watch::Receiver<Heartbeat>,
     registered: watch::Sender<bool>,
 ) {
@@ -53,6 +57,9 @@ pub async fn keep(
         }
         tokio::select! {
             _ = lease_ticks.tick() => {
+                if is_taken_for_lost(&mirror.snapshot(), &facts.name) {
+                    reported = None;
+                }
                 if let Err(error) = renew(&api, &facts, &uid).await {
                     warn!(%error, "the node's lease could not be renewed");
                 }
@@ -60,6 +67,27 @@ pub async fn keep(
             changed = health.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// Whether the cluster has not heard of this node for so long that it says of its conditions that they are unknown.
+fn is_taken_for_lost(cluster: &Snapshot, name: &str) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct View {
+        status: Status,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Status {
+        conditions: Vec<Condition>,
+    }
+    #[derive(Deserialize)]
+    struct Condition {
+        status: String,
+    }
+    let node = cluster.find(kinds::NODES, "", name);
+    let view: View = node.and_then(|node| node.decode().ok()).unwrap_or_default();
+    view.status.conditions.iter().any(|condition| condition.status == "Unknown")
 }
 
 /// Creates the Node, or brings an existing one to what this node is. Its uid.

@@ -99,6 +99,34 @@ pub fn machine_lacks() -> Result<()> {
     site.is_gone()
 }
 
+/// A cluster whose nodes cannot be started is there to be looked at, and the failure says where.
+pub fn nodes_that_fail() -> Result<()> {
+    let site = Site::new()?;
+    site.ekso("up --name lame --api-port 0 --nodes 0")?.ok()?;
+    let machines = site.dir().join("vpc/machines");
+    std::fs::create_dir_all(&machines)?;
+    std::fs::write(machines.join("lame-1"), "no folder")?;
+    std::fs::remove_file(site.kubeconfig())?;
+    let failed = site.ekso("up --name lame --nodes 1")?;
+    failed.fails_with(&machines.join("lame-1").to_string_lossy())?;
+    failed.fails_with("The API answers: context \"ekso-lame\" is in")?;
+    let cluster = e2e::Cluster { site: &site, name: "lame".into() };
+    ensure!(cluster.kubectl("get --raw /readyz")? == "ok", "the API is there");
+    std::fs::remove_file(machines.join("lame-1"))?;
+    site.ekso("up --name lame")?.ok().context(site.logs())?;
+    // However often its process was killed, `up` ends with one that runs, and its machine forgets the failures.
+    for _ in 0..5 {
+        let process = rustix::process::Pid::from_raw(cluster.node_pid("lame-1")?).context("a process")?;
+        rustix::process::kill_process(process, rustix::process::Signal::KILL)?;
+        site.ekso("up --name lame")?.ok().context(site.logs())?;
+        cluster.node_pid("lame-1")?;
+    }
+    let log = std::fs::read_to_string(machines.join("lame-1/root/var/log/ekso/node.log"))?;
+    let restarts: Vec<&str> = log.lines().filter(|line| line.contains("started again in")).collect();
+    ensure!(restarts.len() >= 5 && restarts.iter().all(|line| line.ends_with("in 0 ms")), "{restarts:?}");
+    site.delete("lame")
+}
+
 /// A full disk: an error that says so, no acknowledged write lost, and on it goes when there is room.
 pub fn data_folder_full() -> Result<()> {
     let site = Site::new()?;

@@ -3,6 +3,7 @@
 mod command_line;
 mod containers;
 mod crashes;
+mod hosts;
 mod kubectl;
 mod main_job;
 mod network;
@@ -52,8 +53,10 @@ const TALES: &[Tale] = &[
     Tale { name: "documented_commands", tell: command_line::documented_commands },
     Tale { name: "down_and_up", tell: command_line::down_and_up },
     Tale { name: "etcd", tell: stores::etcd },
+    Tale { name: "hosts", tell: hosts::tell },
     Tale { name: "images_of_registries_and_archives", tell: stores::images },
     Tale { name: "machine_lacks", tell: command_line::machine_lacks },
+    Tale { name: "nodes_that_fail", tell: command_line::nodes_that_fail },
     Tale { name: "two_servers", tell: servers::two_on_one_etcd },
     Tale { name: "two_sites", tell: command_line::two_sites },
 ];
