@@ -1,5 +1,6 @@
 //! Every story there is, listed once.
 
+mod admission;
 mod command_line;
 mod containers;
 mod crashes;
@@ -40,9 +41,11 @@ const CHAPTERS: &[Chapter] = &[
             Story { name: "lifecycle", tell: containers::lifecycle },
             Story { name: "old_streams", tell: streams::old_streams },
             Story { name: "port_forward", tell: streams::port_forward },
+            Story { name: "policies", tell: admission::policies },
             Story { name: "proxied", tell: streams::proxied },
             Story { name: "refusals", tell: refusals::tell },
             Story { name: "volumes", tell: containers::volumes },
+            Story { name: "webhooks", tell: admission::webhooks },
         ],
     },
 ];
