@@ -1,16 +1,18 @@
-//! The chain of authorizers: `system:masters`, Node, RBAC. The first that allows or denies decides; the reasons of those
+//! The chain of authorizers: `system:masters`, Node, the access policies of EKS, RBAC. The first that allows or denies decides; the reasons of those
 //! without an opinion are joined. <https://kubernetes.io/docs/reference/access-authn-authz/authorization/>
 
 use object::{FieldSelector, Reason, Snapshot, Status};
 use plan::{Attributes, Decision, User};
 
-use crate::{groups, node, rbac};
+use crate::{AccessPolicies, groups, node, rbac};
 
 /// What authorization looks at. The index must have been folded up to the snapshot's revision.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     pub snapshot: &'a Snapshot,
     pub rbac: &'a rbac::Index,
+    /// Of a cluster of EKS: what its access entries give.
+    pub access_policies: Option<&'a AccessPolicies>,
 }
 
 /// May this user do this?
@@ -33,6 +35,12 @@ fn decide(view: &View, user: &User, attributes: &Attributes, fields: Option<&Fie
     let node = node::authorize(view.snapshot, user, attributes, fields);
     if node.allowed || node.denied {
         return node;
+    }
+    if let Some(policies) = view.access_policies {
+        let decision = policies.authorize(user, attributes);
+        if decision.allowed {
+            return decision;
+        }
     }
     let mut rbac = view.rbac.authorize(user, attributes);
     if !node.reason.is_empty() {

@@ -6,13 +6,14 @@
 //!
 //! ```text
 //! credential ──► User ─┐
-//!                      ├─► authorize: system:masters, then Node, then RBAC ──► Decision ──► forbidden()
+//!                      ├─► authorize: system:masters, then Node, access policies, RBAC ──► Decision ──► forbidden()
 //! request ─► Attributes┘
 //! ```
 //!
 //! Architecture invariant: no clock and no key file here. `now` and random bytes are arguments, keys come as bytes, and
 //! whoever wants a cache of verified tokens keeps it beside the caller.
 
+mod access_policy;
 mod authorize;
 mod bearer;
 pub mod bootstrap;
@@ -25,6 +26,7 @@ pub mod rbac;
 pub mod review;
 pub mod service_account;
 
+pub use access_policy::AccessPolicies;
 pub use authorize::{View, authorize, authorize_list, forbidden, impersonation};
 pub use bearer::bearer;
 pub use certificate::{ClientCa, certificate};

@@ -43,7 +43,7 @@ fn cluster() -> Snapshot {
 fn a_node_reaches_what_its_pods_need() {
     let snapshot = cluster();
     let index = Index::of(&snapshot);
-    let view = View { snapshot: &snapshot, rbac: &index };
+    let view = View { snapshot: &snapshot, rbac: &index, access_policies: None };
     let unrelated = "no relationship found between node 'n1' and this object";
     for (what, expected) in [
         ("get secrets a/mounted", "yes"),
@@ -103,7 +103,7 @@ fn a_node_reaches_what_its_pods_need() {
 fn a_node_lists_only_itself_and_its_pods() {
     let snapshot = cluster();
     let index = Index::of(&snapshot);
-    let view = View { snapshot: &snapshot, rbac: &index };
+    let view = View { snapshot: &snapshot, rbac: &index, access_policies: None };
     for (what, fields, expected) in [
         ("watch pods /", "spec.nodeName=n1", true),
         ("watch pods /", "spec.nodeName=n2", false),
@@ -158,7 +158,7 @@ fn kubelets_get_their_certificates() {
     );
     let snapshot = snapshot(&objects);
     let index = Index::of(&snapshot);
-    let view = View { snapshot: &snapshot, rbac: &index };
+    let view = View { snapshot: &snapshot, rbac: &index, access_policies: None };
     let (client, serving) = ("kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving");
     let (own, joins) = ("system:node:n1|system:nodes", "system:bootstrap:abcdef|system:bootstrappers");
     let dns = |name: &str| SanType::DnsName(name.try_into().expect("a name"));
@@ -199,7 +199,7 @@ fn kubelets_get_their_certificates() {
 fn reviews_are_answered() {
     let snapshot = cluster();
     let index = Index::of(&snapshot);
-    let view = View { snapshot: &snapshot, rbac: &index };
+    let view = View { snapshot: &snapshot, rbac: &index, access_policies: None };
     let pods = json!({"namespace": "a", "verb": "list", "resource": "pods"});
     let asked = review::subject_access(
         &view,

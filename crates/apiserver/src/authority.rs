@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use access::View;
 use access::rbac::Index;
+use access::{AccessPolicies, View};
 use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
 use object::{FieldSelector, Key, Resource, Revision, Snapshot, Status};
 use plan::{Attributes, Decision, User};
@@ -11,15 +11,24 @@ use serde_json::Value;
 
 const TABLES: [Resource; 4] = [ROLES, CLUSTER_ROLES, ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS];
 
+/// Where the access policies of a cluster of EKS are asked for, at each decision: they change in the account, not in the cluster.
+pub type AccessSource = Arc<dyn Fn() -> Arc<AccessPolicies> + Send + Sync>;
+
 /// The authorizers of a cluster. Roles and bindings change rarely, so the index is made anew when one of them has.
 #[derive(Default)]
 pub struct Rbac {
     cached: Mutex<Option<([Revision; 4], Arc<Index>)>>,
+    access: Option<AccessSource>,
 }
 
 impl Rbac {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// With the access policies of EKS beside RBAC.
+    pub fn with_access_policies(access: AccessSource) -> Self {
+        Self { access: Some(access), ..Self::default() }
     }
 
     fn index(&self, snapshot: &Snapshot) -> Arc<Index> {
@@ -38,7 +47,8 @@ impl Rbac {
     /// Calls `ask` with what authorization looks at.
     pub(crate) fn view<T>(&self, snapshot: &Snapshot, ask: impl FnOnce(&View<'_>) -> T) -> T {
         let index = self.index(snapshot);
-        ask(&View { snapshot, rbac: &index })
+        let access = self.access.as_ref().map(|source| source());
+        ask(&View { snapshot, rbac: &index, access_policies: access.as_deref() })
     }
 
     pub(crate) fn authorize_list(

@@ -6,6 +6,8 @@ use std::time::Duration;
 use access::ClientCa;
 use access::service_account::Authority;
 use gate::Gate;
+use object::Snapshot;
+use plan::User;
 
 use crate::{Dial, Rbac};
 
@@ -75,6 +77,10 @@ pub struct Config {
     pub jwks_uri: String,
 }
 
+/// Looks at a bearer token with which somebody from outside of the cluster logs in (an IAM principal), beside a snapshot of the cluster.
+/// None: it is no token of that kind, and the cluster's own authenticators are asked. A refusal says why, for the log.
+pub type Login = Arc<dyn Fn(&Snapshot, &str) -> Option<Result<User, String>> + Send + Sync>;
+
 /// What a server works with.
 pub struct Deps {
     pub gate: Arc<Gate>,
@@ -82,6 +88,8 @@ pub struct Deps {
     pub rbac: Arc<Rbac>,
     /// Issues and verifies service account tokens.
     pub tokens: Arc<Authority>,
+    /// Logins that are not the cluster's own; see [`Login`].
+    pub login: Option<Login>,
     /// Connects to nodes, pods and services from inside the cluster's network.
     pub dial: Dial,
     /// How kubelets are spoken to: see [`client_config`](crate::client_config).

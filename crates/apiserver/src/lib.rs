@@ -38,8 +38,8 @@ mod watch;
 mod webhooks;
 mod write;
 
-pub use authority::Rbac;
-pub use config::{Config, Deps, Limits, Version};
+pub use authority::{AccessSource, Rbac};
+pub use config::{Config, Deps, Limits, Login, Version};
 pub use protobuf::{decode as decode_protobuf, identity as protobuf_identity};
 pub use proxy::{Dial, Socket};
 pub use server::{ServeError, Server};

@@ -117,6 +117,7 @@ impl Cluster {
             Deps {
                 gate: gate.clone(),
                 rbac,
+                login: None,
                 tokens: Arc::new(token_authority(&pki)?),
                 dial,
                 kubelet_tls: Arc::new(kubelet_client(&pki)?),

@@ -104,7 +104,8 @@ fn approve(gate: &Gate, object: &Object) -> Option<Write> {
     let snapshot = gate.store().snapshot();
     let rbac = Index::of(&snapshot);
     let value = object.to_value().ok()?;
-    let approval = access::csr::decide(&View { snapshot: &snapshot, rbac: &rbac }, &value)?;
+    let approval =
+        access::csr::decide(&View { snapshot: &snapshot, rbac: &rbac, access_policies: None }, &value)?;
     Some(patch(
         &object.key,
         Expect::unchanged(object),

@@ -20,6 +20,7 @@ pub mod eks_auth;
 pub mod genesis;
 pub mod iam;
 mod ids;
+pub mod login;
 pub mod model;
 pub mod policy;
 mod service;

@@ -8,5 +8,5 @@ mod request;
 mod work;
 
 pub use call::{Call, Target};
-pub use request::{Attributes, Decision, User};
+pub use request::{AccessGrant, Attributes, CANONICAL_ARN, Decision, User};
 pub use work::{Expect, Occurrence, Plan, Propagation, Write};

@@ -25,6 +25,20 @@ impl User {
     }
 }
 
+/// The key among a user's extra values that says which IAM principal logged in: its ARN, a role's without the path.
+pub const CANONICAL_ARN: &str = "canonicalArn";
+
+/// What an access entry of EKS gives a principal: one access policy, somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessGrant {
+    /// As [`CANONICAL_ARN`] has it.
+    pub principal: String,
+    /// `AmazonEKSViewPolicy`
+    pub policy: String,
+    /// Names and patterns (`dev-*`) of namespaces; none means the whole cluster.
+    pub namespaces: Option<Vec<String>>,
+}
+
 /// What is asked for: `authorization.k8s.io` `ResourceAttributes`, or a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes<'a> {

@@ -117,7 +117,8 @@ impl Cluster {
             })
         });
         let kubelet_tls = Arc::new(kubelet_tls.expect("TLS"));
-        let deps = Deps { gate: gate.clone(), rbac, tokens: Arc::new(tokens), dial, kubelet_tls };
+        let deps =
+            Deps { gate: gate.clone(), rbac, tokens: Arc::new(tokens), login: None, dial, kubelet_tls };
         let server = Server::new(config, deps).expect("a server");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
