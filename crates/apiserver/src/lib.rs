@@ -16,6 +16,7 @@ mod body;
 mod compress;
 mod config;
 mod discovery;
+mod gather;
 mod handle;
 mod health;
 mod kubelet;

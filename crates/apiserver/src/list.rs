@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use object::{Cause, Object, Reason, Revision, Snapshot, Status, Time};
+use object::{Cause, Object, Reason, Revision, Snapshot, Status, Table, Time};
 use schema::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -27,9 +27,10 @@ use crate::{compress, respond, show, table};
 
 /// How long a read waits for a revision that this server has not seen yet.
 const CATCH_UP: Duration = Duration::from_secs(3);
-const CHUNK_BYTES: usize = 128 * 1024;
-/// A chunk has room for one more object of this size, so that few ever grow: growing copies all of it.
-const CHUNK_SLACK_BYTES: usize = 16 * 1024;
+/// What is handed over at a time.
+const BUFFER_BYTES: usize = 128 * 1024;
+/// A buffer has room for one more object of this size, so that few ever grow: growing copies all of it.
+const BUFFER_SLACK_BYTES: usize = 16 * 1024;
 
 /// Where a list goes on, as clients carry it around.
 #[derive(Debug, Deserialize, Serialize)]
@@ -94,8 +95,14 @@ pub(crate) async fn list(
         Err(Refusal::Status(status)) => return Err(status),
         Err(Refusal::Expired(token)) => return Ok(expired(token)),
     };
-    let page = select(&snapshot, target.kind, &selection, after.as_ref(), options.limit);
     let mut metadata = json!({"resourceVersion": snapshot.revision().to_string()});
+    if options.limit == 0 && selection.needs_scan(target.kind) {
+        let table = snapshot.table(target.kind.resource).cloned().unwrap_or_default();
+        let last = after.map(|(namespace, name)| (namespace.into(), name.into()));
+        let objects = Objects::Selected { table, selection, last };
+        return Ok(answer(shared, target.kind, shape, metadata, objects, headers));
+    }
+    let page = select(&snapshot, target.kind, &selection, after.as_ref(), options.limit);
     if let Some(remaining) = page.remaining {
         shared.held.keep(&snapshot, shared.config.limits.token_lifetime, shared.config.limits.held_snapshots);
         let rv = i64::try_from(snapshot.revision()).unwrap_or(-1);
@@ -104,7 +111,7 @@ pub(crate) async fn list(
             metadata["remainingItemCount"] = remaining.into();
         }
     }
-    Ok(answer(shared, target.kind, shape, metadata, page.objects, headers))
+    Ok(answer(shared, target.kind, shape, metadata, Objects::Chosen(page.objects.into_iter()), headers))
 }
 
 /// Every object that a request selects, for `deletecollection`.
@@ -294,7 +301,7 @@ pub(crate) fn answer(
     kind: &'static Kind,
     shape: Shape,
     metadata: Value,
-    objects: Vec<Arc<Object>>,
+    objects: Objects,
     headers: &HeaderMap,
 ) -> Answer {
     let mut head = Vec::new();
@@ -309,10 +316,20 @@ pub(crate) fn answer(
         ),
         Shape::Table(_) => table::head(kind, &metadata, true, &mut head),
     }
-    let bytes: usize = objects.iter().map(|object| object.body.len()).sum();
-    let body =
-        Items { kind, shape, now: shared.gate.now(), objects, next: 0, pending: Some(head), closed: false };
-    let gzip = bytes > shared.config.limits.compress_above_bytes && negotiate::reads_gzip(headers);
+    let mut body = Items {
+        kind,
+        shape,
+        now: shared.gate.now(),
+        objects,
+        is_first: true,
+        closed: false,
+        ready: None,
+        spare: Arc::default(),
+    };
+    let beginning = body.write(head);
+    let is_long = !body.closed || beginning.len() > shared.config.limits.compress_above_bytes;
+    let gzip = is_long && negotiate::reads_gzip(headers);
+    body.ready = Some(beginning);
     let body = if gzip { compress::gzip(body).boxed_unsync() } else { body.boxed_unsync() };
     let mut answer = Response::new(body);
     *answer.status_mut() = StatusCode::OK;
@@ -323,41 +340,98 @@ pub(crate) fn answer(
     answer
 }
 
-/// A list on its way out: joined chunk by chunk, so that a long one is never in memory twice.
+/// What a list consists of.
+pub(crate) enum Objects {
+    Chosen(std::vec::IntoIter<Arc<Object>>),
+    /// Whatever of a table is selected, behind the last (namespace, name) that was written: looked for when it is sent, so
+    /// that a long list begins at once and none of its objects is held.
+    Selected {
+        table: Table,
+        selection: Selection,
+        last: Option<(Arc<str>, Arc<str>)>,
+    },
+}
+
+/// A list on its way out: joined buffer by buffer, so that a long one is never in memory twice.
 struct Items {
     kind: &'static Kind,
     shape: Shape,
     now: Time,
-    objects: Vec<Arc<Object>>,
-    next: usize,
-    /// Written already, not yet handed over: the list's head at first.
-    pending: Option<Vec<u8>>,
+    objects: Objects,
+    /// No object was written yet.
+    is_first: bool,
+    /// The list's end was written.
     closed: bool,
+    /// The beginning, written and not yet handed over.
+    ready: Option<Bytes>,
+    /// Buffers that were sent: fresh memory costs more than filling it.
+    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+/// A buffer that comes back when all of it was sent.
+struct Lent {
+    buffer: Vec<u8>,
+    home: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        home.push(std::mem::take(&mut self.buffer));
+    }
 }
 
 impl Items {
-    fn chunk(&mut self) -> Option<Bytes> {
+    /// The next objects, behind what the buffer begins with.
+    fn write(&mut self, mut buffer: Vec<u8>) -> Bytes {
+        buffer.reserve(BUFFER_BYTES + BUFFER_SLACK_BYTES);
+        let Self { kind, shape, now, objects, is_first, .. } = self;
+        let mut write = |object: &Object| {
+            if !std::mem::replace(is_first, false) {
+                buffer.push(b',');
+            }
+            match *shape {
+                Shape::Table(include) => table::row(kind, include, object, *now, &mut buffer),
+                shape => show::object(kind, shape, object, *now, &mut buffer),
+            }
+            buffer.len() >= BUFFER_BYTES
+        };
+        let is_full = match objects {
+            Objects::Chosen(rest) => rest.any(|object| write(&object)),
+            Objects::Selected { table, selection, last } => {
+                let began = last.take();
+                let after = began.as_ref().map(|(namespace, name)| (&**namespace, &**name));
+                let mut rest = table.range(selection.namespace(), after);
+                let full_at = rest.find(|object| selection.matches_within(object) && write(object));
+                *last = full_at.map(|object| (object.key.namespace.clone(), object.key.name.clone()));
+                last.is_some()
+            }
+        };
+        if !is_full {
+            buffer.extend_from_slice(b"]}\n");
+            self.closed = true;
+        }
+        Bytes::from_owner(Lent { buffer, home: self.spare.clone() })
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.ready.is_some() {
+            return self.ready.take();
+        }
         if self.closed {
             return None;
         }
-        let mut chunk = self.pending.take().unwrap_or_default();
-        chunk.reserve(CHUNK_BYTES + CHUNK_SLACK_BYTES);
-        while let Some(object) = self.objects.get(self.next) {
-            if self.next > 0 {
-                chunk.push(b',');
-            }
-            match self.shape {
-                Shape::Table(include) => table::row(self.kind, include, object, self.now, &mut chunk),
-                shape => show::object(self.kind, shape, object, self.now, &mut chunk),
-            }
-            self.next += 1;
-            if chunk.len() >= CHUNK_BYTES {
-                return Some(chunk.into());
-            }
-        }
-        chunk.extend_from_slice(b"]}\n");
-        self.closed = true;
-        Some(chunk.into())
+        // The one before may still be on its way.
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut buffer = spare.unwrap_or_default();
+        buffer.clear();
+        Some(self.write(buffer))
     }
 }
 
@@ -369,6 +443,6 @@ impl http_body::Body for Items {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        Poll::Ready(self.chunk().map(|chunk| Ok(Frame::data(chunk))))
+        Poll::Ready(self.next().map(|bytes| Ok(Frame::data(bytes))))
     }
 }

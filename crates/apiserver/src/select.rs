@@ -45,9 +45,19 @@ impl Selection {
     }
 
     pub(crate) fn matches(&self, object: &Object) -> bool {
-        (self.namespace.is_empty() || *self.namespace == *object.key.namespace)
-            && self.terms.iter().all(|term| (value(object, term.source) == &*term.value) == term.equal)
+        (self.namespace.is_empty() || *self.namespace == *object.key.namespace) && self.matches_within(object)
+    }
+
+    /// The same of an object that is known to be of the namespace.
+    pub(crate) fn matches_within(&self, object: &Object) -> bool {
+        self.terms.iter().all(|term| (value(object, term.source) == &*term.value) == term.equal)
             && self.labels.matches(&object.meta.labels)
+    }
+
+    /// Whether only a look at each object of the namespace tells which are selected.
+    pub(crate) fn needs_scan(&self, kind: &Kind) -> bool {
+        let is_one = self.name().is_some() && (!self.namespace.is_empty() || !kind.namespaced);
+        !is_one && self.indexed().is_none()
     }
 
     /// Whether every object of the namespace is selected.

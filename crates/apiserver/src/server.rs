@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 
 use crate::authenticate::Verified;
 use crate::discovery::Documents;
+use crate::gather::Gathered;
 use crate::list::Held;
 use crate::metrics::Requests;
 use crate::{Config, Deps, Dial, Rbac, handle, openapi, tls};
@@ -240,8 +241,9 @@ async fn converse<S>(
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(15))
         .max_header_list_size(64 * 1024);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection.into_owned()).await {
+    let stream = Gathered::new(stream);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), service);
+    if let Err(error) = stream.run(watcher.watch(connection.into_owned())).await {
         debug!(%address, %error, "connection ended");
     }
 }

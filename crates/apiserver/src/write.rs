@@ -78,6 +78,7 @@ pub(crate) async fn write(
             let objects = list::selected(shared, target, query).await?;
             let gone = shared.gate.delete_collection(&to_gate(&options), &delete, &objects).await?;
             let metadata = json!({"resourceVersion": shared.store().snapshot().revision().to_string()});
+            let gone = list::Objects::Chosen(gone.into_iter());
             return Ok(list::answer(shared, target.kind, shape, metadata, gone, headers));
         }
     };
