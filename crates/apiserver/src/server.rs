@@ -15,6 +15,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use object::{Reason, Snapshot, Status};
 use plan::User;
+use rustix::io::Errno;
 use rustix::net::sockopt;
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,6 +33,9 @@ use crate::{Config, Deps, Dial, Rbac, handle, openapi, tls};
 
 /// How long requests may take to finish once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Until accept() is tried again when the process can hold no more connections.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -164,6 +168,11 @@ impl Server {
             let (socket, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) if is_one_connections(&error) => continue,
+                Err(error) if is_shortage(&error) => {
+                    warn!(%error, "no connection can be accepted until others end");
+                    tokio::time::sleep(SHORTAGE_PAUSE).await;
+                    continue;
+                }
                 Err(error) => {
                     let address =
                         listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
@@ -246,6 +255,12 @@ async fn converse<S>(
     if let Err(error) = stream.run(watcher.watch(connection.into_owned())).await {
         debug!(%address, %error, "connection ended");
     }
+}
+
+/// Errors of accept() that pass when others give back what they hold: files, memory.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 /// Errors of accept() that are about the connection it would have returned.

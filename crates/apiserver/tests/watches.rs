@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use common::Cluster;
 use common::client::Client;
+use object::{Draft, Key, Meta};
 use serde_json::{Value, json};
-use store::{Memory, Window};
+use store::{Memory, Op, Window};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -107,6 +108,38 @@ async fn a_log_that_is_gone_is_told_as_an_event() {
     let error = events.next().await.expect("an event");
     assert_eq!((&error["type"], &error["object"]["reason"]), (&json!("ERROR"), &json!("Expired")));
     assert!(events.next().await.is_none());
+}
+
+/// Bytes in, bytes out: what is no JSON goes the whole way, which it could not if anybody decoded it.
+#[tokio::test]
+async fn no_body_is_decoded_on_its_way_to_a_reader() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    // More than one buffer of a list, so that they are joined too.
+    let odd = format!("\"data\":<no JSON{}>", "x".repeat(1_000));
+    for number in 0..300 {
+        let name = format!("odd-{number}");
+        let stored = format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{{\"name\":\"{name}\"}},{odd}}}"
+        );
+        let key = Key::new(kinds::CONFIG_MAPS, "default", name);
+        let draft = Draft { key, meta: Meta::default(), fields: [].into(), stored: stored.into() };
+        cluster.gate.store().commit(Op::create(draft).into()).await.expect("committed");
+    }
+    let list = client.get(CONFIG_MAPS).await.text;
+    assert_eq!(list.matches(&odd).count(), 300);
+    assert_eq!(list.matches(">},{\"apiVersion\"").count(), 299, "a comma between each two");
+    assert!(list.ends_with("}]}\n"));
+    for text in [
+        client.get(&format!("{CONFIG_MAPS}/odd-7")).await.text,
+        client.get(&format!("{CONFIG_MAPS}?fieldSelector=metadata.name%3Dodd-7")).await.text,
+        client
+            .get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1&fieldSelector=metadata.name%3Dodd-7"))
+            .await
+            .text,
+    ] {
+        assert_eq!(text.matches(&odd).count(), 1, "{text}");
+    }
 }
 
 #[tokio::test]

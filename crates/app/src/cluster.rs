@@ -106,7 +106,8 @@ impl Cluster {
         let ranges =
             ServiceRanges { addresses: ServiceRange { network, prefix }, ..ServiceRanges::default() };
         let dial = dial::dialer(setup.dial_from.clone());
-        let gate = Gate::new(store.clone(), rbac.clone(), clock.clone(), Arc::new(pki::fill_random), ranges);
+        let random = Arc::new(pki::fill_random_ahead);
+        let gate = Gate::new(store.clone(), rbac.clone(), clock.clone(), random, ranges);
         let gate = Arc::new(gate.with_webhooks(Arc::new(apiserver::Caller::new(dial.clone()))));
         bootstrap::reconcile(&gate, &pki.ca_pem)
             .await

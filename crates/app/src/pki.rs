@@ -1,5 +1,6 @@
 //! The keys and certificates of one cluster: made once, kept in its folder, never logged.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -218,6 +219,25 @@ pub fn fill_random(bytes: &mut [u8]) {
     ring::rand::SystemRandom::new().fill(bytes).expect("the operating system gives random bytes");
 }
 
+/// The same for what is made often and is no secret (uids, names): the system is asked for many bytes at a time.
+pub fn fill_random_ahead(bytes: &mut [u8]) {
+    const AHEAD_BYTES: usize = 1024;
+    thread_local! {
+        static AHEAD: RefCell<([u8; AHEAD_BYTES], usize)> = const { RefCell::new(([0; AHEAD_BYTES], AHEAD_BYTES)) };
+    }
+    AHEAD.with_borrow_mut(|(ahead, used)| {
+        if bytes.len() > AHEAD_BYTES - *used {
+            fill_random(ahead);
+            *used = 0;
+        }
+        match ahead.get(*used..*used + bytes.len()) {
+            Some(next) => bytes.copy_from_slice(next),
+            None => fill_random(bytes),
+        }
+        *used = (*used + bytes.len()).min(AHEAD_BYTES);
+    });
+}
+
 /// `count` characters of `[a-z0-9]`, for tokens and ids.
 pub fn random_word(count: usize) -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -228,6 +248,8 @@ pub fn random_word(count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// Seconds from now to the end of what is signed for a request of so many.
@@ -254,6 +276,17 @@ mod tests {
             (Some(999 * DAY), 365 * DAY),
         ] {
             assert!((expected - 5..=expected).contains(&life(asked)), "{asked:?}: {}", life(asked));
+        }
+    }
+
+    #[test]
+    fn no_random_byte_is_given_twice() {
+        let mut seen = BTreeSet::new();
+        for length in [16, 700, 900, 3_000].into_iter().cycle().take(400) {
+            let mut bytes = vec![0; length];
+            fill_random_ahead(&mut bytes);
+            let parts: Vec<[u8; 16]> = bytes.as_chunks().0.to_vec();
+            assert!(parts.into_iter().all(|part| seen.insert(part)), "{length} bytes repeat others");
         }
     }
 }

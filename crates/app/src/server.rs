@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use files::FileError;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -141,11 +142,19 @@ async fn alone(
 /// Runs a daemon's work to its end. What still blocks on a thread then (a pull, a look-up of a name) ends with the process and does not
 /// keep it.
 pub fn block_on<T, E: From<ServerError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    allow_files();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Start)?;
     let result = runtime.block_on(work);
     runtime.shutdown_background();
     result
+}
+
+/// As many open files as may be: each watcher is one, and what a shell allows at first (1,024) is for programs that use select(2).
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // If it stays as it is, connections beyond it wait for others to end.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Turns true at SIGTERM or SIGINT.

@@ -1,7 +1,9 @@
 //! POST of a new object.
 
+use std::sync::Arc;
+
 use admission::Operation;
-use object::{Key, Reason, Status, Time};
+use object::{Key, Object, Reason, Status, Time};
 use serde_json::Value;
 use store::{Op, Precondition, Put};
 
@@ -35,7 +37,6 @@ impl Gate {
             return Err(Status::internal("resourceVersion should not be set on objects to be created"));
         }
         let now = self.now();
-        ownership::created(request, &mut object, now);
         let (mut names_left, mut raced) = (NAME_ATTEMPTS, 0);
         for _ in 0..ATTEMPTS {
             let mut said = Vec::new();
@@ -77,20 +78,29 @@ impl Gate {
         warnings: &mut Vec<String>,
     ) -> Result<(Key, object::Draft, Vec<Op>), Status> {
         let kind = self.kind(request.kind.resource)?;
+        let snapshot = match raced {
+            0 => self.store.snapshot(),
+            raced => self.snapshot_after(&commit::key_of(request, ""), raced).await?,
+        };
+        let namespace = snapshot.find(kinds::NAMESPACES, "", request.namespace);
+        // All objects of a namespace share its name.
+        let shared = namespace.map_or_else(|| request.namespace.into(), |object| object.key.name.clone());
+        let key_of = |name: &str| Key::new(request.kind.resource, Arc::clone(&shared), name);
+        // What one try writes into it is not the next one's.
         let mut new = object.clone();
-        let snapshot = self.snapshot_after(&commit::key_of(request, ""), raced).await?;
+        ownership::created(request, &mut new, now);
         let review = Review { gate: self, request, snapshot: &snapshot, operation: Operation::Create, now };
-        let asked = commit::key_of(request, metadata::text(&new, "name"));
+        let asked = key_of(metadata::text(&new, "name"));
         admit::mutate(&review, &asked, &mut new, None, warnings).await?;
         decode::default(kind, &mut new);
         metadata::begin(&mut new, self.uid(), now);
         requestor::stamp(kind.resource, request.user, &mut new);
-        let key = commit::key_of(request, &self.name(&mut new));
+        let key = key_of(&self.name(&mut new));
         metadata::prepare(kind, &mut new, None);
         let mut ops = service::allocate(self, &snapshot, &key, &mut new, None)?;
         decode::validate(kind, &new, None)?;
         ops.extend(admit::validate(&review, &key, Some(&new), None, warnings).await?);
-        ops.extend(namespace_stands(&snapshot, request));
+        ops.extend(namespace.map(|namespace| stands(namespace)));
         Ok((key.clone(), commit::draft(kind, &key, &new)?, ops))
     }
 
@@ -122,13 +132,9 @@ fn merged(mut first: Vec<String>, second: Vec<String>) -> Vec<String> {
 }
 
 /// The namespace must still be as admission saw it when the object is committed: nothing slips into one that is being emptied.
-fn namespace_stands(snapshot: &object::Snapshot, request: &Request<'_>) -> Option<Op> {
-    if request.namespace.is_empty() {
-        return None;
-    }
-    let namespace = snapshot.find(kinds::NAMESPACES, "", request.namespace)?;
+fn stands(namespace: &Object) -> Op {
     let precondition = Precondition::At(namespace.revision);
-    Some(Op { key: namespace.key.clone(), precondition, put: Put::Nothing })
+    Op { key: namespace.key.clone(), precondition, put: Put::Nothing }
 }
 
 fn no_name_found(key: &Key) -> Status {

@@ -1,3 +1,4 @@
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -69,21 +70,28 @@ pub struct Snapshot {
     revision: Revision,
     tables: OrdMap<Resource, Table>,
     /// (owner's uid, key of the owned)
-    owned: OrdSet<(Box<str>, Key)>,
+    owned: OrdSet<Arc<(Box<str>, Key)>>,
 }
 
 /// All objects of one resource.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    objects: OrdMap<Path, Arc<Object>>,
-    /// (value of the kind's first selectable field, where), for values that are not empty.
-    by_field: OrdSet<(Box<str>, Path)>,
+    objects: OrdMap<Arc<str>, Arc<Object>>,
+    /// The value of the kind's first selectable field and the path, for values that are not empty.
+    by_field: OrdSet<Arc<str>>,
     bytes: usize,
     revision: Revision,
 }
 
-/// (namespace, name): the order in which lists are answered.
-type Path = (Arc<str>, Arc<str>);
+/// Between the parts of a path, below everything that namespaces consist of: paths are ordered by namespace, then name, as lists are.
+const BETWEEN: &str = "\0";
+/// Behind the last path that begins with something and `BETWEEN`.
+const BEHIND: &str = "\x01";
+
+/// Where an object stands in its table. One text, because a change copies the pointers of a whole node of the tree.
+fn path(key: &Key) -> String {
+    [&*key.namespace, BETWEEN, &key.name].concat()
+}
 
 impl Table {
     pub fn len(&self) -> usize {
@@ -111,19 +119,24 @@ impl Table {
     /// The objects of one namespace (all of them if it is empty) behind `after`, an exclusive (namespace, name).
     pub fn range<'a>(
         &'a self,
-        namespace: &'a str,
+        namespace: &str,
         after: Option<(&str, &str)>,
-    ) -> impl Iterator<Item = &'a Arc<Object>> {
-        let start: (Path, bool) = match after {
-            Some((namespace, name)) => ((namespace.into(), name.into()), false),
-            None => ((namespace.into(), "".into()), true),
+    ) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        let first = if namespace.is_empty() { String::new() } else { [namespace, BETWEEN].concat() };
+        // Whatever `after` says, which clients carry around: nothing of another namespace is found.
+        let from = match after.map(|(namespace, name)| [namespace, BETWEEN, name].concat()) {
+            Some(after) if after >= first => Bound::Excluded(after),
+            _ => Bound::Included(first),
         };
-        let from =
-            if start.1 { std::ops::Bound::Included(start.0) } else { std::ops::Bound::Excluded(start.0) };
-        self.objects
-            .range((from, std::ops::Bound::Unbounded))
-            .take_while(move |((held, _), _)| namespace.is_empty() || **held == *namespace)
-            .map(|(_, object)| object)
+        let to = [namespace, BEHIND].concat();
+        let (to, is_behind) = match &from {
+            _ if namespace.is_empty() => (Bound::Unbounded, false),
+            Bound::Excluded(after) => (Bound::Excluded(&*to), *after >= to),
+            _ => (Bound::Excluded(&*to), false),
+        };
+        let range = (from.as_ref().map(String::as_str), to);
+        let found = (!is_behind).then(|| self.objects.range::<_, str>(range));
+        found.into_iter().flatten().map(|(_, object)| object)
     }
 }
 
@@ -133,12 +146,12 @@ impl Snapshot {
     }
 
     pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
-        self.tables.get(&key.resource)?.objects.get(&(key.namespace.clone(), key.name.clone()))
+        self.tables.get(&key.resource)?.objects.get(&*path(key))
     }
 
     /// The cluster-scoped or namespaced object of a name, without a key at hand.
     pub fn find(&self, resource: Resource, namespace: &str, name: &str) -> Option<&Arc<Object>> {
-        self.tables.get(&resource)?.objects.get(&(namespace.into(), name.into()))
+        self.tables.get(&resource)?.objects.get(&*[namespace, BETWEEN, name].concat())
     }
 
     pub fn table(&self, resource: Resource) -> Option<&Table> {
@@ -165,39 +178,39 @@ impl Snapshot {
         value: &'a str,
     ) -> impl Iterator<Item = &'a Arc<Object>> {
         self.tables.get(&resource).into_iter().flat_map(move |table| {
-            table
-                .by_field
-                .range((value.into(), ("".into(), "".into()))..)
-                .take_while(move |(held, _)| **held == *value)
-                .filter_map(|(_, path)| table.objects.get(path))
+            let (from, to) = ([value, BETWEEN].concat(), [value, BEHIND].concat());
+            let range = (Bound::Included(from.as_str()), Bound::Excluded(to.as_str()));
+            let paths = table.by_field.range::<_, str>(range);
+            let objects =
+                paths.filter_map(move |path| table.objects.get(path.get(value.len() + BETWEEN.len()..)?));
+            // A value may have in it what stands between the parts.
+            objects.filter(move |object| indexed(object) == Some(value))
         })
     }
 
     /// The objects with an owner reference to this uid.
     pub fn owned_by<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Arc<Object>> {
-        let start = (uid.into(), Key::cluster(Resource::new(""), ""));
-        self.owned
-            .range(start..)
-            .take_while(move |(owner, _)| **owner == *uid)
-            .filter_map(|(_, key)| self.get(key))
+        let start = Arc::new((uid.into(), Key::cluster(Resource::new(""), "")));
+        let owned = self.owned.range(start..).take_while(move |owned| *owned.0 == *uid);
+        owned.filter_map(|owned| self.get(&owned.1))
     }
 
     /// Puts an object and says what changed. The object's revision becomes the snapshot's.
     pub fn put(&mut self, object: Object) -> Event {
         let object = Arc::new(object);
-        let path = (object.key.namespace.clone(), object.key.name.clone());
+        let path = path(&object.key);
         self.revision = self.revision.max(object.revision);
         let table = self.tables.entry(object.key.resource).or_default();
         table.revision = object.revision;
         table.bytes += object.body.len();
-        let previous = table.objects.insert(path.clone(), object.clone());
+        let previous = table.objects.insert(path.as_str().into(), object.clone());
         let old_field = previous.as_ref().and_then(|old| indexed(old));
         if old_field != indexed(&object) {
             if let Some(value) = old_field {
-                table.by_field.remove(&(value.into(), path.clone()));
+                table.by_field.remove(&*[value, BETWEEN, &path].concat());
             }
             if let Some(value) = indexed(&object) {
-                table.by_field.insert((value.into(), path));
+                table.by_field.insert([value, BETWEEN, &path].concat().into());
             }
         }
         if let Some(old) = &previous {
@@ -210,14 +223,14 @@ impl Snapshot {
 
     /// Removes an object, if it is there, and says so at the given revision.
     pub fn remove(&mut self, key: &Key, revision: Revision) -> Option<Event> {
-        let path = (key.namespace.clone(), key.name.clone());
+        let path = path(key);
         let table = self.tables.get_mut(&key.resource)?;
-        let previous = table.objects.remove(&path)?;
+        let previous = table.objects.remove(&*path)?;
         self.revision = self.revision.max(revision);
         table.revision = revision;
         table.bytes -= previous.body.len();
         if let Some(value) = indexed(&previous) {
-            table.by_field.remove(&(value.into(), path));
+            table.by_field.remove(&*[value, BETWEEN, &path].concat());
         }
         for owner in &previous.meta.owner_references {
             self.owned.remove(&(owner.uid.clone(), key.clone()));
@@ -247,7 +260,7 @@ impl Snapshot {
             self.owned.remove(&(owner.uid.clone(), object.key.clone()));
         }
         for owner in after {
-            self.owned.insert((owner.uid.clone(), object.key.clone()));
+            self.owned.insert(Arc::new((owner.uid.clone(), object.key.clone())));
         }
     }
 }
@@ -292,5 +305,28 @@ mod tests {
         assert_eq!(names(now.owned_by("u1")), [""; 0]);
         let after: Vec<_> = now.table(PODS).expect("pods").range("", Some(("a", "one"))).collect();
         assert!(after.is_empty());
+    }
+
+    #[test]
+    fn a_range_keeps_to_its_namespace() {
+        let mut now = Snapshot::default();
+        for (at, (namespace, name)) in
+            [("a", "one"), ("a", "two"), ("a-b", "one"), ("b", "one")].into_iter().enumerate()
+        {
+            now.put(pod(namespace, name, "", "", at as u64 + 1));
+        }
+        let check = |namespace: &str, after: Option<(&str, &str)>, expected: &[&str]| {
+            let table = now.table(PODS).expect("pods");
+            let found: Vec<String> = table.range(namespace, after).map(|object| object.key.path()).collect();
+            assert_eq!(found, expected, "{namespace:?} behind {after:?}");
+        };
+        check("", None, &["a/one", "a/two", "a-b/one", "b/one"]);
+        check("", Some(("a", "two")), &["a-b/one", "b/one"]);
+        check("a", None, &["a/one", "a/two"]);
+        check("a", Some(("a", "one")), &["a/two"]);
+        check("a-b", None, &["a-b/one"]);
+        // A token of another namespace opens nothing.
+        check("a", Some(("b", "")), &[]);
+        check("b", Some(("a", "one")), &["b/one"]);
     }
 }
