@@ -15,6 +15,7 @@ pub mod authorize;
 mod call;
 pub mod credentials;
 mod dispatch;
+pub mod ec2;
 pub mod eks;
 pub mod eks_auth;
 pub mod genesis;
@@ -37,4 +38,5 @@ pub use ids::Ids;
 pub use service::{Further, Operation, Service, Subject};
 
 /// Every service there is, by signing name.
-pub const SERVICES: &[&Service] = &[&eks::SERVICE, &eks_auth::SERVICE, &iam::SERVICE, &sts::SERVICE];
+pub const SERVICES: &[&Service] =
+    &[&ec2::SERVICE, &eks::SERVICE, &eks_auth::SERVICE, &iam::SERVICE, &sts::SERVICE];

@@ -8,6 +8,8 @@
 //! `gives` tells members that must be there; a text that ends in `*` is the beginning of one. The caller is `as`: a user's name, or what
 //! `keep` of an earlier step named; the administrator if nothing is said. `after` is how many seconds pass before the call.
 
+use std::collections::BTreeMap;
+
 use object::{Snapshot, Time};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -33,6 +35,9 @@ struct Step {
     keep: Option<String>,
     #[serde(default)]
     after: i64,
+    /// A word for a value of the answer, by its path (`Vpc.VpcId`, `Subnets.0.SubnetId`): `$word` stands for it in later steps.
+    #[serde(default)]
+    names: BTreeMap<String, String>,
 }
 
 /// An account on a clock of its own.
@@ -42,12 +47,15 @@ pub struct Account {
     drawn: u8,
     /// Name, key id, session token.
     kept: Vec<(String, String, String)>,
+    /// What words of the story stand for.
+    words: BTreeMap<String, String>,
 }
 
 impl Account {
     pub fn new() -> Self {
         let now = Time::from_secs(1_795_000_000);
-        let mut account = Self { state: Snapshot::default(), now, drawn: 0, kept: Vec::new() };
+        let mut account =
+            Self { state: Snapshot::default(), now, drawn: 0, kept: Vec::new(), words: BTreeMap::new() };
         for step in genesis::STEPS {
             let changes = account.context(&Caller::default(), step);
             changes.apply(&mut account.state);
@@ -105,12 +113,13 @@ impl Account {
         for (number, step) in steps.iter().enumerate() {
             let about = format!("step {}: {} {}", number + 1, step.call, step.with);
             self.now = self.now.plus_secs(step.after);
-            let input = if step.with.is_null() { json!({}) } else { step.with.clone() };
+            let input = if step.with.is_null() { json!({}) } else { self.spoken(&step.with) };
             let caller = self.caller(step.caller.as_deref().unwrap_or("admin"));
             match (caller.and_then(|caller| self.call(&step.call, &caller, &input)), &step.fails) {
                 (Ok(output), None) => self.take(step, &output, &about),
                 (Err(fault), Some(wanted)) => {
-                    assert_eq!(format!("{}: {}", fault.code, fault.message), *wanted, "{about}");
+                    let wanted = self.spoken(&json!(wanted));
+                    assert_eq!(format!("{}: {}", fault.code, fault.message), wanted, "{about}");
                 }
                 (Ok(output), Some(_)) => panic!("{about}: it gave {output}"),
                 (Err(fault), None) => panic!("{about}: {}: {}", fault.code, fault.message),
@@ -118,9 +127,30 @@ impl Account {
         }
     }
 
+    /// A value with its words replaced by what they stand for; the longest word first.
+    fn spoken(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => {
+                let words = self.words.iter().rev();
+                Value::String(words.fold(text.clone(), |text, (word, value)| text.replace(word, value)))
+            }
+            Value::Array(list) => list.iter().map(|item| self.spoken(item)).collect(),
+            Value::Object(members) => {
+                members.iter().map(|(name, value)| (name.clone(), self.spoken(value))).collect()
+            }
+            other => other.clone(),
+        }
+    }
+
     fn take(&mut self, step: &Step, output: &Value, about: &str) {
         if let Some(wanted) = &step.gives {
-            includes(output, wanted, about);
+            includes(output, &self.spoken(wanted), about);
+        }
+        for (word, path) in &step.names {
+            let pointer = format!("/{}", path.replace('.', "/"));
+            let value = output.pointer(&pointer).and_then(Value::as_str);
+            let value = value.unwrap_or_else(|| panic!("{about}: there is no {path} in {output}"));
+            self.words.insert(format!("${word}"), value.to_owned());
         }
         if let Some(name) = &step.keep {
             self.keep(name, output);
@@ -162,4 +192,45 @@ fn iam() {
 #[test]
 fn roles_are_assumed() {
     Account::new().tell(include_str!("../testdata/sts/assume_role.yaml"));
+}
+
+/// A story of EC2, in an account with four public addresses.
+fn ec2(story: &str) {
+    let mut account = Account::new();
+    let pool =
+        crate::ec2::record::PublicPool { first: [198, 18, 0, 10].into(), last: [198, 18, 0, 13].into() };
+    let changes =
+        account.context(&Caller::default(), |context| crate::ec2::genesis::default_vpc(context, pool));
+    changes.apply(&mut account.state);
+    account.tell(story);
+}
+
+#[test]
+fn ec2_begins_with_a_vpc() {
+    ec2(include_str!("../testdata/ec2/first.yaml"));
+}
+
+#[test]
+fn ec2_addresses() {
+    ec2(include_str!("../testdata/ec2/addresses.yaml"));
+}
+
+#[test]
+fn ec2_groups() {
+    ec2(include_str!("../testdata/ec2/groups.yaml"));
+}
+
+#[test]
+fn ec2_instances() {
+    ec2(include_str!("../testdata/ec2/instances.yaml"));
+}
+
+#[test]
+fn ec2_networks() {
+    ec2(include_str!("../testdata/ec2/networks.yaml"));
+}
+
+#[test]
+fn ec2_templates() {
+    ec2(include_str!("../testdata/ec2/templates.yaml"));
 }
