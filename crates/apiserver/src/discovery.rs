@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use bytes::Bytes;
@@ -41,7 +42,7 @@ const ORDER: &[&str] = &[
     "resource.k8s.io",
 ];
 
-/// The documents, made once from the catalog.
+/// The documents of one catalog.
 pub(crate) struct Documents {
     by_path: BTreeMap<String, Bytes>,
     /// `/api` and `/apis`, each with its ETag.
@@ -51,17 +52,21 @@ pub(crate) struct Documents {
 struct Group<'a> {
     name: &'static str,
     /// Preferred first.
-    versions: Vec<(&'static str, Vec<&'a &'static Kind>)>,
+    versions: Vec<(&'static str, Vec<&'a Kind>)>,
 }
 
 impl Documents {
-    pub(crate) fn of(catalog: &Catalog) -> Self {
+    pub(crate) fn of<'a>(catalog: &'a Catalog) -> Self {
         let mut groups: Vec<Group<'_>> = catalog
             .groups()
+            .iter()
             .map(|(name, versions)| {
+                let kinds = |kinds: &'a BTreeMap<&'static str, Arc<Kind>>| {
+                    kinds.values().map(|kind| &**kind).collect()
+                };
                 let mut versions: Vec<_> =
-                    versions.iter().map(|(version, kinds)| (*version, kinds.values().collect())).collect();
-                versions.sort_by_key(|(version, _)| Reverse(rank(version)));
+                    versions.iter().map(|(version, held)| (*version, kinds(held))).collect();
+                versions.sort_by_key(|(version, _)| Reverse(schema::version_rank(version)));
                 Group { name, versions }
             })
             .collect();
@@ -92,7 +97,7 @@ impl Documents {
                 } else {
                     format!("/apis/{}/{version}", group.name)
                 };
-                put(path, resource_list(group.name, version, kinds));
+                put(path, resource_list(catalog, group.name, version, kinds));
             }
         }
         let (core, rest): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.name.is_empty());
@@ -104,19 +109,6 @@ impl Documents {
             (path, (Bytes::from(text), format!("\"{hash}\"")))
         });
         Self { by_path, aggregated: tagged.into() }
-    }
-}
-
-/// Kubernetes' order of versions: `v2`, `v1`, then betas, then alphas.
-fn rank(version: &str) -> (u8, u32, u32) {
-    let text = version.trim_start_matches('v');
-    let number = |text: &str| text.parse().unwrap_or(0);
-    if let Some((major, minor)) = text.split_once("beta") {
-        return (1, number(major), number(minor));
-    }
-    match text.split_once("alpha") {
-        Some((major, minor)) => (0, number(major), number(minor)),
-        None => (2, number(text), 0),
     }
 }
 
@@ -132,7 +124,7 @@ fn api_group(group: &Group<'_>) -> Value {
     json!({"name": group.name, "versions": versions, "preferredVersion": preferred})
 }
 
-fn resource_list(group: &str, version: &str, kinds: &[&&'static Kind]) -> Value {
+fn resource_list(catalog: &Catalog, group: &str, version: &str, kinds: &[&Kind]) -> Value {
     let mut resources = Vec::new();
     for kind in kinds {
         let plural = kind.resource.plural();
@@ -149,7 +141,8 @@ fn resource_list(group: &str, version: &str, kinds: &[&&'static Kind]) -> Value 
             }
         }
         if kind.is_stored() {
-            resource["storageVersionHash"] = storage_version_hash(kind).into();
+            let stored = catalog.by_resource(kind.resource).map_or(*kind, |stored| stored);
+            resource["storageVersionHash"] = storage_version_hash(stored).into();
         }
         resources.push(resource);
         for one in kind.subresources {
@@ -178,8 +171,7 @@ fn resource_list(group: &str, version: &str, kinds: &[&&'static Kind]) -> Value 
 }
 
 /// Tells clients when the stored form of a kind changes.
-fn storage_version_hash(kind: &Kind) -> String {
-    let stored = kinds::of(kind.resource).unwrap_or(kind);
+fn storage_version_hash(stored: &Kind) -> String {
     let text = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
     base64::engine::general_purpose::STANDARD.encode(&digest(&SHA256, text.as_bytes()).as_ref()[..8])
 }
@@ -234,7 +226,8 @@ fn discovered(kind: &Kind) -> Value {
 
 pub(crate) fn answer(shared: &Shared, path: &str, headers: &HeaderMap) -> Option<Answer> {
     let path = if path == "/" { path } else { path.trim_end_matches('/') };
-    let documents = &shared.documents;
+    let published = shared.published();
+    let documents = &published.discovery;
     if let Some((text, tag)) = documents.aggregated.get(path)
         && negotiate::reads_aggregated(headers)
     {
@@ -267,13 +260,6 @@ pub(crate) fn answer(shared: &Shared, path: &str, headers: &HeaderMap) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_told_best_first() {
-        let mut versions = ["v1alpha1", "v1", "v2beta1", "v2", "v1beta2"];
-        versions.sort_by_key(|version| Reverse(rank(version)));
-        assert_eq!(versions, ["v2", "v1", "v2beta1", "v1beta2", "v1alpha1"]);
-    }
 
     #[test]
     fn the_storage_hash_is_upstreams() {

@@ -59,7 +59,7 @@ async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>)
         Ok(query) => query,
         Err(status) => return respond::failure(&status),
     };
-    let route = route::route(shared.gate.catalog(), request.method(), request.uri().path(), &query);
+    let route = route::route(&shared.gate.catalog(), request.method(), request.uri().path(), &query);
     match route {
         Err(Nowhere::Page) => respond::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         Err(Nowhere::Status(status)) => respond::failure(&status),
@@ -73,7 +73,10 @@ async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>)
         }
         Ok(Route::Resource(target)) => {
             let began = Instant::now();
-            let answer = limited(shared, &user, &target, &query, request).await;
+            let mut answer = limited(shared, &user, &target, &query, request).await;
+            if let Some(text) = target.kind.custom.as_ref().and_then(|custom| custom.deprecation.as_deref()) {
+                respond::warn(&mut answer, &[text.to_owned()]);
+            }
             shared.requests.record(&target, answer.status().as_u16(), began.elapsed());
             answer
         }
@@ -205,7 +208,7 @@ async fn get(
     let object = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
     if target.subresource == "scale" {
         let value = object.to_value().map_err(Status::internal)?;
-        return Ok(respond::json(StatusCode::OK, &gate::scale_of(target.kind, &value)));
+        return Ok(respond::json(StatusCode::OK, &gate::scale_of(&target.kind, &value)));
     }
-    Ok(write::shown(shared, target.kind, shape, StatusCode::OK, object, request.headers()))
+    Ok(write::shown(shared, &target.kind, shape, StatusCode::OK, object, request.headers()))
 }

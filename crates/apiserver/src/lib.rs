@@ -26,6 +26,7 @@ mod negotiate;
 mod openapi;
 mod protobuf;
 mod proxy;
+mod published;
 mod query;
 mod respond;
 mod route;

@@ -89,20 +89,20 @@ pub(crate) async fn list(
     let shape = negotiate::shape(headers, query)?;
     let options = ListOptions::read(query)?;
     options.check_list()?;
-    let selection = Selection::new(target.kind, &target.namespace, "", &options)?;
-    let (snapshot, after) = match snapshot(shared, target.kind, &options).await {
+    let selection = Selection::new(&target.kind, &target.namespace, "", &options)?;
+    let (snapshot, after) = match snapshot(shared, &target.kind, &options).await {
         Ok(found) => found,
         Err(Refusal::Status(status)) => return Err(status),
         Err(Refusal::Expired(token)) => return Ok(expired(token)),
     };
     let mut metadata = json!({"resourceVersion": snapshot.revision().to_string()});
-    if options.limit == 0 && selection.needs_scan(target.kind) {
+    if options.limit == 0 && selection.needs_scan(&target.kind) {
         let table = snapshot.table(target.kind.resource).cloned().unwrap_or_default();
         let last = after.map(|(namespace, name)| (namespace.into(), name.into()));
         let objects = Objects::Selected { table, selection, last };
-        return Ok(answer(shared, target.kind, shape, metadata, objects, headers));
+        return Ok(answer(shared, &target.kind, shape, metadata, objects, headers));
     }
-    let page = select(&snapshot, target.kind, &selection, after.as_ref(), options.limit);
+    let page = select(&snapshot, &target.kind, &selection, after.as_ref(), options.limit);
     if let Some(remaining) = page.remaining {
         shared.held.keep(&snapshot, shared.config.limits.token_lifetime, shared.config.limits.held_snapshots);
         let rv = i64::try_from(snapshot.revision()).unwrap_or(-1);
@@ -111,7 +111,7 @@ pub(crate) async fn list(
             metadata["remainingItemCount"] = remaining.into();
         }
     }
-    Ok(answer(shared, target.kind, shape, metadata, Objects::Chosen(page.objects.into_iter()), headers))
+    Ok(answer(shared, &target.kind, shape, metadata, Objects::Chosen(page.objects.into_iter()), headers))
 }
 
 /// Every object that a request selects, for `deletecollection`.
@@ -121,13 +121,13 @@ pub(crate) async fn selected(
     query: &Query,
 ) -> Result<Vec<Arc<Object>>, Status> {
     let options = ListOptions::read(query)?;
-    let selection = Selection::new(target.kind, &target.namespace, "", &options)?;
+    let selection = Selection::new(&target.kind, &target.namespace, "", &options)?;
     let (snapshot, after) =
-        snapshot(shared, target.kind, &options).await.map_err(|refusal| match refusal {
+        snapshot(shared, &target.kind, &options).await.map_err(|refusal| match refusal {
             Refusal::Status(status) => status,
             Refusal::Expired(_) => Status::new(Reason::Expired, EXPIRED),
         })?;
-    Ok(select(&snapshot, target.kind, &selection, after.as_ref(), options.limit).objects)
+    Ok(select(&snapshot, &target.kind, &selection, after.as_ref(), options.limit).objects)
 }
 
 struct Page {
@@ -298,7 +298,7 @@ fn expired(token: Token) -> Answer {
 /// A list of objects as an answer.
 pub(crate) fn answer(
     shared: &Shared,
-    kind: &'static Kind,
+    kind: &Arc<Kind>,
     shape: Shape,
     metadata: Value,
     objects: Objects,
@@ -317,7 +317,7 @@ pub(crate) fn answer(
         Shape::Table(_) => table::head(kind, &metadata, true, &mut head),
     }
     let mut body = Items {
-        kind,
+        kind: kind.clone(),
         shape,
         now: shared.gate.now(),
         objects,
@@ -354,7 +354,7 @@ pub(crate) enum Objects {
 
 /// A list on its way out: joined buffer by buffer, so that a long one is never in memory twice.
 struct Items {
-    kind: &'static Kind,
+    kind: Arc<Kind>,
     shape: Shape,
     now: Time,
     objects: Objects,

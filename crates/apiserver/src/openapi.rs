@@ -1,7 +1,7 @@
 //! `/openapi/v3` and `/openapi/v2`: what clients validate and explain with. Each document is made when it is first asked for.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use gate::Catalog;
@@ -20,13 +20,16 @@ pub(crate) struct Documents {
     /// `api/v1`, `apis/apps/v1`
     groups: BTreeMap<String, Group>,
     index: Bytes,
+    /// Of all groups together.
+    hash: String,
     v2: OnceLock<Document>,
 }
 
 struct Group {
-    kinds: Vec<&'static Kind>,
+    kinds: Vec<Arc<Kind>>,
     hash: String,
-    document: OnceLock<Document>,
+    /// Shared with the documents of the next catalog, if the group stays as it is.
+    document: Arc<OnceLock<Document>>,
 }
 
 struct Document {
@@ -44,30 +47,47 @@ impl Document {
 }
 
 impl Documents {
-    pub(crate) fn of(catalog: &Catalog, version: &str) -> Self {
-        let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-        for &kind in catalog.all() {
+    pub(crate) fn of(catalog: &Catalog, version: &str, before: Option<&Self>) -> Self {
+        let mut kinds: BTreeMap<String, Vec<Arc<Kind>>> = BTreeMap::new();
+        for kind in catalog.all() {
             let path = match kind.group {
                 "" => format!("api/{}", kind.version),
                 group => format!("apis/{group}/{}", kind.version),
             };
-            // The document changes with the program, which the version tells apart.
-            let hash = hash(&format!("{version} {path}"));
-            let group = groups.entry(path).or_insert_with(|| Group {
-                kinds: Vec::new(),
-                hash,
-                document: OnceLock::new(),
-            });
-            group.kinds.push(kind);
+            kinds.entry(path).or_default().push(kind.clone());
         }
+        let group = |(path, kinds): (String, Vec<Arc<Kind>>)| {
+            let known = before.and_then(|before| before.groups.get(&path)).filter(|known| {
+                known.kinds.len() == kinds.len()
+                    && known.kinds.iter().zip(&kinds).all(|(known, kind)| Arc::ptr_eq(known, kind))
+            });
+            let (hash, document) = match known {
+                Some(known) => (known.hash.clone(), known.document.clone()),
+                None => (hash(&identity(version, &path, &kinds)), Arc::default()),
+            };
+            (path, Group { kinds, hash, document })
+        };
+        let groups: BTreeMap<String, Group> = kinds.into_iter().map(group).collect();
         let entry = |(path, group): (&String, &Group)| {
             let url = format!("/openapi/v3/{path}?hash={}", group.hash);
             (path.clone(), json!({"serverRelativeURL": url}))
         };
         let paths: serde_json::Map<String, Value> = groups.iter().map(entry).collect();
         let index = json!({"paths": paths}).to_string().into();
-        Self { groups, index, v2: OnceLock::new() }
+        let all: String = groups.values().map(|group| &*group.hash).collect();
+        Self { groups, index, hash: hash(&all), v2: OnceLock::new() }
     }
+}
+
+/// What the document of a group is made of: compiled-in rows change with the program, which the version tells apart.
+fn identity(version: &str, path: &str, kinds: &[Arc<Kind>]) -> String {
+    let mut text = format!("{version} {path}");
+    for kind in kinds {
+        if let Some(custom) = &kind.custom {
+            text.push_str(&format!(" {} {:x} {:?}", kind.type_name, custom.fingerprint(), kind.subresources));
+        }
+    }
+    text
 }
 
 fn hash(text: &str) -> String {
@@ -75,18 +95,24 @@ fn hash(text: &str) -> String {
 }
 
 pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &HeaderMap) -> Option<Answer> {
-    let documents = &shared.openapi;
+    let published = shared.published();
+    let documents = &published.openapi;
     let version = &shared.config.version.git;
     match path.trim_end_matches('/') {
         "/openapi/v2" => {
             let document = documents.v2.get_or_init(|| Document::of(&swagger(documents, version)));
-            Some(send(document, &hash(version), headers))
+            Some(send(document, &documents.hash, headers))
         }
         "/openapi/v3" => Some(respond::bytes(StatusCode::OK, respond::JSON, documents.index.clone())),
         path => {
             let group = documents.groups.get(path.strip_prefix("/openapi/v3/")?)?;
-            let make =
-                || Document::of(&schema::openapi::v3(kinds::types(), group.kinds.iter().copied(), version));
+            let make = || {
+                Document::of(&schema::openapi::v3(
+                    kinds::types(),
+                    group.kinds.iter().map(|kind| &**kind),
+                    version,
+                ))
+            };
             let mut answer = send(group.document.get_or_init(make), &group.hash, headers);
             // A path with the right hash never means anything else.
             if query.get("hash") == group.hash {
@@ -121,7 +147,8 @@ fn swagger(documents: &Documents, version: &str) -> Value {
     let mut definitions = serde_json::Map::new();
     let mut paths = serde_json::Map::new();
     for group in documents.groups.values() {
-        let mut document = schema::openapi::v3(kinds::types(), group.kinds.iter().copied(), version);
+        let mut document =
+            schema::openapi::v3(kinds::types(), group.kinds.iter().map(|kind| &**kind), version);
         if let Value::Object(schemas) = document["components"]["schemas"].take() {
             definitions.extend(schemas);
         }

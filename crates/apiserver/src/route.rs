@@ -6,6 +6,8 @@
 //! /apis/{group}/{version}/watch/{plural}          the old way to ask for a watch
 //! ```
 
+use std::sync::Arc;
+
 use gate::Catalog;
 use http::Method;
 use object::{Reason, Status};
@@ -25,7 +27,7 @@ pub(crate) enum Route {
 /// An object, a collection or a subresource.
 #[derive(Debug)]
 pub(crate) struct Target {
-    pub(crate) kind: &'static Kind,
+    pub(crate) kind: Arc<Kind>,
     pub(crate) verb: &'static str,
     /// Empty at cluster scope and for "in all namespaces".
     pub(crate) namespace: String,
@@ -93,8 +95,11 @@ pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Quer
         }
         rest => (String::new(), rest),
     };
-    let kind =
-        rest.first().and_then(|plural| catalog.served(&group, version, plural)).ok_or_else(not_found)?;
+    let kind = rest
+        .first()
+        .and_then(|plural| catalog.served(&group, version, plural))
+        .ok_or_else(not_found)?
+        .clone();
     let name = rest.get(1).map_or(Ok(String::new()), |name| decode(name))?;
     let subresource = rest.get(2).map_or(Ok(String::new()), |name| decode(name))?;
     let proxied = subresource == "proxy" && rest.len() > 3;

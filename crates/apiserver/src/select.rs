@@ -1,5 +1,7 @@
 //! Which objects a request selects.
 
+use std::borrow::Cow;
+
 use object::{FieldSelector, LabelSelector, Object, Status};
 use schema::Kind;
 
@@ -27,6 +29,8 @@ enum Source {
     Namespace,
     /// Place in the kind's row of selectable fields.
     Field(usize),
+    /// Where the field of a custom resource stands: what may be selected by depends on the version, so nothing is kept beside the object.
+    Path(&'static str),
 }
 
 impl Selection {
@@ -50,7 +54,7 @@ impl Selection {
 
     /// The same of an object that is known to be of the namespace.
     pub(crate) fn matches_within(&self, object: &Object) -> bool {
-        self.terms.iter().all(|term| (value(object, term.source) == &*term.value) == term.equal)
+        self.terms.iter().all(|term| (value(object, term.source) == *term.value) == term.equal)
             && self.labels.matches(&object.meta.labels)
     }
 
@@ -93,7 +97,12 @@ fn terms(kind: &Kind, fields: &FieldSelector) -> Result<Vec<Term>, Status> {
                 // The one alias of the API: `spec.host` was the name of a pod's node.
                 let path = if path == "spec.host" { "spec.nodeName" } else { path };
                 let place = kind.selectable.iter().position(|field| *field == path);
-                Source::Field(place.ok_or_else(|| unsupported(kind, path))?)
+                let place = place.ok_or_else(|| unsupported(kind, path))?;
+                if kind.custom.is_some() {
+                    Source::Path(kind.selectable[place])
+                } else {
+                    Source::Field(place)
+                }
             }
         };
         Ok(Term { source, equal: term.equal, value: term.value.clone() })
@@ -102,7 +111,7 @@ fn terms(kind: &Kind, fields: &FieldSelector) -> Result<Vec<Term>, Status> {
 }
 
 fn unsupported(kind: &Kind, path: &str) -> Status {
-    if kind.group.is_empty() {
+    if kind.group.is_empty() || kind.custom.is_some() {
         return Status::bad_request(format!("field label not supported: {path}"));
     }
     Status::bad_request(format!(
@@ -110,10 +119,13 @@ fn unsupported(kind: &Kind, path: &str) -> Status {
     ))
 }
 
-fn value(object: &Object, source: Source) -> &str {
+fn value(object: &Object, source: Source) -> Cow<'_, str> {
     match source {
-        Source::Name => &object.key.name,
-        Source::Namespace => &object.key.namespace,
-        Source::Field(place) => object.fields.get(place).map_or("", |value| value),
+        Source::Name => Cow::Borrowed(&object.key.name),
+        Source::Namespace => Cow::Borrowed(&object.key.namespace),
+        Source::Field(place) => Cow::Borrowed(object.fields.get(place).map_or("", |value| value)),
+        Source::Path(path) => {
+            Cow::Owned(schema::selected(&object.to_value().unwrap_or_default(), path).into())
+        }
     }
 }

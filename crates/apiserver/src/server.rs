@@ -25,11 +25,11 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use crate::authenticate::Verified;
-use crate::discovery::Documents;
 use crate::gather::Gathered;
 use crate::list::Held;
 use crate::metrics::Requests;
-use crate::{Config, Deps, Dial, Rbac, handle, openapi, tls};
+use crate::published::Published;
+use crate::{Config, Deps, Dial, Rbac, handle, tls};
 
 /// How long requests may take to finish once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -62,8 +62,7 @@ pub(crate) struct Shared {
     pub(crate) verified: Verified,
     pub(crate) held: Held,
     pub(crate) requests: Requests,
-    pub(crate) documents: Documents,
-    pub(crate) openapi: openapi::Documents,
+    pub(crate) documents: Published,
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) writes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
@@ -118,8 +117,6 @@ impl Server {
     /// When TLS cannot be set up.
     pub fn new(config: Config, deps: Deps) -> Result<Self, rustls::Error> {
         let limits = config.limits;
-        let documents = Documents::of(deps.gate.catalog());
-        let openapi = openapi::Documents::of(deps.gate.catalog(), &config.version.git);
         let shared = Shared {
             config,
             gate: deps.gate,
@@ -132,8 +129,7 @@ impl Server {
             verified: Verified::default(),
             held: Held::default(),
             requests: Requests::default(),
-            documents,
-            openapi,
+            documents: Published::default(),
             reads: Arc::new(Semaphore::new(limits.reads_in_flight)),
             writes: Arc::new(Semaphore::new(limits.writes_in_flight)),
             connections: Arc::new(Semaphore::new(limits.connections)),

@@ -26,13 +26,13 @@ pub(crate) fn object(kind: &Kind, shape: Shape, object: &Object, now: Time, to: 
 
 /// The object in the version that was asked for: its bytes as they are, if that is the stored one.
 pub(crate) fn whole(kind: &Kind, object: &Object, to: &mut Vec<u8>) {
-    let Some(conversion) = kind.conversion else {
+    if kind.reads_as_stored(object) {
         return to.extend_from_slice(&object.body);
-    };
+    }
     match object.to_value() {
         Ok(value) => {
             // Writing to memory cannot fail.
-            let _ = serde_json::to_writer(to, &(conversion.from_stored)(value));
+            let _ = serde_json::to_writer(to, &kind.from_stored(value));
         }
         Err(_) => to.extend_from_slice(&object.body),
     }
@@ -52,8 +52,5 @@ pub(crate) fn metadata(body: &[u8], to: &mut Vec<u8>) {
 /// The object's tree in the version that was asked for.
 pub(crate) fn value(kind: &Kind, object: &Object) -> Value {
     let value = object.to_value().unwrap_or_default();
-    match kind.conversion {
-        Some(conversion) => (conversion.from_stored)(value),
-        None => value,
-    }
+    if kind.reads_as_stored(object) { value } else { kind.from_stored(value) }
 }

@@ -126,13 +126,10 @@ async fn bind(
     let options = write::options(target, query, &head.headers)?;
     let text = body::read(incoming, shared.config.limits.body_bytes).await?;
     let (binding, _) =
-        body::parse(target.kind, &body::type_name(target), body::encoding(&head.headers)?, &text)?;
+        body::parse(&target.kind, &body::type_name(target), body::encoding(&head.headers)?, &text)?;
     let name = schema::path::text(&binding, "metadata.name").to_owned();
-    let pods = shared
-        .gate
-        .catalog()
-        .by_resource(kinds::PODS)
-        .ok_or_else(|| Status::internal("pods are not served"))?;
+    let catalog = shared.gate.catalog();
+    let pods = catalog.by_resource(kinds::PODS).ok_or_else(|| Status::internal("pods are not served"))?;
     let to_gate = gate::Request {
         user,
         kind: pods,
@@ -160,7 +157,7 @@ async fn answer_document(
     let (head, incoming) = request.into_parts();
     let encoding = body::encoding(&head.headers)?;
     let text = body::read(incoming, shared.config.limits.body_bytes).await?;
-    let (mut value, _) = body::parse(target.kind, &body::type_name(target), encoding, &text)?;
+    let (mut value, _) = body::parse(&target.kind, &body::type_name(target), encoding, &text)?;
     let gvk = target.kind.subresource(&target.subresource).and_then(|one| one.gvk);
     let (group, version, kind) = gvk.unwrap_or((target.kind.group, target.kind.version, target.kind.kind));
     if !value.is_object() {

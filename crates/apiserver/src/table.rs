@@ -18,13 +18,13 @@ pub(crate) fn columns(kind: &Kind) -> Value {
             "priority": column.priority,
         })
     };
-    kind.columns.iter().map(column).collect()
+    kind.columns().iter().map(column).collect()
 }
 
 /// One row: its cells, and as much of the object as was asked for.
 pub(crate) fn row(kind: &Kind, include: IncludeObject, object: &Object, now: Time, to: &mut Vec<u8>) {
     let value = show::value(kind, object);
-    let cells: Value = kind.columns.iter().map(|column| (column.cell)(&value, now)).collect();
+    let cells: Value = kind.columns().iter().map(|column| column.cell(&value, now)).collect();
     to.extend_from_slice(b"{\"cells\":");
     to.extend_from_slice(cells.to_string().as_bytes());
     to.extend_from_slice(b",\"object\":");

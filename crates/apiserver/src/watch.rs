@@ -13,6 +13,7 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use kinds::CUSTOM_RESOURCE_DEFINITIONS;
 use object::{Change, Event, Object, Reason, Revision, Snapshot, Status, body};
 use schema::Kind;
 use serde_json::json;
@@ -45,8 +46,8 @@ pub(crate) async fn watch(
     let shape = negotiate::shape(headers, query)?;
     let options = ListOptions::read(query)?;
     options.check_watch()?;
-    let selection = Selection::new(target.kind, &target.namespace, &target.name, &options)?;
-    let stream = begin(shared, target.kind, shape, selection, &options).await?;
+    let selection = Selection::new(&target.kind, &target.namespace, &target.name, &options)?;
+    let stream = begin(shared, &target.kind, shape, selection, &options).await?;
     let body = StreamBody::new(stream::unfold(stream, Stream::step)).boxed_unsync();
     let mut answer = Response::new(body);
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
@@ -56,9 +57,11 @@ pub(crate) async fn watch(
 /// One client's watch.
 struct Stream {
     shared: Arc<Shared>,
-    kind: &'static Kind,
+    kind: Arc<Kind>,
     shape: Shape,
     selection: Selection,
+    /// Changes of definitions, if the kind has one: a watch lasts as long as the row that it was begun with.
+    definitions: Option<Watch>,
     /// None: the stream ends when what is ready has been sent.
     log: Option<Watch>,
     /// Objects of the initial state that are still to be sent.
@@ -77,7 +80,7 @@ struct Stream {
 /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-watch>
 async fn begin(
     shared: &Arc<Shared>,
-    kind: &'static Kind,
+    kind: &Arc<Kind>,
     shape: Shape,
     selection: Selection,
     options: &ListOptions,
@@ -104,11 +107,19 @@ async fn begin(
         .timeout
         .filter(|timeout| !timeout.is_zero())
         .unwrap_or_else(|| LEAST_WATCH + shared.fraction(LEAST_WATCH));
+    let definitions = match kind.custom {
+        Some(_) => {
+            let now = shared.store().snapshot().revision();
+            shared.store().watch(Some(CUSTOM_RESOURCE_DEFINITIONS), now).ok()
+        }
+        None => None,
+    };
     let mut stream = Stream {
         shared: shared.clone(),
-        kind,
+        kind: kind.clone(),
         shape,
         selection,
+        definitions,
         log: None,
         initial: initial.into_iter(),
         initial_end: (options.initial_events == Some(true)).then_some(from),
@@ -118,6 +129,9 @@ async fn begin(
         ends: now + lasts,
         described: false,
     };
+    if !shared.gate.catalog().serves(kind) {
+        return Ok(stream);
+    }
     match shared.store().watch(Some(kind.resource), from) {
         Ok(log) => stream.log = Some(log),
         Err(error) => stream.fail(error),
@@ -160,6 +174,7 @@ impl Stream {
             biased;
             () = self.shared.stopping() => return None,
             found = log.next() => Some(found),
+            () = replaced(&self.shared, &self.kind, &mut self.definitions) => return None,
             () = sleep_until(wake) => None,
         };
         match found {
@@ -204,16 +219,16 @@ impl Stream {
             _ => b"{\"type\":\"DELETED\",\"object\":",
         };
         let text = match self.shape {
-            Shape::Whole if self.kind.conversion.is_none() => object.body.clone(),
+            Shape::Whole if self.kind.reads_as_stored(object) => object.body.clone(),
             shape => {
                 let mut text = Vec::with_capacity(object.body.len());
                 let now = self.shared.gate.now();
                 match shape {
                     Shape::Table(include) => {
                         let describe = !std::mem::replace(&mut self.described, true);
-                        table::single(self.kind, include, object, describe, now, &mut text);
+                        table::single(&self.kind, include, object, describe, now, &mut text);
                     }
-                    shape => show::object(self.kind, shape, object, now, &mut text),
+                    shape => show::object(&self.kind, shape, object, now, &mut text),
                 }
                 text.into()
             }
@@ -257,6 +272,13 @@ impl Stream {
             self.ready.push_back(format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n").into());
         }
     }
+}
+
+/// Returns when the kind's definition has changed so that another row is served, or none. Upstream ends such watches; clients begin anew.
+async fn replaced(shared: &Shared, kind: &Arc<Kind>, definitions: &mut Option<Watch>) {
+    let Some(changes) = definitions else { return std::future::pending().await };
+    // A log that cannot be followed may have hidden the change.
+    while changes.next().await.is_ok() && shared.gate.catalog().serves(kind) {}
 }
 
 /// The last state that the client may see of an object that left the selected set, at the revision at which it left.

@@ -31,7 +31,7 @@ pub(crate) async fn write(
     let limit = shared.config.limits.body_bytes;
     let to_gate = |options| gate::Request {
         user,
-        kind: target.kind,
+        kind: &target.kind,
         namespace: &target.namespace,
         name: &target.name,
         subresource: &target.subresource,
@@ -41,7 +41,7 @@ pub(crate) async fn write(
         "create" => {
             let encoding = body::encoding(headers)?;
             let (object, problems) = body::parse(
-                target.kind,
+                &target.kind,
                 &body::type_name(target),
                 encoding,
                 &body::read(incoming, limit).await?,
@@ -52,7 +52,7 @@ pub(crate) async fn write(
         "update" => {
             let encoding = body::encoding(headers)?;
             let (object, problems) = body::parse(
-                target.kind,
+                &target.kind,
                 &body::type_name(target),
                 encoding,
                 &body::read(incoming, limit).await?,
@@ -62,7 +62,7 @@ pub(crate) async fn write(
             shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
         }
         "patch" => {
-            let how = patch_kind(headers)?;
+            let how = patch_kind(&target.kind, headers)?;
             let document = patch_document(how, &body::read(incoming, limit).await?)?;
             check_apply(how, &options, query)?;
             let change = Change::Patch(how, document);
@@ -79,14 +79,14 @@ pub(crate) async fn write(
             let gone = shared.gate.delete_collection(&to_gate(&options), &delete, &objects).await?;
             let metadata = json!({"resourceVersion": shared.store().snapshot().revision().to_string()});
             let gone = list::Objects::Chosen(gone.into_iter());
-            return Ok(list::answer(shared, target.kind, shape, metadata, gone, headers));
+            return Ok(list::answer(shared, &target.kind, shape, metadata, gone, headers));
         }
     };
-    Ok(told(shared, target.kind, shape, outcome, headers))
+    Ok(told(shared, &target.kind, shape, outcome, headers))
 }
 
 /// The outcome of a create or an update.
-fn told(shared: &Shared, kind: &'static Kind, shape: Shape, outcome: Outcome, headers: &HeaderMap) -> Answer {
+fn told(shared: &Shared, kind: &Kind, shape: Shape, outcome: Outcome, headers: &HeaderMap) -> Answer {
     let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut answer = match &outcome.answer {
         Done::Object(object) | Done::Removed(object) => shown(shared, kind, shape, code, object, headers),
@@ -125,7 +125,7 @@ fn deleted(
     options: &DeleteOptions,
     headers: &HeaderMap,
 ) -> Answer {
-    let kind = target.kind;
+    let kind = &target.kind;
     let mut answer = match &outcome.answer {
         Done::Removed(object) if !RETURNED_WHEN_DELETED.contains(&kind.resource.as_str()) => {
             let mut details =
@@ -151,13 +151,13 @@ fn deleted(
 /// One object as an answer; the shared bytes themselves where they are what was asked for.
 pub(crate) fn shown(
     shared: &Shared,
-    kind: &'static Kind,
+    kind: &Kind,
     shape: Shape,
     code: StatusCode,
     object: &Arc<Object>,
     headers: &HeaderMap,
 ) -> Answer {
-    let text = if shape == Shape::Whole && kind.conversion.is_none() {
+    let text = if shape == Shape::Whole && kind.reads_as_stored(object) {
         object.body.clone()
     } else {
         let mut text = Vec::with_capacity(object.body.len());
@@ -247,8 +247,15 @@ fn invalid(kind: &str, how: ViolationKind, field: &str, value: &str, detail: &st
 const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
     application/strategic-merge-patch+json, application/apply-patch+yaml";
 
-fn patch_kind(headers: &HeaderMap) -> Result<PatchKind, Status> {
+/// What custom resources know: a schema has no strategies to merge by.
+const CUSTOM_PATCHES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+
+fn patch_kind(kind: &Kind, headers: &HeaderMap) -> Result<PatchKind, Status> {
     match negotiate::content_type(headers) {
+        "application/strategic-merge-patch+json" if kind.custom.is_some() => {
+            Err(body::unsupported(CUSTOM_PATCHES))
+        }
         "application/json-patch+json" => Ok(PatchKind::Json),
         "application/merge-patch+json" => Ok(PatchKind::Merge),
         "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),

@@ -7,6 +7,7 @@ mod claim_protection;
 mod cluster_role_aggregation;
 mod cron_job;
 mod csr_cleaner;
+mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod disruption;
@@ -81,6 +82,7 @@ pub const EVERY: Resource = Resource::new("");
 pub static ALL: &[&Controller] = &[
     &csr_cleaner::CONTROLLER,
     &cluster_role_aggregation::CONTROLLER,
+    &custom_resource_definition::CONTROLLER,
     &cron_job::CONTROLLER,
     &daemon_set::CONTROLLER,
     &deployment::CONTROLLER,

@@ -201,5 +201,5 @@ fn merged(gate: &Gate, stored: &Object, patch: &Value) -> Result<Op, Status> {
     let mut value = stored.to_value().map_err(Status::internal)?;
     schema::merge_patch(&mut value, patch);
     path::remove(&mut value, "metadata.resourceVersion");
-    Ok(commit::put(commit::draft(kind, &stored.key, &value)?, Precondition::At(stored.revision)))
+    Ok(commit::put(commit::draft(&kind, &stored.key, &value)?, Precondition::At(stored.revision)))
 }

@@ -73,8 +73,11 @@ pub(crate) fn draft(kind: &Kind, key: &Key, object: &Value) -> Result<Draft, Sta
     })
 }
 
-/// The values of a kind's selectable fields, in the order of its row.
+/// The values of a kind's selectable fields, in the order of its row. Those of custom resources differ by version and are not kept.
 pub fn selectable_values(kind: &Kind, object: &Value) -> Box<[Box<str>]> {
+    if kind.custom.is_some() {
+        return Box::default();
+    }
     kind.selectable.iter().map(|path| kind.selectable_value(object, path)).collect()
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use admission::Operation;
-use object::{Key, Object, Reason, Status, Time};
+use object::{Key, Object, Reason, Snapshot, Status, Time};
+use schema::Kind;
 use serde_json::Value;
 use store::{Op, Precondition, Put};
 
@@ -88,20 +89,21 @@ impl Gate {
         let key_of = |name: &str| Key::new(request.kind.resource, Arc::clone(&shared), name);
         // What one try writes into it is not the next one's.
         let mut new = object.clone();
-        ownership::created(request, &mut new, now);
+        ownership::created(request, &kind, &mut new, now);
         let review = Review { gate: self, request, snapshot: &snapshot, operation: Operation::Create, now };
         let asked = key_of(metadata::text(&new, "name"));
         admit::mutate(&review, &asked, &mut new, None, warnings).await?;
-        decode::default(kind, &mut new);
+        decode::default(&kind, &mut new);
         metadata::begin(&mut new, self.uid(), now);
         requestor::stamp(kind.resource, request.user, &mut new);
         let key = key_of(&self.name(&mut new));
-        metadata::prepare(kind, &mut new, None);
+        metadata::prepare(&kind, &mut new, None);
         let mut ops = service::allocate(self, &snapshot, &key, &mut new, None)?;
-        decode::validate(kind, &new, None)?;
+        decode::validate(request, &kind, &new, None)?;
         ops.extend(admit::validate(&review, &key, Some(&new), None, warnings).await?);
         ops.extend(namespace.map(|namespace| stands(namespace)));
-        Ok((key.clone(), commit::draft(kind, &key, &new)?, ops))
+        ops.extend(definition_stands(&snapshot, &kind)?);
+        Ok((key.clone(), commit::draft(&kind, &key, &new)?, ops))
     }
 
     /// The object's name, generated if only its beginning is given.
@@ -135,6 +137,21 @@ fn merged(mut first: Vec<String>, second: Vec<String>) -> Vec<String> {
 fn stands(namespace: &Object) -> Op {
     let precondition = Precondition::At(namespace.revision);
     Op { key: namespace.key.clone(), precondition, put: Put::Nothing }
+}
+
+/// The definition of a custom resource must stand too: nothing slips into one that is being emptied.
+fn definition_stands(snapshot: &Snapshot, kind: &Kind) -> Result<Option<Op>, Status> {
+    if kind.custom.is_none() {
+        return Ok(None);
+    }
+    let found = snapshot.find(kinds::CUSTOM_RESOURCE_DEFINITIONS, "", kind.resource.as_str());
+    match found {
+        Some(definition) if !definition.meta.is_deleting() => Ok(Some(stands(definition))),
+        _ => {
+            let why = "create not allowed while custom resource definition is terminating";
+            Err(Status::new(Reason::MethodNotAllowed, why))
+        }
+    }
 }
 
 fn no_name_found(key: &Key) -> Status {

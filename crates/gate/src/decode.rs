@@ -10,7 +10,7 @@ use crate::request::{Options, Request};
 /// Makes a body the object that the path speaks of, in the form that is stored. Returns the warnings about its fields.
 pub(crate) fn object(request: &Request<'_>, object: &mut Value) -> Result<Vec<String>, Status> {
     identify(request.kind, object)?;
-    let warnings = fields(request.kind.type_name, object, request.options)
+    let warnings = fields(&Form::Kind(request.kind), object, request.options)
         .map_err(|error| unreadable(request.kind, &error))?;
     finish(request, object)?;
     Ok(warnings)
@@ -21,18 +21,13 @@ pub(crate) fn finish(request: &Request<'_>, object: &mut Value) -> Result<(), St
     identify(request.kind, object)?;
     place(request, object)?;
     default(request.kind, object);
-    if let Some(conversion) = request.kind.conversion {
-        *object = (conversion.to_stored)(object.take());
-    }
+    *object = request.kind.to_stored(object.take());
     Ok(())
 }
 
 /// A stored object in the version that the request speaks.
 pub(crate) fn from_stored(kind: &Kind, object: Value) -> Value {
-    match kind.conversion {
-        Some(conversion) => (conversion.from_stored)(object),
-        None => object,
-    }
+    kind.from_stored(object)
 }
 
 /// The body says what it is, or the path says it for it.
@@ -71,16 +66,26 @@ pub(crate) fn identify(kind: &Kind, object: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// What a body is read as.
+pub(crate) enum Form<'a> {
+    Kind(&'a Kind),
+    /// A type of the table, of a subresource: `autoscaling.v1.Scale`.
+    Type(&'static str),
+}
+
 /// Checks types, drops unknown fields and nulls. What the reader of the body found counts as found here.
 pub(crate) fn fields(
-    type_name: &str,
+    form: &Form<'_>,
     object: &mut Value,
     options: &Options,
 ) -> Result<Vec<String>, DecodeError> {
     let strict = options.field_validation == FieldValidation::Strict;
     // Conform tells what is unknown in both modes that tell; Strict is decided here, where the reader's findings are known too.
     let mode = if strict { FieldValidation::Warn } else { options.field_validation };
-    let decoded = kinds::types().conform(type_name, object.take(), mode)?;
+    let decoded = match form {
+        Form::Kind(kind) => kinds::conform(kind, object.take(), mode)?,
+        Form::Type(name) => kinds::types().conform(name, object.take(), mode)?,
+    };
     *object = decoded.value;
     let mut found = options.problems.clone();
     found.extend(decoded.warnings);
@@ -136,8 +141,21 @@ pub(crate) fn default(kind: &Kind, object: &mut Value) {
 }
 
 /// Everything that is wrong with an object, as one 422. Without `old` nothing is said about what may not change.
-pub(crate) fn validate(kind: &Kind, new: &Value, old: Option<&Value>) -> Result<(), Status> {
-    let violations = kind.violations(new, old);
+pub(crate) fn validate(
+    request: &Request<'_>,
+    kind: &Kind,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    let violations = match &request.kind.custom {
+        // Versions of a definition have schemas of their own; the one that the client speaks is held against it.
+        Some(_) if request.kind.version != kind.version => {
+            let (new, old) =
+                (request.kind.from_stored(new.clone()), old.map(|old| request.kind.from_stored(old.clone())));
+            request.kind.violations(&new, old.as_ref())
+        }
+        _ => kind.violations(new, old),
+    };
     if violations.is_empty() {
         return Ok(());
     }

@@ -149,6 +149,13 @@ fn fate(kind: &Kind, stored: &Object, old: Value, options: &DeleteOptions, now: 
             ),
         }
     }
+    if let Some(begin) = kind.strategy.begin_deletion
+        && !stored.meta.is_deleting()
+    {
+        mark(&mut new, now, 0);
+        begin(&mut new, now);
+        return Fate::Marked(new);
+    }
     if kind.resource.as_str() == "namespaces" {
         return namespace_fate(kind, stored, new, now, wanted.is_some());
     }

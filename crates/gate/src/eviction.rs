@@ -153,7 +153,7 @@ fn spend(
     let mut disrupted = status.disrupted_pods.clone().unwrap_or_default();
     disrupted.insert(stored.key.name.to_string(), now.to_string().into());
     path::set(&mut value, "status.disruptedPods", disrupted.into());
-    let draft = commit::draft(kind, &object.key, &value)?;
+    let draft = commit::draft(&kind, &object.key, &value)?;
     Ok(Some(commit::put(draft, Precondition::At(object.revision))))
 }
 

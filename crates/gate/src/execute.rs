@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use object::{Key, Object, Reason, Resource, Status};
 use plan::{Expect, User, Write};
-use schema::FieldValidation;
+use schema::{FieldValidation, Kind};
 use serde_json::{Value, json};
 
 use crate::request::{Answer, Change, DeleteOptions, Options, PatchKind, Preconditions, Request};
@@ -27,8 +27,8 @@ impl Gate {
                 self.execute_update(user, &key, subresource, &change, &expect).await
             }
             Write::Delete { key, expect, grace_seconds, propagation } => {
-                let options = self.options(user);
-                let request = self.request(user, &key, "", &options)?;
+                let (options, kind) = (self.options(user), self.kind(key.resource)?);
+                let request = request(user, &kind, &key, "", &options);
                 let preconditions = preconditions(&expect);
                 let delete =
                     DeleteOptions { grace_seconds, propagation, orphan_dependents: None, preconditions };
@@ -41,8 +41,8 @@ impl Gate {
                     "metadata": {"name": &*pod.name, "namespace": &*pod.namespace, "uid": &*uid},
                     "target": {"kind": "Node", "name": &*node},
                 });
-                let options = self.options(user);
-                let request = self.request(user, &pod, "binding", &options)?;
+                let (options, kind) = (self.options(user), self.kind(pod.resource)?);
+                let request = request(user, &kind, &pod, "binding", &options);
                 let done = self.bind(&request, binding).await;
                 let expect = Expect { uid: Some(uid), revision: None };
                 quietly(&expect, done.map(|outcome| outcome.answer))?;
@@ -61,8 +61,8 @@ impl Gate {
         let name = metadata::text(&object, "name").to_owned();
         let owner = controller_of(&object);
         let key = Key::new(resource, namespace, name);
-        let options = self.options(user);
-        let request = Request { name: "", ..self.request(user, &key, "", &options)? };
+        let (options, kind) = (self.options(user), self.kind(resource)?);
+        let request = Request { name: "", ..request(user, &kind, &key, "", &options) };
         match self.create(&request, object).await.map(|outcome| outcome.answer) {
             Ok(Answer::Object(object)) => Ok(Some(object)),
             Ok(_) => Ok(None),
@@ -86,24 +86,13 @@ impl Gate {
         change: &Change,
         expect: &Expect,
     ) -> Result<Option<Arc<Object>>, Status> {
-        let options = self.options(user);
-        let request = self.request(user, key, subresource, &options)?;
+        let (options, kind) = (self.options(user), self.kind(key.resource)?);
+        let request = request(user, &kind, key, subresource, &options);
         let done = self.update(&request, change, &preconditions(expect)).await;
         match quietly(expect, done.map(|outcome| outcome.answer))? {
             Some(object) => Ok(Some(object)),
             None => Ok(self.store.snapshot().get(key).filter(|_| !subresource.is_empty()).cloned()),
         }
-    }
-
-    fn request<'a>(
-        &self,
-        user: &'a User,
-        key: &'a Key,
-        subresource: &'a str,
-        options: &'a Options,
-    ) -> Result<Request<'a>, Status> {
-        let kind = self.kind(key.resource)?;
-        Ok(Request { user, kind, namespace: &key.namespace, name: &key.name, subresource, options })
     }
 
     /// What a component's own writes run under: it owns what it writes by the name that upstream's process has.
@@ -120,6 +109,16 @@ impl Gate {
             ..Options::default()
         }
     }
+}
+
+fn request<'a>(
+    user: &'a User,
+    kind: &'a Kind,
+    key: &'a Key,
+    subresource: &'a str,
+    options: &'a Options,
+) -> Request<'a> {
+    Request { user, kind, namespace: &key.namespace, name: &key.name, subresource, options }
 }
 
 fn preconditions(expect: &Expect) -> Preconditions {

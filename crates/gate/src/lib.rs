@@ -44,7 +44,7 @@ use store::Store;
 
 pub use admit::Authority;
 pub use allocation::{ServiceRange, ServiceRanges};
-pub use catalog::Catalog;
+pub use catalog::{Catalog, Groups};
 pub use commit::selectable_values;
 pub use request::{Answer, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions, Request};
 pub use scale::scale_of;
@@ -59,7 +59,7 @@ pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 /// The way in of one cluster. Cheap to share; holds no state but what it compiled of the snapshot's policies.
 pub struct Gate {
     store: Arc<dyn Store>,
-    catalog: Catalog,
+    catalog: catalog::Live,
     clock: Clock,
     random: Random,
     authority: Arc<dyn Authority>,
@@ -78,7 +78,7 @@ impl Gate {
     ) -> Self {
         Self {
             store,
-            catalog: Catalog::built_in(),
+            catalog: catalog::Live::new(),
             clock,
             random,
             authority,
@@ -107,8 +107,8 @@ impl Gate {
     }
 
     /// The row that objects of a resource are stored by.
-    fn kind(&self, resource: Resource) -> Result<&'static Kind, Status> {
-        let kind = self.catalog.by_resource(resource);
+    fn kind(&self, resource: Resource) -> Result<Arc<Kind>, Status> {
+        let kind = self.catalog().by_resource(resource).cloned();
         kind.ok_or_else(|| Status::internal(format!("no kind is served as {resource}")))
     }
 
@@ -116,8 +116,9 @@ impl Gate {
         &self.store
     }
 
-    pub fn catalog(&self) -> &Catalog {
-        &self.catalog
+    /// What is served now. A request keeps to the one that it was routed by.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.get(&*self.store)
     }
 
     pub fn now(&self) -> Time {

@@ -76,11 +76,24 @@ pub(crate) fn prepare(kind: &Kind, new: &mut Value, old: Option<&Value>) {
 
 /// Raises the generation if the fields that count have changed.
 pub(crate) fn count_generation(kind: &Kind, new: &mut Value, old: &Value) {
-    let changed = |at: &&str| path::get(new, at) != path::get(old, at);
-    if !kind.strategy.generation.iter().any(changed) {
-        return;
+    let changed = if kind.strategy.generation == schema::WHOLE {
+        differs_in_substance(kind, new, old)
+    } else {
+        kind.strategy.generation.iter().any(|at| path::get(new, at) != path::get(old, at))
+    };
+    if changed {
+        raise_generation(new);
     }
-    raise_generation(new);
+}
+
+/// Whether anything differs but metadata and what this write cannot set.
+fn differs_in_substance(kind: &Kind, new: &Value, old: &Value) -> bool {
+    let kept = |name: &str| name == "metadata" || kind.strategy.main_keeps.contains(&name);
+    let substance = |object: &Value| -> Map<String, Value> {
+        let members = object.as_object().into_iter().flatten();
+        members.filter(|(name, _)| !kept(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    substance(new) != substance(old)
 }
 
 pub(crate) fn raise_generation(object: &mut Value) {

@@ -4,7 +4,7 @@ use object::Status;
 use schema::{DecodeError, Violation, ViolationKind};
 use serde_json::Value;
 
-use crate::decode;
+use crate::decode::{self, Form};
 use crate::request::{PatchKind, Request};
 use crate::subresource::Row;
 
@@ -18,7 +18,8 @@ pub(crate) fn apply(
 ) -> Result<(Value, Vec<String>), Status> {
     let type_name = row.type_name.unwrap_or(request.kind.type_name);
     let mut target = patched(request, row, type_name, how, document, old)?;
-    let warnings = decode::fields(type_name, &mut target, request.options).map_err(|error| {
+    let form = row.type_name.map_or(Form::Kind(request.kind), Form::Type);
+    let warnings = decode::fields(&form, &mut target, request.options).map_err(|error| {
         // Decoding has taken the text apart; patching again for the message is cheaper than keeping it for every patch.
         let text = patched(request, row, type_name, how, document, old).unwrap_or_default().to_string();
         undecodable(&text, &error)

@@ -11,7 +11,7 @@ use serde_json::Value;
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     pub user: &'a User,
-    pub kind: &'static Kind,
+    pub kind: &'a Kind,
     /// Empty at cluster scope.
     pub namespace: &'a str,
     /// Empty for a create and for a whole collection.

@@ -8,16 +8,34 @@ use serde_json::{Value, json};
 use crate::metadata;
 use crate::request::Request;
 
+/// Where the built-ins keep what a scale is made of; a definition says it of its own.
+fn places(kind: &Kind) -> (&str, &str) {
+    let own = kind.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+    own.map_or(("spec.replicas", "status.replicas"), |own| (&own.spec_replicas, &own.status_replicas))
+}
+
+/// The selector as text. A definition's is a text already.
+fn selector_of(kind: &Kind, object: &Value) -> String {
+    match &kind.custom {
+        Some(custom) => {
+            let at = custom.scale.as_ref().and_then(|own| own.selector.as_deref());
+            at.map_or("", |at| path::text(object, at)).to_owned()
+        }
+        None => selector_text(&object["spec"]["selector"]),
+    }
+}
+
 /// The `Scale` of an object.
-pub fn scale_of(_kind: &Kind, object: &Value) -> Value {
+pub fn scale_of(kind: &Kind, object: &Value) -> Value {
+    let (wanted, running) = places(kind);
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {
             metadata[field] = value.clone();
         }
     }
-    let mut status = json!({"replicas": path::int(object, "status.replicas").unwrap_or(0)});
-    let selector = selector_text(&object["spec"]["selector"]);
+    let mut status = json!({"replicas": path::int(object, running).unwrap_or(0)});
+    let selector = selector_of(kind, object);
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
@@ -25,7 +43,7 @@ pub fn scale_of(_kind: &Kind, object: &Value) -> Value {
         "apiVersion": "autoscaling/v1",
         "kind": "Scale",
         "metadata": metadata,
-        "spec": {"replicas": path::int(object, "spec.replicas").unwrap_or(0)},
+        "spec": {"replicas": path::int(object, wanted).unwrap_or(0)},
         "status": status,
     })
 }
@@ -63,7 +81,7 @@ pub(crate) fn decode(request: &Request<'_>, body: &mut Value) -> Result<Vec<Stri
     Ok(Vec::new())
 }
 
-pub(crate) fn blend(_kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {
+pub(crate) fn blend(kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {
     let replicas = path::int(&given, "spec.replicas").unwrap_or(0);
     if replicas < 0 {
         let violation = Violation {
@@ -80,7 +98,7 @@ pub(crate) fn blend(_kind: &Kind, given: Value, old: &Value, _now: Time) -> Resu
         ));
     }
     let mut new = old.clone();
-    path::set(&mut new, "spec.replicas", replicas.into());
+    path::set(&mut new, places(kind).0, replicas.into());
     Ok(new)
 }
 

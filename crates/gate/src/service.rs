@@ -313,7 +313,8 @@ fn take_address(gate: &Gate, service: &Key, address: Ipv4Addr) -> Result<Op, Sta
             "group": "", "resource": "services", "namespace": &*service.namespace, "name": &*service.name,
         }},
     });
-    let kind = gate.catalog.by_resource(IP_ADDRESSES);
+    let catalog = gate.catalog();
+    let kind = catalog.by_resource(IP_ADDRESSES);
     let draft = kind
         .map(|kind| commit::draft(kind, &key, &object))
         .transpose()?

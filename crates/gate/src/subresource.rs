@@ -118,21 +118,11 @@ fn main(kind: &Kind, mut new: Value, old: &Value, _now: Time) -> Result<Value, S
     Ok(new)
 }
 
-/// Kinds whose status writes leave labels, annotations, finalizers and owners alone.
-const STATUS_KEEPS_METADATA: &[&str] = &[
-    "flowschemas.flowcontrol.apiserver.k8s.io",
-    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
-    "resourceclaims.resource.k8s.io",
-    "servicecidrs.networking.k8s.io",
-    "validatingadmissionpolicies.admissionregistration.k8s.io",
-    "volumeattachments.storage.k8s.io",
-];
-
 /// Everything but the status (and, for most kinds, the metadata) stays as it is.
 pub(crate) fn status(kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {
     let mut new = old.clone();
     copy(&mut new, &given, "status");
-    if STATUS_KEEPS_METADATA.contains(&kind.resource.as_str()) {
+    if kind.strategy.status_keeps_metadata {
         copy_at(&mut new, &given, "metadata.managedFields");
     } else {
         copy(&mut new, &given, "metadata");

@@ -9,6 +9,7 @@ use store::{Op, Precondition};
 
 use crate::admit::{self, Review};
 use crate::commit::{self, Failed};
+use crate::decode::Form;
 use crate::request::{Change, Outcome, PatchKind, Preconditions, Request};
 use crate::subresource::{self, Row};
 use crate::{Gate, decode, metadata, ownership, patch, removal, service};
@@ -86,25 +87,25 @@ impl Gate {
         let kind = self.kind(request.kind.resource)?;
         let old = stored.to_value().map_err(Status::internal)?;
         let (given, mut warnings) = self.given(review, row, change, &old, stored)?;
-        let mut new = (row.blend)(kind, given, &old, review.now)?;
+        let mut new = (row.blend)(&kind, given, &old, review.now)?;
         if !matches!(change, Change::Patch(PatchKind::Apply, _)) {
-            ownership::updated(request, &mut new, &old, review.now);
+            ownership::updated(request, &kind, &mut new, &old, review.now);
         }
         admit::mutate(review, &stored.key, &mut new, Some(&old), &mut warnings).await?;
         metadata::carry_over(&mut new, &old, stored);
         if row.is_main() {
-            metadata::prepare(kind, &mut new, Some(&old));
+            metadata::prepare(&kind, &mut new, Some(&old));
         } else if row.counts {
-            metadata::count_generation(kind, &mut new, &old);
+            metadata::count_generation(&kind, &mut new, &old);
         }
         let mut others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old))?;
-        decode::validate(kind, &new, row.compares.then_some(&old))?;
-        let draft = commit::draft(kind, &stored.key, &new)?;
+        decode::validate(request, &kind, &new, row.compares.then_some(&old))?;
+        let draft = commit::draft(&kind, &stored.key, &new)?;
         if draft.stored == object::body::without_revision(&stored.body) {
             return Ok(Decided { ops: Vec::new(), unchanged: true, removed: false, warnings });
         }
         others.extend(admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings).await?);
-        let removed = removal::is_finished(kind, stored, &draft.meta, &new);
+        let removed = removal::is_finished(&kind, stored, &draft.meta, &new);
         let mut ops = if removed {
             removal::ops(review.snapshot, stored)
         } else {
@@ -144,7 +145,7 @@ impl Gate {
                 }
                 let mut merged = ownership::apply(request, body, old, review.now)?;
                 let entries = metadata::metadata(&mut merged).remove("managedFields");
-                decode::fields(request.kind.type_name, &mut merged, request.options)
+                decode::fields(&Form::Kind(request.kind), &mut merged, request.options)
                     .map_err(|error| Status::internal(&error))?;
                 decode::finish(request, &mut merged)?;
                 if let Some(entries) = entries {

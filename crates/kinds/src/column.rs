@@ -1,6 +1,9 @@
 //! Columns that many kinds share, and what their cells are made of.
 
+use std::borrow::Cow;
+
 use object::Time;
+pub use schema::human_duration;
 use schema::{Column, path};
 use serde_json::Value;
 
@@ -8,12 +11,12 @@ use serde_json::Value;
 pub type Cell = fn(&Value, Time) -> Value;
 
 pub const NAME: Column = Column {
-    name: "Name",
+    name: Cow::Borrowed("Name"),
     r#type: "string",
     format: "name",
-    description: "The name, unique within its namespace.",
+    description: Cow::Borrowed("The name, unique within its namespace."),
     priority: 0,
-    cell: |object, _| path::text(object, "metadata.name").into(),
+    cell: schema::Cell::Compiled(|object, _| path::text(object, "metadata.name").into()),
 };
 
 pub const AGE: Column = column("Age", "string", "The time since it was created.", age);
@@ -29,12 +32,35 @@ pub const fn column(
     description: &'static str,
     cell: Cell,
 ) -> Column {
-    Column { name, r#type, format: "", description, priority: 0, cell }
+    made(name, r#type, "", description, 0, cell)
 }
 
 /// A column that `-o wide` shows.
 pub const fn wide(name: &'static str, r#type: &'static str, description: &'static str, cell: Cell) -> Column {
-    Column { name, r#type, format: "", description, priority: 1, cell }
+    made(name, r#type, "", description, 1, cell)
+}
+
+/// A column that holds a name of something.
+pub const fn name_column(name: &'static str, description: &'static str, cell: Cell) -> Column {
+    made(name, "string", "name", description, 0, cell)
+}
+
+const fn made(
+    name: &'static str,
+    r#type: &'static str,
+    format: &'static str,
+    description: &'static str,
+    priority: i32,
+    cell: Cell,
+) -> Column {
+    Column {
+        name: Cow::Borrowed(name),
+        r#type,
+        format,
+        description: Cow::Borrowed(description),
+        priority,
+        cell: schema::Cell::Compiled(cell),
+    }
 }
 
 /// How long the object has been there: `5m`, or `<unknown>` before it is stored.
@@ -46,28 +72,6 @@ pub fn age(object: &Value, now: Time) -> Value {
 pub fn since(object: &Value, at: &str, now: Time) -> Option<Value> {
     let time: Time = path::get(object, at)?.as_str()?.parse().ok()?;
     Some(human_duration(now.secs_since(time)).into())
-}
-
-/// A duration as kubectl shows it: two units at most, the finer one dropped as it grows.
-pub fn human_duration(secs: i64) -> String {
-    let (minutes, hours, days) = (secs / 60, secs / 3600, secs / 86400);
-    let two = |big: i64, unit: &str, small: i64, small_unit: &str| match small {
-        0 => format!("{big}{unit}"),
-        _ => format!("{big}{unit}{small}{small_unit}"),
-    };
-    match secs {
-        ..-1 => "<invalid>".into(),
-        -1 => "0s".into(),
-        0..120 => format!("{secs}s"),
-        120..600 => two(minutes, "m", secs % 60, "s"),
-        600..10_800 => format!("{minutes}m"),
-        10_800..28_800 => two(hours, "h", minutes % 60, "m"),
-        28_800..172_800 => format!("{hours}h"),
-        172_800..691_200 => two(days, "d", hours % 24, "h"),
-        691_200..63_072_000 => format!("{days}d"),
-        63_072_000..252_288_000 => two(days / 365, "y", days % 365, "d"),
-        _ => format!("{}y", days / 365),
-    }
 }
 
 /// The text at a path; empty if absent.
@@ -126,34 +130,4 @@ pub fn ingress(given: &[Value]) -> String {
     names.sort_unstable();
     names.dedup();
     names.join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_shown_as_kubectl_shows_them() {
-        for (secs, text) in [
-            (-2, "<invalid>"),
-            (-1, "0s"),
-            (0, "0s"),
-            (119, "119s"),
-            (120, "2m"),
-            (599, "9m59s"),
-            (600, "10m"),
-            (10_799, "179m"),
-            (10_800, "3h"),
-            (11_000, "3h3m"),
-            (28_800, "8h"),
-            (172_800, "2d"),
-            (180_000, "2d2h"),
-            (691_200, "8d"),
-            (63_072_000, "2y"),
-            (63_072_000 + 86_400, "2y1d"),
-            (252_288_000, "8y"),
-        ] {
-            assert_eq!(human_duration(secs), text, "{secs}");
-        }
-    }
 }

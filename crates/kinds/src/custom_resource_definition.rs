@@ -1,4 +1,4 @@
-use object::Resource;
+use object::{Resource, Time};
 use schema::{Kind, Strategy, path};
 use serde_json::{Value, json};
 
@@ -20,11 +20,38 @@ pub static KIND: Kind = Kind {
     subresources: &[subresource::STATUS],
     type_name: "apiextensions.v1.CustomResourceDefinition",
     columns: &[NAME, CREATED_AT],
-    strategy: Strategy { unconditional_update: false, prepare, ..strategy::SPEC_AND_STATUS },
+    strategy: Strategy {
+        unconditional_update: false,
+        prepare,
+        begin_deletion: Some(begin_deletion),
+        ..strategy::SPEC_AND_STATUS
+    },
     default,
     validate: crate::definition_validation::validate,
     ..row::BASE
 };
+
+/// Holds a definition until its objects are gone.
+pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// Its objects are deleted first, which a controller sees to.
+fn begin_deletion(definition: &mut Value, now: Time) {
+    let mut finalizers = path::list(definition, "metadata.finalizers").to_vec();
+    if !finalizers.iter().any(|one| one == CLEANUP) {
+        finalizers.push(CLEANUP.into());
+    }
+    path::set(definition, "metadata.finalizers", finalizers.into());
+    let mut conditions = path::list(definition, "status.conditions").to_vec();
+    conditions.retain(|one| path::text(one, "type") != "Terminating");
+    conditions.push(json!({
+        "type": "Terminating",
+        "status": "True",
+        "lastTransitionTime": now.to_string(),
+        "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    }));
+    path::set(definition, "status.conditions", conditions.into());
+}
 
 fn default(definition: &mut Value) {
     if let Some(spec) = definition.get_mut("spec").filter(|spec| spec.is_object()) {

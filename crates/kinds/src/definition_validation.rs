@@ -1,5 +1,9 @@
-//! What a CustomResourceDefinition must be. The schemas in it are checked where they are compiled.
+//! What a CustomResourceDefinition must be.
+//!
+//! Upstream's internal form keeps what all versions say alike once, above them, and its messages name it there:
+//! `spec.validation.openAPIV3Schema` rather than `spec.versions[0].schema.openAPIV3Schema`.
 
+use schema::custom::{JsonPath, structural};
 use schema::{At, Violation, metadata, names, path};
 use serde_json::Value;
 
@@ -44,6 +48,7 @@ pub fn validate(definition: &Value, old: Option<&Value>) -> Vec<Violation> {
         found.push(Violation::invalid(at.field("preserveUnknownFields"), true, detail));
     }
     versions(spec, at.field("versions"), &mut found);
+    parts(spec, old.map(|old| &old["spec"]), at, &mut found);
     conversion(spec, at.field("conversion"), &mut found);
     stored_versions(definition, &mut found);
     if let Some(old) = old {
@@ -137,29 +142,115 @@ fn one_version(version: &Value, at: At<'_>, found: &mut Found) {
             found.push(Violation::invalid(at, warning, detail));
         }
     }
-    if let Some(scale) = path::get(version, "subresources.scale") {
-        let at = at.field("subresources.scale");
-        json_path(scale, "specReplicasPath", &[".spec."], "should be a json path under .spec", at, found);
-        json_path(
-            scale,
-            "statusReplicasPath",
-            &[".status."],
-            "should be a json path under .status",
-            at,
-            found,
-        );
-        if scale.get("labelSelectorPath").is_some() {
-            let detail = "should be a json path under either .spec or .status";
-            json_path(scale, "labelSelectorPath", &[".spec.", ".status."], detail, at, found);
+}
+
+/// A part of a version, and where its faults are told if all versions have it alike.
+type Part = (&'static str, &'static str, fn(&Value, &Value, At<'_>, &mut Found));
+
+const PARTS: [Part; 4] = [
+    ("additionalPrinterColumns", "additionalPrinterColumns", |_, columns, at, found| {
+        for (index, column) in columns.as_array().into_iter().flatten().enumerate() {
+            printer_column(column, at.index(index), found);
+        }
+    }),
+    ("schema.openAPIV3Schema", "validation.openAPIV3Schema", open_api),
+    ("selectableFields", "selectableFields", selectable_fields),
+    ("subresources", "subresources", |_, subresources, at, found| {
+        if let Some(scale) = subresources.get("scale").filter(|scale| !scale.is_null()) {
+            scale_paths(scale, at.field("scale"), found);
+        }
+    }),
+];
+
+fn parts(spec: &Value, before: Option<&Value>, at: At<'_>, found: &mut Found) {
+    let versions = path::list(spec, "versions");
+    let Some(first) = versions.first() else { return };
+    let versions_at = at.field("versions");
+    for (field, together, check) in PARTS {
+        let part = |version: &'_ Value| path::get(version, field).cloned().unwrap_or_default();
+        let schema =
+            |version: &Value| path::get(version, "schema.openAPIV3Schema").cloned().unwrap_or_default();
+        // What was let in once stays, however strict the rules become.
+        let is_known = |version: &Value| {
+            before.is_some_and(|before| {
+                path::list(before, "versions")
+                    .iter()
+                    .any(|old| part(old) == part(version) && schema(old) == schema(version))
+            })
+        };
+        if versions.iter().all(|version| part(version) == part(first)) {
+            if !is_known(first) {
+                check(&schema(first), &part(first), at.field(together), found);
+            }
+            continue;
+        }
+        for (index, version) in versions.iter().enumerate().filter(|(_, version)| !is_known(version)) {
+            check(&schema(version), &part(version), versions_at.index(index).field(field), found);
         }
     }
-    for (index, column) in path::list(version, "additionalPrinterColumns").iter().enumerate() {
-        let at = at.field("additionalPrinterColumns");
-        printer_column(column, at.index(index), found);
+}
+
+/// What is wrong with the schemas alone.
+pub fn schemas(definition: &Value) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for version in path::list(definition, "spec.versions") {
+        let schema = path::get(version, "schema.openAPIV3Schema").unwrap_or(&Value::Null);
+        open_api(&Value::Null, schema, At::root("spec.validation.openAPIV3Schema"), &mut found);
     }
-    let selectable = path::list(version, "selectableFields").len();
-    if selectable > SELECTABLE_MAX {
-        found.push(Violation::too_many(at.field("selectableFields"), selectable, SELECTABLE_MAX));
+    found
+}
+
+fn open_api(_: &Value, schema: &Value, at: At<'_>, found: &mut Found) {
+    if schema.is_object() {
+        let rules = &crate::definition_rules::check;
+        found.extend(structural::violations(crate::types(), schema, at, rules));
+    }
+}
+
+/// <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#crd-selectable-fields>
+fn selectable_fields(schema: &Value, fields: &Value, at: At<'_>, found: &mut Found) {
+    let fields = fields.as_array().map(Vec::as_slice).unwrap_or_default();
+    if fields.len() > SELECTABLE_MAX {
+        found.push(Violation::too_many(at, fields.len(), SELECTABLE_MAX));
+    }
+    let mut seen = check::Seen::default();
+    for (index, field) in fields.iter().enumerate() {
+        let text = path::text(field, "jsonPath");
+        let at = at.index(index);
+        let at = at.field("jsonPath");
+        if text.is_empty() {
+            found.push(Violation::required(at, ""));
+            continue;
+        }
+        let inner = text.trim_start_matches('.');
+        let node = inner.split('.').try_fold(schema, |schema, name| schema["properties"].get(name));
+        let kind = node.map_or("", |node| path::text(node, "type"));
+        if !structural::simple_path(text) {
+            found.push(Violation::invalid(
+                at,
+                text,
+                "is an invalid path: must be a simple json path starting with .",
+            ));
+        } else if inner.split('.').next() == Some("metadata") {
+            found.push(Violation::invalid(at, text, "must not point to fields in metadata"));
+        } else if node.is_none() {
+            found.push(Violation::invalid(at, text, "is an invalid path: does not refer to a valid field"));
+        } else if !matches!(kind, "boolean" | "integer" | "string") {
+            let detail = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.";
+            found.push(Violation::invalid(at, text, detail));
+        }
+        if seen.repeats(text) {
+            found.push(Violation::duplicate(at, text));
+        }
+    }
+}
+
+fn scale_paths(scale: &Value, at: At<'_>, found: &mut Found) {
+    json_path(scale, "specReplicasPath", &[".spec."], "should be a json path under .spec", at, found);
+    json_path(scale, "statusReplicasPath", &[".status."], "should be a json path under .status", at, found);
+    if scale.get("labelSelectorPath").is_some() {
+        let detail = "should be a json path under either .spec or .status";
+        json_path(scale, "labelSelectorPath", &[".spec.", ".status."], detail, at, found);
     }
 }
 
@@ -186,7 +277,12 @@ fn printer_column(column: &Value, at: At<'_>, found: &mut Found) {
         let detail = format!("must be one of {}", COLUMN_FORMATS.join(","));
         found.push(Violation::invalid(at.field("format"), format, detail));
     }
-    check::required(column, "jsonPath", at, found);
+    if check::required(column, "jsonPath", at, found) {
+        let text = path::text(column, "jsonPath");
+        if let Err(why) = JsonPath::parse(text) {
+            found.push(Violation::invalid(at.field("jsonPath"), text, why));
+        }
+    }
 }
 
 /// The paths of a webhook's settings are those of upstream's internal form.

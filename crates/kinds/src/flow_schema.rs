@@ -1,5 +1,5 @@
 use object::Resource;
-use schema::{At, Kind, Violation, path};
+use schema::{At, Kind, Strategy, Violation, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, int, text, text_or};
@@ -36,7 +36,7 @@ pub static KIND: Kind = Kind {
             dangling.map_or("?", |one| path::text(one, "status")).into()
         }),
     ],
-    strategy: strategy::SPEC_AND_STATUS,
+    strategy: Strategy { status_keeps_metadata: true, ..strategy::SPEC_AND_STATUS },
     validate,
     ..row::BASE
 };

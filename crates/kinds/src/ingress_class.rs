@@ -1,5 +1,5 @@
 use object::Resource;
-use schema::{At, Column, Kind, Violation, names, path};
+use schema::{At, Cell, Column, Kind, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, text};
@@ -31,7 +31,9 @@ pub static KIND: Kind = Kind {
 };
 
 const NAME_OR_DEFAULT: Column = Column {
-    cell: |class, _| storage::name_or_default(class, &["ingressclass.kubernetes.io/is-default-class"]),
+    cell: Cell::Compiled(|class, _| {
+        storage::name_or_default(class, &["ingressclass.kubernetes.io/is-default-class"])
+    }),
     ..NAME
 };
 const CONTROLLER_MAX_BYTES: usize = 250;

@@ -10,6 +10,8 @@ pub mod amounts;
 mod autoscaler_columns;
 mod autoscaler_validation;
 mod column;
+pub mod custom;
+mod definition_rules;
 mod definition_validation;
 mod event_columns;
 pub mod expressions;
@@ -102,7 +104,7 @@ pub use cron_job::CRON_JOBS;
 pub use csi_driver::CSI_DRIVERS;
 pub use csi_node::CSI_NODES;
 pub use csi_storage_capacity::CSI_STORAGE_CAPACITIES;
-pub use custom_resource_definition::CUSTOM_RESOURCE_DEFINITIONS;
+pub use custom_resource_definition::{CLEANUP, CUSTOM_RESOURCE_DEFINITIONS};
 pub use daemon_set::DAEMON_SETS;
 pub use deployment::DEPLOYMENTS;
 pub use device_class::DEVICE_CLASSES;
@@ -274,10 +276,17 @@ pub fn decode(kind: &Kind, text: &[u8], mode: FieldValidation) -> Result<Decoded
     types().decode(kind.type_name, text, mode).map_err(|error| undecodable(kind, text, &error))
 }
 
+/// Reads a tree (a body, the result of a patch, a controller's write) as an object of the kind.
+///
+/// # Errors
+/// What cannot be one, in upstream's words.
+pub fn conform(kind: &Kind, value: Value, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+    kind.conform(types(), value, mode)
+}
+
 /// Fills in every default of the kind. Doing it again changes nothing.
 pub fn default(kind: &Kind, object: &mut Value) {
-    types().default(kind.type_name, object);
-    (kind.default)(object);
+    kind.fill_in(types(), object);
 }
 
 fn undecodable(kind: &Kind, text: &[u8], error: &DecodeError) -> Status {

@@ -1,5 +1,5 @@
 use object::Resource;
-use schema::{At, Kind, Violation, path};
+use schema::{At, Kind, Strategy, Violation, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, text};
@@ -48,7 +48,7 @@ pub static KIND: Kind =
             }),
             AGE,
         ],
-        strategy: strategy::SPEC_AND_STATUS,
+        strategy: Strategy { status_keeps_metadata: true, ..strategy::SPEC_AND_STATUS },
         validate,
         ..row::BASE
     };

@@ -1,5 +1,5 @@
 use object::Resource;
-use schema::{At, Kind, Violation, path};
+use schema::{At, Kind, Strategy, Violation, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column};
@@ -19,7 +19,7 @@ pub static KIND: Kind = Kind {
     subresources: &[subresource::STATUS],
     type_name: "resource.v1.ResourceClaim",
     columns: &[NAME, column("State", "string", "How far it is.", |object, _| state(object).into()), AGE],
-    strategy: strategy::STATUS,
+    strategy: Strategy { status_keeps_metadata: true, ..strategy::STATUS },
     default: |claim| devices::default(claim, "spec.devices"),
     validate,
     ..row::BASE

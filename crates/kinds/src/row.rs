@@ -25,6 +25,7 @@ pub const BASE: Kind = Kind {
     default: |_| {},
     validate: |_, _| Vec::new(),
     conversion: None,
+    custom: None,
 };
 
 /// The verbs of what is only asked and never kept: reviews, bindings.

@@ -1,5 +1,5 @@
 use object::Resource;
-use schema::{At, Kind, Violation, names, path};
+use schema::{At, Kind, Strategy, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column};
@@ -24,7 +24,7 @@ pub static KIND: Kind = Kind {
         }),
         AGE,
     ],
-    strategy: strategy::STATUS,
+    strategy: Strategy { status_keeps_metadata: true, ..strategy::STATUS },
     validate,
     ..row::BASE
 };

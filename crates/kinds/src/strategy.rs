@@ -5,10 +5,12 @@ use serde_json::{Value, json};
 pub const PLAIN: Strategy = Strategy {
     generation: &[],
     main_keeps: &[],
+    status_keeps_metadata: false,
     create_on_update: false,
     unconditional_update: true,
     grace_seconds: None,
     orphans_by_default: false,
+    begin_deletion: None,
     prepare: |_, _| {},
 };
 

@@ -36,7 +36,11 @@ pub static KIND: Kind = Kind {
         }),
         AGE,
     ],
-    strategy: Strategy { unconditional_update: false, ..strategy::SPEC_AND_STATUS },
+    strategy: Strategy {
+        unconditional_update: false,
+        status_keeps_metadata: true,
+        ..strategy::SPEC_AND_STATUS
+    },
     validate,
     ..row::BASE
 };

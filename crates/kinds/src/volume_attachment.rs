@@ -1,8 +1,8 @@
 use object::Resource;
-use schema::{At, Column, Kind, Strategy, Violation, names, path};
+use schema::{At, Kind, Strategy, Violation, names, path};
 use serde_json::{Value, json};
 
-use crate::column::{AGE, NAME, column, text};
+use crate::column::{AGE, NAME, column, name_column, text};
 use crate::spec::check;
 use crate::{row, strategy, subresource};
 
@@ -19,12 +19,7 @@ pub static KIND: Kind = Kind {
     type_name: "storage.v1.VolumeAttachment",
     columns: &[
         NAME,
-        Column {
-            format: "name",
-            ..column("Attacher", "string", "The driver that attaches it.", |object, _| {
-                text(object, "spec.attacher")
-            })
-        },
+        name_column("Attacher", "The driver that attaches it.", |object, _| text(object, "spec.attacher")),
         column("PV", "string", "The volume that is attached.", |object, _| {
             text(object, "spec.source.persistentVolumeName")
         }),
@@ -36,7 +31,7 @@ pub static KIND: Kind = Kind {
         }),
         AGE,
     ],
-    strategy: Strategy { main_keeps: &["status"], prepare, ..strategy::GUARDED },
+    strategy: Strategy { main_keeps: &["status"], prepare, status_keeps_metadata: true, ..strategy::GUARDED },
     validate,
     ..row::BASE
 };

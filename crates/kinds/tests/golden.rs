@@ -75,7 +75,7 @@ fn what_is_created_is_stored_complete() {
             "{}: an update that changes nothing",
             path.display()
         );
-        let cells: Vec<Value> = kind.columns.iter().map(|column| (column.cell)(&object, NOW)).collect();
+        let cells: Vec<Value> = kind.columns.iter().map(|column| column.cell(&object, NOW)).collect();
         let output = json!({"cells": cells, "object": object});
         let file = PathBuf::from(path.to_string_lossy().replace(".input.json", ".output.json"));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {

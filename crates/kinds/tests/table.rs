@@ -69,7 +69,7 @@ fn an_empty_object_is_shown_defaulted_and_refused_without_a_panic() {
             let Ok(decoded) = decoded else { panic!("{} does not decode {object}", kind.type_name) };
             let mut object = decoded.value;
             for column in kind.columns {
-                let cell = (column.cell)(&object, NOW);
+                let cell = column.cell(&object, NOW);
                 assert!(!cell.is_object() && !cell.is_array(), "{}: {}", kind.type_name, column.name);
             }
             kinds::default(kind, &mut object);

@@ -21,15 +21,7 @@ impl Resource {
     ///
     /// Each distinct name is kept for the life of the process, so callers intern names of established definitions only, never of requests.
     pub fn intern(name: &str) -> Self {
-        static NAMES: OnceLock<Mutex<BTreeSet<&'static str>>> = OnceLock::new();
-        let names = NAMES.get_or_init(Mutex::default);
-        let mut names = names.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(known) = names.get(name) {
-            return Self(known);
-        }
-        let kept: &'static str = Box::leak(name.into());
-        names.insert(kept);
-        Self(kept)
+        Self(intern(name))
     }
 
     /// `deployments.apps`, or `pods` for the core group.
@@ -45,6 +37,39 @@ impl Resource {
     /// `apps` of `deployments.apps`; empty for the core group.
     pub fn group(self) -> &'static str {
         self.0.split_once('.').map_or("", |(_, group)| group)
+    }
+}
+
+/// The one copy of a name that is only known at run time: of a group, a version, a kind, a short name.
+///
+/// As [`Resource::intern`], for the life of the process.
+pub fn intern(name: &str) -> &'static str {
+    static NAMES: Interned<str> = Interned::new();
+    NAMES.get(name, |name| Box::leak(name.into()))
+}
+
+/// The one copy of a list of names.
+pub fn intern_list(names: &[&'static str]) -> &'static [&'static str] {
+    static LISTS: Interned<[&'static str]> = Interned::new();
+    LISTS.get(names, |names| Box::leak(names.into()))
+}
+
+struct Interned<T: ?Sized + 'static>(OnceLock<Mutex<BTreeSet<&'static T>>>);
+
+impl<T: ?Sized + Ord> Interned<T> {
+    const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    fn get(&self, wanted: &T, keep: impl FnOnce(&T) -> &'static T) -> &'static T {
+        let known = self.0.get_or_init(Mutex::default);
+        let mut known = known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(found) = known.get(wanted) {
+            return found;
+        }
+        let kept = keep(wanted);
+        known.insert(kept);
+        kept
     }
 }
 

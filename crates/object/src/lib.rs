@@ -13,7 +13,7 @@ mod status;
 mod time;
 
 pub use event::{Change, Event};
-pub use key::{Key, Resource, Revision};
+pub use key::{Key, Resource, Revision, intern, intern_list};
 pub use meta::{Meta, OwnerReference};
 pub use selector::{FieldSelector, LabelSelector};
 pub use snapshot::{Draft, Object, Snapshot, Table};

@@ -201,7 +201,8 @@ impl Snapshot {
         let path = path(&object.key);
         self.revision = self.revision.max(object.revision);
         let table = self.tables.entry(object.key.resource).or_default();
-        table.revision = object.revision;
+        // A list may bring older objects after newer ones.
+        table.revision = table.revision.max(object.revision);
         table.bytes += object.body.len();
         let previous = table.objects.insert(path.as_str().into(), object.clone());
         let old_field = previous.as_ref().and_then(|old| indexed(old));

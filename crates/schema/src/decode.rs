@@ -94,13 +94,21 @@ impl Types {
         let expr = self.expr_of(type_name).unwrap_or(Expr::Object);
         let mut walk = Walk { types: self, found };
         walk.value(&expr, &mut value, Path::ROOT).map_err(DecodeError::Type)?;
-        let mut found = walk.found;
-        found.truncate(MOST_STRICT_ERRORS);
-        match mode {
-            FieldValidation::Strict if !found.is_empty() => Err(DecodeError::Strict(found)),
-            FieldValidation::Warn => Ok(Decoded { value, warnings: found }),
-            _ => Ok(Decoded { value, warnings: Vec::new() }),
-        }
+        judged(value, walk.found, mode)
+    }
+}
+
+/// What becomes of a value with these unknown or repeated fields.
+pub(crate) fn judged(
+    value: Value,
+    mut found: Vec<String>,
+    mode: FieldValidation,
+) -> Result<Decoded, DecodeError> {
+    found.truncate(MOST_STRICT_ERRORS);
+    match mode {
+        FieldValidation::Strict if !found.is_empty() => Err(DecodeError::Strict(found)),
+        FieldValidation::Warn => Ok(Decoded { value, warnings: found }),
+        _ => Ok(Decoded { value, warnings: Vec::new() }),
     }
 }
 

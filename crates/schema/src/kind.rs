@@ -1,9 +1,16 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use object::{Object, Resource, Time};
 use serde_json::Value;
 
-use crate::Violation;
-use object::{Resource, Time};
+use crate::custom::{Custom, Node, PathCell};
+use crate::{DecodeError, Decoded, FieldValidation, Types, Violation};
 
-/// A kind: everything that the system must know to serve it. Built-ins are constants; a custom resource makes one when it is established.
+/// A kind: everything that the system must know to serve it. Built-ins are constants; a definition of a custom resource makes one for each
+/// of its versions when it is established. Names of the latter are interned.
+///
+/// What differs between the two is decided here and nowhere else: whoever asks a row does not know where it comes from.
 #[derive(Clone, Debug)]
 pub struct Kind {
     /// `pods`, `deployments.apps`
@@ -23,6 +30,7 @@ pub struct Kind {
     pub type_name: &'static str,
     /// What is wrong with a name of this kind, in upstream's words.
     pub name: fn(&str) -> Vec<String>,
+    /// Of compiled-in rows; ask [`Kind::columns`].
     pub columns: &'static [Column],
     /// Paths that a field selector may name besides `metadata.name` and `metadata.namespace`. The first is indexed.
     /// A converted version lists them in the order of the stored row, which keeps the values.
@@ -38,6 +46,8 @@ pub struct Kind {
     pub validate: fn(new: &Value, old: Option<&Value>) -> Vec<Violation>,
     /// How objects of this version become stored ones and back; None: this is the stored version.
     pub conversion: Option<Conversion>,
+    /// What a definition says; None: the row was compiled in, and the table of types says it.
+    pub custom: Option<Arc<Custom>>,
 }
 
 /// The way between a served version and the stored one.
@@ -58,27 +68,45 @@ pub struct Subresource {
 }
 
 /// One column of `kubectl get`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Column {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// OpenAPI type: `string`, `integer`, `date`, …
     pub r#type: &'static str,
     /// OpenAPI format: `name` for the Name column, otherwise mostly empty.
     pub format: &'static str,
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// Above zero: shown with `-o wide` only.
     pub priority: i32,
-    /// The cell of an object; `now` is for ages.
-    pub cell: fn(&Value, now: Time) -> Value,
+    pub cell: Cell,
+}
+
+/// How a cell is made of an object; `now` is for ages.
+#[derive(Clone, Debug)]
+pub enum Cell {
+    Compiled(fn(&Value, now: Time) -> Value),
+    Path(PathCell),
+}
+
+impl Column {
+    pub fn cell(&self, object: &Value, now: Time) -> Value {
+        match &self.cell {
+            Cell::Compiled(cell) => cell(object, now),
+            Cell::Path(path) => path.cell(object, now),
+        }
+    }
 }
 
 /// How a kind behaves when it is written: <https://kubernetes.io/docs/reference/using-api/api-concepts/>.
 #[derive(Clone, Copy, Debug)]
 pub struct Strategy {
-    /// The paths whose change raises metadata.generation (`spec` mostly); none: the kind has no generation.
+    /// The paths whose change raises metadata.generation (`spec` mostly); none: the kind has no generation. [`WHOLE`] stands for everything
+    /// but metadata and `main_keeps`.
     pub generation: &'static [&'static str],
     /// Top-level fields that a write of the main resource leaves as they were (`status`); a new object starts with them empty.
     pub main_keeps: &'static [&'static str],
+    /// A write of the status leaves labels, annotations, finalizers and owners as they are.
+    pub status_keeps_metadata: bool,
     /// PUT of an absent object creates it.
     pub create_on_update: bool,
     /// PUT without a resourceVersion overwrites.
@@ -87,9 +115,23 @@ pub struct Strategy {
     pub grace_seconds: Option<fn(&Value) -> i64>,
     /// What happens to dependents when a DELETE does not say.
     pub orphans_by_default: bool,
+    /// What the first DELETE of an object writes into it, where something has to happen before it may go.
+    pub begin_deletion: Option<fn(&mut Value, now: Time)>,
     /// Fields that creation and updates set or clear whatever the client says; `old` is absent on create.
     pub prepare: fn(new: &mut Value, old: Option<&Value>),
 }
+
+/// The value at a path as field selectors compare it: text as it is, numbers and truth values written out, nothing as "".
+pub fn selected(object: &Value, path: &str) -> Box<str> {
+    match crate::path::get(object, path) {
+        Some(Value::String(text)) => text.as_str().into(),
+        Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string().into(),
+        _ => "".into(),
+    }
+}
+
+/// See [`Strategy::generation`].
+pub const WHOLE: &[&str] = &["*"];
 
 impl Kind {
     /// `PodList`
@@ -111,15 +153,70 @@ impl Kind {
         self.verbs.contains(&"get")
     }
 
-    /// What a field selector compares a selectable path with: text as it is, numbers and truth values written out, nothing as "".
+    /// What a field selector compares a selectable path with.
     pub fn selectable_value(&self, object: &Value, path: &str) -> Box<str> {
         if let Some(value) = (self.selected)(object, path) {
             return value.into();
         }
-        match crate::path::get(object, path) {
-            Some(Value::String(text)) => text.as_str().into(),
-            Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string().into(),
-            _ => "".into(),
+        selected(object, path)
+    }
+
+    pub fn columns(&self) -> &[Column] {
+        self.custom.as_ref().map_or(self.columns, |custom| &custom.columns)
+    }
+
+    /// Reads a tree as an object of the kind: types checked, unknown fields dropped, values normalised.
+    ///
+    /// # Errors
+    /// A value of the wrong type, or with `Strict` an unknown field. What a schema says of types is a violation, no error here.
+    pub fn conform(
+        &self,
+        types: &Types,
+        mut value: Value,
+        mode: FieldValidation,
+    ) -> Result<Decoded, DecodeError> {
+        let Some(custom) = &self.custom else { return types.conform(self.type_name, value, mode) };
+        let found = custom.conform(types, &mut value)?;
+        crate::decode::judged(value, found, mode)
+    }
+
+    /// Fills in every default. Doing it again changes nothing.
+    pub fn fill_in(&self, types: &Types, object: &mut Value) {
+        match &self.custom {
+            Some(custom) => custom.default(object),
+            None => types.default(self.type_name, object),
+        }
+        (self.default)(object);
+    }
+
+    /// The schema of a row that a definition made.
+    pub fn schema(&self) -> Option<&Node> {
+        self.custom.as_ref().map(|custom| &*custom.schema)
+    }
+
+    /// Whether a stored object is, byte for byte, what a reader of this version gets.
+    pub fn reads_as_stored(&self, object: &Object) -> bool {
+        match &self.custom {
+            Some(custom) => custom.reads_as_stored(&self.api_version(), object),
+            None => self.conversion.is_none(),
+        }
+    }
+
+    /// A stored object in this version.
+    pub fn from_stored(&self, object: Value) -> Value {
+        match (&self.custom, self.conversion) {
+            (Some(custom), _) => custom.from_stored(&self.api_version(), object),
+            (None, Some(conversion)) => (conversion.from_stored)(object),
+            (None, None) => object,
+        }
+    }
+
+    /// An object of this version as it is stored.
+    pub fn to_stored(&self, object: Value) -> Value {
+        match (&self.custom, self.conversion) {
+            (Some(custom), _) => custom.to_stored(object),
+            (None, Some(conversion)) => (conversion.to_stored)(object),
+            (None, None) => object,
         }
     }
 
@@ -130,6 +227,9 @@ impl Kind {
     /// Everything wrong with an object: its metadata, then what the kind asks.
     pub fn violations(&self, new: &Value, old: Option<&Value>) -> Vec<Violation> {
         let mut found = crate::metadata::violations(self, new, old);
+        if let Some(custom) = &self.custom {
+            found.extend(custom.violations(new, old));
+        }
         found.extend((self.validate)(new, old));
         found
     }

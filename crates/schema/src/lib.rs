@@ -1,8 +1,10 @@
 //! What a schema means: default, prune, validate, the patches, table columns.
 
 mod at;
+pub mod custom;
 mod decode;
 mod default;
+mod duration;
 pub mod expressions;
 pub mod int_or_string;
 mod json;
@@ -14,13 +16,16 @@ pub mod patch;
 pub mod path;
 pub mod quantity;
 mod types;
+mod version;
 mod violation;
 
 pub use at::At;
 pub use decode::{DecodeError, Decoded, FieldValidation};
+pub use duration::human_duration;
 pub use json::parse as parse_json;
-pub use kind::{Column, Conversion, Kind, Strategy, Subresource};
+pub use kind::{Cell, Column, Conversion, Kind, Strategy, Subresource, WHOLE, selected};
 pub use patch::{PatchError, json as json_patch, merge as merge_patch};
 pub use quantity::Quantity;
 pub use types::{Expr, Field, ListType, PatchStrategy, TableError, Type, Types};
+pub use version::version_rank;
 pub use violation::{Violation, ViolationKind};

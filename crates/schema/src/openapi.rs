@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use crate::custom::publish;
 use crate::types::{Expr, Field, ListType, Type, Types};
 use crate::{Kind, Subresource};
 
@@ -31,7 +32,11 @@ pub fn v3<'a>(types: &Types, kinds: impl IntoIterator<Item = &'a Kind>, version:
             schemas.insert(format!("{}List", schema_name(kind.type_name)), list_schema(kind));
         }
         let own = kind.type_name;
-        if let Some(owner) = types.get(own) {
+        if let Some(custom) = &kind.custom {
+            let metadata = "meta.v1.ObjectMeta";
+            schemas.insert(own.to_owned(), publish::schema(kind, custom, reference(metadata)));
+            wanted.extend(types.expr_of(metadata).and_then(|expr| expr.innermost()));
+        } else if let Some(owner) = types.get(own) {
             let mut schema = struct_schema(types, owner);
             schema["x-kubernetes-group-version-kind"] = json!([gvk(kind.group, kind.version, kind.kind)]);
             schemas.insert(schema_name(own), schema);
@@ -63,6 +68,10 @@ pub fn v3<'a>(types: &Types, kinds: impl IntoIterator<Item = &'a Kind>, version:
 
 /// `io.k8s.api.apps.v1.Deployment` of `apps.v1.Deployment`.
 pub fn schema_name(type_name: &str) -> String {
+    // Types of definitions are named by their group backwards: three parts at least before their own.
+    if type_name.matches('.').count() > 2 {
+        return type_name.to_owned();
+    }
     let prefix = match type_name.split('.').next() {
         Some("meta") => "io.k8s.apimachinery.pkg.apis.",
         Some("apiextensions") => "io.k8s.apiextensions-apiserver.pkg.apis.",

@@ -11,6 +11,7 @@ use object::{Cause, Reason, Status, Time};
 use schema::Kind;
 use serde_json::Value;
 
+use crate::decode::Form;
 use crate::request::Request;
 use crate::{decode, metadata};
 use entries::Entry;
@@ -47,22 +48,17 @@ fn owned(request: &Request<'_>, mut fields: Fields) -> Fields {
     fields
 }
 
-/// A new object's fields belong to whoever created it.
-pub(crate) fn created(request: &Request<'_>, object: &mut Value, now: Time) {
+/// A new object's fields belong to whoever created it. `kind` is the stored row: what objects are inside the gate.
+pub(crate) fn created(request: &Request<'_>, kind: &Kind, object: &mut Value, now: Time) {
     // The object of an apply that found nothing brings its own entry.
     if entries::read(object).is_some_and(|entries| !entries.is_empty()) {
         return;
     }
     let empty = serde_json::json!({});
     metadata::metadata(object).remove("managedFields");
-    let difference = Difference::between(Shape::of_type(stored_type(request)), &empty, object);
+    let difference = Difference::between(Shape::of(kind), &empty, object);
     let fields = owned(request, difference.changed);
     entries::write(object, vec![entry(request, false, now, fields)]);
-}
-
-/// The stored type of the request's resource: what objects are inside the gate.
-fn stored_type(request: &Request<'_>) -> &'static str {
-    kinds::of(request.kind.resource).map_or(request.kind.type_name, |kind| kind.type_name)
 }
 
 fn entry(request: &Request<'_>, applies: bool, now: Time, fields: Fields) -> Entry {
@@ -78,7 +74,7 @@ fn entry(request: &Request<'_>, applies: bool, now: Time, fields: Fields) -> Ent
 }
 
 /// The fields that an update changed belong to whoever made it; what it removed belongs to nobody.
-pub(crate) fn updated(request: &Request<'_>, new: &mut Value, old: &Value, now: Time) {
+pub(crate) fn updated(request: &Request<'_>, kind: &Kind, new: &mut Value, old: &Value, now: Time) {
     let given = metadata::metadata(new).remove("managedFields").filter(|_| request.subresource.is_empty());
     let live = old["metadata"].get("managedFields");
     let start = match &given {
@@ -93,7 +89,7 @@ pub(crate) fn updated(request: &Request<'_>, new: &mut Value, old: &Value, now: 
     };
     // An object that nobody tracks stays so until it is applied.
     let Some(mut held) = start else { return };
-    let difference = Difference::between(Shape::of_type(stored_type(request)), old, new);
+    let difference = Difference::between(Shape::of(kind), old, new);
     let (changed, removed) = (owned(request, difference.changed), difference.removed);
     let mine = entry(request, false, now, Fields::default());
     let is_mine = |one: &Entry| one.is_of(&mine.manager, false, &mine.api_version, &mine.subresource);
@@ -130,7 +126,7 @@ fn without_entries(object: &Value) -> Value {
 /// The object that an apply leads to, with its entries.
 pub(crate) fn apply(request: &Request<'_>, applied: &Value, old: &Value, now: Time) -> Result<Value, Status> {
     let config = configuration(request, applied)?;
-    let shape = Shape::of_type(request.kind.type_name);
+    let shape = Shape::of(request.kind);
     let live = without_entries(&decode::from_stored(request.kind, old.clone()));
     let mut held = match entries::read(old) {
         Some(entries) if !entries.is_empty() => entries,
@@ -172,7 +168,7 @@ pub(crate) fn merge(kind: &Kind, object: &mut Value, configuration: &Value) {
 /// An apply of an absent object: its configuration is the object.
 pub(crate) fn applied_new(request: &Request<'_>, applied: &Value, now: Time) -> Result<Value, Status> {
     let config = configuration(request, applied)?;
-    let fields = set_by(request, Shape::of_type(request.kind.type_name), &config)?;
+    let fields = set_by(request, Shape::of(request.kind), &config)?;
     let mut object = config;
     entries::write(&mut object, vec![entry(request, true, now, fields)]);
     Ok(object)
@@ -192,7 +188,7 @@ fn configuration(request: &Request<'_>, applied: &Value) -> Result<Value, Status
     let mut config = applied.clone();
     let mut strict = request.options.clone();
     strict.field_validation = schema::FieldValidation::Strict;
-    decode::fields(request.kind.type_name, &mut config, &strict)
+    decode::fields(&Form::Kind(request.kind), &mut config, &strict)
         .map_err(|error| untyped(request, applied, &error.to_string()))?;
     // Conforming fills in what Go always writes; a configuration says only what it says.
     Ok(only_given(config, applied))

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use schema::{Expr, Field, ListType, Type};
+use schema::custom::{JsonType, List, Node};
+use schema::{Expr, Field, Kind, ListType, Type};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
@@ -21,14 +22,41 @@ pub(crate) enum Shape<'t> {
     /// A list whose items are told apart by some of their members.
     Keyed(&'t Type, &'t [&'static str]),
     Set,
+    /// An object of a custom resource, as its schema has it.
+    Schema(&'t Node),
+    /// As [`Keyed`](Self::Keyed), by a schema.
+    KeyedSchema(&'t Node, &'t [Box<str>]),
+    /// What no schema tells: objects are granular, lists are one value.
+    Deduced,
 }
 
 impl<'t> Shape<'t> {
-    pub(crate) fn of_type(name: &str) -> Self {
+    /// Of a kind's whole objects.
+    pub(crate) fn of(kind: &'t Kind) -> Self {
+        match kind.schema() {
+            Some(schema) => Self::Schema(schema),
+            None => Self::of_type(kind.type_name),
+        }
+    }
+
+    fn of_type(name: &str) -> Self {
         kinds::types().get(name).map_or(Self::Leaf, Self::Struct)
     }
 
-    fn of(expr: &'t Expr, list: &'t ListType, atomic: bool) -> Self {
+    fn of_node(node: &'t Node) -> Self {
+        match (node.r#type, &node.list) {
+            (Some(JsonType::Object), _) if node.is_atomic_map => Self::Leaf,
+            (Some(JsonType::Object), _) => Self::Schema(node),
+            (Some(JsonType::Array), List::Set) => Self::Set,
+            (Some(JsonType::Array), List::Map(keys)) => {
+                node.items.as_deref().map_or(Self::Leaf, |item| Self::KeyedSchema(item, keys))
+            }
+            (None, _) => Self::Deduced,
+            _ => Self::Leaf,
+        }
+    }
+
+    fn of_expr(expr: &'t Expr, list: &'t ListType, atomic: bool) -> Self {
         let quantity: &'static Expr = &Expr::Quantity;
         match (expr, list) {
             _ if atomic => Self::Leaf,
@@ -47,14 +75,20 @@ impl<'t> Shape<'t> {
     }
 
     fn of_field(field: &'t Field) -> Self {
-        Self::of(&field.expr, &field.list, field.atomic_map)
+        Self::of_expr(&field.expr, &field.list, field.atomic_map)
     }
 
     /// The shape of a member of a struct or map.
     fn member(self, name: &str) -> Self {
         match self {
             Self::Struct(owner) => owner.field(name).map_or(Self::Leaf, Self::of_field),
-            Self::Map(item) => Self::of(item, &ListType::Unset, false),
+            Self::Map(item) => Self::of_expr(item, &ListType::Unset, false),
+            Self::Schema(node) => match name {
+                "apiVersion" | "kind" if node.is_resource => Self::Leaf,
+                "metadata" if node.is_resource => Self::of_type("meta.v1.ObjectMeta"),
+                _ => node.member(name).map_or(Self::Deduced, Self::of_node),
+            },
+            Self::Deduced => Self::Deduced,
             _ => Self::Leaf,
         }
     }
@@ -62,7 +96,7 @@ impl<'t> Shape<'t> {
     /// Whether a container of this shape is owned itself when it newly appears: lists that Go always writes and structs are not.
     fn owns_itself(self, field: Option<&Field>) -> bool {
         match self {
-            Self::Leaf | Self::Struct(_) => false,
+            Self::Leaf | Self::Struct(_) | Self::Schema(_) | Self::Deduced => false,
             _ => field.is_none_or(|field| !field.required),
         }
     }
@@ -77,6 +111,16 @@ fn step(shape: Shape<'_>, item: &Value) -> Option<Box<str>> {
                 let default = || owner.field(key).and_then(|field| field.default.clone());
                 if let Some(value) = item.get(key).cloned().or_else(default) {
                     values.insert(key.to_owned(), value);
+                }
+            }
+            (!values.is_empty()).then(|| format!("k:{}", Value::Object(values)).into())
+        }
+        Shape::KeyedSchema(node, keys) => {
+            let mut values = Map::new();
+            for key in keys {
+                let default = || node.properties.get(key).and_then(|property| property.default.clone());
+                if let Some(value) = item.get(&**key).cloned().or_else(default) {
+                    values.insert(key.to_string(), value);
                 }
             }
             (!values.is_empty()).then(|| format!("k:{}", Value::Object(values)).into())
@@ -103,6 +147,7 @@ fn by_step<'a>(shape: Shape<'_>, list: &'a Value) -> BTreeMap<Box<str>, Vec<&'a 
 fn item_shape<'t>(list: Shape<'t>) -> Shape<'t> {
     match list {
         Shape::Keyed(item, _) => Shape::Struct(item),
+        Shape::KeyedSchema(item, _) => Shape::Schema(item),
         _ => Shape::Leaf,
     }
 }
@@ -110,12 +155,14 @@ fn item_shape<'t>(list: Shape<'t>) -> Shape<'t> {
 /// The fields that a configuration sets. Fails if a keyed list or a set has an item twice.
 pub(crate) fn set_by(shape: Shape<'_>, value: &Value, path: &str, to: &mut Fields) -> Result<(), String> {
     match (shape, value) {
-        (Shape::Struct(_) | Shape::Map(_), Value::Object(members)) if !members.is_empty() => {
+        (Shape::Struct(_) | Shape::Map(_) | Shape::Schema(_) | Shape::Deduced, Value::Object(members))
+            if !members.is_empty() =>
+        {
             for (name, inner) in members {
                 set_by(shape.member(name), inner, &format!("{path}.{name}"), to.at(format!("f:{name}")))?;
             }
         }
-        (Shape::Keyed(..) | Shape::Set, Value::Array(list)) => {
+        (Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set, Value::Array(list)) => {
             for (index, item) in list.iter().enumerate() {
                 let Some(step) = step(shape, item) else {
                     return Err(format!(
@@ -131,7 +178,7 @@ pub(crate) fn set_by(shape: Shape<'_>, value: &Value, path: &str, to: &mut Field
                     return Err(format!("{path}: duplicate entries for key {}", twice.paths().join("")));
                 }
                 inner.here = true;
-                if let Shape::Struct(_) = item_shape(shape) {
+                if let Shape::Struct(_) | Shape::Schema(_) = item_shape(shape) {
                     set_by(item_shape(shape), item, path, inner)?;
                 }
             }
@@ -173,7 +220,11 @@ fn compare(
         both => (both.0.unwrap_or(&Value::Null), both.1.unwrap_or(&Value::Null)),
     };
     match (shape, old, new) {
-        (Shape::Struct(_) | Shape::Map(_), Value::Object(before), Value::Object(after)) => {
+        (
+            Shape::Struct(_) | Shape::Map(_) | Shape::Schema(_) | Shape::Deduced,
+            Value::Object(before),
+            Value::Object(after),
+        ) => {
             let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
             for name in names {
                 let field = match shape {
@@ -187,7 +238,7 @@ fn compare(
                 });
             }
         }
-        (Shape::Keyed(..) | Shape::Set, Value::Array(_), Value::Array(_)) => {
+        (Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set, Value::Array(_), Value::Array(_)) => {
             let (mut before, mut after) = (by_step(shape, old), by_step(shape, new));
             let steps: BTreeSet<Box<str>> = before.keys().chain(after.keys()).cloned().collect();
             for step in steps {
@@ -228,7 +279,9 @@ fn within(
 /// All fields of a value that is there as a whole: the containers too.
 fn everything(shape: Shape<'_>, field: Option<&Field>, value: &Value, to: &mut Fields) {
     match (shape, value) {
-        (Shape::Struct(_) | Shape::Map(_), Value::Object(members)) if !members.is_empty() => {
+        (Shape::Struct(_) | Shape::Map(_) | Shape::Schema(_) | Shape::Deduced, Value::Object(members))
+            if !members.is_empty() =>
+        {
             to.here |= shape.owns_itself(field);
             for (name, inner) in members {
                 let field = match shape {
@@ -238,7 +291,7 @@ fn everything(shape: Shape<'_>, field: Option<&Field>, value: &Value, to: &mut F
                 everything(shape.member(name), field, inner, to.at(format!("f:{name}")));
             }
         }
-        (Shape::Keyed(..) | Shape::Set, Value::Array(list)) if !list.is_empty() => {
+        (Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set, Value::Array(list)) if !list.is_empty() => {
             to.here |= shape.owns_itself(field);
             for (step, group) in by_step(shape, value) {
                 match &group[..] {
@@ -253,7 +306,7 @@ fn everything(shape: Shape<'_>, field: Option<&Field>, value: &Value, to: &mut F
 
 fn item_owned(list: Shape<'_>, item: &Value, to: &mut Fields) {
     to.here = true;
-    if let Shape::Struct(_) = item_shape(list) {
+    if let Shape::Struct(_) | Shape::Schema(_) = item_shape(list) {
         everything(item_shape(list), None, item, to);
     }
 }
@@ -261,7 +314,11 @@ fn item_owned(list: Shape<'_>, item: &Value, to: &mut Fields) {
 /// Puts a configuration over the live state.
 pub(crate) fn merge(shape: Shape<'_>, live: &mut Value, config: &Value) {
     match (shape, &mut *live, config) {
-        (Shape::Struct(_) | Shape::Map(_), Value::Object(held), Value::Object(wanted)) => {
+        (
+            Shape::Struct(_) | Shape::Map(_) | Shape::Schema(_) | Shape::Deduced,
+            Value::Object(held),
+            Value::Object(wanted),
+        ) => {
             for (name, value) in wanted {
                 match held.get_mut(name) {
                     Some(known) => merge(shape.member(name), known, value),
@@ -269,7 +326,11 @@ pub(crate) fn merge(shape: Shape<'_>, live: &mut Value, config: &Value) {
                 }
             }
         }
-        (Shape::Keyed(..) | Shape::Set, Value::Array(held), Value::Array(wanted)) => {
+        (
+            Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set,
+            Value::Array(held),
+            Value::Array(wanted),
+        ) => {
             let merged = merge_lists(shape, std::mem::take(held), wanted);
             *held = merged;
         }
@@ -336,7 +397,7 @@ fn merge_lists(shape: Shape<'_>, live: Vec<Value>, config: &[Value]) -> Vec<Valu
 pub(crate) fn remove(shape: Shape<'_>, value: &mut Value, last: &Fields, kept: &Fields) {
     let nothing = Fields::default();
     match (shape, value) {
-        (Shape::Struct(_) | Shape::Map(_), Value::Object(members)) => {
+        (Shape::Struct(_) | Shape::Map(_) | Shape::Schema(_) | Shape::Deduced, Value::Object(members)) => {
             for (step, inner) in &last.below {
                 let Some(name) = step.strip_prefix("f:") else { continue };
                 let keep = kept.below.get(step).unwrap_or(&nothing);
@@ -347,7 +408,7 @@ pub(crate) fn remove(shape: Shape<'_>, value: &mut Value, last: &Fields, kept: &
                 }
             }
         }
-        (Shape::Keyed(..) | Shape::Set, Value::Array(list)) => {
+        (Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set, Value::Array(list)) => {
             list.retain_mut(|item| {
                 let Some(step) = step(shape, item) else { return true };
                 let Some(inner) = last.below.get(&step) else { return true };

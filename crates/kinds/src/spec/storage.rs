@@ -1,6 +1,6 @@
 //! What claims, volumes and their classes have in common.
 
-use schema::{At, Column, Violation, path};
+use schema::{At, Cell, Column, Violation, path};
 use serde_json::Value;
 
 use super::check::Found;
@@ -18,7 +18,7 @@ const DEFAULT_CLASS: [&str; 2] =
 
 /// The name of a StorageClass, and whether claims that name none are of it.
 pub const NAME_OR_DEFAULT: Column =
-    Column { cell: |class, _| name_or_default(class, &DEFAULT_CLASS), ..NAME };
+    Column { cell: Cell::Compiled(|class, _| name_or_default(class, &DEFAULT_CLASS)), ..NAME };
 
 /// The name, with ` (default)` behind it if one of the annotations says `true`.
 pub fn name_or_default(class: &Value, annotations: &[&str]) -> Value {

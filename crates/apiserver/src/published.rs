@@ -1,0 +1,39 @@
+//! The documents about what is served, made anew when that changes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gate::Catalog;
+
+use crate::server::Shared;
+use crate::{discovery, openapi};
+
+/// The documents of one catalog. Those that are long are made when they are first asked for.
+pub(crate) struct Documents {
+    catalog: Arc<Catalog>,
+    pub(crate) discovery: discovery::Documents,
+    pub(crate) openapi: openapi::Documents,
+}
+
+#[derive(Default)]
+pub(crate) struct Published {
+    current: Mutex<Option<Arc<Documents>>>,
+}
+
+impl Shared {
+    /// The documents of what is served now.
+    pub(crate) fn published(&self) -> Arc<Documents> {
+        let catalog = self.gate.catalog();
+        let mut current = self.documents.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = current.as_ref().filter(|known| Arc::ptr_eq(&known.catalog, &catalog)) {
+            return known.clone();
+        }
+        let before = current.as_ref().map(|known| &known.openapi);
+        let made = Arc::new(Documents {
+            discovery: discovery::Documents::of(&catalog),
+            openapi: openapi::Documents::of(&catalog, &self.config.version.git, before),
+            catalog,
+        });
+        *current = Some(made.clone());
+        made
+    }
+}

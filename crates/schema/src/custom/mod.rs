@@ -1,0 +1,155 @@
+//! What a kind is that was not compiled in: a version of a CustomResourceDefinition, ready to be served.
+//!
+//! ```text
+//! node        the schema as a tree         structural  what a schema must be
+//! fit         prune, nulls, defaults       validate    what is wrong with an object
+//! json_path   columns                      publish     the schema in OpenAPI documents
+//! ```
+
+mod fit;
+mod format;
+mod json_path;
+mod node;
+mod pattern;
+pub mod publish;
+mod rules;
+pub mod structural;
+mod validate;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use object::{Object, Revision, Time};
+use serde_json::Value;
+
+pub use json_path::JsonPath;
+pub use node::{Additional, JsonType, List, Node};
+pub use rules::Rules;
+
+use crate::{Column, DecodeError, Types, Violation, path};
+
+/// What a row has that was made from a definition.
+#[derive(Clone, Debug)]
+pub struct Custom {
+    pub schema: Arc<Node>,
+    /// `openAPIV3Schema` as it was written.
+    pub source: Arc<Value>,
+    pub columns: Vec<Column>,
+    pub scale: Option<Scale>,
+    /// What clients of this version are warned of.
+    pub deprecation: Option<Box<str>>,
+    /// `apiVersion` of the version that objects are kept in, and its schema.
+    pub stored: (Box<str>, Arc<Node>),
+    /// Objects of later revisions were written under this very schema.
+    pub since: Revision,
+}
+
+/// Where a scale's numbers stand: `spec.replicas`, without the leading dot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scale {
+    pub spec_replicas: Box<str>,
+    pub status_replicas: Box<str>,
+    /// Of a selector as text.
+    pub selector: Option<Box<str>>,
+}
+
+impl Custom {
+    /// Checks the form of a body: drops what the schema does not have and says so.
+    ///
+    /// # Errors
+    /// Metadata that is none.
+    pub(crate) fn conform(&self, types: &Types, value: &mut Value) -> Result<Vec<String>, DecodeError> {
+        let dropped = fit::prune(&self.schema, types, value)?;
+        Ok(dropped.into_iter().map(|path| format!("unknown field \"{path}\"")).collect())
+    }
+
+    pub(crate) fn default(&self, value: &mut Value) {
+        fit::default(&self.schema, value);
+    }
+
+    /// Whether a stored object is, byte for byte, what a reader of `api_version` gets.
+    pub(crate) fn reads_as_stored(&self, api_version: &str, object: &Object) -> bool {
+        object.revision > self.since && *self.stored.0 == *api_version
+    }
+
+    /// An object of this version in the one that is kept. The converter `None` changes nothing but its name.
+    pub(crate) fn to_stored(&self, mut value: Value) -> Value {
+        if !Arc::ptr_eq(&self.schema, &self.stored.1) {
+            convert(&mut value, &self.stored.0, &self.stored.1);
+        }
+        value
+    }
+
+    /// A kept object in this version: what was kept under an older schema is cut and completed to this one.
+    pub(crate) fn from_stored(&self, api_version: &str, mut value: Value) -> Value {
+        convert(&mut value, api_version, &self.schema);
+        value
+    }
+
+    pub(crate) fn violations(&self, new: &Value, old: Option<&Value>) -> Vec<Violation> {
+        let mut found = validate::violations(&self.schema, new, old);
+        if let Some(scale) = &self.scale {
+            scale.violations(new, &mut found);
+        }
+        found
+    }
+
+    /// Tells one schema from another, for as long as this program is the same.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.source.to_string().hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+fn convert(value: &mut Value, api_version: &str, schema: &Node) {
+    fit::trim(schema, value);
+    fit::default(schema, value);
+    if let Some(members) = value.as_object_mut() {
+        members.insert("apiVersion".into(), api_version.into());
+    }
+}
+
+impl Scale {
+    fn violations(&self, object: &Value, found: &mut Vec<Violation>) {
+        for at in [&self.spec_replicas, &self.status_replicas] {
+            let Some(value) = path::get(object, at) else { continue };
+            let why = match value.as_i64() {
+                None => "should be an integer",
+                Some(..0) => "should be a non-negative integer",
+                Some(number) if number > i64::from(i32::MAX) => "should be less than or equal to 2147483647",
+                Some(_) => continue,
+            };
+            found.push(Violation::invalid(crate::At::root(at), value, why));
+        }
+    }
+}
+
+/// A column of a definition.
+#[derive(Clone, Debug)]
+pub struct PathCell {
+    pub path: JsonPath,
+    /// `string`, `date`, …: how what is found is shown.
+    pub r#type: &'static str,
+}
+
+impl PathCell {
+    /// Upstream takes the first of what is found; what is not of the column's type is not shown.
+    pub(crate) fn cell(&self, object: &Value, now: Time) -> Value {
+        let Some(found) = self.path.find(object).into_iter().next() else { return Value::Null };
+        match (self.r#type, found) {
+            ("integer", Value::Number(number)) => {
+                number.as_i64().or_else(|| number.as_f64().map(|number| number as i64)).into()
+            }
+            ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => found.clone(),
+            ("date", Value::String(text)) => match text.parse::<Time>() {
+                Ok(time) => crate::human_duration(now.secs_since(time)).into(),
+                Err(_) => "<invalid>".into(),
+            },
+            ("string", Value::Null) => Value::Null,
+            ("string", Value::String(text)) => text.as_str().into(),
+            ("string", other) => other.to_string().into(),
+            _ => Value::Null,
+        }
+    }
+}
