@@ -32,7 +32,7 @@ pub(crate) fn whole(kind: &Kind, object: &Object, to: &mut Vec<u8>) {
     match object.to_value() {
         Ok(value) => {
             // Writing to memory cannot fail.
-            let _ = serde_json::to_writer(to, &kind.from_stored(value));
+            let _ = serde_json::to_writer(to, &kind.read_stored(value));
         }
         Err(_) => to.extend_from_slice(&object.body),
     }
@@ -52,5 +52,5 @@ pub(crate) fn metadata(body: &[u8], to: &mut Vec<u8>) {
 /// The object's tree in the version that was asked for.
 pub(crate) fn value(kind: &Kind, object: &Object) -> Value {
     let value = object.to_value().unwrap_or_default();
-    if kind.reads_as_stored(object) { value } else { kind.from_stored(value) }
+    if kind.reads_as_stored(object) { value } else { kind.read_stored(value) }
 }

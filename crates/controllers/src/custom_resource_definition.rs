@@ -126,7 +126,7 @@ fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
     }
     let words = "the initial names have been accepted";
     // Once established it stays so: objects may be there.
-    if !condition(&conditions, "Established").is_some_and(|held| held.status == "True") {
+    if condition(&conditions, "Established").is_none_or(|held| held.status != "True") {
         let new = match is_accepted {
             true => Condition::new("Established", "True", "InitialNamesAccepted", words, now),
             false => Condition::new("Established", "False", "NotAccepted", "not all names are accepted", now),

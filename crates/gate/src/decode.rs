@@ -27,7 +27,7 @@ pub(crate) fn finish(request: &Request<'_>, object: &mut Value) -> Result<(), St
 
 /// A stored object in the version that the request speaks.
 pub(crate) fn from_stored(kind: &Kind, object: Value) -> Value {
-    kind.from_stored(object)
+    kind.read_stored(object)
 }
 
 /// The body says what it is, or the path says it for it.
@@ -151,7 +151,7 @@ pub(crate) fn validate(
         // Versions of a definition have schemas of their own; the one that the client speaks is held against it.
         Some(_) if request.kind.version != kind.version => {
             let (new, old) =
-                (request.kind.from_stored(new.clone()), old.map(|old| request.kind.from_stored(old.clone())));
+                (request.kind.read_stored(new.clone()), old.map(|old| request.kind.read_stored(old.clone())));
             request.kind.violations(&new, old.as_ref())
         }
         _ => kind.violations(new, old),

@@ -59,7 +59,7 @@ pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 /// The way in of one cluster. Cheap to share; holds no state but what it compiled of the snapshot's policies.
 pub struct Gate {
     store: Arc<dyn Store>,
-    catalog: catalog::Live,
+    catalog: Arc<catalog::Live>,
     clock: Clock,
     random: Random,
     authority: Arc<dyn Authority>,
@@ -78,7 +78,7 @@ impl Gate {
     ) -> Self {
         Self {
             store,
-            catalog: catalog::Live::new(),
+            catalog: Arc::new(catalog::Live::new()),
             clock,
             random,
             authority,

@@ -148,7 +148,7 @@ fn both_groups_of_events_say_the_same() {
     assert_eq!((conversion.to_stored)(served.clone()), stored);
     let now = "2026-01-01T00:02:00Z".parse().expect("a time");
     let cells = |kind: &Kind, event: &Value| -> Vec<Value> {
-        kind.columns.iter().map(|column| (column.cell)(event, now)).collect()
+        kind.columns.iter().map(|column| column.cell(event, now)).collect()
     };
     assert_eq!(cells(v1, &served), cells(kind("", "Event"), &stored));
     assert_eq!(cells(v1, &served)[..4], [json!("60s"), json!("Normal"), json!("R"), json!("pod/p")]);

@@ -203,9 +203,9 @@ impl Kind {
     }
 
     /// A stored object in this version.
-    pub fn from_stored(&self, object: Value) -> Value {
+    pub fn read_stored(&self, object: Value) -> Value {
         match (&self.custom, self.conversion) {
-            (Some(custom), _) => custom.from_stored(&self.api_version(), object),
+            (Some(custom), _) => custom.read_stored(&self.api_version(), object),
             (None, Some(conversion)) => (conversion.from_stored)(object),
             (None, None) => object,
         }

@@ -392,8 +392,8 @@ fn merge_lists(shape: Shape<'_>, live: Vec<Value>, config: &[Value]) -> Vec<Valu
     merged
 }
 
-/// Takes away what `last` has and `kept` has not. A field goes with everything in it once nobody keeps anything of it; an item of a
-/// list goes once nobody keeps the item itself.
+/// Takes away what `last` has and `kept` has not. A field goes with everything in it once nobody keeps anything of it, and a container
+/// once nothing is left in it; an item of a list goes once nobody keeps the item itself.
 pub(crate) fn remove(shape: Shape<'_>, value: &mut Value, last: &Fields, kept: &Fields) {
     let nothing = Fields::default();
     match (shape, value) {
@@ -401,10 +401,14 @@ pub(crate) fn remove(shape: Shape<'_>, value: &mut Value, last: &Fields, kept: &
             for (step, inner) in &last.below {
                 let Some(name) = step.strip_prefix("f:") else { continue };
                 let keep = kept.below.get(step).unwrap_or(&nothing);
-                if keep.is_empty() {
+                if keep.is_empty() && (inner.here || inner.below.is_empty()) {
                     members.remove(name);
-                } else if let Some(member) = members.get_mut(name) {
-                    remove(shape.member(name), member, inner, keep);
+                    continue;
+                }
+                let Some(member) = members.get_mut(name) else { continue };
+                remove(shape.member(name), member, inner, keep);
+                if keep.is_empty() && is_empty(member) {
+                    members.remove(name);
                 }
             }
         }
@@ -421,6 +425,14 @@ pub(crate) fn remove(shape: Shape<'_>, value: &mut Value, last: &Fields, kept: &
             });
         }
         _ => {}
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => members.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
     }
 }
 

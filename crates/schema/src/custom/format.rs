@@ -6,8 +6,11 @@ use object::Time;
 
 use crate::names;
 
-/// (name, what a text of it looks like), by name.
-const FORMATS: &[(&str, fn(&str) -> bool)] = &[
+/// (name, what a text of it looks like)
+type Format = (&'static str, fn(&str) -> bool);
+
+/// By name.
+const FORMATS: &[Format] = &[
     ("bsonobjectid", |text| text.len() == 24 && is_hex(text)),
     ("byte", base64),
     ("cidr", cidr),
@@ -70,7 +73,7 @@ fn groups(text: &str, lengths: &[usize], is_part: fn(u8) -> bool) -> bool {
 
 fn base64(text: &str) -> bool {
     let body = text.trim_end_matches('=');
-    text.len() % 4 == 0
+    text.len().is_multiple_of(4)
         && text.len() - body.len() <= 2
         && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/')
 }

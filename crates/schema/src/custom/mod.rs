@@ -81,7 +81,7 @@ impl Custom {
     }
 
     /// A kept object in this version: what was kept under an older schema is cut and completed to this one.
-    pub(crate) fn from_stored(&self, api_version: &str, mut value: Value) -> Value {
+    pub(crate) fn read_stored(&self, api_version: &str, mut value: Value) -> Value {
         convert(&mut value, api_version, &self.schema);
         value
     }

@@ -55,7 +55,7 @@ fn translate(go: &str) -> String {
             ('[', Some(_)) if rest.peek() == Some(&':') => {
                 // A named class, `[:alpha:]`, up to its end.
                 out.push('[');
-                while let Some(inner) = rest.next() {
+                for inner in rest.by_ref() {
                     out.push(inner);
                     if inner == ']' {
                         break;

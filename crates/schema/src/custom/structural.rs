@@ -373,7 +373,8 @@ impl Check<'_> {
         let is_pattern =
             int_or_string && matches!(text(schema, "type"), "integer" | "string") && junctor == "anyOf";
         for name in ["title", "description", "type"] {
-            if !text(schema, name).is_empty() && !(name == "type" && is_pattern) {
+            let may_stand = name == "type" && is_pattern;
+            if !may_stand && !text(schema, name).is_empty() {
                 self.forbidden(at.field(name), "must be empty to be structural");
             }
         }
