@@ -75,24 +75,22 @@ impl Review<'_> {
         ask: impl FnOnce(&Asked<'_>) -> T,
     ) -> T {
         let (gate, kind) = (self.gate, self.request.kind);
+        let catalog = gate.catalog();
         let rows: Vec<&Kind> =
-            gate.catalog.all().iter().copied().filter(|row| row.resource == kind.resource).collect();
+            catalog.all().iter().map(|row| &**row).filter(|row| row.resource == kind.resource).collect();
         let versions: Vec<&str> = rows.iter().map(|row| row.version).collect();
         let convert = |version: &str, object: &Value| {
             let wanted = rows.iter().find(|row| row.version == version)?;
-            let stored =
-                kind.conversion.map_or_else(|| object.clone(), |one| (one.to_stored)(object.clone()));
-            let mut converted =
-                wanted.conversion.map_or_else(|| stored.clone(), |one| (one.from_stored)(stored.clone()));
+            let mut converted = wanted.read_stored(kind.to_stored(object.clone()));
             converted["apiVersion"] = wanted.api_version().into();
             Some(converted)
         };
         let resource_of = |api_version: &str, name: &str| {
             let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-            let fits = |row: &&&Kind| {
+            let fits = |row: &&Arc<Kind>| {
                 row.group == group && row.version == version && row.kind == name && row.is_stored()
             };
-            gate.catalog.all().iter().find(fits).map(|row| (row.resource, row.namespaced))
+            catalog.all().iter().find(fits).map(|row| (row.resource, row.namespaced))
         };
         let authorize_as = |user: &User, attributes: &Attributes<'_>| {
             gate.authority.authorize(self.snapshot, user, attributes)

@@ -117,7 +117,7 @@ fn patched(
         return Ok(false);
     }
     if review.request.subresource.is_empty() {
-        decode::default(review.gate.kind(review.request.kind.resource)?, object);
+        decode::default(&*review.gate.kind(review.request.kind.resource)?, object);
     }
     Ok(before != *object)
 }

@@ -162,7 +162,7 @@ pub(crate) fn apply(request: &Request<'_>, applied: &Value, old: &Value, now: Ti
 
 /// Merges a configuration into an object by the rules of apply, whoever owns what.
 pub(crate) fn merge(kind: &Kind, object: &mut Value, configuration: &Value) {
-    shape::merge(Shape::of_type(kind.type_name), object, configuration);
+    shape::merge(Shape::of(kind), object, configuration);
 }
 
 /// An apply of an absent object: its configuration is the object.
