@@ -53,7 +53,9 @@ pub(crate) fn resize(kind: &Kind, given: Value, old: &Value, _now: Time) -> Resu
     let mut new = old.clone();
     for list in ["containers", "initContainers"] {
         let wanted = given["spec"][list].as_array().map(Vec::as_slice).unwrap_or_default();
-        let Some(held) = new["spec"][list].as_array_mut() else { continue };
+        // Indexing would put a null where there is no list.
+        let held = new.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
+        let Some(held) = held else { continue };
         for (one, want) in held.iter_mut().zip(wanted) {
             if one["name"] == want["name"] {
                 subresource::copy(one, want, "resources");

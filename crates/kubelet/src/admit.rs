@@ -33,38 +33,46 @@ pub fn admit<'a>(
         let message = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return Err(Rejection { reason: "NodeAffinity", message: message.into() });
     }
-    let fits = |reason: &'static str, resource: &str, requested: i64, used: i64, capacity: i64| {
-        if requested == 0 || requested.saturating_add(used) <= capacity {
-            return Ok(());
-        }
-        let message = format!(
-            "Pod was rejected: Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
-        );
-        Err(Rejection { reason, message })
-    };
+    let reject = |reason, message| Err(Rejection { reason, message: format!("Pod was rejected: {message}") });
     let count = i64::try_from(others.clone().count()).unwrap_or(i64::MAX);
-    fits("OutOfpods", "pods", 1, count, i64::from(node.max_pods))?;
+    if let Some(message) = too_little("pods", 1, count, i64::from(node.max_pods)) {
+        return reject("OutOfpods", message);
+    }
     for (resource, reason) in
         [("cpu", "OutOfcpu"), ("memory", "OutOfmemory"), ("ephemeral-storage", "OutOfephemeral-storage")]
     {
-        // CPU is counted in thousandths, everything else in whole units.
-        let unit = if resource == "cpu" { 1 } else { 1_000 };
-        let used: i64 =
-            others.clone().map(|other| requested(other, resource) / unit).fold(0, i64::saturating_add);
-        fits(
-            reason,
-            resource,
-            requested(pod, resource) / unit,
-            used,
-            node.allocatable_milli(resource) / unit,
-        )?;
+        if let Some(message) = shortage(pod, others.clone(), node, resource) {
+            return reject(reason, message);
+        }
     }
     Ok(())
 }
 
+/// What a resource falls short by, if the pod does not fit beside the others.
+pub fn shortage<'a>(
+    pod: &Pod,
+    others: impl Iterator<Item = &'a Pod>,
+    node: &NodeFacts,
+    resource: &str,
+) -> Option<String> {
+    // CPU is counted in thousandths, everything else in whole units.
+    let unit = if resource == "cpu" { 1 } else { 1_000 };
+    let used = others.map(|other| requested(other, resource) / unit).fold(0, i64::saturating_add);
+    too_little(resource, requested(pod, resource) / unit, used, node.allocatable_milli(resource) / unit)
+}
+
+fn too_little(resource: &str, requested: i64, used: i64, capacity: i64) -> Option<String> {
+    let fits = requested == 0 || requested.saturating_add(used) <= capacity;
+    (!fits).then(|| {
+        format!(
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+        )
+    })
+}
+
 /// What a pod takes at most at one time, in thousandths: its containers and sidecars, or an init container beside the sidecars before it.
 /// <https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers>
-fn requested(pod: &Pod, resource: &str) -> i64 {
+pub fn requested(pod: &Pod, resource: &str) -> i64 {
     let of = |container: &Container| amount(&container.resources.requests, resource);
     let (mut sidecars, mut init) = (0_i64, 0_i64);
     for container in &pod.spec.init_containers {

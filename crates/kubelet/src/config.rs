@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use plan::node::{
-    ContainerConfig, DnsConfig, HostAlias, Mount, MountPropagation, NamespaceOptions, ProcMount,
+    ContainerConfig, DnsConfig, HostAlias, ImageVolume, Mount, MountPropagation, NamespaceOptions, ProcMount,
     SandboxConfig, Seccomp, SecurityContext, SupplementalGroupsPolicy,
 };
 use plan::pod::Start;
 use serde_json::Value;
 
+use crate::claims;
 use crate::env::{self, Facts};
 use crate::lifecycle::handler;
 use crate::pod::{Container, Pod, SeccompProfile, Volume};
@@ -122,7 +123,7 @@ pub fn start(
     let value_of =
         |name: &str| env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let expand = |words: &[String]| words.iter().map(|word| env::expand(word, value_of)).collect::<Vec<_>>();
-    let (mounts, subpaths) = mounts(facts, container, &value_of).map_err(config_error)?;
+    let Mounts { mounts, subpaths, images } = mounts(facts, container, &value_of).map_err(config_error)?;
     let annotations = BTreeMap::from([
         (BACKOFF_SECONDS.to_owned(), backoff_seconds.to_string()),
         (SPEC_HASH.to_owned(), spec_hash(container)),
@@ -155,7 +156,7 @@ pub fn start(
     let pod_security = &facts.pod.spec.security_context;
     let must_not_be_root =
         container.security_context.run_as_non_root.or(pod_security.run_as_non_root).unwrap_or(false);
-    Ok(Start { sandbox_id: sandbox_id.to_owned(), config, subpaths, must_not_be_root, post_start })
+    Ok(Start { sandbox_id: sandbox_id.to_owned(), config, subpaths, images, must_not_be_root, post_start })
 }
 
 /// A change of it means that the container must be replaced: of what may change in place, only the image matters.
@@ -163,15 +164,22 @@ pub fn spec_hash(container: &Container) -> String {
     container.image.clone()
 }
 
-type Mounts = (Vec<Mount>, BTreeMap<usize, String>);
+/// What of the pod's volumes a container sees.
+#[derive(Default)]
+struct Mounts {
+    mounts: Vec<Mount>,
+    /// Of `mounts`, by index.
+    subpaths: BTreeMap<usize, String>,
+    /// Images by their names; their layers are found when the container is made.
+    images: Vec<(String, ImageVolume)>,
+}
 
 fn mounts(
     facts: &Facts,
     container: &Container,
     value_of: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Mounts, String> {
-    let mut mounts = Vec::new();
-    let mut subpaths = BTreeMap::new();
+    let mut found = Mounts::default();
     for wanted in &container.volume_mounts {
         let volume = facts
             .pod
@@ -185,11 +193,17 @@ fn mounts(
         } else {
             env::expand(&wanted.sub_path_expr, value_of)
         };
-        if !subpath.is_empty() {
-            subpaths.insert(mounts.len(), subpath);
+        if let Some(image) = &volume.image {
+            let (container_path, layers) = (wanted.mount_path.clone(), Vec::new());
+            let mounted = ImageVolume { layers, container_path, sub_path: subpath };
+            found.images.push((image.reference.clone(), mounted));
+            continue;
         }
-        mounts.push(Mount {
-            host_path: volume_path(facts, volume),
+        if !subpath.is_empty() {
+            found.subpaths.insert(found.mounts.len(), subpath);
+        }
+        found.mounts.push(Mount {
+            host_path: volume_path(facts, volume)?,
             container_path: wanted.mount_path.clone(),
             read_only: wanted.read_only || is_always_read_only(volume),
             recursive_read_only: matches!(wanted.recursive_read_only.as_str(), "Enabled" | "IfPossible"),
@@ -200,22 +214,26 @@ fn mounts(
             },
         });
     }
-    Ok((mounts, subpaths))
+    Ok(found)
 }
 
-/// Files that the kubelet replaces are not the container's to write.
+/// Files that the kubelet replaces are not the container's to write, nor is a claim that the pod takes to read.
 fn is_always_read_only(volume: &Volume) -> bool {
     volume.config_map.is_some()
         || volume.secret.is_some()
         || volume.downward_api.is_some()
         || volume.projected.is_some()
+        || volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only)
 }
 
-fn volume_path(facts: &Facts, volume: &Volume) -> PathBuf {
-    match &volume.host_path {
+fn volume_path(facts: &Facts, volume: &Volume) -> Result<PathBuf, String> {
+    if let Some(claim) = claims::claim_name(facts.pod, volume) {
+        return claims::bound(facts, volume, &claim).map(|bound| bound.path);
+    }
+    Ok(match &volume.host_path {
         Some(host) => PathBuf::from(&host.path),
         None => facts.node.volumes_dir(&facts.pod.metadata.uid).join(&volume.name),
-    }
+    })
 }
 
 fn security(facts: &Facts, container: &Container) -> SecurityContext {

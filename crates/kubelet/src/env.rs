@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use kinds::{CONFIG_MAPS, SECRETS, SERVICES};
 use object::Snapshot;
+use plan::pod::Claimed;
 use schema::quantity::Quantity;
 use serde::Deserialize;
 
@@ -20,6 +21,8 @@ pub struct Facts<'a> {
     pub node: &'a NodeFacts,
     pub pod_ips: &'a [String],
     pub snapshot: &'a Snapshot,
+    /// By name, as they were last read.
+    pub claims: &'a BTreeMap<String, Claimed>,
 }
 
 /// The whole environment in order, or the message of a CreateContainerConfigError.

@@ -4,6 +4,7 @@
 //! it was. What must outlive it stands beside the containers (`Container::annotations`).
 
 mod admit;
+mod claims;
 mod config;
 mod env;
 mod lifecycle;
@@ -11,6 +12,7 @@ mod node_status;
 mod pod;
 mod probes;
 mod references;
+mod resize;
 mod resources;
 mod status;
 mod sync;
@@ -22,5 +24,6 @@ pub use node_status::{Heartbeat, NodeFacts, OsFacts, heartbeat, lease, registrat
 pub use pod::{Container as ContainerSpec, Pod};
 pub use probes::failure_message;
 pub use references::{Reference, references};
+pub use resize::is_wanted as is_resize_wanted;
 pub use status::{is_overwritten, pod_status, status_patch};
 pub use sync::{Event, Input, Step, sync};

@@ -136,6 +136,7 @@ pub struct Container {
     pub working_dir: String,
     pub ports: Vec<Port>,
     pub resources: Requirements,
+    pub resize_policy: Vec<ResizePolicy>,
     pub volume_mounts: Vec<VolumeMount>,
     pub security_context: SecurityContext,
     pub restart_policy: Option<String>,
@@ -166,6 +167,15 @@ pub struct Port {
     pub container_port: u16,
     pub host_port: u16,
     pub protocol: String,
+}
+
+/// What a change of a resource means for a container that runs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResizePolicy {
+    pub resource_name: String,
+    /// `NotRequired`, `RestartContainer`
+    pub restart_policy: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -347,6 +357,10 @@ pub struct Volume {
     pub projected: Option<ProjectedSource>,
     pub empty_dir: Option<EmptyDir>,
     pub host_path: Option<HostPath>,
+    pub persistent_volume_claim: Option<ClaimSource>,
+    /// A claim that a controller makes for the pod: only that it is there counts here.
+    pub ephemeral: Option<Value>,
+    pub image: Option<ImageSource>,
     /// Sources without a mount of their own here yet, by their field name.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
@@ -429,6 +443,21 @@ pub struct EmptyDir {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSource {
+    pub claim_name: String,
+    pub read_only: bool,
+}
+
+/// An image as a volume (KEP-4639).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ImageSource {
+    pub reference: String,
+    pub pull_policy: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct HostPath {
     pub path: String,
@@ -477,6 +506,12 @@ impl Status {
 }
 
 impl Spec {
+    /// Images of containers, and those that are volumes.
+    pub fn images(&self) -> impl Iterator<Item = &str> {
+        let volumes = self.volumes.iter().filter_map(|volume| Some(&*volume.image.as_ref()?.reference));
+        self.all_containers().map(|container| container.image.as_str()).chain(volumes)
+    }
+
     /// Containers of all three lists.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
         self.init_containers.iter().chain(&self.containers).chain(&self.ephemeral_containers)

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{TERMINATION_POLICY, text_or_null};
 use crate::pod::{Condition, Container, Pod, Requirements, VolumeMount};
 use crate::probes;
+use crate::resize::{self, Pending};
 use crate::resources::qos_class;
 use crate::sync::{Input, newest};
 
@@ -33,13 +34,18 @@ pub enum End {
     Finished,
 }
 
-pub fn pod_status(
-    input: &Input,
-    ips: &[String],
-    waiting: &BTreeMap<String, Waiting>,
-    end: Option<End>,
-) -> Value {
+/// What was decided about a pod that nothing else shows.
+pub struct Why<'a> {
+    /// Containers that do not run, by name.
+    pub waiting: &'a BTreeMap<String, Waiting>,
+    pub end: Option<End>,
+    /// A change of resources that there is no room for.
+    pub pending: Option<&'a Pending>,
+}
+
+pub fn pod_status(input: &Input, ips: &[String], why: &Why) -> Value {
     let Input { pod, observed, .. } = input;
+    let Why { waiting, end, pending } = *why;
     let spec = &pod.spec;
     let init_done = init_is_done(pod, observed);
     let default = if spec.init_containers.is_empty() { "ContainerCreating" } else { "PodInitializing" };
@@ -52,7 +58,7 @@ pub fn pod_status(
                     || newest(observed, &one.name).is_some()
                     || pod.status.of_container(&one.name).is_some()
             })
-            .map(|one| container_status(pod, observed, one, waiting.get(&one.name), default))
+            .map(|one| container_status(input, one, waiting.get(&one.name), default))
             .collect()
     };
     let phase = phase(pod, observed, waiting, end);
@@ -77,7 +83,7 @@ pub fn pod_status(
         "phase": phase,
         "reason": text_or_null(reason),
         "message": text_or_null(message),
-        "conditions": conditions(input, init_done, phase, terminal),
+        "conditions": conditions(input, init_done, phase, terminal, pending),
         "hostIP": input.node.ips.first(),
         "hostIPs": host_ips,
         "podIP": last_ips.first(),
@@ -203,7 +209,13 @@ fn phase_of_containers(
     }
 }
 
-fn conditions(input: &Input, init_done: bool, phase: &str, terminal: bool) -> Vec<Value> {
+fn conditions(
+    input: &Input,
+    init_done: bool,
+    phase: &str,
+    terminal: bool,
+    pending: Option<&Pending>,
+) -> Vec<Value> {
     let Input { pod, observed, .. } = input;
     let spec = &pod.spec;
     let unready: Vec<&str> = spec
@@ -260,7 +272,29 @@ fn conditions(input: &Input, init_done: bool, phase: &str, terminal: bool) -> Ve
     .into_iter()
     .map(|(name, (holds, reason, message))| condition(input, name, holds, reason, &message))
     .chain(pod.status.conditions.iter().filter(|known| known.r#type == "PodScheduled").map(keep))
+    .chain(resize_conditions(input, pending))
     .collect()
+}
+
+/// How far a change of resources is (KEP-1287). Neither condition is there without one.
+fn resize_conditions(input: &Input, pending: Option<&Pending>) -> Vec<Value> {
+    let Input { pod, observed, node, .. } = input;
+    let is_under_way = pod.spec.all_containers().any(|container| {
+        newest(observed, &container.name).is_some_and(|known| {
+            known.status.state == ContainerState::Running && !resize::is_done(pod, container, known, node)
+        })
+    });
+    let failure = observed.resize_failure.as_ref();
+    let reached = failure.map_or(("", ""), |failure| ("Error", failure.message.as_str()));
+    let progress = is_under_way.then_some(reached);
+    let pending = pending.map(|pending| (pending.reason, pending.message.as_str()));
+    let rows = [("PodResizePending", pending), ("PodResizeInProgress", progress)];
+    rows.into_iter()
+        .filter_map(|(name, holds)| match holds {
+            Some((reason, message)) => Some(condition(input, name, true, reason, message)),
+            None => resize::has_condition(pod, name).then(|| resize::without_condition(name)),
+        })
+        .collect()
 }
 
 /// What keeps the pod's readiness gates from being open, if anything does.
@@ -306,12 +340,12 @@ fn keep(known: &Condition) -> Value {
 }
 
 fn container_status(
-    pod: &Pod,
-    observed: &Observed,
+    input: &Input,
     container: &Container,
     waiting: Option<&Waiting>,
     default_reason: &str,
 ) -> Value {
+    let Input { pod, observed, node, .. } = input;
     let known = newest(observed, &container.name);
     let stored = pod.status.of_container(&container.name);
     if known.is_none()
@@ -335,11 +369,11 @@ fn container_status(
     if let Some(known) = known {
         status["containerID"] = format!("ekso://{}", known.id).into();
     }
-    if known.is_some_and(|known| known.status.state == ContainerState::Running) {
-        let Requirements { requests, limits } = &container.resources;
+    if let Some(known) = known.filter(|known| known.status.state == ContainerState::Running) {
+        let Requirements { requests, limits } = resize::shown(pod, container, known, node);
         let list = |list: &BTreeMap<String, String>| if list.is_empty() { Value::Null } else { json!(list) };
-        status["resources"] = json!({"limits": list(limits), "requests": list(requests)});
-        status["allocatedResources"] = list(requests);
+        status["resources"] = json!({"limits": list(&limits), "requests": list(&requests)});
+        status["allocatedResources"] = list(&container.resources.requests);
     }
     if !container.volume_mounts.is_empty() {
         status["volumeMounts"] = container.volume_mounts.iter().map(mount_status).collect();

@@ -1,6 +1,7 @@
 //! One pod, one step: what should be done now, what its status is, and when to look again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use object::{Snapshot, Time};
 use plan::node::{Container as Known, ContainerState, Sandbox, SandboxState};
@@ -8,22 +9,29 @@ use plan::pod::{Failure, Kill, Observed, OpKey, PodOp, Probe, Pull};
 use serde_json::Value;
 
 use crate::admit::Rejection;
+use crate::claims;
 use crate::config::{self, BACKOFF_SECONDS, SPEC_HASH};
 use crate::env::Facts;
 use crate::lifecycle::handler;
 use crate::node_status::NodeFacts;
-use crate::pod::{Container, Pod};
+use crate::pod::{Container, ImageSource, Pod, Volume};
 use crate::probes;
+use crate::resize::{self, Pending};
 use crate::status::{self, End, Waiting};
 use crate::volumes;
 
 /// The first wait before a container or an image is tried again; it doubles up to the longest.
 const FIRST_BACKOFF_SECONDS: i64 = 10;
 const LONGEST_BACKOFF_SECONDS: i64 = 300;
+/// Between two looks at a claim that is not bound yet.
+const CLAIM_RETRY_SECONDS: i64 = 2;
+/// Between two tries to give a pod the resources that it asks for.
+const RESIZE_RETRY_SECONDS: i64 = 5;
 /// A container that ran this long starts without a wait, as if it had never failed.
 const FORGIVEN_AFTER_SECONDS: i64 = 600;
 
 /// All that a decision about one pod depends on.
+#[derive(Clone, Copy)]
 pub struct Input<'a> {
     pub pod: &'a Pod,
     /// The object is gone from the API (deleted by force): clean up without telling anyone.
@@ -34,6 +42,8 @@ pub struct Input<'a> {
     pub snapshot: &'a Snapshot,
     pub observed: &'a Observed,
     pub node: &'a NodeFacts,
+    /// The pods that the node has admitted beside it; needed only when a resize is wanted.
+    pub others: &'a [Arc<Pod>],
     pub now: Time,
 }
 
@@ -61,9 +71,19 @@ pub struct Event {
 
 /// Decides one step of one pod: from what it should be and what is there to what to do now.
 pub fn sync(input: &Input) -> Step {
+    let pending = resize::pending(input.pod, input.others, input.node);
+    let given = pending.is_some().then(|| resize::as_given(input.pod));
+    let input = &Input { pod: given.as_ref().unwrap_or(input.pod), ..*input };
     let ips = pod_ips(input);
-    let facts = Facts { pod: input.pod, node: input.node, pod_ips: &ips, snapshot: input.snapshot };
-    let mut step = Steps { input, facts, step: Step::default(), waiting: BTreeMap::new(), end: None };
+    let facts = Facts {
+        pod: input.pod,
+        node: input.node,
+        pod_ips: &ips,
+        snapshot: input.snapshot,
+        claims: &input.observed.claims,
+    };
+    let mut step =
+        Steps { input, facts, step: Step::default(), waiting: BTreeMap::new(), end: None, pending };
     step.decide();
     step.finish()
 }
@@ -91,6 +111,8 @@ struct Steps<'a> {
     step: Step,
     waiting: BTreeMap<String, Waiting>,
     end: Option<End>,
+    /// A change of resources that there is no room for.
+    pending: Option<Pending>,
 }
 
 impl<'a> Steps<'a> {
@@ -119,7 +141,8 @@ impl<'a> Steps<'a> {
     fn finish(mut self) -> Step {
         let pod_ip = self.facts.pod_ips.first().map_or("", String::as_str);
         self.step.probes = probes::wanted(self.input.pod, self.input.observed, pod_ip);
-        self.step.status = status::pod_status(self.input, self.facts.pod_ips, &self.waiting, self.end);
+        let why = status::Why { waiting: &self.waiting, end: self.end, pending: self.pending.as_ref() };
+        self.step.status = status::pod_status(self.input, self.facts.pod_ips, &why);
         self.step
     }
 
@@ -222,6 +245,7 @@ impl<'a> Steps<'a> {
         match ready {
             Some(sandbox) => {
                 self.sweep(sandbox);
+                self.resize(sandbox);
                 if has_volumes {
                     for (container, attempt, backoff) in wanted {
                         self.start(container, sandbox, attempt, backoff);
@@ -233,9 +257,25 @@ impl<'a> Steps<'a> {
         }
     }
 
+    /// Brings the limits of what runs to what they should be.
+    fn resize(&mut self, sandbox: &Sandbox) {
+        let Input { pod, observed, node, now, .. } = *self.input;
+        if self.pending.is_some() {
+            self.wake(now.plus_secs(RESIZE_RETRY_SECONDS));
+        }
+        let Some(op) = resize::op(pod, sandbox, observed, node) else { return };
+        match retry_at(observed.resize_failure.as_ref(), RESIZE_RETRY_SECONDS, LONGEST_BACKOFF_SECONDS) {
+            Some(at) if at > now => self.wake(at),
+            _ => self.ask(PodOp::Resize(op)),
+        }
+    }
+
     fn set_up_volumes(&mut self) -> bool {
         let observed = self.input.observed;
         let was_set_up = observed.volumes.is_some();
+        if !self.knows_claims() {
+            return was_set_up;
+        }
         match volumes::volumes(&self.facts) {
             Err(message) => {
                 self.tell(true, "FailedMount", message, "");
@@ -250,6 +290,28 @@ impl<'a> Steps<'a> {
                 was_set_up
             }
         }
+    }
+
+    /// Whether every claim has been read; one that cannot be mounted is read again after a while.
+    fn knows_claims(&mut self) -> bool {
+        let observed = self.input.observed;
+        let names = claims::names(self.input.pod);
+        if names.iter().any(|name| !observed.claims.contains_key(name)) {
+            self.ask(PodOp::ReadClaims(names));
+            return false;
+        }
+        let unusable = self.input.pod.spec.volumes.iter().filter_map(|volume| {
+            let name = claims::claim_name(self.input.pod, volume)?;
+            claims::bound(&self.facts, volume, &name).is_err().then(|| observed.claims.get(&name))?
+        });
+        if let Some(at) = unusable.map(|claimed| claimed.read_at.plus_secs(CLAIM_RETRY_SECONDS)).min() {
+            if at > self.input.now {
+                self.wake(at);
+            } else {
+                self.ask(PodOp::ReadClaims(names));
+            }
+        }
+        true
     }
 
     fn make_sandbox(&mut self, old: Option<&Sandbox>, has_volumes: bool) {
@@ -400,6 +462,9 @@ impl<'a> Steps<'a> {
                 kind.name().to_lowercase()
             );
             self.kill(container, known, message, grace);
+        } else if resize::needs_restart(pod, container, known, self.input.node) {
+            let message = format!("Container {} resize requires restart", container.name);
+            self.kill(container, known, message, pod.grace_seconds());
         } else if known.annotations.get(SPEC_HASH).is_some_and(|hash| *hash != config::spec_hash(container)) {
             let message = format!("Container {} definition changed, will be restarted", container.name);
             self.kill(container, known, message, pod.grace_seconds());
@@ -407,7 +472,12 @@ impl<'a> Steps<'a> {
     }
 
     fn start(&mut self, container: &'a Container, sandbox: &Sandbox, attempt: u32, backoff: i64) {
-        if !self.has_image(container) {
+        let has_image = self.has_image(container, &container.image, &container.image_pull_policy);
+        // Asked for all at once.
+        let volumes = self.mounted_images(container);
+        let has_volumes =
+            volumes.iter().filter(|image| !self.has_image(container, &image.reference, &image.pull_policy));
+        if has_volumes.count() > 0 || !has_image {
             return;
         }
         let failure = self.input.observed.start_failures.get(&container.name);
@@ -457,12 +527,19 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// Whether the image is here and may be used; asks for it otherwise.
-    fn has_image(&mut self, container: &Container) -> bool {
+    /// The images that a container mounts as volumes.
+    fn mounted_images(&self, container: &Container) -> Vec<&'a ImageSource> {
+        let is_mounted =
+            |volume: &Volume| container.volume_mounts.iter().any(|mount| mount.name == volume.name);
+        let volumes = self.input.pod.spec.volumes.iter().filter(|volume| is_mounted(volume));
+        volumes.filter_map(|volume| volume.image.as_ref()).collect()
+    }
+
+    /// Whether an image that the container needs is here and may be used; asks for it otherwise.
+    fn has_image(&mut self, container: &Container, image: &str, policy: &str) -> bool {
         let observed = self.input.observed;
-        let image = &container.image;
         let is_here = observed.images.contains_key(image);
-        let always = match container.image_pull_policy.as_str() {
+        let always = match policy {
             "Always" => true,
             "Never" if !is_here => {
                 let message = format!("Container image \"{image}\" is not present with pull policy of Never");
@@ -497,7 +574,7 @@ impl<'a> Steps<'a> {
             self.wait(container, reason, message.clone());
         }
         let credentials = config::pull_credentials(&self.facts);
-        let (image, container) = (image.clone(), container.name.clone());
+        let (image, container) = (image.to_owned(), container.name.clone());
         self.ask(PodOp::PullImage(Pull { image, container, always, credentials }));
         false
     }

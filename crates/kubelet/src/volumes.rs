@@ -3,6 +3,7 @@
 use plan::pod::{File, FileContent, HostPathKind, Volume, VolumeSource};
 use schema::quantity::Quantity;
 
+use crate::claims;
 use crate::env::{self, Facts};
 use crate::pod::{
     ConfigMapSource, Container, DownwardFile, KeyToPath, Projection, SecretSource, TokenProjection,
@@ -20,9 +21,15 @@ pub fn volumes(facts: &Facts) -> Result<Vec<Volume>, String> {
         .spec
         .volumes
         .iter()
+        // Images are mounted by the runtime.
+        .filter(|spec| spec.image.is_none())
         .map(|spec| {
-            let source = source(facts, spec)
-                .map_err(|why| format!("MountVolume.SetUp failed for volume \"{}\" : {why}", spec.name))?;
+            let source = match claims::claim_name(facts.pod, spec) {
+                Some(claim) => claims::bound(facts, spec, &claim)?.source,
+                None => source(facts, spec).map_err(|why| {
+                    format!("MountVolume.SetUp failed for volume \"{}\" : {why}", spec.name)
+                })?,
+            };
             Ok(Volume { name: spec.name.clone(), source, fs_group })
         })
         .collect()
@@ -62,7 +69,7 @@ fn source(facts: &Facts, spec: &Spec) -> Result<VolumeSource, String> {
     Err(format!("no volume plugin matched: this node has none for \"{kind}\""))
 }
 
-fn host_path_kind(name: &str) -> Result<HostPathKind, String> {
+pub fn host_path_kind(name: &str) -> Result<HostPathKind, String> {
     Ok(match name {
         "" => HostPathKind::Unchecked,
         "DirectoryOrCreate" => HostPathKind::DirectoryOrCreate,

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use kubelet::{Event, NodeFacts, Pod};
 use object::Time;
-use plan::node::{Container, ContainerState};
-use plan::pod::{File, FileContent, Handler, Kill, OpKey, PodOp, Pull, Start, Volume, VolumeSource};
-use runtime::Runtime;
-use runtime::image::{Keyring, Platform, Policy, Puller, Reference, Store};
+use plan::node::{Container, ContainerState, ImageVolume};
+use plan::pod::{
+    Claimed, File, FileContent, Handler, Kill, OpKey, PodOp, Pull, Resize, Start, Volume, VolumeSource,
+};
+use runtime::image::{Keyring, Platform, Policy, Prepared, Puller, Reference, Store};
+use runtime::{Runtime, RuntimeError};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -52,12 +54,15 @@ pub struct Tools {
 /// What became of an op.
 #[derive(Debug)]
 pub enum Done {
+    Claims(BTreeMap<String, Claimed>),
     Volumes { volumes: Vec<Volume>, tokens_due: Option<Time> },
     VolumesFailed { message: String },
     Pulled { image: String, id: String },
     PullFailed { image: String, reason: String, message: String },
     Sandbox,
     SandboxFailed { message: String },
+    Resized,
+    ResizeFailed { message: String },
     Started { name: String },
     StartFailed { name: String, reason: String, message: String },
     PostStartBegan { container_id: String },
@@ -72,9 +77,11 @@ impl Done {
     /// The op that is no longer under way.
     pub fn key(&self) -> Option<OpKey> {
         match self {
+            Self::Claims(_) => Some(OpKey::Claims),
             Self::Volumes { .. } | Self::VolumesFailed { .. } => Some(OpKey::Volumes),
             Self::Pulled { image, .. } | Self::PullFailed { image, .. } => Some(OpKey::Image(image.clone())),
             Self::Sandbox | Self::SandboxFailed { .. } => Some(OpKey::Sandbox),
+            Self::Resized | Self::ResizeFailed { .. } => Some(OpKey::Resize),
             Self::Started { name } | Self::StartFailed { name, .. } => Some(OpKey::Start(name.clone())),
             Self::Container { id } => Some(OpKey::Container(id.clone())),
             Self::Forgotten | Self::ForgetFailed { .. } => Some(OpKey::Forget),
@@ -136,10 +143,15 @@ impl Job {
     async fn perform(&self, op: PodOp) -> Done {
         match op {
             PodOp::SetUpVolumes(volumes) => self.set_up_volumes(volumes).await,
+            PodOp::ReadClaims(names) => self.read_claims(names).await,
             PodOp::PullImage(pull) => self.pull(pull).await,
             PodOp::RunSandbox(config) => self.run_sandbox(*config).await,
             PodOp::StartContainer(start) => self.start(*start).await,
             PodOp::KillContainer(kill) => self.kill(kill).await,
+            PodOp::Resize(resize) => match self.resize(resize).await {
+                Ok(()) => Done::Resized,
+                Err(error) => Done::ResizeFailed { message: error.to_string() },
+            },
             PodOp::RemoveContainer { id } => {
                 if let Err(error) = self.remove_container(&id).await {
                     tracing::warn!(container = id, error, "a container could not be removed");
@@ -152,6 +164,37 @@ impl Job {
                 Ok(()) => Done::Forgotten,
                 Err(message) => Done::ForgetFailed { message },
             },
+        }
+    }
+
+    async fn read_claims(&self, names: Vec<String>) -> Done {
+        let namespace = &self.pod.metadata.namespace;
+        let mut claims = BTreeMap::new();
+        for name in names {
+            let mut claimed = Claimed { read_at: clock::now(), ..Claimed::default() };
+            let path = format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}");
+            match self.read(&path).await {
+                Ok(claim) => claimed.claim = claim,
+                Err(error) => claimed.error = Some(error.to_string()),
+            }
+            let volume = claimed.claim.as_ref().and_then(|claim| claim["spec"]["volumeName"].as_str());
+            if let Some(volume) = volume.filter(|volume| !volume.is_empty()) {
+                match self.read(&format!("/api/v1/persistentvolumes/{volume}")).await {
+                    Ok(volume) => claimed.volume = volume,
+                    Err(error) => claimed.error = Some(error.to_string()),
+                }
+            }
+            claims.insert(name, claimed);
+        }
+        Done::Claims(claims)
+    }
+
+    /// None: it is not there.
+    async fn read(&self, path: &str) -> Result<Option<Value>, ApiError> {
+        match self.tools.api.get(path).await {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -325,13 +368,16 @@ impl Job {
     }
 
     async fn try_start(&self, start: Start) -> Result<(), (&'static str, String)> {
-        let Start { sandbox_id, mut config, subpaths, must_not_be_root, post_start } = start;
+        let Start { sandbox_id, mut config, subpaths, images: mounted, must_not_be_root, post_start } = start;
         let create_failed = |message: String| ("CreateContainerError", message);
         self.resolve_subpaths(&mut config.mounts, subpaths)
             .await
             .map_err(|message| ("CreateContainerConfigError", message))?;
-        let image = self.tools.images.get(&config.image).map_err(|error| create_failed(error.to_string()))?;
-        let image = image.ok_or_else(|| create_failed(format!("image \"{}\" is not here", config.image)))?;
+        let find = |name: &str| {
+            let found = self.tools.images.get(name).map_err(|error| create_failed(error.to_string()))?;
+            found.ok_or_else(|| create_failed(format!("image \"{name}\" is not here")))
+        };
+        let image = find(&config.image)?;
         if must_not_be_root && let Some(why) = runs_as_root(&config.security.run_as_user, &image.config.user)
         {
             return Err(("CreateContainerConfigError", why));
@@ -339,9 +385,20 @@ impl Job {
         let (name, attempt) = (config.name.clone(), config.attempt);
         let holder = self.holder(&format!("{}-{name}-{attempt}", self.pod.metadata.uid));
         let (store, held) = (self.tools.images.clone(), holder.clone());
-        let prepared = blocking(move || store.prepare(&image, &held)).await.map_err(create_failed)?;
-        let created =
-            self.tools.runtime.create_container(&sandbox_id, config, prepared.config, prepared.layers).await;
+        let mut images = vec![image];
+        for (name, _) in &mounted {
+            images.push(find(name)?);
+        }
+        let prepared = blocking(move || store.prepare_all(&images, &held)).await.map_err(create_failed)?;
+        let mut prepared = prepared.into_iter();
+        let Prepared { layers, config: image } =
+            prepared.next().ok_or_else(|| create_failed("the image has gone".into()))?;
+        config.image_volumes = mounted
+            .into_iter()
+            .zip(prepared)
+            .map(|((_, volume), prepared)| ImageVolume { layers: prepared.layers, ..volume })
+            .collect();
+        let created = self.tools.runtime.create_container(&sandbox_id, config, image, layers).await;
         let container = match created {
             Ok(container) => container,
             Err(error) => {
@@ -414,6 +471,15 @@ impl Job {
             tracing::warn!(container = id, %error, "a container could not be stopped");
         }
         Done::Container { id }
+    }
+
+    async fn resize(&self, resize: Resize) -> Result<(), RuntimeError> {
+        let Resize { sandbox_id, room, containers, pod } = resize;
+        self.tools.runtime.update_sandbox_resources(&sandbox_id, room).await?;
+        for (id, resources) in containers {
+            self.tools.runtime.update_resources(&id, resources).await?;
+        }
+        self.tools.runtime.update_sandbox_resources(&sandbox_id, pod).await
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), String> {

@@ -239,6 +239,7 @@ impl Kubelet {
             worker.seen.in_flight.remove(&key);
         }
         match done {
+            Done::Claims(claims) => worker.seen.claims = claims,
             Done::Volumes { volumes, tokens_due } => {
                 worker.seen.volumes = Some(volumes);
                 worker.seen.volume_failure = None;
@@ -264,6 +265,11 @@ impl Kubelet {
                 worker.tell(&self.tools, true, "FailedCreatePodSandBox", told, "");
                 worker.seen.sandbox_failure =
                     Some(again(worker.seen.sandbox_failure.take(), "FailedCreatePodSandBox", message, now));
+            }
+            Done::Resized => worker.seen.resize_failure = None,
+            Done::ResizeFailed { message } => {
+                worker.seen.resize_failure =
+                    Some(again(worker.seen.resize_failure.take(), "Error", message, now));
             }
             Done::Started { name } => {
                 worker.seen.start_failures.remove(&name);
@@ -314,13 +320,7 @@ impl Kubelet {
         let admission = if worker.is_gone || pod.status.start_time.is_some() || pod.is_terminal() {
             Ok(())
         } else {
-            let others = self.workers.iter().filter(|(other, worker)| {
-                *other != uid
-                    && worker.admission == Some(Ok(()))
-                    && !worker.is_gone
-                    && !worker.pod.is_terminal()
-            });
-            let others = others.map(|(_, worker)| &*worker.pod);
+            let others = self.admitted_beside(uid).map(|worker| &*worker.pod);
             let snapshot = self.tools.mirror.snapshot();
             let node = snapshot.find(NODES, "", &self.tools.facts.name);
             kubelet::admit(&pod, others, &self.tools.facts, node.map(|node| &node.meta.labels))
@@ -328,6 +328,15 @@ impl Kubelet {
         if let Some(worker) = self.workers.get_mut(uid) {
             worker.admission = Some(admission);
         }
+    }
+
+    /// The other pods that the node has taken and that have not ended.
+    fn admitted_beside<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Worker> + Clone {
+        let taken = |worker: &Worker| {
+            worker.admission == Some(Ok(())) && !worker.is_gone && !worker.pod.is_terminal()
+        };
+        let others = self.workers.iter().filter(move |(other, worker)| *other != uid && taken(worker));
+        others.map(|(_, worker)| worker)
     }
 
     /// Decides for one pod, and sets everything in motion.
@@ -339,6 +348,12 @@ impl Kubelet {
             return;
         }
         self.admit(uid);
+        let Some(worker) = self.workers.get(uid) else { return };
+        let others = if kubelet::is_resize_wanted(&worker.pod) {
+            self.admitted_beside(uid).map(|other| other.pod.clone()).collect()
+        } else {
+            Vec::new()
+        };
         let Some(worker) = self.workers.get_mut(uid) else { return };
         let now = clock::now();
         let observed = worker.observe(&self.tools);
@@ -349,6 +364,7 @@ impl Kubelet {
             snapshot: &self.tools.mirror.snapshot(),
             observed: &observed,
             node: &self.tools.facts,
+            others: &others,
             now,
         };
         let Step { ops, probes, status, events, wake_at } = kubelet::sync(&input);
@@ -428,10 +444,10 @@ impl Worker {
         }
         self.seen.probes.retain(|(id, _), _| containers.iter().any(|one| one.id == *id));
         let spec = &self.pod.spec;
-        for container in spec.all_containers() {
-            match tools.image_id(&container.image) {
-                Some(id) => self.seen.images.insert(container.image.clone(), id),
-                None => self.seen.images.remove(&container.image),
+        for image in spec.images() {
+            match tools.image_id(image) {
+                Some(id) => self.seen.images.insert(image.to_owned(), id),
+                None => self.seen.images.remove(image),
             };
         }
         Observed { sandboxes, containers, ..self.seen.clone() }

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use plan::pod::{HostPathKind, Volume, VolumeSource};
@@ -27,12 +27,14 @@ pub struct Content {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("MountVolume.SetUp failed for volume \"{volume}\" : {operation} {path}: {source}")]
-pub struct VolumeError {
-    volume: String,
-    operation: &'static str,
-    path: PathBuf,
-    source: io::Error,
+pub enum VolumeError {
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {operation} {path}: {source}")]
+    SetUp { volume: String, operation: &'static str, path: PathBuf, source: io::Error },
+    /// Upstream's words for a local volume whose folder nobody has made.
+    #[error(
+        "MountVolume.NewMounter initialization failed for volume \"{volume}\" : path {path:?} does not exist"
+    )]
+    NoLocalPath { volume: String, path: PathBuf },
 }
 
 /// Brings one volume to what it should be. `files` are the contents of a `Files` source.
@@ -40,12 +42,16 @@ pub fn set_up(volumes_dir: &Path, volume: &Volume, files: &[Content]) -> Result<
     let path = volumes_dir.join(&volume.name);
     let failed = |operation: &'static str, path: &Path| {
         let (volume, path) = (volume.name.clone(), path.to_owned());
-        move |source| VolumeError { volume, operation, path, source }
+        move |source| VolumeError::SetUp { volume, operation, path, source }
     };
     match &volume.source {
         VolumeSource::HostPath { path, kind } => {
             host_path(path, *kind).map_err(failed("hostPath type check failed:", path))
         }
+        VolumeSource::Local { volume, path } if !path.exists() => {
+            Err(VolumeError::NoLocalPath { volume: volume.clone(), path: path.clone() })
+        }
+        VolumeSource::Local { path, .. } => local(path, volume.fs_group).map_err(failed("use", path)),
         VolumeSource::EmptyDir { in_memory, size_limit_bytes } => {
             make_dir(&path, 0o777).map_err(failed("make", &path))?;
             if *in_memory && !is_mount(&path) {
@@ -94,6 +100,33 @@ fn own(path: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
     chown(path, None, Some(group))?;
     // New files in it belong to the group as well.
     fs::set_permissions(path, Permissions::from_mode(mode | 0o2070))
+}
+
+/// A folder that somebody prepared; with an fsGroup it is that group's, and all that is in it.
+fn local(path: &Path, group: Option<u32>) -> io::Result<()> {
+    let found = fs::metadata(path)?;
+    if !found.is_dir() {
+        return Err(io::Error::other("a local volume is a folder here; devices are not mounted"));
+    }
+    group.map_or(Ok(()), |group| own_all(path, group))
+}
+
+/// The group may do what the owner may (`SetVolumeOwnership`). Links are changed, never followed.
+fn own_all(path: &Path, group: u32) -> io::Result<()> {
+    lchown(path, None, Some(group))?;
+    let found = fs::symlink_metadata(path)?;
+    if found.is_symlink() {
+        return Ok(());
+    }
+    let mode = found.permissions().mode();
+    let shared = if found.is_dir() { 0o2770 } else { 0o660 };
+    fs::set_permissions(path, Permissions::from_mode(mode | shared))?;
+    if found.is_dir() {
+        for entry in fs::read_dir(path)? {
+            own_all(&entry?.path(), group)?;
+        }
+    }
+    Ok(())
 }
 
 fn host_path(path: &Path, kind: HostPathKind) -> io::Result<()> {

@@ -10,17 +10,22 @@ use std::path::PathBuf;
 use object::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::node::{Container, ContainerConfig, Sandbox, SandboxConfig};
+use serde_json::Value;
+
+use crate::node::{Container, ContainerConfig, ImageVolume, Resources, Sandbox, SandboxConfig};
 
 /// One thing to do for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PodOp {
     /// Brings the volumes to this content. Doing it again changes only what differs.
     SetUpVolumes(Vec<Volume>),
+    /// The claims of these names, and the volumes bound to them.
+    ReadClaims(Vec<String>),
     PullImage(Pull),
     RunSandbox(Box<SandboxConfig>),
     StartContainer(Box<Start>),
     KillContainer(Kill),
+    Resize(Resize),
     RemoveContainer {
         id: String,
     },
@@ -38,7 +43,9 @@ pub enum PodOp {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OpKey {
     Volumes,
+    Claims,
     Image(String),
+    Resize,
     /// Making, stopping or removing a sandbox.
     Sandbox,
     /// By name.
@@ -52,10 +59,12 @@ impl PodOp {
     pub fn key(&self) -> OpKey {
         match self {
             Self::SetUpVolumes(_) => OpKey::Volumes,
+            Self::ReadClaims(_) => OpKey::Claims,
             Self::PullImage(pull) => OpKey::Image(pull.image.clone()),
             Self::RunSandbox(_) | Self::StopSandbox { .. } | Self::RemoveSandbox { .. } => OpKey::Sandbox,
             Self::StartContainer(start) => OpKey::Start(start.config.name.clone()),
             Self::KillContainer(kill) => OpKey::Container(kill.id.clone()),
+            Self::Resize(_) => OpKey::Resize,
             Self::RemoveContainer { id } => OpKey::Container(id.clone()),
             Self::Forget => OpKey::Forget,
         }
@@ -81,6 +90,8 @@ pub struct Start {
     pub config: ContainerConfig,
     /// `mounts` whose host path needs a subpath resolved inside the volume first, by index.
     pub subpaths: BTreeMap<usize, String>,
+    /// Images that become `config.image_volumes` with their layers, each by its name.
+    pub images: Vec<(String, ImageVolume)>,
     /// runAsNonRoot: refuse an image that would run as root.
     pub must_not_be_root: bool,
     pub post_start: Option<Handler>,
@@ -95,6 +106,18 @@ pub struct Kill {
     pub message: String,
     pub grace_seconds: i64,
     pub pre_stop: Option<Handler>,
+}
+
+/// Changes the limits of a pod that runs, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resize {
+    pub sandbox_id: String,
+    /// Of the pod as long as its containers change: no less than before, and no less than after.
+    pub room: Resources,
+    /// By id.
+    pub containers: Vec<(String, Resources)>,
+    /// Of the pod afterwards.
+    pub pod: Resources,
 }
 
 /// A probe's or a hook's action.
@@ -190,6 +213,12 @@ pub enum VolumeSource {
         path: PathBuf,
         kind: HostPathKind,
     },
+    /// A folder of the node that a PersistentVolume of type `local` names; it must be there.
+    Local {
+        /// The PersistentVolume's name.
+        volume: String,
+        path: PathBuf,
+    },
     /// configMap, secret, downwardAPI, projected: files that are replaced all at once (`..data`).
     Files(Vec<File>),
 }
@@ -236,6 +265,16 @@ impl std::fmt::Debug for File {
     }
 }
 
+/// A claim that a pod names, and the volume bound to it, as the API has them. None: it is not there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Claimed {
+    pub claim: Option<Value>,
+    pub volume: Option<Value>,
+    /// Why they could not be read.
+    pub error: Option<String>,
+    pub read_at: Time,
+}
+
 /// A failure that keeps something from happening, and since when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -257,10 +296,13 @@ pub struct Observed {
     /// Images that this pod pulled since it came to this node.
     pub pulled: BTreeSet<String>,
     pub pull_failures: BTreeMap<String, Failure>,
+    /// By name.
+    pub claims: BTreeMap<String, Claimed>,
     /// What `SetUpVolumes` was last done with.
     pub volumes: Option<Vec<Volume>>,
     pub volume_failure: Option<Failure>,
     pub sandbox_failure: Option<Failure>,
+    pub resize_failure: Option<Failure>,
     /// By container name: creating or starting failed.
     pub start_failures: BTreeMap<String, Failure>,
     /// By container id and kind.

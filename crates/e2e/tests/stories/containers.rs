@@ -211,3 +211,140 @@ spec:
         Ok((room.sh("reader", "cat /config/colour")? == "green").then_some(()))
     })
 }
+
+/// Claims bound to folders of the node, and images as volumes.
+pub fn persistent_volumes(room: &Room) -> Result<()> {
+    let name = &room.namespace;
+    room.apply(&PERSISTENT.replace("$N", name))?;
+    until("the folder that is not there is told of", || {
+        let events =
+            room.kubectl("get events --field-selector involvedObject.name=local -o jsonpath={..message}")?;
+        Ok(events.contains("MountVolume.NewMounter initialization failed").then_some(()))
+    })?;
+    let writer = |pod: &str| WRITER.replace("$N", name).replace("$POD", pod);
+    room.apply(&writer("first"))?;
+    room.wait("pod/first", "condition=Ready")?;
+    let read = room.sh("first", "cat /page/version /image/www/version")?;
+    ensure!(read == "version 2\nversion 2\n", "an image, and a part of it: {read:?}");
+    room.try_kubectl("exec first -- touch /image/x")?.fails_with("Read-only file system")?;
+    room.wait("pod/local", "condition=Ready")?;
+    let group = room.sh("local", "touch /data/x; stat -c %g /data /data/x")?;
+    ensure!(group == "2000\n2000\n", "fsGroup: {group:?}");
+    room.kubectl("delete pod/first")?;
+    room.apply(&writer("second"))?;
+    room.wait("pod/second", "condition=Ready")?;
+    ensure!(room.sh("second", "cat /data/log")? == "first\nsecond\n", "what was written stays");
+    room.kubectl("delete pod/second pod/local pvc/host pvc/local")?;
+    room.wait(&format!("pv/{name}-host"), "jsonpath={.status.phase}=Released")?;
+    room.kubectl(&format!("delete pv/{name}-host pv/{name}-local"))?;
+    Ok(())
+}
+
+const PERSISTENT: &str = r#"
+apiVersion: v1
+kind: PersistentVolume
+metadata: { name: $N-host }
+spec:
+  capacity: { storage: 1Gi }
+  accessModes: [ReadWriteOnce]
+  storageClassName: $N-host
+  hostPath: { path: /var/lib/$N/host, type: DirectoryOrCreate }
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: { name: $N-local }
+spec:
+  capacity: { storage: 1Gi }
+  accessModes: [ReadWriteOnce]
+  storageClassName: $N-local
+  local: { path: /var/lib/$N/local }
+  nodeAffinity: { required: { nodeSelectorTerms: [{ matchExpressions: [{ key: kubernetes.io/hostname, operator: Exists }] }] } }
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: { name: host }
+spec: { accessModes: [ReadWriteOnce], storageClassName: $N-host, resources: { requests: { storage: 1Gi } } }
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: { name: local }
+spec: { accessModes: [ReadWriteOnce], storageClassName: $N-local, resources: { requests: { storage: 1Gi } } }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: local }
+spec:
+  terminationGracePeriodSeconds: 0
+  securityContext: { fsGroup: 2000 }
+  containers: [{ name: c, image: "e2e:1", volumeMounts: [{ name: data, mountPath: /data }] }]
+  volumes: [{ name: data, persistentVolumeClaim: { claimName: local } }]
+"#;
+
+const WRITER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: { name: $POD }
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: e2e:1
+    command: [sh, -c, "mkdir -p /above/local; echo $POD >> /data/log; exec sleep 100000"]
+    volumeMounts:
+    - { name: data, mountPath: /data, subPath: part }
+    - { name: above, mountPath: /above }
+    - { name: image, mountPath: /image }
+    - { name: image, mountPath: /page, subPath: www }
+  volumes:
+  - { name: data, persistentVolumeClaim: { claimName: host } }
+  - { name: above, hostPath: { path: /var/lib/$N } }
+  - { name: image, image: { reference: "e2e:2" } }
+"#;
+
+/// Limits of a container change while it runs (KEP-1287).
+pub fn resize(room: &Room) -> Result<()> {
+    room.apply(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: { name: grows }
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: e2e:1
+    command: [sleep, "100000"]
+    resources: { requests: { cpu: 10m, memory: 16Mi }, limits: { cpu: 100m, memory: 32Mi } }
+"#,
+    )?;
+    room.wait("pod/grows", "condition=Ready")?;
+    let ask = |cpu: &str, memory: &str| {
+        let resources =
+            format!(r#"{{"requests":{{"cpu":"{cpu}"}},"limits":{{"cpu":"{cpu}","memory":"{memory}"}}}}"#);
+        let patch = format!(r#"{{"spec":{{"containers":[{{"name":"c","resources":{resources}}}]}}}}"#);
+        let mut command = room.command("patch pod grows --subresource resize -p")?;
+        run(command.arg(patch), "")?.ok()
+    };
+    let has = |what: &str, cpu: &str| {
+        let path = "jsonpath={.status.containerStatuses[0].resources.limits.cpu}";
+        room.wait("pod/grows", &format!("{path}={cpu}")).context(what.to_owned())
+    };
+    let limit =
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
+    ask("50m", "64Mi")?;
+    has("more", "50m")?;
+    ensure!(room.sh("grows", limit)?.trim() == (64 << 20).to_string(), "the group has the limit");
+    ask("40m", "24Mi")?;
+    has("less", "40m")?;
+    ensure!(room.sh("grows", limit)?.trim() == (24 << 20).to_string(), "the group has the limit");
+    ask("9000", "24Mi")?;
+    room.wait(
+        "pod/grows",
+        "jsonpath={.status.conditions[?(@.type==\"PodResizePending\")].reason}=Infeasible",
+    )?;
+    ask("30m", "24Mi")?;
+    has("what is impossible can be taken back", "30m")?;
+    let restarts = room.field("pod/grows", "{.status.containerStatuses[0].restartCount}")?;
+    ensure!(restarts == "0", "it was restarted {restarts} times");
+    Ok(())
+}

@@ -86,3 +86,53 @@ fn variables_see_those_before_them() {
     assert_eq!(env, ["A=1$(C)", "B=21$(C)", "C=3", "IP=10.244.0.5", "LABEL=web", "CPU=4"]);
     assert_eq!(config.command, ["21$(C)", "$(B)", "$(NONE)"]);
 }
+
+#[test]
+fn claims_and_images_are_mounted() {
+    let container = json!({
+        "name": "c", "image": "bb",
+        "volumeMounts": [
+            {"name": "model", "mountPath": "/model", "subPath": "weights"},
+            {"name": "data", "mountPath": "/data", "subPath": "own"},
+            {"name": "shared", "mountPath": "/shared"},
+        ],
+    });
+    let mut world = World::new(json!({
+        "containers": [container],
+        "volumes": [
+            {"name": "model", "image": {"reference": "model:1"}},
+            {"name": "data", "persistentVolumeClaim": {"claimName": "d"}},
+            {"name": "shared", "persistentVolumeClaim": {"claimName": "s", "readOnly": true}},
+        ],
+    }));
+    for (name, source) in
+        [("d", json!({"hostPath": {"path": "/srv/d"}})), ("s", json!({"local": {"path": "/srv/s"}}))]
+    {
+        let claim =
+            json!({"metadata": {"uid": name}, "spec": {"volumeName": name}, "status": {"phase": "Bound"}});
+        world.claims.insert(name.into(), claim);
+        let mut spec = source;
+        spec["claimRef"] = json!({"uid": name});
+        world.persistent_volumes.insert(name.into(), json!({"spec": spec}));
+    }
+    let start = (0..10).find_map(|_| {
+        let mut started = None;
+        for op in world.step().ops {
+            if let PodOp::StartContainer(start) = &op {
+                started = Some(start.clone());
+            }
+            world.perform(op);
+        }
+        started
+    });
+    let start = start.expect("it starts");
+    let mounts: Vec<_> =
+        start.config.mounts.iter().map(|one| (one.host_path.display().to_string(), one.read_only)).collect();
+    assert_eq!(mounts, [("/srv/d".to_owned(), false), ("/srv/s".to_owned(), true)]);
+    assert_eq!(start.subpaths, [(0, "own".to_owned())].into());
+    let [(name, volume)] = &start.images[..] else { panic!("{:?}", start.images) };
+    assert_eq!(
+        (name.as_str(), volume.container_path.as_str(), volume.sub_path.as_str()),
+        ("model:1", "/model", "weights")
+    );
+}

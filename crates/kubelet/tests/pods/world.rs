@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use kubelet::{Input, NodeFacts, OsFacts, Pod, Step, admit, sync};
 use object::{Key, Object, Resource, Snapshot, Time};
-use plan::node::{Container, ContainerState, ContainerStatus, DnsConfig, Sandbox, SandboxState};
-use plan::pod::{Failure, Observed, PodOp, ProbeKind};
+use plan::node::{Container, ContainerState, ContainerStatus, DnsConfig, Resources, Sandbox, SandboxState};
+use plan::pod::{Claimed, Failure, Observed, PodOp, ProbeKind};
 use serde_json::{Value, json};
 
 /// More steps than any pod needs to come to rest.
@@ -24,6 +25,9 @@ pub struct World {
     pub is_gone: bool,
     pub others: Vec<Pod>,
     pub labels: BTreeMap<Box<str>, Box<str>>,
+    /// By name, as the API has them.
+    pub claims: BTreeMap<String, Value>,
+    pub persistent_volumes: BTreeMap<String, Value>,
     /// What cannot be pulled.
     pub missing_images: BTreeSet<String>,
     /// Containers whose start fails before it has made anything.
@@ -76,6 +80,8 @@ impl World {
             is_gone: false,
             others: Vec::new(),
             labels: [("disk".into(), "ssd".into())].into(),
+            claims: BTreeMap::new(),
+            persistent_volumes: BTreeMap::new(),
             missing_images: BTreeSet::new(),
             broken: BTreeSet::new(),
             told: BTreeSet::new(),
@@ -100,6 +106,7 @@ impl World {
         let is_new = pod.status.start_time.is_none() && !self.is_gone;
         let rejection =
             is_new.then(|| admit(&pod, self.others.iter(), &self.node, Some(&self.labels)).err()).flatten();
+        let others: Vec<Arc<Pod>> = self.others.iter().cloned().map(Arc::new).collect();
         let step = sync(&Input {
             pod: &pod,
             is_gone: self.is_gone,
@@ -107,9 +114,13 @@ impl World {
             snapshot: &self.snapshot,
             observed: &self.observed,
             node: &self.node,
+            others: &others,
             now: self.now,
         });
         self.pod["status"] = without_nulls(&step.status);
+        if let Some(conditions) = self.pod["status"]["conditions"].as_array_mut() {
+            conditions.retain(|condition| condition["$patch"] != "delete");
+        }
         for event in &step.events {
             let line = format!("event {}: {}", event.reason, event.message);
             if self.told.insert(line.clone()) {
@@ -165,6 +176,16 @@ impl World {
 
     pub fn perform(&mut self, op: PodOp) {
         match op {
+            PodOp::ReadClaims(names) => {
+                self.log.push(format!("read claims {}", names.join(" ")));
+                for name in names {
+                    let claim = self.claims.get(&name).cloned();
+                    let volume = claim.as_ref().and_then(|claim| claim["spec"]["volumeName"].as_str());
+                    let volume = volume.and_then(|volume| self.persistent_volumes.get(volume).cloned());
+                    let claimed = Claimed { claim, volume, error: None, read_at: self.now };
+                    self.observed.claims.insert(name, claimed);
+                }
+            }
             PodOp::SetUpVolumes(volumes) => self.observed.volumes = Some(volumes),
             PodOp::PullImage(pull) if self.missing_images.contains(&pull.image) => {
                 self.log.push(format!("pull {} fails", pull.image));
@@ -216,6 +237,19 @@ impl World {
                 self.log.push(format!("kill {} grace {}: {}", kill.id, kill.grace_seconds, kill.message));
                 self.end(&kill.id, 137);
             }
+            PodOp::Resize(resize) => {
+                let shown =
+                    |of: &Resources| format!("{}m {}Mi", of.cpu_quota_us / 100, of.memory_limit_bytes >> 20);
+                self.log.push(format!("resize pod to {}", shown(&resize.room)));
+                for (id, resources) in resize.containers {
+                    self.log.push(format!("resize {id} to {}", shown(&resources)));
+                    let container = self.observed.containers.iter_mut().find(|one| one.id == id);
+                    container.expect("a container").resources = resources;
+                }
+                self.log.push(format!("resize pod to {}", shown(&resize.pod)));
+                let sandbox = self.observed.sandboxes.iter_mut().find(|one| one.id == resize.sandbox_id);
+                sandbox.expect("a sandbox").config.resources = resize.pod;
+            }
             PodOp::RemoveContainer { id } => {
                 self.log.push(format!("remove {id}"));
                 self.observed.containers.retain(|one| one.id != id);
@@ -265,6 +299,7 @@ impl World {
             attempt: config.attempt,
             image: config.image,
             annotations: config.annotations,
+            resources: config.resources,
             status: ContainerStatus {
                 state: ContainerState::Running,
                 started_at_ns: self.now.as_micros() * 1_000,

@@ -29,28 +29,44 @@ impl Store {
     /// Hands out an image's layers and keeps them until `release(holder)`, across restarts of every process.
     /// The holder is any string unique in the site: the id of a container with its node's.
     pub fn prepare(&self, image: &Image, holder: &str) -> Result<Prepared, StoreError> {
+        let mut prepared = self.prepare_all(std::slice::from_ref(image), holder)?;
+        prepared.pop().ok_or_else(|| StoreError::Corrupt {
+            path: self.lease_path(holder),
+            why: "one image was asked for, and none given".into(),
+        })
+    }
+
+    /// As [`prepare`](Self::prepare), of several images for one holder: a container's own and those it mounts.
+    pub fn prepare_all(&self, images: &[Image], holder: &str) -> Result<Vec<Prepared>, StoreError> {
         let operation = self.begin()?;
-        for layer in &image.layers {
+        for layer in images.iter().flat_map(|image| &image.layers) {
             operation.uses(&layer.chain_id)?;
             operation.uses(&layer.blob)?;
         }
-        for (index, layer) in image.layers.iter().enumerate() {
-            if !self.has_layer(&layer.chain_id) && !self.has_blob(&layer.blob) {
-                return Err(StoreError::LayerMissing { image: image.name.clone(), layer: layer.diff_id });
+        for image in images {
+            for (index, layer) in image.layers.iter().enumerate() {
+                if !self.has_layer(&layer.chain_id) && !self.has_blob(&layer.blob) {
+                    return Err(StoreError::LayerMissing { image: image.name.clone(), layer: layer.diff_id });
+                }
+                self.ensure_layer(&operation, layer, &image.layers[..index])?;
             }
-            self.ensure_layer(&operation, layer, &image.layers[..index])?;
         }
         let lease = LeaseFile {
             holder: holder.to_string(),
-            layers: image.layers.iter().map(|layer| layer.chain_id).collect(),
+            layers: images.iter().flat_map(|image| &image.layers).map(|layer| layer.chain_id).collect(),
         };
         let path = self.lease_path(holder);
         let temporary = operation.temporary(&self.dir().join("tmp"));
         // Not waiting for the disk, which costs more than all the rest: no holder runs on when the machine loses power.
         fs::write(&temporary, to_json(&lease)).at("writing", &temporary)?;
         fs::rename(&temporary, &path).at("renaming to", &path)?;
-        let layers = image.layers.iter().map(|layer| self.layer_dir(&layer.chain_id).join("fs")).collect();
-        Ok(Prepared { layers, config: image.config.clone() })
+        let layers = |image: &Image| {
+            image.layers.iter().map(|layer| self.layer_dir(&layer.chain_id).join("fs")).collect()
+        };
+        Ok(images
+            .iter()
+            .map(|image| Prepared { layers: layers(image), config: image.config.clone() })
+            .collect())
     }
 
     /// Gives back what `prepare` handed out; of an unknown holder nothing is known, and that is fine.
