@@ -123,7 +123,9 @@ pub fn status_patch(uid: &str, status: &Value) -> Value {
 /// Whether the API's pod has another status of one of our conditions than we wrote: a node that was taken for lost finds its pods
 /// not ready.
 pub fn is_overwritten(posted: &Value, pod: &Pod) -> bool {
-    let written = posted["conditions"].as_array().into_iter().flatten();
+    // One that was taken away has no status.
+    let written =
+        posted["conditions"].as_array().into_iter().flatten().filter(|one| one["status"].is_string());
     let held = |name: &Value| pod.status.conditions.iter().find(|held| name == &*held.r#type);
     written.into_iter().any(|one| held(&one["type"]).is_some_and(|held| one["status"] != *held.status))
 }
