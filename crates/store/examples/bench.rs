@@ -1,6 +1,6 @@
-//! What the embedded engine costs: durable commits by 1, 64 and 1000 committers, and a large cluster in memory and at a restart.
+//! What the embedded engine costs: durable commits by 1, 64 and 1000 committers, and telling watchers. `make bench` has a large cluster.
 //!
-//! `cargo run --release -p store --example bench [FOLDER] [OBJECTS]`; the folder is made below the given one and removed.
+//! `cargo run --release -p store --example bench [FOLDER]`; the folder is made below the given one and removed.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -13,9 +13,7 @@ use store::{Embedded, Op, Options, Precondition, Put, Store};
 const PODS: Resource = Resource::new("pods");
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let below = arguments.next().unwrap_or_else(|| ".".to_owned());
-    let objects: usize = arguments.next().map_or(Ok(150_000), |text| text.parse())?;
+    let below = std::env::args().nth(1).unwrap_or_else(|| ".".to_owned());
     let folder = tempfile::tempdir_in(below)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     println!("committers  commits/s  p50 ms  p99 ms  max ms  CPU µs/commit");
@@ -30,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let store = Arc::new(Embedded::open(&path, Options::default())?);
         runtime.block_on(watched(store, watchers))?;
     }
-    runtime.block_on(large(&folder.path().join("large"), objects))
+    Ok(())
 }
 
 /// 1 KB objects, each committer its own, for two seconds.
@@ -109,55 +107,6 @@ async fn watched(store: Arc<Embedded>, watchers: usize) -> Result<(), Box<dyn Er
     Ok(())
 }
 
-/// A cluster of many objects of 5.6 kB: filled, updated, read again.
-async fn large(path: &std::path::Path, objects: usize) -> Result<(), Box<dyn Error>> {
-    let empty = resident_bytes()?;
-    let store = Arc::new(Embedded::open(path, Options::default())?);
-    let begun = Instant::now();
-    let fillers: Vec<_> = (0..64)
-        .map(|filler| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                for nth in (filler..objects).step_by(64) {
-                    store.commit(Op::create(draft(&format!("pod-{nth}"), 5600)).into()).await?;
-                }
-                Ok::<_, store::CommitError>(())
-            })
-        })
-        .collect();
-    for filler in fillers {
-        filler.await??;
-    }
-    let usage = store.usage();
-    println!(
-        "{objects} objects: filled in {:.1} s, bodies {} MB, memory {} MB, disk {} MB",
-        begun.elapsed().as_secs_f64(),
-        usage.live_bytes / 1_000_000,
-        (resident_bytes()? - empty) / 1_000_000,
-        usage.disk_bytes / 1_000_000,
-    );
-    let updates = 5000;
-    let cpu_before = cpu();
-    for nth in 0..updates {
-        let key = Key::new(PODS, "default", format!("pod-{}", nth * 7919 % objects));
-        let at = store.snapshot().get(&key).map_or(0, |object| object.revision);
-        store.commit(Op::update(draft(&key.name, 5600), at).into()).await?;
-    }
-    let each = (cpu() - cpu_before).as_secs_f64() * 1e6 / updates as f64;
-    println!("one after another: {each:.1} µs CPU an update, making the object included");
-    store.close().await;
-    drop(store);
-    let begun = Instant::now();
-    let store = Embedded::open(path, Options::default())?;
-    println!(
-        "opened again in {:.2} s at revision {}",
-        begun.elapsed().as_secs_f64(),
-        store.snapshot().revision()
-    );
-    store.close().await;
-    Ok(())
-}
-
 /// A pod of about so many bytes.
 fn draft(name: &str, bytes: usize) -> Draft {
     let text = serde_json::json!({
@@ -173,10 +122,4 @@ fn draft(name: &str, bytes: usize) -> Draft {
 fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-fn resident_bytes() -> Result<u64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
