@@ -1,5 +1,7 @@
 //! What every cluster has from its first start, and what lets nodes join it.
 
+use std::net::Ipv4Addr;
+
 use access::bootstrap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +12,6 @@ use object::{Reason, Resource, Snapshot, Status, Time};
 use plan::{User, Write};
 use serde_json::{Value, json};
 
-use crate::cluster::CLUSTER_DNS;
 use crate::pki;
 
 /// How often another server may be faster with one of the objects. Each time something has come to be what it should.
@@ -18,10 +19,10 @@ const ATTEMPTS: u32 = 16;
 
 /// Writes what is missing of a cluster's own objects, and mends what was changed of the default roles. Servers that start at once on
 /// one store do the same work; who comes second looks again.
-pub async fn reconcile(gate: &Gate, ca_pem: &str) -> Result<(), Status> {
+pub async fn reconcile(gate: &Gate, ca_pem: &str, dns: Ipv4Addr) -> Result<(), Status> {
     let mut attempts = 1;
     loop {
-        match reconcile_once(gate, ca_pem).await {
+        match reconcile_once(gate, ca_pem, dns).await {
             Err(status)
                 if attempts < ATTEMPTS
                     && matches!(
@@ -36,12 +37,12 @@ pub async fn reconcile(gate: &Gate, ca_pem: &str) -> Result<(), Status> {
     }
 }
 
-async fn reconcile_once(gate: &Gate, ca_pem: &str) -> Result<(), Status> {
+async fn reconcile_once(gate: &Gate, ca_pem: &str, dns: Ipv4Addr) -> Result<(), Status> {
     // What another server has written is seen.
     let before = gate.store().read().await.map_err(Status::internal)?;
     let user = loopback();
     let mut writes = bootstrap::reconcile(&before, ca_pem);
-    let own = own_objects().into_iter().map(|(resource, object)| Write::Create { resource, object });
+    let own = own_objects(dns).into_iter().map(|(resource, object)| Write::Create { resource, object });
     writes.extend(own.filter(|write| is_of_new_object(&before, write)));
     let (new, mended): (Vec<_>, Vec<_>) =
         writes.into_iter().partition(|write| is_of_new_object(&before, write));
@@ -88,7 +89,7 @@ fn loopback() -> User {
 }
 
 /// Nodes may ask for certificates and get them, as kubeadm sets it up; and the cluster's DNS has its Service.
-fn own_objects() -> Vec<(Resource, Value)> {
+fn own_objects(dns: Ipv4Addr) -> Vec<(Resource, Value)> {
     let binding = |name: &str, role: &str, group: &str| {
         let object = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
@@ -127,7 +128,7 @@ fn own_objects() -> Vec<(Resource, Value)> {
                     "name": "kube-dns", "namespace": "kube-system",
                     "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"},
                 },
-                "spec": {"clusterIP": CLUSTER_DNS, "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
+                "spec": {"clusterIP": dns, "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
             }),
         ),
     ]

@@ -7,8 +7,8 @@ use object::Object;
 use serde::Deserialize;
 
 use crate::admin::{ClusterStatus, NodeStatus};
-use crate::cluster::{Cluster, GIT_VERSION};
-use crate::nodes;
+use crate::cluster::Cluster;
+use crate::{nodes, shape};
 use crate::site::{self, ClusterSpec, Site};
 
 pub fn status(
@@ -22,7 +22,7 @@ pub fn status(
         state: if cluster.is_some() { "Running".into() } else { "Stopped".into() },
         endpoint: format!("https://127.0.0.1:{}", spec.api_port),
         context: site::context_name(&spec.name),
-        version: GIT_VERSION.into(),
+        version: shape::git_version(spec.shape().minor),
         data_dir: site.cluster_dir(&spec.name).display().to_string(),
         ..ClusterStatus::default()
     };

@@ -209,6 +209,27 @@ pub struct Node {
     /// Labels of the node, KEY=VALUE
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,
+    /// Taints that the node registers with, KEY=VALUE:EFFECT
+    #[arg(long = "taint", value_name = "KEY=VALUE:EFFECT")]
+    pub taints: Vec<String>,
+    /// Address of the cluster's DNS [default: of a cluster with the default ranges]
+    #[arg(long, value_name = "IP")]
+    pub cluster_dns: Option<std::net::IpAddr>,
+    /// How many pods the node takes [default: 110]
+    #[arg(long)]
+    pub max_pods: Option<u32>,
+    /// Processors that the node shows, in thousandths [default: the host's]
+    #[arg(long)]
+    pub cpu_milli: Option<u64>,
+    /// Memory that the node shows [default: the host's]
+    #[arg(long)]
+    pub memory_bytes: Option<u64>,
+    /// How the cloud names this machine
+    #[arg(long, value_name = "ID")]
+    pub provider_id: Option<String>,
+    /// The minor version of Kubernetes that the node says it has
+    #[arg(long, value_name = "MINOR", hide = true)]
+    pub minor: Option<u8>,
     /// Registries (HOST:PORT) that may be spoken plain HTTP to
     #[arg(long, value_name = "HOST:PORT")]
     pub insecure_registry: Vec<String>,

@@ -27,14 +27,9 @@ use crate::deciders::{Deciders, Identity, IdentityError, event_user};
 use crate::dial::{self, Inside};
 use crate::etcd::{EtcdError, Place};
 use crate::pki::{self, Pair, Pki, PkiError, Subject};
+use crate::shape::{Shape, git_version};
 
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
-pub const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 10);
-pub const GIT_VERSION: &str = concat!("v1.36.0-ekso.", env!("CARGO_PKG_VERSION"));
-const SERVICE_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 100, 0, 0), 16);
-const KUBERNETES_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
-pub const POD_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
-const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -72,6 +67,7 @@ pub struct Setup<'a> {
     /// Where pods and nodes reach the API.
     pub inside: SocketAddr,
     pub dial_from: Inside,
+    pub shape: Shape,
 }
 
 /// A control plane that runs.
@@ -102,24 +98,24 @@ impl Cluster {
         }
         let rbac = Arc::new(Rbac::new());
         let clock: gate::Clock = Arc::new(now);
-        let (network, prefix) = SERVICE_NETWORK;
-        let ranges =
-            ServiceRanges { addresses: ServiceRange { network, prefix }, ..ServiceRanges::default() };
+        let services = setup.shape.services;
+        let addresses = ServiceRange { network: services.address(), prefix: services.prefix() };
+        let ranges = ServiceRanges { addresses, ..ServiceRanges::default() };
         let dial = dial::dialer(setup.dial_from.clone());
         let random = Arc::new(pki::fill_random_ahead);
-        let gate = Gate::new(store.clone(), rbac.clone(), clock.clone(), random, ranges);
+        let gate = Gate::new(store.clone(), rbac.clone(), clock.clone(), random, ranges).of_version(setup.shape.minor);
         let gate = Arc::new(gate.with_webhooks(Arc::new(apiserver::Caller::new(dial.clone()))));
-        bootstrap::reconcile(&gate, &pki.ca_pem)
+        bootstrap::reconcile(&gate, &pki.ca_pem, setup.shape.dns_ip())
             .await
             .map_err(|status| ClusterError::Bootstrap(Box::new(status)))?;
 
         let server = Server::new(
-            server_config(&pki)?,
+            server_config(&pki, &setup.shape)?,
             Deps {
                 gate: gate.clone(),
                 rbac,
                 login: None,
-                tokens: Arc::new(token_authority(&pki)?),
+                tokens: Arc::new(token_authority(&pki, &setup.shape)?),
                 dial,
                 kubelet_tls: Arc::new(kubelet_client(&pki)?),
             },
@@ -220,25 +216,25 @@ fn ca_der(pki: &Pki) -> Result<CertificateDer<'static>, ClusterError> {
         .map_err(|error| ClusterError::Keys(error.to_string()))
 }
 
-fn token_authority(pki: &Pki) -> Result<Authority, ClusterError> {
+fn token_authority(pki: &Pki, shape: &Shape) -> Result<Authority, ClusterError> {
     let random = ring::rand::SystemRandom::new();
     let signing = SigningKey::from_pkcs8(&pki.service_account_key, &random)
         .map_err(|error| ClusterError::Keys(error.to_string()))?;
     Ok(Authority {
-        issuer: ISSUER.into(),
+        issuer: shape.issuer.as_str().into(),
         accepted_issuers: Vec::new(),
-        audiences: vec![ISSUER.into()],
+        audiences: vec![shape.issuer.as_str().into()],
         signing,
         verifying: Vec::new(),
     })
 }
 
-fn server_config(pki: &Pki) -> Result<apiserver::Config, ClusterError> {
+fn server_config(pki: &Pki, shape: &Shape) -> Result<apiserver::Config, ClusterError> {
     Ok(apiserver::Config {
         version: Version {
             major: "1".into(),
-            minor: "36".into(),
-            git: GIT_VERSION.into(),
+            minor: shape.minor.to_string(),
+            git: git_version(shape.minor),
             commit: option_env!("EKSO_COMMIT").unwrap_or("unknown").into(),
             built: option_env!("EKSO_BUILT").unwrap_or("1970-01-01T00:00:00Z").into(),
             platform: format!("linux/{}", if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }),
@@ -246,7 +242,7 @@ fn server_config(pki: &Pki) -> Result<apiserver::Config, ClusterError> {
         limits: Limits::default(),
         client_ca: ClientCa { certificates: vec![ca_der(pki)?.to_vec()] },
         anonymous: true,
-        jwks_uri: format!("{ISSUER}/openid/v1/jwks"),
+        jwks_uri: format!("{}/openid/v1/jwks", shape.issuer),
     })
 }
 
@@ -271,7 +267,7 @@ fn serving_tls(pki: &Pki, setup: &Setup) -> Result<rustls::ServerConfig, Cluster
     let mut names =
         vec!["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", service.as_str()];
     let mut addresses: Vec<IpAddr> =
-        vec![Ipv4Addr::LOCALHOST.into(), KUBERNETES_SERVICE.into(), setup.inside.ip()];
+        vec![Ipv4Addr::LOCALHOST.into(), setup.shape.kubernetes_ip().into(), setup.inside.ip()];
     for name in &setup.names {
         match name.parse() {
             Ok(address) => addresses.push(address),
@@ -287,15 +283,14 @@ fn serving_tls(pki: &Pki, setup: &Setup) -> Result<rustls::ServerConfig, Cluster
 }
 
 fn settings(setup: &Setup, pki: &Pki) -> Settings {
-    let (network, prefix) = SERVICE_NETWORK;
     Settings {
         cluster_name: setup.name.to_owned(),
         cluster_domain: CLUSTER_DOMAIN.into(),
-        pod_cidr: format!("{}/{}", POD_NETWORK.0, POD_NETWORK.1),
-        service_cidr: format!("{network}/{prefix}"),
-        cluster_dns_ip: CLUSTER_DNS.into(),
+        pod_cidr: setup.shape.pods.to_string(),
+        service_cidr: setup.shape.services.to_string(),
+        cluster_dns_ip: setup.shape.dns_ip().into(),
         ca_pem: pki.ca_pem.clone(),
-        kubernetes_service_ip: KUBERNETES_SERVICE.into(),
+        kubernetes_service_ip: setup.shape.kubernetes_ip().into(),
         // An address that only this host has is of no use to pods.
         api_server_addresses: vec![setup.inside.ip()].into_iter().filter(|ip| !ip.is_loopback()).collect(),
         api_server_port: setup.inside.port(),

@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{Cluster, ClusterError, Setup};
 use crate::etcd::Place;
+use crate::shape::NEWEST;
 use crate::site::{self, ClusterSpec, Site};
 use crate::{census, exit, network, nodes};
 
@@ -263,6 +264,10 @@ impl Daemon {
             api_port: 0,
             up: true,
             insecure_registries: Vec::new(),
+            minor: NEWEST,
+            services: None,
+            pods: None,
+            issuer: None,
             place: Place::default(),
         });
         spec.up = true;
@@ -343,6 +348,7 @@ impl Daemon {
             names: Vec::new(),
             inside,
             dial_from: nodes::inside(self.machines.clone(), &spec.name, vpc.ns().path()),
+            shape: spec.shape(),
         };
         let mut cluster = Cluster::start(setup).await?;
         cluster.serve(outside).map_err(port)?;

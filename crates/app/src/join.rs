@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use files::FileError;
+use serde_json::{Value, json};
 
 use crate::cli;
 use crate::cluster::CLUSTER_DOMAIN;
-use crate::nodes;
 use crate::server::{self, ServerError};
+use crate::shape::{Shape, git_version};
 use crate::site::Site;
 
 pub const KUBELET_PORT: u16 = 10_250;
@@ -28,6 +29,8 @@ pub enum NodeCommandError {
     NoAddress,
     #[error("{0} is not a label: write KEY=VALUE")]
     Label(String),
+    #[error("{0} is not a taint: write KEY=VALUE:EFFECT or KEY:EFFECT")]
+    Taint(String),
 }
 
 pub fn run(args: &cli::Node) -> Result<(), NodeCommandError> {
@@ -44,6 +47,18 @@ pub fn run(args: &cli::Node) -> Result<(), NodeCommandError> {
             _ = stop.wait_for(|stop| *stop) => Ok(()),
         }
     })
+}
+
+/// `key=value:NoSchedule` as a taint of a Node.
+fn taint(text: &str) -> Option<Value> {
+    let (rest, effect) = text.rsplit_once(':')?;
+    let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
+    let is_effect = matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute");
+    let mut taint = json!({"key": key, "effect": effect});
+    if !value.is_empty() {
+        taint["value"] = value.into();
+    }
+    (is_effect && !key.is_empty()).then_some(taint)
 }
 
 fn config(args: &cli::Node) -> Result<node::Config, NodeCommandError> {
@@ -67,6 +82,12 @@ fn config(args: &cli::Node) -> Result<node::Config, NodeCommandError> {
         Some(dir) => dir.clone(),
         None => Site::open(&args.site.data_dir)?.images(),
     };
+    let taints = args
+        .taints
+        .iter()
+        .map(|text| taint(text).ok_or_else(|| NodeCommandError::Taint(text.clone())))
+        .collect::<Result<Vec<_>, NodeCommandError>>()?;
+    let shape = Shape::default();
     let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
     Ok(node::Config {
         name: args.name.clone().unwrap_or(host),
@@ -74,24 +95,26 @@ fn config(args: &cli::Node) -> Result<node::Config, NodeCommandError> {
         token,
         ip: args.node_ip.or_else(node::own_address).ok_or(NodeCommandError::NoAddress)?,
         external_ip: args.external_ip,
-        cpu_milli: None,
-        memory_bytes: None,
-        max_pods: MAX_PODS,
+        cpu_milli: args.cpu_milli,
+        memory_bytes: args.memory_bytes,
+        max_pods: args.max_pods.unwrap_or(MAX_PODS),
         run_dir: PathBuf::from("/run/ekso-node"),
         image_dir,
         logs_dir: PathBuf::from("/var/log/pods"),
         root_dir,
         cgroup_root: "kubelet".into(),
-        cluster_dns: nodes::cluster_dns(),
+        cluster_dns: args.cluster_dns.unwrap_or_else(|| shape.dns_ip().into()),
         cluster_domain: CLUSTER_DOMAIN.into(),
         pod_cidr: args.pod_cidr,
         cluster_cidrs: match args.cluster_cidr.as_slice() {
-            [] => vec![nodes::pod_cidr()],
+            [] => vec![shape.pods],
             told => told.to_vec(),
         },
         kubelet_port: KUBELET_PORT,
         labels,
-        provider_id: String::new(),
+        taints,
+        version: git_version(args.minor.unwrap_or(shape.minor)),
+        provider_id: args.provider_id.clone().unwrap_or_default(),
         insecure_registries: args.insecure_registry.clone(),
     })
 }

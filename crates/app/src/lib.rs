@@ -21,6 +21,7 @@ mod output;
 mod owner;
 mod pki;
 mod server;
+mod shape;
 mod signer;
 mod site;
 mod systemd;

@@ -11,7 +11,7 @@ use object::{Object, Snapshot};
 use serde::Deserialize;
 
 use crate::census;
-use crate::cluster::{CLUSTER_DNS, Cluster, ClusterError, POD_NETWORK};
+use crate::cluster::{Cluster, ClusterError};
 use crate::dial::{self, Inside};
 use crate::join::KUBELET_PORT;
 use crate::network;
@@ -279,14 +279,4 @@ pub fn inside(machines: machines::Site, cluster: &str, router: &Path) -> Inside 
         let running = all.into_iter().map(|(_, machine)| machine).find(|machine| machine.running().is_some());
         Some(running.map_or_else(|| router.clone(), |machine| machine.netns_path()))
     })
-}
-
-/// Where the cluster's DNS is, for nodes that are told nothing else.
-pub fn cluster_dns() -> IpAddr {
-    CLUSTER_DNS.into()
-}
-
-/// The addresses of all pods, for nodes that are told nothing else.
-pub fn pod_cidr() -> plan::net::Cidr {
-    plan::net::Cidr::new(POD_NETWORK.0, POD_NETWORK.1)
 }

@@ -15,6 +15,7 @@ use crate::daemon::{Daemon, DaemonError, Progress};
 use crate::kubeconfig::{self, Context, KubeconfigError};
 use crate::output::Screen;
 use crate::owner::Owner;
+use crate::shape::Shape;
 use crate::site::{self, Site};
 
 /// A join token of a server lives this long.
@@ -120,6 +121,7 @@ async fn alone(
         names,
         inside,
         dial_from: std::sync::Arc::new(|| None),
+        shape: Shape::default(),
     };
     let mut cluster = Cluster::start(setup).await?;
     cluster.serve(listener).map_err(|source| ServerError::Listen { address, source })?;

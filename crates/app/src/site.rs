@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::etcd::Place;
 use crate::owner::Owner;
 use crate::pki;
+use crate::shape::{NEWEST, Shape};
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/ekso";
 
@@ -52,6 +53,33 @@ pub struct ClusterSpec {
     pub insecure_registries: Vec<String>,
     #[serde(flatten)]
     pub place: Place,
+    /// 36 of 1.36.
+    #[serde(default = "newest")]
+    pub minor: u8,
+    /// The addresses of services, of pods, and the issuer of their tokens, where they are not the usual ones.
+    #[serde(default)]
+    pub services: Option<String>,
+    #[serde(default)]
+    pub pods: Option<String>,
+    #[serde(default)]
+    pub issuer: Option<String>,
+}
+
+fn newest() -> u8 {
+    NEWEST
+}
+
+impl ClusterSpec {
+    pub fn shape(&self) -> Shape {
+        let usual = Shape::default();
+        let range = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
+        Shape {
+            minor: self.minor,
+            services: range(&self.services).unwrap_or(usual.services),
+            pods: range(&self.pods).unwrap_or(usual.pods),
+            issuer: self.issuer.clone().unwrap_or(usual.issuer),
+        }
+    }
 }
 
 /// Where a cluster's context went.

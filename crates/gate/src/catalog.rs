@@ -35,8 +35,13 @@ struct Definition {
 impl Catalog {
     /// The kinds that were compiled in.
     pub fn built_in() -> Self {
+        Self::of_version(u8::MAX)
+    }
+
+    /// Those of them that a minor version (36) serves.
+    pub fn of_version(minor: u8) -> Self {
         let mut catalog = Self::default();
-        for kind in kinds::all() {
+        for kind in kinds::all().iter().filter(|kind| kind.since <= minor) {
             catalog.add(&Arc::new((*kind).clone()), true);
         }
         catalog
@@ -133,8 +138,9 @@ pub(crate) struct Live {
 type Seen = (Revision, usize);
 
 impl Live {
-    pub(crate) fn new() -> Self {
-        Self { current: RwLock::new(((0, 0), Arc::new(Catalog::built_in()))) }
+    /// `built_in` is what there is without definitions.
+    pub(crate) fn new(built_in: Catalog) -> Self {
+        Self { current: RwLock::new(((0, 0), Arc::new(built_in))) }
     }
 
     /// The catalog of the store's newest state.

@@ -78,7 +78,7 @@ impl Gate {
     ) -> Self {
         Self {
             store,
-            catalog: Arc::new(catalog::Live::new()),
+            catalog: Arc::new(catalog::Live::new(Catalog::built_in())),
             clock,
             random,
             authority,
@@ -86,6 +86,12 @@ impl Gate {
             webhooks: None,
             extensions: Mutex::default(),
         }
+    }
+
+    /// Serves what a minor version of Kubernetes (36) serves.
+    pub fn of_version(mut self, minor: u8) -> Self {
+        self.catalog = Arc::new(catalog::Live::new(Catalog::of_version(minor)));
+        self
     }
 
     /// The same way in to another view of the same state: one that takes writes only as long as its server leads.

@@ -15,6 +15,8 @@ pub static KIND: Kind = Kind {
     resource: MUTATING_ADMISSION_POLICIES,
     group: "admissionregistration.k8s.io",
     version: "v1",
+    // KEP-3962
+    since: 36,
     kind: "MutatingAdmissionPolicy",
     singular: "mutatingadmissionpolicy",
     categories: &["api-extensions"],

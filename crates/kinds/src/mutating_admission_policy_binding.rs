@@ -12,6 +12,8 @@ pub static KIND: Kind = Kind {
     resource: MUTATING_ADMISSION_POLICY_BINDINGS,
     group: "admissionregistration.k8s.io",
     version: "v1",
+    // KEP-3962
+    since: 36,
     kind: "MutatingAdmissionPolicyBinding",
     singular: "mutatingadmissionpolicybinding",
     categories: &["api-extensions"],

@@ -9,6 +9,7 @@ pub const BASE: Kind = Kind {
     resource: Resource::new(""),
     group: "",
     version: "",
+    since: 0,
     kind: "",
     singular: "",
     short_names: &[],

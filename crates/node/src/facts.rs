@@ -10,9 +10,6 @@ use plan::node::DnsConfig;
 
 use crate::Config;
 
-/// The version that nodes report: the API's, with what it is a build of.
-pub const VERSION: &str = concat!("v1.36.0-ekso.", env!("CARGO_PKG_VERSION"));
-
 pub fn gather(config: &Config) -> NodeFacts {
     let kubelet_dir = config.root_dir.join("kubelet");
     let (memory_bytes, cpus) = (memory_bytes(), std::thread::available_parallelism().map_or(1, usize::from));
@@ -32,10 +29,10 @@ pub fn gather(config: &Config) -> NodeFacts {
         logs_dir: config.logs_dir.clone(),
         seccomp_dir: kubelet_dir.join("seccomp"),
         labels: config.labels.clone(),
-        taints: Vec::new(),
+        taints: config.taints.clone(),
         provider_id: config.provider_id.clone(),
         kubelet_port: config.kubelet_port,
-        version: VERSION.to_owned(),
+        version: config.version.clone(),
         os: os_facts(&kubelet_dir),
     }
 }

@@ -78,6 +78,10 @@ pub struct Config {
     pub kubelet_port: u16,
     pub labels: BTreeMap<String, String>,
     pub provider_id: String,
+    /// As a Node's `spec.taints` has them; what it registers with.
+    pub taints: Vec<serde_json::Value>,
+    /// `v1.36.0-ekso.0.1.0`
+    pub version: String,
     pub insecure_registries: Vec<String>,
 }
 

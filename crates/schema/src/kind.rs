@@ -18,6 +18,8 @@ pub struct Kind {
     /// `apps`; empty for the core group.
     pub group: &'static str,
     pub version: &'static str,
+    /// The minor version of Kubernetes that serves it first, without being asked to: 36. Zero: every one that can be chosen.
+    pub since: u8,
     pub kind: &'static str,
     pub singular: &'static str,
     pub short_names: &'static [&'static str],

@@ -11,7 +11,7 @@ use super::cluster::{self, ClusterRecord, read};
 use super::request::Request;
 use super::subject::arn;
 use super::update::text;
-use super::{access_policy, fault, page, tags};
+use super::{access_policy, fault, tags};
 use crate::state::{self, Changes, Kept, Record};
 use crate::{Answer, Context, Fault};
 
@@ -274,9 +274,8 @@ pub fn list(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let all = state::list::<AccessEntry>(context.state, cluster.name()).into_iter().map(|kept| kept.record);
     let all =
         all.filter(|entry| policy.is_none_or(|arn| entry.policies.iter().any(|one| one.policy_arn == arn)));
-    let (page, next) = page::of(all, |entry| &entry.principal_arn, input)?;
-    let names: Vec<String> = page.into_iter().map(|entry| entry.principal_arn).collect();
-    Ok(Answer::read(page::answer("accessEntries", names.into(), next)))
+    let names: Vec<String> = all.map(|entry| entry.principal_arn).collect();
+    Ok(Answer::read(json!({"accessEntries": names})))
 }
 
 pub fn associate_policy(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
@@ -348,8 +347,7 @@ pub fn list_policies(context: &mut Context, input: &Value) -> Result<Answer, Fau
     let found = find(context, input)?.record;
     let mut policies = found.policies;
     policies.sort_by(|a, b| a.policy_arn.cmp(&b.policy_arn));
-    let (page, next) = page::of(policies, |one| &one.policy_arn, input)?;
-    let mut output = page::answer("associatedAccessPolicies", json!(page), next);
+    let mut output = json!({"associatedAccessPolicies": policies});
     output["clusterName"] = found.cluster_name.into();
     output["principalArn"] = found.principal_arn.into();
     Ok(Answer::read(output))

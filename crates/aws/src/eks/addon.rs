@@ -11,7 +11,7 @@ use super::cluster::{self, Health, read};
 use super::request::Request;
 use super::subject::arn;
 use super::update::{self, Of, text};
-use super::{fault, page, tags};
+use super::{fault, tags};
 use crate::state::{self, Changes, Kept, Record};
 use crate::{Answer, Context, Fault};
 
@@ -152,9 +152,8 @@ pub fn list(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let cluster = text(input, "clusterName");
     cluster::find(context, cluster)?;
     let all = state::list::<Addon>(context.state, cluster).into_iter().map(|kept| kept.record);
-    let (page, next) = page::of(all, |addon| &addon.addon_name, input)?;
-    let names: Vec<String> = page.into_iter().map(|addon| addon.addon_name).collect();
-    Ok(Answer::read(page::answer("addons", names.into(), next)))
+    let names: Vec<String> = all.map(|addon| addon.addon_name).collect();
+    Ok(Answer::read(json!({"addons": names})))
 }
 
 pub fn update(context: &mut Context, input: &Value) -> Result<Answer, Fault> {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::update::text;
 use super::version::VERSIONS;
-use super::{fault, page, version};
+use super::{fault, version};
 use crate::{Answer, Context, Fault};
 
 pub struct Row {
@@ -69,9 +69,8 @@ pub fn describe_versions(_: &mut Context, input: &Value) -> Result<Answer, Fault
             && among("publishers", "eks")
             && among("owners", "aws")
     });
-    let (page, next) = page::of(rows, |row| row.name, input)?;
-    let shown: Vec<Value> = page.into_iter().map(|row| shown(row, wanted)).collect();
-    Ok(Answer::read(page::answer("addons", shown.into(), next)))
+    let shown: Vec<Value> = rows.map(|row| shown(row, wanted)).collect();
+    Ok(Answer::read(json!({"addons": shown})))
 }
 
 fn no_such(name: &str, version: Option<&str>) -> Fault {

@@ -13,7 +13,6 @@ mod fault;
 mod insight;
 mod node_group;
 mod node_group_update;
-mod page;
 mod pod_identity;
 mod refused;
 mod request;

@@ -10,7 +10,7 @@ use super::cluster::{self, ClusterRecord, Health, read};
 use super::request::Request;
 use super::subject::arn;
 use super::update::text;
-use super::{access_entry, fault, page, surroundings, tags, version};
+use super::{access_entry, fault, surroundings, tags, version};
 use crate::state::{self, Changes, Kept, Record};
 use crate::{Answer, Context, Fault};
 
@@ -448,9 +448,8 @@ pub fn list(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     cluster::find(context, cluster)?;
     let all =
         state::list::<NodeGroupRecord>(context.state, cluster).into_iter().map(|kept| kept.record.shown);
-    let (page, next) = page::of(all, |group| &group.nodegroup_name, input)?;
-    let names: Vec<String> = page.into_iter().map(|group| group.nodegroup_name).collect();
-    Ok(Answer::read(page::answer("nodegroups", names.into(), next)))
+    let names: Vec<String> = all.map(|group| group.nodegroup_name).collect();
+    Ok(Answer::read(json!({"nodegroups": names})))
 }
 
 pub fn delete(context: &mut Context, input: &Value) -> Result<Answer, Fault> {

@@ -93,19 +93,25 @@ pub fn check_role(context: &Context, arn: &str, service: &str) -> Result<(), Fau
         )));
     };
     let name = path.rsplit('/').next().unwrap_or_default();
-    match context.state.find(Resource::new("roles.iam"), "", name) {
+    match role(context.state, name) {
         None => refused("it does not exist or the trusted entity is not correct"),
-        Some(role) if !trusts(role, service) => refused(
+        Some(role) if !role.trust.contains(service) => refused(
             "it does not exist or the trusted entity is not correct: Role could not be assumed because the trusted entity is not correct",
         ),
         Some(_) => Ok(()),
     }
 }
 
-/// Whether a role's trust policy names the service. Whether its conditions hold is found out when the role is assumed.
-fn trusts(role: &object::Object, service: &str) -> bool {
-    let text = std::str::from_utf8(&role.body).unwrap_or_default();
-    text.contains(service)
+/// A role, as far as EKS asks.
+#[derive(Deserialize)]
+struct RoleView {
+    /// Its trust policy. Here it is enough that it names the service; whether all of it holds is found out when the role is assumed.
+    trust: String,
+}
+
+/// Names of roles differ in more than case.
+fn role(state: &Snapshot, name: &str) -> Option<RoleView> {
+    look(state, Resource::new("roles.iam"), &name.to_ascii_lowercase())
 }
 
 /// The group that the control plane and all node groups of a cluster share. Returns its id.
@@ -121,9 +127,9 @@ pub fn check_node_role(context: &Context, arn: &str) -> Result<(), Fault> {
     let name = arn.strip_prefix(&prefix).and_then(|path| path.rsplit('/').next());
     let name = name
         .ok_or_else(|| fault::invalid(format!("nodeRole {arn} is not the ARN of a role of this account")))?;
-    match context.state.find(Resource::new("roles.iam"), "", name) {
+    match role(context.state, name) {
         None => Err(fault::invalid(format!("The role with name {name} cannot be found."))),
-        Some(role) if !trusts(role, "ec2.amazonaws.com") => Err(fault::invalid(format!(
+        Some(role) if !role.trust.contains("ec2.amazonaws.com") => Err(fault::invalid(format!(
             "Following required service principals [ec2.amazonaws.com] were not found in the trust relationships of nodeRole {arn}"
         ))),
         Some(_) => Ok(()),

@@ -26,16 +26,8 @@ impl World {
         {
             world.put("subnets.ec2", id, json!({"subnetId": id, "vpcId": "vpc-1", "availabilityZone": zone}));
         }
-        world.put(
-            "roles.iam",
-            "eks",
-            json!({"roleName": "eks", "assumeRolePolicyDocument": "eks.amazonaws.com"}),
-        );
-        world.put(
-            "roles.iam",
-            "node",
-            json!({"roleName": "node", "assumeRolePolicyDocument": "ec2.amazonaws.com"}),
-        );
+        world.put("roles.iam", "eks", json!({"trust": "eks.amazonaws.com"}));
+        world.put("roles.iam", "node", json!({"trust": "ec2.amazonaws.com"}));
         world
     }
 

@@ -4,7 +4,7 @@ use object::{Resource, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{cluster, fault, page};
+use super::{cluster, fault};
 use crate::state::{self, Changes, Record};
 use crate::{Answer, Context, Fault};
 
@@ -155,9 +155,8 @@ pub fn list(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let name = text(input, "name");
     cluster::find(context, name)?;
     let all = state::list::<UpdateRecord>(context.state, name).into_iter().map(|kept| kept.record);
-    let (found, next) = page::of(all.filter(|one| is_of(one, input)), |one| &one.shown.id, input)?;
-    let ids: Vec<String> = found.into_iter().map(|one| one.shown.id).collect();
-    Ok(Answer::read(page::answer("updateIds", ids.into(), next)))
+    let ids: Vec<String> = all.filter(|one| is_of(one, input)).map(|one| one.shown.id).collect();
+    Ok(Answer::read(json!({"updateIds": ids})))
 }
 
 /// Whether an update is of the node group or add-on that the input names, or of the cluster if it names none.
