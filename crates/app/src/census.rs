@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::admin::{ClusterStatus, NodeStatus};
 use crate::cluster::Cluster;
-use crate::{nodes, shape};
 use crate::site::{self, ClusterSpec, Site};
+use crate::{nodes, shape};
 
 pub fn status(
     site: &Site,
