@@ -12,7 +12,9 @@
 //! Architecture invariant: no clock, no randomness, no keys of the host: `now`, ids and secrets come with the [`Context`].
 
 pub mod authorize;
+pub mod autoscaling;
 mod call;
+pub mod control;
 pub mod credentials;
 mod dispatch;
 pub mod ec2;
@@ -39,4 +41,4 @@ pub use service::{Further, Operation, Service, Subject};
 
 /// Every service there is, by signing name.
 pub const SERVICES: &[&Service] =
-    &[&ec2::SERVICE, &eks::SERVICE, &eks_auth::SERVICE, &iam::SERVICE, &sts::SERVICE];
+    &[&autoscaling::SERVICE, &ec2::SERVICE, &eks::SERVICE, &eks_auth::SERVICE, &iam::SERVICE, &sts::SERVICE];

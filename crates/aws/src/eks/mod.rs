@@ -29,8 +29,9 @@ pub use cluster::{
     AuthenticationMode, CertificateAuthority, Cluster, ClusterRecord, Health, Identity, Issue, Oidc,
     VpcConfig, forget,
 };
-pub use node_group::{NodeGroup, NodeGroupRecord, Scaling, Taint, Template, UpdateConfig};
+pub use node_group::{NodeGroup, NodeGroupRecord, Rollout, Scaling, Taint, Template, UpdateConfig};
 pub use pod_identity::PodIdentityAssociation;
+pub use surroundings::zone_of;
 pub use update::{Update, UpdateError, UpdateRecord};
 pub use version::{DEFAULT as DEFAULT_VERSION, VERSIONS};
 

@@ -38,6 +38,9 @@ pub struct NodeGroupRecord {
     /// Whether that one terminates nodes whose pods may not be evicted.
     #[serde(default)]
     pub force: bool,
+    /// How far an update of the version is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// The template that EKS itself made of the group's settings; its nodes are of its newest version, or of an older one.
     pub template: Template,
     #[serde(default)]
@@ -46,6 +49,23 @@ pub struct NodeGroupRecord {
 
 impl Record for NodeGroupRecord {
     const RESOURCE: Resource = Resource::new("nodegroups.eks");
+}
+
+impl NodeGroupRecord {
+    /// The name of its Auto Scaling group.
+    pub fn group_name(&self) -> &str {
+        self.shown.resources.auto_scaling_groups.first().map_or("", |group| &group.name)
+    }
+}
+
+/// An update that replaces nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// How many nodes more there are meanwhile.
+    pub surge: u32,
+    /// Whether those are on their way out again.
+    pub is_shrinking: bool,
 }
 
 /// A launch template and one of its versions.
@@ -403,6 +423,7 @@ fn made(
         shown,
         update_id: String::new(),
         force: false,
+        rollout: None,
         template,
         request: Request::of(input),
     })

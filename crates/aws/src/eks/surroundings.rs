@@ -47,6 +47,12 @@ pub fn subnet(state: &Snapshot, id: &str) -> Result<Subnet, Fault> {
     Ok(Subnet { vpc_id: found.vpc_id, zone: found.availability_zone })
 }
 
+/// The zone of a subnet, if there is such a subnet.
+pub fn zone_of(state: &Snapshot, subnet: &str) -> Option<String> {
+    let found: SubnetView = look(state, Resource::new("subnets.ec2"), subnet)?;
+    Some(found.availability_zone)
+}
+
 pub fn network(state: &Snapshot, vpc: &str) -> Option<Network> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

@@ -1,0 +1,489 @@
+//! Managed node groups: an Auto Scaling group that is as the node group says, nodes that are emptied before they go, and updates that
+//! replace nodes a few at a time. <https://docs.aws.amazon.com/eks/latest/userguide/managed-node-update-behavior.html>
+
+use kinds::{NODES, PODS};
+use object::{Object, Snapshot, Time};
+use plan::{Expect, Write};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{Clusters, InCluster, Plan};
+use crate::Context;
+use crate::autoscaling::{self, Group, Lifecycle, Member, Owner, Tag, members};
+use crate::eks::{AccessEntry, Issue, NodeGroupRecord, Rollout, UpdateError, UpdateRecord};
+use crate::state::{self, Kept};
+
+/// How long nodes may take to join, and pods to leave one.
+const JOIN_PATIENCE_SECS: i64 = 15 * 60;
+const DRAIN_PATIENCE_SECS: i64 = 15 * 60;
+/// How often an eviction that a budget refuses is tried again.
+const DRAIN_AGAIN_MILLIS: i64 = 500;
+
+/// Nodes that are about to be replaced get no traffic of load balancers.
+const NOT_BALANCED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// Decides what a node group should do next.
+pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str, name: &str) -> Plan {
+    let mut plan = Plan::default();
+    let Some(record) = state::get::<NodeGroupRecord>(context.state, cluster, name) else { return plan };
+    let group_name = record.record.group_name().to_owned();
+    let group = state::get::<Group>(context.state, "", &group_name);
+    let nodes = clusters(cluster);
+    drain(context, &mut plan, nodes.as_ref(), &group_name);
+    if record.record.shown.status == "DELETING" {
+        return delete(context, plan, record, group);
+    }
+    let Some(group) = group else {
+        let group = made(context, &record.record);
+        plan.changes.create("", &group_name, &group);
+        return plan;
+    };
+    let Some(nodes) = nodes else { return plan };
+    let all = members(context.state, &group_name);
+    let look = Look { now: context.now, nodes: &nodes, members: &all };
+    if record.record.update_id.is_empty() {
+        watch(&mut plan, record, &group, &look);
+    } else if let Some(update) = state::get::<UpdateRecord>(context.state, cluster, &record.record.update_id)
+    {
+        if update.record.shown.r#type == "VersionUpdate" {
+            roll(&mut plan, record, group, update, &look);
+        } else {
+            configure(&mut plan, record, group, update, &look);
+        }
+    }
+    plan
+}
+
+/// What is true of a group's nodes.
+struct Look<'a> {
+    now: Time,
+    nodes: &'a Snapshot,
+    members: &'a [Kept<Member>],
+}
+
+impl Look<'_> {
+    fn alive(&self) -> impl Iterator<Item = &Kept<Member>> {
+        self.members.iter().filter(|member| !member.record.lifecycle.is_terminating())
+    }
+
+    fn is_ready(&self, member: &Member) -> bool {
+        member.lifecycle == Lifecycle::InService
+            && !member.is_unhealthy
+            && self.nodes.find(NODES, "", &member.node_name).is_some_and(|node| is_ready(node))
+    }
+
+    /// Whether there are as many nodes as are wanted, all Ready, and none on its way out.
+    fn is_settled(&self, desired: u32) -> bool {
+        self.members.len() == desired as usize
+            && self.members.iter().all(|member| self.is_ready(&member.record))
+    }
+
+    fn issues(&self) -> Vec<Issue> {
+        let failed = self.alive().filter(|member| !member.record.problem.is_empty());
+        failed
+            .map(|member| Issue {
+                code: "AsgInstanceLaunchFailures".into(),
+                message: member.record.problem.clone(),
+                resource_ids: vec![member.key.namespace.to_string()],
+            })
+            .collect()
+    }
+}
+
+/// Whether a Node says that it is Ready.
+fn is_ready(node: &Object) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct View {
+        status: Status,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Status {
+        conditions: Vec<Condition>,
+    }
+    #[derive(Deserialize)]
+    struct Condition {
+        r#type: String,
+        status: String,
+    }
+    let View { status } = node.decode().unwrap_or_default();
+    status.conditions.iter().any(|one| one.r#type == "Ready" && one.status == "True")
+}
+
+/// The group that EKS makes for a node group.
+fn made(context: &mut Context, record: &NodeGroupRecord) -> Group {
+    let shown = &record.shown;
+    let uuid = context.ids.uuid();
+    let tag =
+        |key: String, value: &str, propagate_at_launch| Tag { key, value: value.into(), propagate_at_launch };
+    let cluster = &shown.cluster_name;
+    let zone = |id: &String| crate::eks::zone_of(context.state, id).unwrap_or_default();
+    Group {
+        name: record.group_name().into(),
+        arn: autoscaling::arn(context.region, context.account, &uuid, record.group_name()),
+        created: context.now,
+        min: shown.scaling_config.min_size,
+        max: shown.scaling_config.max_size,
+        desired: shown.scaling_config.desired_size,
+        template: record.template.clone(),
+        instance_type: shown.instance_types.iter().flatten().next().cloned().unwrap_or_default(),
+        subnets: shown.subnets.iter().map(|id| (id.clone(), zone(id))).collect(),
+        suspended: Vec::new(),
+        tags: vec![
+            tag("eks:cluster-name".into(), cluster, true),
+            tag("eks:nodegroup-name".into(), &shown.nodegroup_name, true),
+            tag(format!("kubernetes.io/cluster/{cluster}"), "owned", true),
+            tag("k8s.io/cluster-autoscaler/enabled".into(), "true", true),
+            tag(format!("k8s.io/cluster-autoscaler/{cluster}"), "owned", true),
+        ],
+        protects_new: false,
+        is_deleting: false,
+        owner: Owner { cluster: cluster.clone(), node_group: shown.nodegroup_name.clone() },
+    }
+}
+
+/// Empties the nodes that are to go; the machines of those that are empty may go.
+fn drain(context: &Context, plan: &mut Plan, nodes: Option<&Snapshot>, group: &str) {
+    for mut member in members(context.state, group) {
+        if member.record.lifecycle != Lifecycle::TerminatingWait {
+            continue;
+        }
+        let node = nodes.and_then(|nodes| Some((nodes, nodes.find(NODES, "", &member.record.node_name)?)));
+        let is_over = context.now >= member.record.since.plus_secs(DRAIN_PATIENCE_SECS);
+        let left = match node {
+            Some((nodes, node)) if !is_over => empty(plan, nodes, node),
+            _ => 0,
+        };
+        if left == 0 {
+            member.record.lifecycle = Lifecycle::TerminatingProceed;
+            member.record.since = context.now;
+            plan.changes.update(&member);
+        } else {
+            plan.wake(context.now.plus_millis(DRAIN_AGAIN_MILLIS));
+        }
+    }
+}
+
+/// Cordons a node and evicts what is on it. How many pods are left.
+fn empty(plan: &mut Plan, nodes: &Snapshot, node: &Object) -> usize {
+    cordon(plan, node, false);
+    let mut left = 0;
+    for pod in nodes.list_by_field(PODS, &node.key.name) {
+        if !must_leave(pod) {
+            continue;
+        }
+        left += 1;
+        if !pod.meta.is_deleting() {
+            plan.in_cluster.push(InCluster::Evict(pod.key.clone()));
+        }
+    }
+    left
+}
+
+fn cordon(plan: &mut Plan, node: &Object, is_replaced: bool) {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct View {
+        spec: Spec,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Spec {
+        unschedulable: bool,
+    }
+    let View { spec } = node.decode().unwrap_or_default();
+    let mut patch = Map::new();
+    if !spec.unschedulable {
+        patch.insert("spec".into(), json!({"unschedulable": true}));
+    }
+    if is_replaced && node.meta.label(NOT_BALANCED).is_none() {
+        patch.insert("metadata".into(), json!({"labels": {NOT_BALANCED: "true"}}));
+    }
+    if !patch.is_empty() {
+        plan.in_cluster.push(merge(node, Value::Object(patch)));
+    }
+}
+
+fn merge(node: &Object, patch: Value) -> InCluster {
+    let expect = Expect::same(node);
+    InCluster::Write(Write::Merge { key: node.key.clone(), expect, subresource: "", patch })
+}
+
+/// Pods of DaemonSets go with their node, as do those that have ended and those that the node itself brought.
+fn must_leave(pod: &Object) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct View {
+        metadata: Metadata,
+        status: Status,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Metadata {
+        owner_references: Vec<Owner>,
+        annotations: std::collections::BTreeMap<String, String>,
+    }
+    #[derive(Deserialize)]
+    struct Owner {
+        kind: String,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Status {
+        phase: String,
+    }
+    let View { metadata, status } = pod.decode().unwrap_or_default();
+    let is_of_daemon_set = metadata.owner_references.iter().any(|owner| owner.kind == "DaemonSet");
+    let is_mirror = metadata.annotations.contains_key("kubernetes.io/config.mirror");
+    !is_of_daemon_set && !is_mirror && !matches!(status.phase.as_str(), "Succeeded" | "Failed")
+}
+
+fn delete(
+    context: &Context,
+    mut plan: Plan,
+    record: Kept<NodeGroupRecord>,
+    group: Option<Kept<Group>>,
+) -> Plan {
+    match group {
+        Some(mut group) if !group.record.is_deleting => {
+            (group.record.min, group.record.desired, group.record.is_deleting) = (0, 0, true);
+            plan.changes.update(&group);
+        }
+        Some(_) => {}
+        None => {
+            forget_entry(context, &mut plan, &record.record);
+            plan.changes.delete(&record);
+        }
+    }
+    plan
+}
+
+/// The access entry that was made for the group's nodes goes with the last group of its role.
+fn forget_entry(context: &Context, plan: &mut Plan, record: &NodeGroupRecord) {
+    let (cluster, role) = (&record.shown.cluster_name, &record.shown.node_role);
+    let groups = state::list::<NodeGroupRecord>(context.state, cluster);
+    let is_shared = groups.iter().any(|other| {
+        other.record.shown.node_role == *role
+            && other.record.shown.nodegroup_name != record.shown.nodegroup_name
+    });
+    let entry = state::get::<AccessEntry>(context.state, cluster, role);
+    if let Some(entry) = entry.filter(|entry| !is_shared && entry.record.r#type == "EC2_LINUX") {
+        plan.changes.delete(&entry);
+    }
+}
+
+/// Without an update: what the group does by itself is told, and whether all is well.
+fn watch(plan: &mut Plan, mut record: Kept<NodeGroupRecord>, group: &Kept<Group>, look: &Look) {
+    let before = record.record.clone();
+    let shown = &mut record.record.shown;
+    let group = &group.record;
+    (shown.scaling_config.min_size, shown.scaling_config.max_size, shown.scaling_config.desired_size) =
+        (group.min, group.max, group.desired);
+    let mut issues = look.issues();
+    if shown.status == "CREATING" {
+        let until = shown.created_at.plus_secs(JOIN_PATIENCE_SECS);
+        if look.is_settled(group.desired) {
+            shown.status = "ACTIVE".into();
+        } else if look.now >= until {
+            shown.status = "CREATE_FAILED".into();
+            issues.push(Issue {
+                code: "NodeCreationFailure".into(),
+                message: "Instances failed to join the kubernetes cluster".into(),
+                resource_ids: look.alive().map(|member| member.record.instance_id.clone()).collect(),
+            });
+        } else {
+            plan.wake(until);
+        }
+    } else if shown.status != "CREATE_FAILED" {
+        shown.status = if issues.is_empty() { "ACTIVE".into() } else { "DEGRADED".into() };
+    }
+    if shown.status != "CREATE_FAILED" || !issues.is_empty() {
+        shown.health.issues = issues;
+    }
+    if record.record != before {
+        plan.changes.update(&record);
+    }
+}
+
+/// An update of the configuration: the group gets its sizes, the nodes there are their labels and taints.
+fn configure(
+    plan: &mut Plan,
+    mut record: Kept<NodeGroupRecord>,
+    mut group: Kept<Group>,
+    mut update: Kept<UpdateRecord>,
+    look: &Look,
+) {
+    let sizes = record.record.shown.scaling_config;
+    let wanted = (sizes.min_size, sizes.max_size, sizes.desired_size);
+    if (group.record.min, group.record.max, group.record.desired) != wanted {
+        (group.record.min, group.record.max, group.record.desired) = wanted;
+        plan.changes.update(&group);
+        return;
+    }
+    let mut is_done = look.is_settled(sizes.desired_size);
+    for member in look.alive() {
+        let Some(node) = look.nodes.find(NODES, "", &member.record.node_name) else { continue };
+        if let Some(patch) = labels_and_taints(node, &record.record, &update.record) {
+            plan.in_cluster.push(merge(node, patch));
+            is_done = false;
+        }
+    }
+    if is_done {
+        end(plan, &mut record, &mut update, None);
+    }
+}
+
+/// What is missing on a node of the group's labels and taints, and what the update takes away.
+fn labels_and_taints(node: &Object, record: &NodeGroupRecord, update: &UpdateRecord) -> Option<Value> {
+    let removed = |kind: &str| -> Value {
+        let param = update.shown.params.iter().find(|param| param.r#type == kind);
+        param.and_then(|param| serde_json::from_str(&param.value).ok()).unwrap_or_default()
+    };
+    let value = node.to_value().ok()?;
+    let mut labels = Map::new();
+    for (key, wanted) in &record.shown.labels {
+        if value["metadata"]["labels"][key] != json!(wanted) {
+            labels.insert(key.clone(), json!(wanted));
+        }
+    }
+    for key in removed("LabelsToRemove").as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !record.shown.labels.contains_key(key) && !value["metadata"]["labels"][key].is_null() {
+            labels.insert(key.to_owned(), Value::Null);
+        }
+    }
+    let held = value["spec"]["taints"].as_array().cloned().unwrap_or_default();
+    let mut taints = held.clone();
+    let same = |taint: &Value, key: &str, effect: &str| taint["key"] == key && taint["effect"] == effect;
+    for gone in removed("TaintsToRemove").as_array().into_iter().flatten() {
+        let parsed: Result<crate::eks::Taint, _> = serde_json::from_value(gone.clone());
+        if let Ok(gone) = parsed {
+            taints.retain(|taint| !same(taint, &gone.key, gone.kubernetes_effect()));
+        }
+    }
+    for wanted in &record.shown.taints {
+        let effect = wanted.kubernetes_effect();
+        let mut new = json!({"key": wanted.key, "effect": effect});
+        if !wanted.value.is_empty() {
+            new["value"] = wanted.value.as_str().into();
+        }
+        match taints.iter_mut().find(|taint| same(taint, &wanted.key, effect)) {
+            Some(held) if held["value"] == new["value"] => {}
+            Some(held) => *held = new,
+            None => taints.push(new),
+        }
+    }
+    let mut patch = Map::new();
+    if !labels.is_empty() {
+        patch.insert("metadata".into(), json!({"labels": labels}));
+    }
+    if taints != held {
+        patch.insert("spec".into(), json!({"taints": taints}));
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// An update of the version: more nodes first, then the old ones go a few at a time, then those that were too many.
+fn roll(
+    plan: &mut Plan,
+    mut record: Kept<NodeGroupRecord>,
+    mut group: Kept<Group>,
+    mut update: Kept<UpdateRecord>,
+    look: &Look,
+) {
+    let at_once = record.record.shown.update_config.nodes_at_once(group.record.desired);
+    let Some(rollout) = record.record.rollout else {
+        let mut zones: Vec<&String> = group.record.subnets.iter().map(|(_, zone)| zone).collect();
+        zones.sort_unstable();
+        zones.dedup();
+        let is_minimal = record.record.shown.update_config.update_strategy.as_deref() == Some("MINIMAL");
+        let surge = if is_minimal { 0 } else { at_once.max(u32::try_from(zones.len()).unwrap_or(1)) };
+        record.record.rollout = Some(Rollout { surge, is_shrinking: false });
+        group.record.max += surge;
+        group.record.desired += surge;
+        group.record.template = record.record.template.clone();
+        plan.changes.update(&group);
+        plan.changes.update(&record);
+        return;
+    };
+    let (new, old): (Vec<_>, Vec<_>) =
+        look.alive().partition(|member| member.record.template == record.record.template);
+    let ready = new.iter().filter(|member| look.is_ready(&member.record)).count();
+    if !old.is_empty() {
+        let is_stuck = look.members.iter().any(|member| {
+            member.record.lifecycle == Lifecycle::TerminatingWait
+                && look.now >= member.record.since.plus_secs(DRAIN_PATIENCE_SECS)
+        });
+        if is_stuck && !record.record.force {
+            return fail(plan, record, group, update, rollout);
+        }
+        if ready < rollout.surge as usize {
+            return;
+        }
+        for member in &old {
+            if let Some(node) = look.nodes.find(NODES, "", &member.record.node_name) {
+                cordon(plan, node, true);
+            }
+        }
+        // A node that is leaving and one that is not yet Ready in its place are both unavailable.
+        let leaving = look.members.iter().filter(|member| member.record.lifecycle.is_terminating()).count();
+        let starting = new.len() - ready;
+        let free = (at_once as usize).saturating_sub(leaving.max(starting));
+        for member in old.into_iter().take(free) {
+            let mut member = member.clone();
+            member.record.lifecycle = Lifecycle::TerminatingWait;
+            member.record.since = look.now;
+            plan.changes.update(&member);
+        }
+        return;
+    }
+    if !rollout.is_shrinking {
+        if ready == new.len() && look.members.len() == new.len() {
+            group.record.max -= rollout.surge;
+            group.record.desired -= rollout.surge;
+            record.record.rollout = Some(Rollout { is_shrinking: true, ..rollout });
+            plan.changes.update(&group);
+            plan.changes.update(&record);
+        }
+        return;
+    }
+    if look.is_settled(group.record.desired) {
+        record.record.rollout = None;
+        end(plan, &mut record, &mut update, None);
+    }
+}
+
+/// Pods that may not be evicted stop an update; what is new stays, the rest too.
+fn fail(
+    plan: &mut Plan,
+    mut record: Kept<NodeGroupRecord>,
+    mut group: Kept<Group>,
+    mut update: Kept<UpdateRecord>,
+    rollout: Rollout,
+) {
+    group.record.max -= rollout.surge;
+    group.record.desired -= rollout.surge;
+    plan.changes.update(&group);
+    record.record.rollout = None;
+    let error = UpdateError {
+        error_code: "PodEvictionFailure".into(),
+        error_message: "Reached max retries while trying to evict pods from nodes in node group".into(),
+        resource_ids: vec![record.record.shown.nodegroup_name.clone()],
+    };
+    end(plan, &mut record, &mut update, Some(error));
+}
+
+fn end(
+    plan: &mut Plan,
+    record: &mut Kept<NodeGroupRecord>,
+    update: &mut Kept<UpdateRecord>,
+    error: Option<UpdateError>,
+) {
+    update.record.shown.status = if error.is_some() { "Failed".into() } else { "Successful".into() };
+    update.record.shown.errors = error.into_iter().collect();
+    record.record.update_id = String::new();
+    record.record.force = false;
+    record.record.shown.status = "ACTIVE".into();
+    plan.changes.update(update);
+    plan.changes.update(record);
+}
