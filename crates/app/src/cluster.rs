@@ -103,7 +103,8 @@ impl Cluster {
         let ranges = ServiceRanges { addresses, ..ServiceRanges::default() };
         let dial = dial::dialer(setup.dial_from.clone());
         let random = Arc::new(pki::fill_random_ahead);
-        let gate = Gate::new(store.clone(), rbac.clone(), clock.clone(), random, ranges).of_version(setup.shape.minor);
+        let gate = Gate::new(store.clone(), rbac.clone(), clock.clone(), random, ranges)
+            .of_version(setup.shape.minor);
         let gate = Arc::new(gate.with_webhooks(Arc::new(apiserver::Caller::new(dial.clone()))));
         bootstrap::reconcile(&gate, &pki.ca_pem, setup.shape.dns_ip())
             .await
