@@ -2,6 +2,8 @@ use object::{Key, Snapshot, Status, Time};
 use plan::{Attributes, Decision, User, Write};
 use serde_json::Value;
 
+use crate::PodIdentity;
+
 /// `admission.k8s.io/v1` `Operation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -33,6 +35,8 @@ pub struct Request<'a> {
     pub now: Time,
     /// Five random characters of the alphabet of generated names: ends the name of a volume that is added.
     pub suffix: &'a str,
+    /// Of a cluster of EKS: how its pods come to the keys of their roles.
+    pub pod_identity: Option<&'a PodIdentity>,
     /// May the request's user do this besides?
     pub authorize: &'a dyn Fn(&Attributes) -> Decision,
 }

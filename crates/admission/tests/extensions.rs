@@ -67,6 +67,7 @@ fn ask<T>(
         dry_run,
         now: Time::from_secs(1_795_410_000),
         suffix: "x2z4v",
+        pod_identity: None,
         authorize: &authorize,
     };
     ask(&Asked {

@@ -43,6 +43,7 @@ impl Review<'_> {
         let Request { user, kind, subresource, options, .. } = *self.request;
         let authorize =
             |attributes: &Attributes<'_>| self.gate.authority.authorize(self.snapshot, user, attributes);
+        let pod_identity = self.gate.pod_identity.as_ref().map(|source| source());
         ask(&admission::Request {
             user,
             operation: self.operation,
@@ -55,6 +56,7 @@ impl Review<'_> {
             dry_run: options.dry_run,
             now: self.now,
             suffix: &self.gate.suffix(),
+            pod_identity: pod_identity.as_deref(),
             authorize: &authorize,
         })
     }

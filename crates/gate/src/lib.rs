@@ -56,6 +56,9 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 /// Fills a buffer with random bytes: uids, generated names, addresses. Seeded in the simulator.
 pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
+/// Gives what is true of a cluster of EKS at the moment.
+pub type PodIdentitySource = Arc<dyn Fn() -> Arc<admission::PodIdentity> + Send + Sync>;
+
 /// The way in of one cluster. Cheap to share; holds no state but what it compiled of the snapshot's policies.
 pub struct Gate {
     store: Arc<dyn Store>,
@@ -65,6 +68,7 @@ pub struct Gate {
     authority: Arc<dyn Authority>,
     services: ServiceRanges,
     webhooks: Option<Arc<dyn Webhooks>>,
+    pod_identity: Option<PodIdentitySource>,
     extensions: Mutex<Arc<Extensions>>,
 }
 
@@ -84,6 +88,7 @@ impl Gate {
             authority,
             services,
             webhooks: None,
+            pod_identity: None,
             extensions: Mutex::default(),
         }
     }
@@ -104,8 +109,15 @@ impl Gate {
             authority: self.authority.clone(),
             services: self.services,
             webhooks: self.webhooks.clone(),
+            pod_identity: self.pod_identity.clone(),
             extensions: Mutex::default(),
         }
+    }
+
+    /// With the way to roles of a cluster of EKS, which is asked for at each pod: it changes in the account, not in the cluster.
+    pub fn with_pod_identity(mut self, source: PodIdentitySource) -> Self {
+        self.pod_identity = Some(source);
+        self
     }
 
     pub fn authority(&self) -> &Arc<dyn Authority> {

@@ -10,6 +10,7 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod persistent_volume_claim_resize;
+pub(crate) mod pod_identity;
 mod pod_security;
 mod pod_topology_labels;
 mod priority;
@@ -21,7 +22,7 @@ mod taint_nodes_by_condition;
 
 use crate::Plugin;
 
-/// Every plugin that is on by default upstream and decides by itself.
+/// Every plugin that is on by default upstream and decides by itself; and pod identity, which is a webhook on EKS and comes where webhooks do.
 pub static PLUGINS: &[Plugin] = &[
     namespace_lifecycle::PLUGIN,
     limit_ranger::PLUGIN,
@@ -40,5 +41,6 @@ pub static PLUGINS: &[Plugin] = &[
     certificate_subject_restriction::PLUGIN,
     default_ingress_class::PLUGIN,
     pod_topology_labels::PLUGIN,
+    pod_identity::PLUGIN,
     resource_quota::PLUGIN,
 ];
