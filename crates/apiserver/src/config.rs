@@ -94,4 +94,6 @@ pub struct Deps {
     pub dial: Dial,
     /// How kubelets are spoken to: see [`client_config`](crate::client_config).
     pub kubelet_tls: Arc<rustls::ClientConfig>,
+    /// How this server shows itself to extension API servers.
+    pub front_proxy: crate::FrontProxy,
 }

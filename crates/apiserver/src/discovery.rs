@@ -12,6 +12,7 @@ use ring::digest::{SHA256, digest};
 use schema::{Kind, Subresource};
 use serde_json::{Value, json};
 
+use crate::aggregate::{Known, Remote};
 use crate::negotiate;
 use crate::respond::{self, Answer};
 use crate::server::Shared;
@@ -56,7 +57,7 @@ struct Group<'a> {
 }
 
 impl Documents {
-    pub(crate) fn of<'a>(catalog: &'a Catalog) -> Self {
+    pub(crate) fn of<'a>(catalog: &'a Catalog, remotes: &Known) -> Self {
         let mut groups: Vec<Group<'_>> = catalog
             .groups()
             .iter()
@@ -73,7 +74,9 @@ impl Documents {
         groups.sort_by_key(|group| ORDER.iter().position(|name| *name == group.name).unwrap_or(ORDER.len()));
         let mut by_path = BTreeMap::new();
         let mut put = |path: String, value: Value| by_path.insert(path, Bytes::from(value.to_string()));
-        let named: Vec<Value> = groups.iter().filter(|group| !group.name.is_empty()).map(api_group).collect();
+        let extended = extended(catalog, remotes);
+        let mut named: Vec<Value> = groups.iter().filter(|group| !group.name.is_empty()).map(api_group).collect();
+        named.extend(extended.iter().map(|(name, versions)| extension_group(name, versions)));
         put("/apis".into(), json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": named}));
         for group in &groups {
             match group.name {
@@ -100,8 +103,20 @@ impl Documents {
                 put(path, resource_list(catalog, group.name, version, kinds));
             }
         }
+        for (name, versions) in &extended {
+            let mut document = extension_group(name, versions);
+            document["kind"] = "APIGroup".into();
+            document["apiVersion"] = "v1".into();
+            put(format!("/apis/{name}"), document);
+        }
         let (core, rest): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.name.is_empty());
-        let aggregated = [("/api", aggregated(&core)), ("/apis", aggregated(&rest))];
+        let mut aggregated = [("/api", aggregated(&core)), ("/apis", aggregated(&rest))];
+        if let Some(items) = aggregated[1].1["items"].as_array_mut() {
+            items.extend(extended.iter().map(|(name, versions)| {
+                let versions: Vec<Value> = versions.iter().map(|remote| remote.discovery()).collect();
+                json!({"metadata": {"name": name, "creationTimestamp": null}, "versions": versions})
+            }));
+        }
         let tagged = aggregated.map(|(path, value)| {
             let text = value.to_string();
             let hash: String =
@@ -110,6 +125,27 @@ impl Documents {
         });
         Self { by_path, aggregated: tagged.into() }
     }
+}
+
+/// The groups that extension servers serve and this server does not, each with its versions, preferred first.
+fn extended<'a>(catalog: &Catalog, remotes: &'a Known) -> BTreeMap<&'a str, Vec<&'a Remote>> {
+    let mut groups: BTreeMap<&str, Vec<&Remote>> = BTreeMap::new();
+    for remote in remotes.values().filter(|remote| !catalog.groups().contains_key(remote.group.as_str())) {
+        groups.entry(&remote.group).or_default().push(remote);
+    }
+    for versions in groups.values_mut() {
+        versions.sort_by_key(|remote| Reverse(schema::version_rank(&remote.version)));
+    }
+    groups
+}
+
+fn extension_group(name: &str, versions: &[&Remote]) -> Value {
+    let version = |remote: &&Remote| {
+        json!({"groupVersion": group_version(name, &remote.version), "version": remote.version})
+    };
+    let versions: Vec<Value> = versions.iter().map(version).collect();
+    let preferred = versions.first().cloned().unwrap_or_default();
+    json!({"name": name, "versions": versions, "preferredVersion": preferred})
 }
 
 fn group_version(group: &str, version: &str) -> String {

@@ -16,7 +16,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::{self, Nowhere, Route, Target};
 use crate::server::{Peer, Shared};
-use crate::{authenticate, discovery, health, list, openapi, special, watch, write};
+use crate::{aggregate, authenticate, discovery, health, list, openapi, special, watch, write};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -59,6 +59,13 @@ async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>)
         Ok(query) => query,
         Err(status) => return respond::failure(&status),
     };
+    if let Some(extension) = aggregate::find(shared, request.uri().path()) {
+        let asked = aggregate::Asked::read(request.method(), request.uri().path(), &query);
+        return match authorize(shared, &user, &asked.attributes(), None) {
+            Err(status) => respond::failure(&status),
+            Ok(()) => aggregate::pass(shared, &extension, &user, request).await,
+        };
+    }
     let route = route::route(&shared.gate.catalog(), request.method(), request.uri().path(), &query);
     match route {
         Err(Nowhere::Page) => respond::text(StatusCode::NOT_FOUND, "404 page not found\n"),

@@ -9,6 +9,7 @@
 //! Architecture invariant: no kind is named here to route it; what is served is what the catalog's rows say. The few things that a
 //! kind has of its own (logs, exec, tokens, reviews) are subresources and virtual resources, one row each in `special`.
 
+mod aggregate;
 mod authenticate;
 mod authority;
 mod backend;
@@ -24,6 +25,7 @@ mod list;
 mod metrics;
 mod negotiate;
 mod openapi;
+mod openapi_protobuf;
 mod protobuf;
 mod proxy;
 mod published;

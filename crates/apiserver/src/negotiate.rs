@@ -64,6 +64,13 @@ fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
     ranked.into_iter().map(|(_, clause)| clause).collect()
 }
 
+/// The client's first choice, if it is one of these media types; anything else it prefers is JSON's to answer.
+pub(crate) fn first_of(headers: &HeaderMap, media: &[&'static str]) -> Option<&'static str> {
+    let clauses = clauses(headers);
+    let first = clauses.iter().find(|clause| clause.is_json() || media.contains(&clause.media))?;
+    media.iter().copied().find(|one| *one == first.media)
+}
+
 /// The shape for objects and lists; 406 if nothing that is asked for can be made.
 pub(crate) fn shape(headers: &HeaderMap, query: &Query) -> Result<Shape, Status> {
     let clauses = clauses(headers);

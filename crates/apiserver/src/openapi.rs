@@ -10,10 +10,11 @@ use ring::digest::{SHA256, digest};
 use schema::Kind;
 use serde_json::{Value, json};
 
+use crate::aggregate::Known;
 use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::server::Shared;
-use crate::{compress, negotiate};
+use crate::{compress, negotiate, openapi_protobuf};
 
 /// The documents of one server.
 pub(crate) struct Documents {
@@ -22,7 +23,9 @@ pub(crate) struct Documents {
     index: Bytes,
     /// Of all groups together.
     hash: String,
-    v2: OnceLock<Document>,
+    /// The documents of extension servers.
+    theirs: Vec<Value>,
+    v2: OnceLock<Swagger>,
 }
 
 struct Group {
@@ -37,9 +40,18 @@ struct Document {
     gzip: Bytes,
 }
 
+/// Version 2, in both of its encodings.
+struct Swagger {
+    json: Document,
+    protobuf: Document,
+}
+
 impl Document {
     fn of(value: &Value) -> Self {
-        let plain = Bytes::from(value.to_string());
+        Self::text(value.to_string().into())
+    }
+
+    fn text(plain: Bytes) -> Self {
         // Compressing into memory cannot fail; an empty one would only mean that the plain one is sent.
         let gzip = compress::bytes(&plain).unwrap_or_default();
         Self { plain, gzip }
@@ -47,7 +59,7 @@ impl Document {
 }
 
 impl Documents {
-    pub(crate) fn of(catalog: &Catalog, version: &str, before: Option<&Self>) -> Self {
+    pub(crate) fn of(catalog: &Catalog, remotes: &Known, version: &str, before: Option<&Self>) -> Self {
         let mut kinds: BTreeMap<String, Vec<Arc<Kind>>> = BTreeMap::new();
         for kind in catalog.all() {
             let path = match kind.group {
@@ -67,7 +79,18 @@ impl Documents {
             };
             (path, Group { kinds, hash, document })
         };
-        let groups: BTreeMap<String, Group> = kinds.into_iter().map(group).collect();
+        let mut groups: BTreeMap<String, Group> = kinds.into_iter().map(group).collect();
+        for remote in remotes.values() {
+            let path = format!("apis/{}/{}", remote.group, remote.version);
+            if let Some(theirs) = remote.openapi.as_ref().filter(|_| !groups.contains_key(&path)) {
+                let group = Group {
+                    kinds: Vec::new(),
+                    hash: hash(&theirs.to_string()),
+                    document: Arc::new(OnceLock::from(Document::of(theirs))),
+                };
+                groups.insert(path, group);
+            }
+        }
         let entry = |(path, group): (&String, &Group)| {
             let url = format!("/openapi/v3/{path}?hash={}", group.hash);
             (path.clone(), json!({"serverRelativeURL": url}))
@@ -75,7 +98,8 @@ impl Documents {
         let paths: serde_json::Map<String, Value> = groups.iter().map(entry).collect();
         let index = json!({"paths": paths}).to_string().into();
         let all: String = groups.values().map(|group| &*group.hash).collect();
-        Self { groups, index, hash: hash(&all), v2: OnceLock::new() }
+        let theirs = remotes.values().filter_map(|remote| remote.openapi.clone()).collect();
+        Self { groups, index, hash: hash(&all), theirs, v2: OnceLock::new() }
     }
 }
 
@@ -100,8 +124,15 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
     let version = &shared.config.version.git;
     match path.trim_end_matches('/') {
         "/openapi/v2" => {
-            let document = documents.v2.get_or_init(|| Document::of(&swagger(documents, version)));
-            Some(send(document, &documents.hash, headers))
+            let both = documents.v2.get_or_init(|| {
+                let value = swagger(documents, version);
+                let protobuf = Document::text(openapi_protobuf::encode(&value).into());
+                Swagger { json: Document::of(&value), protobuf }
+            });
+            Some(match negotiate::first_of(headers, &openapi_protobuf::MEDIA_TYPES) {
+                Some(media) => send(&both.protobuf, media, &documents.hash, headers),
+                None => send(&both.json, respond::JSON, &documents.hash, headers),
+            })
         }
         "/openapi/v3" => Some(respond::bytes(StatusCode::OK, respond::JSON, documents.index.clone())),
         path => {
@@ -113,7 +144,7 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
                     version,
                 ))
             };
-            let mut answer = send(group.document.get_or_init(make), &group.hash, headers);
+            let mut answer = send(group.document.get_or_init(make), respond::JSON, &group.hash, headers);
             // A path with the right hash never means anything else.
             if query.get("hash") == group.hash {
                 let forever = HeaderValue::from_static("public, immutable, max-age=31536000");
@@ -124,14 +155,14 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
     }
 }
 
-fn send(document: &Document, hash: &str, headers: &HeaderMap) -> Answer {
+fn send(document: &Document, media: &'static str, hash: &str, headers: &HeaderMap) -> Answer {
     let tag = format!("\"{hash}\"");
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
     let gzip = negotiate::reads_gzip(headers) && !document.gzip.is_empty();
     let mut answer = match (known, gzip) {
-        (true, _) => respond::bytes(StatusCode::NOT_MODIFIED, respond::JSON, Bytes::new()),
-        (false, true) => respond::bytes(StatusCode::OK, respond::JSON, document.gzip.clone()),
-        (false, false) => respond::bytes(StatusCode::OK, respond::JSON, document.plain.clone()),
+        (true, _) => respond::bytes(StatusCode::NOT_MODIFIED, media, Bytes::new()),
+        (false, true) => respond::bytes(StatusCode::OK, media, document.gzip.clone()),
+        (false, false) => respond::bytes(StatusCode::OK, media, document.plain.clone()),
     };
     if gzip && !known {
         compress::mark(answer.headers_mut());
@@ -165,6 +196,11 @@ fn swagger(documents: &Documents, version: &str) -> Value {
             }
         }
     }
+    for theirs in &documents.theirs {
+        for (name, schema) in schema::path::members(theirs, "components.schemas") {
+            definitions.entry(name.clone()).or_insert_with(|| schema.clone());
+        }
+    }
     let mut value = Value::Object(definitions);
     flatten(&mut value);
     json!({
@@ -194,7 +230,10 @@ fn flatten(value: &mut Value) {
             {
                 members.extend(only);
             }
-            members.remove("oneOf");
+            // A number or a text is told as a text.
+            if members.remove("oneOf").is_some() {
+                members.entry("type").or_insert_with(|| "string".into());
+            }
             if let Some(Value::String(reference)) = members.get_mut("$ref") {
                 *reference = reference.replace("#/components/schemas/", "#/definitions/");
             }

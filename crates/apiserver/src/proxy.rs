@@ -70,6 +70,15 @@ pub(crate) async fn pass(
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     let stream = connect(shared, &goal).await?;
+    pass_over(stream, goal, request).await
+}
+
+/// As [`pass`], over a connection that is there.
+pub(crate) async fn pass_over(
+    stream: Box<dyn Socket>,
+    goal: Goal,
+    request: Request<Incoming>,
+) -> Result<Answer, Status> {
     let unreachable = |error: hyper::Error| unreachable(&goal, &error);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
@@ -94,26 +103,40 @@ pub(crate) async fn pass(
 }
 
 async fn connect(shared: &Shared, goal: &Goal) -> Result<Box<dyn Socket>, Status> {
+    let config = match goal.secure {
+        Secure::Plain => return dial(shared, goal).await,
+        Secure::Kubelet => shared.kubelet_tls.clone(),
+        Secure::Unverified => shared.unverified_tls.clone(),
+    };
+    connect_as(shared, goal, &goal.address, config).await
+}
+
+/// A TLS connection to a goal whose certificate must be for `host`.
+pub(crate) async fn connect_as(
+    shared: &Shared,
+    goal: &Goal,
+    host: &str,
+    config: Arc<rustls::ClientConfig>,
+) -> Result<Box<dyn Socket>, Status> {
+    let socket = dial(shared, goal).await?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| unreachable(goal, &error))?;
+    let secured =
+        TlsConnector::from(config).connect(name, socket).await.map_err(|error| unreachable(goal, &error))?;
+    Ok(Box::new(secured))
+}
+
+async fn dial(shared: &Shared, goal: &Goal) -> Result<Box<dyn Socket>, Status> {
     if let Ok(address) = goal.address.parse::<IpAddr>()
         && !is_proxyable(address)
     {
         return Err(Status::bad_request("address not allowed"));
     }
-    let dial = (shared.dial)(goal.address.clone(), goal.port);
-    let socket = match tokio::time::timeout(CONNECT_TIMEOUT, dial).await {
-        Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => return Err(unreachable(goal, &error)),
-        Err(_) => return Err(unreachable(goal, &"i/o timeout")),
-    };
-    let config = match goal.secure {
-        Secure::Plain => return Ok(socket),
-        Secure::Kubelet => shared.kubelet_tls.clone(),
-        Secure::Unverified => shared.unverified_tls.clone(),
-    };
-    let name = ServerName::try_from(goal.address.clone()).map_err(|error| unreachable(goal, &error))?;
-    let secured =
-        TlsConnector::from(config).connect(name, socket).await.map_err(|error| unreachable(goal, &error))?;
-    Ok(Box::new(secured))
+    let dialed = (shared.dial)(goal.address.clone(), goal.port);
+    match tokio::time::timeout(CONNECT_TIMEOUT, dialed).await {
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(error)) => Err(unreachable(goal, &error)),
+        Err(_) => Err(unreachable(goal, &"i/o timeout")),
+    }
 }
 
 /// The loopback and the link are not the cluster's.

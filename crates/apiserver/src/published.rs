@@ -22,16 +22,18 @@ pub(crate) struct Published {
 impl Shared {
     /// The documents of what is served now.
     pub(crate) fn published(&self) -> Arc<Documents> {
-        let catalog = self.gate.catalog();
+        let (catalog, remotes) = (self.gate.catalog(), self.remotes.all());
         let mut current = self.documents.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = current.as_ref().filter(|known| Arc::ptr_eq(&known.catalog, &catalog)) {
+        let is_same = |known: &&Arc<Documents>| Arc::ptr_eq(&known.catalog, &catalog) && Arc::ptr_eq(&known.remotes, &remotes);
+        if let Some(known) = current.as_ref().filter(is_same) {
             return known.clone();
         }
         let before = current.as_ref().map(|known| &known.openapi);
         let made = Arc::new(Documents {
-            discovery: discovery::Documents::of(&catalog),
-            openapi: openapi::Documents::of(&catalog, &self.config.version.git, before),
+            discovery: discovery::Documents::of(&catalog, &remotes),
+            openapi: openapi::Documents::of(&catalog, &remotes, &self.config.version.git, before),
             catalog,
+            remotes,
         });
         *current = Some(made.clone());
         made

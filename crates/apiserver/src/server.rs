@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,11 @@ pub(crate) struct Shared {
     pub(crate) dial: Dial,
     pub(crate) kubelet_tls: Arc<rustls::ClientConfig>,
     pub(crate) unverified_tls: Arc<rustls::ClientConfig>,
+    pub(crate) front_proxy: aggregate::FrontProxy,
+    /// What extension servers serve.
+    pub(crate) remotes: aggregate::Remotes,
+    /// Whether they are being looked at: by the first listener.
+    looks: AtomicBool,
     pub(crate) verified: Verified,
     pub(crate) held: Held,
     pub(crate) requests: Requests,
@@ -126,6 +131,9 @@ impl Server {
             dial: deps.dial,
             kubelet_tls: deps.kubelet_tls,
             unverified_tls: Arc::new(tls::unverified_config()?),
+            front_proxy: deps.front_proxy,
+            remotes: aggregate::Remotes::default(),
+            looks: AtomicBool::new(false),
             verified: Verified::default(),
             held: Held::default(),
             requests: Requests::default(),
@@ -153,6 +161,9 @@ impl Server {
         listener: TcpListener,
         tls: Option<Arc<rustls::ServerConfig>>,
     ) -> Result<(), ServeError> {
+        if !self.shared.looks.swap(true, Ordering::Relaxed) {
+            tokio::spawn(aggregate::run(self.shared.clone()));
+        }
         let acceptor = tls.map(TlsAcceptor::from);
         let graceful = GracefulShutdown::new();
         loop {

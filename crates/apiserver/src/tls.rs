@@ -58,6 +58,20 @@ pub(crate) fn unverified_config() -> Result<ClientConfig, Error> {
         .with_no_client_auth())
 }
 
+/// As [`unverified_config`], with a certificate to show.
+pub(crate) fn unverified_client(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(AnyServer { provider: provider.clone() });
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(chain, key)
+}
+
 #[derive(Debug)]
 struct AnyServer {
     provider: Arc<CryptoProvider>,
