@@ -125,13 +125,22 @@ pub(crate) fn rules_of(name: &str) -> Vec<Rule> {
 /// What a fresh cluster holds besides RBAC and what controllers write: the system namespaces, priority classes, flow
 /// schemas and priority levels, and the ConfigMap that tells extension API servers whom to believe.
 ///
-/// `client_ca_pem` is the authority of client certificates.
-pub fn system_objects(client_ca_pem: &str) -> Vec<Value> {
+/// `client_ca_pem` is the authority of client certificates, `front_proxy_ca_pem` that of the certificate with which the API server tells
+/// extension servers who asks.
+pub fn system_objects(client_ca_pem: &str, front_proxy_ca_pem: &str) -> Vec<Value> {
     let mut objects: Vec<Value> = serde_json::from_str(SYSTEM).unwrap_or_default();
     objects.push(json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-        "data": {"client-ca-file": client_ca_pem},
+        "data": {
+            "client-ca-file": client_ca_pem,
+            "requestheader-allowed-names": "[\"front-proxy-client\"]",
+            "requestheader-client-ca-file": front_proxy_ca_pem,
+            "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
+            "requestheader-group-headers": "[\"X-Remote-Group\"]",
+            "requestheader-uid-headers": "[\"X-Remote-Uid\"]",
+            "requestheader-username-headers": "[\"X-Remote-User\"]",
+        },
     }));
     objects
 }
@@ -139,8 +148,8 @@ pub fn system_objects(client_ca_pem: &str) -> Vec<Value> {
 /// The writes that bring the default objects back: what is missing is created; rules, subjects, labels and annotations
 /// that are missing from a default role or binding are added, further ones stay; a binding to another role is replaced.
 /// Objects whose autoupdate annotation is `false` stay as they are.
-pub fn reconcile(snapshot: &Snapshot, client_ca_pem: &str) -> Vec<Write> {
-    let system = system_objects(client_ca_pem);
+pub fn reconcile(snapshot: &Snapshot, client_ca_pem: &str, front_proxy_ca_pem: &str) -> Vec<Write> {
+    let system = system_objects(client_ca_pem, front_proxy_ca_pem);
     system.iter().chain(&rbac_objects()).flat_map(|wanted| bring_back(snapshot, wanted)).collect()
 }
 

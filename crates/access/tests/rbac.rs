@@ -287,10 +287,10 @@ fn carry_out(snapshot: &mut Snapshot, writes: Vec<Write>) {
 #[test]
 fn a_cluster_gets_its_default_objects_and_gets_them_back() {
     let mut snapshot = Snapshot::default();
-    let fresh = bootstrap::reconcile(&snapshot, "CA");
-    assert_eq!(fresh.len(), bootstrap::rbac_objects().len() + bootstrap::system_objects("CA").len());
+    let fresh = bootstrap::reconcile(&snapshot, "CA", "PROXY");
+    assert_eq!(fresh.len(), bootstrap::rbac_objects().len() + bootstrap::system_objects("CA", "PROXY").len());
     carry_out(&mut snapshot, fresh);
-    assert_eq!(bootstrap::reconcile(&snapshot, "CA"), []);
+    assert_eq!(bootstrap::reconcile(&snapshot, "CA", "PROXY"), []);
 
     let name = |name: &str| Key::cluster(kinds::CLUSTER_ROLES, name);
     let mut changed =
@@ -303,7 +303,7 @@ fn a_cluster_gets_its_default_objects_and_gets_them_back() {
     put(&mut snapshot, &kept);
     let revision = snapshot.revision() + 1;
     snapshot.remove(&Key::cluster(kinds::NAMESPACES, "kube-public"), revision);
-    let repairs = bootstrap::reconcile(&snapshot, "CA");
+    let repairs = bootstrap::reconcile(&snapshot, "CA", "PROXY");
     carry_out(&mut snapshot, repairs);
 
     let index = Index::of(&snapshot);
@@ -315,7 +315,7 @@ fn a_cluster_gets_its_default_objects_and_gets_them_back() {
         "autoupdate=false is respected"
     );
     assert!(snapshot.get(&Key::cluster(kinds::NAMESPACES, "kube-public")).is_some());
-    assert_eq!(bootstrap::reconcile(&snapshot, "CA"), []);
+    assert_eq!(bootstrap::reconcile(&snapshot, "CA", "PROXY"), []);
 }
 
 #[test]

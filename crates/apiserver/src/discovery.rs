@@ -75,7 +75,8 @@ impl Documents {
         let mut by_path = BTreeMap::new();
         let mut put = |path: String, value: Value| by_path.insert(path, Bytes::from(value.to_string()));
         let extended = extended(catalog, remotes);
-        let mut named: Vec<Value> = groups.iter().filter(|group| !group.name.is_empty()).map(api_group).collect();
+        let mut named: Vec<Value> =
+            groups.iter().filter(|group| !group.name.is_empty()).map(api_group).collect();
         named.extend(extended.iter().map(|(name, versions)| extension_group(name, versions)));
         put("/apis".into(), json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": named}));
         for group in &groups {
@@ -140,9 +141,7 @@ fn extended<'a>(catalog: &Catalog, remotes: &'a Known) -> BTreeMap<&'a str, Vec<
 }
 
 fn extension_group(name: &str, versions: &[&Remote]) -> Value {
-    let version = |remote: &&Remote| {
-        json!({"groupVersion": group_version(name, &remote.version), "version": remote.version})
-    };
+    let version = |remote: &&Remote| json!({"groupVersion": group_version(name, &remote.version), "version": remote.version});
     let versions: Vec<Value> = versions.iter().map(version).collect();
     let preferred = versions.first().cloned().unwrap_or_default();
     json!({"name": name, "versions": versions, "preferredVersion": preferred})

@@ -42,6 +42,7 @@ mod watch;
 mod webhooks;
 mod write;
 
+pub use aggregate::FrontProxy;
 pub use authority::{AccessSource, Rbac};
 pub use config::{Config, Deps, Limits, Login, Version};
 pub use protobuf::{decode as decode_protobuf, identity as protobuf_identity};

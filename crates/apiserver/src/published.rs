@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use gate::Catalog;
 
+use crate::aggregate::Known;
 use crate::server::Shared;
 use crate::{discovery, openapi};
 
-/// The documents of one catalog. Those that are long are made when they are first asked for.
+/// The documents of one catalog and of the extension servers beside it. Those that are long are made when they are first asked for.
 pub(crate) struct Documents {
     catalog: Arc<Catalog>,
+    remotes: Known,
     pub(crate) discovery: discovery::Documents,
     pub(crate) openapi: openapi::Documents,
 }
@@ -24,7 +26,9 @@ impl Shared {
     pub(crate) fn published(&self) -> Arc<Documents> {
         let (catalog, remotes) = (self.gate.catalog(), self.remotes.all());
         let mut current = self.documents.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same = |known: &&Arc<Documents>| Arc::ptr_eq(&known.catalog, &catalog) && Arc::ptr_eq(&known.remotes, &remotes);
+        let is_same = |known: &&Arc<Documents>| {
+            Arc::ptr_eq(&known.catalog, &catalog) && Arc::ptr_eq(&known.remotes, &remotes)
+        };
         if let Some(known) = current.as_ref().filter(is_same) {
             return known.clone();
         }

@@ -29,7 +29,7 @@ use crate::gather::Gathered;
 use crate::list::Held;
 use crate::metrics::Requests;
 use crate::published::Published;
-use crate::{Config, Deps, Dial, Rbac, handle, tls};
+use crate::{Config, Deps, Dial, Rbac, aggregate, handle, tls};
 
 /// How long requests may take to finish once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);

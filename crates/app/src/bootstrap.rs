@@ -12,17 +12,17 @@ use object::{Reason, Resource, Snapshot, Status, Time};
 use plan::{User, Write};
 use serde_json::{Value, json};
 
-use crate::pki;
+use crate::pki::{self, Pki};
 
 /// How often another server may be faster with one of the objects. Each time something has come to be what it should.
 const ATTEMPTS: u32 = 16;
 
 /// Writes what is missing of a cluster's own objects, and mends what was changed of the default roles. Servers that start at once on
 /// one store do the same work; who comes second looks again.
-pub async fn reconcile(gate: &Gate, ca_pem: &str, dns: Ipv4Addr) -> Result<(), Status> {
+pub async fn reconcile(gate: &Gate, pki: &Pki, dns: Ipv4Addr) -> Result<(), Status> {
     let mut attempts = 1;
     loop {
-        match reconcile_once(gate, ca_pem, dns).await {
+        match reconcile_once(gate, pki, dns).await {
             Err(status)
                 if attempts < ATTEMPTS
                     && matches!(
@@ -37,11 +37,11 @@ pub async fn reconcile(gate: &Gate, ca_pem: &str, dns: Ipv4Addr) -> Result<(), S
     }
 }
 
-async fn reconcile_once(gate: &Gate, ca_pem: &str, dns: Ipv4Addr) -> Result<(), Status> {
+async fn reconcile_once(gate: &Gate, pki: &Pki, dns: Ipv4Addr) -> Result<(), Status> {
     // What another server has written is seen.
     let before = gate.store().read().await.map_err(Status::internal)?;
     let user = loopback();
-    let mut writes = bootstrap::reconcile(&before, ca_pem);
+    let mut writes = bootstrap::reconcile(&before, &pki.ca_pem, &pki.front_proxy.ca_pem);
     let own = own_objects(dns).into_iter().map(|(resource, object)| Write::Create { resource, object });
     writes.extend(own.filter(|write| is_of_new_object(&before, write)));
     let (new, mended): (Vec<_>, Vec<_>) =

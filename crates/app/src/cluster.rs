@@ -106,7 +106,7 @@ impl Cluster {
         let gate = Gate::new(store.clone(), rbac.clone(), clock.clone(), random, ranges)
             .of_version(setup.shape.minor);
         let gate = Arc::new(gate.with_webhooks(Arc::new(apiserver::Caller::new(dial.clone()))));
-        bootstrap::reconcile(&gate, &pki.ca_pem, setup.shape.dns_ip())
+        bootstrap::reconcile(&gate, &pki, setup.shape.dns_ip())
             .await
             .map_err(|status| ClusterError::Bootstrap(Box::new(status)))?;
 
@@ -119,6 +119,7 @@ impl Cluster {
                 tokens: Arc::new(token_authority(&pki, &setup.shape)?),
                 dial,
                 kubelet_tls: Arc::new(kubelet_client(&pki)?),
+                front_proxy: front_proxy(&pki)?,
             },
         )
         .map_err(|error| ClusterError::Keys(error.to_string()))?;
@@ -254,6 +255,13 @@ fn kubelet_client(pki: &Pki) -> Result<rustls::ClientConfig, ClusterError> {
     let (chain, key) = parsed(&pki.client(&subject)?)?;
     let config = apiserver::client_config(vec![ca_der(pki)?], chain, key);
     config.map_err(|error| ClusterError::Keys(error.to_string()))
+}
+
+/// How this server shows itself to extension servers.
+fn front_proxy(pki: &Pki) -> Result<apiserver::FrontProxy, ClusterError> {
+    let subject = Subject { common_name: "front-proxy-client", organizations: &[] };
+    let (chain, key) = parsed(&pki.front_proxy.client(&subject)?)?;
+    Ok(apiserver::FrontProxy { chain, key })
 }
 
 fn parsed(pair: &Pair) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), ClusterError> {

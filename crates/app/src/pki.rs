@@ -54,6 +54,9 @@ pub struct CertificateAuthority {
 pub struct Pki {
     pub ca_pem: String,
     authority: CertificateAuthority,
+    /// Signs the certificate with which the API server tells extension servers who asks. Not the cluster's own: whoever has a client
+    /// certificate of that could speak for everybody.
+    pub front_proxy: CertificateAuthority,
     /// PKCS#8 DER of an ECDSA P-256 key.
     pub service_account_key: Vec<u8>,
 }
@@ -68,8 +71,9 @@ impl Pki {
     /// Reads the cluster's keys from `dir`, making what is missing.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
         let authority = CertificateAuthority::open(dir, "kubernetes")?;
+        let front_proxy = CertificateAuthority::open(&dir.join("front-proxy"), "front-proxy-ca")?;
         let service_account_key = key(&dir.join("sa.key"))?.serialize_der();
-        Ok(Self { ca_pem: authority.ca_pem.clone(), authority, service_account_key })
+        Ok(Self { ca_pem: authority.ca_pem.clone(), authority, front_proxy, service_account_key })
     }
 
     /// As [`CertificateAuthority::client`].

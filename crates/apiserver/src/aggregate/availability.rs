@@ -92,7 +92,8 @@ async fn find_out(shared: &Shared, snapshot: &Snapshot, extension: &Extension) -
     let root = extension.root();
     match tokio::time::timeout(PATIENCE, get(shared, extension, &root)).await {
         Ok(Ok(list)) => {
-            let openapi = get(shared, extension, &format!("/openapi/v3{root}"));
+            let path = format!("/openapi/v3{root}");
+            let openapi = get(shared, extension, &path);
             let openapi = tokio::time::timeout(PATIENCE, openapi).await.ok().and_then(Result::ok);
             let remote = Remote {
                 group: extension.group.clone(),

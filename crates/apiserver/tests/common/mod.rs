@@ -117,8 +117,13 @@ impl Cluster {
             })
         });
         let kubelet_tls = Arc::new(kubelet_tls.expect("TLS"));
-        let deps =
-            Deps { gate: gate.clone(), rbac, tokens: Arc::new(tokens), login: None, dial, kubelet_tls };
+        let proxy = Self::signed(&ca, "front-proxy-client", &[]);
+        let front_proxy = apiserver::FrontProxy {
+            chain: vec![CertificateDer::from(proxy.0.der().to_vec())],
+            key: PrivateKeyDer::try_from(proxy.1.serialize_der()).expect("a key"),
+        };
+        let tokens = Arc::new(tokens);
+        let deps = Deps { gate: gate.clone(), rbac, tokens, login: None, dial, kubelet_tls, front_proxy };
         let server = Server::new(config, deps).expect("a server");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -142,7 +147,7 @@ impl Cluster {
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": "default", "namespace": "default"}});
         self.write(&system, Write::Create { resource: kinds::SERVICE_ACCOUNTS, object: account }).await;
-        for write in access::bootstrap::reconcile(&self.gate.store().snapshot(), &self.ca_pem) {
+        for write in access::bootstrap::reconcile(&self.gate.store().snapshot(), &self.ca_pem, &self.ca_pem) {
             self.write(&system, write).await;
         }
     }
