@@ -193,7 +193,7 @@ fn api_version(spec: &Spec, version: &Version) -> Box<str> {
     format!("{}/{}", spec.group, version.name).into()
 }
 
-/// The schema as a tree, with its rules compiled. This is the one place that names who compiles them.
+/// The schema as a tree, with its rules compiled.
 fn tree(schema: &Value) -> Node {
     let mut node = Node::root(schema);
     node.attach_rules(schema, &crate::definition_rules::compile);

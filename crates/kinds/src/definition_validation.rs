@@ -202,8 +202,12 @@ pub fn schemas(definition: &Value) -> Vec<Violation> {
 
 fn open_api(_: &Value, schema: &Value, at: At<'_>, found: &mut Found) {
     if schema.is_object() {
-        let rules = &crate::definition_rules::check;
-        found.extend(structural::violations(crate::types(), schema, at, rules));
+        let before = found.len();
+        found.extend(structural::violations(crate::types(), schema, at));
+        // Rules are compiled for the types that a structural schema has.
+        if found.len() == before {
+            crate::definition_rules::check(schema, at, found);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod autoscaler_validation;
 mod column;
 pub mod custom;
 mod definition_rules;
+mod definition_types;
 mod definition_validation;
 mod event_columns;
 pub mod expressions;

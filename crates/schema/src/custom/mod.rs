@@ -23,7 +23,7 @@ use object::{Object, Revision, Time};
 use serde_json::Value;
 
 pub use json_path::JsonPath;
-pub use node::{Additional, JsonType, List, Node};
+pub use node::{Additional, Compile, JsonType, List, Node};
 pub use rules::Rules;
 
 use crate::{Column, DecodeError, Types, Violation, path};

@@ -183,10 +183,10 @@ impl Node {
         !self.nullable
     }
 
-    /// Attaches compiled rules, schema by schema; `compile` is told the schema as it was written.
-    pub fn attach_rules(&mut self, schema: &Value, compile: &dyn Fn(&Value) -> Option<Arc<dyn Rules>>) {
+    /// Attaches compiled rules, schema by schema.
+    pub fn attach_rules(&mut self, schema: &Value, compile: Compile<'_>) {
         if schema.get("x-kubernetes-validations").is_some() {
-            self.rules = compile(schema);
+            self.rules = compile(schema, self.is_resource);
         }
         for (name, node) in &mut self.properties {
             node.attach_rules(&schema["properties"][&**name], compile);
@@ -199,6 +199,9 @@ impl Node {
         }
     }
 }
+
+/// Makes the rules of a schema, as it was written; the flag says whether its values are resources.
+pub type Compile<'a> = &'a dyn Fn(&Value, bool) -> Option<Arc<dyn Rules>>;
 
 fn list(schema: &Value) -> List {
     match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {

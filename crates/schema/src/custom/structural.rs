@@ -20,12 +20,9 @@ enum Place {
     Metadata,
 }
 
-/// Looks at the rules of a schema (`x-kubernetes-validations`), told as it is written and where.
-pub type CheckRules<'a> = &'a dyn Fn(&Value, At<'_>, &mut Vec<Violation>);
-
-/// Everything that is wrong with the schema of whole objects.
-pub fn violations(types: &Types, schema: &Value, at: At<'_>, rules: CheckRules<'_>) -> Vec<Violation> {
-    let mut check = Check { types, rules, found: Vec::new() };
+/// Everything that is wrong with the schema of whole objects, but for its rules.
+pub fn violations(types: &Types, schema: &Value, at: At<'_>) -> Vec<Violation> {
+    let mut check = Check { types, found: Vec::new() };
     if flag(schema, "nullable") {
         check.forbidden(at.field("nullable"), "nullable cannot be true at the root");
     }
@@ -35,7 +32,6 @@ pub fn violations(types: &Types, schema: &Value, at: At<'_>, rules: CheckRules<'
 
 struct Check<'a> {
     types: &'a Types,
-    rules: CheckRules<'a>,
     found: Vec<Violation>,
 }
 
@@ -88,9 +84,6 @@ impl Check<'_> {
             self.forbidden(at.field("default"), "must not be set in top-level metadata");
         } else {
             self.default(schema, at);
-        }
-        if schema.get(RULES).is_some() {
-            (self.rules)(schema, at, &mut self.found);
         }
         self.junctors(schema, schema, at);
         self.inner(schema, at, place);

@@ -9,6 +9,13 @@ use super::format;
 use super::node::{Additional, Checks, JsonType, List, Node};
 use crate::{At, Violation, ViolationKind, names};
 
+/// What all rules may cost on one object.
+const RULES_BUDGET: u64 = 10_000_000;
+/// What a value must not have for its rules to be asked: they are compiled for its type and size.
+const BLOCKING: [ViolationKind; 4] =
+    [ViolationKind::Required, ViolationKind::TooLong, ViolationKind::TooMany, ViolationKind::TypeInvalid];
+const UNCHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+
 /// How upstream names the place of what is said about a whole object.
 const NOWHERE: &str = "<nil>";
 
@@ -19,9 +26,12 @@ pub(crate) fn violations(root: &Node, new: &Value, old: Option<&Value>) -> Vec<V
     value(root, new, old, at, &mut found);
     repeated(root, new, old, at, &mut found);
     embedded(root, new, at, true, &mut found);
-    // Rules are asked only of what has the shape that they were compiled for.
-    if found.is_empty() {
-        rules(root, new, old, at, &mut found);
+    if found.iter().any(|one| BLOCKING.contains(&one.kind)) {
+        if has_rules(root) {
+            found.push(Violation { value: "null".to_owned(), ..placeless(UNCHECKED.to_owned()) });
+        }
+    } else {
+        rules(root, new, old, at, &mut { RULES_BUDGET }, &mut found);
     }
     found
 }
@@ -393,9 +403,28 @@ fn identity(value: &Value, at: At<'_>, found: &mut Vec<Violation>) {
     crate::metadata::annotations(metadata.get("annotations"), metadata_at.field("annotations"), found);
 }
 
-fn rules(node: &Node, new: &Value, old: Option<&Value>, at: At<'_>, found: &mut Vec<Violation>) {
+fn has_rules(node: &Node) -> bool {
+    let additional = match &node.additional {
+        Some(Additional::Node(inner)) => Some(&**inner),
+        _ => None,
+    };
+    let mut inner = node.properties.values().chain(additional).chain(node.items.as_deref());
+    node.rules.is_some() || inner.any(has_rules)
+}
+
+fn rules(
+    node: &Node,
+    new: &Value,
+    old: Option<&Value>,
+    at: At<'_>,
+    budget: &mut u64,
+    found: &mut Vec<Violation>,
+) {
+    if old == Some(new) {
+        return;
+    }
     if let Some(rules) = &node.rules {
-        found.extend(rules.violations(new, old, at));
+        found.extend(rules.violations(new, old, at, budget));
     }
     match new {
         Value::Object(members) => {
@@ -404,13 +433,13 @@ fn rules(node: &Node, new: &Value, old: Option<&Value>, at: At<'_>, found: &mut 
                 let old = old.and_then(|old| old.get(name));
                 let at =
                     if node.properties.contains_key(name.as_str()) { at.field(name) } else { at.key(name) };
-                self::rules(inner, member, old, at, found);
+                self::rules(inner, member, old, at, budget, found);
             }
         }
         Value::Array(items) => {
             let Some(inner) = node.items.as_deref() else { return };
             for (index, item) in items.iter().enumerate() {
-                self::rules(inner, item, old_item(node, item, old), at.index(index), found);
+                self::rules(inner, item, old_item(node, item, old), at.index(index), budget, found);
             }
         }
         _ => {}
