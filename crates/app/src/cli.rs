@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::account::{self, Wanted};
 use crate::etcd::Place;
 use crate::site;
 
@@ -30,6 +31,8 @@ pub enum Command {
     List(Listing),
     /// Show what runs, where, and how big it is
     Status(Status),
+    /// Show the AWS endpoint, what is in the account, and an example
+    Aws(Listing),
     /// Bring images to the nodes
     #[command(subcommand)]
     Image(Image),
@@ -83,6 +86,31 @@ pub struct Up {
     pub insecure_registry: Vec<String>,
     #[command(flatten)]
     pub place: Place,
+    #[command(flatten)]
+    pub aws: Aws,
+}
+
+/// The AWS endpoint that every site has, and the profile for it.
+#[derive(Clone, Debug, Args)]
+pub struct Aws {
+    /// Port of the AWS endpoint on the loopback address; 0 takes a free one [default: 4566 if free]
+    #[arg(long, value_name = "PORT")]
+    pub aws_port: Option<u16>,
+    /// Region of the AWS account; it stays what it was first [default: us-east-1]
+    #[arg(long, value_name = "REGION", value_parser = account::region_name)]
+    pub aws_region: Option<String>,
+    /// Where to put the profile "ekso" [default: ~/.aws/config of the user behind sudo]
+    #[arg(long, value_name = "FILE", env = "AWS_CONFIG_FILE")]
+    pub aws_config: Option<PathBuf>,
+    /// Where to put its keys [default: ~/.aws/credentials of the user behind sudo]
+    #[arg(long, value_name = "FILE", env = "AWS_SHARED_CREDENTIALS_FILE")]
+    pub aws_credentials: Option<PathBuf>,
+}
+
+impl Aws {
+    pub fn wanted(&self) -> Wanted {
+        Wanted { port: self.aws_port, region: self.aws_region.clone() }
+    }
 }
 
 #[derive(Debug, Args)]

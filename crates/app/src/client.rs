@@ -10,13 +10,14 @@ use std::time::Instant;
 use files::FileError;
 
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
-use crate::cli::{Delete, Format, Listing, Named, Status, Up};
+use crate::cli::{self, Delete, Format, Listing, Named, Status, Up};
 use crate::daemon::{DOOR_PATIENCE, Daemon, DaemonError, Progress};
 use crate::exit;
 use crate::kubeconfig::{self, Context, KubeconfigError};
 use crate::output::{self, Screen};
 use crate::owner::Owner;
 use crate::pki::Pair;
+use crate::profile::{self, ProfileError};
 use crate::site::{self, ContextRecord, Site};
 
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,10 @@ pub enum ClientError {
     File(#[from] FileError),
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    #[error("no AWS endpoint runs here: it does while a cluster is up, `ekso up` starts one")]
+    NoAccount,
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     #[error("{0} needs root: run it with sudo")]
@@ -51,7 +56,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Failed { code, .. } => *code,
-            Self::NoCluster(_) => exit::NO_CLUSTER,
+            Self::NoCluster(_) | Self::NoAccount => exit::NO_CLUSTER,
             Self::Daemon(failure) => failure.exit_code(),
             Self::NotRoot(_) => exit::MACHINE_LACKS,
             _ => exit::FAILED,
@@ -73,6 +78,7 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
         api_port: args.api_port,
         insecure_registries: args.insecure_registry.clone(),
         place: args.place.clone().absolute().map_err(ClientError::Folder)?,
+        aws: args.aws.wanted(),
     };
     let what = Ask::Up(request);
     let asked = match ask(open_door(&site)?, &what, screen) {
@@ -85,6 +91,18 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
     let path = merge_context(&site, cluster, args.kubeconfig.as_deref())?;
     screen.step("cluster is up", u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
     screen.say(&format!("\nContext \"{}\" is in {}", cluster.context, path.display()));
+    // Without its profile the cluster is up all the same.
+    match write_profile(&site, &args.aws) {
+        Ok(Some(record)) => {
+            let path = record.files.config.display();
+            screen.say(&format!(
+                "AWS profile \"{}\" is in {path}: `ekso aws` shows what is there",
+                record.profile
+            ));
+        }
+        Ok(None) => {}
+        Err(failure) => screen.error(&format!("the AWS profile was not written: {failure}")),
+    }
     screen.next("Try:", "kubectl get nodes");
     Ok(())
 }
@@ -132,6 +150,23 @@ fn merge_context(site: &Site, cluster: &ClusterStatus, path: Option<&Path>) -> R
     Ok(path)
 }
 
+/// Puts the site's AWS profile where it was asked for, or where it was.
+fn write_profile(site: &Site, args: &cli::Aws) -> Result<Option<profile::Record>, ProfileError> {
+    let Some(access) = site.access()? else { return Ok(None) };
+    let owner = Owner::current();
+    let known = site.profile()?;
+    let place = match &known {
+        Some(known) if args.aws_config.is_none() && args.aws_credentials.is_none() => known.files.clone(),
+        _ => profile::files(args.aws_config.as_deref(), args.aws_credentials.as_deref(), &owner)?,
+    };
+    if let Some(elsewhere) = known.filter(|known| known.files != place) {
+        profile::remove(site, &owner, &elsewhere)?;
+    }
+    let record = profile::write(site, &owner, &place, &access, &site.aws_authority()?)?;
+    site.save_profile(record.clone())?;
+    Ok(Some(record))
+}
+
 /// Whether somebody named this file, by the option or the environment.
 fn path_is_given(path: &Path, owner: &Owner) -> bool {
     let usual = owner.home.as_ref().map(|home| home.join(".kube/config"));
@@ -149,8 +184,13 @@ pub fn delete(args: &Delete, screen: &Screen) -> Result<(), ClientError> {
     let named = &args.cluster;
     let site = existing(named)?;
     let record = site.context(&named.name)?;
+    let profile = site.profile()?;
     run_or_ask(&site, &Ask::Delete { name: named.name.clone() }, screen)?;
     let owner = Owner::current();
+    // The account goes with the last cluster.
+    if let Some(profile) = profile.filter(|_| !site.aws().exists()) {
+        profile::remove(&site, &owner, &profile)?;
+    }
     let previous = record.as_ref().and_then(|record| record.previous.clone());
     let path = match (&args.kubeconfig, record) {
         (Some(path), _) => Some(path.clone()),
@@ -194,6 +234,24 @@ pub fn status(args: &Status, screen: &Screen) -> Result<(), ClientError> {
             Format::Json => println!("{}", serde_json::to_string_pretty(cluster)?),
             Format::Text => println!("{}", output::cluster_status(cluster)),
         }
+    }
+    Ok(())
+}
+
+pub fn aws(args: &Listing, screen: &Screen) -> Result<(), ClientError> {
+    need_root("ekso aws")?;
+    let site = Site::find(&args.site.data_dir)?.ok_or(ClientError::NoAccount)?;
+    let door = UnixStream::connect(site.socket()).map_err(|_| ClientError::NoAccount)?;
+    let mut status = None;
+    ask_and(door, &Ask::Account, |told| match told {
+        Told::Account(told) => status = Some(told),
+        other => screen.told(&other),
+    })?;
+    let mut status = status.ok_or(ClientError::NoAccount)?;
+    status.profile = site.profile()?.map(|record| record.profile).unwrap_or_default();
+    match args.output.output {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+        Format::Text => println!("{}", output::account_status(&status)),
     }
     Ok(())
 }
@@ -255,6 +313,15 @@ fn open_door(site: &Site) -> Result<UnixStream, ClientError> {
 }
 
 fn ask(door: UnixStream, what: &Ask, screen: &Screen) -> Result<Vec<ClusterStatus>, ClientError> {
+    ask_and(door, what, |told| screen.told(&told))
+}
+
+/// Asks, and hears what is told before the end.
+fn ask_and(
+    door: UnixStream,
+    what: &Ask,
+    mut hear: impl FnMut(Told),
+) -> Result<Vec<ClusterStatus>, ClientError> {
     let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');
     let mut has_begun = false;
@@ -267,7 +334,7 @@ fn ask(door: UnixStream, what: &Ask, screen: &Screen) -> Result<Vec<ClusterStatu
         match told {
             Told::Done { clusters } => return Ok(clusters),
             Told::Failed { message, code } => return Err(ClientError::Failed { message, code }),
-            other => screen.told(&other),
+            other => hear(other),
         }
     }
     Err(closed(has_begun, std::io::ErrorKind::UnexpectedEof.into()))

@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, mpsc, watch};
 use tracing::{error, info, warn};
 
+use crate::account::{self, AccountError, Wanted};
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{Cluster, ClusterError, Setup};
 use crate::etcd::Place;
@@ -37,6 +38,10 @@ pub enum DaemonError {
     File(#[from] FileError),
     #[error("another daemon runs in {0}")]
     Busy(PathBuf),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error("no AWS endpoint runs here: it does while a cluster is up, `ekso up` starts one")]
+    NoAccount,
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     #[error("{0}")]
@@ -61,7 +66,7 @@ pub enum DaemonError {
 impl DaemonError {
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoCluster(_) => exit::NO_CLUSTER,
+            Self::NoCluster(_) | Self::NoAccount => exit::NO_CLUSTER,
             Self::Machines(_) => exit::MACHINE_LACKS,
             _ => exit::FAILED,
         }
@@ -73,6 +78,7 @@ pub struct Daemon {
     site: Site,
     machines: machines::Site,
     clusters: Mutex<BTreeMap<String, Cluster>>,
+    account: Mutex<Option<account::Running>>,
     /// Whether the site's network was made in this life of the daemon.
     network_is_up: Mutex<bool>,
     /// Held as long as the daemon lives; the kernel lets go of it whatever happens.
@@ -126,6 +132,7 @@ impl Daemon {
             site,
             machines,
             clusters: Mutex::default(),
+            account: Mutex::default(),
             network_is_up: Mutex::default(),
             _lock: lock,
         }))
@@ -169,7 +176,26 @@ impl Daemon {
             info!(cluster = name, "stopping the control plane; its nodes go on");
             cluster.stop().await;
         }
+        self.stop_account().await;
         Ok(())
+    }
+
+    /// Opens the site's AWS account if it is not open.
+    async fn open_account(&self, wanted: &Wanted, progress: &Progress) -> Result<(), DaemonError> {
+        let mut held = self.account.lock().await;
+        if let Some(running) = &*held {
+            return Ok(running.check(wanted)?);
+        }
+        let since = Instant::now();
+        *held = Some(account::Running::start(&self.site, wanted).await?);
+        progress.step("AWS endpoint answers", since);
+        Ok(())
+    }
+
+    async fn stop_account(&self) {
+        if let Some(running) = self.account.lock().await.take() {
+            running.stop().await;
+        }
     }
 
     /// Starts again what was up.
@@ -178,7 +204,13 @@ impl Daemon {
             Ok(specs) => specs,
             Err(failure) => return error!(%failure, "the clusters of the site cannot be read"),
         };
-        for spec in specs.into_iter().filter(|spec| spec.up) {
+        let specs: Vec<ClusterSpec> = specs.into_iter().filter(|spec| spec.up).collect();
+        if !specs.is_empty()
+            && let Err(failure) = self.open_account(&Wanted::default(), &Progress::none()).await
+        {
+            error!(%failure, "the AWS account could not be opened; the clusters go on without it");
+        }
+        for spec in specs {
             let name = spec.name.clone();
             if let Err(failure) = self.start(&spec, &Progress::none()).await {
                 error!(cluster = name, %failure, "the cluster could not be resumed");
@@ -233,7 +265,11 @@ impl Daemon {
                 let spec = self.spec_for(&request)?;
                 let is_new = self.site.cluster(&spec.name)?.is_none();
                 self.site.save(&spec)?;
-                if let Err(failure) = self.start(&spec, progress).await {
+                let started = match self.open_account(&request.aws, progress).await {
+                    Ok(()) => self.start(&spec, progress).await,
+                    Err(failure) => Err(failure),
+                };
+                if let Err(failure) = started {
                     // One that never ran is not left behind half-made. One whose nodes failed is: their logs say why.
                     if is_new && !self.clusters.lock().await.contains_key(&spec.name) {
                         self.delete(&spec.name, &Progress::none()).await?;
@@ -248,6 +284,12 @@ impl Daemon {
             }
             Ask::Delete { name } => {
                 self.delete(&name, progress).await?;
+                Ok(Vec::new())
+            }
+            Ask::Account => {
+                let running = self.account.lock().await;
+                let status = running.as_ref().ok_or(DaemonError::NoAccount)?.status().await?;
+                progress.tell(Told::Account(status));
                 Ok(Vec::new())
             }
             Ask::Status { name } => self.status(name.as_deref()).await,
@@ -378,6 +420,7 @@ impl Daemon {
         let dir = self.site.cluster_dir(name);
         std::fs::remove_dir_all(&dir).map_err(|error| FileError::new("remove", &dir, error))?;
         if self.site.clusters()?.is_empty() {
+            self.stop_account().await;
             *self.network_is_up.lock().await = false;
             let machines = self.machines.clone();
             tokio::task::spawn_blocking(move || machines.delete()).await??;
@@ -427,7 +470,7 @@ fn free_port(wanted: u16) -> Result<u16, DaemonError> {
 }
 
 /// What a site makes in its folder, besides [`site::RECORD`].
-const MADE: &[&str] = &["clusters", "daemon.lock", "daemon.log", "ekso.sock", "images", "vpc"];
+const MADE: &[&str] = &["aws", "clusters", "daemon.lock", "daemon.log", "ekso.sock", "images", "vpc"];
 
 /// All that Ekso made in the folder, and the folder itself if nothing else is in it and we may: it can be a mount point.
 /// What somebody else put there stays. The site's record goes last, so that a removal that stopped can be repeated.

@@ -1,11 +1,7 @@
 //! A cluster's context in a kubeconfig: merged in, taken out, everything else left as it was.
 //!
-//! A file in a user's home is handled with that user's rights, also when root runs the command, so that no link in it can lead root
-//! astray. Writing is behind a lock beside the file (`config.lock`, as kubectl's own), aside, and by rename.
+//! A file in a user's home is handled with that user's rights, also when root runs the command: see [`user_file`](crate::user_file).
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -15,13 +11,14 @@ use serde_json::{Value, json};
 
 use crate::owner::Owner;
 use crate::pki::Pair;
+use crate::user_file::{UserFile, UserFileError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{path} is locked by another program; if none runs, remove {path}.lock")]
-    Locked { path: PathBuf },
+    #[error(transparent)]
+    UserFile(#[from] UserFileError),
     #[error("{path} is not a kubeconfig ({why}): mend it, or name another file with --kubeconfig")]
     Malformed { path: PathBuf, why: String },
     #[error("there is no home folder to keep a kubeconfig in: name a file with --kubeconfig")]
@@ -124,14 +121,9 @@ fn edit<T: Send>(
     change: impl FnOnce(&mut Value) -> T + Send,
 ) -> Result<T, KubeconfigError> {
     owner.with_rights(|| {
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            files::make_dir(parent)?;
-        }
-        // A link in the user's own home is followed with the user's own rights only.
-        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let lock = Lock::take(&real)?;
-        let malformed = |why: String| KubeconfigError::Malformed { path: real.clone(), why };
-        let mut config = match files::read(&real)? {
+        let file = UserFile::lock(path)?;
+        let malformed = |why: String| KubeconfigError::Malformed { path: file.path().to_owned(), why };
+        let mut config = match file.read()? {
             Some(text) if !text.trim_ascii().is_empty() => {
                 let text = String::from_utf8(text).map_err(|_| malformed("not UTF-8".into()))?;
                 serde_saphyr::from_str::<Value>(&text).map_err(|error| malformed(error.to_string()))?
@@ -143,36 +135,9 @@ fn edit<T: Send>(
         }
         let result = change(&mut config);
         let text = serde_saphyr::to_string(&config).map_err(|error| malformed(error.to_string()))?;
-        files::write(&real, 0o600, text.as_bytes())?;
-        drop(lock);
+        file.write(0o600, text.as_bytes())?;
         Ok(result)
     })
-}
-
-/// kubectl's lock: a file that only one can create.
-struct Lock {
-    path: PathBuf,
-}
-
-impl Lock {
-    fn take(config: &Path) -> Result<Self, KubeconfigError> {
-        let mut name = config.as_os_str().to_owned();
-        name.push(".lock");
-        let path = PathBuf::from(name);
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok::<File, _>(_) => Ok(Self { path }),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(KubeconfigError::Locked { path: config.to_owned() })
-            }
-            Err(error) => Err(FileError::new("lock", &path, error).into()),
-        }
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
 }
 
 #[cfg(test)]

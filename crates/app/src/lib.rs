@@ -1,5 +1,6 @@
 //! Config → build → run(until told). Which components for which role.
 
+mod account;
 mod admin;
 mod bootstrap;
 mod census;
@@ -20,11 +21,13 @@ mod nodes;
 mod output;
 mod owner;
 mod pki;
+mod profile;
 mod server;
 mod shape;
 mod signer;
 mod site;
 mod systemd;
+mod user_file;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -53,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Delete(args) => end(&screen, client::delete(&args, &screen), client::ClientError::exit_code),
         Command::List(args) => end(&screen, client::list(&args, &screen), client::ClientError::exit_code),
         Command::Status(args) => end(&screen, client::status(&args, &screen), client::ClientError::exit_code),
+        Command::Aws(args) => end(&screen, client::aws(&args, &screen), client::ClientError::exit_code),
         Command::Image(command) => end(&screen, image::run(&command, &screen), image::ImageError::exit_code),
         Command::Server(args) => end(&screen, server::run(&args, &screen), |_| exit::FAILED),
         Command::Node(args) => end(&screen, join::run(&args), |_| exit::FAILED),

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use crate::admin::{ClusterStatus, Told};
+use crate::admin::{AccountStatus, ClusterStatus, Told};
 
 const GREEN: &str = "\x1b[32m";
 const DIM: &str = "\x1b[2m";
@@ -145,6 +145,57 @@ pub fn cluster_status(cluster: &ClusterStatus) -> String {
         text += &table(&["NODE", "STATUS", "INTERNAL-IP", "NODEPORTS AT"], &rows);
     }
     text.trim_end().to_owned()
+}
+
+pub fn account_status(status: &AccountStatus) -> String {
+    let field = |name: &str, value: &str| format!("{name:<10} {value}\n");
+    let mut text = field("Endpoint", &status.endpoint);
+    text += &field("Account", &status.account);
+    text += &field("Region", &status.region);
+    text += &field("Profile", &status.profile);
+    if !status.resources.is_empty() {
+        let rows: Vec<Vec<String>> = status
+            .resources
+            .iter()
+            .map(|one| vec![one.kind.clone(), one.id.clone(), one.detail.clone()])
+            .collect();
+        text.push('\n');
+        text += &table(&["KIND", "ID", ""], &rows);
+        text.push('\n');
+    }
+    text.push_str("\nTry:\n");
+    for line in account_example(status) {
+        text += &format!("\n    {line}");
+    }
+    text
+}
+
+/// Commands that work as they stand, with what is in the account.
+fn account_example(status: &AccountStatus) -> Vec<String> {
+    let of = |kind: &'static str| status.resources.iter().filter(move |one| one.kind == kind);
+    let role = |part: &str| {
+        of("role").find(|role| role.id.to_lowercase().contains(part)).map(|role| role.id.clone())
+    };
+    let mut lines =
+        vec![format!("export AWS_PROFILE={}", status.profile), "aws sts get-caller-identity".to_owned()];
+    let subnets: Vec<&str> = of("subnet")
+        .filter(|subnet| subnet.detail.ends_with("private"))
+        .map(|subnet| subnet.id.as_str())
+        .collect();
+    if let (Some(cluster_role), Some(node_role), false) = (role("cluster"), role("node"), subnets.is_empty())
+    {
+        lines.push(format!(
+            "aws eks create-cluster --name shop --role-arn {cluster_role} --resources-vpc-config subnetIds={}",
+            subnets.join(",")
+        ));
+        lines.push("aws eks wait cluster-active --name shop".to_owned());
+        lines.push(format!(
+            "aws eks create-nodegroup --cluster-name shop --nodegroup-name ng --subnets {} --node-role {node_role} --scaling-config minSize=1,maxSize=5,desiredSize=3",
+            subnets.join(" ")
+        ));
+        lines.push("aws eks update-kubeconfig --name shop && kubectl get nodes".to_owned());
+    }
+    lines
 }
 
 #[cfg(test)]

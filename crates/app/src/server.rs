@@ -67,6 +67,7 @@ pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
             api_port: args.api_port,
             insecure_registries: args.insecure_registry.clone(),
             place: args.place.clone().absolute().map_err(ServerError::Start)?,
+            aws: args.aws.wanted(),
         };
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         let clusters = daemon.answer(Ask::Up(request), &Progress::to(tell)).await?;

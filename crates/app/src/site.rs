@@ -5,6 +5,7 @@
 //!   site.json              the site's id, which every name on the host carries
 //!   ekso.sock              the daemon's door, for root only
 //!   daemon.log
+//!   aws/                   the AWS account: see account.rs
 //!   images/                content store of all nodes
 //!   machines/              what the machines keep
 //!   clusters/dev/

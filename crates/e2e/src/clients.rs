@@ -119,6 +119,25 @@ pub fn kubectl_binary(minor: u32) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Where `make test` puts the clients that it fetches.
+pub fn brought_folder() -> PathBuf {
+    workspace().join(".tmp/bin")
+}
+
+/// AWS's command line.
+pub fn aws_binary() -> Result<PathBuf> {
+    let path = brought_folder().join("aws");
+    ensure!(path.exists(), "{} is missing: `make test` fetches it", path.display());
+    Ok(path)
+}
+
+/// boto3, for Python.
+pub fn python_folder() -> Result<PathBuf> {
+    let path = workspace().join(".tmp/python");
+    ensure!(path.exists(), "{} is missing: `make test` fetches it", path.display());
+    Ok(path)
+}
+
 /// A program of this machine.
 pub fn tool(name: &str) -> Result<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";

@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::clients::{Answer, ekso_binary, kubectl_binary, run, tool};
+use crate::clients::{
+    Answer, aws_binary, brought_folder, ekso_binary, kubectl_binary, python_folder, run, tool,
+};
 use crate::leftovers::leftovers;
 
 /// What everything comes about in, on two busy cores.
@@ -92,8 +94,37 @@ impl Site {
         command
             .args(words.split_whitespace())
             .env("EKSO_DATA_DIR", self.dir())
-            .env("KUBECONFIG", self.kubeconfig());
+            .env("KUBECONFIG", self.kubeconfig())
+            .envs(self.aws_files());
         Ok(command)
+    }
+
+    /// Where AWS's tools, and Ekso for them, keep the profile of this site.
+    pub fn aws_files(&self) -> [(&'static str, PathBuf); 2] {
+        let aws = self.scratch.path().join("aws");
+        [("AWS_CONFIG_FILE", aws.join("config")), ("AWS_SHARED_CREDENTIALS_FILE", aws.join("credentials"))]
+    }
+
+    /// A program that speaks to AWS, with the profile and nothing else of this host.
+    pub fn for_aws(&self, program: PathBuf) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(self.aws_files()).env("AWS_PROFILE", "ekso").env("AWS_PAGER", "");
+        // Kubeconfigs name programs, not their places.
+        command.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", brought_folder().display()));
+        command.env("HOME", self.scratch()).env("KUBECONFIG", self.kubeconfig()).env("AWS_MAX_ATTEMPTS", "1");
+        command
+    }
+
+    /// The stock `aws` with these words.
+    pub fn aws(&self, words: &str) -> Result<Answer> {
+        run(self.for_aws(aws_binary()?).args(words.split_whitespace()), "")
+    }
+
+    /// A script in Python, with boto3 at hand.
+    pub fn python(&self, script: &str, args: &[&str]) -> Result<Answer> {
+        let mut command = self.for_aws(tool("python3")?);
+        command.env("PYTHONPATH", python_folder()?).arg("-").args(args);
+        run(&mut command, script)
     }
 
     pub fn ekso(&self, words: &str) -> Result<Answer> {
@@ -138,7 +169,7 @@ impl Site {
 
     /// A cluster named `name`, up, with the images. `options` go to `ekso up`.
     pub fn up(&self, name: &str, options: &str) -> Result<Cluster<'_>> {
-        self.ekso(&format!("up --name {name} --api-port 0 {options}"))?.ok()?;
+        self.ekso(&format!("up --name {name} --api-port 0 --aws-port 0 {options}"))?.ok()?;
         self.import_images()?;
         Ok(Cluster { site: self, name: name.to_owned() })
     }
@@ -156,6 +187,8 @@ impl Site {
         ensure!(left.is_empty(), "left on the host:\n  {}", left.join("\n  "));
         let config = std::fs::read_to_string(self.kubeconfig()).unwrap_or_default();
         ensure!(!config.contains("ekso-"), "left in the kubeconfig: {config}");
+        let aws = self.scratch.path().join("aws");
+        ensure!(!aws.exists(), "left of the AWS profile: {}", aws.display());
         Ok(())
     }
 

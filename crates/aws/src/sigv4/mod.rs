@@ -10,6 +10,7 @@
 
 mod canonical;
 mod claim;
+mod sign;
 mod token;
 
 use object::{Snapshot, Time};
@@ -17,6 +18,7 @@ use ring::hmac::{self, HMAC_SHA256};
 
 pub use canonical::Message;
 pub use claim::Signature;
+pub use sign::{Key, sign};
 pub use token::{TokenError, cluster_token};
 
 use crate::credentials::{self, Unknown};
@@ -152,16 +154,26 @@ fn check_headers(message: &Message, signature: &Signature) -> Result<(), Fault> 
     }
 }
 
-fn is_signed_with(secret: &str, message: &Message, signature: &Signature) -> Result<bool, Fault> {
-    let Signature { date, region, service, time_text, .. } = signature;
-    let request = canonical::request(message, signature)?;
-    let text = format!(
-        "{ALGORITHM}\n{time_text}\n{date}/{region}/{service}/{TERMINATOR}\n{}",
-        canonical::sha256(request.as_bytes())
-    );
-    let Some(given) = unhex(&signature.signature) else { return Ok(false) };
+fn is_signed_with(secret: &str, message: &Message, claim: &Signature) -> Result<bool, Fault> {
+    let Some(given) = unhex(&claim.signature) else { return Ok(false) };
+    let (key, text) = to_sign(secret, message, claim)?;
     // Compares in constant time.
-    Ok(hmac::verify(&signing_key(secret, date, region, service), text.as_bytes(), &given).is_ok())
+    Ok(hmac::verify(&key, text.as_bytes(), &given).is_ok())
+}
+
+/// The signature that a message should have.
+fn signature(secret: &str, message: &Message, claim: &Signature) -> Result<hmac::Tag, Fault> {
+    let (key, text) = to_sign(secret, message, claim)?;
+    Ok(hmac::sign(&key, text.as_bytes()))
+}
+
+/// The key and the text that are signed.
+fn to_sign(secret: &str, message: &Message, claim: &Signature) -> Result<(hmac::Key, String), Fault> {
+    let Signature { date, region, service, time_text, .. } = claim;
+    let request = canonical::request(message, claim)?;
+    let digest = canonical::sha256(request.as_bytes());
+    let text = format!("{ALGORITHM}\n{time_text}\n{date}/{region}/{service}/{TERMINATOR}\n{digest}");
+    Ok((signing_key(secret, date, region, service), text))
 }
 
 fn signing_key(secret: &str, date: &str, region: &str, service: &str) -> hmac::Key {

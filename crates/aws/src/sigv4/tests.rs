@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use http::Request;
 
 use super::*;
@@ -33,23 +34,11 @@ pub fn now() -> Time {
 
 /// Signs a request in its headers as a client would, at [`MOMENT`].
 pub fn sign(request: &mut Request<Bytes>, region: &str, service: &str) {
-    request.headers_mut().insert("x-amz-date", MOMENT.parse().expect("a value"));
     if !request.headers().contains_key("host") {
         request.headers_mut().insert("host", "127.0.0.1:4566".parse().expect("a value"));
     }
-    let message = Message::of(request);
-    let mut names: Vec<String> = message.headers.iter().map(|(name, _)| name.clone()).collect();
-    names.sort();
-    names.dedup();
-    let mut claim = claim(region, service, names);
-    claim.signature = signature_of(&message, &claim, SECRET);
-    let header = format!(
-        "{ALGORITHM} Credential={KEY}/{}/{region}/{service}/{TERMINATOR}, SignedHeaders={}, Signature={}",
-        claim.date,
-        claim.signed_headers.join(";"),
-        claim.signature
-    );
-    request.headers_mut().insert("authorization", header.parse().expect("a value"));
+    let key = Key { id: KEY, secret: SECRET, token: None };
+    super::sign(request, &key, region, service, now()).expect("signed");
 }
 
 fn claim(region: &str, service: &str, signed_headers: Vec<String>) -> Signature {
@@ -69,15 +58,8 @@ fn claim(region: &str, service: &str, signed_headers: Vec<String>) -> Signature 
 }
 
 fn signature_of(message: &Message, claim: &Signature, secret: &str) -> String {
-    let Signature { date, region, service, time_text, .. } = claim;
-    let request = canonical::request(message, claim).expect("canonical");
-    let digest = canonical::sha256(request.as_bytes());
-    let text = format!("{ALGORITHM}\n{time_text}\n{date}/{region}/{service}/{TERMINATOR}\n{digest}");
-    let tag = hmac::sign(&signing_key(secret, date, region, service), text.as_bytes());
-    tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    super::sign::hex(signature(secret, message, claim).expect("canonical").as_ref())
 }
-
-use bytes::Bytes;
 
 /// The shapes of AWS's published test suite and some more; the signatures are botocore's.
 #[test]

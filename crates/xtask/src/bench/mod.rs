@@ -4,6 +4,7 @@
 //! time that Ekso spent on one operation too.
 
 mod api;
+mod calls;
 mod etcd;
 mod pods;
 mod site;
@@ -47,6 +48,7 @@ const MEASURES: &[Measure] = &[
     ("watches", watches::run),
     ("snapshot", snapshot::run),
     ("pods", pods::run),
+    ("calls", calls::run),
 ];
 
 /// Measures those named, or all.

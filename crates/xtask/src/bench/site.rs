@@ -47,6 +47,8 @@ impl Site {
         let mut command = Command::new(brought("ekso"));
         command.args(words.split_whitespace()).env("EKSO_DATA_DIR", self.dir());
         command.env("KUBECONFIG", self.scratch.path().join("kubeconfig"));
+        command.env("AWS_CONFIG_FILE", self.scratch.path().join("aws/config"));
+        command.env("AWS_SHARED_CREDENTIALS_FILE", self.scratch.path().join("aws/credentials"));
         command
     }
 
@@ -75,7 +77,7 @@ impl Site {
     }
 
     pub fn up(&self) -> Result<()> {
-        output(&mut self.ekso("up --name bench --api-port 0")).map(drop)
+        output(&mut self.ekso("up --name bench --api-port 0 --aws-port 0")).map(drop)
     }
 
     pub fn status(&self) -> Result<Value> {
@@ -95,6 +97,11 @@ impl Site {
     /// The cluster's keys and certificates.
     pub fn pki(&self) -> PathBuf {
         self.dir().join("clusters/bench/pki")
+    }
+
+    /// The AWS account's endpoint and its administrator's key.
+    pub fn access(&self) -> PathBuf {
+        self.dir().join("aws/access.json")
     }
 
     /// A token of an account that may do everything, for clients that show no certificate.
