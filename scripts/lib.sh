@@ -90,16 +90,19 @@ need_kubectl() {
     rm -rf "$dir"
 }
 
-# need_aws: .tmp/bin/aws and .tmp/python, AWS's command line and boto3.
+# need_aws: .tmp/bin/aws, AWS's command line, and .tmp/bin/python-boto3, a Python with its SDK.
 need_aws() {
+    local python
     [ -x .tmp/bin/aws ] && return
     install_debian python3=python3 python3-pip=pip3
     say "Fetching awscli and boto3"
     rm -rf .tmp/python.new
-    python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --only-binary :all: --require-hashes \
         --requirement scripts/aws.txt --target .tmp/python.new </dev/null
     rm -rf .tmp/python
     mv .tmp/python.new .tmp/python
-    printf '#!/bin/sh\nPYTHONPATH=%q exec python3 -m awscli "$@"\n' "$PWD/.tmp/python" >.tmp/bin/aws
-    chmod +x .tmp/bin/aws
+    python=$(python3 -c 'import sys; print(sys.executable)')
+    printf '#!/bin/sh\nPYTHONPATH=%q exec %q "$@"\n' "$PWD/.tmp/python" "$python" >.tmp/bin/python-boto3
+    printf '#!/bin/sh\nexec %q -m awscli "$@"\n' "$PWD/.tmp/bin/python-boto3" >.tmp/bin/aws
+    chmod +x .tmp/bin/python-boto3 .tmp/bin/aws
 }

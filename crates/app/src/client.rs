@@ -99,6 +99,11 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
                 "AWS profile \"{}\" is in {path}: `ekso aws` shows what is there",
                 record.profile
             ));
+            if std::env::var_os("AWS_CA_BUNDLE").is_some() {
+                screen.say(
+                    "AWS_CA_BUNDLE is set here and hides the profile's own: unset it to use the profile",
+                );
+            }
         }
         Ok(None) => {}
         Err(failure) => screen.error(&format!("the AWS profile was not written: {failure}")),

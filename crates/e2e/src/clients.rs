@@ -131,9 +131,9 @@ pub fn aws_binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// boto3, for Python.
-pub fn python_folder() -> Result<PathBuf> {
-    let path = workspace().join(".tmp/python");
+/// A Python that has boto3.
+pub fn python_binary() -> Result<PathBuf> {
+    let path = brought_folder().join("python-boto3");
     ensure!(path.exists(), "{} is missing: `make test` fetches it", path.display());
     Ok(path)
 }

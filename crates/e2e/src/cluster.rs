@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::clients::{
-    Answer, aws_binary, brought_folder, ekso_binary, kubectl_binary, python_folder, run, tool,
+    Answer, aws_binary, brought_folder, ekso_binary, kubectl_binary, python_binary, run, tool,
 };
 use crate::leftovers::leftovers;
 
@@ -122,9 +122,7 @@ impl Site {
 
     /// A script in Python, with boto3 at hand.
     pub fn python(&self, script: &str, args: &[&str]) -> Result<Answer> {
-        let mut command = self.for_aws(tool("python3")?);
-        command.env("PYTHONPATH", python_folder()?).arg("-").args(args);
-        run(&mut command, script)
+        run(self.for_aws(python_binary()?).arg("-").args(args), script)
     }
 
     pub fn ekso(&self, words: &str) -> Result<Answer> {

@@ -4,6 +4,7 @@ mod admission;
 mod command_line;
 mod containers;
 mod crashes;
+mod front_door;
 mod hosts;
 mod kubectl;
 mod main_job;
@@ -59,6 +60,7 @@ const TALES: &[Tale] = &[
     Tale { name: "down_and_up", tell: command_line::down_and_up },
     Tale { name: "etcd", tell: stores::etcd },
     Tale { name: "hosts", tell: hosts::tell },
+    Tale { name: "front_door", tell: front_door::tell },
     Tale { name: "images_of_registries_and_archives", tell: stores::images },
     Tale { name: "machine_lacks", tell: command_line::machine_lacks },
     Tale { name: "nodes_that_fail", tell: command_line::nodes_that_fail },
