@@ -796,7 +796,9 @@ fn accounts() -> Vec<Value> {
 
 /// `name=value` of a container's variables.
 fn variables(container: &Value) -> Vec<String> {
-    let text = |one: &Value| format!("{}={}", one["name"].as_str().unwrap(), one["value"].as_str().unwrap());
+    let text = |one: &Value| {
+        format!("{}={}", one["name"].as_str().unwrap_or_default(), one["value"].as_str().unwrap_or_default())
+    };
     container["env"].as_array().into_iter().flatten().map(text).collect()
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::cluster::ClusterRecord;
 use super::fault;
 use super::node_group::{NodeGroup, NodeGroupRecord, Template, TemplateRequest};
+use crate::iam::{self, Trust};
 use crate::state::{Changes, Kept};
 use crate::{Context, Fault};
 
@@ -93,31 +94,18 @@ pub fn check_role(context: &Context, arn: &str, service: &str) -> Result<(), Fau
     let refused =
         |why: &str| Err(fault::invalid(format!("Role with arn: {arn}, could not be assumed because {why}")));
     let prefix = format!("arn:aws:iam::{}:role/", context.account);
-    let Some(path) = arn.strip_prefix(&prefix) else {
+    if !arn.starts_with(&prefix) {
         return Err(fault::invalid(format!(
             "Error in role params: {arn} is not the ARN of a role of this account"
         )));
-    };
-    let name = path.rsplit('/').next().unwrap_or_default();
-    match role(context.state, name) {
-        None => refused("it does not exist or the trusted entity is not correct"),
-        Some(role) if !role.trust.contains(service) => refused(
+    }
+    match iam::trust(context, arn, service) {
+        Trust::Missing => refused("it does not exist or the trusted entity is not correct"),
+        Trust::Refused => refused(
             "it does not exist or the trusted entity is not correct: Role could not be assumed because the trusted entity is not correct",
         ),
-        Some(_) => Ok(()),
+        Trust::Given => Ok(()),
     }
-}
-
-/// A role, as far as EKS asks.
-#[derive(Deserialize)]
-struct RoleView {
-    /// Its trust policy. Here it is enough that it names the service; whether all of it holds is found out when the role is assumed.
-    trust: String,
-}
-
-/// Names of roles differ in more than case.
-fn role(state: &Snapshot, name: &str) -> Option<RoleView> {
-    look(state, Resource::new("roles.iam"), &name.to_ascii_lowercase())
 }
 
 /// The group that the control plane and all node groups of a cluster share. Returns its id.
@@ -133,12 +121,12 @@ pub fn check_node_role(context: &Context, arn: &str) -> Result<(), Fault> {
     let name = arn.strip_prefix(&prefix).and_then(|path| path.rsplit('/').next());
     let name = name
         .ok_or_else(|| fault::invalid(format!("nodeRole {arn} is not the ARN of a role of this account")))?;
-    match role(context.state, name) {
-        None => Err(fault::invalid(format!("The role with name {name} cannot be found."))),
-        Some(role) if !role.trust.contains("ec2.amazonaws.com") => Err(fault::invalid(format!(
+    match iam::trust(context, arn, "ec2.amazonaws.com") {
+        Trust::Missing => Err(fault::invalid(format!("The role with name {name} cannot be found."))),
+        Trust::Refused => Err(fault::invalid(format!(
             "Following required service principals [ec2.amazonaws.com] were not found in the trust relationships of nodeRole {arn}"
         ))),
-        Some(_) => Ok(()),
+        Trust::Given => Ok(()),
     }
 }
 

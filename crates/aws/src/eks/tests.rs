@@ -26,9 +26,22 @@ impl World {
         {
             world.put("subnets.ec2", id, json!({"subnetId": id, "vpcId": "vpc-1", "availabilityZone": zone}));
         }
-        world.put("roles.iam", "eks", json!({"trust": "eks.amazonaws.com"}));
-        world.put("roles.iam", "node", json!({"trust": "ec2.amazonaws.com"}));
+        world.role("eks", "eks.amazonaws.com");
+        world.role("node", "ec2.amazonaws.com");
         world
+    }
+
+    /// A role that a service may assume.
+    fn role(&mut self, name: &str, service: &str) {
+        let trust = json!({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"},
+        ]});
+        let common = json!({
+            "name": name, "path": "/", "id": "AROA", "arn": format!("arn:aws:iam::000000000000:role/{name}"),
+            "created": "2026-11-23T00:00:00Z",
+        });
+        let role = json!({"common": common, "trust": trust.to_string(), "maxSessionSeconds": 3600});
+        self.put("roles.iam", name, role);
     }
 
     fn put(&mut self, resource: &'static str, name: &str, spec: Value) {
