@@ -97,7 +97,7 @@ pub(crate) fn parse(
 }
 
 /// YAML as JSON. JSON is YAML, and its own parser is the faster one.
-pub(crate) fn yaml(text: &[u8]) -> Result<Value, String> {
+pub fn yaml(text: &[u8]) -> Result<Value, String> {
     if let Ok(value) = serde_json::from_slice(text) {
         return Ok(value);
     }

@@ -44,6 +44,7 @@ mod write;
 
 pub use aggregate::FrontProxy;
 pub use authority::{AccessSource, Rbac};
+pub use body::yaml as decode_yaml;
 pub use config::{Config, Deps, Limits, Login, Version};
 pub use protobuf::{decode as decode_protobuf, identity as protobuf_identity};
 pub use proxy::{Dial, Socket};

@@ -36,6 +36,10 @@ pub enum ClientError {
     NotRoot(&'static str),
     #[error("find the current folder: {0}")]
     Folder(std::io::Error),
+    #[error(
+        "root lacks {0} here: run ekso on the host itself, or in a container that is privileged; `ekso doctor` says more"
+    )]
+    FewRights(String),
     #[error("start the daemon: {0}")]
     Spawn(std::io::Error),
     #[error("the daemon did not come up; the end of its log, {log}:\n{tail}")]
@@ -58,7 +62,7 @@ impl ClientError {
             Self::Failed { code, .. } => *code,
             Self::NoCluster(_) | Self::NoAccount => exit::NO_CLUSTER,
             Self::Daemon(failure) => failure.exit_code(),
-            Self::NotRoot(_) => exit::MACHINE_LACKS,
+            Self::FewRights(_) | Self::NotRoot(_) => exit::MACHINE_LACKS,
             _ => exit::FAILED,
         }
     }
@@ -68,8 +72,15 @@ fn need_root(what: &'static str) -> Result<(), ClientError> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(ClientError::NotRoot(what)) }
 }
 
+/// Before anything is made: a container may leave root with half of its rights.
+fn need_rights() -> Result<(), ClientError> {
+    let missing = machines::doctor::missing_capabilities();
+    if missing.is_empty() { Ok(()) } else { Err(ClientError::FewRights(missing.join(", "))) }
+}
+
 pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
     need_root("ekso up")?;
+    need_rights()?;
     let since = Instant::now();
     let site = Site::open(&args.cluster.site.data_dir)?;
     let request = UpRequest {

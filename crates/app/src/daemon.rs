@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use files::FileError;
-use machines::netns;
+use machines::{doctor, netns};
 use rustix::fs::{FlockOperation, flock};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -46,6 +46,9 @@ pub enum DaemonError {
     Cluster(#[from] ClusterError),
     #[error("{0}")]
     Machines(#[from] machines::Error),
+    /// As `ekso doctor` says it.
+    #[error("{0}")]
+    Lacks(String),
     #[error("the API's port {port} on 127.0.0.1 cannot be used: {source}; choose another with --api-port")]
     Port { port: u16, source: io::Error },
     #[error("listen inside the VPC: {0}")]
@@ -67,7 +70,7 @@ impl DaemonError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoCluster(_) | Self::NoAccount => exit::NO_CLUSTER,
-            Self::Machines(_) => exit::MACHINE_LACKS,
+            Self::Lacks(_) | Self::Machines(_) => exit::MACHINE_LACKS,
             _ => exit::FAILED,
         }
     }
@@ -265,14 +268,17 @@ impl Daemon {
                 let spec = self.spec_for(&request)?;
                 let is_new = self.site.cluster(&spec.name)?.is_none();
                 self.site.save(&spec)?;
-                let started = match self.open_account(&request.aws, progress).await {
-                    Ok(()) => self.start(&spec, progress).await,
-                    Err(failure) => Err(failure),
+                let started = match self.found(is_new && spec.nodes > 0, doctor::AT_ONCE).await? {
+                    Some(lacks) => Err(DaemonError::Lacks(lacks)),
+                    None => match self.open_account(&request.aws, progress).await {
+                        Ok(()) => self.start(&spec, progress).await,
+                        Err(failure) => Err(failure),
+                    },
                 };
                 if let Err(failure) = started {
                     // One that never ran is not left behind half-made. One whose nodes failed is: their logs say why.
                     if is_new && !self.clusters.lock().await.contains_key(&spec.name) {
-                        self.delete(&spec.name, &Progress::none()).await?;
+                        return Err(self.undo(&spec, failure).await);
                     }
                     return Err(failure);
                 }
@@ -293,6 +299,34 @@ impl Daemon {
                 Ok(Vec::new())
             }
             Ask::Status { name } => self.status(name.as_deref()).await,
+        }
+    }
+
+    /// What of these checks finds this host unfit, each with its mend; if it is to be asked at all.
+    async fn found(&self, ask: bool, checks: &'static [&'static str]) -> Result<Option<String>, DaemonError> {
+        if !ask {
+            return Ok(None);
+        }
+        let site = self.machines.clone();
+        let examined = tokio::task::spawn_blocking(move || {
+            doctor::examine_some(&doctor::Subject { site: &site }, checks)
+        });
+        let mut findings = examined.await?;
+        findings.retain(|finding| finding.level == doctor::Level::Error);
+        let lines = findings.iter().map(|finding| format!("{}; mend: {}", finding.what, finding.mend));
+        Ok((!findings.is_empty()).then(|| lines.collect::<Vec<_>>().join("\n")))
+    }
+
+    /// Removes what was made of a cluster that could not be started, and says why as well as it can be known.
+    async fn undo(&self, spec: &ClusterSpec, failure: DaemonError) -> DaemonError {
+        let is_the_host = matches!(failure, DaemonError::Machines(_) | DaemonError::Inside(_));
+        let lacks = self.found(is_the_host, &["links", "namespaces", "nftables", "pool", "root"]).await;
+        if let Err(left) = self.delete(&spec.name, &Progress::none()).await {
+            error!(cluster = spec.name, %left, "what was half-made could not be removed");
+        }
+        match lacks {
+            Ok(Some(lacks)) => DaemonError::Lacks(format!("{failure}\n{lacks}")),
+            _ => failure,
         }
     }
 

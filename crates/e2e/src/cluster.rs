@@ -131,7 +131,8 @@ impl Site {
         Ok(answer)
     }
 
-    fn remember(&self) {
+    /// Its id, to look for what it leaves.
+    pub fn remember(&self) {
         let record = std::fs::read(self.dir().join("site.json")).ok();
         let id = record.and_then(|record| {
             serde_json::from_slice::<Value>(&record).ok()?["id"].as_str().map(str::to_owned)

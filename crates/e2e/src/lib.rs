@@ -6,6 +6,7 @@
 //!
 //! Waiting is by `kubectl wait`, `kubectl rollout status`, or [`until`]: a look again and again, up to a deadline.
 
+mod certificates;
 mod clients;
 mod cluster;
 mod etcd;
@@ -13,7 +14,9 @@ mod harness;
 mod hosts;
 mod http;
 mod leftovers;
+mod seccomp;
 
+pub use certificates::{Issued, Wanted, issue};
 pub use clients::{Answer, Running, ekso_binary, kubectl_binary, run, start, tool};
 pub use cluster::{Cluster, PATIENCE, Room, Site, free_port, until};
 pub use etcd::Etcd;
@@ -21,3 +24,4 @@ pub use harness::{Chapter, Story, Tale, main};
 pub use hosts::{Host, Lan};
 pub use http::{fetch, get};
 pub use leftovers::leftovers;
+pub use seccomp::{Refused, refuse};

@@ -14,7 +14,7 @@ use netlink::nft::{
     self, BaseChain, Batch, Cmp, Data, DynsetOp, Element, Expr, Hook, Kind, Register, Set, Type, Values,
 };
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{CapabilitySet, UnshareFlags, capabilities, unshare_unsafe};
 
 use crate::{Site, cgroup, host};
 
@@ -60,10 +60,18 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("root", root),
 ];
 
+/// The checks that take no time: worth a look before anything is made.
+pub const AT_ONCE: &[&str] = &["cgroups", "namespaces", "overlay", "root"];
+
 /// Runs every check. Nothing found is a healthy host.
 pub fn examine(subject: &Subject<'_>) -> Vec<Finding> {
+    examine_some(subject, &CHECKS.iter().map(|(check, _)| *check).collect::<Vec<_>>())
+}
+
+/// Runs the checks of these names.
+pub fn examine_some(subject: &Subject<'_>, names: &[&str]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for &(check, run) in CHECKS {
+    for &(check, run) in CHECKS.iter().filter(|(check, _)| names.contains(check)) {
         let found = run(subject).into_iter();
         findings.extend(found.map(|(level, what, mend)| Finding { check, level, what, mend }));
     }
@@ -77,10 +85,38 @@ fn one(level: Level, what: impl Into<String>, mend: impl Into<String>) -> Found 
 }
 
 fn root(_: &Subject<'_>) -> Found {
-    if rustix::process::geteuid().is_root() {
+    if !rustix::process::geteuid().is_root() {
+        return one(
+            Level::Error,
+            "this is not root: namespaces, mounts and links need it",
+            "run it with sudo",
+        );
+    }
+    let missing = missing_capabilities();
+    if missing.is_empty() {
         return Vec::new();
     }
-    one(Level::Error, "this is not root: namespaces, mounts and links need it", "run it with sudo")
+    let what = format!("root may not do everything here: it lacks {}", missing.join(", "));
+    one(Level::Error, what, "run it on the host itself, or in a container that is privileged")
+}
+
+/// What of root's rights this process lacks and machines need: a container or a service may take some away.
+pub fn missing_capabilities() -> Vec<&'static str> {
+    const NEEDED: &[(&str, CapabilitySet)] = &[
+        ("CAP_CHOWN", CapabilitySet::CHOWN),
+        ("CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
+        ("CAP_MKNOD", CapabilitySet::MKNOD),
+        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+        ("CAP_NET_RAW", CapabilitySet::NET_RAW),
+        ("CAP_SETGID", CapabilitySet::SETGID),
+        ("CAP_SETUID", CapabilitySet::SETUID),
+        ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN),
+        ("CAP_SYS_CHROOT", CapabilitySet::SYS_CHROOT),
+    ];
+    // Who cannot be asked is met at the first step that fails.
+    let Ok(held) = capabilities(None) else { return Vec::new() };
+    let missing = NEEDED.iter().filter(|(_, capability)| !held.effective.contains(*capability));
+    missing.map(|(name, _)| *name).collect()
 }
 
 /// Controllers that the node's runtime sets limits by.

@@ -124,7 +124,10 @@ pub(crate) fn delete_table(id: &str) -> Result<()> {
     let mut batch = Batch::new(&table);
     batch.add_table();
     batch.delete_table();
-    Ok(batch.commit()?)
+    match batch.commit() {
+        Err(error) if error.is_unsupported() => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// The DNS servers that machines can use: those of the host, but for ones on its loopback, which are out of reach.

@@ -47,6 +47,15 @@ impl Error {
         )
     }
 
+    /// Whether the kernel has no such thing at all, or may not say so to us: nothing of it can be there of ours.
+    pub fn is_unsupported(&self) -> bool {
+        use rustix::io::Errno;
+        matches!(
+            self,
+            Self::Refused { errno: Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::AFNOSUPPORT, .. }
+        )
+    }
+
     /// Whether the kernel said that the thing exists already.
     pub fn is_present(&self) -> bool {
         matches!(self, Self::Refused { errno: rustix::io::Errno::EXIST, .. })

@@ -37,6 +37,7 @@ use tracing::info;
 
 pub use facts::own_address;
 pub use join::JoinError;
+pub use server::websocket;
 
 use api::Api;
 use handlers::Handlers;

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Room, Site, ekso_binary, get, run, tool, until};
+use e2e::{Refused, Room, Site, ekso_binary, get, refuse, run, tool, until};
 
 /// What is down keeps its state, and comes back as it was.
 pub fn down_and_up() -> Result<()> {
@@ -97,6 +97,59 @@ pub fn machine_lacks() -> Result<()> {
     refused.fails_with("--api-port")?;
     // One that never ran is not there to be deleted.
     site.is_gone()
+}
+
+/// What the kernel lacks is said by its name before anything is made, or nothing of it stays.
+pub fn kernel_lacks() -> Result<()> {
+    let site = Site::new()?;
+    let up = "up --name bare --api-port 0";
+    let mut few = Command::new(tool("setpriv")?);
+    few.args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]).arg(ekso_binary()?);
+    few.args(up.split(' ')).env("EKSO_DATA_DIR", site.dir()).env("KUBECONFIG", site.kubeconfig());
+    let answer = run(&mut few, "")?;
+    answer.fails_with("root lacks CAP_NET_ADMIN here")?;
+    ensure!(answer.code == 4 && !site.dir().exists(), "{answer:?}");
+    for (refused, says) in [
+        // overlayfs is the one that is mounted without a flag.
+        (Refused { call: libc::SYS_mount, argument: 3, value: 0, errno: libc::ENODEV }, "modprobe overlay"),
+        (
+            Refused { call: libc::SYS_socket, argument: 2, value: 12, errno: libc::EPROTONOSUPPORT },
+            "nftables cannot be used",
+        ),
+    ] {
+        let mut command = site.command(up)?;
+        refuse(&mut command, refused);
+        let answer = run(&mut command, "")?;
+        site.remember();
+        answer.fails_with(says)?;
+        ensure!(answer.code == 4, "{answer:?}");
+        site.is_gone()?;
+    }
+    Ok(())
+}
+
+/// Who is neither root nor the daemon's own user is not answered, even if the door stands open.
+pub fn door() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::new()?;
+    site.ekso("up --name door --api-port 0 --nodes 0")?.ok()?;
+    let socket = site.dir().join("ekso.sock");
+    for path in [site.scratch(), &site.dir(), &socket] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
+    }
+    let ask = |user: u32| -> Result<e2e::Answer> {
+        let mut curl = Command::new(tool("curl")?);
+        curl.args(["--silent", "--http0.9", "--max-time", "20", "--unix-socket"]).arg(&socket);
+        curl.args(["http://ekso/"]).current_dir("/").uid(user).gid(user);
+        run(&mut curl, "")
+    };
+    let root = ask(0)?;
+    ensure!(root.stdout.contains("does not understand"), "root is answered: {root:?}");
+    let nobody = ask(65_534)?;
+    ensure!(nobody.code != 0 && nobody.stdout.is_empty(), "nobody is answered: {nobody:?}");
+    ensure!(site.logs().contains("neither root nor this daemon's user"), "{}", site.logs());
+    std::fs::set_permissions(site.dir(), std::fs::Permissions::from_mode(0o700))?;
+    site.delete("door")
 }
 
 /// A cluster whose nodes cannot be started is there to be looked at, and the failure says where.

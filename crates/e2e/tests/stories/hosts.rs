@@ -1,10 +1,9 @@
 //! `ekso server` on one host and `ekso node` on two others.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Answer, Host, Lan, Running, Site, ekso_binary, kubectl_binary, run, tool, until};
+use e2e::{Answer, Host, Lan, Running, Site, Wanted, ekso_binary, issue, kubectl_binary, run, until};
 use serde_json::Value;
 
 /// A server and its nodes.
@@ -208,35 +207,16 @@ fn rotation(cluster: &Cluster, host: &Host, running: &mut Running) -> Result<()>
 
 /// A certificate of the cluster's own authority that has used up most of its life, with its key.
 fn short_lived(cluster: &Cluster, host: &Host, usage: &str) -> Result<String> {
-    let folder = host.folder.join(usage);
-    std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join("index"), "")?;
-    std::fs::write(folder.join("serial"), "01\n")?;
-    let config = format!(
-        "[ca]\ndefault_ca = d\n[d]\ndatabase = index\nserial = serial\nnew_certs_dir = .\ndefault_md = sha256\npolicy = p\n\
-         x509_extensions = e\n[p]\norganizationName = supplied\ncommonName = supplied\n\
-         [e]\nextendedKeyUsage = {usage}\nsubjectAltName = DNS:{},IP:{}\n[req]\ndistinguished_name = n\n[n]\n",
-        host.name, host.address
-    );
-    std::fs::write(folder.join("config"), config)?;
-    let run_there = |program: &str, words: &[&str]| -> Result<String> {
-        run(Command::new(tool(program)?).args(words).current_dir(&folder), "")?.ok()
+    let wanted = Wanted {
+        subject: &format!("/O=system:nodes/CN=system:node:{}", host.name),
+        usage,
+        names: &format!("DNS:{},IP:{}", host.name, host.address),
+        from: "-80 seconds",
+        to: "+30 seconds",
     };
-    let at = |when: &str| {
-        run_there("date", &["-u", "-d", when, "+%y%m%d%H%M%SZ"]).map(|text| text.trim().to_owned())
-    };
-    let subject = format!("/O=system:nodes/CN=system:node:{}", host.name);
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "key"];
-    let request = ["req", "-new", "-config", "config", "-subj", &subject, "-out", "csr"];
-    run_there("openssl", &[&request[..], &key[..]].concat())?;
-    let authority = cluster.server.folder.join("data/clusters/dev/pki");
-    let (cert, ca_key) = (authority.join("ca.crt"), authority.join("ca.key"));
-    let sign = ["ca", "-batch", "-notext", "-config", "config", "-in", "csr", "-out", "cert"];
-    let by = ["-cert", &*cert.to_string_lossy(), "-keyfile", &*ca_key.to_string_lossy()].map(str::to_owned);
-    let times = ["-startdate".to_owned(), at("-80 seconds")?, "-enddate".to_owned(), at("+30 seconds")?];
-    let words: Vec<&str> = sign.into_iter().chain(by.iter().chain(&times).map(String::as_str)).collect();
-    run_there("openssl", &words)?;
-    Ok(std::fs::read_to_string(folder.join("cert"))? + &std::fs::read_to_string(folder.join("key"))?)
+    let pki = cluster.server.folder.join("data/clusters/dev/pki");
+    let issued = issue(&pki, &host.folder.join(usage), &wanted)?;
+    Ok(std::fs::read_to_string(issued.certificate)? + &std::fs::read_to_string(issued.key)?)
 }
 
 fn pod(name: &str, node: &str) -> Value {

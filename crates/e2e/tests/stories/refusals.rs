@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Room, run, tool};
+use e2e::{Room, Wanted, issue, run, tool, until};
 use serde_json::Value;
 
 /// `who`: a client certificate unless it is the value of an Authorization header.
@@ -135,9 +135,42 @@ pub fn tell(room: &Room) -> Result<()> {
         api.ask_as_nobody(MAPS)?.is(403, "Forbidden", "User \"system:anonymous\" cannot list resource"),
     );
     case("a request that is cut off", api.cut_off());
+    case("a client certificate that has ended", api.ended_certificate());
+    case("a certificate for ten minutes", certificate_for_ten_minutes(room));
     ensure!(room.kubectl("get --raw /readyz")? == "ok", "the server goes on");
     ensure!(wrong.is_empty(), "{} answers are wrong:\n{}", wrong.len(), wrong.join("\n"));
     Ok(())
+}
+
+/// A request for a certificate says how long it should be good for, and gets it.
+fn certificate_for_ten_minutes(room: &Room) -> Result<()> {
+    let folder = room.cluster.site.scratch().join("ten-minutes");
+    std::fs::create_dir_all(&folder)?;
+    let openssl = |words: &str| -> Result<e2e::Answer> {
+        run(Command::new(tool("openssl")?).args(words.split(' ')).current_dir(&folder), "")
+    };
+    openssl("req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -subj /CN=brief -out csr")?.ok()?;
+    let request = run(Command::new("base64").arg("-w0").arg(folder.join("csr")), "")?.ok()?;
+    let manifest = |seconds: u32| {
+        serde_json::json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "metadata": {"name": "brief"}, "spec": {"request": request, "expirationSeconds": seconds,
+                "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}})
+        .to_string()
+    };
+    let too_short = run(&mut room.command("create -f -")?, &manifest(599))?;
+    too_short.fails_with("may not specify a duration less than 600 seconds")?;
+    room.apply(&manifest(600))?;
+    room.kubectl("certificate approve brief")?;
+    let path = "jsonpath={.status.certificate}";
+    let certificate = until("it is signed", || {
+        let text = room.kubectl(&format!("get csr brief -o {path}"))?;
+        Ok((!text.is_empty()).then_some(text))
+    })?;
+    let decoded = run(Command::new("base64").arg("-d"), &certificate)?.ok()?;
+    std::fs::write(folder.join("cert"), decoded)?;
+    ensure!(openssl("x509 -in cert -noout -checkend 300")?.code == 0, "it is good for a while");
+    ensure!(openssl("x509 -in cert -noout -checkend 660")?.code != 0, "and not for longer than it asked for");
+    room.kubectl("delete csr brief").map(drop)
 }
 
 /// The same token with one character of its claims changed.
@@ -229,6 +262,21 @@ impl Api {
         let (text, code) = answer.stdout.rsplit_once('\n').with_context(|| format!("{answer:?}"))?;
         let status = serde_json::from_str(text).unwrap_or_default();
         Ok(Answered { code: code.parse()?, status, text: text.to_owned() })
+    }
+
+    /// Of the cluster's own authority and an administrator's, and past.
+    fn ended_certificate(&self) -> Result<()> {
+        let wanted = Wanted {
+            subject: "/O=system:masters/CN=past",
+            usage: "clientAuth",
+            names: "",
+            from: "-2 hours",
+            to: "-1 hour",
+        };
+        let issued = issue(&self.pki, &self.scratch.join("past"), &wanted)?;
+        let mut command = self.curl(MAPS)?;
+        command.arg("--cert").arg(issued.certificate).arg("--key").arg(issued.key);
+        self.answer(&mut command, "")?.is(401, "Unauthorized", "Unauthorized")
     }
 
     /// A body shorter than it is said to be: the connection ends, and nothing is made.

@@ -300,7 +300,14 @@ fn push_element(m: &mut Message, element: &Element) {
 /// The names of all tables of family ip in the calling thread's network namespace.
 pub fn tables() -> Result<Vec<String>> {
     let name = |payload: &[u8]| wire::find(payload.get(4..)?, 1).map(wire::text);
-    Socket::netfilter()?.dump(|| message(GETTABLE, DUMP), || "list nftables tables".into(), name)
+    let listed = Socket::netfilter().and_then(|mut socket| {
+        socket.dump(|| message(GETTABLE, DUMP), || "list nftables tables".into(), name)
+    });
+    match listed {
+        // A kernel without nftables has no tables.
+        Err(error) if error.is_unsupported() => Ok(Vec::new()),
+        other => other,
+    }
 }
 
 /// A chain of anybody's that packets enter by themselves.

@@ -15,7 +15,7 @@ mod stats;
 mod target;
 mod tunnel;
 mod upgrade;
-mod websocket;
+pub mod websocket;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
