@@ -1,7 +1,9 @@
 //! What users add to admission: policies in CEL, and webhooks that run in a pod.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::{Room, run, until};
+
+use crate::guest;
 
 const POLICIES: &str = r#"
 apiVersion: admissionregistration.k8s.io/v1
@@ -60,30 +62,6 @@ pub fn policies(room: &Room) -> Result<()> {
     room.kubectl("label deployment/small a=b").map(drop)
 }
 
-const WEBHOOK: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: { name: hook }
-spec:
-  selector: { matchLabels: { app: hook } }
-  template:
-    metadata: { labels: { app: hook } }
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: hook
-        image: webhook:1
-        imagePullPolicy: Never
-        readinessProbe: { tcpSocket: { port: 8443 }, periodSeconds: 1 }
-        volumeMounts: [{ name: tls, mountPath: /tls }]
-      volumes: [{ name: tls, secret: { secretName: tls } }]
----
-apiVersion: v1
-kind: Service
-metadata: { name: hook }
-spec: { selector: { app: hook }, ports: [{ port: 443, targetPort: 8443 }] }
-"#;
-
 /// Configurations for pods of the namespace that ask for it.
 fn configurations(ca_bundle: &str) -> String {
     let webhook = |kind: &str, name: &str, path: &str, policy: &str| {
@@ -100,7 +78,7 @@ webhooks:
   timeoutSeconds: 5
   objectSelector: {{ matchLabels: {{ checked: "yes" }} }}
   rules: [{{ apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods] }}]
-  clientConfig: {{ service: {{ namespace: webhooks, name: hook, path: {path} }}, caBundle: {ca_bundle} }}
+  clientConfig: {{ service: {{ namespace: webhooks, name: guest, path: {path} }}, caBundle: {ca_bundle} }}
 ---"#
         )
     };
@@ -109,16 +87,7 @@ webhooks:
 }
 
 pub fn webhooks(room: &Room) -> Result<()> {
-    import(room)?;
-    let tls = rcgen::generate_simple_self_signed(["hook.webhooks.svc".to_owned()])?;
-    let (certificate, key) =
-        (room.cluster.site.scratch().join("hook.crt"), room.cluster.site.scratch().join("hook.key"));
-    std::fs::write(&certificate, tls.cert.pem())?;
-    std::fs::write(&key, tls.signing_key.serialize_pem())?;
-    let secret = format!("create secret tls tls --cert={} --key={}", certificate.display(), key.display());
-    room.kubectl(&secret)?;
-    room.apply(WEBHOOK)?;
-    room.rolled_out("deployment/hook")?;
+    guest::start(room)?;
     let bundle = room.field("secret/tls", r"{.data.tls\.crt}")?;
     let configurations = configurations(&bundle);
     room.apply(&configurations)?;
@@ -137,31 +106,15 @@ pub fn webhooks(room: &Room) -> Result<()> {
     room.kubectl("run other --image=e2e --image-pull-policy=Never")?;
 
     // What must be asked and cannot be is a refusal; what need not be is passed by.
-    room.kubectl("scale deployment/hook --replicas=0")?;
-    room.wait("pod -l app=hook", "delete")?;
+    room.kubectl("scale deployment/guest --replicas=0")?;
+    room.wait("pod -l app=guest", "delete")?;
     let away = until("a call that reaches nobody", || {
         let answer = checked("late", "e2e:1")?;
         Ok(answer.stderr.contains("failed calling webhook").then_some(answer))
     })?;
     away.fails_with(
-        "Internal error occurred: failed calling webhook \"e2e-check.example.com\": failed to call webhook: Post \"https://hook.webhooks.svc:443/no-latest?timeout=5s\":",
+        "Internal error occurred: failed calling webhook \"e2e-check.example.com\": failed to call webhook: Post \"https://guest.webhooks.svc:443/no-latest?timeout=5s\":",
     )?;
     run(&mut room.command("delete -f -")?, &configurations)?.ok()?;
     room.kubectl("run late --image=e2e:1 --labels=checked=yes --image-pull-policy=Never").map(drop)
-}
-
-/// The image of the webhook: its program, and the libraries that the loader says it needs.
-fn import(room: &Room) -> Result<()> {
-    let site = room.cluster.site;
-    let program = env!("CARGO_BIN_EXE_webhook");
-    let rootfs = site.scratch().join("rootfs-webhook");
-    let libraries = run(std::process::Command::new("ldd").arg(program), "")?.ok()?;
-    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in libraries.chain([program]) {
-        let inside = rootfs.join(if file == program { "webhook" } else { file.trim_start_matches('/') });
-        std::fs::create_dir_all(inside.parent().context("a folder")?)?;
-        std::fs::copy(file, &inside).with_context(|| format!("copy {file}"))?;
-    }
-    let mut import = site.command("image import --cmd /webhook --rootfs")?;
-    run(import.arg(&rootfs).arg("webhook:1").args(["--name", &room.cluster.name]), "")?.ok().map(drop)
 }

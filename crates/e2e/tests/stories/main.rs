@@ -5,6 +5,7 @@ mod command_line;
 mod containers;
 mod crashes;
 mod front_door;
+mod guest;
 mod hosts;
 mod kubectl;
 mod main_job;
@@ -37,6 +38,7 @@ const CHAPTERS: &[Chapter] = &[
         options: "",
         stories: &[
             Story { name: "exec_and_logs", tell: containers::exec_and_logs },
+            Story { name: "extension", tell: guest::extension },
             Story { name: "kubectl_1_32", tell: kubectl::minor_32 },
             Story { name: "kubectl_1_36", tell: kubectl::minor_36 },
             Story { name: "lifecycle", tell: containers::lifecycle },
