@@ -112,7 +112,8 @@ spec:
     room.wait("apiservice/v1.guests.example.com", "condition=Available=false")?;
     let reason = room.field("apiservice/v1.guests.example.com", "{.status.conditions[0].reason}")?;
     ensure!(reason == "MissingEndpoints", "it says {reason}");
-    room.try_kubectl("get --raw /apis/guests.example.com/v1/guests")?.fails_with("the server is currently unable to handle the request")?;
+    room.try_kubectl("get --raw /apis/guests.example.com/v1/guests")?
+        .fails_with("the server is currently unable to handle the request")?;
     room.kubectl("delete apiservice v1.guests.example.com")?;
     room.try_kubectl("get --raw /apis/guests.example.com/v1/guests")?
         .fails_with("the server could not find the requested resource")
