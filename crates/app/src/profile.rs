@@ -363,6 +363,37 @@ mod tests {
         assert_eq!(second.profile, format!("ekso-{}", other.id));
     }
 
+    /// The files of somebody who has links in their home to what only root may touch.
+    #[test]
+    fn no_link_in_a_home_leads_root_astray() {
+        use std::os::unix::fs::{chown, symlink};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let home = home();
+        let (folder, precious) = (home.dir.path().join("home"), home.dir.path().join("precious"));
+        std::fs::write(&precious, "[default]\n").expect("written");
+        let guard = std::os::unix::fs::PermissionsExt::from_mode;
+        std::fs::set_permissions(&precious, guard(0o600)).expect("guarded");
+        std::fs::set_permissions(home.dir.path(), guard(0o755)).expect("opened");
+        std::fs::create_dir_all(folder.join(".aws")).expect("made");
+        for path in [&folder, &folder.join(".aws")] {
+            chown(path, Some(65_534), Some(65_534)).expect("given");
+        }
+        let owner = Owner { uid: 65_534, gid: 65_534, home: Some(folder.clone()) };
+        let files = files(None, None, &owner).expect("files");
+        let put = || write(&home.site, &owner, &files, &access(), "CA");
+        for path in [&files.config, &files.credentials, &ca_path(&home.site, &files)] {
+            symlink(&precious, path).expect("linked");
+            let _ = put();
+            assert_eq!(std::fs::read_to_string(&precious).expect("read"), "[default]\n");
+            std::fs::remove_file(path).expect("removed");
+        }
+        put().expect("written");
+        let made = std::os::unix::fs::MetadataExt::uid(&files.credentials.metadata().expect("there"));
+        assert_eq!(made, 65_534);
+    }
+
     #[test]
     fn a_locked_file_is_left_alone() {
         let home = home();

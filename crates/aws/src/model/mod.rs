@@ -167,6 +167,12 @@ pub fn of(signing_name: &str) -> Option<&'static Model> {
     Some(READ[place].get_or_init(|| read::model(MODELS[place].1)))
 }
 
+/// A model made for a test.
+#[cfg(test)]
+pub(crate) fn of_text(text: &'static str) -> Model {
+    read::model(text)
+}
+
 /// Every signing name that has a model.
 pub fn names() -> impl Iterator<Item = &'static str> {
     MODELS.iter().map(|(name, _)| *name)

@@ -130,3 +130,6 @@ fn respond(status: u16, kind: &'static str, body: Vec<u8>, request_id: &str) -> 
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -277,6 +277,12 @@ fn parse(text: &str) -> Option<Element> {
     }
 }
 
+/// Whether a text is a document at all.
+#[cfg(test)]
+pub fn is_well_formed(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| parse(text).is_some())
+}
+
 /// A name without its namespace's prefix.
 fn local(name: &str) -> &str {
     name.rsplit(':').next().unwrap_or(name)
