@@ -116,5 +116,7 @@ pub fn webhooks(room: &Room) -> Result<()> {
         "Internal error occurred: failed calling webhook \"e2e-check.example.com\": failed to call webhook: Post \"https://guest.webhooks.svc:443/no-latest?timeout=5s\":",
     )?;
     run(&mut room.command("delete -f -")?, &configurations)?.ok()?;
-    room.kubectl("run late --image=e2e:1 --labels=checked=yes --image-pull-policy=Never").map(drop)
+    room.kubectl("run late --image=e2e:1 --labels=checked=yes --image-pull-policy=Never")?;
+    // Nobody waits for the grace of pods that do not hear when they are told to end.
+    room.kubectl("delete pod --all --grace-period=1 --wait=false").map(drop)
 }
