@@ -130,7 +130,8 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
                 Swagger { json: Document::of(&value), protobuf }
             });
             Some(match negotiate::first_of(headers, &openapi_protobuf::MEDIA_TYPES) {
-                Some(media) => send(&both.protobuf, media, &documents.hash, headers),
+                // The `@` that old clients ask with is in no media type that they can read.
+                Some(_) => send(&both.protobuf, openapi_protobuf::MEDIA_TYPES[0], &documents.hash, headers),
                 None => send(&both.json, respond::JSON, &documents.hash, headers),
             })
         }
