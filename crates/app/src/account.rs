@@ -154,6 +154,11 @@ impl Running {
         Ok(running)
     }
 
+    /// `https://127.0.0.1:4566`
+    pub fn endpoint(&self) -> String {
+        format!("https://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+    }
+
     /// Whether what is wanted is what is there.
     pub fn check(&self, wanted: &Wanted) -> Result<(), AccountError> {
         if wanted.port.is_some_and(|port| port != ANY && port != self.port) {
@@ -167,7 +172,7 @@ impl Running {
             aws::genesis::admin_key(&self.account.snapshot()).ok_or(AccountError::NoAdministrator)?;
         let Identity { account, region } = self.account.identity.clone();
         Ok(Access {
-            endpoint: format!("https://{}:{}", Ipv4Addr::LOCALHOST, self.port),
+            endpoint: self.endpoint(),
             account,
             region,
             access_key_id: id,

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use access::ClientCa;
 use access::service_account::{Authority, SigningKey};
+use account::Account;
 use apiserver::{Deps, Limits, Rbac, Server, Version};
 use controllers::Settings;
 use gate::{Gate, ServiceRange, ServiceRanges};
@@ -26,6 +27,7 @@ use crate::bootstrap;
 use crate::deciders::{Deciders, Identity, IdentityError, event_user};
 use crate::dial::{self, Inside};
 use crate::etcd::{EtcdError, Place};
+use crate::login;
 use crate::pki::{self, Pair, Pki, PkiError, Subject};
 use crate::shape::{Shape, git_version};
 
@@ -68,12 +70,17 @@ pub struct Setup<'a> {
     pub inside: SocketAddr,
     pub dial_from: Inside,
     pub shape: Shape,
+    /// The account that it is in: its principals log in, and its access policies hold.
+    pub account: Option<Arc<Account>>,
 }
 
 /// A control plane that runs.
 pub struct Cluster {
     pub gate: Arc<Gate>,
     pub pki: Arc<Pki>,
+    /// The public keys of its tokens, and who signs them.
+    pub jwks: serde_json::Value,
+    pub issuer: String,
     server: Server,
     tls: Arc<rustls::ServerConfig>,
     stop: watch::Sender<bool>,
@@ -96,7 +103,10 @@ impl Cluster {
         if setup.place.store.is_some() && is_of_another_authority(&store.snapshot(), &pki.ca_pem) {
             return Err(ClusterError::OtherAuthority { pki: setup.dir.join("pki") });
         }
-        let rbac = Arc::new(Rbac::new());
+        let rbac = Arc::new(match &setup.account {
+            Some(account) => Rbac::with_access_policies(login::policies(account.clone(), setup.name)),
+            None => Rbac::new(),
+        });
         let clock: gate::Clock = Arc::new(now);
         let services = setup.shape.services;
         let addresses = ServiceRange { network: services.address(), prefix: services.prefix() };
@@ -110,13 +120,15 @@ impl Cluster {
             .await
             .map_err(|status| ClusterError::Bootstrap(Box::new(status)))?;
 
+        let tokens = Arc::new(token_authority(&pki, &setup.shape)?);
+        let jwks = tokens.jwks();
         let server = Server::new(
             server_config(&pki, &setup.shape)?,
             Deps {
                 gate: gate.clone(),
                 rbac,
-                login: None,
-                tokens: Arc::new(token_authority(&pki, &setup.shape)?),
+                login: setup.account.clone().map(|account| login::door(account, setup.name)),
+                tokens,
                 dial,
                 kubelet_tls: Arc::new(kubelet_client(&pki)?),
                 front_proxy: front_proxy(&pki)?,
@@ -135,7 +147,8 @@ impl Cluster {
         };
         let tasks = deciders.start(identity.as_ref().map(|identity| identity.name.clone()), &stopped);
         info!(cluster = setup.name, revision = store.snapshot().revision(), "the control plane runs");
-        Ok(Self { gate, pki, server, tls, stop, tasks: tasks.into(), _identity: identity })
+        let issuer = setup.shape.issuer.clone();
+        Ok(Self { gate, pki, jwks, issuer, server, tls, stop, tasks: tasks.into(), _identity: identity })
     }
 
     /// Serves the API on a listener until `stop`.
@@ -244,7 +257,7 @@ fn server_config(pki: &Pki, shape: &Shape) -> Result<apiserver::Config, ClusterE
         limits: Limits::default(),
         client_ca: ClientCa { certificates: vec![ca_der(pki)?.to_vec()] },
         anonymous: true,
-        jwks_uri: format!("{}/openid/v1/jwks", shape.issuer),
+        jwks_uri: shape.jwks_uri(),
     })
 }
 

@@ -9,17 +9,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::account::Account;
 use files::FileError;
 use machines::{doctor, netns};
 use rustix::fs::{FlockOperation, flock};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::account::{self, AccountError, Wanted};
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{Cluster, ClusterError, Setup};
+use crate::eks::{self, Keeper};
 use crate::etcd::Place;
 use crate::shape::NEWEST;
 use crate::site::{self, ClusterSpec, Site};
@@ -78,10 +81,11 @@ impl DaemonError {
 
 /// One site, held by this process alone.
 pub struct Daemon {
-    site: Site,
-    machines: machines::Site,
-    clusters: Mutex<BTreeMap<String, Cluster>>,
+    pub(crate) site: Site,
+    pub(crate) machines: machines::Site,
+    pub(crate) clusters: Mutex<BTreeMap<String, Cluster>>,
     account: Mutex<Option<account::Running>>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
     /// Whether the site's network was made in this life of the daemon.
     network_is_up: Mutex<bool>,
     /// Held as long as the daemon lives; the kernel lets go of it whatever happens.
@@ -136,6 +140,7 @@ impl Daemon {
             machines,
             clusters: Mutex::default(),
             account: Mutex::default(),
+            keeper: Mutex::default(),
             network_is_up: Mutex::default(),
             _lock: lock,
         }))
@@ -184,18 +189,29 @@ impl Daemon {
     }
 
     /// Opens the site's AWS account if it is not open.
-    async fn open_account(&self, wanted: &Wanted, progress: &Progress) -> Result<(), DaemonError> {
+    async fn open_account(self: &Arc<Self>, wanted: &Wanted, progress: &Progress) -> Result<(), DaemonError> {
         let mut held = self.account.lock().await;
         if let Some(running) = &*held {
             return Ok(running.check(wanted)?);
         }
         let since = Instant::now();
-        *held = Some(account::Running::start(&self.site, wanted).await?);
+        let running = account::Running::start(&self.site, wanted).await?;
+        let keeper = Keeper::new(self, running.account.clone(), running.endpoint());
+        *self.keeper.lock().await = Some(tokio::spawn(keeper.run()));
+        *held = Some(running);
         progress.step("AWS endpoint answers", since);
         Ok(())
     }
 
+    pub(crate) async fn account(&self) -> Option<(Arc<Account>, String)> {
+        let held = self.account.lock().await;
+        held.as_ref().map(|running| (running.account.clone(), running.endpoint()))
+    }
+
     async fn stop_account(&self) {
+        if let Some(keeper) = self.keeper.lock().await.take() {
+            keeper.abort();
+        }
         if let Some(running) = self.account.lock().await.take() {
             running.stop().await;
         }
@@ -367,10 +383,12 @@ impl Daemon {
     async fn start(self: &Arc<Self>, spec: &ClusterSpec, progress: &Progress) -> Result<(), DaemonError> {
         let mut clusters = self.clusters.lock().await;
         let inside = self.place(&spec.name).await?;
+        let spec = &eks::enter(self, spec).await?;
         if !clusters.contains_key(&spec.name) {
             progress.doing("starting the control plane");
             let since = Instant::now();
             let cluster = self.start_control_plane(spec, inside).await?;
+            eks::tell_running(self, spec, &cluster).await;
             clusters.insert(spec.name.clone(), cluster);
             progress.step("API server answers", since);
         }
@@ -392,7 +410,7 @@ impl Daemon {
     }
 
     /// The address of a cluster's API in its VPC, with the network that it is in.
-    async fn place(&self, cluster: &str) -> Result<SocketAddr, DaemonError> {
+    pub(crate) async fn place(&self, cluster: &str) -> Result<SocketAddr, DaemonError> {
         let mut is_up = self.network_is_up.lock().await;
         let (site, cluster, was_up) = (self.machines.clone(), cluster.to_owned(), *is_up);
         let placed = tokio::task::spawn_blocking(move || {
@@ -406,11 +424,12 @@ impl Daemon {
         Ok(placed)
     }
 
-    async fn start_control_plane(
+    pub(crate) async fn start_control_plane(
         &self,
         spec: &ClusterSpec,
         inside: SocketAddr,
     ) -> Result<Cluster, DaemonError> {
+        let account = self.account.lock().await.as_ref().map(|running| running.account.clone());
         let dir = self.site.cluster_dir(&spec.name);
         let port = |source| DaemonError::Port { port: spec.api_port, source };
         let outside = TcpListener::bind((Ipv4Addr::LOCALHOST, spec.api_port)).map_err(port)?;
@@ -423,8 +442,9 @@ impl Daemon {
             place: &spec.place,
             names: Vec::new(),
             inside,
-            dial_from: nodes::inside(self.machines.clone(), &spec.name, vpc.ns().path()),
+            dial_from: nodes::inside(&self.site, self.machines.clone(), &spec.name, vpc.ns().path()),
             shape: spec.shape(),
+            account,
         };
         let mut cluster = Cluster::start(setup).await?;
         cluster.serve(outside).map_err(port)?;
@@ -437,7 +457,7 @@ impl Daemon {
         self.site.save(&ClusterSpec { up: false, ..spec })?;
         let since = Instant::now();
         progress.doing("stopping the nodes");
-        nodes::stop(&self.machines, name).await?;
+        nodes::stop(&self.site, &self.machines, name).await?;
         progress.step("nodes are stopped", since);
         let since = Instant::now();
         if let Some(cluster) = self.clusters.lock().await.remove(name) {
@@ -453,6 +473,7 @@ impl Daemon {
         nodes::delete(&self.site, &self.machines, name).await?;
         let dir = self.site.cluster_dir(name);
         std::fs::remove_dir_all(&dir).map_err(|error| FileError::new("remove", &dir, error))?;
+        eks::forget(self, name).await;
         if self.site.clusters()?.is_empty() {
             self.stop_account().await;
             *self.network_is_up.lock().await = false;
@@ -497,7 +518,7 @@ fn is_trusted(uid: u32) -> bool {
 }
 
 /// A port of the loopback address that nobody listens on now.
-fn free_port(wanted: u16) -> Result<u16, DaemonError> {
+pub(crate) fn free_port(wanted: u16) -> Result<u16, DaemonError> {
     let failed = |source| DaemonError::Port { port: wanted, source };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)).map_err(failed)?;
     Ok(listener.local_addr().map_err(failed)?.port())

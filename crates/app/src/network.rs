@@ -143,12 +143,13 @@ fn public_subnets(config: &VpcConfig) -> Vec<Subnet> {
     config.subnets.iter().filter(|subnet| subnet.route_table == PUBLIC_ROUTES).cloned().collect()
 }
 
-/// Gives a machine of a cluster its addresses, or finds them: in the first zone, until that is full.
-pub fn place_machine(site: &Site, cluster: &str, machine: &str) -> Result<Placed, Error> {
+/// Gives a machine of a cluster its addresses, or finds them: in the zone of that letter, or in the first one that is not full.
+pub fn place_machine(site: &Site, cluster: &str, machine: &str, zone: Option<char>) -> Result<Placed, Error> {
     change(site, |config, public| {
         let id = machine_id(cluster, machine);
         if config.interface(&id).is_none() {
-            let subnets = public_subnets(config);
+            let mut subnets = public_subnets(config);
+            subnets.retain(|subnet| zone.is_none_or(|letter| subnet.zone.ends_with(letter)));
             let free = |subnet: &Subnet| {
                 let pods = config.free_range(subnet.cidr, POD_PREFIX)?;
                 Some((subnet.clone(), config.free_address(subnet.cidr)?, pods))

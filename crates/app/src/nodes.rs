@@ -14,7 +14,7 @@ use crate::census;
 use crate::cluster::{Cluster, ClusterError};
 use crate::dial::{self, Inside};
 use crate::join::KUBELET_PORT;
-use crate::network;
+use crate::network::{self, Placed};
 use crate::site::{ClusterSpec, Site};
 
 /// A token outlives the start of its machine, and not much more.
@@ -63,6 +63,23 @@ fn machines_of(machines: &machines::Site, cluster: &str) -> Result<Vec<(u16, Mac
     Ok(all)
 }
 
+/// Those, and the machines of its node groups' instances, each of which has a folder to join with.
+fn all_machines_of(
+    site: &Site,
+    machines: &machines::Site,
+    cluster: &str,
+) -> Result<Vec<Machine>, NodesError> {
+    let mut all: Vec<Machine> =
+        machines_of(machines, cluster)?.into_iter().map(|(_, machine)| machine).collect();
+    for machine in machines.machines()? {
+        let is_listed = all.iter().any(|known| known.name() == machine.name());
+        if !is_listed && join_dir(site, cluster, machine.name()).exists() {
+            all.push(machine);
+        }
+    }
+    Ok(all)
+}
+
 /// Starts the machines that should run, removes those that should not be, and waits until all nodes are Ready.
 pub async fn bring(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), NodesError> {
     for (number, machine) in machines_of(wanted.machines, &wanted.spec.name)? {
@@ -80,7 +97,8 @@ pub async fn bring(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), NodesEr
             machine.nudge()?;
             continue;
         }
-        let spec = machine_spec(wanted, cluster, &name).await?;
+        let node = Node { name: name.clone(), options: Vec::new() };
+        let spec = machine_spec(wanted, cluster, &name, None, |_| node).await?;
         starts.push(tokio::task::spawn_blocking(move || machine.start(&spec)));
     }
     for start in starts {
@@ -89,16 +107,66 @@ pub async fn bring(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), NodesEr
     wait_until_ready(wanted, cluster).await
 }
 
-async fn machine_spec(wanted: &Wanted<'_>, cluster: &Cluster, name: &str) -> Result<MachineSpec, NodesError> {
+/// What a machine's node is called, and what else it is told.
+pub struct Node {
+    pub name: String,
+    /// Options of `ekso node`.
+    pub options: Vec<String>,
+}
+
+/// Starts the machine of a node group's instance, unless it runs. `node` says what its node is, once its addresses are known.
+pub async fn start_instance(
+    wanted: &Wanted<'_>,
+    cluster: &Cluster,
+    instance: &str,
+    zone: Option<char>,
+    node: impl FnOnce(&Placed) -> Node,
+) -> Result<(), NodesError> {
+    let machine = wanted.machines.machine(instance)?;
+    if machine.running().is_some() {
+        machine.nudge()?;
+        return Ok(());
+    }
+    let spec = machine_spec(wanted, cluster, instance, zone, node).await?;
+    tokio::task::spawn_blocking(move || machine.start(&spec)).await??;
+    Ok(())
+}
+
+/// Removes the machine of an instance, with all that it kept.
+pub async fn remove_instance(
+    site: &Site,
+    machines: &machines::Site,
+    cluster: &str,
+    instance: &str,
+) -> Result<(), NodesError> {
+    remove(site, machines, cluster, machines.machine(instance)?).await?;
+    let dir = join_dir(site, cluster, instance);
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(FileError::new("remove", &dir, error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn machine_spec(
+    wanted: &Wanted<'_>,
+    cluster: &Cluster,
+    name: &str,
+    zone: Option<char>,
+    node: impl FnOnce(&Placed) -> Node,
+) -> Result<MachineSpec, NodesError> {
     let (machines, owner, machine) = (wanted.machines.clone(), wanted.spec.name.clone(), name.to_owned());
     let placed =
-        tokio::task::spawn_blocking(move || network::place_machine(&machines, &owner, &machine)).await??;
+        tokio::task::spawn_blocking(move || network::place_machine(&machines, &owner, &machine, zone))
+            .await??;
     let join_dir = join_dir(wanted.site, &wanted.spec.name, name);
     files::make_dir(&join_dir)?;
     let token = cluster.join_token(TOKEN_SECONDS).await.map_err(Box::new)?;
     files::write(&join_dir.join("token"), 0o600, token.as_bytes())?;
     let images = wanted.site.images();
     runtime::image::Store::open(&images)?;
+    let node = node(&placed);
     let mut command: Vec<String> = [
         "/usr/bin/ekso",
         "node",
@@ -107,7 +175,9 @@ async fn machine_spec(wanted: &Wanted<'_>, cluster: &Cluster, name: &str) -> Res
         "--token-file",
         "/etc/ekso/token",
         "--name",
-        name,
+        &node.name,
+        "--cluster-dns",
+        &wanted.spec.shape().dns_ip().to_string(),
         "--node-ip",
         &placed.link.address.to_string(),
         "--external-ip",
@@ -121,6 +191,7 @@ async fn machine_spec(wanted: &Wanted<'_>, cluster: &Cluster, name: &str) -> Res
     ]
     .map(str::to_owned)
     .to_vec();
+    command.extend(node.options);
     for range in &placed.vpc {
         command.extend(["--cluster-cidr".into(), range.to_string()]);
     }
@@ -228,10 +299,10 @@ pub fn is_ready(node: &Object) -> bool {
 }
 
 /// Stops the machines of a cluster; what they keep stays.
-pub async fn stop(machines: &machines::Site, cluster: &str) -> Result<(), NodesError> {
-    let all = machines_of(machines, cluster)?;
+pub async fn stop(site: &Site, machines: &machines::Site, cluster: &str) -> Result<(), NodesError> {
+    let all = all_machines_of(site, machines, cluster)?;
     let stops: Vec<_> =
-        all.into_iter().map(|(_, machine)| tokio::task::spawn_blocking(move || machine.stop())).collect();
+        all.into_iter().map(|machine| tokio::task::spawn_blocking(move || machine.stop())).collect();
     for stop in stops {
         stop.await??;
     }
@@ -239,7 +310,7 @@ pub async fn stop(machines: &machines::Site, cluster: &str) -> Result<(), NodesE
 }
 
 pub async fn delete(site: &Site, machines: &machines::Site, cluster: &str) -> Result<(), NodesError> {
-    for (_, machine) in machines_of(machines, cluster)? {
+    for machine in all_machines_of(site, machines, cluster)? {
         remove(site, machines, cluster, machine).await?;
     }
     let (machines, cluster) = (machines.clone(), cluster.to_owned());
@@ -272,11 +343,11 @@ fn release_images(dir: &Path, node: &str) -> Result<(), NodesError> {
 }
 
 /// From where the control plane reaches the cluster's network: one of its machines that runs, else the router.
-pub fn inside(machines: machines::Site, cluster: &str, router: &Path) -> Inside {
-    let (cluster, router) = (cluster.to_owned(), router.to_owned());
+pub fn inside(site: &Site, machines: machines::Site, cluster: &str, router: &Path) -> Inside {
+    let (site, cluster, router) = (site.clone(), cluster.to_owned(), router.to_owned());
     std::sync::Arc::new(move || {
-        let all = machines_of(&machines, &cluster).unwrap_or_default();
-        let running = all.into_iter().map(|(_, machine)| machine).find(|machine| machine.running().is_some());
+        let all = all_machines_of(&site, &machines, &cluster).unwrap_or_default();
+        let running = all.into_iter().find(|machine| machine.running().is_some());
         Some(running.map_or_else(|| router.clone(), |machine| machine.netns_path()))
     })
 }

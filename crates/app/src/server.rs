@@ -123,6 +123,7 @@ async fn alone(
         inside,
         dial_from: std::sync::Arc::new(|| None),
         shape: Shape::default(),
+        account: None,
     };
     let mut cluster = Cluster::start(setup).await?;
     cluster.serve(listener).map_err(|source| ServerError::Listen { address, source })?;

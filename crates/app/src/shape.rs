@@ -46,6 +46,12 @@ impl Shape {
         self.service(10)
     }
 
+    /// Where the keys of tokens are found: beside the API, or where EKS' issuers have them.
+    pub fn jwks_uri(&self) -> String {
+        let path = if self.issuer == ISSUER { "openid/v1/jwks" } else { "keys" };
+        format!("{}/{path}", self.issuer)
+    }
+
     fn service(&self, number: u32) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.services.address()).saturating_add(number))
     }

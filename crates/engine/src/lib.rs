@@ -18,4 +18,5 @@ mod scheduling;
 
 pub use election::Election;
 pub use events::Recorder;
+pub use queue::{Outcome, Queue};
 pub use run::{Clock, Engine};

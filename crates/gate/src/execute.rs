@@ -8,7 +8,7 @@ use schema::{FieldValidation, Kind};
 use serde_json::{Value, json};
 
 use crate::request::{Answer, Change, DeleteOptions, Options, PatchKind, Preconditions, Request};
-use crate::{Gate, metadata};
+use crate::{Gate, eviction, metadata};
 
 impl Gate {
     /// Carries out one write of a plan. `None` means that the object it was about is gone or another one by now: the plan goes on.
@@ -49,6 +49,20 @@ impl Gate {
                 Ok(self.store.snapshot().get(&pod).cloned())
             }
         }
+    }
+
+    /// Evicts a pod as `kubectl drain` does: its disruption budgets are asked.
+    ///
+    /// # Errors
+    /// What the API would have answered: TooManyRequests if a budget does not allow it now.
+    pub async fn evict(&self, user: &User, pod: &Key) -> Result<(), Status> {
+        let (options, kind) = (self.options(user), self.kind(pod.resource)?);
+        let request = request(user, &kind, pod, "eviction", &options);
+        let eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": {"name": &*pod.name, "namespace": &*pod.namespace},
+        });
+        eviction::evict(self, &request, eviction).await.map(drop)
     }
 
     async fn execute_create(

@@ -7,8 +7,10 @@ use serde::Deserialize;
 use super::cluster::ClusterRecord;
 use super::fault;
 use super::node_group::{NodeGroup, NodeGroupRecord, Template, TemplateRequest};
+use crate::ec2::record::{Peer, SecurityGroup};
+use crate::ec2::{instance_type, security_group};
 use crate::iam::{self, Trust};
-use crate::state::{Changes, Kept};
+use crate::state::{self, Changes, Kept};
 use crate::{Context, Fault};
 
 /// A subnet, as far as EKS asks.
@@ -108,12 +110,41 @@ pub fn check_role(context: &Context, arn: &str, service: &str) -> Result<(), Fau
     }
 }
 
-/// The group that the control plane and all node groups of a cluster share. Returns its id.
-pub fn create_cluster_security_group(context: &mut Context, _: &mut Changes, _: &str, _: &str) -> String {
-    context.ids.resource("sg")
+/// The group that the control plane and all node groups of a cluster share: its members reach each other. Returns its id.
+/// <https://docs.aws.amazon.com/eks/latest/userguide/sec-group-reqs.html>
+pub fn create_cluster_security_group(
+    context: &mut Context,
+    changes: &mut Changes,
+    cluster: &str,
+    vpc: &str,
+) -> String {
+    let name = format!("eks-cluster-sg-{cluster}-{}", context.ids.of(b"0123456789", 9));
+    let description = "EKS created security group applied to ENI that is attached to EKS Control Plane master nodes, as well as any managed workloads.";
+    let mut group = security_group::bare(context, &name, description, vpc);
+    let own = Peer::Group(group.group_id.clone());
+    let rule = security_group::rule(context, false, own);
+    group.rules.push(rule);
+    group.tags = [
+        ("Name", name.as_str()),
+        ("aws:eks:cluster-name", cluster),
+        (&format!("kubernetes.io/cluster/{cluster}"), "owned"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    changes.create("", &group.group_id, &group);
+    group.group_id
 }
 
-pub fn delete_cluster_security_group(_: &Context, _: &mut Changes, _: &Kept<ClusterRecord>) {}
+pub fn delete_cluster_security_group(
+    context: &Context,
+    changes: &mut Changes,
+    cluster: &Kept<ClusterRecord>,
+) {
+    let id = &cluster.record.shown.resources_vpc_config.cluster_security_group_id;
+    if let Some(group) = state::get::<SecurityGroup>(context.state, "", id) {
+        changes.delete(&group);
+    }
+}
 
 /// A node group's role must be there and let EC2 assume it.
 pub fn check_node_role(context: &Context, arn: &str) -> Result<(), Fault> {
@@ -130,8 +161,16 @@ pub fn check_node_role(context: &Context, arn: &str) -> Result<(), Fault> {
     }
 }
 
-pub fn check_instance_type(_: &str) -> Result<(), Fault> {
-    Ok(())
+/// Of the types that there are, those of this host's kind of processor.
+pub fn check_instance_type(name: &str) -> Result<(), Fault> {
+    let wrong = |why: &str| Err(fault::invalid(format!("The following instance types are {why}: [{name}]")));
+    match instance_type::find(name) {
+        None => wrong("not known"),
+        Some(kind) if kind.is_arm != cfg!(target_arch = "aarch64") => {
+            wrong("of another architecture than this host")
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 /// A template that a user named by its id or its name.

@@ -1,0 +1,267 @@
+//! Clusters of the account as control planes of this site.
+
+use std::path::Path;
+
+use account::Account;
+use aws::autoscaling::{Activity, Group, Member};
+use aws::ec2;
+use aws::eks::{
+    self, CertificateAuthority, ClusterRecord, Identity, NodeGroupRecord, Oidc, UpdateRecord, VERSIONS,
+};
+use aws::genesis::ADMIN;
+use aws::state::{self, Changes, Kept, Record};
+use aws::sts::jwt::{Issuer, key_of};
+use aws::{Caller, Context};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use object::Time;
+use serde_json::json;
+use tracing::{info, warn};
+
+use super::keeper::{Failure, Keeper};
+use crate::cluster::Cluster;
+use crate::daemon::{Daemon, DaemonError, free_port};
+use crate::etcd::Place;
+use crate::nodes;
+use crate::shape::NEWEST;
+use crate::site::ClusterSpec;
+
+/// Brings the control plane of one cluster to where its record wants it.
+pub async fn keep(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<Option<Time>, Failure> {
+    let state = keeper.account.snapshot();
+    let Some(record) = state::get::<ClusterRecord>(&state, "", name) else { return Ok(None) };
+    if record.record.shown.status == "DELETING" {
+        remove(keeper, daemon, name).await?;
+        return Ok(None);
+    }
+    let wanted = version_wanted(&state, &record);
+    let mut clusters = daemon.clusters.lock().await;
+    let mut spec = match daemon.site.cluster(name)? {
+        Some(spec) => spec,
+        None => new_spec(keeper, &record, wanted)?,
+    };
+    if spec.minor != wanted {
+        info!(
+            cluster = name,
+            from = spec.minor,
+            to = wanted,
+            "the control plane starts anew with another version"
+        );
+        if let Some(old) = clusters.remove(name) {
+            old.stop().await;
+        }
+        spec.minor = wanted;
+    }
+    daemon.site.save(&spec)?;
+    if !spec.up {
+        return Ok(None);
+    }
+    if !clusters.contains_key(name) {
+        let inside = daemon.place(name).await?;
+        let cluster = daemon.start_control_plane(&spec, inside).await?;
+        clusters.insert(name.to_owned(), cluster);
+    }
+    if let Some(cluster) = clusters.get(name) {
+        told(&keeper.account, &spec, cluster).await?;
+    }
+    Ok(None)
+}
+
+/// The minor version that a cluster should have: what an update in progress leads to.
+fn version_wanted(state: &object::Snapshot, record: &Kept<ClusterRecord>) -> u8 {
+    let update = version_update(state, record.name());
+    let version =
+        update.as_ref().and_then(|update| target(&update.record)).unwrap_or(&record.record.shown.version);
+    VERSIONS.iter().find(|row| row.name == version).map_or(NEWEST, |row| row.minor)
+}
+
+fn target(update: &UpdateRecord) -> Option<&String> {
+    update.shown.params.iter().find(|param| param.r#type == "Version").map(|param| &param.value)
+}
+
+/// The update of the control plane's version that is in progress.
+fn version_update(state: &object::Snapshot, cluster: &str) -> Option<Kept<UpdateRecord>> {
+    let all = state::list::<UpdateRecord>(state, cluster).into_iter();
+    all.filter(|update| update.record.nodegroup_name.is_empty() && update.record.addon_name.is_empty()).find(
+        |update| update.record.shown.status == "InProgress" && update.record.shown.r#type == "VersionUpdate",
+    )
+}
+
+fn issuer(endpoint: &str, record: &ClusterRecord) -> String {
+    format!("{endpoint}/id/{}", record.public_id)
+}
+
+fn new_spec(keeper: &Keeper, record: &Kept<ClusterRecord>, minor: u8) -> Result<ClusterSpec, DaemonError> {
+    let network = &record.record.shown.kubernetes_network_config;
+    Ok(ClusterSpec {
+        name: record.name().to_owned(),
+        nodes: 0,
+        api_port: free_port(0)?,
+        up: true,
+        insecure_registries: Vec::new(),
+        place: Place::default(),
+        minor,
+        services: network["serviceIpv4Cidr"].as_str().map(str::to_owned),
+        pods: None,
+        issuer: Some(issuer(&keeper.endpoint, &record.record)),
+    })
+}
+
+/// Writes down that a control plane answers, and where.
+async fn told(account: &Account, spec: &ClusterSpec, cluster: &Cluster) -> Result<(), Failure> {
+    let shown = |context: &mut Context| {
+        let mut changes = Changes::default();
+        let Some(mut record) = state::get::<ClusterRecord>(context.state, "", &spec.name) else {
+            return changes;
+        };
+        let before = record.record.clone();
+        let shown = &mut record.record.shown;
+        shown.endpoint = Some(format!("https://127.0.0.1:{}", spec.api_port));
+        shown.certificate_authority =
+            Some(CertificateAuthority { data: STANDARD.encode(cluster.pki.ca_pem.as_bytes()) });
+        shown.identity = Some(Identity { oidc: Oidc { issuer: cluster.issuer.clone() } });
+        if matches!(shown.status.as_str(), "CREATING" | "UPDATING") {
+            shown.status = "ACTIVE".into();
+        }
+        if let Some(mut update) = version_update(context.state, &spec.name) {
+            let version = target(&update.record).cloned();
+            let row =
+                VERSIONS.iter().find(|row| Some(row.name) == version.as_deref() && row.minor == spec.minor);
+            if let Some(row) = row {
+                shown.version = row.name.into();
+                shown.platform_version = row.platform.into();
+                update.record.shown.status = "Successful".into();
+                changes.update(&update);
+            }
+        }
+        if record.record != before {
+            changes.update(&record);
+        }
+        let keys = Issuer { url: cluster.issuer.clone(), jwks: cluster.jwks.clone() };
+        match state::get::<Issuer>(context.state, "", &key_of(&cluster.issuer)) {
+            Some(known) if known.record == keys => {}
+            Some(mut known) => {
+                known.record = keys;
+                changes.update(&known);
+            }
+            None => changes.create("", &key_of(&cluster.issuer), &keys),
+        }
+        changes
+    };
+    account.change(shown).await?;
+    Ok(())
+}
+
+async fn remove(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<(), Failure> {
+    let gone = daemon.clusters.lock().await.remove(name);
+    if let Some(cluster) = gone {
+        cluster.stop().await;
+    }
+    nodes::delete(&daemon.site, &daemon.machines, name).await?;
+    remove_dir(&daemon.site.cluster_dir(name))?;
+    keeper.account.change(|context| forgotten(context, name)).await?;
+    info!(cluster = name, "the cluster is gone");
+    Ok(())
+}
+
+fn remove_dir(dir: &Path) -> Result<(), files::FileError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(files::FileError::new("remove", dir, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All that belongs to a cluster, its node groups too.
+fn forgotten(context: &mut Context, name: &str) -> Changes {
+    let Some(record) = state::get::<ClusterRecord>(context.state, "", name) else {
+        return Changes::default();
+    };
+    let mut changes = eks::forget(context, &record);
+    for group in state::list::<NodeGroupRecord>(context.state, name) {
+        let scaling = group.record.group_name();
+        fn all<T: Record>(context: &Context, changes: &mut Changes, owner: &str) {
+            state::list::<T>(context.state, owner).iter().for_each(|kept| changes.delete(kept));
+        }
+        all::<Member>(context, &mut changes, scaling);
+        all::<Activity>(context, &mut changes, scaling);
+        if let Some(scaling) = state::get::<Group>(context.state, "", scaling) {
+            changes.delete(&scaling);
+        }
+        changes.delete(&group);
+    }
+    let issuer = record.record.shown.identity.as_ref().map(|identity| key_of(&identity.oidc.issuer));
+    if let Some(keys) = issuer.and_then(|key| state::get::<Issuer>(context.state, "", &key)) {
+        changes.delete(&keys);
+    }
+    changes
+}
+
+/// A cluster that the command line has removed is gone from the account too.
+pub async fn forget(daemon: &Daemon, name: &str) {
+    let Some((account, _)) = daemon.account().await else { return };
+    if let Err(failure) = account.change(|context| forgotten(context, name)).await {
+        warn!(cluster = name, %failure, "the account still knows of the cluster");
+    }
+}
+
+/// Takes a cluster of the command line into the account, by the same call that anybody makes. What it learns there, its issuer, is in the
+/// spec that comes back.
+///
+/// Without an account, or if the account refuses (its roles were deleted, say), the cluster is one of the command line only.
+pub async fn enter(daemon: &Daemon, spec: &ClusterSpec) -> Result<ClusterSpec, DaemonError> {
+    let Some((account, endpoint)) = daemon.account().await else { return Ok(spec.clone()) };
+    let machines = daemon.machines.clone();
+    let pool = tokio::task::spawn_blocking(move || machines.public_addresses()).await??.pool;
+    let mut addresses = pool.assignable();
+    if let Some(first) = addresses.next() {
+        let last = addresses.last().unwrap_or(first);
+        let range = ec2::record::PublicPool { first, last };
+        if let Err(failure) =
+            account.change(|context| ec2::genesis::default_vpc(context, range.clone())).await
+        {
+            warn!(%failure, "the account has no default VPC");
+        }
+    }
+    let known = |account: &Account| state::get::<ClusterRecord>(&account.snapshot(), "", &spec.name);
+    if known(&account).is_none() {
+        let id = &account.identity.account;
+        let admin = Caller { arn: format!("arn:aws:iam::{id}:user/{ADMIN}"), ..account.root() };
+        let subnets: Vec<String> = state::list::<ec2::record::Subnet>(&account.snapshot(), "")
+            .into_iter()
+            .filter(|subnet| subnet.record.default_for_az)
+            .map(|subnet| subnet.record.subnet_id)
+            .collect();
+        let input = json!({
+            "name": spec.name, "version": format!("1.{}", spec.minor),
+            "roleArn": format!("arn:aws:iam::{id}:role/AmazonEKSClusterRole"),
+            "resourcesVpcConfig": {"subnetIds": subnets},
+            "accessConfig": {"authenticationMode": "API_AND_CONFIG_MAP"},
+        });
+        if let Err(fault) = account.call(&admin, "eks", "CreateCluster", &input).await {
+            warn!(
+                cluster = spec.name,
+                code = fault.code,
+                message = fault.message,
+                "the cluster is not in the account"
+            );
+            return Ok(spec.clone());
+        }
+    }
+    let mut spec = spec.clone();
+    let is_new = !daemon.site.cluster_dir(&spec.name).join("store").exists();
+    if let Some(record) = known(&account).filter(|_| is_new && spec.issuer.is_none()) {
+        spec.issuer = Some(issuer(&endpoint, &record.record));
+        daemon.site.save(&spec)?;
+    }
+    Ok(spec)
+}
+
+/// Tells the account that a cluster of the command line answers.
+pub async fn tell_running(daemon: &Daemon, spec: &ClusterSpec, cluster: &Cluster) {
+    let Some((account, _)) = daemon.account().await else { return };
+    if let Err(failure) = told(&account, spec, cluster).await {
+        warn!(cluster = spec.name, %failure, "the account does not know that the cluster runs");
+    }
+}
