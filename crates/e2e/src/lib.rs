@@ -17,7 +17,7 @@ mod leftovers;
 mod seccomp;
 
 pub use certificates::{Issued, Wanted, issue};
-pub use clients::{Answer, Running, ekso_binary, kubectl_binary, run, start, tool};
+pub use clients::{Answer, Running, aws_binary, ekso_binary, kubectl_binary, run, start, tool};
 pub use cluster::{Cluster, PATIENCE, Room, Site, free_port, until};
 pub use etcd::Etcd;
 pub use harness::{Chapter, Story, Tale, main};

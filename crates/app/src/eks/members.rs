@@ -41,23 +41,22 @@ async fn run(
     group: &Kept<Group>,
     member: &Kept<Member>,
 ) -> Result<Option<Time>, Failure> {
-    let id = &member.record.instance_id;
-    let machine = daemon.machines.machine(id).map_err(DaemonError::from)?;
-    let was_seen = keeper.seen.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
+    let (id, owner) = (&member.record.instance_id, &group.record.owner);
     let again = Some(now().plus_millis(LOOK_MILLIS));
-    if machine.running().is_some() && member.record.lifecycle == Lifecycle::InService && was_seen {
-        return Ok(again);
-    }
-    if was_seen && member.record.lifecycle == Lifecycle::InService {
-        info!(instance = id, "the machine of an instance has ended");
-        change(keeper, member, |member, _| member.is_unhealthy = true).await?;
-        return Ok(None);
-    }
-    // One that ran in an earlier life of the daemon, or of the host, is brought back as it was.
     let clusters = daemon.clusters.lock().await;
-    let owner = &group.record.owner;
+    // A cluster that was stopped has no machines, and wants none.
     let Some(cluster) = clusters.get(&owner.cluster) else { return Ok(again) };
     let Some(spec) = daemon.site.cluster(&owner.cluster)?.filter(|spec| spec.up) else { return Ok(again) };
+    let machine = daemon.machines.machine(id).map_err(DaemonError::from)?;
+    let is_in_service = member.record.lifecycle == Lifecycle::InService;
+    if is_in_service && keeper.seen.lock().unwrap_or_else(PoisonError::into_inner).contains(id) {
+        if machine.running().is_none() {
+            info!(instance = id, "the machine of an instance has ended");
+            change(keeper, member, |member, _| member.is_unhealthy = true).await?;
+        }
+        return Ok(again);
+    }
+    // One that ran in an earlier life of the daemon, or of the host, is brought back as it was.
     let node_group = state::get::<NodeGroupRecord>(state, &owner.cluster, &owner.node_group);
     let server = daemon.place(&owner.cluster).await?;
     let wanted = nodes::Wanted { site: &daemon.site, machines: &daemon.machines, spec: &spec, server };
@@ -106,7 +105,6 @@ fn node(region: &str, member: &Member, group: Option<&NodeGroupRecord>, place: &
     label("failure-domain.beta.kubernetes.io/zone", &member.zone);
     label("node.kubernetes.io/instance-type", &member.instance_type);
     label("beta.kubernetes.io/instance-type", &member.instance_type);
-    label("k8s.io/cloud-provider-aws", "ekso");
     if let Some(group) = group {
         let shown = &group.shown;
         label("eks.amazonaws.com/nodegroup", &shown.nodegroup_name);

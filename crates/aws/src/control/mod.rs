@@ -38,3 +38,6 @@ pub enum InCluster {
 
 /// The state of a cluster that runs here.
 pub type Clusters<'a> = dyn Fn(&str) -> Option<Snapshot> + 'a;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+"""EKS as boto3, awscli and kubectl see it. One act a run; ends with an error at the first surprise."""
+
+import glob
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import boto3
+import botocore.exceptions
+
+ACT, KUBECTL, AWS, SCRATCH, DATA = sys.argv[1:6]
+SESSION = boto3.Session()
+EKS, EC2, SCALING, STS = (SESSION.client(name) for name in ("eks", "ec2", "autoscaling", "sts"))
+ACCOUNT = STS.get_caller_identity()["Account"]
+SOON = {"Delay": 1, "MaxAttempts": 90}
+os.environ["PATH"] = os.path.dirname(AWS) + ":" + os.environ["PATH"]
+
+
+def check(what, seen, expected):
+    if seen != expected:
+        sys.exit(f"{what}: {seen!r} instead of {expected!r}")
+
+
+def contains(what, text, part):
+    if part not in text:
+        sys.exit(f"{what}: {part!r} is not in {text!r}")
+
+
+def refused(what, call, code, part=""):
+    try:
+        answer = call()
+    except botocore.exceptions.ClientError as error:
+        check(what, error.response["Error"]["Code"], code)
+        contains(what, error.response["Error"]["Message"], part)
+    else:
+        sys.exit(f"{what}: it was answered: {answer}")
+
+
+def until(what, look):
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        seen = look()
+        if seen:
+            return seen
+        time.sleep(0.2)
+    sys.exit(f"{what}: it did not come")
+
+
+def run(*words, stdin="", fails=False):
+    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=120)
+    if (done.returncode != 0) != fails:
+        sys.exit(f"{' '.join(words)}: {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout + done.stderr if fails else done.stdout
+
+
+def kubeconfig(cluster):
+    return f"{SCRATCH}/{cluster}.kubeconfig"
+
+
+def kubectl(cluster, words, stdin="", fails=False):
+    return run(KUBECTL, "--kubeconfig", kubeconfig(cluster), *words.split(), stdin=stdin, fails=fails)
+
+
+def get(cluster, words):
+    return json.loads(kubectl(cluster, f"get {words} -o json"))
+
+
+def role(name):
+    return f"arn:aws:iam::{ACCOUNT}:role/{name}"
+
+
+def subnets():
+    found = EC2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
+    return [one["SubnetId"] for one in found]
+
+
+def create(cluster, **more):
+    return EKS.create_cluster(name=cluster, roleArn=role("AmazonEKSClusterRole"),
+                              resourcesVpcConfig={"subnetIds": subnets()}, **more)["cluster"]
+
+
+def node_group(cluster, size, **more):
+    return EKS.create_nodegroup(
+        clusterName=cluster, nodegroupName="ng", subnets=subnets(), nodeRole=role("AmazonEKSNodeRole"),
+        scalingConfig={"minSize": 1, "maxSize": 5, "desiredSize": size}, **more)["nodegroup"]
+
+
+def ng(cluster):
+    return {"clusterName": cluster, "nodegroupName": "ng"}
+
+
+def updated(cluster, update, **of):
+    def look():
+        seen = EKS.describe_update(name=cluster, updateId=update["id"], **of)["update"]
+        if seen["status"] == "Failed":
+            sys.exit(f"the update failed: {seen}")
+        return seen["status"] == "Successful"
+    until(f"{update['type']} of {cluster}", look)
+
+
+def ready(cluster):
+    nodes = get(cluster, "nodes")["items"]
+    return [node["metadata"]["name"] for node in nodes
+            if any(one["type"] == "Ready" and one["status"] == "True" for one in node["status"]["conditions"])]
+
+
+WEB = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: web
+        image: e2e:1
+        command: [httpd, -f, -p, "8080", -h, /www]
+        readinessProbe: {httpGet: {port: 8080, path: /version}, periodSeconds: 1, failureThreshold: 30}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"""
+BUDGET = """
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec: {maxUnavailable: 1, selector: {matchLabels: {app: web}}}
+"""
+
+
+def made():
+    check("what ekso up made", EKS.list_clusters()["clusters"], ["dev"])
+    EKS.get_waiter("cluster_active").wait(name="dev", WaiterConfig=SOON)
+    check("while it is made", create("shop")["status"], "CREATING")
+    create("bank", version="1.35", accessConfig={"authenticationMode": "API"})
+    refused("a second", lambda: create("shop"), "ResourceInUseException", "Cluster already exists with name: shop")
+    for cluster in ("shop", "bank"):
+        EKS.get_waiter("cluster_active").wait(name=cluster, WaiterConfig=SOON)
+        run(AWS, "eks", "update-kubeconfig", "--name", cluster, "--kubeconfig", kubeconfig(cluster))
+        contains("namespaces", kubectl(cluster, "get namespaces -o name"), "namespace/kube-system")
+        contains("the issuer", EKS.describe_cluster(name=cluster)["cluster"]["identity"]["oidc"]["issuer"], "https://")
+    check("all", EKS.list_clusters()["clusters"], ["bank", "dev", "shop"])
+    pages = EKS.get_paginator("list_clusters").paginate(PaginationConfig={"PageSize": 1})
+    check("in pages", [name for page in pages for name in page["clusters"]], ["bank", "dev", "shop"])
+    for cluster, minor, is_there in (("shop", "36", True), ("bank", "35", False)):
+        check("a version", json.loads(kubectl(cluster, "version -o json"))["serverVersion"]["minor"], minor)
+        kinds = kubectl(cluster, "api-resources --no-headers")
+        check(f"what 1.{minor} serves", "mutatingadmissionpolicies" in kinds, is_there)
+    # A token for one cluster opens no other.
+    token = json.loads(run(AWS, "eks", "get-token", "--cluster-name", "shop"))["status"]["token"]
+    for cluster, fails in (("shop", False), ("bank", True)):
+        place = EKS.describe_cluster(name=cluster)["cluster"]["endpoint"]
+        run(KUBECTL, "--kubeconfig", "/dev/null", "--server", place, "--insecure-skip-tls-verify",
+            f"--token={token}", "get", "namespaces", fails=fails)
+
+
+def in_the_middle():
+    node_group("shop", 2, labels={"tier": "web"}, taints=[])
+    EKS.get_waiter("nodegroup_active").wait(**ng("shop"), WaiterConfig=SOON)
+    nodes = get("shop", "nodes")["items"]
+    check("how many", len(nodes), 2)
+    for node in nodes:
+        name, labels = node["metadata"]["name"], node["metadata"]["labels"]
+        check("a name", name.startswith("ip-172-31-") and name.endswith(".ec2.internal"), True)
+        contains("how the cloud names it", node["spec"]["providerID"], f"aws:///{labels['topology.kubernetes.io/zone']}/i-")
+        for key, value in (("eks.amazonaws.com/nodegroup", "ng"), ("eks.amazonaws.com/capacityType", "ON_DEMAND"),
+                           ("node.kubernetes.io/instance-type", "t3.medium"), ("tier", "web"),
+                           ("topology.kubernetes.io/region", "us-east-1")):
+            check(key, labels.get(key), value)
+        check("pods of a t3.medium", node["status"]["capacity"]["pods"], "17")
+        check("processors of a t3.medium", node["status"]["capacity"]["cpu"], "2")
+    check("zones", len({node["metadata"]["labels"]["topology.kubernetes.io/zone"] for node in nodes}), 2)
+    kubectl("shop", "apply -f -", WEB)
+    kubectl("shop", "rollout status deployment/web --timeout=90s")
+    refused("with nodes", lambda: EKS.delete_cluster(name="shop"), "ResourceInUseException", "nodegroups attached")
+    # The daemon is killed while this one is on its way.
+    node_group("bank", 1)
+
+
+def went_on():
+    for cluster in ("shop", "bank"):
+        EKS.get_waiter("cluster_active").wait(name=cluster, WaiterConfig=SOON)
+        EKS.get_waiter("nodegroup_active").wait(**ng(cluster), WaiterConfig=SOON)
+    check("nodes that were there", len(ready("shop")), 2)
+    check("and those on their way", len(ready("bank")), 1)
+    kubectl("shop", "rollout status deployment/web --timeout=90s")
+    kubectl("bank", "apply -f -", WEB)
+    kubectl("bank", "rollout status deployment/web --timeout=90s")
+    addresses = {cluster: [pod["status"]["podIP"] for pod in get(cluster, "pods -l app=web")["items"]]
+                 for cluster in ("shop", "bank")}
+    inside = kubectl("shop", f"exec deploy/web -- wget -q -T 5 -O - http://{addresses['shop'][1]}:8080/version", fails=False)
+    check("pods of one cluster talk", bool(inside), True)
+    kubectl("shop", f"exec deploy/web -- wget -q -T 2 -O - http://{addresses['bank'][0]}:8080/version", fails=True)
+
+
+def sized(cluster, size):
+    update = EKS.update_nodegroup_config(**ng(cluster), scalingConfig={"minSize": 1, "maxSize": 5, "desiredSize": size})["update"]
+    updated(cluster, update, nodegroupName="ng")
+    check("nodes", len(ready(cluster)), size)
+    group = SCALING.describe_auto_scaling_groups()["AutoScalingGroups"]
+    group = [one for one in group if any(tag["Value"] == cluster for tag in one["Tags"])][0]
+    check("instances", (group["DesiredCapacity"], len(group["Instances"])), (size, size))
+    return group
+
+
+def changed():
+    kubectl("shop", "apply -f -", BUDGET)
+    sized("shop", 3)
+    group = sized("shop", 1)
+    kubectl("shop", "rollout status deployment/web --timeout=90s")
+    check("the budget held", get("shop", "deployment web")["status"]["readyReplicas"], 2)
+    # The version of the control plane first, then that of the nodes.
+    refused("over one", lambda: EKS.update_cluster_version(name="bank", version="1.37"), "InvalidParameterException")
+    updated("bank", EKS.update_cluster_version(name="bank", version="1.36")["update"])
+    check("the version", json.loads(kubectl("bank", "version -o json"))["serverVersion"]["minor"], "36")
+    old = ready("bank")
+    updated("bank", EKS.update_nodegroup_version(**ng("bank"))["update"], nodegroupName="ng")
+    new = get("bank", "nodes")["items"]
+    check("nodes were replaced", [node["metadata"]["name"] in old for node in new], [False])
+    contains("their version", new[0]["status"]["nodeInfo"]["kubeletVersion"], "v1.36")
+    # A machine that is killed is replaced.
+    instance = group["Instances"][0]["InstanceId"]
+    for path in glob.glob(f"{DATA}/**/machines/{instance}/pid.json", recursive=True):
+        with open(path) as file:
+            os.kill(json.load(file)["pid"], signal.SIGKILL)
+
+    def replaced():
+        seen = SCALING.describe_auto_scaling_groups(AutoScalingGroupNames=[group["AutoScalingGroupName"]])
+        seen = seen["AutoScalingGroups"][0]["Instances"]
+        is_new = [one["InstanceId"] for one in seen if one["LifecycleState"] == "InService"] not in ([], [instance])
+        return is_new and len(seen) == 1 and len(ready("shop")) == 1
+    until("a machine that was killed is replaced", replaced)
+    kubectl("shop", "rollout status deployment/web --timeout=90s")
+
+
+def gone():
+    for cluster in ("shop", "bank"):
+        EKS.delete_nodegroup(**ng(cluster))
+    for cluster in ("shop", "bank"):
+        EKS.get_waiter("nodegroup_deleted").wait(**ng(cluster), WaiterConfig=SOON)
+        EKS.delete_cluster(name=cluster)
+    for cluster in ("shop", "bank"):
+        EKS.get_waiter("cluster_deleted").wait(name=cluster, WaiterConfig=SOON)
+    check("what is left", EKS.list_clusters()["clusters"], ["dev"])
+    check("groups", SCALING.describe_auto_scaling_groups()["AutoScalingGroups"], [])
+
+
+globals()[ACT]()
