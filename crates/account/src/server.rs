@@ -163,7 +163,7 @@ where
 
 async fn handle(shared: &Shared, request: Request<Incoming>) -> Response<Bytes> {
     if let Some(why) = guard::refuse(&shared.names, &request) {
-        warn!(why, "a request to the AWS endpoint was refused");
+        debug!(why, "a request to the AWS endpoint was refused");
         return plain(StatusCode::FORBIDDEN, why);
     }
     let (head, body) = request.into_parts();

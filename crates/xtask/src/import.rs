@@ -79,7 +79,7 @@ fn reduce(model: &Value, pages: &Value, wanted: &BTreeSet<String>) -> Result<Str
     let meta = &model["metadata"];
     let word = |name: &str| meta[name].as_str().unwrap_or_default().to_owned();
     let mut text = format!(
-        "# Of botocore {BOTOCORE} (Apache-2.0), by `cargo run -p xtask -- import models`: change operations.txt and run it again.\n"
+        "# Of botocore {BOTOCORE} (Apache-2.0, Copyright 2012-2022 Amazon.com, Inc. or its affiliates), reduced by\n# `cargo run -p xtask -- import models`: change operations.txt and run it again.\n"
     );
     let signing = if meta["signingName"].is_string() { word("signingName") } else { word("endpointPrefix") };
     write!(text, "service {signing} {} {}", word("apiVersion"), word("protocol"))?;
@@ -242,7 +242,7 @@ mod tests {
         });
         let pages = json!({"pagination": {"List": {"input_token": "M", "output_token": "M", "limit_key": "N", "result_key": "R"}}});
         let text = reduce(&model, &pages, &["List".to_owned()].into()).expect("reduced");
-        let lines: Vec<&str> = text.lines().skip(1).collect();
+        let lines: Vec<&str> = text.lines().skip(2).collect();
         assert_eq!(
             lines,
             [
