@@ -52,10 +52,13 @@ fn open(data_dir: &Path) -> Result<Store, ImageError> {
 
 fn import(args: &ImageImport, screen: &Screen) -> Result<(), ImageError> {
     let store = open(&args.cluster.site.data_dir)?;
-    let options = ImportOptions::default();
+    // A full disk does not take what no registry has.
+    let options = ImportOptions { pinned: true, ..ImportOptions::default() };
     let images = match (&args.rootfs, args.source.as_str()) {
         (Some(dir), name) => {
-            vec![store.import_rootfs(dir, &words(args.cmd.as_deref().unwrap_or("")), name)?]
+            let image = store.import_rootfs(dir, &words(args.cmd.as_deref().unwrap_or("")), name)?;
+            store.set_pinned(&image, true)?;
+            vec![image]
         }
         (None, "-") => store.import(std::io::stdin().lock(), &options)?,
         (None, path) => store.import_path(Path::new(path), &options)?,

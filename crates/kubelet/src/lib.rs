@@ -7,6 +7,8 @@ mod admit;
 mod claims;
 mod config;
 mod env;
+mod eviction;
+mod image_gc;
 mod lifecycle;
 mod node_status;
 mod pod;
@@ -20,6 +22,7 @@ mod volumes;
 
 pub use admit::{Rejection, admit};
 pub use config::TERMINATION_POLICY;
+pub use image_gc::{Disk, Garbage, StoredImage, garbage};
 pub use node_status::{Heartbeat, NodeFacts, OsFacts, heartbeat, lease, registration};
 pub use pod::{Container as ContainerSpec, Pod};
 pub use probes::failure_message;

@@ -28,6 +28,8 @@ pub enum End {
     /// The stored status is terminal already: it stays as it is.
     AsStored,
     DeadlineExceeded,
+    /// It uses more of the node than it may.
+    Evicted,
     /// The node has refused it.
     Rejected,
     /// All that should run to an end has.
@@ -41,11 +43,12 @@ pub struct Why<'a> {
     pub end: Option<End>,
     /// A change of resources that there is no room for.
     pub pending: Option<&'a Pending>,
+    pub evicted: Option<&'a str>,
 }
 
 pub fn pod_status(input: &Input, ips: &[String], why: &Why) -> Value {
     let Input { pod, observed, .. } = input;
-    let Why { waiting, end, pending } = *why;
+    let Why { waiting, end, pending, evicted } = *why;
     let spec = &pod.spec;
     let init_done = init_is_done(pod, observed);
     let default = if spec.init_containers.is_empty() { "ContainerCreating" } else { "PodInitializing" };
@@ -67,6 +70,7 @@ pub fn pod_status(input: &Input, ips: &[String], why: &Why) -> Value {
         Some(End::DeadlineExceeded) if terminal => {
             ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
         }
+        Some(End::Evicted) if terminal => ("Evicted", evicted.unwrap_or_default()),
         Some(End::Rejected) => {
             input.rejection.map_or(("", ""), |rejection| (rejection.reason, rejection.message.as_str()))
         }
@@ -163,7 +167,7 @@ fn phase(
         _ => "Pending",
     };
     let phase = match end {
-        Some(End::DeadlineExceeded | End::Rejected) => "Failed",
+        Some(End::DeadlineExceeded | End::Evicted | End::Rejected) => "Failed",
         _ => phase_of_containers(pod, observed, waiting, end),
     };
     let alive = observed.containers.iter().any(|one| one.status.state == ContainerState::Running);

@@ -12,6 +12,7 @@ use crate::admit::Rejection;
 use crate::claims;
 use crate::config::{self, BACKOFF_SECONDS, SPEC_HASH};
 use crate::env::Facts;
+use crate::eviction;
 use crate::lifecycle::handler;
 use crate::node_status::NodeFacts;
 use crate::pod::{Container, ImageSource, Pod, Volume};
@@ -82,8 +83,15 @@ pub fn sync(input: &Input) -> Step {
         snapshot: input.snapshot,
         claims: &input.observed.claims,
     };
-    let mut step =
-        Steps { input, facts, step: Step::default(), waiting: BTreeMap::new(), end: None, pending };
+    let mut step = Steps {
+        input,
+        facts,
+        step: Step::default(),
+        waiting: BTreeMap::new(),
+        end: None,
+        pending,
+        evicted: None,
+    };
     step.decide();
     step.finish()
 }
@@ -113,6 +121,8 @@ struct Steps<'a> {
     end: Option<End>,
     /// A change of resources that there is no room for.
     pending: Option<Pending>,
+    /// Why the pod is evicted.
+    evicted: Option<String>,
 }
 
 impl<'a> Steps<'a> {
@@ -130,6 +140,11 @@ impl<'a> Steps<'a> {
         } else if self.is_past_deadline() {
             self.end = Some(End::DeadlineExceeded);
             self.terminate(false);
+        } else if let Some(message) = self.exceeds_disk() {
+            self.end = Some(End::Evicted);
+            self.tell(true, "Evicted", message.clone(), "");
+            self.evicted = Some(message);
+            self.terminate(false);
         } else if status::has_finished(pod, self.input.observed) {
             self.end = Some(End::Finished);
             self.terminate(false);
@@ -141,7 +156,12 @@ impl<'a> Steps<'a> {
     fn finish(mut self) -> Step {
         let pod_ip = self.facts.pod_ips.first().map_or("", String::as_str);
         self.step.probes = probes::wanted(self.input.pod, self.input.observed, pod_ip);
-        let why = status::Why { waiting: &self.waiting, end: self.end, pending: self.pending.as_ref() };
+        let why = status::Why {
+            waiting: &self.waiting,
+            end: self.end,
+            pending: self.pending.as_ref(),
+            evicted: self.evicted.as_deref(),
+        };
         self.step.status = status::pod_status(self.input, self.facts.pod_ips, &why);
         self.step
     }
@@ -156,6 +176,22 @@ impl<'a> Steps<'a> {
             self.wake(end);
         }
         end <= self.input.now
+    }
+
+    /// Why the pod must go for its use of the disk. Has it measured if something limits it.
+    fn exceeds_disk(&mut self) -> Option<String> {
+        let Input { pod, observed, now, .. } = *self.input;
+        let wanted = eviction::wanted(pod)?;
+        if let Some(message) = observed.disk.as_ref().and_then(|disk| eviction::exceeded(pod, disk)) {
+            return Some(message);
+        }
+        let is_running = observed.containers.iter().any(|one| one.status.state == ContainerState::Running);
+        match observed.disk.as_ref().map(|disk| disk.at.plus_secs(eviction::PERIOD_SECONDS)) {
+            Some(at) if at > now => self.wake(at),
+            _ if is_running => self.ask(PodOp::MeasureDisk(wanted)),
+            _ => {}
+        }
+        None
     }
 
     fn wake(&mut self, at: Time) {
@@ -204,7 +240,9 @@ impl<'a> Steps<'a> {
             if !alive.is_empty() {
                 for (container, known) in alive {
                     let message = format!("Stopping container {}", container.name);
-                    self.kill(container, known, message, pod.grace_seconds());
+                    let grace =
+                        if self.evicted.is_some() { eviction::GRACE_SECONDS } else { pod.grace_seconds() };
+                    self.kill(container, known, message, grace);
                 }
                 return;
             }

@@ -3,9 +3,11 @@
 mod api;
 mod certificate;
 mod clock;
+mod disk;
 mod facts;
 mod grpc_health;
 mod handlers;
+mod image_gc;
 mod join;
 mod logs;
 mod mirror;
@@ -21,6 +23,7 @@ mod service_network;
 mod subpath;
 mod task;
 mod volumes;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -106,74 +109,34 @@ pub enum NodeError {
 
 /// Joins the cluster and runs the node until the future is dropped. Pods go on running.
 pub async fn run(config: Config) -> Result<(), NodeError> {
-    for dir in [&config.root_dir, &config.run_dir, &config.logs_dir, &config.root_dir.join("kubelet")] {
-        std::fs::create_dir_all(dir).map_err(|error| files::FileError::new("make the folder", dir, error))?;
-    }
-    let local_ips: Vec<_> = match config.cluster_dns {
-        IpAddr::V4(ip) => vec![ip],
-        IpAddr::V6(_) => Vec::new(),
-    };
-    datapath::node::prepare(&local_ips)?;
-    let addresses: Vec<IpAddr> = [Some(config.ip), config.external_ip].into_iter().flatten().collect();
+    make_folders(&config)?;
+    datapath::node::prepare(&local_ips(&config))?;
     let pki = config.root_dir.join("pki");
     let identity = join::identity(&pki, &config.server, config.token.as_deref(), &config.name).await?;
     let api = Arc::new(Api::new(&config.server, identity.client.clone(), None)?);
-    let facts = Arc::new(facts::gather(&config));
-    let runtime = Runtime::new(runtime::Options::new(
-        config.root_dir.join("runtime"),
-        config.run_dir.join("runtime"),
-        config.cgroup_root.clone(),
-    ))?;
+    let runtime = containers(&config)?;
+    // Heard from before the first look at what runs.
     let runtime_events = runtime.events();
     runtime.recover().await?;
-    let images = Store::open(&config.image_dir)?;
-    let registries = Registries { insecure: config.insecure_registries.clone(), ..Registries::default() };
-    let puller =
-        Puller::new(images.clone(), registries).map_err(|error| NodeError::Registries(error.to_string()))?;
 
-    let (pod_changes, pods_changed) = mpsc::unbounded_channel();
+    let (pod_changes, changes) = mpsc::unbounded_channel();
     let (network_changes, network_changed) = mpsc::unbounded_channel();
     let (probe_outcomes, probed) = mpsc::unbounded_channel();
     let (done, finished) = mpsc::unbounded_channel();
     let mirror = Mirror::new(api.clone(), Listeners { pods: pod_changes, network: network_changes });
-    let network = PodNetwork::default();
-    network.adopt(&runtime.list().sandboxes);
-    let services = all("services", "/api/v1/services");
+    let (reports, reports_task) = Reports::start(api.clone(), &config.name);
+    let tools = Arc::new(tools(&config, api, mirror.clone(), runtime, reports)?);
     let pods = Source {
         resource: kinds::PODS,
         path: "/api/v1/pods".into(),
         field_selector: format!("spec.nodeName={}", config.name),
     };
-    let (reports, reports_task) = Reports::start(api.clone(), &config.name);
-    let tools = Arc::new(Tools {
-        handlers: Handlers::new(runtime.clone()),
-        reports,
-        platform: runtime::image::Platform::host(),
-        api: api.clone(),
-        mirror: mirror.clone(),
-        runtime,
-        images,
-        puller,
-        network,
-        facts: facts.clone(),
-        services: services.clone(),
-    });
-    let (health, is_healthy) = watch::channel(Heartbeat { runtime_is_up: true, ..Heartbeat::default() });
-    let network_sources: BTreeSet<Source> = [
-        services,
-        all("endpointslices.discovery.k8s.io", "/apis/discovery.k8s.io/v1/endpointslices"),
-        all("namespaces", "/api/v1/namespaces"),
-        all("nodes", "/api/v1/nodes"),
-    ]
-    .into();
+    let network_sources = network_sources();
     // Dropped with this future, and ends with it.
     let mut tasks: Vec<Task> = network_sources.iter().map(|source| mirror.follow(source.clone())).collect();
-    tasks.push(mirror.follow(pods.clone()));
-    tasks.push(reports_task);
-    let (registered, is_registered) = watch::channel(false);
-    tasks.push(Task::spawn(registration::keep(api, facts.clone(), mirror.clone(), is_healthy, registered)));
-    let place = server::Place { listen: (config.ip, config.kubelet_port).into(), addresses };
-    tasks.push(Task::spawn(server::run(tools.clone(), identity, place, is_registered)));
+    tasks.extend([mirror.follow(pods.clone()), reports_task]);
+    let health = keep_registered(&config, &tools, identity, &mut tasks);
+    tasks.push(Task::spawn(image_gc::run(tools.clone())));
     let service_network = ServiceNetwork {
         tools: tools.clone(),
         mirror,
@@ -184,19 +147,102 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
         cluster_dns: config.cluster_dns,
         cluster_domain: config.cluster_domain.clone(),
         cluster_cidrs: config.cluster_cidrs.clone(),
-        resolvers: facts
-            .resolver
-            .servers
-            .iter()
-            .filter_map(|server| Some((server.parse::<IpAddr>().ok()?, 53).into()))
-            .collect(),
+        resolvers: resolvers(&tools.facts),
     };
     tasks.push(Task::spawn(service_network.run()));
     info!(node = config.name, server = config.server, "the node runs");
     let kubelet = Kubelet::new(tools, Outputs { probe_outcomes, done }, pods);
-    let inputs = Inputs { changes: pods_changed, runtime_events, probe_outcomes: probed, done: finished };
-    kubelet.run(inputs).await;
+    kubelet.run(Inputs { changes, runtime_events, probe_outcomes: probed, done: finished }).await;
     Ok(())
+}
+
+fn make_folders(config: &Config) -> Result<(), files::FileError> {
+    for dir in [&config.root_dir, &config.run_dir, &config.logs_dir, &config.root_dir.join("kubelet")] {
+        std::fs::create_dir_all(dir).map_err(|error| files::FileError::new("make the folder", dir, error))?;
+    }
+    Ok(())
+}
+
+fn local_ips(config: &Config) -> Vec<std::net::Ipv4Addr> {
+    match config.cluster_dns {
+        IpAddr::V4(ip) => vec![ip],
+        IpAddr::V6(_) => Vec::new(),
+    }
+}
+
+fn containers(config: &Config) -> Result<Runtime, runtime::RuntimeError> {
+    Runtime::new(runtime::Options::new(
+        config.root_dir.join("runtime"),
+        config.run_dir.join("runtime"),
+        config.cgroup_root.clone(),
+    ))
+}
+
+/// What the node's parts work with; of the runtime's containers everything is known.
+fn tools(
+    config: &Config,
+    api: Arc<Api>,
+    mirror: Arc<Mirror>,
+    runtime: Runtime,
+    reports: Reports,
+) -> Result<Tools, NodeError> {
+    let images = Store::open(&config.image_dir)?;
+    let registries = Registries { insecure: config.insecure_registries.clone(), ..Registries::default() };
+    let puller = Puller::new(images.clone(), registries);
+    let puller = puller.map_err(|error| NodeError::Registries(error.to_string()))?;
+    let network = PodNetwork::default();
+    network.adopt(&runtime.list().sandboxes);
+    Ok(Tools {
+        api,
+        mirror,
+        handlers: Handlers::new(runtime.clone()),
+        runtime,
+        images,
+        puller,
+        platform: runtime::image::Platform::host(),
+        network,
+        facts: Arc::new(facts::gather(config)),
+        reports,
+        services: services(),
+    })
+}
+
+/// Keeps the Node's objects up, and once it is there the node's server. What is told of the node's health goes where this returns.
+fn keep_registered(
+    config: &Config,
+    tools: &Arc<Tools>,
+    identity: join::Identity,
+    tasks: &mut Vec<Task>,
+) -> watch::Sender<Heartbeat> {
+    let (health, is_healthy) = watch::channel(Heartbeat { runtime_is_up: true, ..Heartbeat::default() });
+    let (registered, is_registered) = watch::channel(false);
+    let (api, facts, mirror) = (tools.api.clone(), tools.facts.clone(), tools.mirror.clone());
+    tasks.push(Task::spawn(registration::keep(api, facts, mirror, is_healthy, registered)));
+    let addresses = [Some(config.ip), config.external_ip].into_iter().flatten().collect();
+    let place = server::Place { listen: (config.ip, config.kubelet_port).into(), addresses };
+    tasks.push(Task::spawn(server::run(tools.clone(), identity, place, is_registered)));
+    health
+}
+
+/// Whom the cluster's name server asks for names that are not the cluster's.
+fn resolvers(facts: &kubelet::NodeFacts) -> Vec<std::net::SocketAddr> {
+    let servers = facts.resolver.servers.iter();
+    servers.filter_map(|server| Some((server.parse::<IpAddr>().ok()?, 53).into())).collect()
+}
+
+fn services() -> Source {
+    all("services", "/api/v1/services")
+}
+
+/// What the service proxy and the name server follow.
+fn network_sources() -> BTreeSet<Source> {
+    [
+        services(),
+        all("endpointslices.discovery.k8s.io", "/apis/discovery.k8s.io/v1/endpointslices"),
+        all("namespaces", "/api/v1/namespaces"),
+        all("nodes", "/api/v1/nodes"),
+    ]
+    .into()
 }
 
 fn all(resource: &'static str, path: &str) -> Source {

@@ -11,7 +11,8 @@ use kubelet::{Event, NodeFacts, Pod};
 use object::Time;
 use plan::node::{Container, ContainerState, ImageVolume};
 use plan::pod::{
-    Claimed, File, FileContent, Handler, Kill, OpKey, PodOp, Pull, Resize, Start, Volume, VolumeSource,
+    Claimed, DiskParts, DiskUse, File, FileContent, Handler, Kill, OpKey, PodOp, Pull, Resize, Start, Volume,
+    VolumeSource,
 };
 use runtime::image::{Keyring, Platform, Policy, Prepared, Puller, Reference, Store};
 use runtime::{Runtime, RuntimeError};
@@ -21,12 +22,13 @@ use tokio::task::JoinSet;
 
 use crate::api::{Api, ApiError};
 use crate::clock;
+use crate::disk;
 use crate::handlers::Handlers;
 use crate::mirror::{Mirror, Source};
 use crate::network::PodNetwork;
-use crate::pods::occurrence;
 use crate::reports::Reports;
 use crate::volumes::{self, Content};
+use crate::worker::occurrence;
 
 /// What a container may say at its end: `terminationMessagePath` is read up to here.
 const MESSAGE_LIMIT: u64 = 4_096;
@@ -62,6 +64,8 @@ pub enum Done {
     Sandbox,
     SandboxFailed { message: String },
     Resized,
+    Disk(DiskUse),
+    DiskUnknown,
     ResizeFailed { message: String },
     Started { name: String },
     StartFailed { name: String, reason: String, message: String },
@@ -81,6 +85,7 @@ impl Done {
             Self::Volumes { .. } | Self::VolumesFailed { .. } => Some(OpKey::Volumes),
             Self::Pulled { image, .. } | Self::PullFailed { image, .. } => Some(OpKey::Image(image.clone())),
             Self::Sandbox | Self::SandboxFailed { .. } => Some(OpKey::Sandbox),
+            Self::Disk(_) | Self::DiskUnknown => Some(OpKey::Disk),
             Self::Resized | Self::ResizeFailed { .. } => Some(OpKey::Resize),
             Self::Started { name } | Self::StartFailed { name, .. } => Some(OpKey::Start(name.clone())),
             Self::Container { id } => Some(OpKey::Container(id.clone())),
@@ -148,6 +153,16 @@ impl Job {
             PodOp::RunSandbox(config) => self.run_sandbox(*config).await,
             PodOp::StartContainer(start) => self.start(*start).await,
             PodOp::KillContainer(kill) => self.kill(kill).await,
+            PodOp::MeasureDisk(parts) => {
+                let places = self.places(&parts);
+                match blocking(move || Ok::<_, String>(disk::measure(&places))).await {
+                    Ok(used) => Done::Disk(used),
+                    Err(error) => {
+                        tracing::warn!(pod = %self.pod.full_name(), error, "a pod's files could not be measured");
+                        Done::DiskUnknown
+                    }
+                }
+            }
             PodOp::Resize(resize) => match self.resize(resize).await {
                 Ok(()) => Done::Resized,
                 Err(error) => Done::ResizeFailed { message: error.to_string() },
@@ -471,6 +486,22 @@ impl Job {
             tracing::warn!(container = id, %error, "a container could not be stopped");
         }
         Done::Container { id }
+    }
+
+    fn places(&self, parts: &DiskParts) -> disk::Places {
+        let uid = &self.pod.metadata.uid;
+        let volumes_dir = self.tools.facts.volumes_dir(uid);
+        let volumes = parts.volumes.iter().map(|name| (name.clone(), volumes_dir.join(name)));
+        let mut containers: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for container in self.tools.containers(uid) {
+            let layer = self.tools.runtime.writable_layer(&container.id).ok();
+            let logs = container.log_path.parent().map(PathBuf::from);
+            let paths = containers.entry(container.name).or_default();
+            paths.extend(layer);
+            // The logs of all of a container's runs are in one folder.
+            paths.extend(logs.filter(|logs| !paths.contains(logs)));
+        }
+        disk::Places { volumes: volumes.collect(), containers }
     }
 
     async fn resize(&self, resize: Resize) -> Result<(), RuntimeError> {

@@ -5,25 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinds::{NODES, PODS, SERVICES};
-use kubelet::{Event, Input, Pod, Rejection, Step};
+use kubelet::{Event, Input, Pod, Step};
 use object::{Change as ObjectChange, Key, Time};
-use plan::Occurrence;
 use plan::node::RuntimeEvent;
-use plan::pod::{Failure, Observed, OpKey, PodOp, ProbeState};
-use serde_json::Value;
+use plan::pod::{OpKey, PodOp, ProbeState};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use crate::api::{ApiError, PatchKind};
 use crate::clock;
 use crate::mirror::{Change, Source};
 use crate::ops::{self, Done, Tools};
-use crate::probes::{Outcome, Probes};
+use crate::probes::Outcome;
 use crate::references::{self, References};
-
-/// A status that could not be written is tried again after this long.
-const STATUS_RETRY_SECONDS: i64 = 1;
+use crate::worker::{STATUS_RETRY_SECONDS, Worker, occurrence};
 
 /// Everything that the loop hears of.
 pub struct Inputs {
@@ -38,25 +33,6 @@ pub struct Inputs {
 pub struct Outputs {
     pub probe_outcomes: mpsc::UnboundedSender<Outcome>,
     pub done: mpsc::UnboundedSender<(String, Done)>,
-}
-
-/// One pod on this node.
-struct Worker {
-    pod: Arc<Pod>,
-    is_gone: bool,
-    /// Whether the node takes the pod; none until it was asked.
-    admission: Option<Result<(), Rejection>>,
-    /// What only this process has seen; sandboxes and containers are asked of the runtime each time.
-    seen: Observed,
-    probes: Probes,
-    told: BTreeSet<(&'static str, String, String)>,
-    /// The status that the API server has, and the one on its way there.
-    posted: Option<Value>,
-    is_posting: bool,
-    retry_status_at: Option<Time>,
-    wakes_at: Option<Time>,
-    /// When the tokens of its volumes must be renewed.
-    tokens_due: Option<Time>,
 }
 
 pub struct Kubelet {
@@ -235,82 +211,21 @@ impl Kubelet {
     fn on_done(&mut self, uid: &str, done: Done) {
         let Some(worker) = self.workers.get_mut(uid) else { return };
         let now = clock::now();
-        if let Some(key) = done.key() {
-            worker.seen.in_flight.remove(&key);
-        }
         match done {
-            Done::Claims(claims) => worker.seen.claims = claims,
-            Done::Volumes { volumes, tokens_due } => {
-                worker.seen.volumes = Some(volumes);
-                worker.seen.volume_failure = None;
-                worker.tokens_due = tokens_due;
-            }
-            Done::VolumesFailed { message } => {
-                worker.tell(&self.tools, true, "FailedMount", message.clone(), "");
-                worker.seen.volume_failure =
-                    Some(again(worker.seen.volume_failure.take(), "FailedMount", message, now));
-            }
-            Done::Pulled { image, id } => {
-                worker.seen.pull_failures.remove(&image);
-                worker.seen.pulled.insert(image.clone());
-                worker.seen.images.insert(image, id);
-            }
-            Done::PullFailed { image, reason, message } => {
-                let before = worker.seen.pull_failures.remove(&image);
-                worker.seen.pull_failures.insert(image, again(before, &reason, message, now));
-            }
-            Done::Sandbox => worker.seen.sandbox_failure = None,
-            Done::SandboxFailed { message } => {
-                let told = format!("Failed to create pod sandbox: {message}");
-                worker.tell(&self.tools, true, "FailedCreatePodSandBox", told, "");
-                worker.seen.sandbox_failure =
-                    Some(again(worker.seen.sandbox_failure.take(), "FailedCreatePodSandBox", message, now));
-            }
-            Done::Resized => worker.seen.resize_failure = None,
-            Done::ResizeFailed { message } => {
-                worker.seen.resize_failure =
-                    Some(again(worker.seen.resize_failure.take(), "Error", message, now));
-            }
-            Done::Started { name } => {
-                worker.seen.start_failures.remove(&name);
-            }
-            Done::StartFailed { name, reason, message } => {
-                let before = worker.seen.start_failures.remove(&name);
-                worker.seen.start_failures.insert(name, again(before, &reason, message, now));
-            }
-            Done::PostStartBegan { container_id } => {
-                worker.seen.post_start_running.insert(container_id);
-            }
-            Done::PostStartEnded { container_id } => {
-                worker.seen.post_start_running.remove(&container_id);
-            }
-            Done::Container { .. } => {}
-            Done::Status { status, result } => {
-                worker.is_posting = false;
-                match result {
-                    Ok(()) => worker.posted = Some(status),
-                    // The pod is gone or another one by now; its deletion is an event of its own.
-                    Err(error) if error.is_not_found() || error.is_conflict() => worker.posted = Some(status),
-                    Err(error) => {
-                        debug!(%error, "a pod's status could not be written");
-                        worker.retry_status_at = Some(now.plus_secs(STATUS_RETRY_SECONDS));
-                    }
-                }
-            }
-            Done::Forgotten => {
-                if worker.is_gone || worker.pod.is_deleting() {
-                    self.references.drop_pod(&self.tools.mirror, uid);
-                    self.workers.remove(uid);
-                    return;
-                }
+            Done::Forgotten if worker.is_gone || worker.pod.is_deleting() => {
+                self.references.drop_pod(&self.tools.mirror, uid);
+                self.workers.remove(uid);
             }
             Done::ForgetFailed { message } => {
+                worker.seen.in_flight.remove(&OpKey::Forget);
                 warn!(pod = %worker.pod.full_name(), message, "a pod could not be cleaned up; trying again");
                 self.timers.insert((now.plus_secs(STATUS_RETRY_SECONDS), uid.to_owned()));
-                return;
+            }
+            other => {
+                worker.take_in(&self.tools, other, now);
+                self.dirty.insert(uid.to_owned());
             }
         }
-        self.dirty.insert(uid.to_owned());
     }
 
     /// Asks once whether the pod may run here. One that has a start time was admitted before this process began.
@@ -410,127 +325,6 @@ impl Kubelet {
             }
             worker.wakes_at = wake;
         }
-    }
-}
-
-impl Worker {
-    fn new(pod: Arc<Pod>) -> Self {
-        Self {
-            pod,
-            is_gone: false,
-            admission: None,
-            seen: Observed::default(),
-            probes: Probes::default(),
-            told: BTreeSet::new(),
-            posted: None,
-            is_posting: false,
-            retry_status_at: None,
-            wakes_at: None,
-            tokens_due: None,
-        }
-    }
-
-    /// What is true of the pod now.
-    fn observe(&mut self, tools: &Tools) -> Observed {
-        let uid = &self.pod.metadata.uid;
-        let runtime::Listing { sandboxes, containers } = tools.runtime.list_pod(uid);
-        self.seen.termination_messages.retain(|id, _| containers.iter().any(|one| one.id == *id));
-        for container in &containers {
-            if !self.seen.termination_messages.contains_key(&container.id)
-                && let Some(message) = ops::termination_message(container)
-            {
-                self.seen.termination_messages.insert(container.id.clone(), message);
-            }
-        }
-        self.seen.probes.retain(|(id, _), _| containers.iter().any(|one| one.id == *id));
-        let spec = &self.pod.spec;
-        for image in spec.images() {
-            match tools.image_id(image) {
-                Some(id) => self.seen.images.insert(image.to_owned(), id),
-                None => self.seen.images.remove(image),
-            };
-        }
-        Observed { sandboxes, containers, ..self.seen.clone() }
-    }
-
-    /// Writes the status if it is new. Whether the API server has it.
-    fn post(
-        &mut self,
-        uid: &str,
-        status: Value,
-        tools: &Arc<Tools>,
-        outputs: &Outputs,
-        tasks: &mut JoinSet<()>,
-        now: Time,
-    ) -> bool {
-        if self.is_gone || self.posted.as_ref() == Some(&status) {
-            return true;
-        }
-        if self.is_posting || self.retry_status_at.is_some_and(|at| at > now) {
-            return false;
-        }
-        self.is_posting = true;
-        self.retry_status_at = None;
-        let (tools, done, uid) = (tools.clone(), outputs.done.clone(), uid.to_owned());
-        let metadata = &self.pod.metadata;
-        let path = format!("/api/v1/namespaces/{}/pods/{}/status", metadata.namespace, metadata.name);
-        tasks.spawn(async move {
-            let patch = kubelet::status_patch(&uid, &status);
-            let result: Result<Value, ApiError> = tools.api.patch(&path, PatchKind::Strategic, &patch).await;
-            let _ = done.send((uid, Done::Status { status, result: result.map(drop) }));
-        });
-        false
-    }
-
-    fn tell(&self, tools: &Tools, warning: bool, reason: &'static str, message: String, container: &str) {
-        let event = Event { warning, reason, message, container: container.to_owned() };
-        tools.reports.tell(occurrence(&self.pod, event));
-    }
-
-    /// Says it unless the same was said of this pod before.
-    fn tell_once(
-        &mut self,
-        tools: &Tools,
-        warning: bool,
-        reason: &'static str,
-        message: String,
-        container: &str,
-    ) {
-        if self.told.insert((reason, message.clone(), container.to_owned())) {
-            self.tell(tools, warning, reason, message, container);
-        }
-    }
-}
-
-fn again(before: Option<Failure>, reason: &str, message: String, now: Time) -> Failure {
-    Failure {
-        reason: reason.to_owned(),
-        message,
-        at: now,
-        count: before.map_or(1, |failure| failure.count + 1),
-    }
-}
-
-/// An event about a pod, or one of its containers.
-pub fn occurrence(pod: &Pod, event: Event) -> Occurrence {
-    let list = |list: &[_], name: &str, container: &str| {
-        let found = list.iter().any(|one: &kubelet::ContainerSpec| one.name == container);
-        found.then(|| format!("spec.{name}{{{container}}}"))
-    };
-    let spec = &pod.spec;
-    let field_path = list(&spec.containers, "containers", &event.container)
-        .or_else(|| list(&spec.init_containers, "initContainers", &event.container))
-        .or_else(|| list(&spec.ephemeral_containers, "ephemeralContainers", &event.container))
-        .unwrap_or_default();
-    Occurrence {
-        about: Key::new(PODS, pod.metadata.namespace.as_str(), pod.metadata.name.as_str()),
-        api_version: "v1".into(),
-        kind: "Pod".into(),
-        uid: pod.metadata.uid.as_str().into(),
-        field_path: field_path.into(),
-        warning: event.warning,
-        reason: event.reason,
-        message: event.message,
     }
 }
 

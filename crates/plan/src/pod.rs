@@ -26,6 +26,7 @@ pub enum PodOp {
     StartContainer(Box<Start>),
     KillContainer(Kill),
     Resize(Resize),
+    MeasureDisk(DiskParts),
     RemoveContainer {
         id: String,
     },
@@ -45,6 +46,7 @@ pub enum OpKey {
     Volumes,
     Claims,
     Image(String),
+    Disk,
     Resize,
     /// Making, stopping or removing a sandbox.
     Sandbox,
@@ -64,6 +66,7 @@ impl PodOp {
             Self::RunSandbox(_) | Self::StopSandbox { .. } | Self::RemoveSandbox { .. } => OpKey::Sandbox,
             Self::StartContainer(start) => OpKey::Start(start.config.name.clone()),
             Self::KillContainer(kill) => OpKey::Container(kill.id.clone()),
+            Self::MeasureDisk(_) => OpKey::Disk,
             Self::Resize(_) => OpKey::Resize,
             Self::RemoveContainer { id } => OpKey::Container(id.clone()),
             Self::Forget => OpKey::Forget,
@@ -106,6 +109,20 @@ pub struct Kill {
     pub message: String,
     pub grace_seconds: i64,
     pub pre_stop: Option<Handler>,
+}
+
+/// What is measured of a pod's use of the node's disk: its containers' own files and logs, and these volumes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskParts {
+    pub volumes: Vec<String>,
+}
+
+/// How much of the node's disk a pod uses, in bytes by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    pub volumes: BTreeMap<String, u64>,
+    pub containers: BTreeMap<String, u64>,
+    pub at: Time,
 }
 
 /// Changes the limits of a pod that runs, in this order.
@@ -303,6 +320,8 @@ pub struct Observed {
     pub volume_failure: Option<Failure>,
     pub sandbox_failure: Option<Failure>,
     pub resize_failure: Option<Failure>,
+    /// As it was last measured.
+    pub disk: Option<DiskUse>,
     /// By container name: creating or starting failed.
     pub start_failures: BTreeMap<String, Failure>,
     /// By container id and kind.

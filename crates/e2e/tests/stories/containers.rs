@@ -348,3 +348,39 @@ spec:
     ensure!(restarts == "0", "it was restarted {restarts} times");
     Ok(())
 }
+
+/// A pod that fills more of the disk than it may.
+pub fn eviction(room: &Room) -> Result<()> {
+    room.apply(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: { name: fills }
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - { name: c, image: "e2e:1", command: [sh, -c, "yes | head -c 4000000 > /v/x; exec sleep 100000"], volumeMounts: [{ name: v, mountPath: /v }] }
+  volumes: [{ name: v, emptyDir: { sizeLimit: 1Mi } }]
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: writes }
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: e2e:1
+    command: [sh, -c, "yes | head -c 4000000 > /x; exec sleep 100000"]
+    resources: { limits: { ephemeral-storage: 2Mi } }
+"#,
+    )?;
+    for (pod, message) in [
+        ("fills", "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "),
+        ("writes", "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "),
+    ] {
+        room.wait(&format!("pod/{pod}"), "jsonpath={.status.reason}=Evicted")?;
+        let told = room.field(&format!("pod/{pod}"), "{.status.phase} {.status.message}")?;
+        ensure!(told == format!("Failed {message}"), "{pod}: {told:?}");
+    }
+    Ok(())
+}

@@ -38,6 +38,7 @@ const CHAPTERS: &[Chapter] = &[
         name: "one_node",
         options: "",
         stories: &[
+            Story { name: "eviction", tell: containers::eviction },
             Story { name: "exec_and_logs", tell: containers::exec_and_logs },
             Story { name: "extension", tell: guest::extension },
             Story { name: "kubectl_1_32", tell: kubectl::minor_32 },

@@ -11,7 +11,7 @@ fn check(name: &str, spec: Value, story: impl FnOnce(&mut World), expected: &str
     let lines = |text: &str| {
         text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
     };
-    let found = world.log.join("\n");
+    let found = lines(&world.log.join("\n"));
     assert!(found == lines(expected), "{name}:\n{found}\n--- instead of ---\n{}", lines(expected));
 }
 
@@ -958,6 +958,42 @@ fn resources_that_need_a_restart_get_one() {
         start c#1
         = Running Ready | c running ready restarts=1
         has 1000m 128Mi
+    "#,
+    );
+}
+
+#[test]
+fn a_volume_that_outgrows_its_limit_ends_the_pod() {
+    let mut spec = pod("Always", &[], &[container("c")]);
+    spec["volumes"] = json!([{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]);
+    check(
+        "eviction",
+        spec,
+        |w| {
+            w.settle();
+            w.disk.volumes.insert("v".into(), 2 << 20);
+            w.advance(10);
+            w.log.push(w.pod["status"]["reason"].to_string());
+            w.delete(30);
+            w.settle();
+        },
+        r#"
+        = Pending | c ContainerCreating
+        sandbox 0
+        pull bb
+        start c#0
+        = Running Ready | c running ready
+        measure
+        +10s
+        measure
+        event Evicted: Usage of EmptyDir volume "v" exceeds the limit "1Mi".
+        kill c#0 grace 1: Stopping container c
+        = Failed (Evicted) | c ended 137
+        stop s0
+        "Evicted"
+        delete
+        remove s0
+        forget
     "#,
     );
 }

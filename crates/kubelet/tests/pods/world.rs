@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kubelet::{Input, NodeFacts, OsFacts, Pod, Step, admit, sync};
 use object::{Key, Object, Resource, Snapshot, Time};
 use plan::node::{Container, ContainerState, ContainerStatus, DnsConfig, Resources, Sandbox, SandboxState};
-use plan::pod::{Claimed, Failure, Observed, PodOp, ProbeKind};
+use plan::pod::{Claimed, DiskUse, Failure, Observed, PodOp, ProbeKind};
 use serde_json::{Value, json};
 
 /// More steps than any pod needs to come to rest.
@@ -28,6 +28,8 @@ pub struct World {
     /// By name, as the API has them.
     pub claims: BTreeMap<String, Value>,
     pub persistent_volumes: BTreeMap<String, Value>,
+    /// What is found when it is measured.
+    pub disk: DiskUse,
     /// What cannot be pulled.
     pub missing_images: BTreeSet<String>,
     /// Containers whose start fails before it has made anything.
@@ -82,6 +84,7 @@ impl World {
             labels: [("disk".into(), "ssd".into())].into(),
             claims: BTreeMap::new(),
             persistent_volumes: BTreeMap::new(),
+            disk: DiskUse::default(),
             missing_images: BTreeSet::new(),
             broken: BTreeSet::new(),
             told: BTreeSet::new(),
@@ -236,6 +239,10 @@ impl World {
             PodOp::KillContainer(kill) => {
                 self.log.push(format!("kill {} grace {}: {}", kill.id, kill.grace_seconds, kill.message));
                 self.end(&kill.id, 137);
+            }
+            PodOp::MeasureDisk(_) => {
+                self.log.push("measure".into());
+                self.observed.disk = Some(DiskUse { at: self.now, ..self.disk.clone() });
             }
             PodOp::Resize(resize) => {
                 let shown =

@@ -1,6 +1,7 @@
 //! Root filesystems handed out to containers. A lease keeps layers from the collector across restarts of every process,
 //! because containers outlive those too.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -93,6 +94,11 @@ impl Store {
         let mut holders: Vec<String> = self.leases()?.into_iter().map(|lease| lease.holder).collect();
         holders.sort();
         Ok(holders)
+    }
+
+    /// The layers that holders have.
+    pub fn held_layers(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        Ok(self.leases()?.into_iter().flat_map(|lease| lease.layers).collect())
     }
 
     pub(super) fn leases(&self) -> Result<Vec<LeaseFile>, StoreError> {
