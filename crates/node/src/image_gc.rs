@@ -27,6 +27,8 @@ type LastUses = BTreeMap<String, Time>;
 pub async fn run(tools: Arc<Tools>) {
     let mut ticks = tokio::time::interval(PERIOD);
     let mut last_uses = LastUses::new();
+    // A disk that others fill stays so: once is enough.
+    let mut is_told = false;
     loop {
         ticks.tick().await;
         let store = tools.images.clone();
@@ -34,7 +36,8 @@ pub async fn run(tools: Arc<Tools>) {
         match blocking(move || collect(&store, disk_of(&store), before, clock::now())).await {
             Ok((uses, failure)) => {
                 last_uses = uses;
-                if let Some(message) = failure {
+                let was_told = std::mem::replace(&mut is_told, failure.is_some());
+                if let Some(message) = failure.filter(|_| !was_told) {
                     warn!(message, "the disk stays full");
                     tools.reports.tell(about_node(&tools.facts.name, message));
                 }

@@ -379,8 +379,8 @@ spec:
         ("writes", "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "),
     ] {
         room.wait(&format!("pod/{pod}"), "jsonpath={.status.reason}=Evicted")?;
-        let told = room.field(&format!("pod/{pod}"), "{.status.phase} {.status.message}")?;
-        ensure!(told == format!("Failed {message}"), "{pod}: {told:?}");
+        let told = room.field(&format!("pod/{pod}"), "{.status.phase}:{.status.message}")?;
+        ensure!(told == format!("Failed:{message}"), "{pod}: {told:?}");
     }
     Ok(())
 }
