@@ -86,7 +86,10 @@ impl Account {
 
     /// Makes a call as the front door would: IAM decides, the handler runs, the changes are made.
     pub fn call(&mut self, name: &str, caller: &Caller, input: &Value) -> Result<Value, Fault> {
-        let service = SERVICES.iter().find(|service| service.operations.iter().any(|one| one.name == name));
+        // Two services may have an operation of one name: then the story says whose it means, `ec2:DescribeTags`.
+        let (prefix, name) = name.split_once(':').unwrap_or(("", name));
+        let mut meant = SERVICES.iter().filter(|service| prefix.is_empty() || service.signing_name == prefix);
+        let service = meant.find(|service| service.operations.iter().any(|one| one.name == name));
         let service = service.unwrap_or_else(|| panic!("no operation {name}")).signing_name;
         self.drawn += 1;
         let world = World { account: ACCOUNT, region: REGION, now: self.now, state: &self.state };
