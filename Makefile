@@ -1,7 +1,7 @@
 # Everything one does with this repository. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down delete build test lint bench
+.PHONY: help up down delete build test lint fuzz bench
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: ## Run every test there is, with a summary at the end
 
 lint: ## Check format, lints, dependency rules and tidiness
 	@scripts/lint
+
+fuzz: ## Feed every reader of outside input with made-up input, some seconds each
+	@scripts/fuzz
 
 bench: ## Measure, with the peers beside: a table of figures
 	@scripts/bench

@@ -2,7 +2,7 @@
 
 use object::Status;
 use schema::{DecodeError, FieldValidation, Kind, Violation};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::metadata;
 use crate::request::{Options, Request};
@@ -30,22 +30,25 @@ pub(crate) fn from_stored(kind: &Kind, object: Value) -> Value {
     kind.read_stored(object)
 }
 
+/// The members of a body, which must be an object: it says of which kind it should be.
+pub(crate) fn members<'a>(kind: &str, object: &'a mut Value) -> Result<&'a mut Map<String, Value>, Status> {
+    let found = match object {
+        Value::Object(members) => return Ok(members),
+        Value::Array(_) => "array",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Null => "null",
+    };
+    Err(Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \
+         json: cannot unmarshal {found} into Go value of type struct"
+    )))
+}
+
 /// The body says what it is, or the path says it for it.
 pub(crate) fn identify(kind: &Kind, object: &mut Value) -> Result<(), Status> {
-    let Some(members) = object.as_object_mut() else {
-        return Err(Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: \
-             json: cannot unmarshal {} into Go value of type struct",
-            kind.kind,
-            match object {
-                Value::Array(_) => "array",
-                Value::Bool(_) => "bool",
-                Value::Number(_) => "number",
-                Value::String(_) => "string",
-                Value::Null | Value::Object(_) => "null",
-            }
-        )));
-    };
+    let members = members(kind.kind, object)?;
     let expected = kind.api_version();
     let version = members.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     if !version.is_empty() && version != expected {

@@ -62,6 +62,7 @@ fn selector_text(selector: &Value) -> String {
 }
 
 pub(crate) fn decode(request: &Request<'_>, body: &mut Value) -> Result<Vec<String>, Status> {
+    crate::decode::members("Scale", body)?;
     let kind = path::text(body, "kind");
     let version = path::text(body, "apiVersion");
     if !matches!((version, kind), ("autoscaling/v1", "Scale") | ("", "")) {

@@ -14,6 +14,7 @@ mod network;
 mod refusals;
 mod servers;
 mod stores;
+mod suspend;
 mod streams;
 mod workloads;
 
@@ -71,6 +72,7 @@ const TALES: &[Tale] = &[
     Tale { name: "kernel_lacks", tell: command_line::kernel_lacks },
     Tale { name: "machine_lacks", tell: command_line::machine_lacks },
     Tale { name: "nodes_that_fail", tell: command_line::nodes_that_fail },
+    Tale { name: "suspend", tell: suspend::tell },
     Tale { name: "two_servers", tell: servers::two_on_one_etcd },
     Tale { name: "two_sites", tell: command_line::two_sites },
 ];
