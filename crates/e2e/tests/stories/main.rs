@@ -14,8 +14,8 @@ mod network;
 mod refusals;
 mod servers;
 mod stores;
-mod suspend;
 mod streams;
+mod suspend;
 mod workloads;
 
 use e2e::{Chapter, Story, Tale};
