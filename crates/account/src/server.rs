@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws::Fault;
+use aws::{Fault, Origin};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -133,20 +133,24 @@ async fn accept(shared: Arc<Shared>, watcher: Watcher, socket: TcpStream) -> Res
     if tokio::time::timeout(patience, socket.peek(&mut first)).await?? == 0 {
         return Ok(());
     }
-    if first[0] != HANDSHAKE {
-        return converse(shared, watcher, socket).await;
+    let address = Some(socket.peer_addr()?.ip());
+    let is_encrypted = first[0] == HANDSHAKE;
+    let origin = Origin { address, is_encrypted, ..Origin::default() };
+    if !is_encrypted {
+        return converse(shared, watcher, origin, socket).await;
     }
     let stream = tokio::time::timeout(patience, shared.tls.accept(socket)).await??;
-    converse(shared, watcher, stream).await
+    converse(shared, watcher, origin, stream).await
 }
 
-async fn converse<S>(shared: Arc<Shared>, watcher: Watcher, stream: S) -> Result<(), BoxError>
+async fn converse<S>(shared: Arc<Shared>, watcher: Watcher, origin: Origin, stream: S) -> Result<(), BoxError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let Limits { head_bytes, patience, .. } = shared.limits;
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let shared = shared.clone();
+        request.extensions_mut().insert(origin.clone());
         async move { Ok::<_, Infallible>(handle(&shared, request).await.map(Full::new)) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -201,6 +201,13 @@ impl Running {
         Ok(status)
     }
 
+    /// Why somebody may do something, or may not. The error says why there is nothing to tell.
+    pub fn why(&self, question: &aws::iam::Question) -> Result<aws::iam::Explanation, String> {
+        let Identity { account, region } = &self.account.identity;
+        let (state, now) = (self.account.snapshot(), self.account.now());
+        aws::iam::explain(&aws::World { account, region, now, state: &state }, question)
+    }
+
     /// Ends the calls in order, then the store.
     pub async fn stop(self) {
         self.server.stop();

@@ -17,6 +17,8 @@ pub enum Ask {
     },
     /// Of the AWS account.
     Account,
+    /// Why somebody may do something in it, or may not.
+    Why(aws::iam::Question),
     /// Of one cluster, or of all.
     Status {
         name: Option<String>,
@@ -41,15 +43,26 @@ pub struct UpRequest {
 #[serde(rename_all = "camelCase")]
 pub enum Told {
     /// Something is being done; it may be a while.
-    Doing { what: String },
+    Doing {
+        what: String,
+    },
     /// A step of the way is done, so many milliseconds after it began.
-    Step { what: String, millis: u64 },
+    Step {
+        what: String,
+        millis: u64,
+    },
     /// What was asked for about the AWS account.
     Account(AccountStatus),
+    Because(aws::iam::Explanation),
     /// The end, if it went well.
-    Done { clusters: Vec<ClusterStatus> },
+    Done {
+        clusters: Vec<ClusterStatus>,
+    },
     /// The end, if it did not.
-    Failed { message: String, code: u8 },
+    Failed {
+        message: String,
+        code: u8,
+    },
 }
 
 impl ClusterStatus {

@@ -33,6 +33,9 @@ pub enum Command {
     Status(Status),
     /// Show the AWS endpoint, what is in the account, and an example
     Aws(Listing),
+    /// Say why something is allowed or refused
+    #[command(subcommand)]
+    Why(Why),
     /// Bring images to the nodes
     #[command(subcommand)]
     Image(Image),
@@ -181,6 +184,47 @@ pub struct ImageImport {
     /// FILE, folder or `-`; NAME:TAG with --rootfs
     #[arg(value_name = "FILE|NAME:TAG")]
     pub source: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Why {
+    /// Whether a user or role of the AWS account may do something, and which policy says so
+    Aws(WhyAws),
+}
+
+#[derive(Debug, Args)]
+pub struct WhyAws {
+    /// What is to be done: eks:CreateCluster
+    #[arg(value_name = "SERVICE:ACTION")]
+    pub action: String,
+    /// With what: an ARN
+    #[arg(long, value_name = "ARN")]
+    pub resource: Option<String>,
+    /// By whom: an ARN, or user/NAME or role/NAME of the account
+    #[arg(long, value_name = "ARN", default_value = "user/admin")]
+    pub principal: String,
+    /// Under which condition; a key with several values has commas between them
+    #[arg(long = "condition", value_name = "KEY=VALUE", value_parser = condition)]
+    pub conditions: Vec<(String, Vec<String>)>,
+    #[command(flatten)]
+    pub listing: Listing,
+}
+
+impl WhyAws {
+    pub fn question(&self) -> aws::iam::Question {
+        aws::iam::Question {
+            principal: self.principal.clone(),
+            action: self.action.clone(),
+            resource: self.resource.clone().unwrap_or_default(),
+            keys: self.conditions.clone(),
+        }
+    }
+}
+
+/// `aws:TagKeys=team,cost`
+fn condition(text: &str) -> Result<(String, Vec<String>), String> {
+    let (key, values) = text.split_once('=').ok_or("write it as KEY=VALUE: aws:SourceIp=203.0.113.7")?;
+    Ok((key.to_owned(), values.split(',').map(str::to_owned).collect()))
 }
 
 #[derive(Debug, Args)]

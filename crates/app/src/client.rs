@@ -272,6 +272,24 @@ pub fn aws(args: &Listing, screen: &Screen) -> Result<(), ClientError> {
     Ok(())
 }
 
+/// Whether somebody may do something in the AWS account, and what decided it.
+pub fn why_aws(args: &cli::WhyAws, screen: &Screen) -> Result<(), ClientError> {
+    need_root("ekso why")?;
+    let site = Site::find(&args.listing.site.data_dir)?.ok_or(ClientError::NoAccount)?;
+    let door = UnixStream::connect(site.socket()).map_err(|_| ClientError::NoAccount)?;
+    let mut explanation = None;
+    ask_and(door, &Ask::Why(args.question()), |told| match told {
+        Told::Because(told) => explanation = Some(told),
+        other => screen.told(&other),
+    })?;
+    let explanation = explanation.ok_or(ClientError::NoAccount)?;
+    match args.listing.output.output {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
+        Format::Text => println!("{}", output::explanation(&explanation)),
+    }
+    Ok(())
+}
+
 /// Asks the daemon if one runs, and does it here otherwise: stopping and removing need no daemon.
 fn run_or_ask(site: &Site, what: &Ask, screen: &Screen) -> Result<Vec<ClusterStatus>, ClientError> {
     if let Ok(door) = UnixStream::connect(site.socket()) {

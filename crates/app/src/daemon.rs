@@ -45,6 +45,9 @@ pub enum DaemonError {
     Account(#[from] AccountError),
     #[error("no AWS endpoint runs here: it does while a cluster is up, `ekso up` starts one")]
     NoAccount,
+    /// What `ekso why` cannot tell.
+    #[error("{0}")]
+    Question(String),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     #[error("{0}")]
@@ -312,6 +315,12 @@ impl Daemon {
                 let running = self.account.lock().await;
                 let status = running.as_ref().ok_or(DaemonError::NoAccount)?.status().await?;
                 progress.tell(Told::Account(status));
+                Ok(Vec::new())
+            }
+            Ask::Why(question) => {
+                let running = self.account.lock().await;
+                let told = running.as_ref().ok_or(DaemonError::NoAccount)?.why(&question);
+                progress.tell(Told::Because(told.map_err(DaemonError::Question)?));
                 Ok(Vec::new())
             }
             Ask::Status { name } => self.status(name.as_deref()).await,

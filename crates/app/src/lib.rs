@@ -59,6 +59,9 @@ pub fn main() -> ExitCode {
         Command::List(args) => end(&screen, client::list(&args, &screen), client::ClientError::exit_code),
         Command::Status(args) => end(&screen, client::status(&args, &screen), client::ClientError::exit_code),
         Command::Aws(args) => end(&screen, client::aws(&args, &screen), client::ClientError::exit_code),
+        Command::Why(cli::Why::Aws(args)) => {
+            end(&screen, client::why_aws(&args, &screen), client::ClientError::exit_code)
+        }
         Command::Image(command) => end(&screen, image::run(&command, &screen), image::ImageError::exit_code),
         Command::Server(args) => end(&screen, server::run(&args, &screen), |_| exit::FAILED),
         Command::Node(args) => end(&screen, join::run(&args), |_| exit::FAILED),

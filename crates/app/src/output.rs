@@ -170,6 +170,15 @@ pub fn account_status(status: &AccountStatus) -> String {
     text
 }
 
+/// Who, what and with what in a line, then what decided it, then what AWS would answer.
+pub fn explanation(told: &aws::iam::Explanation) -> String {
+    let mut text = format!("{} {} {}\n{}", told.principal, told.action, told.resource, told.why);
+    if !told.message.is_empty() {
+        text += &format!("\nAccessDenied: {}", told.message);
+    }
+    text
+}
+
 /// Commands that work as they stand, with what is in the account.
 fn account_example(status: &AccountStatus) -> Vec<String> {
     let of = |kind: &'static str| status.resources.iter().filter(move |one| one.kind == kind);

@@ -56,6 +56,14 @@ pub fn keys(context: &Context, of_call: &[(String, Vec<String>)]) -> Keys {
     }
     keys.set("aws:CurrentTime", context.now.to_string());
     keys.set("aws:EpochTime", context.now.as_secs().to_string());
+    let origin = &context.caller.origin;
+    if let Some(address) = origin.address {
+        keys.set("aws:SourceIp", address.to_string());
+        keys.set("aws:SecureTransport", origin.is_encrypted.to_string());
+    }
+    if !origin.user_agent.is_empty() {
+        keys.set("aws:UserAgent", &*origin.user_agent);
+    }
     keys.set("aws:RequestedRegion", context.region);
     keys.set("aws:ResourceAccount", context.account);
     keys.set("aws:ViaAWSService", "false");

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use object::{Snapshot, Time};
 use serde_json::{Value, json};
 
@@ -29,6 +31,16 @@ pub struct Caller {
     pub access_key_id: String,
     /// Of a temporary key: what its token says.
     pub session: Option<Box<Session>>,
+    pub origin: Origin,
+}
+
+/// From where a call came: what policies may ask about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// None for calls that came over no wire.
+    pub address: Option<IpAddr>,
+    pub is_encrypted: bool,
+    pub user_agent: String,
 }
 
 /// Without the session, which holds a secret.

@@ -106,13 +106,17 @@ pub fn find(state: &Snapshot, id: &str, token: Option<&str>, now: Time) -> Resul
             user_id: session.user_id.clone(),
             access_key_id: id.to_owned(),
             session: Some(Box::new(session.clone())),
+            ..Caller::default()
         };
         return Ok(Credential { secret: session.secret, caller });
     }
     let key =
         state::get::<AccessKey>(state, "", id).filter(|key| key.record.is_active).ok_or(Unknown::Invalid)?;
     let AccessKey { arn, user_id, secret, .. } = key.record;
-    Ok(Credential { secret, caller: Caller { arn, user_id, access_key_id: id.to_owned(), session: None } })
+    Ok(Credential {
+        secret,
+        caller: Caller { arn, user_id, access_key_id: id.to_owned(), ..Caller::default() },
+    })
 }
 
 /// The session token of a session. None if the account has no sealing key, which it has from its first moment.

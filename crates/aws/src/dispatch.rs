@@ -9,7 +9,7 @@ use crate::model::{self, Model, Protocol};
 use crate::sigv4::{self, Message, Scope, Signature};
 use crate::state::Changes;
 use crate::wire::{self, Asked, Family};
-use crate::{Answer, Caller, Context, Fault, Ids, Operation, SERVICES, Service, authorize};
+use crate::{Answer, Caller, Context, Fault, Ids, Operation, Origin, SERVICES, Service, authorize};
 
 /// The account that is asked, at one moment.
 pub struct World<'a> {
@@ -122,7 +122,7 @@ fn call_of(
     signature: Option<&Signature>,
     line: &mut Line,
 ) -> Result<(Asked, Answer), Fault> {
-    let caller = match signature {
+    let mut caller = match signature {
         Some(signature) => {
             let mut regions = vec![world.region];
             regions.extend(GLOBAL.contains(&model.signing_name).then_some(GLOBAL_REGION));
@@ -131,12 +131,21 @@ fn call_of(
         }
         None => Caller::default(),
     };
+    caller.origin = origin(request);
     line.caller.clone_from(&caller.arn);
     let asked = wire::operation(model, request)?;
     line.action = format!("{}:{}", model.signing_name, asked.operation.name);
     let input = wire::input(model, &asked, request)?;
     let answer = run(world, ids, &caller, model, asked.operation.name, &input)?;
     Ok((asked, answer))
+}
+
+/// What whoever took the request in says of its connection, and what the client says of itself.
+fn origin(request: &Request<Bytes>) -> Origin {
+    let mut origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
+    let agent = request.headers().get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    origin.user_agent = agent.unwrap_or_default().to_owned();
+    origin
 }
 
 /// Makes a call without a wire: the same validation, decision and paging as for one that came over it.

@@ -34,7 +34,7 @@ mod stories;
 pub mod sts;
 pub mod wire;
 
-pub use call::{Answer, Caller, Context, Fault};
+pub use call::{Answer, Caller, Context, Fault, Origin};
 pub use dispatch::{Line, Reply, World, answer, call, refusal};
 pub use ids::Ids;
 pub use service::{Further, Operation, Service, Subject};

@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 
 use crate::credentials;
 use crate::iam::record::{User, named};
+use crate::iam::{Question, explain};
 use crate::state::Changes;
-use crate::{Caller, Context, Fault, Ids, SERVICES, World, genesis};
+use crate::{Caller, Context, Fault, Ids, Origin, SERVICES, World, genesis};
 
 pub const ACCOUNT: &str = "111122223333";
 const REGION: &str = "us-east-1";
@@ -236,4 +237,36 @@ fn ec2_networks() {
 #[test]
 fn ec2_templates() {
     ec2(include_str!("../testdata/ec2/templates.yaml"));
+}
+
+#[test]
+fn policies_see_from_where_a_call_comes() {
+    let mut account = Account::new();
+    account.tell(include_str!("../testdata/iam/origin.yaml"));
+    let mut alice = account.caller("alice").expect("alice");
+    for (address, is_encrypted, user_agent, may) in [
+        (Some("127.0.0.1"), true, "aws-cli/1.45", true),
+        (Some("127.0.0.1"), false, "aws-cli/1.45", false),
+        (Some("10.0.0.1"), true, "aws-cli/1.45", false),
+        (Some("127.0.0.1"), true, "curl/8", false),
+        (None, false, "", false),
+    ] {
+        let address = address.map(|text: &str| text.parse().expect("an address"));
+        alice.origin = Origin { address, is_encrypted, user_agent: user_agent.into() };
+        assert_eq!(account.call("ListRoles", &alice, &json!({})).is_ok(), may, "{:?}", alice.origin);
+    }
+}
+
+#[test]
+fn a_decision_is_explained() {
+    let mut account = Account::new();
+    account.tell(include_str!("../testdata/iam/explained.yaml"));
+    let cases: Vec<(String, String, String, String)> =
+        serde_saphyr::from_str(include_str!("../testdata/iam/explanations.yaml")).expect("a list of cases");
+    for (principal, action, resource, wanted) in cases {
+        let question = Question { principal, action, resource, keys: Vec::new() };
+        let world = World { account: ACCOUNT, region: REGION, now: account.now, state: &account.state };
+        let told = explain(&world, &question).map(|told| told.why).unwrap_or_else(|why| why);
+        assert_eq!(told, wanted, "{question:?}");
+    }
 }

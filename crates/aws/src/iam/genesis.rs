@@ -15,12 +15,18 @@ pub const NODE_ROLE: &str = "AmazonEKSNodeRole";
 /// The role with which Fargate starts pods.
 pub const FARGATE_ROLE: &str = "AmazonEKSFargatePodExecutionRole";
 
-/// Role, the service that may assume it, AWS's policies that it has.
-const ROLES: &[(&str, &str, &[&str])] = &[
-    (CLUSTER_ROLE, "eks.amazonaws.com", &["AmazonEKSClusterPolicy"]),
-    (FARGATE_ROLE, "eks-fargate-pods.amazonaws.com", &["AmazonEKSFargatePodExecutionRolePolicy"]),
+/// Role, what it is for, the service that may assume it, AWS's policies that it has.
+const ROLES: &[(&str, &str, &str, &[&str])] = &[
+    (CLUSTER_ROLE, "for clusters", "eks.amazonaws.com", &["AmazonEKSClusterPolicy"]),
+    (
+        FARGATE_ROLE,
+        "for pods on Fargate",
+        "eks-fargate-pods.amazonaws.com",
+        &["AmazonEKSFargatePodExecutionRolePolicy"],
+    ),
     (
         NODE_ROLE,
+        "for nodes",
         "ec2.amazonaws.com",
         &[
             "AmazonEC2ContainerRegistryPullOnly",
@@ -45,9 +51,10 @@ pub fn principals(context: &mut Context) -> Changes {
     if state::get::<SealingKey>(context.state, "", SEAL).is_some() {
         return changes;
     }
-    for (name, service, policies) in ROLES {
+    for (name, purpose, service, policies) in ROLES {
         if named::<Role>(context.state, name).is_none() {
-            let role = role(context, name, service, policies);
+            let mut role = role(context, name, service, policies);
+            role.description = Some((*purpose).to_owned());
             changes.create("", &name.to_ascii_lowercase(), &role);
         }
     }

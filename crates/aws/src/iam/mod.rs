@@ -10,6 +10,7 @@ mod boundaries;
 pub mod caller;
 mod documents;
 mod entity;
+mod explain;
 pub mod genesis;
 mod group;
 mod inline;
@@ -27,6 +28,7 @@ mod user;
 use serde_json::{Value, json};
 
 pub(crate) use entity::given_tags;
+pub use explain::{Explanation, Question, explain};
 pub use trust::{Trust, trust};
 
 use entity::{Entity, subject, subject_of_new};

@@ -7,6 +7,7 @@ mod api;
 mod calls;
 mod etcd;
 mod pods;
+mod policies;
 mod site;
 mod snapshot;
 mod start;
@@ -49,6 +50,7 @@ const MEASURES: &[Measure] = &[
     ("snapshot", snapshot::run),
     ("pods", pods::run),
     ("calls", calls::run),
+    ("policies", policies::run),
 ];
 
 /// Measures those named, or all.
