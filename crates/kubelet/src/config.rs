@@ -29,6 +29,7 @@ pub fn sandbox(facts: &Facts, attempt: u32) -> SandboxConfig {
         name: metadata.name.clone(),
         attempt,
         hostname: hostname(facts),
+        host_names: domain_name(facts).into_iter().chain([short_name(facts)]).collect(),
         dns: dns(facts),
         host_aliases: spec
             .host_aliases
@@ -61,19 +62,26 @@ pub fn sandbox(facts: &Facts, attempt: u32) -> SandboxConfig {
 
 /// The pod's hostname: its own, else its name, cut to 63 bytes.
 fn hostname(facts: &Facts) -> String {
-    let Pod { metadata, spec, .. } = facts.pod;
+    let spec = &facts.pod.spec;
     if spec.host_network {
         return facts.node.name.clone();
     }
-    let short = if spec.hostname.is_empty() { &metadata.name } else { &spec.hostname };
-    let short: String = short.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned();
-    if spec.set_hostname_as_fqdn && !spec.subdomain.is_empty() {
-        return format!(
-            "{short}.{}.{}.svc.{}",
-            spec.subdomain, metadata.namespace, facts.node.cluster_domain
-        );
-    }
-    short
+    let full = if spec.set_hostname_as_fqdn { domain_name(facts) } else { None };
+    full.unwrap_or_else(|| short_name(facts))
+}
+
+fn short_name(facts: &Facts) -> String {
+    let Pod { metadata, spec, .. } = facts.pod;
+    let name = if spec.hostname.is_empty() { &metadata.name } else { &spec.hostname };
+    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+}
+
+/// Of a pod with a subdomain: <https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#pod-hostname-and-subdomain-field>
+fn domain_name(facts: &Facts) -> Option<String> {
+    let Pod { metadata, spec, .. } = facts.pod;
+    let (subdomain, domain) = (&spec.subdomain, &facts.node.cluster_domain);
+    (!subdomain.is_empty())
+        .then(|| format!("{}.{subdomain}.{}.svc.{domain}", short_name(facts), metadata.namespace))
 }
 
 /// <https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#pod-s-dns-policy>

@@ -20,6 +20,8 @@ pub struct SandboxConfig {
     pub attempt: u32,
     /// At most 63 bytes; ignored when the pod shares the machine's network (and so its UTS namespace).
     pub hostname: String,
+    /// What `/etc/hosts` calls the pod's addresses, the full name first; empty: the hostname.
+    pub host_names: Vec<String>,
     pub dns: DnsConfig,
     pub host_aliases: Vec<HostAlias>,
     pub namespaces: NamespaceOptions,

@@ -69,8 +69,12 @@ fn hosts(config: &SandboxConfig, ips: &[IpAddr], machine: &str) -> String {
              fe00::1\tip6-allnodes\n\
              fe00::2\tip6-allrouters\n",
         );
+        let names = match &config.host_names[..] {
+            [] => config.hostname.clone(),
+            names => names.join("\t"),
+        };
         for ip in ips {
-            let _ = writeln!(text, "{ip}\t{}", config.hostname);
+            let _ = writeln!(text, "{ip}\t{names}");
         }
     }
     if !config.host_aliases.is_empty() {
@@ -106,12 +110,15 @@ mod tests {
         let alias = HostAlias { ip: "10.0.0.1".into(), hostnames: vec!["a".into(), "b".into()] };
         let config =
             SandboxConfig { hostname: "web-0".into(), host_aliases: vec![alias], ..Default::default() };
-        let text = hosts(&config, &["10.244.0.5".parse().unwrap()], "");
-        assert!(
-            text.ends_with(
-                "ip6-allrouters\n10.244.0.5\tweb-0\n\n# Entries added by HostAliases.\n10.0.0.1\ta\tb\n"
-            ),
-            "{text}"
-        );
+        let check = |config: &SandboxConfig, names: &str| {
+            let text = hosts(config, &["10.244.0.5".parse().unwrap()], "");
+            let end = format!(
+                "allrouters\n10.244.0.5\t{names}\n\n# Entries added by HostAliases.\n10.0.0.1\ta\tb\n"
+            );
+            assert!(text.ends_with(&end), "{text}");
+        };
+        check(&config, "web-0");
+        let host_names = vec!["web-0.web.ns.svc.cluster.local".into(), "web-0".into()];
+        check(&SandboxConfig { host_names, ..config }, "web-0.web.ns.svc.cluster.local\tweb-0");
     }
 }

@@ -136,3 +136,24 @@ fn claims_and_images_are_mounted() {
         ("model:1", "/model", "weights")
     );
 }
+
+#[test]
+fn a_pod_of_a_subdomain_has_a_full_name() {
+    const FULL: &str = "h.sub.ns.svc.cluster.local";
+    for (hostname, subdomain, as_fqdn, name, names) in [
+        ("", "", false, "p", &["p"][..]),
+        ("h", "", true, "h", &["h"]),
+        ("h", "sub", false, "h", &[FULL, "h"]),
+        ("h", "sub", true, FULL, &[FULL, "h"]),
+    ] {
+        let mut spec = one(json!({"name": "c", "image": "bb"}));
+        spec["hostname"] = json!(hostname);
+        spec["subdomain"] = json!(subdomain);
+        spec["setHostnameAsFQDN"] = json!(as_fqdn);
+        let (sandbox, _) = configs(spec);
+        assert_eq!(
+            (sandbox.hostname.as_str(), &sandbox.host_names[..]),
+            (name, &names.iter().map(ToString::to_string).collect::<Vec<_>>()[..])
+        );
+    }
+}
