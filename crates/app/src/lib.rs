@@ -11,6 +11,7 @@ mod daemon;
 mod deciders;
 mod dial;
 mod doctor;
+mod ec2;
 mod eks;
 mod etcd;
 mod exit;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     // Processes that are small and single-threaded, and known to no user.
     match args.get(1).map(String::as_str) {
+        Some("machine-idle") => return machines::init::idle(),
         Some("machine-init") => return machines::init::main(&args[2..]),
         Some("pod-monitor") => return runtime::monitor::main(std::env::args_os().skip(2)),
         _ => {}

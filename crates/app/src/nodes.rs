@@ -200,6 +200,7 @@ async fn machine_spec(
     }
     Ok(MachineSpec {
         link: placed.link,
+        hostname: None,
         command,
         env: Vec::new(),
         binds: vec![
@@ -214,7 +215,7 @@ async fn machine_spec(
 }
 
 /// The host's resolvers that a machine can reach: not those that listen on the host's own loopback.
-fn resolvers() -> Vec<std::net::Ipv4Addr> {
+pub fn resolvers() -> Vec<std::net::Ipv4Addr> {
     let known = machines::resolvers().into_iter().filter_map(|address| match address {
         IpAddr::V4(address) if !address.is_loopback() => Some(address),
         _ => None,

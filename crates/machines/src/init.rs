@@ -63,6 +63,20 @@ pub fn main(args: &[String]) -> ExitCode {
     }
 }
 
+/// Runs `machine-idle`: what a machine runs that was told to run nothing. Ends when it is asked to.
+pub fn idle() -> ExitCode {
+    match Signals::block(&[libc::SIGINT, libc::SIGTERM]) {
+        Ok(signals) => {
+            while signals.wait(TICK).is_none() {}
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("block signals: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn read_boot(path: &Path) -> Result<Boot> {
     let bytes = fs::read(path).map_err(Error::file("read", path))?;
     serde_json::from_slice(&bytes).map_err(|source| Error::Record { path: path.to_owned(), source })

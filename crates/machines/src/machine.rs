@@ -22,6 +22,9 @@ use crate::{Error, Limits, Result, Site, cgroup};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineSpec {
     pub link: Link,
+    /// Its host name; its own name if it has no other.
+    #[serde(default)]
+    pub hostname: Option<String>,
     /// What its first process keeps running, absolute in the machine: `/usr/bin/ekso node …`.
     pub command: Vec<String>,
     #[serde(default)]
@@ -158,7 +161,7 @@ impl Machine {
         netns::run_in(&ns, || sysctl::set("net.ipv4.ip_forward", "1"))??;
 
         let boot = Boot {
-            hostname: self.name.clone(),
+            hostname: spec.hostname.clone().unwrap_or_else(|| self.name.clone()),
             root: self.root(),
             netns: self.netns_path(),
             groups: cgroup::create(&self.site.group(), &self.name, spec.limits)?,

@@ -306,10 +306,15 @@ impl Launch {
     }
 }
 
+/// How many pods a node of a type takes unless its user data says otherwise.
+pub fn max_pods(kind: &instance_type::InstanceType) -> u32 {
+    let most = if kind.cpus > LARGE_CPUS { PODS_OF_LARGE } else { PODS_OF_SMALL };
+    kind.max_pods().min(most)
+}
+
 /// The length of a range that has an address for each pod. The network's and the broadcast's are for none.
 fn pod_prefix(kind: &instance_type::InstanceType, asked: Option<u32>) -> u8 {
-    let most = if kind.cpus > LARGE_CPUS { PODS_OF_LARGE } else { PODS_OF_SMALL };
-    let pods = asked.unwrap_or_else(|| kind.max_pods().min(most)).clamp(1, PODS_OF_LARGE);
+    let pods = asked.unwrap_or_else(|| max_pods(kind)).clamp(1, PODS_OF_LARGE);
     let bits = u8::try_from((pods + 2).next_power_of_two().trailing_zeros()).unwrap_or(8);
     // Delegated prefixes have 16 addresses.
     32 - bits.max(4)
@@ -527,8 +532,11 @@ pub fn observe(
             changes.update(&interface);
         }
     }
-    if observed == State::Terminated {
-        record.terminated = Some(now);
+    match observed {
+        State::Terminated => record.terminated = Some(now),
+        // One that went down by itself stays down.
+        State::Stopped if record.wanted == Wanted::Running => record.wanted = Wanted::Stopped,
+        _ => {}
     }
     changes.update(&instance);
     changes

@@ -127,7 +127,7 @@ pub fn prefix_of(count: u64) -> u8 {
 }
 
 /// The parts of a range that clients see.
-fn prefixes(range: Cidr) -> Vec<Cidr> {
+pub fn prefixes(range: Cidr) -> Vec<Cidr> {
     let count = 1u32.checked_shl(u32::from(PREFIX.saturating_sub(range.prefix()))).unwrap_or(0);
     (0..count).map(|index| Cidr::new((u32::from(range.address()) + 16 * index).into(), PREFIX)).collect()
 }

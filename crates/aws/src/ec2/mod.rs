@@ -14,6 +14,7 @@ pub mod instance_type;
 pub mod interface;
 mod key_pair;
 pub mod launch_template;
+pub mod metadata;
 mod nat_gateway;
 mod noun;
 mod permission;

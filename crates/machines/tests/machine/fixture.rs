@@ -114,6 +114,7 @@ impl Fixture {
     fn spec_in(&self, vpc: &str, subnet: &str, name: &str, greeting: &str, groups: &[&str]) -> MachineSpec {
         MachineSpec {
             link: self.place(vpc, subnet, name, groups),
+            hostname: None,
             command: ["/usr/bin/ekso", "node", greeting].map(str::to_owned).to_vec(),
             env: Vec::new(),
             binds: Vec::new(),

@@ -1,0 +1,365 @@
+//! Instances become machines.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws::ec2::instance::{self, SHOWN_SECONDS};
+use aws::ec2::instance_type::{self, InstanceType};
+use aws::ec2::record::{Instance, NetworkInterface, State, Subnet, Vpc, Wanted};
+use aws::ec2::user_data::{self, Bootstrap};
+use aws::ec2::{interface, place};
+use aws::state::{self, Changes};
+use machines::{Bind, Limits, Link, MachineSpec};
+use object::{Snapshot, Time};
+use tracing::{info, warn};
+
+use super::{Doer, Ec2Error, Join};
+use crate::nodes;
+
+/// What an instance needs next.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Nothing,
+    Start,
+    Restart,
+    Stop,
+    Terminate,
+    /// Its record is of no more use.
+    Forget,
+    /// It is what it should be, and the account does not say so yet.
+    Observe(State),
+    /// It went down by itself.
+    WentDown,
+}
+
+/// `seen`: whether it ran before in this life of the daemon, and how many of its reboots were done. After a restart of the host, machines
+/// come back; what ends later has ended by itself.
+fn step(instance: &Instance, is_running: bool, seen: Option<u32>, now: Time) -> Step {
+    match (instance.wanted, instance.state) {
+        (Wanted::Terminated, State::Terminated) => {
+            let is_old = instance.terminated.is_none_or(|at| now.secs_since(at) > SHOWN_SECONDS);
+            if is_old { Step::Forget } else { Step::Nothing }
+        }
+        (Wanted::Terminated, _) => Step::Terminate,
+        (Wanted::Stopped, State::Stopped) if !is_running => Step::Nothing,
+        (Wanted::Stopped, _) => Step::Stop,
+        (Wanted::Running, State::Running) => match (is_running, seen) {
+            (true, Some(done)) if done < instance.reboots => Step::Restart,
+            (true, _) => Step::Nothing,
+            (false, Some(_)) => Step::WentDown,
+            (false, None) => Step::Start,
+        },
+        (Wanted::Running, _) if is_running => Step::Observe(State::Running),
+        (Wanted::Running, _) => Step::Start,
+    }
+}
+
+/// Begins what each instance needs, each in a task of its own.
+pub fn pass(doer: &Arc<Doer>, account: &Snapshot) {
+    for kept in state::list::<Instance>(account, "") {
+        let instance = kept.record;
+        let id = instance.instance_id.clone();
+        if doer.state().busy.contains(&id) {
+            continue;
+        }
+        let is_running = doer.machines.machine(&id).is_ok_and(|machine| machine.running().is_some());
+        let seen = doer.state().seen.get(&id).copied();
+        let step = step(&instance, is_running, seen, doer.account.now());
+        if step == Step::Nothing {
+            if is_running {
+                doer.state().seen.entry(id).or_insert(instance.reboots);
+            }
+            continue;
+        }
+        doer.state().busy.insert(id.clone());
+        let doer = doer.clone();
+        tokio::spawn(async move {
+            let what = format!("{step:?}");
+            let done = doer.take(&instance, step).await;
+            {
+                let mut state = doer.state();
+                state.busy.remove(&id);
+                state.has_failed |= done.is_err();
+            }
+            match done {
+                Ok(()) => info!(instance = id, what, "the instance is a step further"),
+                Err(failure) => warn!(instance = id, what, %failure, "the instance could not be changed"),
+            }
+            doer.finished.notify_one();
+        });
+    }
+}
+
+impl Doer {
+    async fn take(&self, instance: &Instance, step: Step) -> Result<(), Ec2Error> {
+        let id = &instance.instance_id;
+        match step {
+            Step::Nothing => Ok(()),
+            Step::Start => self.start(instance).await,
+            Step::Restart => {
+                self.stop(id).await?;
+                self.start(instance).await
+            }
+            Step::Stop => {
+                self.stop(id).await?;
+                self.state().seen.remove(id);
+                self.observe(id, State::Stopped, None).await
+            }
+            Step::Terminate => self.terminate(instance).await,
+            Step::Forget => self.forget(id).await,
+            Step::Observe(observed) => self.observe(id, observed, None).await,
+            Step::WentDown => {
+                self.stop(id).await?;
+                self.state().seen.remove(id);
+                let message = "Client.InstanceInitiatedShutdown: Instance initiated shutdown";
+                let reason = ("Client.InstanceInitiatedShutdown".to_owned(), message.to_owned());
+                self.observe(id, State::Stopped, Some(reason)).await
+            }
+        }
+    }
+
+    async fn observe(
+        &self,
+        id: &str,
+        observed: State,
+        reason: Option<(String, String)>,
+    ) -> Result<(), Ec2Error> {
+        let decide = |context: &mut aws::Context| {
+            instance::observe(context.state, context.now, id, observed, reason.clone())
+        };
+        self.account.change(decide).await?;
+        Ok(())
+    }
+
+    async fn forget(&self, id: &str) -> Result<(), Ec2Error> {
+        let decide = |context: &mut aws::Context| {
+            let mut changes = Changes::default();
+            state::get::<Instance>(context.state, "", id).iter().for_each(|kept| changes.delete(kept));
+            changes
+        };
+        self.account.change(decide).await?;
+        Ok(())
+    }
+
+    async fn start(&self, instance: &Instance) -> Result<(), Ec2Error> {
+        let id = &instance.instance_id;
+        self.account.change(|context| instance::readdress(context, id)).await?;
+        let account = self.account.snapshot();
+        // The address that it was just given is its router's business too.
+        for config in super::vpcs::wanted(&account).into_iter().filter(|vpc| vpc.id == instance.vpc_id) {
+            self.apply(config).await?;
+        }
+        let spec = self.spec(&account, instance).await?;
+        let machine = self.machines.machine(id)?;
+        tokio::task::spawn_blocking(move || machine.start(&spec)).await??;
+        self.state().seen.insert(id.clone(), instance.reboots);
+        self.observe(id, State::Running, None).await
+    }
+
+    async fn stop(&self, id: &str) -> Result<(), Ec2Error> {
+        let machine = self.machines.machine(id)?;
+        Ok(tokio::task::spawn_blocking(move || machine.stop()).await??)
+    }
+
+    async fn terminate(&self, instance: &Instance) -> Result<(), Ec2Error> {
+        let id = &instance.instance_id;
+        let machine = self.machines.machine(id)?;
+        tokio::task::spawn_blocking(move || machine.delete()).await??;
+        let images = self.site.images();
+        if images.exists() {
+            runtime::image::Store::open(&images)?.release_all(&format!("{}/", instance.private_dns_name))?;
+        }
+        if let Some(joined) = joins(instance) {
+            self.clusters.left(&joined.cluster, &instance.private_dns_name).await;
+        }
+        let dir = self.instance_dir(id);
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(files::FileError::new("remove", &dir, error).into());
+            }
+            _ => {}
+        }
+        self.state().seen.remove(id);
+        self.observe(id, State::Terminated, None).await
+    }
+
+    /// What an instance is handed that is not its root.
+    fn instance_dir(&self, id: &str) -> PathBuf {
+        self.site.dir.join("instances").join(id)
+    }
+
+    async fn spec(&self, account: &Snapshot, instance: &Instance) -> Result<MachineSpec, Ec2Error> {
+        let id = &instance.instance_id;
+        let none = || Ec2Error::NoInterface(id.clone());
+        let first = interface::primary_of(account, id).ok_or_else(none)?.record;
+        let subnet = state::get::<Subnet>(account, "", &first.subnet_id).ok_or_else(none)?.record;
+        let kind = instance_type::find(&instance.instance_type);
+        let dir = self.instance_dir(id);
+        files::make_dir(&dir)?;
+        let mut binds = vec![Bind { source: dir.clone(), target: "/etc/ekso".into(), read_only: true }];
+        let command = match joins(instance) {
+            None => vec!["/usr/bin/ekso".to_owned(), "machine-idle".to_owned()],
+            Some(joined) => {
+                let join = self.clusters.join(&joined.cluster).await;
+                let join = join.ok_or_else(|| Ec2Error::NoCluster(joined.cluster.clone()))?;
+                files::write(&dir.join("token"), 0o600, join.token.as_bytes())?;
+                let images = self.site.images();
+                runtime::image::Store::open(&images)?;
+                binds.push(Bind { source: images, target: "/var/lib/ekso/images".into(), read_only: false });
+                let public = aws::ec2::public_of(account, &first);
+                let vpc = state::get::<Vpc>(account, "", &instance.vpc_id).ok_or_else(none)?.record;
+                let region = &self.account.identity.region;
+                let node = Node {
+                    instance,
+                    interface: &first,
+                    vpc: &vpc,
+                    kind: kind.as_ref(),
+                    joined: &joined,
+                    region,
+                };
+                node.command(&join, public)
+            }
+        };
+        let limits = kind.as_ref().map_or(Limits::default(), |kind| Limits {
+            memory_bytes: Some(u64::from(kind.memory_mib) << 20),
+            cpu_millis: Some(u64::from(kind.cpus) * 1000),
+        });
+        Ok(MachineSpec {
+            link: Link { vpc: instance.vpc_id.clone(), address: first.private_ip, subnet: subnet.cidr_block },
+            hostname: Some(instance.private_dns_name.clone()),
+            command,
+            env: Vec::new(),
+            binds,
+            limits,
+            nameservers: nodes::resolvers(),
+            hosts: Vec::new(),
+            stop_grace_ms: 10_000,
+        })
+    }
+}
+
+fn joins(instance: &Instance) -> Option<Bootstrap> {
+    user_data::read(instance.user_data.as_deref()?)
+}
+
+/// An instance that is a node.
+struct Node<'a> {
+    instance: &'a Instance,
+    interface: &'a NetworkInterface,
+    vpc: &'a Vpc,
+    kind: Option<&'a InstanceType>,
+    joined: &'a Bootstrap,
+    region: &'a str,
+}
+
+impl Node<'_> {
+    fn command(&self, join: &Join, public: Option<std::net::Ipv4Addr>) -> Vec<String> {
+        let mut words: Vec<String> = vec!["/usr/bin/ekso".into(), "node".into()];
+        let mut say = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
+        say("--server", format!("https://{}", join.server));
+        say("--token-file", "/etc/ekso/token".into());
+        say("--name", self.instance.private_dns_name.clone());
+        say("--node-ip", self.interface.private_ip.to_string());
+        if let Some(public) = public {
+            say("--external-ip", public.to_string());
+        }
+        if let Some(prefix) = self.interface.prefix {
+            say("--pod-cidr", prefix.to_string());
+        }
+        for range in self.vpc.ranges() {
+            say("--cluster-cidr", range.to_string());
+        }
+        say("--root-dir", "/var/lib/ekso/node".into());
+        say("--image-dir", "/var/lib/ekso/images".into());
+        say("--cluster-dns", join.dns.to_string());
+        say("--minor", join.minor.to_string());
+        let (zone, id) = (&self.instance.availability_zone, &self.instance.instance_id);
+        say("--provider-id", format!("aws:///{zone}/{id}"));
+        if let Some(kind) = self.kind {
+            say("--cpu-milli", (kind.cpus * 1000).to_string());
+            say("--memory-bytes", (u64::from(kind.memory_mib) << 20).to_string());
+            say("--max-pods", self.joined.max_pods.unwrap_or_else(|| instance::max_pods(kind)).to_string());
+        }
+        for (key, value) in self.labels() {
+            say("--label", format!("{key}={value}"));
+        }
+        for taint in &self.joined.taints {
+            say("--taint", taint.clone());
+        }
+        words
+    }
+
+    /// Those of the user data, and those that EKS' nodes have.
+    fn labels(&self) -> Vec<(String, String)> {
+        let zone = &self.instance.availability_zone;
+        let own = [
+            ("beta.kubernetes.io/instance-type", self.instance.instance_type.clone()),
+            ("failure-domain.beta.kubernetes.io/region", self.region.to_owned()),
+            ("failure-domain.beta.kubernetes.io/zone", zone.clone()),
+            ("node.kubernetes.io/instance-type", self.instance.instance_type.clone()),
+            ("topology.k8s.aws/zone-id", place::zone_id(self.region, zone)),
+            ("topology.kubernetes.io/region", self.region.to_owned()),
+            ("topology.kubernetes.io/zone", zone.clone()),
+        ];
+        let given = self.joined.labels.iter().map(|(key, value)| (key.clone(), value.clone()));
+        own.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(given).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws::ec2::record::MetadataOptions;
+
+    use super::*;
+
+    fn instance(wanted: Wanted, state: State) -> Instance {
+        Instance {
+            instance_id: "i-1".into(),
+            reservation_id: String::new(),
+            client_token: String::new(),
+            launch_index: 0,
+            image_id: String::new(),
+            instance_type: "t3.medium".into(),
+            vpc_id: String::new(),
+            subnet_id: String::new(),
+            availability_zone: "us-east-1a".into(),
+            private_dns_name: String::new(),
+            key_name: None,
+            profile: None,
+            user_data: None,
+            metadata: MetadataOptions { is_enabled: true, hop_limit: 1, shows_tags: false },
+            is_spot: false,
+            disable_api_termination: false,
+            launched: Time::from_secs(0),
+            wanted,
+            reboots: 1,
+            state,
+            reason: None,
+            terminated: (state == State::Terminated).then(|| Time::from_secs(100)),
+            tags: Default::default(),
+        }
+    }
+
+    #[test]
+    fn every_state_leads_to_what_is_wanted() {
+        use State::{Pending, Running, ShuttingDown, Stopped, Stopping, Terminated};
+        for (wanted, state, is_running, seen, now, expected) in [
+            (Wanted::Running, Pending, false, None, 0, Step::Start),
+            (Wanted::Running, Pending, true, None, 0, Step::Observe(Running)),
+            (Wanted::Running, Running, true, Some(1), 0, Step::Nothing),
+            (Wanted::Running, Running, true, Some(0), 0, Step::Restart),
+            // After a restart of the host, machines come back.
+            (Wanted::Running, Running, false, None, 0, Step::Start),
+            (Wanted::Running, Running, false, Some(1), 0, Step::WentDown),
+            (Wanted::Stopped, Stopping, true, Some(1), 0, Step::Stop),
+            (Wanted::Stopped, Stopped, false, None, 0, Step::Nothing),
+            (Wanted::Stopped, Stopped, true, None, 0, Step::Stop),
+            (Wanted::Terminated, ShuttingDown, true, Some(1), 0, Step::Terminate),
+            (Wanted::Terminated, Terminated, false, None, 200, Step::Nothing),
+            (Wanted::Terminated, Terminated, false, None, 100 + SHOWN_SECONDS + 1, Step::Forget),
+        ] {
+            let found = step(&instance(wanted, state), is_running, seen, Time::from_secs(now));
+            assert_eq!(found, expected, "{wanted:?} {state:?} {is_running} {seen:?}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Makes true what the account says of EC2: VPCs become routers, instances become machines, and what became of them is written back.
+//!
+//! ```text
+//! account store ─► Doer::pass ─► vpcs::wanted  ─► machines::Site::apply_vpc     (one at a time, all at once in each)
+//!      ▲                      └► instances::step ─► a task for each instance     (start, stop, restart, remove)
+//!      └──────── aws::ec2::instance::observe ◄──────┘
+//! ```
+//!
+//! Nothing is remembered that a crash could take: what should be stands in the account, what is in the machines.
+
+mod instances;
+mod metadata;
+mod vpcs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use account::{Account, Server};
+use aws::ec2::genesis;
+use aws::ec2::record::PublicPool;
+use machines::{Pool, VpcConfig, netns};
+use object::Snapshot;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use crate::network::DEFAULT_VPC;
+use crate::site::Site;
+
+/// How often machines are looked at though nothing was said.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long to wait after something failed, from the first time on.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Ec2Error {
+    #[error(transparent)]
+    Machines(#[from] machines::Error),
+    #[error(transparent)]
+    File(#[from] files::FileError),
+    #[error("open the image store: {0}")]
+    Images(#[from] runtime::image::StoreError),
+    #[error(transparent)]
+    Account(#[from] account::OpenError),
+    #[error("a worker ended: {0}")]
+    Worker(#[from] tokio::task::JoinError),
+    #[error("listen at {address} in {vpc}: {why}")]
+    Listen { address: SocketAddr, vpc: String, why: String },
+    #[error("the cluster {0} does not run")]
+    NoCluster(String),
+    #[error("instance {0} has no interface")]
+    NoInterface(String),
+}
+
+/// How a node joins a cluster.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// The API, in the cluster's VPC.
+    pub server: SocketAddr,
+    pub token: String,
+    /// Of the cluster's DNS.
+    pub dns: IpAddr,
+    /// 36 of 1.36
+    pub minor: u8,
+}
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What instances need of the clusters.
+pub trait Clusters: Send + Sync {
+    /// How a node joins a cluster; none if none of that name runs.
+    fn join<'a>(&'a self, cluster: &'a str) -> Answer<'a, Option<Join>>;
+    /// Whatever machine was this node of a cluster is no more.
+    fn left<'a>(&'a self, cluster: &'a str, node: &'a str) -> Answer<'a, ()>;
+}
+
+/// The public addresses that the account gives out: the upper half of the site's, so that machines without an account have the other.
+pub fn pool_of(pool: Pool) -> PublicPool {
+    let all: Vec<_> = pool.assignable().collect();
+    let first = all.get(all.len() / 2).or(all.first());
+    let last = all.last();
+    PublicPool { first: first.copied().unwrap_or(pool.host()), last: last.copied().unwrap_or(pool.host()) }
+}
+
+/// Follows the account.
+pub struct Doer {
+    account: Arc<Account>,
+    machines: machines::Site,
+    site: Site,
+    clusters: Arc<dyn Clusters>,
+    /// Answers signed calls at the door of each VPC.
+    door: Server,
+    state: Mutex<State>,
+    /// A task of an instance is over.
+    finished: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// VPCs as they were applied in this life.
+    applied: BTreeMap<String, VpcConfig>,
+    /// What listens in each VPC.
+    listening: BTreeMap<String, Vec<AbortHandle>>,
+    /// Instances that a task works on.
+    busy: BTreeSet<String>,
+    /// Those that were seen running in this life, and how many of their reboots were done.
+    seen: BTreeMap<String, u32>,
+    /// Whether a task failed since the last pass.
+    has_failed: bool,
+}
+
+impl Doer {
+    /// Makes the account's default VPC if it has none yet. The site must be up.
+    pub async fn new(
+        account: Arc<Account>,
+        machines: machines::Site,
+        site: Site,
+        clusters: Arc<dyn Clusters>,
+        door: Server,
+    ) -> Result<Arc<Self>, Ec2Error> {
+        let pool = machines.public_addresses()?.pool;
+        account.change(|context| genesis::default_vpc(context, pool_of(pool))).await?;
+        let (state, finished) = (Mutex::default(), Notify::new());
+        Ok(Arc::new(Self { account, machines, site, clusters, door, state, finished }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs until told to stop; machines go on.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            let account = self.account.snapshot();
+            let is_done = self.pass(&account).await;
+            retry = if is_done { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
+            let wait = if is_done { LOOK } else { retry };
+            tokio::select! {
+                // A sender that is gone means the same as one that says stop.
+                _ = stop.wait_for(|stop| *stop) => break,
+                () = self.changed(&account) => {}
+                () = self.finished.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        for (_, listeners) in std::mem::take(&mut self.state().listening) {
+            listeners.iter().for_each(AbortHandle::abort);
+        }
+    }
+
+    /// Waits until something of EC2's is newer than in the snapshot.
+    async fn changed(&self, account: &Snapshot) {
+        let Ok(mut watch) = self.account.store().watch(None, account.revision()) else { return };
+        loop {
+            match watch.next().await {
+                Ok(events) if events.iter().any(|event| event.key().resource.as_str().ends_with(".ec2")) => {
+                    return;
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Makes VPCs what they should be, and begins what instances need. False if something is to be tried again.
+    async fn pass(self: &Arc<Self>, account: &Snapshot) -> bool {
+        let mut is_done = !std::mem::take(&mut self.state().has_failed);
+        for config in vpcs::wanted(account) {
+            let id = config.id.clone();
+            if let Err(failure) = self.apply(config).await {
+                warn!(vpc = id, %failure, "the VPC could not be made what it should be");
+                is_done = false;
+            }
+        }
+        if let Err(failure) = self.remove_vpcs(account).await {
+            warn!(%failure, "VPCs that were deleted could not be removed");
+            is_done = false;
+        }
+        instances::pass(self, account);
+        is_done
+    }
+
+    async fn apply(&self, config: VpcConfig) -> Result<(), Ec2Error> {
+        if self.state().applied.get(&config.id) == Some(&config) {
+            return Ok(());
+        }
+        let (machines, wanted) = (self.machines.clone(), config.clone());
+        let vpc = tokio::task::spawn_blocking(move || machines.apply_vpc(&wanted)).await??;
+        let id = config.id.clone();
+        self.state().applied.insert(id.clone(), config);
+        if !self.state().listening.contains_key(&id) {
+            let listeners = self.listen(&id, vpc.ns())?;
+            self.state().listening.insert(id, listeners);
+        }
+        Ok(())
+    }
+
+    /// Opens the metadata service and the door for AWS in a VPC.
+    fn listen(&self, vpc: &str, ns: &machines::NetNs) -> Result<Vec<AbortHandle>, Ec2Error> {
+        let listen = |address: SocketAddr| {
+            let failed = |why: String| Ec2Error::Listen { address, vpc: vpc.to_owned(), why };
+            let listener = netns::tcp_listener(ns, address).map_err(|error| failed(error.to_string()))?;
+            listener.set_nonblocking(true).map_err(|error| failed(error.to_string()))?;
+            tokio::net::TcpListener::from_std(listener).map_err(|error| failed(error.to_string()))
+        };
+        let metadata = metadata::Service::new(self.account.clone(), vpc);
+        let listener = listen(machines::METADATA.into())?;
+        let mut tasks = vec![tokio::spawn(metadata.serve(listener)).abort_handle()];
+        for port in machines::AWS_DOOR_PORTS {
+            let (door, listener) = (self.door.clone(), listen((machines::AWS_DOOR, port).into())?);
+            tasks.push(tokio::spawn(async move { door.serve(listener).await }).abort_handle());
+        }
+        Ok(tasks)
+    }
+
+    /// Removes the routers of VPCs that the account no longer has. Its default VPC is not the site's, which has no record in the account.
+    async fn remove_vpcs(&self, account: &Snapshot) -> Result<(), Ec2Error> {
+        let wanted: BTreeSet<String> = vpcs::wanted(account).into_iter().map(|vpc| vpc.id).collect();
+        let machines = self.machines.clone();
+        let known = tokio::task::spawn_blocking(move || machines.vpcs()).await??;
+        for vpc in known.into_iter().filter(|vpc| vpc.id != DEFAULT_VPC && !wanted.contains(&vpc.id)) {
+            {
+                let mut state = self.state();
+                state.applied.remove(&vpc.id);
+                state.listening.remove(&vpc.id).iter().flatten().for_each(AbortHandle::abort);
+            }
+            let (machines, id) = (self.machines.clone(), vpc.id.clone());
+            tokio::task::spawn_blocking(move || machines.delete_vpc(&id)).await??;
+            info!(vpc = vpc.id, "the VPC is removed");
+        }
+        Ok(())
+    }
+}
