@@ -534,7 +534,8 @@ pub(crate) fn free_port(wanted: u16) -> Result<u16, DaemonError> {
 }
 
 /// What a site makes in its folder, besides [`site::RECORD`].
-const MADE: &[&str] = &["aws", "clusters", "daemon.lock", "daemon.log", "ekso.sock", "images", "vpc"];
+const MADE: &[&str] =
+    &["aws", "clusters", "daemon.lock", "daemon.log", "ekso.sock", "images", "instances", "vpc"];
 
 /// All that Ekso made in the folder, and the folder itself if nothing else is in it and we may: it can be a mount point.
 /// What somebody else put there stays. The site's record goes last, so that a removal that stopped can be repeated.

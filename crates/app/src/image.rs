@@ -1,4 +1,5 @@
-//! `ekso image`: the site's content store, worked on directly; it is made for several processes at once.
+//! `ekso image`: the site's content store, worked on directly, and those of its clusters, which get copies; they are made for several
+//! processes at once.
 
 use std::path::Path;
 
@@ -46,12 +47,28 @@ pub fn run(command: &cli::Image, screen: &Screen) -> Result<(), ImageError> {
     }
 }
 
-fn open(data_dir: &Path) -> Result<Store, ImageError> {
-    Ok(Store::open(Site::open(data_dir)?.images())?)
+/// The store of what was imported, and that of each cluster that has one.
+struct Stores {
+    imported: Store,
+    clusters: Vec<Store>,
+}
+
+impl Stores {
+    fn open(data_dir: &Path) -> Result<Self, ImageError> {
+        let site = Site::open(data_dir)?;
+        let folders = site.clusters()?.into_iter().map(|cluster| site.cluster_images(&cluster.name));
+        let clusters = folders.filter(|folder| folder.exists()).map(Store::open);
+        Ok(Self { imported: Store::open(site.images())?, clusters: clusters.collect::<Result<_, _>>()? })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Store> {
+        std::iter::once(&self.imported).chain(&self.clusters)
+    }
 }
 
 fn import(args: &ImageImport, screen: &Screen) -> Result<(), ImageError> {
-    let store = open(&args.cluster.site.data_dir)?;
+    let stores = Stores::open(&args.cluster.site.data_dir)?;
+    let store = &stores.imported;
     // A full disk does not take what no registry has.
     let options = ImportOptions { pinned: true, ..ImportOptions::default() };
     let images = match (&args.rootfs, args.source.as_str()) {
@@ -63,6 +80,9 @@ fn import(args: &ImageImport, screen: &Screen) -> Result<(), ImageError> {
         (None, "-") => store.import(std::io::stdin().lock(), &options)?,
         (None, path) => store.import_path(Path::new(path), &options)?,
     };
+    for cluster in &stores.clusters {
+        cluster.take_over(store)?;
+    }
     for image in &images {
         screen.say(&format!("imported {} ({})", image.name, output::bytes(image.size_bytes)));
     }
@@ -90,7 +110,12 @@ fn words(text: &str) -> Vec<String> {
 }
 
 fn list(args: &Listing) -> Result<(), ImageError> {
-    let images = open(&args.site.data_dir)?.list()?;
+    let mut images: Vec<Image> = Vec::new();
+    for store in Stores::open(&args.site.data_dir)?.all() {
+        images.extend(store.list()?);
+    }
+    images.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    images.dedup_by(|a, b| (&a.name, a.id) == (&b.name, b.id));
     match args.output.output {
         Format::Json => {
             let all: Vec<_> = images.iter().map(|image| serde_json::json!({
@@ -112,9 +137,13 @@ fn list(args: &Listing) -> Result<(), ImageError> {
 }
 
 fn remove(cluster: &Named, images: &[String], screen: &Screen) -> Result<(), ImageError> {
-    let store = open(&cluster.site.data_dir)?;
+    let stores = Stores::open(&cluster.site.data_dir)?;
     for name in images {
-        if !store.remove(name)? {
+        let mut is_known = false;
+        for store in stores.all() {
+            is_known |= store.remove(name)?;
+        }
+        if !is_known {
             return Err(ImageError::NotFound(name.clone()));
         }
         screen.say(&format!("removed {name}"));

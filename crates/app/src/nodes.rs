@@ -8,6 +8,7 @@ use files::FileError;
 use kinds::NODES;
 use machines::{Bind, Limits, Machine, MachineSpec};
 use object::{Object, Snapshot};
+use runtime::image::Store;
 use serde::Deserialize;
 
 use crate::census;
@@ -164,8 +165,7 @@ async fn machine_spec(
     files::make_dir(&join_dir)?;
     let token = cluster.join_token(TOKEN_SECONDS).await.map_err(Box::new)?;
     files::write(&join_dir.join("token"), 0o600, token.as_bytes())?;
-    let images = wanted.site.images();
-    runtime::image::Store::open(&images)?;
+    let images = images_of(wanted.site, &wanted.spec.name).await?;
     let node = node(&placed);
     let mut command: Vec<String> = [
         "/usr/bin/ekso",
@@ -324,21 +324,33 @@ async fn remove(
     cluster: &str,
     machine: Machine,
 ) -> Result<(), NodesError> {
-    let name = machine.name().to_owned();
+    let (name, images) = (machine.name().to_owned(), site.cluster_images(cluster));
     let (machines, cluster) = (machines.clone(), cluster.to_owned());
     let removed = tokio::task::spawn_blocking(move || {
         machine.delete()?;
         network::remove_machine(&machines, &cluster, machine.name())
     });
     removed.await??;
-    release_images(&site.images(), &name)?;
+    release_images(&images, &name)?;
     Ok(())
 }
 
+/// The folder of a cluster's images, with everything that was imported.
+pub async fn images_of(site: &Site, cluster: &str) -> Result<PathBuf, NodesError> {
+    let (imported, own) = (site.images(), site.cluster_images(cluster));
+    let path = own.clone();
+    let taken = tokio::task::spawn_blocking(move || {
+        let store = Store::open(&own)?;
+        if imported.exists() { store.take_over(&Store::open(&imported)?).map(drop) } else { Ok(()) }
+    });
+    taken.await??;
+    Ok(path)
+}
+
 /// Layers that the node's containers held are nobody's now.
-fn release_images(dir: &Path, node: &str) -> Result<(), NodesError> {
+pub fn release_images(dir: &Path, node: &str) -> Result<(), NodesError> {
     if dir.exists() {
-        runtime::image::Store::open(dir)?.release_all(&format!("{node}/"))?;
+        Store::open(dir)?.release_all(&format!("{node}/"))?;
     }
     Ok(())
 }

@@ -6,11 +6,13 @@
 //!   ekso.sock              the daemon's door, for root only
 //!   daemon.log
 //!   aws/                   the AWS account: see account.rs
-//!   images/                content store of all nodes
+//!   images/                what was imported, for all clusters
+//!   instances/             what instances are handed
 //!   machines/              what the machines keep
 //!   clusters/dev/
 //!     cluster.json         what was asked for
 //!     kubeconfig.json      where its context was put, and what was selected before
+//!     images/              content store of its nodes
 //!     pki/  store/
 //! ```
 
@@ -129,8 +131,15 @@ impl Site {
         self.dir.join("daemon.log")
     }
 
+    /// The images that were imported, for every cluster. No machine sees this folder: each cluster's has copies of what is here.
     pub fn images(&self) -> PathBuf {
         self.dir.join("images")
+    }
+
+    /// What the machines of a cluster share, and may write to: root in one can change what the others run, and nothing of other clusters.
+    /// (A read-only bind of one folder for all would be no boundary: root in a machine can make it writable again.)
+    pub fn cluster_images(&self, cluster: &str) -> PathBuf {
+        self.cluster_dir(cluster).join("images")
     }
 
     pub fn cluster_dir(&self, name: &str) -> PathBuf {

@@ -165,11 +165,8 @@ impl Doer {
         let id = &instance.instance_id;
         let machine = self.machines.machine(id)?;
         tokio::task::spawn_blocking(move || machine.delete()).await??;
-        let images = self.site.images();
-        if images.exists() {
-            runtime::image::Store::open(&images)?.release_all(&format!("{}/", instance.private_dns_name))?;
-        }
         if let Some(joined) = joins(instance) {
+            nodes::release_images(&self.site.cluster_images(&joined.cluster), &instance.private_dns_name)?;
             self.clusters.left(&joined.cluster, &instance.private_dns_name).await;
         }
         let dir = self.instance_dir(id);
@@ -203,8 +200,7 @@ impl Doer {
                 let join = self.clusters.join(&joined.cluster).await;
                 let join = join.ok_or_else(|| Ec2Error::NoCluster(joined.cluster.clone()))?;
                 files::write(&dir.join("token"), 0o600, join.token.as_bytes())?;
-                let images = self.site.images();
-                runtime::image::Store::open(&images)?;
+                let images = nodes::images_of(&self.site, &joined.cluster).await?;
                 binds.push(Bind { source: images, target: "/var/lib/ekso/images".into(), read_only: false });
                 let public = aws::ec2::public_of(account, &first);
                 let vpc = state::get::<Vpc>(account, "", &instance.vpc_id).ok_or_else(none)?.record;

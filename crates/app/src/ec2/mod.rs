@@ -43,8 +43,8 @@ pub enum Ec2Error {
     Machines(#[from] machines::Error),
     #[error(transparent)]
     File(#[from] files::FileError),
-    #[error("open the image store: {0}")]
-    Images(#[from] runtime::image::StoreError),
+    #[error(transparent)]
+    Images(#[from] crate::nodes::NodesError),
     #[error(transparent)]
     Account(#[from] account::OpenError),
     #[error("a worker ended: {0}")]

@@ -1,4 +1,4 @@
-//! Images: a content store that all nodes of a site share, what fills it (registries, archives, folders), and root filesystems from it.
+//! Images: a content store that all nodes of a cluster share, what fills it (registries, archives, folders), and root filesystems from it.
 //! Several processes use one store at once, and each may be killed at any instruction.
 //! Knows nothing of containers: it hands out overlay lower directories and a configuration.
 
@@ -19,6 +19,7 @@ mod proxy;
 mod pull;
 mod reference;
 mod registry;
+mod share;
 mod store;
 mod tarball;
 mod transfer;

@@ -278,7 +278,7 @@ impl Store {
         self.dir().join("images").join(format!("{}.json", Digest::of(name.as_bytes()).hex()))
     }
 
-    fn write_record(&self, operation: &Operation, image: &Image) -> Result<(), StoreError> {
+    pub(super) fn write_record(&self, operation: &Operation, image: &Image) -> Result<(), StoreError> {
         let path = self.record_path(&image.name);
         write_whole(&path, &operation.temporary(&self.dir().join("tmp")), &to_json(image))
     }
