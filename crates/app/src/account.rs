@@ -135,7 +135,8 @@ impl Running {
         let account =
             Account::open(identity, store, Arc::new(cluster::now), Arc::new(pki::fill_random)).await?;
         let tls = Arc::new(tls(&dir.join("pki"))?);
-        let server = Server::new(account.clone(), Names::loopback_and(&[]), tls, Limits::default());
+        let names = Names::loopback_and(&[machines::AWS_DOOR.to_string()]);
+        let server = Server::new(account.clone(), names, tls, Limits::default());
         let failed = |source| AccountError::Port { port: record.port, source };
         listener.set_nonblocking(true).map_err(failed)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
@@ -157,6 +158,11 @@ impl Running {
     /// `https://127.0.0.1:4566`
     pub fn endpoint(&self) -> String {
         format!("https://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+    }
+
+    /// What answers, for more listeners.
+    pub fn server(&self) -> Server {
+        self.server.clone()
     }
 
     /// Whether what is wanted is what is there.
@@ -307,7 +313,8 @@ fn account_number() -> String {
 fn tls(dir: &Path) -> Result<rustls::ServerConfig, AccountError> {
     let authority = CertificateAuthority::open(dir, "ekso AWS endpoint")?;
     let subject = Subject { common_name: "ekso", organizations: &[] };
-    let addresses: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let addresses: [IpAddr; 3] =
+        [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), machines::AWS_DOOR.into()];
     let pair = authority.server(&subject, &["localhost"], &addresses)?;
     let keys = |error: &dyn std::fmt::Display| AccountError::Keys(error.to_string());
     let leaf = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(|error| keys(&error))?;

@@ -78,6 +78,9 @@ pub struct Setup<'a> {
 pub struct Cluster {
     pub gate: Arc<Gate>,
     pub pki: Arc<Pki>,
+    /// Where pods and nodes reach the API.
+    pub inside: SocketAddr,
+    pub shape: Shape,
     /// The public keys of its tokens, and who signs them.
     pub jwks: serde_json::Value,
     pub issuer: String,
@@ -147,8 +150,9 @@ impl Cluster {
         };
         let tasks = deciders.start(identity.as_ref().map(|identity| identity.name.clone()), &stopped);
         info!(cluster = setup.name, revision = store.snapshot().revision(), "the control plane runs");
-        let issuer = setup.shape.issuer.clone();
-        Ok(Self { gate, pki, jwks, issuer, server, tls, stop, tasks: tasks.into(), _identity: identity })
+        let (issuer, inside, shape) = (setup.shape.issuer.clone(), setup.inside, setup.shape);
+        let tasks = tasks.into();
+        Ok(Self { gate, pki, inside, shape, jwks, issuer, server, tls, stop, tasks, _identity: identity })
     }
 
     /// Serves the API on a listener until `stop`.

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use ::account::Account;
@@ -26,7 +26,7 @@ use crate::eks::{self, Keeper};
 use crate::etcd::Place;
 use crate::shape::NEWEST;
 use crate::site::{self, ClusterSpec, Site};
-use crate::{census, exit, network, nodes};
+use crate::{census, ec2, exit, network, nodes};
 
 /// Of the API on loopback, if it is free.
 const FIRST_PORT: u16 = 6443;
@@ -68,6 +68,8 @@ pub enum DaemonError {
         "the daemon does not understand this command ({0}): `ekso down` and `ekso up` bring both to one version"
     )]
     Unintelligible(serde_json::Error),
+    #[error(transparent)]
+    Ec2(#[from] ec2::Ec2Error),
     #[error("a worker ended: {0}")]
     Worker(#[from] tokio::task::JoinError),
 }
@@ -89,10 +91,51 @@ pub struct Daemon {
     pub(crate) clusters: Mutex<BTreeMap<String, Cluster>>,
     account: Mutex<Option<account::Running>>,
     keeper: Mutex<Option<JoinHandle<()>>>,
+    /// Who makes true what the account says of EC2.
+    ec2: Mutex<Option<Following>>,
     /// Whether the site's network was made in this life of the daemon.
     network_is_up: Mutex<bool>,
     /// Held as long as the daemon lives; the kernel lets go of it whatever happens.
     _lock: File,
+}
+
+/// A task that follows the account until it is told to stop.
+struct Following {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// The daemon's clusters, for instances that join one. Weak, since the daemon holds whoever holds this.
+struct Joining(Weak<Daemon>);
+
+impl ec2::Clusters for Joining {
+    fn join<'a>(&'a self, name: &'a str) -> ec2::Answer<'a, Option<ec2::Join>> {
+        Box::pin(async move {
+            let daemon = self.0.upgrade()?;
+            let clusters = daemon.clusters.lock().await;
+            let cluster = clusters.get(name)?;
+            let token = match cluster.join_token(nodes::TOKEN_SECONDS).await {
+                Ok(token) => token,
+                Err(failure) => {
+                    warn!(cluster = name, %failure, "no token for a node that joins");
+                    return None;
+                }
+            };
+            let (server, shape) = (cluster.inside, &cluster.shape);
+            Some(ec2::Join { server, token, dns: shape.dns_ip().into(), minor: shape.minor })
+        })
+    }
+
+    fn left<'a>(&'a self, name: &'a str, node: &'a str) -> ec2::Answer<'a, ()> {
+        Box::pin(async move {
+            let Some(daemon) = self.0.upgrade() else { return };
+            let clusters = daemon.clusters.lock().await;
+            let Some(cluster) = clusters.get(name) else { return };
+            if let Err(failure) = cluster.remove_node(node).await {
+                warn!(cluster = name, node, %failure, "a node without a machine is left");
+            }
+        })
+    }
 }
 
 /// Tells whoever waits what is being done.
@@ -144,6 +187,7 @@ impl Daemon {
             clusters: Mutex::default(),
             account: Mutex::default(),
             keeper: Mutex::default(),
+            ec2: Mutex::default(),
             network_is_up: Mutex::default(),
             _lock: lock,
         }))
@@ -199,6 +243,7 @@ impl Daemon {
         }
         let since = Instant::now();
         let running = account::Running::start(&self.site, wanted).await?;
+        self.follow_ec2(&running).await?;
         let keeper = Keeper::new(self, running.account.clone(), running.endpoint());
         *self.keeper.lock().await = Some(tokio::spawn(keeper.run()));
         *held = Some(running);
@@ -211,9 +256,26 @@ impl Daemon {
         held.as_ref().map(|running| (running.account.clone(), running.endpoint()))
     }
 
+    async fn follow_ec2(self: &Arc<Self>, running: &account::Running) -> Result<(), DaemonError> {
+        self.bring_network_up().await?;
+        let clusters = Arc::new(Joining(Arc::downgrade(self)));
+        let (account, machines) = (running.account.clone(), self.machines.clone());
+        let doer = ec2::Doer::new(account, machines, self.site.clone(), clusters, running.server()).await?;
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(doer.run(stopped));
+        *self.ec2.lock().await = Some(Following { stop, task });
+        Ok(())
+    }
+
     async fn stop_account(&self) {
         if let Some(keeper) = self.keeper.lock().await.take() {
             keeper.abort();
+        }
+        if let Some(Following { stop, task }) = self.ec2.lock().await.take() {
+            stop.send_replace(true);
+            if let Err(panic) = task.await {
+                error!(%panic, "the account's instances and VPCs were followed to a bad end");
+            }
         }
         if let Some(running) = self.account.lock().await.take() {
             running.stop().await;
@@ -420,17 +482,19 @@ impl Daemon {
 
     /// The address of a cluster's API in its VPC, with the network that it is in.
     pub(crate) async fn place(&self, cluster: &str) -> Result<SocketAddr, DaemonError> {
+        self.bring_network_up().await?;
+        let (site, cluster) = (self.machines.clone(), cluster.to_owned());
+        Ok(tokio::task::spawn_blocking(move || network::place_cluster(&site, &cluster)).await??)
+    }
+
+    async fn bring_network_up(&self) -> Result<(), DaemonError> {
         let mut is_up = self.network_is_up.lock().await;
-        let (site, cluster, was_up) = (self.machines.clone(), cluster.to_owned(), *is_up);
-        let placed = tokio::task::spawn_blocking(move || {
-            if !was_up {
-                site.up()?;
-            }
-            network::place_cluster(&site, &cluster)
-        });
-        let placed = placed.await??;
-        *is_up = true;
-        Ok(placed)
+        if !*is_up {
+            let site = self.machines.clone();
+            tokio::task::spawn_blocking(move || site.up()).await??;
+            *is_up = true;
+        }
+        Ok(())
     }
 
     pub(crate) async fn start_control_plane(

@@ -19,7 +19,7 @@ use crate::network::{self, Placed};
 use crate::site::{ClusterSpec, Site};
 
 /// A token outlives the start of its machine, and not much more.
-const TOKEN_SECONDS: i64 = 3_600;
+pub const TOKEN_SECONDS: i64 = 3_600;
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 

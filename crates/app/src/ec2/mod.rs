@@ -69,7 +69,7 @@ pub struct Join {
     pub minor: u8,
 }
 
-type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What instances need of the clusters.
 pub trait Clusters: Send + Sync {

@@ -212,18 +212,6 @@ pub async fn forget(daemon: &Daemon, name: &str) {
 /// Without an account, or if the account refuses (its roles were deleted, say), the cluster is one of the command line only.
 pub async fn enter(daemon: &Daemon, spec: &ClusterSpec) -> Result<ClusterSpec, DaemonError> {
     let Some((account, endpoint)) = daemon.account().await else { return Ok(spec.clone()) };
-    let machines = daemon.machines.clone();
-    let pool = tokio::task::spawn_blocking(move || machines.public_addresses()).await??.pool;
-    let mut addresses = pool.assignable();
-    if let Some(first) = addresses.next() {
-        let last = addresses.last().unwrap_or(first);
-        let range = ec2::record::PublicPool { first, last };
-        if let Err(failure) =
-            account.change(|context| ec2::genesis::default_vpc(context, range.clone())).await
-        {
-            warn!(%failure, "the account has no default VPC");
-        }
-    }
     let known = |account: &Account| state::get::<ClusterRecord>(&account.snapshot(), "", &spec.name);
     if known(&account).is_none() {
         let id = &account.identity.account;
