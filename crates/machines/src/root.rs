@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, mknodat};
@@ -38,15 +38,15 @@ const DIRECTORIES: &[&str] = &[
     "var/log/containers",
     "var/run",
 ];
-/// Certificate authorities of the host, wherever its distribution keeps them. Only those: beside them are the private
-/// keys of the host's own services (`/etc/ssl/private`, `/etc/pki/tls/private`).
-const CERTIFICATES: &[&str] = &[
-    "/etc/ssl/certs",
+/// Bundles of the host's certificate authorities, wherever its distribution keeps them. They are copied: a bind that is
+/// read-only is so until root in the machine makes it writable again, and would let it say whom the host trusts.
+const AUTHORITIES: &[&str] = &[
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
-    "/etc/pki/ca-trust/extracted",
-    "/etc/pki/tls/certs",
-    "/usr/share/ca-certificates",
-    "/usr/local/share/ca-certificates",
+    "/etc/ssl/certs/ca-certificates.crt",
 ];
 /// Files of `etc` that are written at every start, `machine-id` among them.
 const WRITTEN: &[&str] = &["hostname", "hosts", "resolv.conf", "passwd", "group", "os-release", "machine-id"];
@@ -86,9 +86,7 @@ pub fn enter(boot: &Boot) -> Result<()> {
             .map_err(failed("mount", &path))?;
     }
     binary(root)?;
-    for path in CERTIFICATES.iter().map(Path::new).filter(|path| path.exists()) {
-        bind(root, &Bind { source: path.to_owned(), target: path.to_owned(), read_only: true })?;
-    }
+    authorities(root)?;
     for wanted in &boot.spec.binds {
         bind(root, wanted)?;
     }
@@ -129,6 +127,19 @@ fn kernel_file_systems(root: &Path) -> Result<()> {
     for (kind, target) in [("proc", "proc"), ("sysfs", "sys")] {
         let path = root.join(target);
         mount(kind, &path, kind, safe, None).map_err(failed("mount", &path))?;
+    }
+    Ok(())
+}
+
+fn authorities(root: &Path) -> Result<()> {
+    for bundle in AUTHORITIES.iter().map(Path::new).filter(|bundle| bundle.is_file()) {
+        let relative = bundle.strip_prefix("/").unwrap_or(bundle);
+        without_links(root, relative)?;
+        let target = root.join(relative);
+        if let Some(parent) = target.parent() {
+            make_dir(parent)?;
+        }
+        fs::copy(bundle, &target).map_err(Error::file("copy", bundle))?;
     }
     Ok(())
 }
@@ -178,10 +189,18 @@ fn devices(root: &Path) -> Result<()> {
         fs::read_dir("/dev").map_err(Error::file("list", "/dev"))?.filter_map(std::result::Result::ok)
     {
         let name = entry.file_name();
-        let is_loop = name.to_string_lossy().starts_with("loop");
-        if is_loop && entry.file_type().is_ok_and(|kind| kind.is_block_device() || kind.is_char_device()) {
-            bind_file(&entry.path(), &dev.join(name))?;
-        }
+        let Some(meta) = entry.metadata().ok().filter(|_| name.to_string_lossy().starts_with("loop")) else {
+            continue;
+        };
+        let kind = match meta.file_type() {
+            kind if kind.is_block_device() => FileType::BlockDevice,
+            kind if kind.is_char_device() => FileType::CharacterDevice,
+            _ => continue,
+        };
+        // Nodes of the machine's own: whatever it does to them, the host's stay as they are.
+        let path = dev.join(name);
+        mknodat(rustix::fs::CWD, &path, kind, Mode::from_raw_mode(0o660), meta.rdev())
+            .map_err(failed("create device", &path))?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ mod admission;
 mod command_line;
 mod containers;
 mod crashes;
+mod ec2;
 mod eks;
 mod front_door;
 mod guest;
@@ -65,6 +66,7 @@ const TALES: &[Tale] = &[
     Tale { name: "door", tell: command_line::door },
     Tale { name: "documented_commands", tell: command_line::documented_commands },
     Tale { name: "down_and_up", tell: command_line::down_and_up },
+    Tale { name: "ec2", tell: ec2::tell },
     Tale { name: "eks", tell: eks::tell },
     Tale { name: "etcd", tell: stores::etcd },
     Tale { name: "hosts", tell: hosts::tell },

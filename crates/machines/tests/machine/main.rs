@@ -429,6 +429,14 @@ fn the_hosts_hardware_is_out_of_reach() {
         assert_eq!(bounding & 1 << capability, 0, "capability {capability}");
     }
     assert_ne!(bounding & 1 << 21, 0);
+    // What the host trusts is copied: writable, and nobody else's.
+    let bundle = "/etc/ssl/certs/ca-certificates.crt";
+    if std::path::Path::new(bundle).exists() {
+        let before = fs::read(bundle).unwrap();
+        assert_eq!(ask(&machine, &format!("write {bundle}")), "yes");
+        assert_eq!(ask(&machine, &format!("read {bundle}")), "x");
+        assert_eq!(fs::read(bundle).unwrap(), before);
+    }
     // Private keys of the host's services are beside its certificate authorities.
     let seen = ask(&machine, "list /etc/ssl");
     assert!(!seen.split(' ').any(|name| name == "private"), "{seen}");
