@@ -202,13 +202,12 @@ fn swagger(documents: &Documents, version: &str) -> Value {
             definitions.entry(name.clone()).or_insert_with(|| schema.clone());
         }
     }
-    let mut value = Value::Object(definitions);
-    flatten(&mut value);
+    definitions.values_mut().for_each(flatten);
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": version},
         "paths": paths,
-        "definitions": value,
+        "definitions": definitions,
     })
 }
 
@@ -222,7 +221,8 @@ fn collection_path(kind: &Kind) -> String {
     format!("{root}{namespace}/{}", kind.resource.plural())
 }
 
-/// Version 2 has `$ref` into definitions and no `allOf` around it; a type of several kinds is none.
+/// Version 2 has `$ref` into definitions and no `allOf` around it; a type of several kinds is none, and where unknown fields are kept it
+/// says nothing, since clients that read it refuse what it does not list.
 fn flatten(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -231,14 +231,26 @@ fn flatten(value: &mut Value) {
             {
                 members.extend(only);
             }
-            // A number or a text is told as a text.
-            if members.remove("oneOf").is_some() {
-                members.entry("type").or_insert_with(|| "string".into());
+            for name in ["anyOf", "not", "nullable", "oneOf"] {
+                members.remove(name);
+            }
+            if members.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
+                for name in ["items", "properties", "type"] {
+                    members.remove(name);
+                }
             }
             if let Some(Value::String(reference)) = members.get_mut("$ref") {
                 *reference = reference.replace("#/components/schemas/", "#/definitions/");
             }
-            members.values_mut().for_each(flatten);
+            for (name, inner) in members.iter_mut() {
+                match (name.as_str(), inner) {
+                    // Its members are names of fields, which may be any.
+                    ("properties", Value::Object(fields)) => fields.values_mut().for_each(flatten),
+                    // Values, not schemas.
+                    ("default" | "enum" | "example", _) => {}
+                    (_, inner) => flatten(inner),
+                }
+            }
         }
         Value::Array(items) => items.iter_mut().for_each(flatten),
         _ => {}

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kinds::{NAMESPACES, PODS};
+use kinds::{CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS};
 use object::{Event, Key, Object, Resource, Snapshot, Time};
 use plan::{Expect, Plan, Propagation, Write};
 use serde::Deserialize;
@@ -83,10 +83,14 @@ fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
     plan
 }
 
-/// Everything that lives in the namespace.
+/// Everything that lives in the namespace. What nobody serves any more (a definition that was torn out) holds nothing.
 fn content<'a>(snapshot: &'a Snapshot, namespace: &'a str) -> BTreeMap<Resource, Vec<&'a Arc<Object>>> {
     let mut content = BTreeMap::new();
-    for (resource, table) in snapshot.tables() {
+    let is_served = |resource: Resource| {
+        kinds::of(resource).is_some()
+            || snapshot.find(CUSTOM_RESOURCE_DEFINITIONS, "", resource.as_str()).is_some()
+    };
+    for (resource, table) in snapshot.tables().filter(|(resource, _)| is_served(*resource)) {
         let objects: Vec<_> = table.range(namespace, None).collect();
         if !objects.is_empty() {
             content.insert(resource, objects);

@@ -29,6 +29,8 @@ pub struct Identity {
     uid: Box<str>,
     generation: i64,
     is_served: bool,
+    /// As they were accepted, which comes after the change that asks for them.
+    names: Names,
 }
 
 impl Identity {
@@ -41,6 +43,7 @@ impl Identity {
             uid: definition.meta.uid.clone(),
             generation: definition.meta.generation,
             is_served: is("Established"),
+            names: view.status.accepted_names,
         })
     }
 
@@ -59,6 +62,7 @@ struct StatusView {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Status {
+    accepted_names: Names,
     conditions: Vec<Condition>,
 }
 
@@ -72,13 +76,7 @@ struct Condition {
 struct View {
     spec: Spec,
     #[serde(default)]
-    status: Accepted,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Accepted {
-    accepted_names: Names,
+    status: Status,
 }
 
 #[derive(Deserialize)]
@@ -89,7 +87,7 @@ struct Spec {
     versions: Vec<Version>,
 }
 
-#[derive(Clone, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Names {
     plural: String,

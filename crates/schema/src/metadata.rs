@@ -36,7 +36,7 @@ pub(crate) fn violations(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<V
     labels(metadata.get("labels"), METADATA.field("labels"), &mut found);
     annotations(metadata.get("annotations"), METADATA.field("annotations"), &mut found);
     owner_references(metadata, &mut found);
-    finalizers(metadata, old.is_none(), &mut found);
+    finalizers(metadata, old.is_none(), is_of_the_core(kind), &mut found);
     if let Some(old) = old {
         changes(metadata, old.get("metadata").unwrap_or(&empty), &mut found);
     }
@@ -132,13 +132,19 @@ fn owner_references(metadata: &Value, found: &mut Vec<Violation>) {
     }
 }
 
-fn finalizers(metadata: &Value, is_new: bool, found: &mut Vec<Violation>) {
+/// Upstream's servers of extensions know fewer rules about finalizers than the one of the built-ins.
+fn is_of_the_core(kind: &Kind) -> bool {
+    kind.custom.is_none() && !matches!(kind.group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
+}
+
+fn finalizers(metadata: &Value, is_new: bool, is_of_the_core: bool, found: &mut Vec<Violation>) {
     let at = METADATA.field("finalizers");
     let (mut orphan, mut foreground) = (false, false);
     for (index, finalizer) in path::list(metadata, "finalizers").iter().enumerate() {
         let finalizer = finalizer.as_str().unwrap_or_default();
         let wrong = names::qualified_name(finalizer);
-        if wrong.is_empty() && !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
+        let is_known = finalizer.contains('/') || STANDARD_FINALIZERS.contains(&finalizer);
+        if is_of_the_core && wrong.is_empty() && !is_known {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
             found.push(Violation::invalid(at.index(index), finalizer, detail));
         }

@@ -8,6 +8,7 @@ mod ec2;
 mod eks;
 mod front_door;
 mod guest;
+mod custom_resources;
 mod hosts;
 mod iam;
 mod kubectl;
@@ -42,6 +43,8 @@ const CHAPTERS: &[Chapter] = &[
         options: "",
         stories: &[
             Story { name: "eviction", tell: containers::eviction },
+            Story { name: "custom_resources", tell: custom_resources::kubectl },
+            Story { name: "custom_resources_of_charts", tell: custom_resources::helm },
             Story { name: "exec_and_logs", tell: containers::exec_and_logs },
             Story { name: "extension", tell: guest::extension },
             Story { name: "kubectl_1_32", tell: kubectl::minor_32 },

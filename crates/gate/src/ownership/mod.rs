@@ -8,7 +8,7 @@ mod fields;
 mod shape;
 
 use object::{Cause, Reason, Status, Time};
-use schema::Kind;
+use schema::{DecodeError, Kind};
 use serde_json::Value;
 
 use crate::decode::Form;
@@ -189,9 +189,25 @@ fn configuration(request: &Request<'_>, applied: &Value) -> Result<Value, Status
     let mut strict = request.options.clone();
     strict.field_validation = schema::FieldValidation::Strict;
     decode::fields(&Form::Kind(request.kind), &mut config, &strict)
-        .map_err(|error| untyped(request, applied, &error.to_string()))?;
+        .map_err(|error| untyped(request, applied, &undeclared(&error)))?;
     // Conforming fills in what Go always writes; a configuration says only what it says.
     Ok(only_given(config, applied))
+}
+
+/// What apply says of fields that the type does not have.
+fn undeclared(error: &DecodeError) -> String {
+    let DecodeError::Strict(texts) = error else { return error.to_string() };
+    let told: Vec<String> = texts
+        .iter()
+        .map(|text| match text.strip_prefix("unknown field \"").and_then(|rest| rest.strip_suffix('"')) {
+            Some(path) => format!(".{path}: field not declared in schema"),
+            None => text.clone(),
+        })
+        .collect();
+    match &told[..] {
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    }
 }
 
 /// The members of a checked value that the client wrote.
