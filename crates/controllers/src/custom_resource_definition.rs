@@ -263,9 +263,12 @@ fn empty(
         });
     }
     let words = "CustomResource deletion is in progress";
-    tell(&mut conditions, Condition::new("Terminating", "True", "InstanceDeletionInProgress", words, now));
+    let generation = definition.meta.generation;
+    let new = Condition::new("Terminating", "True", "InstanceDeletionInProgress", words, now);
+    tell(&mut conditions, Condition { observed_generation: Some(generation), ..new });
     let old = status_of(definition);
     let mut new = old.clone();
     new["conditions"] = json!(conditions);
+    new["observedGeneration"] = generation.into();
     write_status(plan, definition, &old, new);
 }

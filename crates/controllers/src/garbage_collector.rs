@@ -184,7 +184,12 @@ fn served(snapshot: &Snapshot, api_version: &str, kind: &str) -> Option<(Resourc
     if let Some(row) = kinds::all().iter().find(|row| row.kind == kind && row.group == group) {
         return Some((row.resource, row.namespaced));
     }
-    snapshot.list(CUSTOM_RESOURCE_DEFINITIONS, "").find_map(|definition| custom(definition, group, kind))
+    // A definition is named <plural>.<group>, and can be long: only those of the group are read.
+    let is_of_group = |definition: &&Arc<Object>| {
+        definition.key.name.split_once('.').is_some_and(|(_, found)| found == group)
+    };
+    let mut definitions = snapshot.list(CUSTOM_RESOURCE_DEFINITIONS, "").filter(is_of_group);
+    definitions.find_map(|definition| custom(definition, group, kind))
 }
 
 fn custom(definition: &Object, group: &str, kind: &str) -> Option<(Resource, bool)> {

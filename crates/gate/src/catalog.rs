@@ -19,15 +19,16 @@ pub struct Catalog {
     all: Vec<Arc<Kind>>,
     by_resource: HashMap<Resource, Arc<Kind>>,
     served: Groups,
-    /// By name.
-    definitions: BTreeMap<Arc<str>, Definition>,
 }
 
 /// group → version → plural
 pub type Groups = BTreeMap<&'static str, BTreeMap<&'static str, BTreeMap<&'static str, Arc<Kind>>>>;
 
-struct Definition {
-    identity: Identity,
+/// What was found when a definition was last looked at.
+struct Looked {
+    revision: Revision,
+    /// None: it is not established.
+    identity: Option<Identity>,
     /// None: it cannot be served.
     rows: Option<Rows>,
 }
@@ -61,41 +62,17 @@ impl Catalog {
         });
     }
 
-    /// The catalog of the definitions in a snapshot; None: it would be the same.
-    fn renewed(&self, snapshot: &Snapshot) -> Option<Self> {
-        let definitions: BTreeMap<Arc<str>, Definition> = snapshot
-            .list(CUSTOM_RESOURCE_DEFINITIONS, "")
-            .filter_map(|object| Some((object.key.name.clone(), self.definition(object)?)))
-            .collect();
-        let same = |(name, own): (&Arc<str>, &Definition)| {
-            self.definitions.get(name).is_some_and(|known| known.identity == own.identity)
-        };
-        if definitions.len() == self.definitions.len() && definitions.iter().all(same) {
-            return None;
-        }
-        let mut renewed = Self::default();
+    /// The compiled-in rows of this one, and those of definitions.
+    fn with<'a>(&self, definitions: impl Iterator<Item = &'a Rows>) -> Self {
+        let mut catalog = Self::default();
         for kind in self.all.iter().filter(|kind| kind.custom.is_none()) {
-            renewed.add(kind, true);
+            catalog.add(kind, true);
         }
-        for rows in definitions.values().filter_map(|one| one.rows.as_ref()) {
-            renewed.add(&rows.stored, false);
-            rows.served.iter().for_each(|kind| renewed.add(kind, true));
+        for rows in definitions {
+            catalog.add(&rows.stored, false);
+            rows.served.iter().for_each(|kind| catalog.add(kind, true));
         }
-        renewed.definitions = definitions;
-        Some(renewed)
-    }
-
-    /// A definition that is served, with the rows that it had if it says the same as before.
-    fn definition(&self, object: &Object) -> Option<Definition> {
-        let identity = Identity::of(object).filter(Identity::is_served)?;
-        let known = self.definitions.get(&object.key.name).filter(|known| known.identity == identity);
-        let rows = match known {
-            Some(known) => known.rows.clone(),
-            None => kinds::custom::rows(object)
-                .inspect_err(|error| tracing::error!(definition = %object.key.name, error, "a definition cannot be served"))
-                .ok(),
-        };
-        Some(Definition { identity, rows })
+        catalog
     }
 
     /// What is served, the compiled-in rows first.
@@ -131,39 +108,87 @@ impl Catalog {
 
 /// The catalog of a store, kept up with it.
 pub(crate) struct Live {
-    current: RwLock<(Seen, Arc<Catalog>)>,
+    state: RwLock<State>,
+}
+
+struct State {
+    seen: Seen,
+    catalog: Arc<Catalog>,
+    /// By name.
+    definitions: BTreeMap<Arc<str>, Looked>,
 }
 
 /// What tells one state of the definitions from the next: every write raises the revision, every removal lowers the count.
 type Seen = (Revision, usize);
 
 impl Live {
-    /// `built_in` is what there is without definitions.
-    pub(crate) fn new(built_in: Catalog) -> Self {
-        Self { current: RwLock::new(((0, 0), Arc::new(built_in))) }
+    /// Begins with the kinds that were compiled in.
+    pub(crate) fn new(catalog: Catalog) -> Self {
+        let state = State { seen: (0, 0), catalog: Arc::new(catalog), definitions: BTreeMap::new() };
+        Self { state: RwLock::new(state) }
     }
 
     /// The catalog of the store's newest state.
     pub(crate) fn get(&self, store: &dyn Store) -> Arc<Catalog> {
         {
-            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-            if current.0 == seen(&store.snapshot()) {
-                return current.1.clone();
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            if state.seen == seen(&store.snapshot()) {
+                return state.catalog.clone();
             }
         }
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         // Read again: whoever had the lock before may have looked at a newer state.
         let snapshot = store.snapshot();
-        if current.0 != seen(&snapshot) {
-            current.0 = seen(&snapshot);
-            if let Some(renewed) = current.1.renewed(&snapshot) {
-                current.1 = Arc::new(renewed);
-            }
+        if state.seen != seen(&snapshot) {
+            state.seen = seen(&snapshot);
+            state.follow(&snapshot);
         }
-        current.1.clone()
+        state.catalog.clone()
     }
 }
 
 fn seen(snapshot: &Snapshot) -> Seen {
     snapshot.table(CUSTOM_RESOURCE_DEFINITIONS).map_or((0, 0), |table| (table.revision(), table.len()))
+}
+
+impl State {
+    /// Looks at the definitions that have changed, and makes the catalog anew if any of them says something else.
+    fn follow(&mut self, snapshot: &Snapshot) {
+        let mut before = std::mem::take(&mut self.definitions);
+        let mut differs = false;
+        for object in snapshot.list(CUSTOM_RESOURCE_DEFINITIONS, "") {
+            let known = before.remove(&*object.key.name);
+            let looked = match known {
+                Some(known) if known.revision == object.revision => known,
+                known => {
+                    let was = known.as_ref().and_then(|known| known.identity.clone());
+                    let looked = look(object, known);
+                    differs |= looked.identity != was;
+                    looked
+                }
+            };
+            self.definitions.insert(object.key.name.as_ref().into(), looked);
+        }
+        differs |= before.values().any(|gone| gone.identity.is_some());
+        if differs {
+            let rows = self.definitions.values().filter_map(|looked| looked.rows.as_ref());
+            self.catalog = Arc::new(self.catalog.with(rows));
+        }
+    }
+}
+
+/// A definition, with the rows that it had if it says the same as before.
+fn look(object: &Object, known: Option<Looked>) -> Looked {
+    let identity = Identity::of(object).filter(Identity::is_served);
+    let revision = object.revision;
+    let rows = match known {
+        Some(known) if known.identity == identity => known.rows,
+        _ if identity.is_none() => None,
+        _ => kinds::custom::rows(object)
+            .inspect_err(|error| {
+                tracing::error!(definition = %object.key.name, error, "a definition cannot be served");
+            })
+            .ok(),
+    };
+    Looked { revision, identity, rows }
 }
