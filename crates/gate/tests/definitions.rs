@@ -103,9 +103,9 @@ async fn a_custom_resource_is_written_as_any() {
     let value = made.to_value().expect("JSON");
     assert_eq!((&value["spec"], &value["metadata"]["generation"]), (&json!({"n": 1, "s": "x"}), &json!(1)));
     assert_eq!((&value["apiVersion"], &value["kind"]), (&json!("example.com/v1"), &json!("Thing")));
-    let refused = create(&world, "u", json!({"n": "x"})).await.expect_err("of the wrong type");
+    let refused = create(&world, "u", json!({"s": 1})).await.expect_err("of the wrong type");
     assert!(
-        refused.message.starts_with("Thing.example.com \"u\" is invalid: spec.n: Invalid value: \"string\"")
+        refused.message.starts_with("Thing.example.com \"u\" is invalid: spec.s: Invalid value: \"integer\"")
     );
     let changed =
         patch(&world, "t", "", PatchKind::Merge, json!({"spec": {"n": 2}, "status": {"n": 9}})).await;

@@ -42,9 +42,9 @@ const CHAPTERS: &[Chapter] = &[
         name: "one_node",
         options: "",
         stories: &[
-            Story { name: "eviction", tell: containers::eviction },
             Story { name: "custom_resources", tell: custom_resources::kubectl },
             Story { name: "custom_resources_of_charts", tell: custom_resources::helm },
+            Story { name: "eviction", tell: containers::eviction },
             Story { name: "exec_and_logs", tell: containers::exec_and_logs },
             Story { name: "extension", tell: guest::extension },
             Story { name: "kubectl_1_32", tell: kubectl::minor_32 },
