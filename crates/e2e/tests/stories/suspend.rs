@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Cluster, Room, Site, until};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A node may be silent for 40 s; what is found silent for 10 s more was asleep.
-const ASLEEP: Duration = Duration::from_secs(52);
+/// A node may be silent for 50 s; what is found silent for 10 s more was asleep.
+const ASLEEP: Duration = Duration::from_secs(62);
 
 pub fn tell() -> Result<()> {
     let site = Site::new()?;
