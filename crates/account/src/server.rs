@@ -5,9 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws::sts::discovery;
 use aws::{Fault, Origin};
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -170,6 +171,12 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Response<Bytes> 
         debug!(why, "a request to the AWS endpoint was refused");
         return plain(StatusCode::FORBIDDEN, why);
     }
+    // Who checks a token of a cluster has no keys to sign with.
+    if request.method() == Method::GET
+        && let Some(document) = discovery::document(&shared.account.snapshot(), request.uri().path())
+    {
+        return json(&document);
+    }
     let (head, body) = request.into_parts();
     let read = Limited::new(body, shared.limits.body_bytes).collect();
     let (body, refused) = match tokio::time::timeout(shared.limits.patience, read).await {
@@ -198,6 +205,13 @@ async fn answer(shared: &Shared, request: Request<Bytes>) -> Response<Bytes> {
         error!(%panic, "an AWS call ended badly");
         plain(StatusCode::INTERNAL_SERVER_ERROR, "the call ended badly: the daemon's log says more")
     })
+}
+
+fn json(document: &serde_json::Value) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(document.to_string()));
+    let kind = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Bytes> {

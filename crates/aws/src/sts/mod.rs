@@ -1,6 +1,7 @@
 //! The token service: who one is, and temporary keys.
 
 mod assume_role;
+pub mod discovery;
 mod identity;
 pub mod jwt;
 pub(crate) mod session;
