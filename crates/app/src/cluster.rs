@@ -118,6 +118,10 @@ impl Cluster {
         let random = Arc::new(pki::fill_random_ahead);
         let gate = Gate::new(store.clone(), rbac.clone(), clock.clone(), random, ranges)
             .of_version(setup.shape.minor);
+        let gate = match &setup.account {
+            Some(account) => gate.with_pod_identity(login::pod_identity(account.clone(), setup.name)),
+            None => gate,
+        };
         let gate = Arc::new(gate.with_webhooks(Arc::new(apiserver::Caller::new(dial.clone()))));
         bootstrap::reconcile(&gate, &pki, setup.shape.dns_ip())
             .await

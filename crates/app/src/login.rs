@@ -1,4 +1,4 @@
-//! How principals of the account come into a cluster: their tokens, and what access policies let them do.
+//! How principals of the account come into a cluster: their tokens, and what access policies let them do; and how its pods come to roles.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,10 +6,11 @@ use access::AccessPolicies;
 use account::Account;
 use apiserver::{AccessSource, Login};
 use aws::autoscaling;
-use aws::eks::{AccessEntry, ClusterRecord};
+use aws::eks::{AccessEntry, ClusterRecord, PodIdentityAssociation};
 use aws::login::{Door, grants};
 use aws::sigv4::TokenError;
 use aws::state::{self, Record};
+use gate::{PodIdentity, PodIdentitySource};
 use object::{Revision, Snapshot};
 
 /// Looks at tokens of `aws eks get-token` for the cluster of this name.
@@ -50,6 +51,32 @@ pub fn policies(account: Arc<Account>, cluster: &str) -> AccessSource {
             *held = (at, Arc::new(AccessPolicies::new(all)));
         }
         held.1.clone()
+    })
+}
+
+/// What the pods of the cluster are told of their roles, made anew when an association has changed.
+pub fn pod_identity(account: Arc<Account>, cluster: &str) -> PodIdentitySource {
+    let name = cluster.to_owned();
+    let held: Mutex<Option<(Revision, Arc<PodIdentity>)>> = Mutex::new(None);
+    Arc::new(move || {
+        let state = account.snapshot();
+        let at = state.table(PodIdentityAssociation::RESOURCE).map_or(0, |table| table.revision());
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, told)) = &*held
+            && *known == at
+        {
+            return told.clone();
+        }
+        let associations = state::list::<PodIdentityAssociation>(&state, &name).into_iter();
+        let told = Arc::new(PodIdentity {
+            region: account.identity.region.clone(),
+            environment: vec![("AWS_ENDPOINT_URL".to_owned(), format!("http://{}", machines::AWS_DOOR))],
+            associations: associations
+                .map(|one| (one.record.namespace, one.record.service_account))
+                .collect(),
+        });
+        *held = Some((at, told.clone()));
+        told
     })
 }
 

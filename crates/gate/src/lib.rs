@@ -42,6 +42,7 @@ use object::{Resource, Status, Time};
 use schema::Kind;
 use store::Store;
 
+pub use admission::PodIdentity;
 pub use admit::Authority;
 pub use allocation::{ServiceRange, ServiceRanges};
 pub use catalog::{Catalog, Groups};
@@ -57,7 +58,7 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
 /// Gives what is true of a cluster of EKS at the moment.
-pub type PodIdentitySource = Arc<dyn Fn() -> Arc<admission::PodIdentity> + Send + Sync>;
+pub type PodIdentitySource = Arc<dyn Fn() -> Arc<PodIdentity> + Send + Sync>;
 
 /// The way in of one cluster. Cheap to share; holds no state but what it compiled of the snapshot's policies.
 pub struct Gate {
