@@ -74,7 +74,7 @@ impl Env {
         self.messages.get(name).cloned().or_else(|| {
             self.open
                 .iter()
-                .any(|root| is_open(root))
+                .any(is_open)
                 .then(|| Arc::new(ObjectType { name: name.to_owned(), fields: BTreeMap::new(), open: true }))
         })
     }
