@@ -154,17 +154,13 @@ impl Doer {
         }
     }
 
-    /// Waits until something of EC2's is newer than in the snapshot.
+    /// Waits until something is newer than in the snapshot: an instance, or a cluster whose VPC is new.
     async fn changed(&self, account: &Snapshot) {
-        let Ok(mut watch) = self.account.store().watch(None, account.revision()) else { return };
-        loop {
-            match watch.next().await {
-                Ok(events) if events.iter().any(|event| event.key().resource.as_str().ends_with(".ec2")) => {
-                    return;
-                }
-                Ok(_) => {}
-                Err(_) => return,
-            }
+        match self.account.store().watch(None, account.revision()) {
+            // An end of the log is news, too.
+            Ok(mut watch) => drop(watch.next().await),
+            // Of an account that is closed there is no more news.
+            Err(_) => std::future::pending().await,
         }
     }
 
@@ -177,6 +173,10 @@ impl Doer {
                 warn!(vpc = id, %failure, "the VPC could not be made what it should be");
                 is_done = false;
             }
+        }
+        if let Err(failure) = self.open_default_door().await {
+            warn!(%failure, "the door for AWS is shut for the site's own clusters");
+            is_done = false;
         }
         if let Err(failure) = self.remove_vpcs(account).await {
             warn!(%failure, "VPCs that were deleted could not be removed");
@@ -203,20 +203,38 @@ impl Doer {
 
     /// Opens the metadata service and the door for AWS in a VPC.
     fn listen(&self, vpc: &str, ns: &machines::NetNs) -> Result<Vec<AbortHandle>, Ec2Error> {
-        let listen = |address: SocketAddr| {
-            let failed = |why: String| Ec2Error::Listen { address, vpc: vpc.to_owned(), why };
-            let listener = netns::tcp_listener(ns, address).map_err(|error| failed(error.to_string()))?;
-            listener.set_nonblocking(true).map_err(|error| failed(error.to_string()))?;
-            tokio::net::TcpListener::from_std(listener).map_err(|error| failed(error.to_string()))
-        };
         let metadata = metadata::Service::new(self.account.clone(), vpc);
-        let listener = listen(machines::METADATA.into())?;
-        let mut tasks = vec![tokio::spawn(metadata.serve(listener)).abort_handle()];
+        let listener = listener(vpc, ns, machines::METADATA.into())?;
+        let mut tasks = self.open_door(vpc, ns)?;
+        tasks.push(tokio::spawn(metadata.serve(listener)).abort_handle());
+        Ok(tasks)
+    }
+
+    fn open_door(&self, vpc: &str, ns: &machines::NetNs) -> Result<Vec<AbortHandle>, Ec2Error> {
+        let mut tasks = Vec::new();
         for port in machines::AWS_DOOR_PORTS {
-            let (door, listener) = (self.door.clone(), listen((machines::AWS_DOOR, port).into())?);
+            let (door, listener) = (self.door.clone(), listener(vpc, ns, (machines::AWS_DOOR, port).into())?);
             tasks.push(tokio::spawn(async move { door.serve(listener).await }).abort_handle());
         }
         Ok(tasks)
+    }
+
+    /// The VPC of the site's own clusters is none of the account's, but their pods call AWS as any do. Its machines are no instances, so
+    /// there is no metadata.
+    async fn open_default_door(&self) -> Result<(), Ec2Error> {
+        if self.state().listening.contains_key(DEFAULT_VPC) {
+            return Ok(());
+        }
+        let machines = self.machines.clone();
+        let opened = tokio::task::spawn_blocking(move || match machines.vpc_config(DEFAULT_VPC)? {
+            Some(_) => machines.vpc(DEFAULT_VPC).map(Some),
+            None => Ok(None),
+        });
+        if let Some(vpc) = opened.await?? {
+            let listeners = self.open_door(DEFAULT_VPC, vpc.ns())?;
+            self.state().listening.insert(DEFAULT_VPC.to_owned(), listeners);
+        }
+        Ok(())
     }
 
     /// Removes the routers of VPCs that the account no longer has. Its default VPC is not the site's, which has no record in the account.
@@ -236,4 +254,16 @@ impl Doer {
         }
         Ok(())
     }
+}
+
+/// A listener in a VPC's router.
+fn listener(
+    vpc: &str,
+    ns: &machines::NetNs,
+    address: SocketAddr,
+) -> Result<tokio::net::TcpListener, Ec2Error> {
+    let failed = |why: String| Ec2Error::Listen { address, vpc: vpc.to_owned(), why };
+    let listener = netns::tcp_listener(ns, address).map_err(|error| failed(error.to_string()))?;
+    listener.set_nonblocking(true).map_err(|error| failed(error.to_string()))?;
+    tokio::net::TcpListener::from_std(listener).map_err(|error| failed(error.to_string()))
 }
