@@ -1,6 +1,8 @@
 //! Keys for pods: what the agent on each node asks for, with a pod's token in its hand.
 //! <https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html>
 
+pub mod agent;
+
 use serde_json::{Value, json};
 
 use crate::eks::{ClusterRecord, PodIdentityAssociation};

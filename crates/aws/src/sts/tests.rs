@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::jwt::{Issuer, key_of};
 use crate::eks::{ClusterRecord, PodIdentityAssociation};
+use crate::eks_auth::agent;
 use crate::state::{Changes, Record};
 use crate::stories::{ACCOUNT, Account};
-use crate::{Caller, Fault};
+use crate::{Caller, Fault, Ids, World};
 
 const ISSUER: &str = "https://oidc.test:9443/id/A1B2";
 
@@ -191,6 +192,19 @@ fn a_pod_gets_the_keys_of_its_association() {
     let audience = json!({"aud": ["pods.eks.amazonaws.com"]});
     let token = site.token(audience);
     let output = ask(&mut site.account, token.clone()).expect("keys");
+    // The agent gives the same, in the words of an SDK.
+    let agent = |token: &str| {
+        let Account { state, now, .. } = &site.account;
+        let world = World { account: ACCOUNT, region: "us-east-1", now: *now, state };
+        agent::credentials(&world, &mut Ids::new([77; 32]), token).map_err(|fault| told(&fault))
+    };
+    let given = agent(&token).expect("keys");
+    assert_eq!(given["AccountId"], ACCOUNT);
+    assert!(given["AccessKeyId"].as_str().is_some_and(|id| id.starts_with("ASIA")), "a key");
+    let other = site.token(json!({"aud": "pods.eks.amazonaws.com", "iss": "https://elsewhere.example"}));
+    let wanted = "InvalidTokenException: The token is of no cluster of this account";
+    assert_eq!(agent(&other).expect_err("refused"), wanted);
+    assert!(agent("x").is_err() && agent(&site.token(json!({}))).is_err());
     assert_eq!(output["subject"], json!({"namespace": "web", "serviceAccount": "shop"}));
     let arn = output["assumedRoleUser"]["arn"].as_str().expect("an ARN");
     assert!(arn.starts_with(&format!("arn:aws:sts::{ACCOUNT}:assumed-role/pods/eks-shop-shop-0-")), "{arn}");
