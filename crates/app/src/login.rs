@@ -26,7 +26,12 @@ pub fn door(account: Arc<Account>, cluster: &str) -> Login {
             state: &state,
             cluster: &cluster.record,
             objects,
-            dns_name_of: &|instance| Some(autoscaling::member(&state, instance)?.record.node_name),
+            dns_name_of: &|instance| {
+                // An instance is a node of its own cluster only.
+                let member = autoscaling::member(&state, instance)?;
+                let group = state::get::<autoscaling::Group>(&state, "", &member.key.namespace)?;
+                (group.record.owner.cluster == name).then_some(member.record.node_name)
+            },
         };
         match door.login(token) {
             Err(TokenError::NotOurs) => None,

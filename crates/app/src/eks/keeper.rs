@@ -13,7 +13,7 @@ use engine::{Outcome, Queue};
 use object::{Key, Snapshot, Time};
 use store::WatchError;
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{clusters, members};
 use crate::cluster::now;
@@ -65,7 +65,13 @@ impl Keeper {
                     running += 1;
                     let (keeper, finished) = (self.clone(), finished.clone());
                     tokio::spawn(async move {
-                        let outcome = keeper.keep(&key).await;
+                        let kept = key.clone();
+                        let run = tokio::spawn(async move { keeper.keep(&kept).await });
+                        // A run that panics is one that failed: its key is tried again, and its place is free.
+                        let outcome = run.await.unwrap_or_else(|panic| {
+                            error!(%key, %panic, "a run ended badly");
+                            Outcome::Failed
+                        });
                         // The receiver is gone only when the keeper is.
                         let _ = finished.send((key, outcome));
                     });

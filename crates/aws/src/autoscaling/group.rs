@@ -5,6 +5,9 @@ use super::record::{Group, members};
 use crate::state::{self, Changes, Kept};
 use crate::{Answer, Context, Fault};
 
+/// How large a group may be: no host of ours runs more.
+const MOST_INSTANCES: u32 = 1_000;
+
 pub fn wrong(message: impl Into<String>) -> Fault {
     Fault::new("ValidationError", message)
 }
@@ -117,6 +120,9 @@ pub fn update(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let (min, max) = (size("MinSize", group.min), size("MaxSize", group.max));
     if min > max {
         return Err(wrong(format!("Max bound, {max}, must be greater than or equal to min bound, {min}")));
+    }
+    if max > MOST_INSTANCES {
+        return Err(wrong(format!("Max bound, {max}, must be less than or equal to {MOST_INSTANCES}")));
     }
     // Bounds move what is wanted; only what is asked for outright may be out of them.
     let desired = size("DesiredCapacity", group.desired.clamp(min, max));

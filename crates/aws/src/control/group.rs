@@ -8,6 +8,9 @@ use crate::state::{self, Changes, Kept};
 
 use super::Plan;
 
+/// Instances that one pass starts; the next pass goes on.
+const MOST_AT_ONCE: usize = 32;
+
 /// Decides what a group should do next.
 pub fn reconcile(context: &mut Context, name: &str) -> Plan {
     let mut plan = Plan::default();
@@ -31,7 +34,7 @@ pub fn reconcile(context: &mut Context, name: &str) -> Plan {
     }
     let desired = group.record.desired as usize;
     if alive.len() < desired && !group.record.is_suspended("Launch") {
-        let missing = desired - alive.len();
+        let missing = (desired - alive.len()).min(MOST_AT_ONCE);
         let cause = format!(
             "an instance was started in response to a difference between desired and actual capacity, increasing the capacity from {} to {desired}.",
             alive.len()

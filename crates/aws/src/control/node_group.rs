@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use super::{Clusters, InCluster, Plan};
 use crate::Context;
 use crate::autoscaling::{self, Group, Lifecycle, Member, Owner, Tag, members};
-use crate::eks::{AccessEntry, Issue, NodeGroupRecord, Rollout, UpdateError, UpdateRecord};
-use crate::state::{self, Kept};
+use crate::eks::{AccessEntry, ClusterRecord, Issue, NodeGroupRecord, Rollout, UpdateError, UpdateRecord};
+use crate::state::{self, Kept, Record};
 
 /// How long nodes may take to join, and pods to leave one.
 const JOIN_PATIENCE_SECS: i64 = 15 * 60;
@@ -29,7 +29,7 @@ pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str, name
     let group_name = record.record.group_name().to_owned();
     let group = state::get::<Group>(context.state, "", &group_name);
     let nodes = clusters(cluster);
-    drain(context, &mut plan, nodes.as_ref(), &group_name);
+    drain(context, &mut plan, nodes.as_ref(), &record.record, &group_name);
     if record.record.shown.status == "DELETING" {
         return delete(context, plan, record, group);
     }
@@ -143,14 +143,28 @@ fn made(context: &mut Context, record: &NodeGroupRecord) -> Group {
     }
 }
 
-/// Empties the nodes that are to go; the machines of those that are empty may go.
-fn drain(context: &Context, plan: &mut Plan, nodes: Option<&Snapshot>, group: &str) {
+/// Empties the nodes that are to go; the machines of those that are empty may go. What is on them is known only while the cluster runs.
+fn drain(
+    context: &Context,
+    plan: &mut Plan,
+    nodes: Option<&Snapshot>,
+    record: &NodeGroupRecord,
+    group: &str,
+) {
+    // An update that is not forced gives up instead of what is left on a node: `roll` ends it.
+    let is_patient = record.rollout.is_some() && !record.force;
     for mut member in members(context.state, group) {
         if member.record.lifecycle != Lifecycle::TerminatingWait {
             continue;
         }
+        if nodes.is_none()
+            && context.state.find(ClusterRecord::RESOURCE, "", &record.shown.cluster_name).is_some()
+        {
+            plan.wake(context.now.plus_millis(DRAIN_AGAIN_MILLIS));
+            continue;
+        }
         let node = nodes.and_then(|nodes| Some((nodes, nodes.find(NODES, "", &member.record.node_name)?)));
-        let is_over = context.now >= member.record.since.plus_secs(DRAIN_PATIENCE_SECS);
+        let is_over = !is_patient && context.now >= member.record.since.plus_secs(DRAIN_PATIENCE_SECS);
         let left = match node {
             Some((nodes, node)) if !is_over => empty(plan, nodes, node),
             _ => 0,
@@ -415,7 +429,7 @@ fn roll(
                 && look.now >= member.record.since.plus_secs(DRAIN_PATIENCE_SECS)
         });
         if is_stuck && !record.record.force {
-            return fail(plan, record, group, update, rollout);
+            return fail(plan, record, group, update, rollout, look);
         }
         if ready < rollout.surge as usize {
             return;
@@ -439,8 +453,7 @@ fn roll(
     }
     if !rollout.is_shrinking {
         if ready == new.len() && look.members.len() == new.len() {
-            group.record.max -= rollout.surge;
-            group.record.desired -= rollout.surge;
+            shrink(&mut group.record, rollout.surge);
             record.record.rollout = Some(Rollout { is_shrinking: true, ..rollout });
             plan.changes.update(&group);
             plan.changes.update(&record);
@@ -453,6 +466,12 @@ fn roll(
     }
 }
 
+/// Takes back what an update added; somebody may have changed the sizes meanwhile.
+fn shrink(group: &mut Group, surge: u32) {
+    group.max = group.max.saturating_sub(surge).max(group.min);
+    group.desired = group.desired.saturating_sub(surge).clamp(group.min, group.max);
+}
+
 /// Pods that may not be evicted stop an update; what is new stays, the rest too.
 fn fail(
     plan: &mut Plan,
@@ -460,10 +479,16 @@ fn fail(
     mut group: Kept<Group>,
     mut update: Kept<UpdateRecord>,
     rollout: Rollout,
+    look: &Look,
 ) {
-    group.record.max -= rollout.surge;
-    group.record.desired -= rollout.surge;
+    shrink(&mut group.record, rollout.surge);
     plan.changes.update(&group);
+    for member in look.members.iter().filter(|member| member.record.lifecycle == Lifecycle::TerminatingWait) {
+        let mut member = member.clone();
+        member.record.lifecycle = Lifecycle::InService;
+        member.record.since = look.now;
+        plan.changes.update(&member);
+    }
     record.record.rollout = None;
     let error = UpdateError {
         error_code: "PodEvictionFailure".into(),

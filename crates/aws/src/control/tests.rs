@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{InCluster, group, node_group};
 use crate::autoscaling::{Group, Lifecycle, Member, members};
-use crate::eks::{NodeGroupRecord, UpdateRecord};
+use crate::eks::{ClusterRecord, NodeGroupRecord, UpdateRecord};
 use crate::state;
 use crate::{Caller, Context, Ids};
 
@@ -245,6 +245,7 @@ fn an_update_brings_new_nodes_before_it_takes_old_ones() {
     assert_eq!(world.shown()["status"], "ACTIVE");
     let all = members(&world.account, "eks-ng");
     assert!(all.iter().all(|member| member.record.template.version == "2"));
+    // What is emptied is still there while what comes in its place starts.
     assert_eq!(
         (all.len(), world.most),
         (3, 7),
@@ -325,4 +326,53 @@ fn nodes_that_never_join_fail_the_group() {
     world.settle();
     assert_eq!(world.shown()["status"], "CREATE_FAILED");
     assert_eq!(world.shown()["health"]["issues"][0]["code"], "NodeCreationFailure");
+}
+
+#[test]
+fn sizes_that_somebody_changes_during_an_update_stay_sizes() {
+    let mut world = World::new(3);
+    world.settle();
+    world.update("VersionUpdate", json!([]), |record| {
+        record.shown.version = "1.36".into();
+        record.template.version = "2".into();
+    });
+    world.turn();
+    let mut group = state::get::<Group>(&world.account, "", "eks-ng").expect("a group");
+    assert_eq!(group.record.desired, 6);
+    (group.record.desired, group.record.max) = (1, 2);
+    let mut changes = state::Changes::default();
+    changes.update(&group);
+    changes.apply(&mut world.account);
+    world.now = world.now.plus_secs(3_600);
+    for _ in 0..50 {
+        world.turn();
+    }
+    let group = state::get::<Group>(&world.account, "", "eks-ng").expect("a group").record;
+    assert!(
+        (1..=5).contains(&group.desired) && group.desired <= group.max,
+        "{} {}",
+        group.desired,
+        group.max
+    );
+}
+
+#[test]
+fn nothing_goes_from_nodes_of_a_cluster_that_does_not_run_yet() {
+    let mut world = World::new(2);
+    world.settle();
+    world.store::<ClusterRecord>("", CLUSTER, json!({"name": CLUSTER}));
+    let mut group = state::get::<Group>(&world.account, "", "eks-ng").expect("a group");
+    group.record.desired = 1;
+    let mut changes = state::Changes::default();
+    changes.update(&group);
+    changes.apply(&mut world.account);
+    world.decide(|context, _| group::reconcile(context, "eks-ng"));
+    world.decide(|context, _| node_group::reconcile(context, &|_| None, CLUSTER, NG));
+    let waiting = |world: &World| {
+        let all = members(&world.account, "eks-ng");
+        all.iter().filter(|member| member.record.lifecycle == Lifecycle::TerminatingWait).count()
+    };
+    assert_eq!(waiting(&world), 1);
+    world.settle();
+    assert_eq!((waiting(&world), members(&world.account, "eks-ng").len()), (0, 1));
 }

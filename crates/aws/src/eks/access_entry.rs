@@ -13,7 +13,7 @@ use super::subject::arn;
 use super::update::text;
 use super::{access_policy, fault, tags};
 use crate::state::{self, Changes, Kept, Record};
-use crate::{Answer, Context, Fault};
+use crate::{Answer, Caller, Context, Fault};
 
 /// Types whose principals have a fixed name and groups: nodes.
 const NODE_TYPES: &[&str] = &["EC2_LINUX", "EC2_WINDOWS", "FARGATE_LINUX", "HYBRID_LINUX", "HYPERPOD_LINUX"];
@@ -99,15 +99,10 @@ impl AccessEntry {
     }
 }
 
-/// The principal behind a caller: of a session its role.
-pub fn principal_of(caller_arn: &str) -> String {
-    let Some((account, session)) =
-        caller_arn.strip_prefix("arn:aws:sts::").and_then(|rest| rest.split_once(":assumed-role/"))
-    else {
-        return caller_arn.into();
-    };
-    let role = session.split('/').next().unwrap_or_default();
-    format!("arn:aws:iam::{account}:role/{role}")
+/// The principal behind a caller: of a session its role, with the path that the session's own ARN leaves out.
+pub fn principal_of(caller: &Caller) -> String {
+    let role = caller.session.as_ref().and_then(|session| session.role_arn.clone());
+    role.unwrap_or_else(|| caller.arn.clone())
 }
 
 fn default_username(principal: &str, kind: &str) -> String {

@@ -254,7 +254,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
             control_plane_scaling_config: json!({"tier": "standard"}),
             name: asked.name,
         },
-        creator_arn: access_entry::principal_of(&context.caller.arn),
+        creator_arn: access_entry::principal_of(context.caller),
         request: Request::of(input),
         public_id: context.ids.hex(32).to_uppercase(),
     };

@@ -168,7 +168,10 @@ pub struct UpdateConfig {
 impl UpdateConfig {
     /// Of a group of so many nodes: one at least.
     pub fn nodes_at_once(&self, nodes: u32) -> u32 {
-        let share = self.max_unavailable_percentage.map(|percent| nodes * percent / 100);
+        let share = self.max_unavailable_percentage.map(|percent| {
+            let share = u64::from(nodes) * u64::from(percent) / 100;
+            u32::try_from(share).unwrap_or(nodes)
+        });
         share.or(self.max_unavailable).unwrap_or(1).max(1)
     }
 }
@@ -271,6 +274,7 @@ fn check(
         (!input["remoteAccess"].is_null(), "SSH access to nodes (remoteAccess)"),
         (input["warmPoolConfig"]["enabled"] == true, "A warm pool (warmPoolConfig)"),
         (asked.capacity_type.as_deref() == Some("CAPACITY_BLOCK"), "The capacity type CAPACITY_BLOCK"),
+        (asked.capacity_type.as_deref() == Some("SPOT"), "The capacity type SPOT"),
         (asked.ami_type.as_deref().is_some_and(|kind| !IMAGES.contains(&kind)), "This amiType"),
     ] {
         if is_asked {
@@ -312,6 +316,14 @@ fn check_version(cluster: &Kept<ClusterRecord>, wanted: &str) -> Result<(), Faul
             "Requested Nodegroup Kubernetes version {wanted} is not valid for cluster version {current}"
         ))),
     }
+}
+
+/// A node group has so many nodes at most.
+pub fn check_size(max_size: u32) -> Result<(), Fault> {
+    if max_size > MOST_NODES {
+        return Err(fault::invalid(format!("maxSize can't be greater than {MOST_NODES}")));
+    }
+    Ok(())
 }
 
 pub fn check_labels<'a>(labels: impl Iterator<Item = (&'a String, &'a String)>) -> Result<(), Fault> {
@@ -374,9 +386,7 @@ fn made(
     if scaling.desired_size > scaling.max_size {
         return Err(fault::invalid("desiredSize can't be greater than maxSize"));
     }
-    if scaling.max_size > MOST_NODES {
-        return Err(fault::invalid(format!("maxSize can't be greater than {MOST_NODES}")));
-    }
+    check_size(scaling.max_size)?;
     let has_template = asked.launch_template.is_some();
     let user_template = match &asked.launch_template {
         Some(wanted) => Some(surroundings::launch_template(context.state, wanted)?),

@@ -65,6 +65,7 @@ pub fn config(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
             );
             return Err(about(fault::invalid(why)));
         }
+        node_group::check_size(wanted.max_size).map_err(about)?;
         shown.scaling_config = wanted;
         params.push(("MinSize", wanted.min_size.to_string()));
         params.push(("MaxSize", wanted.max_size.to_string()));
@@ -93,6 +94,8 @@ pub fn config(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
 
 fn labels(found: &mut Kept<NodeGroupRecord>, asked: &LabelChange, params: &mut Params) -> Result<(), Fault> {
     node_group::check_labels(asked.add_or_update_labels.iter())?;
+    let nothing = String::new();
+    node_group::check_labels(asked.remove_labels.iter().map(|key| (key, &nothing)))?;
     let labels = &mut found.record.shown.labels;
     for key in &asked.remove_labels {
         labels.remove(key);

@@ -51,7 +51,9 @@ impl Tagged {
         let (kind, cluster) = (parts[0], parts.get(1).copied().unwrap_or_default());
         let state = context.state;
         let found = match kind {
-            "cluster" => state::get(state, "", cluster).map(Self::Cluster),
+            "cluster" => state::get(state, "", cluster)
+                .filter(|kept: &Kept<ClusterRecord>| kept.record.shown.arn == arn)
+                .map(Self::Cluster),
             "nodegroup" => of(context, cluster, |one: &NodeGroupRecord| one.shown.nodegroup_arn == arn)
                 .map(Self::NodeGroup),
             "addon" => of(context, cluster, |one: &Addon| one.addon_arn == arn).map(Self::Addon),
