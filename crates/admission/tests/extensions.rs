@@ -283,7 +283,7 @@ fn mutating_policies() {
         let mut object = deployment();
         let original = object.clone();
         let done = ask(Operation::Create, &original, None, "", false, |asked| {
-            extensions.mutate(&snapshot, asked, &mut object)
+            extensions.mutate(&snapshot, asked, &mut object, false)
         });
         let found = done.map(|()| {
             (path::int(&object, "spec.replicas").unwrap_or(0), path::text(&object, "metadata.labels.team"))

@@ -95,7 +95,7 @@ impl Checker<'_> {
                 Type::list(common(types))
             }
             Kind::Map(entries) => {
-                let keys = entries.iter().map(|(key, _, _)| self.expr(key)).collect();
+                let keys: Vec<_> = entries.iter().map(|(key, _, _)| self.key(key)).collect();
                 let values =
                     entries.iter().map(|(_, value, optional)| self.entry(value, *optional)).collect();
                 Type::map(common(keys), common(values))
@@ -106,6 +106,14 @@ impl Checker<'_> {
                 let bound = self.expr(value);
                 self.within(vec![(name.clone(), bound)], |checker| checker.expr(body))
             }
+        }
+    }
+
+    /// The type of a map's key: only what has no parts can be one, or types would grow without bound.
+    fn key(&mut self, key: &Expr) -> Type {
+        match self.expr(key) {
+            found @ (Type::Bool | Type::Int | Type::Uint | Type::String | Type::Dyn) => found,
+            other => self.issue(key.at, format!("unsupported map key type '{other}'")),
         }
     }
 

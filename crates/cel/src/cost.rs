@@ -103,6 +103,7 @@ pub(crate) fn call(cost: Cost, sizes: &[u64]) -> u64 {
         Cost::One => 1,
         Cost::Fixed(cost) => cost,
         Cost::Walk(indexes) | Cost::Join(indexes) => tenth(sum(indexes)).max(1),
+        Cost::Copy(indexes) => sum(indexes).max(1),
         Cost::Shorter => tenth(size(0).min(size(1))).max(1),
         Cost::Search(text, part) => tenth(size(text)).saturating_mul(tenth(size(part))).max(1),
         Cost::Regex(text, pattern) => {
@@ -223,7 +224,8 @@ impl Estimator<'_> {
                 let overloads = candidates.map(|candidates| candidates.0.to_vec()).unwrap_or_default();
                 let costs = overloads.iter().map(|overload| call(overload.cost, &sizes));
                 let most = costs.max().unwrap_or(1);
-                let joins = overloads.iter().any(|overload| matches!(overload.cost, Cost::Join(_)));
+                let joins =
+                    overloads.iter().any(|overload| matches!(overload.cost, Cost::Join(_) | Cost::Copy(_)));
                 let size = if joins {
                     sizes.iter().fold(0u64, |sum, size| sum.saturating_add(*size))
                 } else {

@@ -79,10 +79,16 @@ impl<'r, 'a> Run<'r, 'a> {
     /// A field of a variable that the host works out when it is asked for.
     fn lazy(&mut self, operand: &'r Expr, field: &str, how: Select) -> Option<Evaluated<'a>> {
         let Kind::Ident(name) = &operand.kind else { return None };
-        if how != Select::Value || self.scopes.iter().any(|(known, _)| known == name) {
+        if self.scopes.iter().any(|(known, _)| known == name) {
             return None;
         }
         let (value, cost) = self.host.field(name, field, self.budget.saturating_sub(self.used))?;
+        let value = match (how, value) {
+            (Select::Value, value) => value,
+            // It is declared, so that it is there; whether it can be worked out is another question.
+            (Select::Test, _) => Ok(Value::Bool(true)),
+            (Select::Optional, value) => value.map(Value::some),
+        };
         Some(self.pay(cost.saturating_add(2)).and(value))
     }
 
@@ -123,7 +129,15 @@ impl<'r, 'a> Run<'r, 'a> {
             values.extend(self.entry(element, *optional)?);
         }
         self.pay(cost::LIST)?;
+        values.iter().try_for_each(|value| self.pay_for_parts(value))?;
         Ok(Value::List(Arc::new(values)))
+    }
+
+    /// What is put into something larger is walked whenever that is compared or shown: it is paid for here, or values that hold
+    /// the same one many times over would cost nothing to make and forever to look at.
+    fn pay_for_parts(&mut self, value: &Value) -> Result<(), EvalError> {
+        let left = self.budget.saturating_sub(self.used);
+        self.pay(parts(value, left))
     }
 
     fn map(&mut self, entries: &'r [(Expr, Expr, bool)]) -> Evaluated<'a> {
@@ -137,6 +151,7 @@ impl<'r, 'a> Run<'r, 'a> {
             map.insert(key, value);
         }
         self.pay(cost::MAP)?;
+        map.values().try_for_each(|value| self.pay_for_parts(value))?;
         Ok(Value::Map(Arc::new(map)))
     }
 
@@ -148,6 +163,7 @@ impl<'r, 'a> Run<'r, 'a> {
             }
         }
         self.pay(cost::MESSAGE)?;
+        members.values().try_for_each(|value| self.pay_for_parts(value))?;
         Ok(Value::Message(name.into(), Arc::new(members)))
     }
 
@@ -278,12 +294,16 @@ impl<'r, 'a> Run<'r, 'a> {
                 }
                 Fold::Map { predicate, value } => {
                     if self.passes(predicate.as_ref())? {
-                        values.push(self.expr(value)?);
+                        let value = self.expr(value)?;
+                        self.pay_for_parts(&value)?;
+                        values.push(value);
                     }
                 }
                 Fold::TransformMap { predicate, value } => {
                     if self.passes(predicate.as_ref())? {
-                        map.insert(Key::of(&element)?, self.expr(value)?);
+                        let value = self.expr(value)?;
+                        self.pay_for_parts(&value)?;
+                        map.insert(Key::of(&element)?, value);
                     }
                 }
                 Fold::TransformMapEntry { predicate, value } => {
@@ -322,6 +342,25 @@ impl<'r, 'a> Run<'r, 'a> {
     fn passes(&mut self, predicate: Option<&'r Expr>) -> Result<bool, EvalError> {
         predicate.map_or(Ok(true), |predicate| self.flag(predicate))
     }
+}
+
+/// How many values are inside one that an expression made, up to a limit; a document is as large as it is, and counts for nothing.
+fn parts(value: &Value, limit: u64) -> u64 {
+    let inner: Box<dyn Iterator<Item = &Value>> = match value {
+        Value::List(values) => Box::new(values.iter()),
+        Value::Map(entries) => Box::new(entries.values()),
+        Value::Message(_, fields) => Box::new(fields.values()),
+        Value::Optional(Some(inner)) => Box::new(std::iter::once(&**inner)),
+        _ => return 0,
+    };
+    let mut sum = 0;
+    for value in inner {
+        sum += 1 + parts(value, limit.saturating_sub(sum));
+        if sum > limit {
+            break;
+        }
+    }
+    sum
 }
 
 fn select<'a>(of: &Value<'a>, field: &str, how: Select) -> Evaluated<'a> {

@@ -90,6 +90,8 @@ pub enum Cost {
     Walk(&'static [usize]),
     /// As [`Cost::Walk`], and the result is as large as the arguments together.
     Join(&'static [usize]),
+    /// The elements of these arguments are copied: one for each, and the result has as many.
+    Copy(&'static [usize]),
     /// The shorter of two is walked: equality and order.
     Shorter,
     /// One argument is searched for in another: the product of a tenth of each.

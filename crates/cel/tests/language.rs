@@ -187,3 +187,33 @@ proptest::proptest! {
         }
     }
 }
+
+/// Expressions that are small and would make something huge: each ends at a limit.
+#[test]
+fn nothing_grows_without_bound() {
+    let doubled = |first: &str, step: &str| {
+        let names: Vec<String> = (0..40).map(|index| format!("v{index}")).collect();
+        let mut text = names.iter().skip(1).rev().fold("size(v39) > 0".to_owned(), |body, name| {
+            let index: usize = name[1..].parse().expect("a number");
+            format!("cel.bind({name}, {}, {body})", step.replace('x', &format!("v{}", index - 1)))
+        });
+        text = format!("cel.bind(v0, {first}, {text})");
+        text
+    };
+    for text in [
+        doubled("[1]", "x + x"),
+        doubled("[1]", "[x, x]"),
+        doubled("{'a': 1}", "{'a': x, 'b': x}"),
+        doubled("'aaaaaaaaaa'", "x + x"),
+        doubled("'aaaaaaaaaa'", "x.replace('', x)"),
+        doubled("'aaaaaaaaaa'", "[x, x, x].join(x)"),
+        doubled("'aaaaaaaaaa'", "'%s%s'.format([x, x])"),
+        "[1, 2, 3].all(x, 'a'.matches('(\\\\pL{50}){30}'))".to_owned(),
+    ] {
+        let program = Env::default().compile(&text).unwrap_or_else(|issues| panic!("{text}: {issues:?}"));
+        let (value, used) = program.eval(&[], 1_000_000);
+        assert!(value.is_err() && used < 2_000_000, "{text}: {value:?}");
+    }
+    let keys = doubled("{1: 1}", "{x: x}");
+    assert!(Env::default().compile(&keys).is_err());
+}

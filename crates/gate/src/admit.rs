@@ -143,17 +143,40 @@ pub(crate) async fn mutate(
 ) -> Result<(), Status> {
     review.plugins(key, new, old, warnings)?;
     let Some(extensions) = review.extensions(key, old) else { return Ok(()) };
+    let before = identity(new);
     let mut only = None;
     loop {
         let uid = review.gate.uid();
-        review.asked(key, old, &uid, |asked| extensions.mutate(review.snapshot, asked, new))?;
+        let again = only.is_some();
+        review.asked(key, old, &uid, |asked| extensions.mutate(review.snapshot, asked, new, again))?;
         let mut passing = Passing { key, object: Some(&mut *new), old, warnings: &mut *warnings };
         let again = webhooks::in_turn(review, &extensions, &mut passing, only.as_ref()).await?;
         if again.is_empty() || only.is_some() {
-            return Ok(());
+            return unchanged(key, &before, new);
         }
         review.plugins(key, new, old, warnings)?;
         only = Some(again);
+    }
+}
+
+/// What says which object this is, and of what kind.
+const IDENTITY: [&str; 6] =
+    ["apiVersion", "kind", "metadata.name", "metadata.generateName", "metadata.namespace", "metadata.uid"];
+
+fn identity(object: &Value) -> [Value; IDENTITY.len()] {
+    IDENTITY.map(|field| path::get(object, field).cloned().unwrap_or_default())
+}
+
+/// Policies and webhooks complete an object; they make no other one of it.
+fn unchanged(key: &Key, before: &[Value], object: &Value) -> Result<(), Status> {
+    let after = identity(object);
+    let changed = IDENTITY.iter().zip(before.iter().zip(&after)).find(|(_, (before, after))| before != after);
+    match changed {
+        Some((field, _)) => {
+            Err(Status::forbidden(key, &format!("a mutating policy or webhook changed {field}")))
+        }
+        None if !object.is_object() => Err(Status::internal("a mutating policy or webhook left no object")),
+        None => Ok(()),
     }
 }
 

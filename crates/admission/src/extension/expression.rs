@@ -17,6 +17,8 @@ use super::Asked;
 pub const CALL_BUDGET: u64 = 1_000_000;
 pub const CONDITIONS_BUDGET: u64 = 2_500_000;
 pub const POLICY_BUDGET: u64 = 10_000_000;
+/// How deep variables may stand on each other: each is an evaluation within an evaluation.
+const NESTED_VARIABLES: usize = 16;
 
 /// A compiled expression with its text, or why it cannot be evaluated.
 #[derive(Debug)]
@@ -130,13 +132,16 @@ pub struct Run<'a> {
     variables: &'a [Named],
     asked: &'a Asked<'a>,
     left: RefCell<u64>,
+    /// How deep variables are being worked out in each other.
+    depth: std::cell::Cell<usize>,
     worked_out: RefCell<BTreeMap<String, Result<Cel<'a>, EvalError>>>,
 }
 
 impl<'a> Run<'a> {
     pub fn new(inputs: &'a Inputs, variables: &'a [Named], asked: &'a Asked<'a>, budget: u64) -> Self {
         let worked_out = RefCell::default();
-        Self { inputs, variables, asked, left: RefCell::new(budget), worked_out }
+        let depth = std::cell::Cell::new(0);
+        Self { inputs, variables, asked, left: RefCell::new(budget), depth, worked_out }
     }
 
     /// The value of an expression, or upstream's words for why there is none.
@@ -202,10 +207,18 @@ impl<'a> Host<'a> for Run<'a> {
             return Some((known.clone(), 0));
         }
         let variable = self.variables.iter().find(|variable| variable.name == field)?;
+        if self.depth.get() >= NESTED_VARIABLES {
+            return Some((
+                Err(EvalError::new(format!("variables nest more than {NESTED_VARIABLES} deep"))),
+                0,
+            ));
+        }
+        self.depth.set(self.depth.get() + 1);
         let (value, used) = match &variable.expression.program {
             Ok(program) => program.eval_with(&self.given(), budget.min(CALL_BUDGET), self),
             Err(why) => (Err(EvalError::new(why.clone())), 0),
         };
+        self.depth.set(self.depth.get() - 1);
         let value = value.map_err(|error| match error {
             EvalError::Failed(why) => {
                 EvalError::new(format!("composited variable {field:?} fails to evaluate: {why}"))

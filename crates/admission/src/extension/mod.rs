@@ -32,6 +32,9 @@ const SOURCES: [Resource; 6] = [
     kinds::VALIDATING_WEBHOOK_CONFIGURATIONS,
 ];
 
+/// What an apiVersion and kind are served as.
+pub type ResourceOf<'a> = dyn Fn(&str, &str) -> Option<(Resource, bool)> + 'a;
+
 /// A request as policies and webhooks see it.
 pub struct Asked<'a> {
     pub request: &'a Request<'a>,
@@ -46,7 +49,7 @@ pub struct Asked<'a> {
     /// May somebody else do this?
     pub authorize_as: &'a dyn Fn(&User, &Attributes) -> Decision,
     /// The resource of an apiVersion and kind, and whether it is namespaced.
-    pub resource_of: &'a dyn Fn(&str, &str) -> Option<(Resource, bool)>,
+    pub resource_of: &'a ResourceOf<'a>,
     /// An object in another served version.
     pub convert: &'a dyn Fn(&str, &Value) -> Option<Value>,
     /// Merges a configuration into the object as server-side apply does.
@@ -99,9 +102,15 @@ impl Extensions {
         !is_empty && !SOURCES.contains(&request.key.resource)
     }
 
-    /// Lets the mutating policies change the object.
-    pub fn mutate(&self, snapshot: &Snapshot, asked: &Asked, object: &mut Value) -> Result<(), Status> {
-        for bound in &self.mutating_policies {
+    /// Lets the mutating policies change the object; `again` only those that want to see what came after them.
+    pub fn mutate(
+        &self,
+        snapshot: &Snapshot,
+        asked: &Asked,
+        object: &mut Value,
+        again: bool,
+    ) -> Result<(), Status> {
+        for bound in self.mutating_policies.iter().filter(|bound| !again || bound.is_reinvoked()) {
             mutating::run(bound, snapshot, asked, object)?;
         }
         Ok(())

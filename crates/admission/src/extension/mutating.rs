@@ -16,6 +16,8 @@ pub struct Policy {
     conditions: Vec<Named>,
     variables: Vec<Named>,
     mutations: Vec<Mutation>,
+    /// Wants to be asked again if others changed the object after it.
+    reinvoked: bool,
 }
 
 #[derive(Debug)]
@@ -41,7 +43,15 @@ impl Policy {
                 ),
             })
             .collect();
-        Self { head, conditions, variables, mutations }
+        let reinvoked = path::text(spec, "reinvocationPolicy") == "IfNeeded";
+        Self { head, conditions, variables, mutations, reinvoked }
+    }
+}
+
+impl Bound<Policy> {
+    /// Whether it takes part in a second round.
+    pub fn is_reinvoked(&self) -> bool {
+        self.policy.reinvoked
     }
 }
 

@@ -111,5 +111,7 @@ fn join<'a>(args: &[Value<'a>], between: &str) -> Result<Value<'a>, EvalError> {
             _ => return Err(EvalError::no_such_overload()),
         }
     }
+    let length = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len() + between.len()));
+    super::within_limit(length)?;
     Ok(parts.join(between).into())
 }

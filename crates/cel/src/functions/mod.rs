@@ -36,6 +36,18 @@ pub(crate) const STANDARD: &[&[Function]] = &[
 
 use crate::overload;
 
+/// Bytes of a text that a function makes: as large as an object can be.
+const TEXT_LIMIT: usize = 3 << 20;
+
+/// Refuses what would be longer than any text may be.
+fn within_limit(bytes: usize) -> Result<(), EvalError> {
+    if bytes > TEXT_LIMIT {
+        Err(EvalError::new(format!("the text would be longer than {TEXT_LIMIT} bytes")))
+    } else {
+        Ok(())
+    }
+}
+
 /// The argument as a string. An overload is only called with what fits it, so that the error is for what cannot happen.
 fn text<'v>(args: &'v [Value<'_>], index: usize) -> Result<&'v str, EvalError> {
     match args.get(index) {

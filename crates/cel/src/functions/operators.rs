@@ -72,7 +72,7 @@ const PLUS: &[Overload] = &[
     overload!((Double, Double) -> Double, Cost::One, plus),
     overload!((String, String) -> String, Cost::Join(&[0, 1]), plus),
     overload!((Bytes, Bytes) -> Bytes, Cost::Join(&[0, 1]), plus),
-    overload!((List(&A), List(&A)) -> List(&A), Cost::One, plus),
+    overload!((List(&A), List(&A)) -> List(&A), Cost::Copy(&[0, 1]), plus),
     overload!((Timestamp, Duration) -> Timestamp, Cost::One, plus),
     overload!((Duration, Timestamp) -> Timestamp, Cost::One, plus),
     overload!((Duration, Duration) -> Duration, Cost::One, plus),

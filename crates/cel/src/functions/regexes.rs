@@ -8,8 +8,8 @@ use crate::function::Ty::{Bool, Int, List, String};
 use crate::function::{Cost, Function};
 use crate::value::Value;
 
-/// Bytes of a compiled expression.
-const SIZE_LIMIT: usize = 1 << 20;
+/// Bytes of a compiled expression, small enough to be compiled at each call.
+const SIZE_LIMIT: usize = 1 << 16;
 
 pub const FUNCTIONS: &[Function] = &[
     Function {
@@ -40,6 +40,8 @@ pub const FUNCTIONS: &[Function] = &[
 fn compiled(pattern: &str) -> Result<Regex, EvalError> {
     RegexBuilder::new(pattern)
         .size_limit(SIZE_LIMIT)
+        .dfa_size_limit(SIZE_LIMIT)
+        .nest_limit(32)
         .build()
         .map_err(|_| EvalError::new(format!("error parsing regexp: `{pattern}`")))
 }

@@ -63,11 +63,10 @@ pub const FUNCTIONS: &[Function] = &[
         name: "replace",
         overloads: &[
             overload!(member (String, String, String) -> String, Cost::Join(&[0, 2]), |args| {
-                Ok(text(args, 0)?.replace(text(args, 1)?, text(args, 2)?).into())
+                replace(args, usize::MAX)
             }),
             overload!(member (String, String, String, Int) -> String, Cost::Join(&[0, 2]), |args| {
-                let times = usize::try_from(int(args, 3)?).unwrap_or(usize::MAX);
-                Ok(text(args, 0)?.replacen(text(args, 1)?, text(args, 2)?, times).into())
+                replace(args, usize::try_from(int(args, 3)?).unwrap_or(usize::MAX))
             }),
         ],
     },
@@ -151,6 +150,13 @@ fn last_index_of<'a>(args: &[Value<'a>], until: Option<i64>) -> Result<Value<'a>
     }
     let found = all.windows(part.len()).enumerate().filter(|(at, window)| *at <= last && *window == part);
     Ok(place(found.map(|(at, _)| at).max()))
+}
+
+fn replace<'a>(args: &[Value<'a>], times: usize) -> Result<Value<'a>, EvalError> {
+    let (all, what, with) = (text(args, 0)?, text(args, 1)?, text(args, 2)?);
+    let found = all.matches(what).take(times).count();
+    super::within_limit(all.len().saturating_add(found.saturating_mul(with.len())))?;
+    Ok(all.replacen(what, with, times).into())
 }
 
 fn split<'a>(args: &[Value<'a>], limit: i64) -> Result<Value<'a>, EvalError> {

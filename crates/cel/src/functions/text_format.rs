@@ -82,6 +82,7 @@ pub fn format(pattern: &str, values: &[Value]) -> Result<String, EvalError> {
         let (index, value) = values_left
             .next()
             .ok_or_else(|| EvalError::new(format!("index {} out of range", values.len())))?;
+        super::within_limit(out.len())?;
         out.push_str(&clause_of(clause, precision, value).map_err(|error| match error {
             EvalError::Failed(message) => {
                 EvalError::new(format!("error during formatting: {message} (argument {index})"))
