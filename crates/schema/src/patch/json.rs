@@ -5,6 +5,9 @@ use super::{MOST_OPERATIONS, PatchError};
 
 /// The most that `copy` operations may add to an object: each of a few could double it.
 const MOST_COPIED_BYTES: usize = 3 * 1024 * 1024;
+/// A document this deep is not read from a body either. Everything that walks a value recurses, so no patch may make a deeper one: a
+/// value copied into its own deepest member doubles the depth with each operation.
+const TOO_DEEP: usize = 128;
 
 #[derive(Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
@@ -57,6 +60,7 @@ fn apply(target: &mut Value, operation: Operation, copied_bytes: &mut usize) -> 
         Operation::Add { path, value } => add(target, &path, value),
         Operation::Remove { path } => remove(target, &path).map(drop),
         Operation::Replace { path, value } => {
+            check_depth(&path, &value)?;
             *find_mut(target, &path)? = value;
             Ok(())
         }
@@ -109,7 +113,26 @@ fn index(token: &str, len: usize, path: &str) -> Result<usize, PatchError> {
     index.ok_or_else(|| missing(path))
 }
 
+/// The objects and lists around the path's place, and those within the value.
+fn check_depth(path: &str, value: &Value) -> Result<(), PatchError> {
+    let around = path.bytes().filter(|&byte| byte == b'/').count();
+    match around < TOO_DEEP && is_shallower(value, TOO_DEEP - around) {
+        true => Ok(()),
+        false => Err(PatchError::Mismatch(format!("a result that is {TOO_DEEP} levels deep or deeper"))),
+    }
+}
+
+fn is_shallower(value: &Value, levels: usize) -> bool {
+    let Some(below) = levels.checked_sub(1) else { return false };
+    match value {
+        Value::Object(members) => below > 0 && members.values().all(|member| is_shallower(member, below)),
+        Value::Array(items) => below > 0 && items.iter().all(|item| is_shallower(item, below)),
+        _ => true,
+    }
+}
+
 fn add(target: &mut Value, path: &str, value: Value) -> Result<(), PatchError> {
+    check_depth(path, &value)?;
     let Some((parent, last)) = split(path)? else {
         *target = value;
         return Ok(());
@@ -205,6 +228,37 @@ mod tests {
         ] {
             check(json!({"a": 1, "l": [1, 2]}), patch, None);
         }
+    }
+
+    #[test]
+    fn no_patch_makes_what_could_not_be_read_again() {
+        // Each copies the whole into its own deepest member: 1, 2, 4, … levels.
+        let doubling = |times: u32| -> Value {
+            let copies = (0..times).map(|time| {
+                let deepest = "/a".repeat(1 << time);
+                json!({"op": "copy", "from": "", "path": deepest})
+            });
+            Value::Array(copies.collect())
+        };
+        let mut value = json!({"a": 1});
+        json(&mut value, &doubling(6)).expect("64 levels");
+        let error = json(&mut value.clone(), &json!([{"op": "copy", "from": "", "path": "/a".repeat(64)}]));
+        assert!(matches!(error, Err(PatchError::Mismatch(_))), "{error:?}");
+        check(json!({"a": 1}), doubling(14), None);
+
+        let deep = |levels: usize| -> Value {
+            serde_json::from_str(&format!("{}1{}", "[".repeat(levels), "]".repeat(levels))).expect("a value")
+        };
+        for (levels, path, is_read) in [(126, "/a", true), (127, "/a", false), (127, "", true)] {
+            for op in ["add", "replace"] {
+                let patch = json!([{"op": op, "path": path, "value": deep(levels)}]);
+                let mut value = json!({"a": 1});
+                assert_eq!(json(&mut value, &patch).is_ok(), is_read, "{op} {levels} {path:?}");
+                assert!(serde_json::from_str::<Value>(&value.to_string()).is_ok(), "{op} {levels} {path:?}");
+            }
+        }
+        let patch = json!([{"op": "move", "from": "/deep", "path": "/a/b"}]);
+        check(json!({"a": {}, "deep": deep(126)}), patch, None);
     }
 
     #[test]
