@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use object::{Reason, Status};
 use plan::User;
 use tracing::debug;
@@ -43,7 +43,7 @@ impl Verified {
 
 /// The user of a request. A credential that is there but not believed is refused, never taken for none.
 pub(crate) fn authenticate(shared: &Shared, peer: &Peer, headers: &HeaderMap) -> Result<User, Status> {
-    if let Some(token) = bearer(headers) {
+    if let Some(token) = bearer(headers)? {
         return token_user(shared, token);
     }
     if !peer.certificates.is_empty() {
@@ -76,10 +76,17 @@ fn unauthorized() -> Status {
     Status::new(Reason::Unauthorized, "Unauthorized")
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = text.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Status> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let text = text(value).ok_or_else(unauthorized)?;
+    let Some((scheme, token)) = text.split_once(' ') else { return Ok(None) };
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    Ok(is_bearer.then(|| token.trim()).filter(|token| !token.is_empty()))
+}
+
+/// A header's text, which may be any of Unicode's (a user's name is). None: it is no text.
+fn text(value: &HeaderValue) -> Option<&str> {
+    std::str::from_utf8(value.as_bytes()).ok()
 }
 
 fn token_user(shared: &Shared, token: &str) -> Result<User, Status> {
@@ -118,17 +125,23 @@ pub(crate) fn impersonate(shared: &Shared, user: User, headers: &HeaderMap) -> R
 }
 
 fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let groups: Vec<&str> =
-        headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).collect();
+    // A header that cannot be read is refused: taken for absent, the request would run with another's rights.
+    let read = |name: &str, value| {
+        text(value).ok_or_else(|| Status::bad_request(format!("the header {name} is not valid UTF-8")))
+    };
+    let first = |name: &str| headers.get(name).map_or(Ok(""), |value| read(name, value));
+    let mut groups = Vec::new();
+    for value in headers.get_all("impersonate-group") {
+        groups.push(read("impersonate-group", value)?);
+    }
     let mut extra: BTreeMap<Box<str>, Vec<Box<str>>> = BTreeMap::new();
     for (name, value) in headers {
-        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix("impersonate-extra-"), value.to_str()) {
+        if let Some(key) = name.as_str().strip_prefix("impersonate-extra-") {
             let key = crate::query::percent_decode(key, false).unwrap_or_else(|| key.to_owned());
-            extra.entry(key.into()).or_default().push(value.into());
+            extra.entry(key.into()).or_default().push(read(name.as_str(), value)?.into());
         }
     }
-    let (name, uid) = (text("impersonate-user"), text("impersonate-uid"));
+    let (name, uid) = (first("impersonate-user")?, first("impersonate-uid")?);
     if name.is_empty() {
         if groups.is_empty() && extra.is_empty() && uid.is_empty() {
             return Ok(None);
@@ -139,4 +152,35 @@ fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
     user.uid = uid.into();
     user.extra = extra;
     Ok(Some(user))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(headers: &[(&'static str, &[u8])], expected: Result<(Option<&str>, Option<&str>), u16>) {
+        let made: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| {
+                (http::HeaderName::from_static(name), HeaderValue::from_bytes(value).expect("a header"))
+            })
+            .collect();
+        let read = bearer(&made).and_then(|token| Ok((token, wanted(&made)?.map(|user| user.name))));
+        let read = read.as_ref().map(|(token, name)| (*token, name.as_deref())).map_err(|why| why.code);
+        assert_eq!(read, expected, "{headers:?}");
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_read_is_refused_and_never_taken_for_absent() {
+        check(&[], Ok((None, None)));
+        check(&[("authorization", b"Bearer abc")], Ok((Some("abc"), None)));
+        check(&[("authorization", b"Basic abc")], Ok((None, None)));
+        check(&[("authorization", b"Bearer \xff")], Err(401));
+        check(&[("impersonate-user", "Zoë".as_bytes())], Ok((None, Some("Zoë"))));
+        check(&[("impersonate-user", b"Zo\xeb")], Err(400));
+        check(&[("impersonate-user", b"a"), ("impersonate-group", b"\xff")], Err(400));
+        check(&[("impersonate-user", b"a"), ("impersonate-uid", b"\xff")], Err(400));
+        check(&[("impersonate-user", b"a"), ("impersonate-extra-scopes", b"\xff")], Err(400));
+        check(&[("impersonate-group", b"a")], Err(400));
+    }
 }
