@@ -214,6 +214,6 @@ mod tests {
         assert!(interface.metadata && interface.public.is_some());
         let [group] = config.groups.as_slice() else { panic!("{:?}", config.groups) };
         assert_eq!(group.ingress, [Rule::all(Peer::Group(group.id.clone()))]);
-        assert_eq!(interface.groups, [group.id.clone()]);
+        assert_eq!(interface.groups, std::slice::from_ref(&group.id));
     }
 }
