@@ -244,6 +244,29 @@ fn schemas_are_combined() {
     wrong(not, json!({"a": 1}), &["<nil>: Invalid value: \"\": \"spec\" must not validate the schema (not)"]);
 }
 
+/// An alternative is chosen by a field that an update leaves alone: it does not hold because the field did not change.
+#[test]
+fn alternatives_are_judged_as_if_the_object_were_new() {
+    let mut schema = object_of(json!({"type": {"type": "string"}, "a": {"type": "integer"}}));
+    let of = |name: &str| json!({"properties": {"type": {"enum": [name]}}, "required": ["type"]});
+    for (junctor, alternatives) in [
+        ("oneOf", json!([of("A"), of("B")])),
+        ("anyOf", json!([{"properties": {"type": {"enum": ["B"]}, "a": {"maximum": 2}}}, of("A")])),
+        ("allOf", json!([of("A")])),
+    ] {
+        schema.as_object_mut().expect("a schema").retain(|name, _| !name.ends_with("Of"));
+        schema[junctor] = alternatives;
+        let rows = row(of_spec(schema.clone()));
+        let update = |r#type: &str| {
+            let old = thing(json!({"type": r#type, "a": 1}));
+            let new = thing(json!({"type": r#type, "a": 2}));
+            told(&rows.stored.violations(&new, Some(&old)))
+        };
+        assert_eq!(update("A"), [""; 0], "{junctor}");
+        assert_ne!(update("C"), [""; 0], "{junctor}: what is wrong under it is not ratcheted");
+    }
+}
+
 #[test]
 fn lists_hold_each_key_once() {
     let item = object_of(json!({"k": {"type": "string"}, "v": {"type": "string"}}));

@@ -1,7 +1,16 @@
 //! JSONPath as printer columns use it: `.status.conditions[?(@.type=="Ready")].status`.
 //! <https://kubernetes.io/docs/reference/kubectl/jsonpath/>
 
+use std::collections::VecDeque;
+
 use serde_json::Value;
+
+/// A longer text is no path of a column: a path is walked by recursion, a step at a time.
+const MOST_BYTES: usize = 2048;
+/// Filters within filters.
+const MOST_NESTED: usize = 32;
+/// So many values are looked at for one path. Several `..` lead to the same value by many ways.
+const MOST_LOOKED_AT: usize = 10_000;
 
 /// A parsed path.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +45,16 @@ impl JsonPath {
     /// # Errors
     /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > MOST_BYTES {
+            return Err(format!("it is longer than {MOST_BYTES} bytes"));
+        }
+        Self::parse_within(text, MOST_NESTED)
+    }
+
+    fn parse_within(text: &str, levels: usize) -> Result<Self, String> {
+        let levels = levels
+            .checked_sub(1)
+            .ok_or_else(|| format!("filters are nested more than {MOST_NESTED} levels deep"))?;
         let text = text.trim();
         let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(text);
         let mut rest = inner.trim();
@@ -48,7 +67,7 @@ impl JsonPath {
             } else if let Some(after) = rest.strip_prefix('.') {
                 if after.is_empty() || after.starts_with('[') { after } else { field(after, &mut steps)? }
             } else if let Some(after) = rest.strip_prefix('[') {
-                bracket(after, &mut steps)?
+                bracket(after, &mut steps, levels)?
             } else {
                 field(rest, &mut steps)?
             };
@@ -56,11 +75,107 @@ impl JsonPath {
         Ok(Self(steps))
     }
 
-    /// Everything that the path leads to, in order. What is not there is nothing.
+    /// What the path leads to, in order, among the first [`MOST_LOOKED_AT`] values on its way. What is not there is nothing.
     pub fn find<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
-        self.0
-            .iter()
-            .fold(vec![value], |found, step| found.into_iter().flat_map(|one| step.take(one)).collect())
+        let mut search = Search { left: MOST_LOOKED_AT, most: usize::MAX, found: Vec::new() };
+        search.follow(&self.0, value);
+        search.found
+    }
+
+    /// The first that [`JsonPath::find`] finds, without a look at the others.
+    pub fn first<'a>(&self, value: &'a Value) -> Option<&'a Value> {
+        self.first_within(value, &mut { MOST_LOOKED_AT })
+    }
+
+    fn first_within<'a>(&self, value: &'a Value, left: &mut usize) -> Option<&'a Value> {
+        let mut search = Search { left: *left, most: 1, found: Vec::new() };
+        search.follow(&self.0, value);
+        *left = search.left;
+        search.found.pop()
+    }
+}
+
+/// A walk along a path. Values come in the path's order, so it may end at any of them.
+struct Search<'a> {
+    /// How many values may still be looked at.
+    left: usize,
+    /// How many are wanted.
+    most: usize,
+    found: Vec<&'a Value>,
+}
+
+impl<'a> Search<'a> {
+    fn is_over(&self) -> bool {
+        self.left == 0 || self.found.len() >= self.most
+    }
+
+    fn follow(&mut self, steps: &[Step], value: &'a Value) {
+        if self.is_over() {
+            return;
+        }
+        self.left -= 1;
+        let Some((step, rest)) = steps.split_first() else { return self.found.push(value) };
+        match step {
+            Step::Field(name) => self.follow_each(rest, value.get(name).into_iter()),
+            Step::Union(names) => {
+                self.follow_each(rest, names.iter().filter_map(|name| value.get(name)));
+            }
+            Step::Every => self.follow_each(rest, children(value)),
+            Step::Deep => {
+                let mut waiting = VecDeque::from([value]);
+                while let Some(one) = waiting.pop_front().filter(|_| !self.is_over()) {
+                    self.follow(rest, one);
+                    waiting.extend(children(one).take(self.left));
+                }
+            }
+            Step::Index(index) => {
+                let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+                let item = place(*index, items.len()).and_then(|at| items.get(at));
+                self.follow_each(rest, item.into_iter());
+            }
+            Step::Slice(from, to, step) => {
+                let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+                let bound = |at: Option<i64>, otherwise| {
+                    at.map_or(otherwise, |at| place(at, items.len()).unwrap_or(0))
+                };
+                let (from, to) = (bound(*from, 0), bound(*to, items.len()).min(items.len()));
+                let step = usize::try_from(*step).unwrap_or(1).max(1);
+                self.follow_each(rest, items.get(from..to).unwrap_or_default().iter().step_by(step));
+            }
+            Step::Filter(left, operator, right) => self.follow_those(rest, value, |item, looks| {
+                compare(left.of(item, looks), operator, right.of(item, looks))
+            }),
+            Step::Exists(operand) => {
+                self.follow_those(rest, value, |item, looks| operand.of(item, looks).is_some());
+            }
+        }
+    }
+
+    fn follow_each(&mut self, rest: &[Step], values: impl Iterator<Item = &'a Value>) {
+        for one in values {
+            if self.is_over() {
+                return;
+            }
+            self.follow(rest, one);
+        }
+    }
+
+    /// The members or items that pass a test, which looks at values itself.
+    fn follow_those(
+        &mut self,
+        rest: &[Step],
+        value: &'a Value,
+        passes: impl Fn(&'a Value, &mut usize) -> bool,
+    ) {
+        for one in children(value) {
+            if self.is_over() {
+                return;
+            }
+            self.left -= 1;
+            if passes(one, &mut self.left) {
+                self.follow(rest, one);
+            }
+        }
     }
 }
 
@@ -86,11 +201,11 @@ fn field<'a>(text: &'a str, steps: &mut Vec<Step>) -> Result<&'a str, String> {
     Ok(&text[end..])
 }
 
-fn bracket<'a>(text: &'a str, steps: &mut Vec<Step>) -> Result<&'a str, String> {
+fn bracket<'a>(text: &'a str, steps: &mut Vec<Step>, levels: usize) -> Result<&'a str, String> {
     let (inner, rest) = closed(text).ok_or_else(|| "unterminated array".to_owned())?;
     let inner = inner.trim();
     if let Some(filter) = inner.strip_prefix("?(").and_then(|inner| inner.strip_suffix(')')) {
-        steps.push(filter_of(filter)?);
+        steps.push(filter_of(filter, levels)?);
     } else if inner == "*" {
         steps.push(Step::Every);
     } else if inner.starts_with(['\'', '"']) {
@@ -143,7 +258,7 @@ fn unquoted(text: &str) -> Option<String> {
     Some(inner.replace('\\', ""))
 }
 
-fn filter_of(text: &str) -> Result<Step, String> {
+fn filter_of(text: &str, levels: usize) -> Result<Step, String> {
     let mut quote = None;
     for (at, next) in text.char_indices() {
         match (quote, next) {
@@ -153,18 +268,18 @@ fn filter_of(text: &str) -> Result<Step, String> {
             (None, _) => {
                 if let Some(operator) = OPERATORS.iter().find(|operator| text[at..].starts_with(**operator)) {
                     let (left, right) = (&text[..at], &text[at + operator.len()..]);
-                    return Ok(Step::Filter(operand(left)?, operator, operand(right)?));
+                    return Ok(Step::Filter(operand(left, levels)?, operator, operand(right, levels)?));
                 }
             }
         }
     }
-    Ok(Step::Exists(operand(text)?))
+    Ok(Step::Exists(operand(text, levels)?))
 }
 
-fn operand(text: &str) -> Result<Operand, String> {
+fn operand(text: &str, levels: usize) -> Result<Operand, String> {
     let text = text.trim();
     if text.starts_with(['@', '$']) {
-        return JsonPath::parse(text).map(Operand::Path);
+        return JsonPath::parse_within(text, levels).map(Operand::Path);
     }
     if let Some(text) = unquoted(text) {
         return Ok(Operand::Literal(text.into()));
@@ -173,58 +288,19 @@ fn operand(text: &str) -> Result<Operand, String> {
 }
 
 impl Operand {
-    fn of<'a>(&'a self, item: &'a Value) -> Option<&'a Value> {
+    fn of<'a>(&'a self, item: &'a Value, left: &mut usize) -> Option<&'a Value> {
         match self {
-            Self::Path(path) => path.find(item).into_iter().next(),
+            Self::Path(path) => path.first_within(item, left),
             Self::Literal(value) => Some(value),
         }
     }
 }
 
-impl Step {
-    fn take<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
-        match self {
-            Self::Field(name) => value.get(name).into_iter().collect(),
-            Self::Union(names) => names.iter().filter_map(|name| value.get(name)).collect(),
-            Self::Every => children(value),
-            Self::Deep => {
-                let mut all = vec![value];
-                let mut next = 0;
-                while let Some(&one) = all.get(next) {
-                    all.extend(children(one));
-                    next += 1;
-                }
-                all
-            }
-            Self::Index(index) => {
-                let Value::Array(items) = value else { return Vec::new() };
-                place(*index, items.len()).and_then(|at| items.get(at)).into_iter().collect()
-            }
-            Self::Slice(from, to, step) => {
-                let Value::Array(items) = value else { return Vec::new() };
-                let bound = |at: Option<i64>, otherwise| {
-                    at.map_or(otherwise, |at| place(at, items.len()).unwrap_or(0))
-                };
-                let (from, to) = (bound(*from, 0), bound(*to, items.len()).min(items.len()));
-                let step = usize::try_from(*step).unwrap_or(1).max(1);
-                items.get(from..to).unwrap_or_default().iter().step_by(step).collect()
-            }
-            Self::Filter(left, operator, right) => children(value)
-                .into_iter()
-                .filter(|item| compare(left.of(item), operator, right.of(item)))
-                .collect(),
-            Self::Exists(operand) => {
-                children(value).into_iter().filter(|item| operand.of(item).is_some()).collect()
-            }
-        }
-    }
-}
-
-fn children(value: &Value) -> Vec<&Value> {
+fn children(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
     match value {
-        Value::Array(items) => items.iter().collect(),
-        Value::Object(members) => members.values().collect(),
-        _ => Vec::new(),
+        Value::Array(items) => Box::new(items.iter()),
+        Value::Object(members) => Box::new(members.values()),
+        _ => Box::new(std::iter::empty()),
     }
 }
 
@@ -285,5 +361,29 @@ mod tests {
         for wrong in [".a[", ".a[x]", ".a b", ".a[?(@.n==x)]"] {
             assert!(JsonPath::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_path_costs_no_more_than_its_limit() {
+        let mut deep = json!({"n": 1});
+        for _ in 0..100 {
+            deep = json!({"a": deep, "b": [1, 2, 3]});
+        }
+        // Each `..` leads to every value once for each way there: too many to count.
+        let path = JsonPath::parse(&"..[*]".repeat(50)).expect("a path");
+        assert!(path.find(&deep).len() <= MOST_LOOKED_AT);
+        let filters = JsonPath::parse(&"..[?(@..n==@..a)]".repeat(50)).expect("a path");
+        assert!(filters.find(&deep).len() <= MOST_LOOKED_AT);
+        let long = Value::Array(vec![json!({"n": 1}); 3 * MOST_LOOKED_AT]);
+        let path = JsonPath::parse("[*].n").expect("a path");
+        // One look for the list, two for each item.
+        assert_eq!(path.find(&long).len(), (MOST_LOOKED_AT - 1) / 2);
+        assert_eq!(path.first(&long), Some(&json!(1)));
+
+        let closed = |levels: usize| format!("{}{}", ".a[?(@".repeat(levels), ")]".repeat(levels));
+        assert!(JsonPath::parse(&closed(MOST_NESTED - 1)).is_ok());
+        let why = JsonPath::parse(&closed(MOST_NESTED)).expect_err("too deep");
+        assert!(why.contains("32 levels"), "{why}");
+        assert!(JsonPath::parse(&".a".repeat(MOST_BYTES)).is_err());
     }
 }

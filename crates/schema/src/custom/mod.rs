@@ -136,7 +136,7 @@ pub struct PathCell {
 impl PathCell {
     /// Upstream takes the first of what is found; what is not of the column's type is not shown.
     pub(crate) fn cell(&self, object: &Value, now: Time) -> Value {
-        let Some(found) = self.path.find(object).into_iter().next() else { return Value::Null };
+        let Some(found) = self.path.first(object) else { return Value::Null };
         match (self.r#type, found) {
             ("integer", Value::Number(number)) => {
                 number.as_i64().or_else(|| number.as_f64().map(|number| number as i64)).into()

@@ -57,7 +57,7 @@ fn value(node: &Node, new: &Value, old: Option<&Value>, at: At<'_>, found: &mut 
     if let Some(wrong) = wrong_type(node, new) {
         found.push(of_type(at, &type_names(node), wrong));
     }
-    composed(&node.checks, new, old, at, found);
+    composed(&node.checks, new, at, found);
     match new {
         Value::String(text) => string(&node.checks, text, at, found),
         Value::Number(_) => number(node, new, at, found),
@@ -260,11 +260,13 @@ fn object(node: &Node, new: &Value, old: Option<&Value>, at: At<'_>, found: &mut
 }
 
 /// `allOf`, `anyOf`, `oneOf`, `not`.
-fn composed(checks: &Checks, new: &Value, old: Option<&Value>, at: At<'_>, found: &mut Vec<Violation>) {
+///
+/// What is under them is judged as if it were new: whether an alternative holds must not hang on which fields an update leaves alone.
+fn composed(checks: &Checks, new: &Value, at: At<'_>, found: &mut Vec<Violation>) {
     let try_each = |nodes: &[Node]| -> Vec<Vec<Violation>> {
         let one = |node: &Node| {
             let mut found = Vec::new();
-            value(node, new, old, at, &mut found);
+            value(node, new, None, at, &mut found);
             found
         };
         nodes.iter().map(one).collect()
