@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use kinds::ENDPOINT_SLICES;
 use object::{Key, Reason, Snapshot, Status};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kubelet;
 use crate::proxy::{self, Goal, Secure};
@@ -39,13 +39,21 @@ impl<'a> Name<'a> {
     }
 }
 
+/// `PodProxyOptions` and its like, for admission.
+pub(crate) fn options(target: &Target) -> Value {
+    if target.rest.is_empty() { json!({}) } else { json!({"path": target.rest}) }
+}
+
+/// Passes a request on to the path that admission left in its options.
 pub(crate) async fn answer(
     shared: &Arc<Shared>,
     target: &Target,
+    options: &Value,
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     let upgrades = request.headers().contains_key(header::UPGRADE);
-    if target.rest.is_empty() && request.method() == http::Method::GET && !upgrades {
+    let rest = schema::path::text(options, "path");
+    if rest.is_empty() && request.method() == http::Method::GET && !upgrades {
         // Relative links work only below a slash.
         let mut answer = respond::bytes(StatusCode::MOVED_PERMANENTLY, "text/plain", "");
         let place = format!("{}/{}", request.uri().path(), query_of(&request));
@@ -54,7 +62,7 @@ pub(crate) async fn answer(
         }
         return Ok(answer);
     }
-    let path = format!("{}{}", if target.rest.is_empty() { "/" } else { &target.rest }, query_of(&request));
+    let path = format!("{}{}", if rest.is_empty() { "/" } else { rest }, query_of(&request));
     let snapshot = shared.newest().await?;
     let goal = match target.kind.resource.as_str() {
         "nodes" => kubelet::at_node(&snapshot, Name::parse(&target.name)?.name, &path, &[])?,

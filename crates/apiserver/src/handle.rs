@@ -60,11 +60,7 @@ async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>)
         Err(status) => return respond::failure(&status),
     };
     if let Some(extension) = aggregate::find(shared, request.uri().path()) {
-        let asked = aggregate::Asked::read(request.method(), request.uri().path(), &query);
-        return match authorize(shared, &user, &asked.attributes(), None) {
-            Err(status) => respond::failure(&status),
-            Ok(()) => aggregate::pass(shared, &extension, &user, request).await,
-        };
+        return extended(shared, &extension, &user, &query, request).await;
     }
     let route = route::route(&shared.gate.catalog(), request.method(), request.uri().path(), &query);
     match route {
@@ -88,6 +84,30 @@ async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>)
             answer
         }
     }
+}
+
+/// A request for an extension server, bounded as any other.
+async fn extended(
+    shared: &Arc<Shared>,
+    extension: &aggregate::Extension,
+    user: &User,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Answer {
+    let asked = match aggregate::Asked::read(request.method(), request.uri().path(), query) {
+        Ok(asked) => asked,
+        Err(status) => return respond::failure(&status),
+    };
+    let attributes = asked.attributes();
+    if let Err(status) = authorize(shared, user, &attributes, None) {
+        return respond::failure(&status);
+    }
+    let stays = attributes.verb == "watch" || request.headers().contains_key(header::UPGRADE);
+    let passed = aggregate::pass(shared, extension, user, request);
+    if stays {
+        return passed.await;
+    }
+    bounded(shared, attributes.verb, attributes.resource, passed).await
 }
 
 /// Paths that are no resources.
@@ -147,14 +167,24 @@ async fn limited(
     if target.is_long_running(query) {
         return dispatch(shared, user, target, query, request).await;
     }
-    let reads = matches!(target.verb, "get" | "list");
+    let answered = dispatch(shared, user, target, query, request);
+    bounded(shared, target.verb, target.kind.resource.as_str(), answered).await
+}
+
+/// Waits for an answer: only so many at once, and only so long.
+async fn bounded(
+    shared: &Shared,
+    verb: &str,
+    resource: &str,
+    answered: impl Future<Output = Answer>,
+) -> Answer {
+    let reads = matches!(verb, "get" | "head" | "list");
     let slots = if reads { &shared.reads } else { &shared.writes };
     let Ok(_slot) = slots.clone().try_acquire_owned() else { return too_many() };
-    let limit = shared.config.limits.request_timeout;
-    match tokio::time::timeout(limit, dispatch(shared, user, target, query, request)).await {
+    match tokio::time::timeout(shared.config.limits.request_timeout, answered).await {
         Ok(answer) => answer,
         Err(_) => {
-            warn!(verb = target.verb, resource = %target.kind.resource, "a request took too long");
+            warn!(verb, resource, "a request took too long");
             let why = "Timeout: request did not complete within the allotted timeout";
             respond::failure(&Status::new(Reason::Timeout, why))
         }

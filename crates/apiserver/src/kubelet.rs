@@ -6,7 +6,9 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use object::{Key, Object, Snapshot, Status};
+use schema::path;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::proxy::{self, Goal, Secure};
 use crate::query::Query;
@@ -151,45 +153,78 @@ async fn checked(answer: Answer) -> Result<Answer, Status> {
     })
 }
 
-/// `exec` and `attach`
+/// `PodExecOptions` or `PodAttachOptions` of a query, for admission.
+pub(crate) fn stream_options(target: &Target, query: &Query) -> Value {
+    let mut options = json!({});
+    for name in STREAMS.map(|(name, _)| name).into_iter().filter(|name| query.flag(name)) {
+        options[name] = true.into();
+    }
+    if !query.get("container").is_empty() {
+        options["container"] = query.get("container").into();
+    }
+    if target.subresource == "exec" {
+        options["command"] = query.all("command").collect();
+    }
+    options
+}
+
+/// What is streamed, as clients and as kubelets name it.
+const STREAMS: [(&str, &str); 4] =
+    [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+
+/// `exec` and `attach`, with their options as admission left them.
 pub(crate) async fn stream(
     shared: &Arc<Shared>,
     target: &Target,
-    query: &Query,
+    options: &Value,
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     let snapshot = shared.newest().await?;
     let (stored, pod) = pod(&snapshot, target)?;
-    let container = container(&stored.key.name, &pod.spec, query.get("container"))?;
+    let container = container(&stored.key.name, &pod.spec, path::text(options, "container"))?;
     let node = assigned(&stored.key, &pod.spec)?;
     let mut arguments: Vec<(&str, &str)> = Vec::new();
-    for (asked, passed) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
-        if query.flag(asked) {
+    for (asked, passed) in STREAMS {
+        if options[asked] == true {
             arguments.push((passed, "1"));
         }
     }
     if target.subresource == "exec" {
-        arguments.extend(query.all("command").map(|word| ("command", word)));
-        if query.get("command").is_empty() {
+        let command: Vec<&str> = path::list(options, "command").iter().filter_map(Value::as_str).collect();
+        if command.first().is_none_or(|word| word.is_empty()) {
             return Err(Status::bad_request("you must specify at least 1 command for the container"));
         }
+        arguments.extend(command.into_iter().map(|word| ("command", word)));
     }
     let path = format!("/{}/{}/{}/{container}", target.subresource, target.namespace, target.name);
     let goal = at_node(&snapshot, node, &path, &arguments)?;
     proxy::pass(shared, goal, request).await
 }
 
-/// `portforward`
+/// `PodPortForwardOptions` of a query, for admission.
+pub(crate) fn port_forward_options(query: &Query) -> Result<Value, Status> {
+    let ports = query.all("ports").flat_map(|ports| ports.split(','));
+    let ports: Result<Vec<u16>, Status> = ports
+        .map(|port| {
+            port.parse().map_err(|_| Status::bad_request(format!("unable to parse {port:?} as a port")))
+        })
+        .collect();
+    let ports = ports?;
+    Ok(if ports.is_empty() { json!({}) } else { json!({"ports": ports}) })
+}
+
+/// `portforward`, with its options as admission left them.
 pub(crate) async fn port_forward(
     shared: &Arc<Shared>,
     target: &Target,
-    query: &Query,
+    options: &Value,
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     let snapshot = shared.newest().await?;
     let (stored, pod) = pod(&snapshot, target)?;
     let node = assigned(&stored.key, &pod.spec)?;
-    let arguments: Vec<(&str, &str)> = query.all("ports").map(|ports| ("port", ports)).collect();
+    let ports: Vec<String> = path::list(options, "ports").iter().map(Value::to_string).collect();
+    let arguments: Vec<(&str, &str)> = ports.iter().map(|port| ("port", port.as_str())).collect();
     let path = format!("/portForward/{}/{}", target.namespace, target.name);
     let goal = at_node(&snapshot, node, &path, &arguments)?;
     proxy::pass(shared, goal, request).await

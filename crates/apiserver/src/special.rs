@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use access::service_account::TokenRequest;
+use gate::Operation;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use object::{Key, Status};
@@ -25,6 +26,8 @@ type Reply = fn(&Shared, &User, &Target, Value) -> Result<Value, Status>;
 pub(crate) enum Row {
     /// The body comes back with its answer.
     Reply(Reply),
+    /// A token of a service account: admitted like an object that is created.
+    Token,
     /// The old way to bind a pod: the body names it.
     Bind,
     Log,
@@ -47,7 +50,7 @@ const ROWS: &[(&str, &str, Row)] = &[
     ("selfsubjectaccessreviews.authorization.k8s.io", "", Row::Reply(self_subject_access)),
     ("selfsubjectreviews.authentication.k8s.io", "", Row::Reply(self_subject)),
     ("selfsubjectrulesreviews.authorization.k8s.io", "", Row::Reply(self_subject_rules)),
-    ("serviceaccounts", "token", Row::Reply(token)),
+    ("serviceaccounts", "token", Row::Token),
     ("services", "proxy", Row::Proxy),
     ("subjectaccessreviews.authorization.k8s.io", "", Row::Reply(subject_access)),
     ("tokenreviews.authentication.k8s.io", "", Row::Reply(token_review)),
@@ -88,11 +91,88 @@ fn token_review(shared: &Shared, _: &User, _: &Target, review: Value) -> Result<
     access::review::token(&shared.tokens, &shared.store().snapshot(), shared.gate.now(), review)
 }
 
-fn token(shared: &Shared, _: &User, target: &Target, body: Value) -> Result<Value, Status> {
+/// `POST serviceaccounts/{name}/token`
+async fn token(
+    shared: &Arc<Shared>,
+    user: &User,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Answer, Status> {
+    let options = write::options(target, query, request.headers())?;
+    let mut body = document(shared, target, request).await?;
+    for (field, own) in [("name", &target.name), ("namespace", &target.namespace)] {
+        if schema::path::text(&body["metadata"], field).is_empty() {
+            body["metadata"][field] = own.as_str().into();
+        }
+    }
+    let passed = shared.gate.admit(&to_gate(user, target, &options), Operation::Create, body).await?;
     let account = Key::new(target.kind.resource, &*target.namespace, &*target.name);
-    let request =
-        TokenRequest { account: &account, body: &body, id: &shared.gate.uid(), now: shared.gate.now() };
-    shared.tokens.issue(&shared.store().snapshot(), &request, &SystemRandom::new())
+    let (id, now) = (shared.gate.uid(), shared.gate.now());
+    let request = TokenRequest { account: &account, body: &passed.object, id: &id, now };
+    let made = shared.tokens.issue(&shared.store().snapshot(), &request, &SystemRandom::new())?;
+    let mut answer = respond::json(StatusCode::CREATED, &made);
+    respond::warn(&mut answer, &passed.warnings);
+    Ok(answer)
+}
+
+/// Admission of a stream or a proxied request; the options as admission leaves them.
+async fn connect(
+    shared: &Arc<Shared>,
+    user: &User,
+    target: &Target,
+    options: Value,
+) -> Result<gate::Passed, Status> {
+    let none = gate::Options::default();
+    let mut options = options;
+    let (group, version, kind) = type_of(target);
+    options["apiVersion"] =
+        if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
+    options["kind"] = kind.into();
+    shared.gate.admit(&to_gate(user, target, &none), Operation::Connect, options).await
+}
+
+fn to_gate<'a>(user: &'a User, target: &'a Target, options: &'a gate::Options) -> gate::Request<'a> {
+    let Target { kind, namespace, name, subresource, .. } = target;
+    gate::Request { user, kind, namespace, name, subresource, options }
+}
+
+async fn stream(
+    shared: &Arc<Shared>,
+    user: &User,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Answer, Status> {
+    let passed = connect(shared, user, target, kubelet::stream_options(target, query)).await?;
+    let mut answer = kubelet::stream(shared, target, &passed.object, request).await?;
+    respond::warn(&mut answer, &passed.warnings);
+    Ok(answer)
+}
+
+async fn port_forward(
+    shared: &Arc<Shared>,
+    user: &User,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Answer, Status> {
+    let passed = connect(shared, user, target, kubelet::port_forward_options(query)?).await?;
+    let mut answer = kubelet::port_forward(shared, target, &passed.object, request).await?;
+    respond::warn(&mut answer, &passed.warnings);
+    Ok(answer)
+}
+
+async fn proxy(
+    shared: &Arc<Shared>,
+    user: &User,
+    target: &Target,
+    request: Request<Incoming>,
+) -> Result<Answer, Status> {
+    let passed = connect(shared, user, target, backend::options(target)).await?;
+    let mut answer = backend::answer(shared, target, &passed.object, request).await?;
+    respond::warn(&mut answer, &passed.warnings);
+    Ok(answer)
 }
 
 impl Row {
@@ -106,11 +186,12 @@ impl Row {
     ) -> Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send + 'a>> {
         match self {
             Self::Reply(reply) => Box::pin(answer_document(shared, user, target, reply, request)),
+            Self::Token => Box::pin(token(shared, user, target, query, request)),
             Self::Bind => Box::pin(bind(shared, user, target, query, request)),
             Self::Log => Box::pin(kubelet::log(shared, target, query, request)),
-            Self::Stream => Box::pin(kubelet::stream(shared, target, query, request)),
-            Self::PortForward => Box::pin(kubelet::port_forward(shared, target, query, request)),
-            Self::Proxy => Box::pin(backend::answer(shared, target, request)),
+            Self::Stream => Box::pin(stream(shared, user, target, query, request)),
+            Self::PortForward => Box::pin(port_forward(shared, user, target, query, request)),
+            Self::Proxy => Box::pin(proxy(shared, user, target, request)),
         }
     }
 }
@@ -151,6 +232,12 @@ async fn answer_document(
     reply: Reply,
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
+    let value = document(shared, target, request).await?;
+    reply(shared, user, target, value).map(|answer| respond::json(StatusCode::CREATED, &answer))
+}
+
+/// The body of a request, as a document of the type that is asked for.
+async fn document(shared: &Shared, target: &Target, request: Request<Incoming>) -> Result<Value, Status> {
     if !negotiate::reads_json(request.headers()) {
         return Err(negotiate::not_acceptable());
     }
@@ -158,8 +245,7 @@ async fn answer_document(
     let encoding = body::encoding(&head.headers)?;
     let text = body::read(incoming, shared.config.limits.body_bytes).await?;
     let (mut value, _) = body::parse(&target.kind, &body::type_name(target), encoding, &text)?;
-    let gvk = target.kind.subresource(&target.subresource).and_then(|one| one.gvk);
-    let (group, version, kind) = gvk.unwrap_or((target.kind.group, target.kind.version, target.kind.kind));
+    let (group, version, kind) = type_of(target);
     if !value.is_object() {
         return Err(Status::bad_request(format!(
             "the object provided is unrecognized (must be of type {kind})"
@@ -170,5 +256,11 @@ async fn answer_document(
     if !value["metadata"].is_object() {
         value["metadata"] = json!({});
     }
-    reply(shared, user, target, value).map(|answer| respond::json(StatusCode::CREATED, &answer))
+    Ok(value)
+}
+
+/// Group, version and kind of what is sent.
+fn type_of(target: &Target) -> (&'static str, &'static str, &'static str) {
+    let own = target.kind.subresource(&target.subresource).and_then(|one| one.gvk);
+    own.unwrap_or((target.kind.group, target.kind.version, target.kind.kind))
 }

@@ -529,3 +529,53 @@ async fn what_was_done_is_counted() {
     }
     assert_eq!(Client::of(&cluster, None).get("/metrics").await.code, 403);
 }
+
+/// What is not stored is admitted all the same: plugins and policies see tokens and connections.
+#[tokio::test]
+async fn tokens_and_connections_are_admitted() {
+    let cluster = Cluster::start().await;
+    let admin = Client::admin(&cluster);
+    let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let unbound = json!({"spec": {"expirationSeconds": 600}});
+    // Whatever roles let a node ask, it gets tokens of its own pods only.
+    let role = json!({"metadata": {"name": "minter"},
+        "rules": [{"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]}]});
+    admin.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role).await;
+    let binding = json!({"metadata": {"name": "minter"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "minter"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}]});
+    admin.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding).await;
+    let node = Client::of(&cluster, Some(cluster.identity("system:node:x", &["system:nodes"])));
+    let reply = node.post(tokens, &unbound).await;
+    assert_eq!(reply.code, 403, "{}", reply.text);
+    assert!(reply.text.contains("node requested token not bound to a pod"), "{}", reply.text);
+    assert_eq!(admin.post(tokens, &unbound).await.code, 201);
+
+    // The example of upstream's documentation for CONNECT: nobody opens a terminal.
+    let policies = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+    let policy = json!({"metadata": {"name": "no-terminals"}, "spec": {
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"],
+            "operations": ["CONNECT"], "resources": ["pods/exec", "pods/attach", "pods/portforward", "pods/proxy"]}]},
+        "validations": [{"expression": "object.kind == 'PodExecOptions' && !(has(object.tty) && object.tty)",
+            "message": "no terminals here"}]}});
+    let reply = admin.post(policies, &policy).await;
+    assert_eq!(reply.code, 201, "{}", reply.text);
+    let binding = json!({"metadata": {"name": "no-terminals"},
+        "spec": {"policyName": "no-terminals", "validationActions": ["Deny"]}});
+    let reply =
+        admin.post("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings", &binding).await;
+    assert_eq!(reply.code, 201, "{}", reply.text);
+    let pods = "/api/v1/namespaces/default/pods/nothing";
+    for (path, code, words) in [
+        ("/exec?command=sh&stdin=true&tty=true", 422, "no terminals here"),
+        ("/attach?stdin=true", 422, "no terminals here"),
+        ("/portforward?ports=80", 422, "no terminals here"),
+        ("/proxy/path", 422, "no terminals here"),
+        // Admitted: then there is no such pod.
+        ("/exec?command=sh&tty=false", 404, "pods \\\"nothing\\\" not found"),
+    ] {
+        let reply = admin.post(&format!("{pods}{path}"), &json!({})).await;
+        assert_eq!(reply.code, code, "{path}: {}", reply.text);
+        assert!(reply.text.contains(words), "{path}: {}", reply.text);
+    }
+}

@@ -133,6 +133,39 @@ impl Review<'_> {
     }
 }
 
+/// What admission made of a request that nothing is stored of.
+#[derive(Debug)]
+pub struct Passed {
+    pub object: Value,
+    /// Texts of `Warning: 299` headers.
+    pub warnings: Vec<String>,
+}
+
+impl Gate {
+    /// Admits a request that is answered by somebody else than the store: a token (CREATE), a stream or a proxied request (CONNECT).
+    /// Plugins, policies and webhooks see the object (a `TokenRequest`, a `PodExecOptions`), and what they make of it is what counts.
+    ///
+    /// # Errors
+    /// Whatever refuses it: 403 by plugins and policies, a webhook's own code.
+    pub async fn admit(
+        &self,
+        request: &Request<'_>,
+        operation: Operation,
+        object: Value,
+    ) -> Result<Passed, Status> {
+        let snapshot = self.store.snapshot();
+        let key = Key::new(request.kind.resource, request.namespace, request.name);
+        let review = Review { gate: self, request, snapshot: &snapshot, operation, now: self.now() };
+        let (mut object, mut warnings) = (object, Vec::new());
+        mutate(&review, &key, &mut object, None, &mut warnings).await?;
+        let writes = validate(&review, &key, Some(&object), None, &mut warnings).await?;
+        if !writes.is_empty() {
+            return Err(Status::internal("admission counted a request that nothing is stored of"));
+        }
+        Ok(Passed { object, warnings })
+    }
+}
+
 /// Lets every mutating plugin, policy and webhook change the object; once more if a webhook wants to see what came after it.
 pub(crate) async fn mutate(
     review: &Review<'_>,

@@ -42,8 +42,8 @@ use object::{Resource, Status, Time};
 use schema::Kind;
 use store::Store;
 
-pub use admission::PodIdentity;
-pub use admit::Authority;
+pub use admission::{Operation, PodIdentity};
+pub use admit::{Authority, Passed};
 pub use allocation::{ServiceRange, ServiceRanges};
 pub use catalog::{Catalog, Groups};
 pub use commit::selectable_values;

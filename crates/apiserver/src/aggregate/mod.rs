@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
-use object::{Object, Status};
+use object::{Object, Reason, Status};
 use plan::{Attributes, User};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::proxy::{self, Goal, Secure};
-use crate::query::Query;
+use crate::query::{Query, percent_decode};
 use crate::respond::{self, Answer};
 use crate::server::Shared;
 use crate::tls;
@@ -158,22 +158,41 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(crate) fn read(method: &Method, path: &str, query: &Query) -> Self {
-        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-        let [_, group, version, rest @ ..] = &segments[..] else {
-            return Self { verb: verb_of_path(method), path: path.to_owned(), ..Self::default() };
+    /// Reads a path below an extension's root.
+    ///
+    /// # Errors
+    /// 404 for a path that the extension could read otherwise than it is authorized here, 405 for a method that is no verb.
+    pub(crate) fn read(method: &Method, path: &str, query: &Query) -> Result<Self, Status> {
+        let raw: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
+        // Of a root, a slash at its end is part of the path that is authorized.
+        let raw = match &raw[..] {
+            [root @ .., ""] if root.len() == 3 => root,
+            all => all,
+        };
+        let decoded: Option<Vec<String>> = raw.iter().map(|segment| plain(segment)).collect();
+        let decoded = decoded.ok_or_else(|| {
+            Status::new(Reason::NotFound, "the server could not find the requested resource")
+        })?;
+        let segments: Vec<&str> = decoded.iter().map(String::as_str).collect();
+        let of_path = || Ok(Self { verb: verb_of_path(method)?, path: path.to_owned(), ..Self::default() });
+        let [_, group, version, rest @ ..] = &segments[..] else { return of_path() };
+        let (watches, rest) = match rest {
+            ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
+            rest => (false, rest),
         };
         let (namespace, rest) = match rest {
+            // `namespaces/{name}/status` and `/finalize` are parts of the namespace itself.
+            ["namespaces", _] | ["namespaces", _, "status" | "finalize", ..] => ("", rest),
             ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
             rest => ("", rest),
         };
-        let [resource, rest @ ..] = rest else {
-            return Self { verb: verb_of_path(method), path: path.to_owned(), ..Self::default() };
-        };
+        let [resource, rest @ ..] = rest else { return of_path() };
         let name = rest.first().copied().unwrap_or_default();
-        let watches = matches!(query.get("watch"), "true" | "1");
+        let subresource = rest.get(1).copied().unwrap_or_default();
         let verb = match (method.as_str(), name.is_empty()) {
             ("GET" | "HEAD", _) if watches => "watch",
+            // As upstream: of a name, `watch` is a parameter like any other.
+            ("GET" | "HEAD", true) if query.flag("watch") => "watch",
             ("GET" | "HEAD", true) => "list",
             ("GET" | "HEAD", false) => "get",
             ("POST", _) => "create",
@@ -181,18 +200,18 @@ impl Asked {
             ("PATCH", _) => "patch",
             ("DELETE", true) => "deletecollection",
             ("DELETE", false) => "delete",
-            _ => "",
+            _ => return Err(not_allowed()),
         };
-        Self {
+        Ok(Self {
             verb,
             group: (*group).to_owned(),
             version: (*version).to_owned(),
             resource: (*resource).to_owned(),
-            subresource: rest.get(1).copied().unwrap_or_default().to_owned(),
+            subresource: subresource.to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             path: String::new(),
-        }
+        })
     }
 
     pub(crate) fn attributes(&self) -> Attributes<'_> {
@@ -209,15 +228,28 @@ impl Asked {
     }
 }
 
-fn verb_of_path(method: &Method) -> &'static str {
-    match method.as_str() {
+/// What a segment of a path says, if everybody reads it alike: another server may clean a path, or decode it once more.
+fn plain(segment: &str) -> Option<String> {
+    let text = percent_decode(segment, false)?;
+    let is_plain = !matches!(&*text, "" | "." | "..")
+        && !text.contains(|one: char| matches!(one, '/' | '\\' | '%') || one.is_control());
+    is_plain.then_some(text)
+}
+
+fn verb_of_path(method: &Method) -> Result<&'static str, Status> {
+    Ok(match method.as_str() {
+        "GET" => "get",
         "POST" => "post",
         "PUT" => "put",
         "PATCH" => "patch",
         "DELETE" => "delete",
         "HEAD" => "head",
-        _ => "get",
-    }
+        _ => return Err(not_allowed()),
+    })
+}
+
+fn not_allowed() -> Status {
+    Status::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
 }
 
 /// Passes a request on, as its user.
@@ -230,41 +262,54 @@ pub(crate) async fn pass(
     if !extension.available {
         return respond::text(StatusCode::SERVICE_UNAVAILABLE, "service unavailable\n");
     }
-    introduce(user, request.headers_mut());
+    if let Err(status) = introduce(user, request.headers_mut()) {
+        return respond::failure(&status);
+    }
     let path = request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
     let passed = match extension.connect(shared).await {
         Ok((socket, goal)) => proxy::pass_over(socket, Goal { path, ..goal }, request).await,
         Err(why) => {
             let message = format!("error trying to reach service: {why}");
-            Err(Status::new(object::Reason::ServiceUnavailable, message))
+            Err(Status::new(Reason::ServiceUnavailable, message))
         }
     };
     passed.unwrap_or_else(|status| respond::failure(&status))
 }
 
 /// Says who asks, in place of whatever the client says of itself.
-fn introduce(user: &User, headers: &mut http::HeaderMap) {
+///
+/// # Errors
+/// 400 if a part of it cannot be said: half of who asks is somebody else.
+fn introduce(user: &User, headers: &mut http::HeaderMap) -> Result<(), Status> {
     let told: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with("x-remote-")).cloned().collect();
     for name in told {
         headers.remove(name);
     }
-    let mut add = |name: &str, value: &str| {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+    let mut add = |name: &str, value: &str| match (
+        HeaderName::try_from(name),
+        HeaderValue::from_bytes(value.as_bytes()),
+    ) {
+        (Ok(name), Ok(value)) => {
             headers.append(name, value);
+            Ok(())
         }
+        _ => Err(Status::bad_request(format!("{value:?} cannot be sent to an extension server as {name}"))),
     };
-    add("x-remote-user", &user.name);
+    add("x-remote-user", &user.name)?;
     if !user.uid.is_empty() {
-        add("x-remote-uid", &user.uid);
+        add("x-remote-uid", &user.uid)?;
     }
     for group in &user.groups {
-        add("x-remote-group", group);
+        add("x-remote-group", group)?;
     }
     for (key, values) in &user.extra {
         let name = format!("x-remote-extra-{}", escaped(key));
-        values.iter().for_each(|value| add(&name, value));
+        for value in values {
+            add(&name, value)?;
+        }
     }
+    Ok(())
 }
 
 /// A header's name has no room for every character: those that it has not are written as in URLs.
@@ -291,9 +336,16 @@ mod tests {
             (Method::POST, "/apis/g/v1/namespaces/a/things", "", "create things/a/"),
             (Method::DELETE, "/apis/g/v1/namespaces/a/things", "", "deletecollection things/a/"),
             (Method::PUT, "/apis/g/v1/things/x/status", "", "update things//x status"),
+            (Method::GET, "/apis/g/v1/", "", "get path /apis/g/v1/"),
+            (Method::GET, "/apis/g/v1/things", "watch", "watch things//"),
+            (Method::GET, "/apis/g/v1/things", "watch=false", "list things//"),
+            (Method::GET, "/apis/g/v1/things/x", "watch=1", "get things//x"),
+            (Method::GET, "/apis/g/v1/watch/namespaces/a/things", "", "watch things/a/"),
+            (Method::GET, "/apis/g/v1/%73ecrets/%2A", "", "get secrets//*"),
+            (Method::PUT, "/apis/g/v1/namespaces/a/status", "", "update namespaces//a status"),
         ] {
             let query = Query::parse(query).expect("a query");
-            let asked = Asked::read(&method, path, &query);
+            let asked = Asked::read(&method, path, &query).expect("a request");
             let found = if asked.path.is_empty() {
                 let Asked { verb, resource, namespace, name, subresource, .. } = &asked;
                 format!("{verb} {resource}/{namespace}/{name} {subresource}")
@@ -305,13 +357,43 @@ mod tests {
     }
 
     #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        for (method, path, code) in [
+            ("GET", "/apis/g/v1//things", 404),
+            ("GET", "/apis/g/v1/things/", 404),
+            ("GET", "/apis/g/v1/things/../secrets", 404),
+            ("GET", "/apis/g/v1/./secrets", 404),
+            ("GET", "/apis/g/v1/things/a%2fb", 404),
+            ("GET", "/apis/g/v1/things/%2e%2e/secrets", 404),
+            ("GET", "/apis/g/v1/things/a%252fb", 404),
+            ("GET", "/apis//g/v1/secrets", 404),
+            ("OPTIONS", "/apis/g/v1/things", 405),
+            ("PROPFIND", "/apis/g/v1", 405),
+        ] {
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            let query = Query::parse("").expect("a query");
+            let refused = Asked::read(&method, path, &query).map_err(|status| status.code);
+            assert_eq!(refused, Err(code), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn who_cannot_be_told_whole_is_refused() {
+        let mut headers = http::HeaderMap::new();
+        introduce(&User::new("Zoë", &[]), &mut headers).expect("told");
+        assert_eq!(headers["x-remote-user"].as_bytes(), "Zoë".as_bytes());
+        let refused = introduce(&User::new("zoe", &["a\nb"]), &mut headers);
+        assert_eq!(refused.map_err(|status| status.code), Err(400));
+    }
+
+    #[test]
     fn a_client_does_not_say_who_it_is() {
         let mut headers = http::HeaderMap::new();
         headers.insert("x-remote-user", HeaderValue::from_static("root"));
         headers.insert("x-remote-extra-scopes", HeaderValue::from_static("all"));
         let mut user = User::new("alice", &["devs", "ops"]);
         user.extra.insert("example.com/team".into(), vec!["web".into()]);
-        introduce(&user, &mut headers);
+        introduce(&user, &mut headers).expect("told");
         let told: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().expect("text"))).collect();
         assert_eq!(
