@@ -31,6 +31,7 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Of a request's line and headers together.
     pub head_bytes: usize,
+    /// Of each listener: who fills one, a VPC's, keeps nobody from the others.
     pub connections: usize,
     /// For the handshake, for the head of a request, and for its body, each.
     pub patience: Duration,
@@ -61,7 +62,6 @@ struct Shared {
     names: Names,
     limits: Limits,
     tls: TlsAcceptor,
-    connections: Arc<Semaphore>,
     stop: watch::Sender<bool>,
 }
 
@@ -73,14 +73,8 @@ const HANDSHAKE: u8 = 0x16;
 
 impl Server {
     pub fn new(account: Arc<Account>, names: Names, tls: Arc<rustls::ServerConfig>, limits: Limits) -> Self {
-        let shared = Shared {
-            account,
-            names,
-            limits,
-            tls: TlsAcceptor::from(tls),
-            connections: Arc::new(Semaphore::new(limits.connections)),
-            stop: watch::Sender::new(false),
-        };
+        let shared =
+            Shared { account, names, limits, tls: TlsAcceptor::from(tls), stop: watch::Sender::new(false) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -93,8 +87,9 @@ impl Server {
     pub async fn serve(&self, listener: TcpListener) {
         let graceful = GracefulShutdown::new();
         let mut stopped = self.shared.stop.subscribe();
+        let room = Arc::new(Semaphore::new(self.shared.limits.connections));
         loop {
-            let Ok(permit) = self.shared.connections.clone().acquire_owned().await else { return };
+            let Ok(permit) = room.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => break,
                 accepted = listener.accept() => accepted,

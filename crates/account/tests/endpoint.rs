@@ -152,6 +152,25 @@ async fn what_is_too_much_is_refused() {
 }
 
 #[tokio::test]
+async fn a_listener_that_is_full_keeps_nobody_from_another() {
+    let endpoint = endpoint(Limits { connections: 1, ..Limits::default() }).await;
+    // As long as the one connection of the first listener is held, its next is not answered.
+    let held = endpoint.connect().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let second = tokio::spawn({
+        let server = endpoint.server.clone();
+        async move { server.serve(listener).await }
+    });
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let answer = say(stream, &post("Host: 127.0.0.1\r\n", "")).await;
+    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    drop(held);
+    endpoint.end().await;
+    second.await.expect("no panic");
+}
+
+#[tokio::test]
 async fn an_account_keeps_what_it_began_with() {
     let store: Arc<dyn Store> = Arc::new(Memory::new());
     let first = account(store.clone()).await;

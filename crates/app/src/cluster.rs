@@ -13,7 +13,7 @@ use apiserver::{Deps, Limits, Rbac, Server, Version};
 use controllers::Settings;
 use gate::{Gate, ServiceRange, ServiceRanges};
 use kinds::{CONFIG_MAPS, NODES};
-use object::{Key, Reason, Snapshot, Status, Time};
+use object::{Key, Object, Reason, Snapshot, Status, Time};
 use plan::{Expect, Write};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -189,6 +189,15 @@ impl Cluster {
         }
     }
 
+    /// Deletes the node of that name if it is this instance: another may have come to the name.
+    pub async fn remove_node_of(&self, name: &str, instance: &str) -> Result<(), ClusterError> {
+        let snapshot = self.gate.store().snapshot();
+        match snapshot.find(NODES, "", name) {
+            Some(node) if is_of_instance(node, instance) => self.remove_node(name).await,
+            _ => Ok(()),
+        }
+    }
+
     /// A token with which a node joins within `seconds`.
     pub async fn join_token(&self, seconds: i64) -> Result<String, ClusterError> {
         let token = bootstrap::join_token(&self.gate, now().plus_secs(seconds)).await;
@@ -220,6 +229,21 @@ async fn open_store(place: &Place, folder: PathBuf) -> Result<Arc<dyn Store>, Cl
         tokio::task::spawn_blocking(move || Embedded::open(&folder, store::Options::default())).await;
     let opened = opened.map_err(|panic| ClusterError::Keys(panic.to_string()))?;
     Ok(Arc::new(opened?))
+}
+
+/// By its provider's id, `aws:///us-east-1a/i-0123456789abcdef0`.
+fn is_of_instance(node: &Object, instance: &str) -> bool {
+    #[derive(Deserialize)]
+    struct View {
+        spec: Spec,
+    }
+    #[derive(Deserialize)]
+    struct Spec {
+        #[serde(rename = "providerID")]
+        provider_id: String,
+    }
+    let view: Option<View> = node.decode().ok();
+    view.is_some_and(|node| node.spec.provider_id.rsplit('/').next() == Some(instance))
 }
 
 /// Whether the state says that clients are known by another authority than ours. Two that differ would each undo what the other writes.
@@ -325,5 +349,29 @@ fn settings(setup: &Setup, pki: &Pki) -> Settings {
         api_server_addresses: vec![setup.inside.ip()].into_iter().filter(|ip| !ip.is_loopback()).collect(),
         api_server_port: setup.inside.port(),
         ..Settings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object::{Draft, body};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_the_instances_that_its_provider_names() {
+        for (spec, is_its) in [
+            (json!({"providerID": "aws:///us-east-1a/i-1"}), true),
+            (json!({"providerID": "aws:///us-east-1a/i-2"}), false),
+            (json!({"providerID": "aws:///us-east-1a/xi-1"}), false),
+            (json!({"providerID": ""}), false),
+            (json!({}), false),
+            (Value::Null, false),
+        ] {
+            let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "spec": spec});
+            let draft = Draft::read(Key::cluster(NODES, "n"), Box::default(), body::encode(&node));
+            assert_eq!(is_of_instance(&draft.expect("a node").at(1), "i-1"), is_its, "{spec}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use ::account::Account;
 use files::FileError;
 use machines::{doctor, netns};
+use object::Snapshot;
 use rustix::fs::{FlockOperation, flock};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -126,12 +127,20 @@ impl ec2::Clusters for Joining {
         })
     }
 
-    fn left<'a>(&'a self, name: &'a str, node: &'a str) -> ec2::Answer<'a, ()> {
+    fn objects<'a>(&'a self, name: &'a str) -> ec2::Answer<'a, Option<Snapshot>> {
+        Box::pin(async move {
+            let daemon = self.0.upgrade()?;
+            let clusters = daemon.clusters.lock().await;
+            Some(clusters.get(name)?.gate.store().snapshot())
+        })
+    }
+
+    fn left<'a>(&'a self, name: &'a str, node: &'a str, instance: &'a str) -> ec2::Answer<'a, ()> {
         Box::pin(async move {
             let Some(daemon) = self.0.upgrade() else { return };
             let clusters = daemon.clusters.lock().await;
             let Some(cluster) = clusters.get(name) else { return };
-            if let Err(failure) = cluster.remove_node(node).await {
+            if let Err(failure) = cluster.remove_node_of(node, instance).await {
                 warn!(cluster = name, node, %failure, "a node without a machine is left");
             }
         })

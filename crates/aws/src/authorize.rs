@@ -2,7 +2,7 @@
 
 use crate::iam::caller::Holdings;
 use crate::policy::Keys;
-use crate::service::Subject;
+use crate::service::{Subject, Target};
 use crate::{Context, Fault};
 
 /// Decides a call by IAM. Whatever it is not sure of is refused.
@@ -15,11 +15,11 @@ pub fn decide(context: &Context, action: &str, subject: &Subject) -> Result<(), 
     let holdings = Holdings::of(context.state, context.account, context.caller)
         .map_err(crate::iam::caller::Unknown::fault)?;
     refuse_session_of_user(context, action)?;
-    let any = ["*".to_owned()];
+    let any = [Target::from("*".to_owned())];
     let resources = if subject.resources.is_empty() { &any[..] } else { &subject.resources };
-    let keys = keys(context, &subject.keys);
     for resource in resources {
-        allowed(&holdings, action, resource, &keys)?;
+        let of_resource = subject.keys.iter().chain(&resource.keys);
+        allowed(&holdings, action, &resource.arn, &keys(context, of_resource))?;
     }
     for further in &subject.also {
         let keys = self::keys(context, &further.keys);
@@ -49,7 +49,7 @@ fn refuse_session_of_user(context: &Context, action: &str) -> Result<(), Fault> 
 
 /// The condition keys of a call that are not its principal's.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html>
-pub fn keys(context: &Context, of_call: &[(String, Vec<String>)]) -> Keys {
+pub fn keys<'a>(context: &Context, of_call: impl IntoIterator<Item = &'a (String, Vec<String>)>) -> Keys {
     let mut keys = Keys::default();
     for (key, values) in of_call {
         keys.put(key, values.clone());

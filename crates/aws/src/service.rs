@@ -25,14 +25,28 @@ pub struct Operation {
 /// What a call is about, for IAM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
-    /// ARNs, each of which the caller must be allowed to act on; none means `*`.
-    pub resources: Vec<String>,
-    /// Condition keys of the call besides the global ones: `("aws:RequestTag/team", ["web"])`, `("iam:PassedToService", [..])`.
+    /// What the caller must be allowed to act on, each for itself; none means `*`.
+    pub resources: Vec<Target>,
+    /// Condition keys of the call besides the global ones, the same for each resource: `("aws:RequestTag/team", ["web"])`, `("iam:PassedToService", [..])`.
     pub keys: Vec<(String, Vec<String>)>,
     /// Further actions that the call needs: passing a role.
     pub also: Vec<Further>,
     /// Nobody needs a permission for it, as for `sts:GetCallerIdentity`; or the call decides itself who may make it.
     pub is_exempt: bool,
+}
+
+/// One of the resources that a call is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    pub arn: String,
+    /// Condition keys that are this resource's own, its tags: as [`Subject::keys`].
+    pub keys: Vec<(String, Vec<String>)>,
+}
+
+impl From<String> for Target {
+    fn from(arn: String) -> Self {
+        Self { arn, keys: Vec::new() }
+    }
 }
 
 /// An action that a call needs besides its own.
@@ -59,6 +73,6 @@ impl Subject {
 
     /// An action on one resource.
     pub fn of(arn: impl Into<String>) -> Self {
-        Self { resources: vec![arn.into()], ..Self::default() }
+        Self { resources: vec![Target::from(arn.into())], ..Self::default() }
     }
 }

@@ -8,6 +8,8 @@ use aws::ec2::instance_type::{self, InstanceType};
 use aws::ec2::record::{Instance, NetworkInterface, State, Subnet, Vpc, Wanted};
 use aws::ec2::user_data::{self, Bootstrap};
 use aws::ec2::{interface, place};
+use aws::eks::ClusterRecord;
+use aws::login::node;
 use aws::state::{self, Changes};
 use machines::{Bind, Limits, Link, MachineSpec};
 use object::{Snapshot, Time};
@@ -82,10 +84,13 @@ pub fn pass(doer: &Arc<Doer>, account: &Snapshot) {
                 state.has_failed |= done.is_err();
             }
             match done {
-                Ok(()) => info!(instance = id, what, "the instance is a step further"),
+                Ok(()) => {
+                    info!(instance = id, what, "the instance is a step further");
+                    doer.finished.notify_one();
+                }
+                // Another look at once would see the same: it is tried again in a while, or when the account changes.
                 Err(failure) => warn!(instance = id, what, %failure, "the instance could not be changed"),
             }
-            doer.finished.notify_one();
         });
     }
 }
@@ -149,7 +154,20 @@ impl Doer {
         for config in super::vpcs::wanted(&account).into_iter().filter(|vpc| vpc.id == instance.vpc_id) {
             self.apply(config).await?;
         }
-        let spec = self.spec(&account, instance).await?;
+        let bootstrap = bootstrap(instance);
+        let cluster = bootstrap.as_ref().map(|wish| &*wish.cluster);
+        if let Some(cluster) = cluster
+            && let Err(refused) = self.admit(&account, instance, cluster).await
+        {
+            let reason = ("Client.NodeRefused".to_owned(), format!("Client.NodeRefused: {refused}"));
+            self.observe(id, instance.state, Some(reason)).await?;
+            return Err(refused);
+        }
+        if let Some(old) = instance.joined.as_deref().filter(|old| Some(*old) != cluster) {
+            self.leave(instance, old).await?;
+        }
+        self.account.change(|context| instance::joins(context.state, id, cluster)).await?;
+        let spec = self.spec(&account, instance, bootstrap.as_ref()).await?;
         let machine = self.machines.machine(id)?;
         tokio::task::spawn_blocking(move || machine.start(&spec)).await??;
         self.state().seen.insert(id.clone(), instance.reboots);
@@ -165,9 +183,8 @@ impl Doer {
         let id = &instance.instance_id;
         let machine = self.machines.machine(id)?;
         tokio::task::spawn_blocking(move || machine.delete()).await??;
-        if let Some(joined) = joins(instance) {
-            nodes::release_images(&self.site.cluster_images(&joined.cluster), &instance.private_dns_name)?;
-            self.clusters.left(&joined.cluster, &instance.private_dns_name).await;
+        if let Some(cluster) = &instance.joined {
+            self.leave(instance, cluster).await?;
         }
         let dir = self.instance_dir(id);
         match std::fs::remove_dir_all(&dir) {
@@ -180,12 +197,33 @@ impl Doer {
         self.observe(id, State::Terminated, None).await
     }
 
+    /// Whether an instance becomes a node of the cluster that its user data names.
+    async fn admit(&self, account: &Snapshot, instance: &Instance, cluster: &str) -> Result<(), Ec2Error> {
+        let record = state::get::<ClusterRecord>(account, "", cluster);
+        let objects = self.clusters.objects(cluster).await;
+        let none = || Ec2Error::NoCluster(cluster.to_owned());
+        let (record, objects) = record.zip(objects).ok_or_else(none)?;
+        node::admit(account, &objects, &record.record, instance).map_err(Ec2Error::Refused)
+    }
+
+    /// An instance is no node of a cluster any more.
+    async fn leave(&self, instance: &Instance, cluster: &str) -> Result<(), Ec2Error> {
+        nodes::release_images(&self.site.cluster_images(cluster), &instance.private_dns_name)?;
+        self.clusters.left(cluster, &instance.private_dns_name, &instance.instance_id).await;
+        Ok(())
+    }
+
     /// What an instance is handed that is not its root.
     fn instance_dir(&self, id: &str) -> PathBuf {
         self.site.dir.join("instances").join(id)
     }
 
-    async fn spec(&self, account: &Snapshot, instance: &Instance) -> Result<MachineSpec, Ec2Error> {
+    async fn spec(
+        &self,
+        account: &Snapshot,
+        instance: &Instance,
+        bootstrap: Option<&Bootstrap>,
+    ) -> Result<MachineSpec, Ec2Error> {
         let id = &instance.instance_id;
         let none = || Ec2Error::NoInterface(id.clone());
         let first = interface::primary_of(account, id).ok_or_else(none)?.record;
@@ -194,7 +232,7 @@ impl Doer {
         let dir = self.instance_dir(id);
         files::make_dir(&dir)?;
         let mut binds = vec![Bind { source: dir.clone(), target: "/etc/ekso".into(), read_only: true }];
-        let command = match joins(instance) {
+        let command = match bootstrap {
             None => vec!["/usr/bin/ekso".to_owned(), "machine-idle".to_owned()],
             Some(joined) => {
                 let join = self.clusters.join(&joined.cluster).await;
@@ -205,14 +243,8 @@ impl Doer {
                 let public = aws::ec2::public_of(account, &first);
                 let vpc = state::get::<Vpc>(account, "", &instance.vpc_id).ok_or_else(none)?.record;
                 let region = &self.account.identity.region;
-                let node = Node {
-                    instance,
-                    interface: &first,
-                    vpc: &vpc,
-                    kind: kind.as_ref(),
-                    joined: &joined,
-                    region,
-                };
+                let node =
+                    Node { instance, interface: &first, vpc: &vpc, kind: kind.as_ref(), joined, region };
                 node.command(&join, public)
             }
         };
@@ -234,7 +266,8 @@ impl Doer {
     }
 }
 
-fn joins(instance: &Instance) -> Option<Bootstrap> {
+/// What its user data wishes.
+fn bootstrap(instance: &Instance) -> Option<Bootstrap> {
     user_data::read(instance.user_data.as_deref()?)
 }
 
@@ -330,6 +363,7 @@ mod tests {
             wanted,
             reboots: 1,
             state,
+            joined: None,
             reason: None,
             terminated: (state == State::Terminated).then(|| Time::from_secs(100)),
             tags: Default::default(),

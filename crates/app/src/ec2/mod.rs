@@ -53,6 +53,8 @@ pub enum Ec2Error {
     Listen { address: SocketAddr, vpc: String, why: String },
     #[error("the cluster {0} does not run")]
     NoCluster(String),
+    #[error("the instance does not become a node: {0}")]
+    Refused(String),
     #[error("instance {0} has no interface")]
     NoInterface(String),
 }
@@ -75,8 +77,10 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Clusters: Send + Sync {
     /// How a node joins a cluster; none if none of that name runs.
     fn join<'a>(&'a self, cluster: &'a str) -> Answer<'a, Option<Join>>;
-    /// Whatever machine was this node of a cluster is no more.
-    fn left<'a>(&'a self, cluster: &'a str, node: &'a str) -> Answer<'a, ()>;
+    /// What a cluster's store holds; none if none of that name runs.
+    fn objects<'a>(&'a self, cluster: &'a str) -> Answer<'a, Option<Snapshot>>;
+    /// The instance that was this node of a cluster is no more.
+    fn left<'a>(&'a self, cluster: &'a str, node: &'a str, instance: &'a str) -> Answer<'a, ()>;
 }
 
 /// The public addresses that the account gives out: the upper half of the site's, so that machines without an account have the other.

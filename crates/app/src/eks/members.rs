@@ -145,7 +145,7 @@ async fn remove(
     if let Some(cluster) =
         daemon.clusters.lock().await.get(cluster).filter(|_| !member.record.node_name.is_empty())
     {
-        cluster.remove_node(&member.record.node_name).await?;
+        cluster.remove_node_of(&member.record.node_name, id).await?;
     }
     keeper.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     let gone = |context: &mut Context| {

@@ -9,7 +9,10 @@ use super::noun::{
 use super::record::{
     Attachment, Instance, MetadataOptions, NetworkInterface, State, Subnet, Tags, Vpc, Wanted,
 };
-use super::{address, instance_show, instance_type, interface, key_pair, launch_template, place, user_data};
+use super::{
+    address, instance_show, instance_type, interface, key_pair, launch_template, place, security_group,
+    user_data,
+};
 use crate::iam::record::InstanceProfile;
 use crate::state::{self, Changes, Kept};
 use crate::{Answer, Context, Fault, Further, Subject};
@@ -141,9 +144,8 @@ impl Launch {
                 "several interfaces from the start: attach them (AttachNetworkInterface)",
             ));
         }
-        if first.is_object()
-            && !(text(spec, "SubnetId").is_empty() && texts(spec, "SecurityGroupIds").is_empty())
-        {
+        let of_instance = ["SecurityGroupIds", "SecurityGroups"].map(|member| texts(spec, member));
+        if first.is_object() && !(text(spec, "SubnetId").is_empty() && of_instance.concat().is_empty()) {
             let message = "Network interfaces and an instance-level subnet ID or security groups may not be specified on the same request";
             return Err(Fault::new("InvalidParameterCombination", message));
         }
@@ -162,6 +164,9 @@ impl Launch {
         };
         let mut asked = texts(spec, "SecurityGroupIds");
         asked.extend(texts(&first, "Groups"));
+        let names = texts(spec, "SecurityGroups");
+        let named = security_group::ids_of_names(context, &subnet.record.vpc_id, &names)?;
+        asked.extend(named.iter().map(String::as_str));
         let groups = match &existing {
             Some(interface) => interface.record.groups.clone(),
             None => interface::groups(context, &subnet.record.vpc_id, &asked)?,
@@ -299,6 +304,7 @@ impl Launch {
             wanted: Wanted::Running,
             reboots: 0,
             state: State::Pending,
+            joined: None,
             reason: None,
             terminated: None,
             tags,
@@ -539,6 +545,19 @@ pub fn observe(
         _ => {}
     }
     changes.update(&instance);
+    changes
+}
+
+/// An instance starts as a node of a cluster, or as none: written before it is one, so that whatever ends it knows whom to tell.
+pub fn joins(state: &object::Snapshot, id: &str, cluster: Option<&str>) -> Changes {
+    let mut changes = Changes::default();
+    let Some(mut instance) = state::get::<Instance>(state, "", id) else { return changes };
+    let before = instance.record.clone();
+    instance.record.joined = cluster.map(str::to_owned);
+    instance.record.reason = None;
+    if instance.record != before {
+        changes.update(&instance);
+    }
     changes
 }
 

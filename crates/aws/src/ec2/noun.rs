@@ -7,6 +7,7 @@ use super::record::{
     Address, Instance, InternetGateway, KeyPair, LaunchTemplate, NatGateway, NetworkInterface, RouteTable,
     SecurityGroup, Subnet, Tags, Vpc,
 };
+use crate::service::Target;
 use crate::state::{self, Kept, Record};
 use crate::{Answer, Context, Fault, Subject};
 
@@ -180,15 +181,20 @@ pub fn subject<T: Noun>(context: &Context, input: &Value, member: &str) -> Subje
     ids.extend(input[member].as_str());
     let mut subject = Subject::default();
     for id in ids {
-        subject.resources.push(arn(context, T::WORD, id));
-        for (key, value) in state::get::<T>(context.state, "", id).iter().flat_map(|kept| kept.record.tags())
-        {
-            subject.keys.push((format!("aws:ResourceTag/{key}"), vec![value.clone()]));
-            subject.keys.push((format!("ec2:ResourceTag/{key}"), vec![value.clone()]));
-        }
+        let known = state::get::<T>(context.state, "", id);
+        let tags = known.as_ref().map(|kept| kept.record.tags());
+        subject.resources.push(target(arn(context, T::WORD, id), tags));
     }
     request_tags(&mut subject, input);
     subject
+}
+
+/// A resource of a call with the condition keys of its tags.
+pub fn target(arn: String, tags: Option<&Tags>) -> Target {
+    let both = |(key, value): (&String, &String)| {
+        ["aws", "ec2"].map(|prefix| (format!("{prefix}:ResourceTag/{key}"), vec![value.clone()]))
+    };
+    Target { arn, keys: tags.into_iter().flatten().flat_map(both).collect() }
 }
 
 /// What a call that makes something is about.
@@ -230,17 +236,23 @@ pub fn tags_for(input: &Value, word: &str, words: &[&str]) -> Result<Tags, Fault
     Ok(tags)
 }
 
+/// Tags of the system's are nobody's to set or to take away.
+pub fn refuse_reserved(key: &str) -> Result<(), Fault> {
+    if !key.to_ascii_lowercase().starts_with("aws:") {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "Value ( {key} ) for parameter key is invalid. Tag keys starting with 'aws:' are reserved for internal use"
+    )))
+}
+
 pub fn add_tags<'a>(tags: &mut Tags, given: impl Iterator<Item = &'a Value>) -> Result<(), Fault> {
     for tag in given {
         let key = text(tag, "Key");
         if key.is_empty() {
             return Err(invalid("Tag keys cannot be empty"));
         }
-        if key.to_ascii_lowercase().starts_with("aws:") {
-            return Err(invalid(format!(
-                "Value ( {key} ) for parameter key is invalid. Tag keys starting with 'aws:' are reserved for internal use"
-            )));
-        }
+        refuse_reserved(key)?;
         if key.chars().count() > 127 || text(tag, "Value").chars().count() > 255 {
             return Err(invalid("Tag keys exceed 127 characters, or values 255"));
         }

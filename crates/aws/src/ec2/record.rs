@@ -293,6 +293,9 @@ pub struct Instance {
     #[serde(default)]
     pub reboots: u32,
     pub state: State,
+    /// The cluster whose node it became.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<String>,
     /// Code and message: why it is not running.
     #[serde(default)]
     pub reason: Option<(String, String)>,

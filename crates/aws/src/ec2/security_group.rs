@@ -107,6 +107,19 @@ pub fn describe(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     Ok(Answer::read(json!({"SecurityGroups": shown})))
 }
 
+/// The ids of a VPC's groups by their names; one that is not there is a fault for all.
+pub fn ids_of_names(context: &Context, vpc: &str, names: &[&str]) -> Result<Vec<String>, Fault> {
+    let known = of_vpc::<SecurityGroup>(context.state, vpc, |one| &one.vpc_id);
+    let id_of = |name: &&str| {
+        let found = known.iter().find(|one| one.record.group_name == **name);
+        found.map(|one| one.record.group_id.clone()).ok_or_else(|| {
+            let message = format!("The security group '{name}' does not exist in VPC '{vpc}'");
+            Fault::new("InvalidGroup.NotFound", message)
+        })
+    };
+    names.iter().map(id_of).collect()
+}
+
 /// What the subnets' interfaces of a VPC can have.
 pub fn for_vpc(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     const FILTERS: &[(&str, &str)] = &[

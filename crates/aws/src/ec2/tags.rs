@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::noun::{Filters, Noun, add_tags, arn, find, items, lacking, request_tags, text, texts};
+use super::noun::{
+    Filters, Noun, add_tags, arn, find, items, lacking, refuse_reserved, request_tags, target, text, texts,
+};
 use super::record::{
     Address, Instance, InternetGateway, KeyPair, LaunchTemplate, NatGateway, NetworkInterface, RouteTable,
     SecurityGroup, Subnet, Tags, Vpc,
@@ -13,12 +15,14 @@ use crate::{Answer, Context, Fault, Subject};
 
 type ChangeTags<'a> = &'a dyn Fn(&mut Tags) -> Result<(), Fault>;
 
-/// A kind of what can have tags: what its ids begin with, its word, and how the tags of one are changed and of all are read.
+/// A kind of what can have tags: what its ids begin with, its word, and how the tags of one are changed and read, and
+/// those of all.
 struct Tagged {
     prefix: &'static str,
     word: &'static str,
     change: fn(&Context, &mut Changes, &str, ChangeTags) -> Result<(), Fault>,
     all: fn(&Context) -> Vec<(String, Tags)>,
+    tags: fn(&Context, &str) -> Option<Tags>,
 }
 
 fn change<T: Noun>(
@@ -38,8 +42,12 @@ fn all<T: Noun>(context: &Context) -> Vec<(String, Tags)> {
     all.map(|one| (one.id().to_owned(), one.tags().clone())).collect()
 }
 
+fn tags<T: Noun>(context: &Context, id: &str) -> Option<Tags> {
+    Some(state::get::<T>(context.state, "", id)?.record.tags().clone())
+}
+
 const fn tagged<T: Noun>(prefix: &'static str) -> Tagged {
-    Tagged { prefix, word: T::WORD, change: change::<T>, all: all::<T> }
+    Tagged { prefix, word: T::WORD, change: change::<T>, all: all::<T>, tags: tags::<T> }
 }
 
 const TAGGED: &[Tagged] = &[
@@ -90,6 +98,7 @@ pub fn delete(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
             tags.retain(|key, _| key.starts_with("aws:"));
         }
         for tag in asked {
+            refuse_reserved(text(tag, "Key"))?;
             let value = tag["Value"].as_str();
             tags.retain(|key, known| key != text(tag, "Key") || value.is_some_and(|value| value != known));
         }
@@ -133,11 +142,13 @@ pub fn describe(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
 }
 
 pub fn subject(context: &Context, input: &Value) -> Subject {
-    let ids = texts(input, "Resources").into_iter();
-    let mut subject = Subject {
-        resources: ids.map(|id| arn(context, kind_of(id).map_or("*", |kind| kind.word), id)).collect(),
-        ..Subject::default()
-    };
+    let mut subject = Subject::default();
+    for id in texts(input, "Resources") {
+        let kind = kind_of(id);
+        let tags = kind.and_then(|kind| (kind.tags)(context, id));
+        let arn = arn(context, kind.map_or("*", |kind| kind.word), id);
+        subject.resources.push(target(arn, tags.as_ref()));
+    }
     request_tags(&mut subject, input);
     subject
 }

@@ -278,7 +278,8 @@ pub fn subject_of_inhabitant(context: &Context, input: &Value, word: &str) -> Su
     if !id.is_empty() {
         let vpc = super::noun::arn(context, "vpc", id);
         subject.keys.push(("ec2:Vpc".to_owned(), vec![vpc.clone()]));
-        subject.resources.push(vpc);
+        let known = state::get::<Vpc>(context.state, "", id);
+        subject.resources.push(super::noun::target(vpc, known.as_ref().map(|kept| &kept.record.tags)));
     }
     request_tags(&mut subject, input);
     subject

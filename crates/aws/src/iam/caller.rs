@@ -27,7 +27,7 @@ pub struct Holdings {
 pub enum Unknown {
     /// There is no such principal any more, or another of the same name.
     Gone,
-    /// The named policy cannot be read. Without it nothing is decided: it might be a deny.
+    /// The named policy, or a group with all of its own, cannot be read. Without it nothing is decided: it might be a deny.
     Unreadable(String),
 }
 
@@ -99,7 +99,9 @@ impl Holdings {
     fn of_user(state: &Snapshot, account: &str, user: &User) -> Result<Self, Unknown> {
         let mut identity = Set::default();
         enter(state, &mut identity, &user.permissions, "")?;
-        for group in user.groups.iter().filter_map(|name| named::<Group>(state, name)) {
+        for name in &user.groups {
+            let group = named::<Group>(state, name);
+            let group = group.ok_or_else(|| Unknown::Unreadable(format!("of group {name}")))?;
             let of = format!(" of group {}", group.record.common.name);
             enter(state, &mut identity, &group.record.permissions, &of)?;
         }

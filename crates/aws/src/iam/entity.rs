@@ -125,7 +125,7 @@ pub(super) fn subject<T: Entity>(context: &Context, input: &Value) -> Subject {
 /// What a call that makes an entity is about: its name and its path are in the input.
 pub(super) fn subject_of_new<T: Entity>(member: &str, context: &Context, input: &Value) -> Subject {
     let arn = arn(context.account, T::NOUN, path(input), text(input, member));
-    let mut subject = Subject { resources: vec![arn], keys: given_tags(input), ..Subject::default() };
+    let mut subject = Subject { resources: vec![arn.into()], keys: given_tags(input), ..Subject::default() };
     if let Some(boundary) = input["PermissionsBoundary"].as_str() {
         subject.keys.push(("iam:PermissionsBoundary".into(), vec![boundary.into()]));
     }

@@ -11,7 +11,7 @@ use crate::{Answer, Context, Fault};
 /// Whoever puts a role into a profile passes it on to every machine that has the profile.
 pub fn subject_of_role(context: &Context, input: &Value) -> Subject {
     let mut subject = subject_of::<InstanceProfile>(context, input);
-    let role = subject_of::<Role>(context, input).resources.remove(0);
+    let role = subject_of::<Role>(context, input).resources.remove(0).arn;
     let keys = vec![("iam:PassedToService".to_owned(), vec!["ec2.amazonaws.com".to_owned()])];
     subject.also.push(Further { action: "iam:PassRole", resource: role, keys });
     subject

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::entity::{find, given_tags, strings, tag_list, text};
 use super::record::{Common, OidcProvider, Tags, named};
 use super::tags;
+use crate::service::Target;
 use crate::state::{self, Changes};
 use crate::sts::jwt::key_of;
 use crate::{Answer, Context, Fault, Subject};
@@ -14,7 +15,7 @@ const THUMBPRINTS: usize = 5;
 
 pub fn subject_of_new(context: &Context, input: &Value) -> Subject {
     let url = text(input, "Url").strip_prefix("https://").unwrap_or_default();
-    let resources = vec![arn(context, url)];
+    let resources = vec![Target::from(arn(context, url))];
     Subject { resources, keys: given_tags(input), ..Subject::default() }
 }
 

@@ -33,7 +33,7 @@ fn own(context: &Context, input: &Value) -> Result<Kept<Policy>, Fault> {
 
 pub fn subject_of_new(context: &Context, input: &Value) -> Subject {
     let arn = arn(context.account, "policy", path(input), text(input, "PolicyName"));
-    Subject { resources: vec![arn], keys: super::entity::given_tags(input), ..Subject::default() }
+    Subject { resources: vec![arn.into()], keys: super::entity::given_tags(input), ..Subject::default() }
 }
 
 /// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreatePolicy.html>

@@ -9,6 +9,7 @@
 //! aws-iam-authenticator. <https://docs.aws.amazon.com/eks/latest/userguide/grant-k8s-access.html>
 
 mod aws_auth;
+pub mod node;
 mod template;
 
 use std::collections::BTreeMap;
