@@ -183,8 +183,10 @@ impl Doer {
         let id = &instance.instance_id;
         let machine = self.machines.machine(id)?;
         tokio::task::spawn_blocking(move || machine.delete()).await??;
-        if let Some(cluster) = &instance.joined {
-            self.leave(instance, cluster).await?;
+        // It may have joined since this pass began.
+        let known = state::get::<Instance>(&self.account.snapshot(), "", id);
+        if let Some(cluster) = known.and_then(|kept| kept.record.joined) {
+            self.leave(instance, &cluster).await?;
         }
         let dir = self.instance_dir(id);
         match std::fs::remove_dir_all(&dir) {

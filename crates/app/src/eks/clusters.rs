@@ -26,8 +26,17 @@ use crate::nodes;
 use crate::shape::NEWEST;
 use crate::site::ClusterSpec;
 
-/// Brings the control plane of one cluster to where its record wants it.
+/// Brings the control plane of one cluster to where its record wants it. Why one cannot be created is told in its health.
 pub async fn keep(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<Option<Time>, Failure> {
+    let kept = bring(keeper, daemon, name).await;
+    if let Err(failure) = &kept {
+        let why = failure.to_string();
+        keeper.account.change(|context| eks::failed(context.state, context.now, name, &why)).await?;
+    }
+    kept
+}
+
+async fn bring(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<Option<Time>, Failure> {
     let state = keeper.account.snapshot();
     let Some(record) = state::get::<ClusterRecord>(&state, "", name) else { return Ok(None) };
     if record.record.shown.status == "DELETING" {
@@ -120,8 +129,9 @@ async fn told(account: &Account, spec: &ClusterSpec, cluster: &Cluster) -> Resul
         shown.certificate_authority =
             Some(CertificateAuthority { data: STANDARD.encode(cluster.pki.ca_pem.as_bytes()) });
         shown.identity = Some(Identity { oidc: Oidc { issuer: cluster.issuer.clone() } });
-        if matches!(shown.status.as_str(), "CREATING" | "UPDATING") {
+        if matches!(shown.status.as_str(), "CREATING" | "FAILED" | "UPDATING") {
             shown.status = "ACTIVE".into();
+            shown.health.issues.clear();
         }
         if let Some(mut update) = version_update(context.state, &spec.name) {
             let version = target(&update.record).cloned();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use object::{Resource, Time};
+use object::{Resource, Snapshot, Time};
 use plan::net::Cidr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -17,6 +17,10 @@ use super::{fault, tags, update, version};
 use crate::state::{self, Changes, Kept, Record};
 use crate::{Answer, Context, Fault};
 
+/// How long a control plane may take to start for the first time.
+const CREATION_SECONDS: i64 = 120;
+/// Who reaches an endpoint unless somebody says otherwise.
+const EVERYBODY: &str = "0.0.0.0/0";
 /// Clusters of an account in a region, and security groups beside a cluster's own.
 const MOST: usize = 100;
 const MOST_SECURITY_GROUPS: usize = 4;
@@ -318,7 +322,7 @@ pub fn refuse_logging(logging: &Value) -> Result<(), Fault> {
 fn vpc_config(context: &Context, asked: &VpcRequest) -> Result<VpcConfig, Fault> {
     let mut config = VpcConfig {
         endpoint_public_access: true,
-        public_access_cidrs: vec!["0.0.0.0/0".into()],
+        public_access_cidrs: vec![EVERYBODY.into()],
         ..VpcConfig::default()
     };
     if asked.subnet_ids.as_ref().is_none_or(Vec::is_empty) {
@@ -332,6 +336,12 @@ fn vpc_config(context: &Context, asked: &VpcRequest) -> Result<VpcConfig, Fault>
 pub fn apply_vpc(context: &Context, config: &mut VpcConfig, asked: &VpcRequest) -> Result<(), Fault> {
     if let Some(ids) = &asked.subnet_ids {
         config.vpc_id = check_subnets(context, ids, &config.vpc_id)?;
+        if !surroundings::network(context.state, &config.vpc_id).is_some_and(|network| network.is_default) {
+            return Err(fault::invalid(format!(
+                "The subnets in subnetIds are in {}, and Ekso runs clusters in the default VPC only: name subnets of that one (describe-subnets with the filter default-for-az)",
+                config.vpc_id
+            )));
+        }
         config.subnet_ids.clone_from(ids);
     }
     if let Some(ids) = &asked.security_group_ids {
@@ -350,6 +360,10 @@ pub fn apply_vpc(context: &Context, config: &mut VpcConfig, asked: &VpcRequest) 
     if !config.endpoint_public_access && !config.endpoint_private_access {
         return Err(fault::invalid("Private and public endpoint access cannot be false"));
     }
+    if !config.endpoint_public_access {
+        let why = "endpointPublicAccess: false is not supported by Ekso, whose endpoints are on 127.0.0.1 of the host: leave it true";
+        return Err(fault::invalid(why));
+    }
     if let Some(ranges) = &asked.public_access_cidrs {
         if ranges.len() > MOST_PUBLIC_RANGES {
             return Err(fault::invalid(format!(
@@ -359,6 +373,11 @@ pub fn apply_vpc(context: &Context, config: &mut VpcConfig, asked: &VpcRequest) 
         if let Some(wrong) = ranges.iter().find(|range| range.parse::<Cidr>().is_err()) {
             return Err(fault::invalid(format!(
                 "The following CIDRs are invalid in publicAccessCidrs: [{wrong}]"
+            )));
+        }
+        if ranges.iter().any(|range| range != EVERYBODY) {
+            return Err(fault::invalid(format!(
+                "publicAccessCidrs other than {EVERYBODY} are not supported by Ekso, whose endpoints are on 127.0.0.1 of the host: leave publicAccessCidrs out"
             )));
         }
         config.public_access_cidrs.clone_from(ranges);
@@ -456,7 +475,8 @@ pub fn delete(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let about = |fault: Fault| fault.with("clusterName", name);
     match found.record.shown.status.as_str() {
         "DELETING" => return Ok(Answer::read(json!({"cluster": found.record.shown}))),
-        "CREATING" => {
+        // One whose creation fails may go: it would be in progress for ever.
+        "CREATING" if found.record.shown.health.issues.is_empty() => {
             let why = format!("Cannot delete because cluster {name} currently has creation in progress");
             return Err(about(fault::in_use(why)));
         }
@@ -474,6 +494,29 @@ pub fn delete(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let mut changes = Changes::default();
     changes.update(&found);
     Ok(Answer::write(json!({"cluster": found.record.shown}), changes))
+}
+
+/// Writes down that a control plane that is being created could not be started, and why. What is tried again and again without success has
+/// failed in the end; a later success makes it ACTIVE all the same.
+pub fn failed(state: &Snapshot, now: Time, name: &str, why: &str) -> Changes {
+    let mut changes = Changes::default();
+    let Some(mut found) = state::get::<ClusterRecord>(state, "", name) else { return changes };
+    let shown = &mut found.record.shown;
+    if shown.status != "CREATING" {
+        return changes;
+    }
+    let before = (shown.status.clone(), shown.health.clone());
+    if shown.health.issues.is_empty() {
+        let resource_ids = vec![name.to_owned()];
+        shown.health.issues.push(Issue { code: "InternalFailure".into(), message: why.into(), resource_ids });
+    }
+    if now.secs_since(shown.created_at) > CREATION_SECONDS {
+        shown.status = "FAILED".into();
+    }
+    if before != (shown.status.clone(), shown.health.clone()) {
+        changes.update(&found);
+    }
+    changes
 }
 
 /// What goes with a cluster: everything that belongs to it, and itself. Its control plane is gone by now.

@@ -27,7 +27,7 @@ pub use access_policy::POLICIES as ACCESS_POLICIES;
 pub use addon::Addon;
 pub use cluster::{
     AuthenticationMode, CertificateAuthority, Cluster, ClusterRecord, Health, Identity, Issue, Oidc,
-    VpcConfig, forget,
+    VpcConfig, failed, forget,
 };
 pub use node_group::{NodeGroup, NodeGroupRecord, Rollout, Scaling, Taint, Template, UpdateConfig};
 pub use pod_identity::PodIdentityAssociation;

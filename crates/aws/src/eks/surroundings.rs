@@ -21,9 +21,10 @@ pub struct Subnet {
     pub zone: String,
 }
 
-/// A VPC's ranges.
+/// A VPC's ranges, and whether it is the account's default one.
 pub struct Network {
     pub ranges: Vec<Cidr>,
+    pub is_default: bool,
 }
 
 /// A record of another service, by members that it shows to its own clients.
@@ -61,6 +62,7 @@ pub fn network(state: &Snapshot, vpc: &str) -> Option<Network> {
     #[serde(rename_all = "camelCase")]
     struct View {
         cidr_block: Cidr_,
+        is_default: bool,
     }
     #[derive(Deserialize)]
     #[serde(try_from = "String")]
@@ -71,8 +73,8 @@ pub fn network(state: &Snapshot, vpc: &str) -> Option<Network> {
             text.parse().map(Self)
         }
     }
-    let View { cidr_block: Cidr_(range) } = look(state, Resource::new("vpcs.ec2"), vpc)?;
-    Some(Network { ranges: vec![range] })
+    let View { cidr_block: Cidr_(range), is_default } = look(state, Resource::new("vpcs.ec2"), vpc)?;
+    Some(Network { ranges: vec![range], is_default })
 }
 
 pub fn check_security_group(state: &Snapshot, id: &str, vpc: &str) -> Result<(), Fault> {

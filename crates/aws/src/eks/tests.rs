@@ -20,7 +20,19 @@ impl World {
     /// A VPC with a subnet in each of two zones, and the usual roles.
     fn new() -> Self {
         let mut world = Self { state: Snapshot::default(), calls: 0 };
-        world.put("vpcs.ec2", "vpc-1", json!({"vpcId": "vpc-1", "cidrBlock": "10.0.0.0/16"}));
+        world.put(
+            "vpcs.ec2",
+            "vpc-1",
+            json!({"vpcId": "vpc-1", "cidrBlock": "10.0.0.0/16", "isDefault": true}),
+        );
+        world.put(
+            "vpcs.ec2",
+            "vpc-2",
+            json!({"vpcId": "vpc-2", "cidrBlock": "10.1.0.0/16", "isDefault": false}),
+        );
+        for (id, zone) in [("subnet-2a", "us-east-1a"), ("subnet-2b", "us-east-1b")] {
+            world.put("subnets.ec2", id, json!({"subnetId": id, "vpcId": "vpc-2", "availabilityZone": zone}));
+        }
         for (id, zone) in
             [("subnet-a", "us-east-1a"), ("subnet-b", "us-east-1b"), ("subnet-a2", "us-east-1a")]
         {
@@ -199,6 +211,14 @@ fn what_a_cluster_cannot_be_is_refused_and_changes_nothing() {
             "InvalidParameterException: Subnets specified must be in at least two different AZs",
         ),
         (
+            vpc(json!({"subnetIds": ["subnet-a", "subnet-2b"]})),
+            "InvalidParameterException: Subnets specified must all belong to the same VPC",
+        ),
+        (
+            vpc(json!({"subnetIds": ["subnet-2a", "subnet-2b"]})),
+            "InvalidParameterException: The subnets in subnetIds are in vpc-2, and Ekso runs clusters in the default VPC only: name subnets of that one (describe-subnets with the filter default-for-az)",
+        ),
+        (
             vpc(json!({"subnetIds": ["subnet-a", "subnet-x"]})),
             "InvalidParameterException: The subnet ID 'subnet-x' does not exist",
         ),
@@ -209,6 +229,14 @@ fn what_a_cluster_cannot_be_is_refused_and_changes_nothing() {
         (
             vpc(json!({"subnetIds": subnets, "endpointPublicAccess": false})),
             "InvalidParameterException: Private and public endpoint access cannot be false",
+        ),
+        (
+            vpc(json!({"subnetIds": subnets, "endpointPublicAccess": false, "endpointPrivateAccess": true})),
+            "InvalidParameterException: endpointPublicAccess: false is not supported by Ekso, whose endpoints are on 127.0.0.1 of the host: leave it true",
+        ),
+        (
+            vpc(json!({"subnetIds": subnets, "publicAccessCidrs": ["203.0.113.0/24"]})),
+            "InvalidParameterException: publicAccessCidrs other than 0.0.0.0/0 are not supported by Ekso, whose endpoints are on 127.0.0.1 of the host: leave publicAccessCidrs out",
         ),
         (
             vpc(json!({"subnetIds": subnets, "publicAccessCidrs": ["everybody"]})),
@@ -247,6 +275,27 @@ fn what_a_cluster_cannot_be_is_refused_and_changes_nothing() {
         let before = world.state.revision();
         assert_eq!(world.refused("CreateCluster", cluster(&[change])), expected);
         assert_eq!(world.state.revision(), before);
+    }
+}
+
+#[test]
+fn what_cannot_be_created_fails_and_can_be_deleted() {
+    for (after, status) in [(10, "CREATING"), (200, "FAILED")] {
+        let mut world = World::new();
+        world.ok("CreateCluster", cluster(&[]));
+        let told = super::failed(&world.state, NOW.plus_secs(after), "shop", "no room");
+        for change in told.0 {
+            world.store(change.key, &change.object.expect("an update"));
+        }
+        // The same again is no news: whoever follows the account would try at once, and for ever.
+        assert_eq!(super::failed(&world.state, NOW.plus_secs(after), "shop", "still no room").0.len(), 0);
+        let shown = world.ok("DescribeCluster", json!({"name": "shop"}))["cluster"].clone();
+        assert_eq!(shown["status"], status);
+        assert_eq!(
+            shown["health"]["issues"],
+            json!([{"code": "InternalFailure", "message": "no room", "resourceIds": ["shop"]}])
+        );
+        assert_eq!(world.ok("DeleteCluster", json!({"name": "shop"}))["cluster"]["status"], "DELETING");
     }
 }
 
