@@ -9,10 +9,11 @@ use http::{Request, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use kinds::{API_SERVICES, ENDPOINT_SLICES, SERVICES};
-use object::{Object, Snapshot};
+use object::{Event, Object, Snapshot};
 use plan::{Expect, User, Write};
 use schema::path;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Extension;
@@ -22,6 +23,8 @@ use crate::server::Shared;
 /// Those that answer are asked again after so long, those that do not after less.
 const EVERY: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(3);
+/// Whatever changes, it is not asked again before this: their own events may come as fast as they like.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long an answer may take: upstream's.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read.
@@ -32,18 +35,26 @@ type Finding = (&'static str, String);
 
 const PASSED: &str = "Passed";
 
+/// The label of a slice that says whose endpoints they are.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
 /// Keeps the conditions true until the server stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
+        let earliest = Instant::now() + PAUSE;
         let snapshot = shared.store().snapshot();
         let extensions = extensions(&snapshot);
         let all_answer = look(&shared, &snapshot, &extensions).await;
-        let changed = changed(&shared, &snapshot, !extensions.is_empty());
+        let changed = changed(&shared, &snapshot, &extensions);
         let pause = if all_answer { EVERY } else { AGAIN };
         tokio::select! {
             () = shared.stopping() => return,
             () = changed => {}
             () = tokio::time::sleep(pause), if !extensions.is_empty() => {}
+        }
+        tokio::select! {
+            () = shared.stopping() => return,
+            () = tokio::time::sleep_until(earliest) => {}
         }
     }
 }
@@ -54,19 +65,33 @@ fn extensions(snapshot: &Snapshot) -> Vec<(Arc<Object>, Extension)> {
     all.filter_map(|object| Some((object.clone(), Extension::read(object)?))).collect()
 }
 
-/// Returns when something changed that the conditions follow from: APIServices, and where there are any also their Services.
-async fn changed(shared: &Shared, snapshot: &Snapshot, any: bool) {
-    let Ok(mut watch) =
-        shared.store().watch(if any { None } else { Some(API_SERVICES) }, snapshot.revision())
-    else {
-        return;
-    };
+/// Returns when something changed that the conditions follow from: APIServices, and the Services that they name with their endpoints.
+async fn changed(shared: &Shared, snapshot: &Snapshot, extensions: &[(Arc<Object>, Extension)]) {
+    let only = if extensions.is_empty() { Some(API_SERVICES) } else { None };
+    let Ok(mut watch) = shared.store().watch(only, snapshot.revision()) else { return };
     while let Ok(events) = watch.next().await {
-        let concerns = |resource| matches!(resource, API_SERVICES | SERVICES | ENDPOINT_SLICES);
         // Our own writes are of a status; they are seen again, found unchanged, and end there.
-        if events.iter().any(|event| concerns(event.key().resource)) {
+        if events.iter().any(|event| concerns(extensions, event)) {
             return;
         }
+    }
+}
+
+/// Whether any of the extensions may be available now that was not before, or the other way round.
+fn concerns(extensions: &[(Arc<Object>, Extension)], event: &Event) -> bool {
+    let key = event.key();
+    let named = |service: &str| {
+        extensions.iter().any(|(_, one)| one.namespace == *key.namespace && one.service == service)
+    };
+    match key.resource {
+        API_SERVICES => true,
+        SERVICES => named(&key.name),
+        ENDPOINT_SLICES => {
+            // A slice may also have left the service that it was of.
+            let states = [Some(&event.object), event.previous.as_ref()];
+            states.into_iter().flatten().any(|slice| slice.meta.label(SERVICE_NAME).is_some_and(named))
+        }
+        _ => false,
     }
 }
 
@@ -133,7 +158,7 @@ fn backed(snapshot: &Snapshot, extension: &Extension) -> Result<(), Finding> {
         has_port && endpoints.any(|one| path::get(one, "conditions.ready") != Some(&Value::Bool(false)))
     };
     let slices = snapshot.list(ENDPOINT_SLICES, namespace);
-    let mut own = slices.filter(|slice| slice.meta.label("kubernetes.io/service-name") == Some(name));
+    let mut own = slices.filter(|slice| slice.meta.label(SERVICE_NAME) == Some(name));
     if own.any(|slice| slice.to_value().is_ok_and(|slice| is_ready(&slice))) {
         return Ok(());
     }
@@ -198,5 +223,44 @@ async fn tell(shared: &Shared, object: &Object, (reason, message): &Finding) {
         && status.reason != object::Reason::Conflict
     {
         warn!(api_service = %object.key.name, %status.message, "its condition could not be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object::{Change, Draft, Key, body};
+
+    use super::*;
+
+    fn object(key: Key, value: Value) -> Arc<Object> {
+        Arc::new(Draft::read(key, [].into(), body::encode(&value)).expect("an object").at(1))
+    }
+
+    #[test]
+    fn only_what_conditions_follow_from_is_a_reason_to_look_again() {
+        let spec = json!({"group": "g", "version": "v1", "service": {"namespace": "a", "name": "s"}});
+        let service = object(Key::cluster(API_SERVICES, "v1.g"), json!({"spec": spec}));
+        let extensions = [(service.clone(), Extension::read(&service).expect("an extension"))];
+        let slice = |namespace: &str, of: &str| {
+            let key = Key::new(ENDPOINT_SLICES, namespace, "x");
+            object(key, json!({"metadata": {"labels": {SERVICE_NAME: of}}}))
+        };
+        let plain =
+            |resource, namespace: &str, name: &str| object(Key::new(resource, namespace, name), json!({}));
+        for (object, previous, expected) in [
+            (service.clone(), None, true),
+            (plain(SERVICES, "a", "s"), None, true),
+            (plain(SERVICES, "b", "s"), None, false),
+            (plain(SERVICES, "a", "t"), None, false),
+            (slice("a", "s"), None, true),
+            (slice("a", "t"), None, false),
+            (slice("a", "t"), Some(slice("a", "s")), true),
+            (slice("b", "s"), None, false),
+            (plain(kinds::PODS, "a", "s"), None, false),
+        ] {
+            let told = format!("{:?}", object.key);
+            let event = Event { revision: 1, change: Change::Updated, object, previous };
+            assert_eq!(concerns(&extensions, &event), expected, "{told}");
+        }
     }
 }
