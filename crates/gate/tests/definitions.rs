@@ -91,6 +91,14 @@ async fn the_catalog_follows_the_definitions() {
     let second = world.gate.catalog();
     assert!(!second.serves(&row) && served(&second).is_some(), "a changed definition is another row");
     assert!(second.served("", "v1", "pods").is_some_and(|pods| first.serves(pods)), "the others stay");
+    assert!(
+        served(&second).is_some_and(|row| row.short_names.is_empty()),
+        "the short name is not accepted yet"
+    );
+    let accepted = json!({"status": {"acceptedNames": {"shortNames": ["th"]}}});
+    world.merge(DEFINITIONS, NAME, "status", accepted).await.expect("accepted");
+    let third = world.gate.catalog();
+    assert!(served(&third).is_some_and(|row| row.short_names == ["th"]), "names may be accepted later");
     world.delete(DEFINITIONS, NAME, DeleteOptions::default()).await.expect("marked");
     world.merge(DEFINITIONS, NAME, "", json!({"metadata": {"finalizers": null}})).await.expect("gone");
     assert!(served(&world.gate.catalog()).is_none());
