@@ -223,3 +223,20 @@ fn compiled(document: &str, name: &str) -> Result<Arc<Document>, Unknown> {
     let document = Document::parse(document, Use::Identity);
     document.map(Arc::new).map_err(|_| Unknown::Unreadable(name.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stories::{ACCOUNT, Account};
+
+    #[test]
+    fn without_one_of_a_users_groups_nothing_is_decided() {
+        let mut account = Account::new();
+        let mut admin = named::<User>(&account.state, "admin").expect("a user");
+        admin.record.groups.push("lost".into());
+        account.change(|changes| changes.update(&admin));
+        let caller = account.caller("admin").expect("a caller");
+        let unknown = Holdings::of(&account.state, ACCOUNT, &caller).err();
+        assert_eq!(unknown, Some(Unknown::Unreadable("of group lost".into())));
+    }
+}
