@@ -12,15 +12,29 @@ use crate::negotiate::content_type;
 use crate::protobuf;
 use crate::route::Target;
 
+/// Of a body that is too long, so much more is read and thrown away: a client that still sends would not see the answer if its
+/// connection ended first.
+const THROWN_AWAY: usize = 16 << 20;
+
 /// The whole body, or the 413 of one that is too long.
-pub(crate) async fn read(body: Incoming, limit: usize) -> Result<Bytes, Status> {
-    match Limited::new(body, limit).collect().await {
+pub(crate) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Status> {
+    match Limited::new(&mut body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Status::new(
-            Reason::RequestEntityTooLarge,
-            format!("Request entity too large: limit is {limit}"),
-        )),
+        Err(error) if error.is::<LengthLimitError>() => {
+            throw_away(body).await;
+            let why = format!("Request entity too large: limit is {limit}");
+            Err(Status::new(Reason::RequestEntityTooLarge, why))
+        }
         Err(error) => Err(Status::bad_request(format!("unable to read the request's body: {error}"))),
+    }
+}
+
+async fn throw_away(mut body: Incoming) {
+    let mut read = 0;
+    while read < THROWN_AWAY
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        read += frame.data_ref().map_or(0, Bytes::len);
     }
 }
 

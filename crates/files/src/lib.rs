@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// What went wrong with which file.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +30,13 @@ pub fn make_dir(path: &Path) -> Result<(), FileError> {
     made.map_err(|error| FileError::new("make the folder", path, error))
 }
 
+/// Two writes of one file must not meet in the place beside it: one at a time in a process.
+static WRITING: Mutex<()> = Mutex::new(());
+
 /// Replaces the whole file or nothing of it; it gets this mode, 0600 for what only its owner may read. After return it outlives a
-/// crash. One process at a time writes a file.
+/// crash. One process at a time writes a file; of two writes at once in it the one that ends last stays.
 pub fn write(path: &Path, mode: u32, content: &[u8]) -> Result<(), FileError> {
+    let _one_at_a_time = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let aside = path.with_extension(format!("new-{}", std::process::id()));
     let failed = |operation| move |error| FileError::new(operation, path, error);
     let _ = fs::remove_file(&aside);
@@ -93,6 +98,21 @@ mod tests {
         assert_eq!(read(&path).expect("read").as_deref(), Some(&b"new"[..]));
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(path.parent().expect("a parent")).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn writes_at_once_do_not_meet() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("cluster.json");
+        std::thread::scope(|scope| {
+            for writer in 0..4_u8 {
+                let path = &path;
+                scope
+                    .spawn(move || (0..20).for_each(|_| write(path, 0o600, &[writer; 64]).expect("written")));
+            }
+        });
+        let kept = read(&path).expect("read").expect("there");
+        assert!(kept.len() == 64 && kept.iter().all(|byte| *byte == kept[0]));
     }
 
     #[test]
