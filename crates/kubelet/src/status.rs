@@ -124,14 +124,12 @@ pub fn status_patch(uid: &str, status: &Value) -> Value {
     json!({"metadata": {"uid": uid}, "status": status})
 }
 
-/// Whether the API's pod has another status of one of our conditions than we wrote: a node that was taken for lost finds its pods
-/// not ready.
+/// Whether the API's pod is not ready though we wrote that it is: a node that was taken for lost finds its pods so. Other conditions
+/// differ for a moment whenever an earlier write of ours comes back after a later one, and nobody else writes them.
 pub fn is_overwritten(posted: &Value, pod: &Pod) -> bool {
-    // One that was taken away has no status.
-    let written =
-        posted["conditions"].as_array().into_iter().flatten().filter(|one| one["status"].is_string());
-    let held = |name: &Value| pod.status.conditions.iter().find(|held| name == &*held.r#type);
-    written.into_iter().any(|one| held(&one["type"]).is_some_and(|held| one["status"] != *held.status))
+    let mut written = posted["conditions"].as_array().into_iter().flatten();
+    let is_ready = written.any(|one| one["type"] == "Ready" && one["status"] == "True");
+    is_ready && pod.status.conditions.iter().any(|held| &*held.r#type == "Ready" && &*held.status != "True")
 }
 
 fn none_if_empty(list: Vec<Value>) -> Value {
