@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
-use crate::{Error, Result, devices};
+use crate::{Error, Result, site_devices};
 
 /// What a machine may use; an instance type's capacity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub fn create(parent: &str, machine: &str, limits: Limits) -> Result<Vec<Group>>
             delegate(&hierarchy.mount);
         }
         if make(&site, &hierarchy)? {
-            devices::restrict(&site, hierarchy.unified)?;
+            site_devices::restrict(&site, hierarchy.unified)?;
         }
         if hierarchy.unified {
             delegate(&site);

@@ -15,7 +15,6 @@
 //! Must not know: Kubernetes objects, the API.
 
 mod cgroup;
-mod devices;
 pub mod doctor;
 mod edge;
 mod error;
@@ -27,6 +26,7 @@ mod pool;
 mod process;
 mod root;
 mod site;
+mod site_devices;
 mod vpc;
 
 pub use cgroup::Limits;

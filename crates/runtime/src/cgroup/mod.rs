@@ -3,7 +3,6 @@
 //! Each hierarchy that is mounted gets the same path. On a hybrid machine limits go to version 1 and the version 2
 //! hierarchy only groups processes, so that a whole group can be killed at once.
 
-pub mod devices;
 mod limits;
 mod stats;
 
@@ -220,6 +219,16 @@ impl Group<'_> {
     /// Kills every process in the group and below it.
     pub fn kill(&self) {
         kill_all(&self.directories());
+    }
+
+    /// Lets its processes open the standard devices and `more`, and no others. Before it has groups below.
+    pub fn restrict_devices(&self, more: &[devices::Rule]) -> Result<(), CgroupError> {
+        let (directory, restricted) = match (self.v1("devices"), self.v2()) {
+            (Some(directory), _) => (directory.clone(), devices::restrict_v1(&directory, more)),
+            (None, Some(directory)) => (directory.clone(), devices::restrict_v2(&directory, more)),
+            (None, None) => return Ok(()),
+        };
+        restricted.map_err(|error| failed("restrict devices of", &directory, error))
     }
 
     /// Removes the group and those below it. `Ok(false)`: some process in it is not gone yet.

@@ -1,7 +1,7 @@
 //! `/dev` of a container.
 
 use super::mounts::{self, Kind};
-use crate::cgroup::devices::Rule;
+use devices::Rule;
 use plan::node::Device;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FileType, Gid, Mode, Uid, makedev};

@@ -256,7 +256,7 @@ impl Inner {
                 |message: String| RuntimeError::Config { name: record.container.name.clone(), message };
             let numbers = record.devices.iter().map(container::device_numbers);
             let rules = numbers.collect::<Result<Vec<_>, _>>().map_err(refused)?;
-            cgroup::devices::restrict(&group, &rules)?;
+            group.restrict_devices(&rules)?;
         }
         let log = &record.container.log_path;
         if let Some(directory) = log.parent() {

@@ -1,8 +1,10 @@
-//! Which devices a container may open: a list for version 1, a BPF program for version 2.
+//! Which devices the processes of a control group may open: a list for version 1, a BPF program for version 2.
+//!
+//! Sites limit their machines with it and the runtime its containers, so that both versions refuse the same.
 
-use super::{CgroupError, Group, failed};
-use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 /// One rule: `b` or `c`, numbers (`None` is any) and of what (`r`, `w`, `m`).
@@ -14,9 +16,9 @@ pub struct Rule {
     pub access: String,
 }
 
-/// What every container may use: making any node (it can then not open it), and the standard devices.
+/// What every group may use: making any node (it can then not open it), and the standard devices.
 #[rustfmt::skip]
-const DEFAULT: [(char, Option<u32>, Option<u32>, &str); 11] = [
+const STANDARD: [(char, Option<u32>, Option<u32>, &str); 11] = [
     ('c', None, None, "m"), ('b', None, None, "m"),
     ('c', Some(1), Some(3), "rwm"), ('c', Some(1), Some(5), "rwm"), ('c', Some(1), Some(7), "rwm"),
     ('c', Some(1), Some(8), "rwm"), ('c', Some(1), Some(9), "rwm"), ('c', Some(5), Some(0), "rwm"),
@@ -24,35 +26,36 @@ const DEFAULT: [(char, Option<u32>, Option<u32>, &str); 11] = [
     ('c', Some(136), None, "rwm"),
 ];
 
-/// Lets the group use the standard devices and `more`, and no others.
-pub fn restrict(group: &Group, more: &[Rule]) -> Result<(), CgroupError> {
-    let standard =
-        DEFAULT.map(|(kind, major, minor, access)| Rule { kind, major, minor, access: access.to_string() });
-    let rules: Vec<Rule> = standard.into_iter().chain(more.iter().cloned()).collect();
-    if let Some(directory) = group.v1("devices") {
-        return restrict_v1(&directory, &rules);
-    }
-    match group.v2() {
-        Some(directory) => attach(&directory, &program(&rules))
-            .map_err(|error| failed("restrict devices of", &directory, error)),
-        None => Ok(()),
-    }
-}
-
-fn restrict_v1(directory: &Path, rules: &[Rule]) -> Result<(), CgroupError> {
-    let write = |file: &str, line: &str| {
-        let path = directory.join(file);
-        std::fs::write(&path, line).map_err(|error| failed("restrict devices of", &path, error))
-    };
-    write("devices.deny", "a")?;
+/// Lets a group of version 1, which has no children yet, use the standard devices and `more`, and no others. What a group
+/// above may not use stays refused here too, as in version 2.
+///
+/// # Errors
+/// The list cannot be written.
+pub fn restrict_v1(group: &Path, more: &[Rule]) -> io::Result<()> {
+    fs::write(group.join("devices.deny"), "a")?;
     let number = |number: Option<u32>| number.map_or_else(|| "*".to_string(), |number| number.to_string());
-    for rule in rules {
-        write(
-            "devices.allow",
-            &format!("{} {}:{} {}", rule.kind, number(rule.major), number(rule.minor), rule.access),
-        )?;
+    for Rule { kind, major, minor, access } in rules(more) {
+        let line = format!("{kind} {}:{} {access}", number(major), number(minor));
+        match fs::write(group.join("devices.allow"), line) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
     }
     Ok(())
+}
+
+/// As [`restrict_v1`] for a group of version 2. Programs of groups above are asked as well.
+///
+/// # Errors
+/// The kernel takes no such program, or this process may not load one.
+pub fn restrict_v2(group: &Path, more: &[Rule]) -> io::Result<()> {
+    attach(group, &program(&rules(more)))
+}
+
+fn rules(more: &[Rule]) -> Vec<Rule> {
+    let standard =
+        STANDARD.map(|(kind, major, minor, access)| Rule { kind, major, minor, access: access.to_string() });
+    standard.into_iter().chain(more.iter().cloned()).collect()
 }
 
 /// One instruction of eBPF, as in linux/bpf.h.
@@ -120,6 +123,7 @@ const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
+/// Programs of groups below are asked as well, and each can only refuse more.
 const BPF_F_ALLOW_MULTI: u32 = 2;
 
 /// The part of `union bpf_attr` that loading a program uses.
@@ -146,7 +150,7 @@ struct AttachAttr {
     attach_flags: u32,
 }
 
-fn attach(directory: &Path, code: &[Instruction]) -> io::Result<()> {
+fn attach(group: &Path, code: &[Instruction]) -> io::Result<()> {
     let load = LoadAttr {
         prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
         insn_cnt: code.len() as u32,
@@ -155,12 +159,11 @@ fn attach(directory: &Path, code: &[Instruction]) -> io::Result<()> {
         ..Default::default()
     };
     // SAFETY: the kernel copies the attributes, the program and the licence during the call.
-    let program = crate::sys::check(unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of_val(&load))
-    })?;
+    let program =
+        check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of_val(&load)) })?;
     // SAFETY: the kernel has just made this descriptor for us.
     let program = unsafe { OwnedFd::from_raw_fd(program as i32) };
-    let group = std::fs::File::open(directory)?;
+    let group = File::open(group)?;
     let attach = AttachAttr {
         target_fd: group.as_raw_fd() as u32,
         attach_bpf_fd: program.as_raw_fd() as u32,
@@ -168,10 +171,12 @@ fn attach(directory: &Path, code: &[Instruction]) -> io::Result<()> {
         attach_flags: BPF_F_ALLOW_MULTI,
     };
     // SAFETY: the kernel copies the attributes during the call.
-    crate::sys::check(unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of_val(&attach))
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of_val(&attach)) })
+        .map(drop)
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 #[cfg(test)]
