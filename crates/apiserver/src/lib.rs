@@ -47,7 +47,7 @@ pub use authority::{AccessSource, Rbac};
 pub use body::yaml as decode_yaml;
 pub use config::{Config, Deps, Limits, Login, Version};
 pub use protobuf::{decode as decode_protobuf, identity as protobuf_identity};
-pub use proxy::{Dial, Socket};
+pub use proxy::{Dial, Socket, is_proxyable};
 pub use server::{ServeError, Server};
 pub use tls::{client_config, server_config};
 pub use webhooks::Caller;

@@ -139,16 +139,14 @@ async fn dial(shared: &Shared, goal: &Goal) -> Result<Box<dyn Socket>, Status> {
     }
 }
 
-/// The loopback and the link are not the cluster's.
-fn is_proxyable(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            !(v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast())
-        }
-        IpAddr::V6(v6) => {
-            !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast())
-        }
-    }
+/// Whether what users name to be dialed (a pod's address, a node's) may be: loopback and link-local addresses are the host's own, or
+/// the cloud's under it.
+pub fn is_proxyable(address: IpAddr) -> bool {
+    let is_local = match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
+    };
+    !is_local && !address.to_canonical().is_multicast()
 }
 
 fn unreachable(goal: &Goal, error: &dyn std::fmt::Display) -> Status {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::{Dial, Socket};
+use apiserver::{Dial, Socket, is_proxyable};
 use machines::{NetNs, netns};
 use tokio::net::TcpStream;
 
@@ -23,25 +23,15 @@ pub fn dialer(inside: Inside) -> Dial {
         Box::pin(async move {
             let address: IpAddr =
                 host.parse().map_err(|_| io::Error::other(format!("{host} is not an IP address")))?;
-            refuse_local(address)?;
+            if !is_proxyable(address) {
+                let why =
+                    format!("{address} is not dialed: loopback and link-local addresses are out of reach");
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            }
             let stream = dial(namespace, SocketAddr::new(address, port)).await?;
             Ok(Box::new(stream) as Box<dyn Socket>)
         })
     })
-}
-
-/// What users name to be dialed (a node's address, a pod's) is in the VPC. Loopback and link-local addresses are this host's own, or the
-/// cloud's under it.
-fn refuse_local(address: IpAddr) -> io::Result<()> {
-    let is_local = match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
-    };
-    if is_local || address.is_multicast() {
-        let why = format!("{address} is not dialed: loopback and link-local addresses are out of reach");
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-    }
-    Ok(())
 }
 
 /// Connects, from inside a network namespace if there is one.
