@@ -7,6 +7,7 @@ use account::Account;
 use apiserver::{AccessSource, Login};
 use aws::autoscaling;
 use aws::eks::{AccessEntry, ClusterRecord, PodIdentityAssociation};
+use aws::iam::record::{Role, User};
 use aws::login::{Door, grants};
 use aws::sigv4::TokenError;
 use aws::state::{self, Record};
@@ -41,11 +42,11 @@ pub fn door(account: Arc<Account>, cluster: &str) -> Login {
     })
 }
 
-/// The access policies of a cluster's entries, made anew when an entry or the cluster has changed.
+/// The access policies of a cluster's entries, made anew when an entry, the cluster or a principal has changed.
 pub fn policies(account: Arc<Account>, cluster: &str) -> AccessSource {
     let name = cluster.to_owned();
-    let held: Mutex<([Revision; 2], Arc<AccessPolicies>)> =
-        Mutex::new(([0; 2], Arc::new(AccessPolicies::new([]))));
+    let held: Mutex<([Revision; 4], Arc<AccessPolicies>)> =
+        Mutex::new(([0; 4], Arc::new(AccessPolicies::new([]))));
     Arc::new(move || {
         let state = account.snapshot();
         let at = tables(&state);
@@ -85,7 +86,8 @@ pub fn pod_identity(account: Arc<Account>, cluster: &str) -> PodIdentitySource {
     })
 }
 
-fn tables(state: &Snapshot) -> [Revision; 2] {
-    [ClusterRecord::RESOURCE, AccessEntry::RESOURCE]
+/// Of what access policies depend on.
+fn tables(state: &Snapshot) -> [Revision; 4] {
+    [ClusterRecord::RESOURCE, AccessEntry::RESOURCE, Role::RESOURCE, User::RESOURCE]
         .map(|resource| state.table(resource).map_or(0, |table| table.revision()))
 }

@@ -173,6 +173,12 @@ pub fn place_machine(site: &Site, cluster: &str, machine: &str, zone: Option<cha
     })
 }
 
+/// Which machine of which cluster has an address, its own or of one of its pods.
+pub fn holder(config: &VpcConfig, address: Ipv4Addr) -> Option<(&str, &str)> {
+    let has_it = |one: &&Interface| one.private().any(|range| range.contains(address));
+    config.interfaces.iter().find(has_it)?.id.strip_prefix("machine/")?.split_once('/')
+}
+
 /// Gives a machine's addresses back.
 pub fn remove_machine(site: &Site, cluster: &str, machine: &str) -> Result<(), Error> {
     remove(site, |id| id == machine_id(cluster, machine), None)
@@ -211,5 +217,29 @@ mod tests {
         }
         assert_eq!(config.subnets[0].cidr.to_string(), "172.31.0.0/20");
         assert_eq!(config.free_address(config.subnets[0].cidr), Some(Ipv4Addr::new(172, 31, 0, 10)));
+    }
+
+    #[test]
+    fn an_address_is_of_one_machine_of_one_cluster() {
+        let mut config = default_vpc(Ipv4Addr::new(198, 18, 0, 10));
+        let address = |last: [u8; 2]| Ipv4Addr::new(172, 31, last[0], last[1]);
+        for (cluster, machine, last) in [("shop", "i-1", [0, 10]), ("bank", "bank-1", [0, 11])] {
+            let id = machine_id(cluster, machine);
+            let mut new = interface(id, &config.subnets[0], address(last), cluster, Place::Machine);
+            new.ranges = vec![Cidr::new(address([last[1], 128]), POD_PREFIX)];
+            config.interfaces.push(new);
+        }
+        let endpoint =
+            interface(endpoint_id("shop"), &config.subnets[0], address([15, 254]), "shop", Place::Router);
+        config.interfaces.push(endpoint);
+        for (last, expected) in [
+            ([0, 10], Some(("shop", "i-1"))),
+            ([10, 130], Some(("shop", "i-1"))),
+            ([11, 255], Some(("bank", "bank-1"))),
+            ([10, 127], None),
+            ([15, 254], None),
+        ] {
+            assert_eq!(holder(&config, address(last)), expected, "{last:?}");
+        }
     }
 }

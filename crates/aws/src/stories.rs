@@ -210,6 +210,18 @@ fn ec2(story: &str) {
 }
 
 #[test]
+fn policies_ask_what_a_call_to_eks_says() {
+    let mut account = Account::new();
+    for name in ["bank", "shop"] {
+        let text =
+            include_str!("../testdata/sts/cluster.json").replace("NAME", name).replace("ISSUER", "https://i");
+        let record: crate::eks::ClusterRecord = serde_json::from_str(&text).expect("a cluster");
+        account.change(|changes| changes.create("", name, &record));
+    }
+    account.tell(include_str!("../testdata/eks/conditions.yaml"));
+}
+
+#[test]
 fn ec2_begins_with_a_vpc() {
     ec2(include_str!("../testdata/ec2/first.yaml"));
 }

@@ -38,6 +38,6 @@ pub use plan::net::Cidr;
 pub use pool::Pool;
 pub use site::{Addresses, Site};
 pub use vpc::{
-    AWS_DOOR, AWS_DOOR_PORTS, Interface, METADATA, NatGateway, Peer, Place, Route, RouteTable, Rule,
-    SecurityGroup, Subnet, Target, Traffic, Vpc, VpcConfig, gateway,
+    AWS_DOOR, AWS_DOOR_PORTS, Interface, METADATA, NatGateway, POD_IDENTITY, Peer, Place, Route, RouteTable,
+    Rule, SecurityGroup, Subnet, Target, Traffic, Vpc, VpcConfig, gateway,
 };

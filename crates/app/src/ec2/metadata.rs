@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use account::Account;
 use aws::ec2::metadata::{CREDENTIALS, CREDENTIALS_SECONDS, credentials, look_up, tree};
@@ -24,18 +23,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use object::{Snapshot, Time};
 use ring::hmac;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tracing::{debug, warn};
 
+use super::connections::{self, BoxError, PATIENCE};
 use crate::pki;
 
 /// A token lives this long at most, in seconds.
 const LONGEST: i64 = 21_600;
 const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN: &str = "x-aws-ec2-metadata-token";
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections of a VPC at once.
-const CONNECTIONS: usize = 256;
 /// Credentials are made anew when they have less than this left, in seconds.
 const FRESH: i64 = 3_600;
 
@@ -61,29 +56,11 @@ impl Service {
 
     /// Serves until dropped.
     pub async fn serve(self, listener: TcpListener) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let Ok(permit) = room.clone().acquire_owned().await else { return };
-            let (socket, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(failure) => {
-                    warn!(vpc = self.inner.vpc, %failure, "the metadata service cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let inner = self.inner.clone();
-            tokio::spawn(async move {
-                if let Err(failure) = converse(inner, socket, peer).await {
-                    debug!(%failure, "a connection to the metadata service ended");
-                }
-                drop(permit);
-            });
-        }
+        let vpc = self.inner.vpc.clone();
+        let converse = move |socket, peer| converse(self.inner.clone(), socket, peer);
+        connections::each(listener, "instance metadata", vpc, converse).await;
     }
 }
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn converse(inner: Arc<Inner>, socket: TcpStream, peer: SocketAddr) -> Result<(), BoxError> {
     let state = inner.account.snapshot();
@@ -100,7 +77,7 @@ async fn converse(inner: Arc<Inner>, socket: TcpStream, peer: SocketAddr) -> Res
 }
 
 /// The instance whose address it is: one of its own, or of a pod on it.
-fn asker(state: &Snapshot, vpc: &str, address: IpAddr) -> Option<Instance> {
+pub fn asker(state: &Snapshot, vpc: &str, address: IpAddr) -> Option<Instance> {
     let IpAddr::V4(address) = address else { return None };
     let has_it = |one: &NetworkInterface| {
         one.private_ip == address

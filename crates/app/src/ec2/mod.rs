@@ -8,6 +8,8 @@
 //!
 //! Nothing is remembered that a crash could take: what should be stands in the account, what is in the machines.
 
+mod agent;
+mod connections;
 mod instances;
 mod metadata;
 mod vpcs;
@@ -205,7 +207,7 @@ impl Doer {
         Ok(())
     }
 
-    /// Opens the metadata service and the door for AWS in a VPC.
+    /// Opens the metadata service, and what pods ask, in a VPC.
     fn listen(&self, vpc: &str, ns: &machines::NetNs) -> Result<Vec<AbortHandle>, Ec2Error> {
         let metadata = metadata::Service::new(self.account.clone(), vpc);
         let listener = listener(vpc, ns, machines::METADATA.into())?;
@@ -214,8 +216,11 @@ impl Doer {
         Ok(tasks)
     }
 
+    /// Opens the door for AWS in a VPC, and the agent of its nodes.
     fn open_door(&self, vpc: &str, ns: &machines::NetNs) -> Result<Vec<AbortHandle>, Ec2Error> {
-        let mut tasks = Vec::new();
+        let agent = agent::Service::new(self.account.clone(), self.machines.clone(), vpc);
+        let listener_of_agent = listener(vpc, ns, machines::POD_IDENTITY.into())?;
+        let mut tasks = vec![tokio::spawn(agent.serve(listener_of_agent)).abort_handle()];
         for port in machines::AWS_DOOR_PORTS {
             let (door, listener) = (self.door.clone(), listener(vpc, ns, (machines::AWS_DOOR, port).into())?);
             tasks.push(tokio::spawn(async move { door.serve(listener).await }).abort_handle());

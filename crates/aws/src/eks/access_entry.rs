@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use object::{Resource, Time};
+use object::{Resource, Snapshot, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ use super::request::Request;
 use super::subject::arn;
 use super::update::text;
 use super::{access_policy, fault, tags};
+use crate::iam::record::principal_id;
 use crate::state::{self, Changes, Kept, Record};
 use crate::{Answer, Caller, Context, Fault};
 
@@ -26,6 +27,9 @@ const RESERVED_PREFIXES: &[&str] = &["system:", "eks:", "aws:", "amazon:", "iam:
 pub struct AccessEntry {
     pub cluster_name: String,
     pub principal_arn: String,
+    /// Of the user or role that had the ARN when the entry was made; empty in entries of old.
+    #[serde(default)]
+    pub principal_id: String,
     pub kubernetes_groups: Vec<String>,
     pub access_entry_arn: String,
     pub created_at: Time,
@@ -65,10 +69,23 @@ pub struct Scope {
 }
 
 impl AccessEntry {
+    /// The entry of a principal. One that was made again under the ARN of another has none, as on EKS.
+    /// <https://docs.aws.amazon.com/eks/latest/userguide/creating-access-entries.html>
+    pub fn of(state: &Snapshot, cluster: &str, principal: &str, id: &str) -> Option<Self> {
+        let entry = state::get::<Self>(state, cluster, principal)?.record;
+        entry.is_of(id).then_some(entry)
+    }
+
+    /// Whether it is that principal's, and not one's who had its ARN before.
+    pub fn is_of(&self, id: &str) -> bool {
+        self.principal_id.is_empty() || self.principal_id == id
+    }
+
     fn shown(&self) -> Value {
         let mut shown = json!(self);
         if let Some(members) = shown.as_object_mut() {
             members.remove("policies");
+            members.remove("principalId");
             members.remove("request");
         }
         shown
@@ -82,6 +99,7 @@ impl AccessEntry {
         Self {
             cluster_name: cluster.into(),
             principal_arn: principal.into(),
+            principal_id: principal_id(context.state, context.account, principal).unwrap_or_default(),
             kubernetes_groups: if NODE_TYPES.contains(&kind) {
                 vec!["system:nodes".into()]
             } else {
@@ -176,7 +194,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
         let why = "The specified access entry resource is already in use on this cluster.";
         return Err(about(fault::in_use(why)));
     }
-    if !is_principal(context, principal) {
+    if principal_id(context.state, context.account, principal).is_none() {
         return Err(about(fault::invalid("The specified principalArn is invalid: invalid principal.")));
     }
     let kind = input["type"].as_str().unwrap_or("STANDARD");
@@ -192,13 +210,6 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let mut changes = Changes::default();
     changes.create(name, principal, &entry);
     Ok(Answer::write(json!({"accessEntry": entry.shown()}), changes))
-}
-
-/// Users and roles of this account (of which IAM tells that they exist when they log in), and its root.
-fn is_principal(context: &Context, arn: &str) -> bool {
-    let Some(rest) = arn.strip_prefix(&format!("arn:aws:iam::{}:", context.account)) else { return false };
-    let named = |prefix| rest.strip_prefix(prefix).is_some_and(|name: &str| !name.is_empty());
-    rest == "root" || named("user/") || named("role/")
 }
 
 /// The name and the groups that are asked for, where the type leaves a choice.

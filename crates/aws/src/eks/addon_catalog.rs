@@ -23,6 +23,12 @@ pub const ROWS: &[Row] = &[
         kind: "networking",
         versions: ["v1.12.3-eksbuild.1", "v1.12.4-eksbuild.1", "v1.13.1-eksbuild.1"],
     },
+    // Here: what listens at 169.254.170.23 in each VPC's router.
+    Row {
+        name: "eks-pod-identity-agent",
+        kind: "security",
+        versions: ["v1.3.8-eksbuild.2", "v1.3.9-eksbuild.3", "v1.3.10-eksbuild.1"],
+    },
     // Here: each node's service rules.
     Row {
         name: "kube-proxy",

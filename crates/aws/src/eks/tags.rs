@@ -94,6 +94,11 @@ impl Tagged {
     }
 }
 
+/// The tags of what an ARN names; none if there is nothing.
+pub fn of_arn(context: &Context, arn: &str) -> Tags {
+    Tagged::find(context, arn).map(|mut found| std::mem::take(found.tags())).unwrap_or_default()
+}
+
 fn of<T: Record>(context: &Context, cluster: &str, is: impl Fn(&T) -> bool) -> Option<Kept<T>> {
     state::list::<T>(context.state, cluster).into_iter().find(|kept| is(&kept.record))
 }

@@ -484,15 +484,15 @@ fn entries_are_read_only_where_the_mode_says_so() {
         "InvalidRequestException: The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to perform this operation."
     );
     let mut world = World::with_cluster(&[("accessConfig", json!({"authenticationMode": "API"}))]);
+    world.role("dev", "ec2.amazonaws.com");
     let creators = world.ok("ListAssociatedAccessPolicies", of("user/admin"));
     let admin = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy";
     assert_eq!(creators["associatedAccessPolicies"][0]["policyArn"], admin);
-    let made =
-        world.ok("CreateAccessEntry", with(of("role/path/dev"), &[("kubernetesGroups", json!(["devs"]))]));
+    let made = world.ok("CreateAccessEntry", with(of("role/dev"), &[("kubernetesGroups", json!(["devs"]))]));
     assert_eq!(made["accessEntry"]["username"], "arn:aws:sts::000000000000:assumed-role/dev/{{SessionName}}");
     for (input, expected) in [
         (
-            of("role/path/dev"),
+            of("role/dev"),
             "ResourceInUseException: The specified access entry resource is already in use on this cluster.",
         ),
         (
@@ -500,11 +500,11 @@ fn entries_are_read_only_where_the_mode_says_so() {
             "InvalidParameterException: The specified principalArn is invalid: invalid principal.",
         ),
         (
-            with(of("user/x"), &[("username", json!("system:admin"))]),
+            with(of("role/eks"), &[("username", json!("system:admin"))]),
             "InvalidParameterException: The username system:admin is invalid, it cannot start with system:, eks:, aws:, amazon:, iam:",
         ),
         (
-            with(of("user/x"), &[("type", json!("EC2_LINUX")), ("kubernetesGroups", json!(["x"]))]),
+            with(of("role/eks"), &[("type", json!("EC2_LINUX")), ("kubernetesGroups", json!(["x"]))]),
             "InvalidRequestException: The kubernetesGroups and username of an access entry of type EC2_LINUX cannot be set",
         ),
     ] {
@@ -512,12 +512,12 @@ fn entries_are_read_only_where_the_mode_says_so() {
     }
     let view = json!("arn:aws:eks::aws:cluster-access-policy/AmazonEKSViewPolicy");
     let associate =
-        |scope: Value| with(of("role/path/dev"), &[("policyArn", view.clone()), ("accessScope", scope)]);
+        |scope: Value| with(of("role/dev"), &[("policyArn", view.clone()), ("accessScope", scope)]);
     let namespaced = json!({"type": "namespace", "namespaces": ["dev-*"]});
     world.ok("AssociateAccessPolicy", associate(json!({"type": "cluster"})));
     world.ok("AssociateAccessPolicy", associate(namespaced.clone()));
     let policies =
-        world.ok("ListAssociatedAccessPolicies", of("role/path/dev"))["associatedAccessPolicies"].clone();
+        world.ok("ListAssociatedAccessPolicies", of("role/dev"))["associatedAccessPolicies"].clone();
     assert_eq!(policies.as_array().map(Vec::len), Some(1));
     assert_eq!(policies[0]["accessScope"], namespaced);
     assert!(
@@ -525,11 +525,9 @@ fn entries_are_read_only_where_the_mode_says_so() {
             .refused("AssociateAccessPolicy", associate(json!({"type": "namespace"})))
             .contains("must be set")
     );
-    world.ok("DisassociateAccessPolicy", with(of("role/path/dev"), &[("policyArn", view)]));
-    world.ok("DeleteAccessEntry", of("role/path/dev"));
-    assert!(
-        world.refused("DescribeAccessEntry", of("role/path/dev")).starts_with("ResourceNotFoundException: ")
-    );
+    world.ok("DisassociateAccessPolicy", with(of("role/dev"), &[("policyArn", view)]));
+    world.ok("DeleteAccessEntry", of("role/dev"));
+    assert!(world.refused("DescribeAccessEntry", of("role/dev")).starts_with("ResourceNotFoundException: "));
 }
 
 #[test]

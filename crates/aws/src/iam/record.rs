@@ -164,6 +164,15 @@ pub fn user_of_arn(state: &Snapshot, arn: &str) -> Option<Kept<User>> {
     (user.record.common.arn == arn).then_some(user)
 }
 
+/// What is a principal's own besides its ARN, which another may have after it: `AIDA…`, `AROA…`, the account's number for its root.
+pub fn principal_id(state: &Snapshot, account: &str, arn: &str) -> Option<String> {
+    if arn == format!("arn:aws:iam::{account}:root") {
+        return Some(account.to_owned());
+    }
+    let user = || user_of_arn(state, arn).map(|kept| kept.record.common.id);
+    role_of_arn(state, arn).map(|kept| kept.record.common.id).or_else(user)
+}
+
 /// The instance profile of an ARN, or of a name.
 pub fn instance_profile(state: &Snapshot, name_or_arn: &str) -> Option<Kept<InstanceProfile>> {
     let profile = named::<InstanceProfile>(state, last_segment(name_or_arn))?;

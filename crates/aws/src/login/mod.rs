@@ -19,6 +19,7 @@ use plan::{AccessGrant, CANONICAL_ARN, User};
 
 use crate::eks::{AccessEntry, ClusterRecord};
 use crate::iam::caller::Holdings;
+use crate::iam::record::principal_id;
 use crate::sigv4::{TokenError, cluster_token};
 use crate::{Caller, state};
 use aws_auth::AwsAuth;
@@ -71,11 +72,15 @@ impl Door<'_> {
     fn mapped(&self, visitor: &Visitor) -> Result<(String, Vec<String>), String> {
         let mode = self.cluster.shown.access_config.authentication_mode;
         if mode.reads_entries()
-            && let Some(entry) =
-                state::get::<AccessEntry>(self.state, &self.cluster.shown.name, &visitor.principal)
+            && let Some(entry) = AccessEntry::of(
+                self.state,
+                &self.cluster.shown.name,
+                &visitor.principal,
+                visitor.principal_id,
+            )
         {
-            let name = self.fill(&entry.record.username, visitor)?;
-            return Ok((name, entry.record.kubernetes_groups));
+            let name = self.fill(&entry.username, visitor)?;
+            return Ok((name, entry.kubernetes_groups));
         }
         if !mode.reads_entries() && visitor.principal == self.cluster.creator_arn {
             return Ok((CREATOR.to_owned(), vec![MASTERS.to_owned()]));
@@ -164,13 +169,18 @@ fn canonical(principal: &str) -> String {
     }
 }
 
-/// What the access entries of a cluster give, for its authorizer.
+/// What the access entries of a cluster give, for its authorizer. It depends on the cluster, its entries, and the users and roles that
+/// there are: who has the ARN of one that is gone has nothing of its entry.
 pub fn grants(account: &Snapshot, cluster: &ClusterRecord) -> Vec<AccessGrant> {
     if !cluster.shown.access_config.authentication_mode.reads_entries() {
         return Vec::new();
     }
     let entries =
         state::list::<AccessEntry>(account, &cluster.shown.name).into_iter().map(|kept| kept.record);
+    let entries = entries.filter(|entry| {
+        let number = entry.principal_arn.split(':').nth(4).unwrap_or_default();
+        principal_id(account, number, &entry.principal_arn).is_some_and(|id| entry.is_of(&id))
+    });
     let grants_of = |entry: AccessEntry| {
         let principal = canonical(&entry.principal_arn);
         entry.policies.into_iter().map(move |policy| AccessGrant {

@@ -7,7 +7,7 @@ use super::canonical;
 use crate::autoscaling::{self, Group};
 use crate::ec2::record::{Instance, State};
 use crate::eks::{AccessEntry, ClusterRecord};
-use crate::iam::record::{InstanceProfile, Role, named};
+use crate::iam::record::{Common, InstanceProfile, Role, named};
 use crate::state;
 
 /// The group of nodes, in access entries and in the aws-auth ConfigMap.
@@ -37,7 +37,8 @@ pub fn admit(
     })?;
     if !is_node(account, objects, cluster, &role) {
         return Err(format!(
-            "{role} is not mapped to nodes of cluster {name}: create an access entry of type EC2_LINUX for it, or map it to {NODES} in the ConfigMap aws-auth"
+            "{} is not mapped to nodes of cluster {name}: create an access entry of type EC2_LINUX for it, or map it to {NODES} in the ConfigMap aws-auth",
+            role.arn
         ));
     }
     match holder(account, name, instance) {
@@ -48,27 +49,29 @@ pub fn admit(
     }
 }
 
-/// The ARN of the role in its instance profile.
-fn role_of(account: &Snapshot, instance: &Instance) -> Option<String> {
+/// The role in its instance profile.
+fn role_of(account: &Snapshot, instance: &Instance) -> Option<Common> {
     let (arn, id) = instance.profile.as_ref()?;
     let profile = named::<InstanceProfile>(account, arn.rsplit('/').next()?)?.record;
     // One that was made again under the same name is another.
     let role = profile.role.filter(|_| profile.common.id == *id)?;
-    Some(named::<Role>(account, &role)?.record.common.arn)
+    Some(named::<Role>(account, &role)?.record.common)
 }
 
 /// Whether a role logs in as a node. An entry wins over the ConfigMap, as with every login.
-fn is_node(account: &Snapshot, objects: &Snapshot, cluster: &ClusterRecord, role: &str) -> bool {
+fn is_node(account: &Snapshot, objects: &Snapshot, cluster: &ClusterRecord, role: &Common) -> bool {
     let mode = cluster.shown.access_config.authentication_mode;
     let is_of_nodes = |groups: &[String]| groups.iter().any(|group| group == NODES);
     if mode.reads_entries()
-        && let Some(entry) = state::get::<AccessEntry>(account, &cluster.shown.name, role)
+        && let Some(entry) = AccessEntry::of(account, &cluster.shown.name, &role.arn, &role.id)
     {
-        return is_of_nodes(&entry.record.kubernetes_groups);
+        return is_of_nodes(&entry.kubernetes_groups);
     }
-    let owner = role.split(':').nth(4).unwrap_or_default();
+    let owner = role.arn.split(':').nth(4).unwrap_or_default();
     mode.reads_config_map()
-        && AwsAuth::of(objects).find(&canonical(role), owner).is_some_and(|found| is_of_nodes(&found.groups))
+        && AwsAuth::of(objects)
+            .find(&canonical(&role.arn), owner)
+            .is_some_and(|found| is_of_nodes(&found.groups))
 }
 
 /// Which other instance, of a user or of a node group, is the node of that name.

@@ -164,3 +164,32 @@ fn entries_give_policies_where_they_are_read() {
     assert_eq!(given(AuthenticationMode::Api), wanted);
     assert_eq!(given(AuthenticationMode::ConfigMap), json!([]));
 }
+
+#[test]
+fn who_is_made_again_under_the_same_arn_is_another() {
+    use AuthenticationMode::{Api, ApiAndConfigMap};
+    let mut house = House::new();
+    assert!(house.who(Api, "dev").contains("\"team\""), "{}", house.who(Api, "dev"));
+    let held = |house: &House| grants(&house.account.state, &cluster(Api)).len();
+    let before = held(&house);
+    house.account.tell(
+        r#"
+- {call: DeleteRole, with: {RoleName: dev}}
+- {call: CreateRole, with: {RoleName: dev, Path: /team/, AssumeRolePolicyDocument: '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}'}}
+- {call: AssumeRole, with: {RoleArn: 'arn:aws:iam::111122223333:role/team/dev', RoleSessionName: jo@example.com}, keep: successor}
+"#,
+    );
+    // The old one's session is nobody's, and the entry is not the new one's; the ConfigMap knows ARNs only.
+    assert!(house.who(Api, "dev").ends_with("is no principal of the account any more"));
+    assert_eq!(house.who(Api, "successor"), "ARN is not mapped: arn:aws:iam::111122223333:role/dev");
+    assert!(house.who(ApiAndConfigMap, "successor").starts_with("mapped:jo-example.com [\"mapped\""));
+    assert_eq!(held(&house), before - 2);
+    house.account.tell(
+        r#"
+- {call: DeleteAccessEntry, with: {clusterName: shop, principalArn: 'arn:aws:iam::111122223333:role/team/dev'}}
+- {call: CreateAccessEntry, with: {clusterName: shop, principalArn: 'arn:aws:iam::111122223333:role/team/dev', kubernetesGroups: [team]}}
+- {call: CreateAccessEntry, with: {clusterName: shop, principalArn: 'arn:aws:iam::111122223333:role/team/gone'}, fails: 'InvalidParameterException: The specified principalArn is invalid: invalid principal.'}
+"#,
+    );
+    assert!(house.who(Api, "successor").contains("\"team\""));
+}

@@ -7,8 +7,10 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
 
 use super::jwt::{Issuer, key_of};
+use crate::ec2::record::{Instance, State, Wanted};
 use crate::eks::{ClusterRecord, PodIdentityAssociation};
-use crate::eks_auth::agent;
+use crate::eks_auth::agent::{Asked, Node, Told, answer};
+use crate::iam::record::{InstanceProfile, named};
 use crate::state::{Changes, Record};
 use crate::stories::{ACCOUNT, Account};
 use crate::{Caller, Fault, Ids, World};
@@ -192,19 +194,6 @@ fn a_pod_gets_the_keys_of_its_association() {
     let audience = json!({"aud": ["pods.eks.amazonaws.com"]});
     let token = site.token(audience);
     let output = ask(&mut site.account, token.clone()).expect("keys");
-    // The agent gives the same, in the words of an SDK.
-    let agent = |token: &str| {
-        let Account { state, now, .. } = &site.account;
-        let world = World { account: ACCOUNT, region: "us-east-1", now: *now, state };
-        agent::credentials(&world, &mut Ids::new([77; 32]), token).map_err(|fault| told(&fault))
-    };
-    let given = agent(&token).expect("keys");
-    assert_eq!(given["AccountId"], ACCOUNT);
-    assert!(given["AccessKeyId"].as_str().is_some_and(|id| id.starts_with("ASIA")), "a key");
-    let other = site.token(json!({"aud": "pods.eks.amazonaws.com", "iss": "https://elsewhere.example"}));
-    let wanted = "InvalidTokenException: The token is of no cluster of this account";
-    assert_eq!(agent(&other).expect_err("refused"), wanted);
-    assert!(agent("x").is_err() && agent(&site.token(json!({}))).is_err());
     assert_eq!(output["subject"], json!({"namespace": "web", "serviceAccount": "shop"}));
     let arn = output["assumedRoleUser"]["arn"].as_str().expect("an ARN");
     assert!(arn.starts_with(&format!("arn:aws:sts::{ACCOUNT}:assumed-role/pods/eks-shop-shop-0-")), "{arn}");
@@ -227,6 +216,7 @@ fn a_pod_gets_the_keys_of_its_association() {
         let token = site.token(but);
         assert_eq!(ask(&mut site.account, token).expect_err("refused"), wanted);
     }
+    agents(&mut site, &token);
     // The role must trust the service, tags and all.
     site.account.tell(
         r#"
@@ -238,4 +228,102 @@ fn a_pod_gets_the_keys_of_its_association() {
         refused.starts_with("AccessDeniedException: Role arn:aws:iam::111122223333:role/pods"),
         "{refused}"
     );
+}
+
+/// The agent gives the same, in the words of an SDK, and says what is wrong in its own.
+fn agents(site: &mut Site, token: &str) {
+    let mut drawn = 100;
+    let mut ask = |site: &Site, cluster: &str, path: &str, host: &str, authorization: &str| {
+        drawn += 1;
+        let Account { state, now, .. } = &site.account;
+        let world = World { account: ACCOUNT, region: "us-east-1", now: *now, state };
+        // A machine of the site's own: Ekso itself asks for it.
+        let node = Node { cluster: cluster.to_owned(), machine: "shop-1".to_owned() };
+        let asked = Asked { path, host, authorization };
+        answer(&world, &mut Ids::new([drawn; 32]), &node, &asked)
+    };
+    let (path, host) = ("/v1/credentials", "169.254.170.23");
+    for host in [host, "169.254.170.23:80"] {
+        let told = ask(site, "shop", path, host, token);
+        let given: Value = serde_json::from_str(&told.body).expect("JSON");
+        assert_eq!((told.status, told.is_json, &given["AccountId"]), (200, true, &json!(ACCOUNT)));
+        assert!(given["AccessKeyId"].as_str().is_some_and(|id| id.starts_with("ASIA")), "a key");
+        assert!(
+            given["Expiration"].is_string()
+                && given["Token"].is_string()
+                && given["SecretAccessKey"].is_string()
+        );
+    }
+    let now = site.account.now.as_secs();
+    let audience = "pods.eks.amazonaws.com";
+    let ended = site.token(json!({"aud": audience, "exp": now}));
+    let early = site.token(json!({"aud": audience, "nbf": now + 9}));
+    let meant_for_sts = site.token(json!({}));
+    let stranger = site.token(json!({"aud": audience, "iss": "https://elsewhere.example"}));
+    let (sound, claims) = (token, "Service account token failed basic claim validations: token is");
+    for (cluster, path, host, token, status, wanted) in [
+        ("shop", "/", host, sound, 404, "404 page not found\n".to_owned()),
+        (
+            "shop",
+            path,
+            "rebound.example",
+            sound,
+            403,
+            "Access Denied. Called agent through invalid address, please use either [169.254.170.23 fd00:ec2::23] address not rebound.example\n".to_owned(),
+        ),
+        ("shop", path, host, "", 400, "Service account token cannot be empty\n".to_owned()),
+        ("shop", path, host, "x", 400, "Service account token cannot be parsed: token is malformed\n".to_owned()),
+        ("shop", path, host, &ended, 400, format!("{claims} expired\n")),
+        ("shop", path, host, &early, 400, format!("{claims} not valid yet\n")),
+        ("shop", path, host, &meant_for_sts, 400, "(InvalidTokenException): The token is for another audience, fault: client\n".to_owned()),
+        ("shop", path, host, &stranger, 400, "(InvalidTokenException): The token is not of this cluster, fault: client\n".to_owned()),
+        // On a node of another cluster it is worth nothing.
+        ("blog", path, host, sound, 404, "(ResourceNotFoundException): No cluster found for name: blog., fault: client\n".to_owned()),
+    ] {
+        let Told { status: told, is_json, body } = ask(site, cluster, path, host, token);
+        assert!(told == status && !is_json && body.ends_with(&wanted), "{told} {body:?} instead of {wanted:?}");
+    }
+}
+
+#[test]
+fn an_agent_asks_with_the_keys_of_its_node() {
+    let mut site = Site::new();
+    let record: ClusterRecord = serde_json::from_value(cluster("shop")).expect("a record");
+    site.account.change(|changes| changes.create("", "shop", &record));
+    let profile =
+        named::<InstanceProfile>(&site.account.state, "AmazonEKSNodeRole").expect("a profile").record;
+    let mut instance: Instance = serde_json::from_value(json!({
+        "instanceId": "i-1", "reservationId": "r-1", "clientToken": "", "launchIndex": 0, "imageId": "ami-1",
+        "instanceType": "t3.medium", "vpcId": "vpc-1", "subnetId": "subnet-1", "availabilityZone": "us-east-1a",
+        "privateDnsName": "ip-10-0-0-1.ec2.internal", "profile": [profile.common.arn, profile.common.id],
+        "metadata": {"isEnabled": true, "hopLimit": 1, "showsTags": false}, "isSpot": false,
+        "disableApiTermination": false, "launched": site.account.now, "wanted": Wanted::Running, "state": State::Running,
+    }))
+    .expect("an instance");
+    assert_eq!(Node::of(&site.account.state, &instance), None);
+    instance.joined = Some("shop".to_owned());
+    let node = Node::of(&site.account.state, &instance).expect("a node");
+    assert!(!node.has_agent(&site.account.state), "no add-on, no agent");
+    let add = json!({"clusterName": "shop", "addonName": "eks-pod-identity-agent"});
+    let admin = site.account.caller("admin").expect("a caller");
+    site.account.call("CreateAddon", &admin, &add).expect("the add-on");
+    assert!(node.has_agent(&site.account.state));
+    site.account.change(|changes| changes.create("", "i-1", &instance));
+    let token = site.token(json!({"aud": "pods.eks.amazonaws.com"}));
+    let ask = |site: &Site| {
+        let Account { state, now, .. } = &site.account;
+        let world = World { account: ACCOUNT, region: "us-east-1", now: *now, state };
+        let asked = Asked { path: "/v1/credentials", host: "169.254.170.23", authorization: &token };
+        answer(&world, &mut Ids::new([9; 32]), &node, &asked).body
+    };
+    let body = ask(&site);
+    assert!(body.contains("(ResourceNotFoundException): No association found"), "{body}");
+    site.account.tell(
+        r#"
+- {call: DetachRolePolicy, with: {RoleName: AmazonEKSNodeRole, PolicyArn: 'arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy'}}
+"#,
+    );
+    let body = ask(&site);
+    let wanted = "(AccessDeniedException): User: arn:aws:sts::111122223333:assumed-role/AmazonEKSNodeRole/i-1 is not authorized to perform: eks-auth:AssumeRoleForPodIdentity on resource: ";
+    assert!(body.contains(wanted), "{body}");
 }

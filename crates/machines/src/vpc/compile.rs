@@ -23,7 +23,7 @@ use netlink::nft::{
 use plan::net::Cidr;
 
 use super::config::{Interface, NatGateway, Peer, Place, Rule, SecurityGroup, Target, Traffic, VpcConfig};
-use super::{AWS_DOOR, AWS_DOOR_PORTS, METADATA, UPLINK};
+use super::{AWS_DOOR, AWS_DOOR_PORTS, METADATA, POD_IDENTITY, UPLINK};
 use crate::packet::{
     destination, destination_was_translated, established_or_related, in_set, link, source, value_of, verdict,
     verdict_of, within,
@@ -442,11 +442,12 @@ fn forward(out: &mut Compiled) {
     out.base("forward", filter(Hook::Forward), rules);
 }
 
-/// What is for the router itself: its interfaces, metadata, the door for AWS.
+/// What is for the router itself: its interfaces, metadata, the Pod Identity agent, the door for AWS.
 fn input(config: &VpcConfig, out: &mut Compiled) {
     const TCP: u8 = 6;
     let door = AWS_DOOR_PORTS.map(|port| (AWS_DOOR, port));
-    let services = [(*METADATA.ip(), METADATA.port())].into_iter().chain(door);
+    let answers = [METADATA, POD_IDENTITY].map(|one| (*one.ip(), one.port()));
+    let services = answers.into_iter().chain(door);
     let key = |(address, port): (Ipv4Addr, u16)| {
         Element::key(concat(&[&address.octets(), &[TCP], &port.to_be_bytes()]))
     };

@@ -26,3 +26,5 @@ pub const METADATA: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169
 pub const AWS_DOOR: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 250);
 /// The ports of the door: plain, and TLS.
 pub const AWS_DOOR_PORTS: [u16; 2] = [80, 443];
+/// Where the router answers as the Pod Identity agent of EKS, which on EKS is a pod on each node at this address.
+pub const POD_IDENTITY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 23), 80);

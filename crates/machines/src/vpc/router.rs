@@ -12,7 +12,7 @@ use plan::net::Cidr;
 
 use super::compile::{Compiled, compile};
 use super::config::{Interface, Place, VpcConfig, gateway};
-use super::{AWS_DOOR, METADATA};
+use super::{AWS_DOOR, METADATA, POD_IDENTITY};
 use crate::machine::Link;
 use crate::{Error, Result, host};
 
@@ -160,7 +160,8 @@ fn own_addresses(links: &mut Links, config: &VpcConfig) -> netlink::Result<()> {
     let routers = config.subnets.iter().map(|subnet| gateway(subnet.cidr));
     let own = config.interfaces.iter().filter(|one| one.place == Place::Router);
     let listening = own.flat_map(|one| std::iter::once(one.address).chain(one.secondary.iter().copied()));
-    let wanted: BTreeSet<Ipv4Addr> = routers.chain(listening).chain([*METADATA.ip(), AWS_DOOR]).collect();
+    let services = [*METADATA.ip(), AWS_DOOR, *POD_IDENTITY.ip()];
+    let wanted: BTreeSet<Ipv4Addr> = routers.chain(listening).chain(services).collect();
     let lo = links.get("lo")?.index;
     let all = links.addresses()?.into_iter();
     let present: BTreeSet<Ipv4Addr> = all
