@@ -145,12 +145,31 @@ pub fn system_objects(client_ca_pem: &str, front_proxy_ca_pem: &str) -> Vec<Valu
     objects
 }
 
+/// The schemas and priority levels of flow control among them.
+pub fn flow_control() -> Vec<Value> {
+    let objects: Vec<Value> = serde_json::from_str(SYSTEM).unwrap_or_default();
+    let is_meant =
+        |object: &Value| matches!(object["kind"].as_str(), Some("FlowSchema" | "PriorityLevelConfiguration"));
+    objects.into_iter().filter(is_meant).collect()
+}
+
 /// The writes that bring the default objects back: what is missing is created; rules, subjects, labels and annotations
 /// that are missing from a default role or binding are added, further ones stay; a binding to another role is replaced.
 /// Objects whose autoupdate annotation is `false` stay as they are.
 pub fn reconcile(snapshot: &Snapshot, client_ca_pem: &str, front_proxy_ca_pem: &str) -> Vec<Write> {
     let system = system_objects(client_ca_pem, front_proxy_ca_pem);
     system.iter().chain(&rbac_objects()).flat_map(|wanted| bring_back(snapshot, wanted)).collect()
+}
+
+/// The same for one schema or priority level of flow control; nothing for those that are no default.
+pub fn bring_back_flow_control(snapshot: &Snapshot, key: &Key) -> Vec<Write> {
+    let is_it =
+        |wanted: &Value| resource_of(wanted) == Some(key.resource) && text(wanted, "name") == &*key.name;
+    flow_control()
+        .iter()
+        .filter(|wanted| is_it(wanted))
+        .flat_map(|wanted| bring_back(snapshot, wanted))
+        .collect()
 }
 
 fn bring_back(snapshot: &Snapshot, wanted: &Value) -> Vec<Write> {

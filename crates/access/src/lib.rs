@@ -21,6 +21,7 @@ mod bootstrap_token;
 mod certificate;
 pub mod csr;
 mod error;
+pub mod fairness;
 mod node;
 pub mod rbac;
 pub mod review;

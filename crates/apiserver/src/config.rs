@@ -27,7 +27,7 @@ pub struct Version {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub body_bytes: usize,
-    /// Requests at work that only read, and that write; more are told to come again.
+    /// Seats for requests that only read, and that write, as upstream's two flags have it; fairness divides their sum.
     pub reads_in_flight: usize,
     pub writes_in_flight: usize,
     pub connections: usize,

@@ -2,22 +2,25 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
-use object::{FieldSelector, Reason, Status};
+use object::{FieldSelector, Reason, Resource, Status};
 use plan::{Attributes, User};
 use tracing::{debug, error, warn};
 
 use crate::negotiate;
-use crate::query::Query;
+use crate::query::{self, Query};
 use crate::respond::{self, Answer};
 use crate::route::{self, Nowhere, Route, Target};
 use crate::server::{Peer, Shared};
-use crate::{aggregate, authenticate, discovery, health, list, openapi, special, watch, write};
+use crate::{aggregate, authenticate, discovery, fairness, health, list, openapi, special, watch, write};
 
+/// A request waits in a queue for this part of the time that it may take, as upstream.
+const PART_OF_TIME_TO_WAIT: u32 = 4;
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request<Incoming>) -> Answer {
@@ -59,55 +62,116 @@ async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>)
         Ok(query) => query,
         Err(status) => return respond::failure(&status),
     };
-    if let Some(extension) = aggregate::find(shared, request.uri().path()) {
-        return extended(shared, &extension, &user, &query, request).await;
+    let asked = match Asked::read(shared, &request, &query) {
+        Ok(asked) => asked,
+        Err(answer) => return answer,
+    };
+    let attributes = asked.attributes();
+    if asked.stays(&request, &query) && attributes.verb != "watch" {
+        return answered(shared, &user, &asked, &query, request).await;
     }
-    let route = route::route(&shared.gate.catalog(), request.method(), request.uri().path(), &query);
-    match route {
-        Err(Nowhere::Page) => respond::text(StatusCode::NOT_FOUND, "404 page not found\n"),
-        Err(Nowhere::Status(status)) => respond::failure(&status),
-        Ok(Route::Path(path)) => {
-            let verb = request.method().as_str().to_ascii_lowercase();
-            let attributes = Attributes { verb: &verb, path: &path, ..Attributes::default() };
-            match authorize(shared, &user, &attributes, None) {
-                Err(status) => respond::failure(&status),
-                Ok(()) => page(shared, &path, &query, &request).await,
-            }
+    let snapshot = shared.store().snapshot();
+    let work = fairness::work(&snapshot, &attributes, &query, asked.resource());
+    let patience = shared.config.limits.request_timeout / PART_OF_TIME_TO_WAIT;
+    let (marks, seat) = shared.seats.take(&snapshot, &user, &attributes, work, patience).await;
+    // A snapshot holds what later ones no longer have: not while the request runs.
+    drop(snapshot);
+    let mut answer = match seat {
+        Ok(_seat) => answered(shared, &user, &asked, &query, request).await,
+        Err(refusal) => too_many(refusal.retry_after_seconds),
+    };
+    marks.put(answer.headers_mut());
+    answer
+}
+
+/// What a request asks for.
+enum Asked {
+    Extension(Box<(aggregate::Extension, aggregate::Asked)>),
+    /// A path that is no resource, and the method as a verb.
+    Path(String, String),
+    Resource(Target),
+}
+
+impl Asked {
+    fn read(shared: &Shared, request: &Request<Incoming>, query: &Query) -> Result<Self, Answer> {
+        let path = request.uri().path();
+        if let Some(extension) = aggregate::find(shared, path) {
+            let asked = aggregate::Asked::read(request.method(), path, query);
+            return asked
+                .map(|asked| Self::Extension(Box::new((extension, asked))))
+                .map_err(|status| respond::failure(&status));
         }
-        Ok(Route::Resource(target)) => {
-            let began = Instant::now();
-            let mut answer = limited(shared, &user, &target, &query, request).await;
-            if let Some(text) = target.kind.custom.as_ref().and_then(|custom| custom.deprecation.as_deref()) {
-                respond::warn(&mut answer, &[text.to_owned()]);
+        match route::route(&shared.gate.catalog(), request.method(), path, query) {
+            Ok(Route::Resource(target)) => Ok(Self::Resource(target)),
+            Ok(Route::Path(path)) => Ok(Self::Path(path, request.method().as_str().to_ascii_lowercase())),
+            Err(Nowhere::Page) => Err(respond::text(StatusCode::NOT_FOUND, "404 page not found\n")),
+            Err(Nowhere::Status(status)) => Err(respond::failure(&status)),
+        }
+    }
+
+    fn attributes(&self) -> Attributes<'_> {
+        match self {
+            Self::Extension(both) => both.1.attributes(),
+            Self::Path(path, verb) => Attributes { verb, path, ..Attributes::default() },
+            Self::Resource(target) => target.attributes(),
+        }
+    }
+
+    /// The stored resource that is asked for; one that nothing is stored of, if none is.
+    fn resource(&self) -> Resource {
+        match self {
+            Self::Resource(target) => target.kind.resource,
+            _ => Resource::new(""),
+        }
+    }
+
+    /// Watches and connections that stay open.
+    fn stays(&self, request: &Request<Incoming>, query: &Query) -> bool {
+        match self {
+            Self::Extension(both) => {
+                both.1.attributes().verb == "watch" || request.headers().contains_key(header::UPGRADE)
             }
-            shared.requests.record(&target, answer.status().as_u16(), began.elapsed());
-            answer
+            Self::Path(..) => false,
+            Self::Resource(target) => target.is_long_running(query),
         }
     }
 }
 
-/// A request for an extension server, bounded as any other.
-async fn extended(
+/// Authorized, and carried out by whoever can.
+async fn answered(
     shared: &Arc<Shared>,
-    extension: &aggregate::Extension,
     user: &User,
+    asked: &Asked,
     query: &Query,
     request: Request<Incoming>,
 ) -> Answer {
-    let asked = match aggregate::Asked::read(request.method(), request.uri().path(), query) {
-        Ok(asked) => asked,
-        Err(status) => return respond::failure(&status),
-    };
-    let attributes = asked.attributes();
-    if let Err(status) = authorize(shared, user, &attributes, None) {
-        return respond::failure(&status);
+    match asked {
+        Asked::Extension(both) => {
+            let attributes = asked.attributes();
+            if let Err(status) = authorize(shared, user, &attributes, None) {
+                return respond::failure(&status);
+            }
+            let stays = asked.stays(&request, query);
+            let passed = aggregate::pass(shared, &both.0, user, request);
+            if stays {
+                return passed.await;
+            }
+            bounded(shared, query, attributes.verb, attributes.resource, passed).await
+        }
+        Asked::Path(path, _) => match authorize(shared, user, &asked.attributes(), None) {
+            Err(status) => respond::failure(&status),
+            Ok(()) => page(shared, path, query, &request).await,
+        },
+        Asked::Resource(target) => {
+            let began = Instant::now();
+            let mut answer = limited(shared, user, target, query, request).await;
+            if let Some(text) = target.kind.custom.as_ref().and_then(|custom| custom.deprecation.as_deref()) {
+                respond::warn(&mut answer, &[text.to_owned()]);
+            }
+            shared.requests.record(target, answer.status().as_u16(), began.elapsed());
+            answer
+        }
     }
-    let stays = attributes.verb == "watch" || request.headers().contains_key(header::UPGRADE);
-    let passed = aggregate::pass(shared, extension, user, request);
-    if stays {
-        return passed.await;
-    }
-    bounded(shared, attributes.verb, attributes.resource, passed).await
 }
 
 /// Paths that are no resources.
@@ -138,7 +202,7 @@ fn authorize(
     if decision.allowed { Ok(()) } else { Err(access::forbidden(user, attributes, &decision.reason)) }
 }
 
-/// Bounded in number and time, unless the request is one that stays.
+/// Bounded in time, unless the request is one that stays.
 async fn limited(
     shared: &Arc<Shared>,
     user: &User,
@@ -168,20 +232,33 @@ async fn limited(
         return dispatch(shared, user, target, query, request).await;
     }
     let answered = dispatch(shared, user, target, query, request);
-    bounded(shared, target.verb, target.kind.resource.as_str(), answered).await
+    bounded(shared, query, target.verb, target.kind.resource.as_str(), answered).await
 }
 
-/// Waits for an answer: only so many at once, and only so long.
+/// Waits for an answer only so long: as long as the client says, and no longer than the server lets it.
 async fn bounded(
     shared: &Shared,
+    query: &Query,
     verb: &str,
     resource: &str,
     answered: impl Future<Output = Answer>,
 ) -> Answer {
+    let most = shared.config.limits.request_timeout;
+    let limit = match query.get("timeout") {
+        "" => most,
+        text => match query::duration(text) {
+            Some(Duration::ZERO) => most,
+            Some(wanted) => wanted.min(most),
+            None => {
+                let why =
+                    format!("invalid timeout specified in the request URL - time: invalid duration {text:?}");
+                return respond::failure(&Status::bad_request(why));
+            }
+        },
+    };
     let reads = matches!(verb, "get" | "head" | "list");
-    let slots = if reads { &shared.reads } else { &shared.writes };
-    let Ok(_slot) = slots.clone().try_acquire_owned() else { return too_many() };
-    match tokio::time::timeout(shared.config.limits.request_timeout, answered).await {
+    let _counted = Counted::new(&shared.in_flight[usize::from(reads)]);
+    match tokio::time::timeout(limit, answered).await {
         Ok(answer) => answer,
         Err(_) => {
             warn!(verb, resource, "a request took too long");
@@ -191,10 +268,26 @@ async fn bounded(
     }
 }
 
-fn too_many() -> Answer {
+/// One more, as long as it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn too_many(retry_after_seconds: u32) -> Answer {
     let mut answer =
         respond::text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
-    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer.headers_mut().insert(header::RETRY_AFTER, retry_after_seconds.into());
     answer
 }
 

@@ -1,9 +1,9 @@
 //! HTTP over the store: routing from `kinds`, list, watch, patch, discovery, streams.
 //!
 //! ```text
-//! connection ─► authenticate ─► impersonate ─► route ─► authorize ─► read: list, watch, get   (bytes of the snapshot, never decoded)
-//!                                                                ├─► write: gate
-//!                                                                └─► stream: proxied to the kubelet
+//! connection ─► authenticate ─► impersonate ─► route ─► seat ─► authorize ─► read: list, watch, get   (bytes of the snapshot, never decoded)
+//!                                                                        ├─► write: gate
+//!                                                                        └─► stream: proxied to the kubelet
 //! ```
 //!
 //! Architecture invariant: no kind is named here to route it; what is served is what the catalog's rows say. The few things that a
@@ -17,6 +17,7 @@ mod body;
 mod compress;
 mod config;
 mod discovery;
+mod fairness;
 mod gather;
 mod handle;
 mod health;

@@ -67,6 +67,33 @@ pub(crate) fn percent_decode(text: &str, plus: bool) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
+/// A duration as Go writes it: `30s`, `1m30s`, `1.5h`. None: it is none, or negative.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|end| *end > 0)?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = &rest[..rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len())];
+        seconds += number
+            * match unit {
+                "ns" => 1e-9,
+                "us" | "µs" | "μs" => 1e-6,
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return None,
+            };
+        rest = &rest[unit.len()..];
+    }
+    if text.is_empty() { None } else { Duration::try_from_secs_f64(seconds).ok() }
+}
+
 /// `metav1.ListOptions`.
 #[derive(Debug, Default)]
 pub(crate) struct ListOptions {
@@ -197,5 +224,23 @@ mod tests {
         assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
         assert!(Query::parse("a=%4").is_err());
         assert!(Query::parse("a=%ff").is_err());
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, expected) in [
+            ("30s", Some(Duration::from_secs(30))),
+            ("1m30s", Some(Duration::from_secs(90))),
+            ("1.5s", Some(Duration::from_millis(1500))),
+            ("250ms", Some(Duration::from_millis(250))),
+            ("0", Some(Duration::ZERO)),
+            ("30", None),
+            ("-1s", None),
+            ("s", None),
+            ("1x", None),
+            ("", None),
+        ] {
+            assert_eq!(duration(text), expected, "{text}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use crate::authenticate::Verified;
+use crate::fairness::Seats;
 use crate::gather::Gathered;
 use crate::list::Held;
 use crate::metrics::Requests;
@@ -68,8 +69,9 @@ pub(crate) struct Shared {
     pub(crate) held: Held,
     pub(crate) requests: Requests,
     pub(crate) documents: Published,
-    pub(crate) reads: Arc<Semaphore>,
-    pub(crate) writes: Arc<Semaphore>,
+    pub(crate) seats: Seats,
+    /// Requests at work that write, and that only read: for metrics.
+    pub(crate) in_flight: [AtomicUsize; 2],
     connections: Arc<Semaphore>,
     /// Counts requests, for audit ids and for spreading the ends of watches.
     serial: AtomicU64,
@@ -122,6 +124,8 @@ impl Server {
     /// When TLS cannot be set up.
     pub fn new(config: Config, deps: Deps) -> Result<Self, rustls::Error> {
         let limits = config.limits;
+        let in_flight = limits.reads_in_flight + limits.writes_in_flight;
+        let seats = Seats::new(in_flight, &deps.gate.store().snapshot());
         let shared = Shared {
             config,
             gate: deps.gate,
@@ -138,8 +142,8 @@ impl Server {
             held: Held::default(),
             requests: Requests::default(),
             documents: Published::default(),
-            reads: Arc::new(Semaphore::new(limits.reads_in_flight)),
-            writes: Arc::new(Semaphore::new(limits.writes_in_flight)),
+            seats,
+            in_flight: Default::default(),
             connections: Arc::new(Semaphore::new(limits.connections)),
             serial: AtomicU64::new(1),
             stop: watch::Sender::new(false),

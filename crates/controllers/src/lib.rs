@@ -15,6 +15,7 @@ mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
 mod event_ttl;
+mod flow_control;
 mod garbage_collector;
 mod job;
 mod kubernetes_service;
@@ -91,6 +92,7 @@ pub static ALL: &[&Controller] = &[
     &endpoint_slice::CONTROLLER,
     &endpoint_slice_mirroring::CONTROLLER,
     &event_ttl::CONTROLLER,
+    &flow_control::CONTROLLER,
     &garbage_collector::CONTROLLER,
     &job::CONTROLLER,
     &kubernetes_service::CONTROLLER,

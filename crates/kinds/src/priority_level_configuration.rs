@@ -3,7 +3,7 @@ use schema::{At, Kind, Strategy, Violation, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, text};
-use crate::spec::check;
+use crate::spec::check::{self, Found};
 use crate::{row, strategy, subresource};
 
 pub const PRIORITY_LEVEL_CONFIGURATIONS: Resource =
@@ -53,17 +53,183 @@ pub static KIND: Kind =
         ..row::BASE
     };
 
+/// Most of what a level may say is bounded so that shuffle sharding stays cheap and means something.
+const QUEUES_MAX: i64 = 10_000_000;
+/// A hand is dealt from so many bits of a flow's hash at most.
+const DEAL_BITS: f64 = 60.0;
+
 fn validate(level: &Value, _old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&level["spec"], At::root("spec"));
     check::one_of(spec, "type", &["Exempt", "Limited"], at, &mut found);
+    let name = path::text(level, "metadata.name");
     let is_limited = path::text(spec, "type") == "Limited";
-    if is_limited && spec.get("limited").is_none() {
-        let detail = "must not be empty when type is Limited";
-        found.push(Violation::required(at.field("limited"), detail));
+    mandatory(name, spec, at, &mut found);
+    match spec.get("limited") {
+        None if is_limited => {
+            found.push(Violation::required(at.field("limited"), "must not be empty when type is Limited"));
+        }
+        Some(_) if !is_limited => {
+            found.push(Violation::forbidden(at.field("limited"), "must be nil if the type is not Limited"));
+        }
+        Some(one) => limited(one, at.field("limited"), &mut found),
+        None => {}
     }
-    if !is_limited && spec.get("limited").is_some() {
-        found.push(Violation::forbidden(at.field("limited"), "must be nil if the type is not Limited"));
+    match spec.get("exempt") {
+        Some(_) if is_limited => {
+            found.push(Violation::forbidden(at.field("exempt"), "must be nil if the type is Limited"));
+        }
+        Some(exempt) => shares(exempt, at.field("exempt"), &mut found),
+        None => {}
     }
     found
+}
+
+/// The two that every server depends on are what they are; of the exempt one only what it lends may be changed.
+fn mandatory(name: &str, spec: &Value, at: At<'_>, found: &mut Found) {
+    let kind = path::text(spec, "type");
+    if name == "exempt" && kind != "Exempt" {
+        found.push(Violation::invalid(
+            at.field("type"),
+            kind,
+            "must be \"Exempt\" for the exempt priority level",
+        ));
+    } else if name != "exempt" && kind == "Exempt" {
+        let detail = "must be \"Limited\" for all but the exempt priority level";
+        found.push(Violation::invalid(at.field("type"), kind, detail));
+    }
+    if name == "catch-all" {
+        let limited = &spec["limited"];
+        let is_fixed = path::int(limited, "nominalConcurrencyShares") == Some(5)
+            && path::int(limited, "lendablePercent").unwrap_or(0) == 0
+            && path::get(limited, "borrowingLimitPercent").is_none_or(Value::is_null)
+            && path::text(limited, "limitResponse.type") == "Reject";
+        if !is_fixed {
+            found.push(Violation::invalid(at, spec, "spec of 'catch-all' must equal the fixed value"));
+        }
+    }
+}
+
+fn limited(limited: &Value, at: At<'_>, found: &mut Found) {
+    if path::int(limited, "nominalConcurrencyShares").is_some_and(|shares| shares <= 0) {
+        let shares = path::int(limited, "nominalConcurrencyShares");
+        found.push(Violation::invalid(at.field("nominalConcurrencyShares"), shares, "must be positive"));
+    }
+    shares(limited, at, found);
+    let (response, at) = (&limited["limitResponse"], at.field("limitResponse"));
+    let kind = path::text(response, "type");
+    match response.get("queuing").filter(|queuing| !queuing.is_null()) {
+        None if kind == "Queue" => {
+            found.push(Violation::required(
+                at.field("queuing"),
+                "must not be empty if limitResponse.type is Queue",
+            ));
+        }
+        Some(_) if kind == "Reject" => {
+            let detail = "must be nil if limited.limitResponse.type is not Limited";
+            found.push(Violation::forbidden(at.field("queuing"), detail));
+        }
+        Some(one) if kind == "Queue" => queuing(one, at.field("queuing"), found),
+        _ => {}
+    }
+    if !matches!(kind, "Queue" | "Reject") {
+        found.push(Violation::not_supported(at.field("type"), kind, &["Queue", "Reject"]));
+    }
+}
+
+fn shares(share: &Value, at: At<'_>, found: &mut Found) {
+    let number = |name| path::int(share, name);
+    if number("nominalConcurrencyShares").is_some_and(|shares| shares < 0) {
+        let detail = "must be a non-negative integer";
+        let at = at.field("nominalConcurrencyShares");
+        found.push(Violation::invalid(at, number("nominalConcurrencyShares"), detail));
+    }
+    if number("lendablePercent").is_some_and(|percent| !(0..=100).contains(&percent)) {
+        let detail = "must be between 0 and 100, inclusive";
+        found.push(Violation::invalid(at.field("lendablePercent"), number("lendablePercent"), detail));
+    }
+    if number("borrowingLimitPercent").is_some_and(|percent| percent < 0) {
+        let detail = "if specified, must be a non-negative integer";
+        let at = at.field("borrowingLimitPercent");
+        found.push(Violation::invalid(at, number("borrowingLimitPercent"), detail));
+    }
+}
+
+fn queuing(queuing: &Value, at: At<'_>, found: &mut Found) {
+    let number = |name| path::int(queuing, name).unwrap_or_default();
+    let (queues, hand) = (number("queues"), number("handSize"));
+    if number("queueLengthLimit") <= 0 {
+        let detail = "must be positive";
+        found.push(Violation::invalid(at.field("queueLengthLimit"), number("queueLengthLimit"), detail));
+    }
+    if queues <= 0 {
+        found.push(Violation::invalid(at.field("queues"), queues, "must be positive"));
+    } else if queues > QUEUES_MAX {
+        let detail = format!("must not be greater than {QUEUES_MAX}");
+        found.push(Violation::invalid(at.field("queues"), queues, detail));
+    }
+    if hand <= 0 {
+        found.push(Violation::invalid(at.field("handSize"), hand, "must be positive"));
+    } else if hand > queues {
+        let detail = format!("should not be greater than queues ({queues})");
+        found.push(Violation::invalid(at.field("handSize"), hand, detail));
+    } else {
+        let cards = (0..hand).map(|dealt| ((queues - dealt) as f64).log2());
+        let bits = cards.sum::<f64>();
+        if bits > DEAL_BITS {
+            let detail = format!(
+                "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than 60"
+            );
+            found.push(Violation::invalid(at.field("handSize"), hand, detail));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(name: &str, spec: Value, expected: &[&str]) {
+        let level = json!({"metadata": {"name": name}, "spec": spec});
+        let found: Vec<String> = validate(&level, None).into_iter().map(|one| one.field).collect();
+        assert_eq!(found, expected, "{spec}");
+    }
+
+    #[test]
+    fn a_level_says_what_can_be() {
+        let queuing = |queues: i64, hand: i64, length: i64| {
+            json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 10, "limitResponse": {
+                "type": "Queue", "queuing": {"queues": queues, "handSize": hand, "queueLengthLimit": length}}}})
+        };
+        let response = "spec.limited.limitResponse";
+        let at = |field: &str| format!("{response}.queuing.{field}");
+        check("a", queuing(64, 8, 50), &[]);
+        check("a", queuing(0, 8, 0), &[&at("queueLengthLimit"), &at("queues"), &at("handSize")]);
+        check("a", queuing(4, 8, 1), &[&at("handSize")]);
+        check("a", queuing(10_000_000, 5, 1), &[&at("handSize")]);
+        check("a", queuing(10_000_001, 2, 1), &[&at("queues")]);
+        let reject = json!({"nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}});
+        check("a", json!({"type": "Limited", "limited": reject}), &[]);
+        check("catch-all", json!({"type": "Limited", "limited": reject}), &[]);
+        check("catch-all", queuing(64, 8, 50), &["spec"]);
+        check("exempt", json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 3}}), &[]);
+        check("exempt", json!({"type": "Limited", "limited": reject}), &["spec.type"]);
+        check("a", json!({"type": "Exempt"}), &["spec.type"]);
+        check("a", json!({"type": "Limited"}), &["spec.limited"]);
+        check("a", json!({"type": "Limited", "exempt": {}, "limited": reject}), &["spec.exempt"]);
+        let lent = json!({"nominalConcurrencyShares": 0, "lendablePercent": 101, "borrowingLimitPercent": -1, "limitResponse": {"type": "x"}});
+        let at = |field: &str| format!("spec.limited.{field}");
+        check(
+            "a",
+            json!({"type": "Limited", "limited": lent}),
+            &[
+                &at("nominalConcurrencyShares"),
+                &at("lendablePercent"),
+                &at("borrowingLimitPercent"),
+                &format!("{response}.type"),
+            ],
+        );
+    }
 }

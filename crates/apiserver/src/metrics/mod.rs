@@ -2,8 +2,12 @@
 //!
 //! The series are bounded: their labels are the catalog's rows, verbs and status codes, never what a client wrote.
 
+mod flow;
+mod process;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -77,7 +81,7 @@ impl Labels {
     fn text(&self) -> String {
         let Self { verb, group, version, resource, subresource, scope } = self;
         format!(
-            "verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",subresource=\"{subresource}\",scope=\"{scope}\""
+            "component=\"apiserver\",dry_run=\"\",group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\""
         )
     }
 }
@@ -117,20 +121,18 @@ fn head(text: &mut String, name: &str, kind: &str, help: &str) {
 pub(crate) fn page(shared: &Shared) -> String {
     let mut text = String::with_capacity(16 * 1024);
     shared.requests.write(&mut text);
-    let limits = &shared.config.limits;
     head(
         &mut text,
         "apiserver_current_inflight_requests",
         "gauge",
         "Requests at work that are no watch and no stream.",
     );
-    for (kind, most, free) in [
-        ("mutating", limits.writes_in_flight, shared.writes.available_permits()),
-        ("readOnly", limits.reads_in_flight, shared.reads.available_permits()),
-    ] {
-        let busy = most.saturating_sub(free);
+    for (kind, busy) in ["mutating", "readOnly"].iter().zip(&shared.in_flight) {
+        let busy = busy.load(Ordering::Relaxed);
         let _ = writeln!(text, "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {busy}");
     }
+    flow::write(shared, &mut text);
+    process::write(&mut text);
     head(&mut text, "apiserver_storage_objects", "gauge", "Objects in the store, by resource.");
     let snapshot = shared.store().snapshot();
     for (resource, table) in snapshot.tables() {

@@ -1,0 +1,283 @@
+//! Servers under load, on a virtual clock.
+
+use std::collections::BTreeMap;
+
+use object::Snapshot;
+use plan::{Attributes, User};
+use proptest::prelude::*;
+
+use super::*;
+use crate::bootstrap;
+
+const LIMIT: u32 = 600;
+
+fn fresh() -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for object in bootstrap::flow_control() {
+        let source = usize::from(object["kind"] != "FlowSchema");
+        let key = object::Key::cluster(SOURCES[source], object["metadata"]["name"].as_str().expect("a name"));
+        let revision = snapshot.revision() + 1;
+        let draft = object::Draft::read(key, Box::default(), object::body::encode(&object));
+        snapshot.put(draft.expect("an object").at(revision));
+        snapshot.advance(revision);
+    }
+    snapshot
+}
+
+/// A server whose requests take as long as they are said to.
+struct Server {
+    fairness: Fairness,
+    now: Seconds,
+    /// What ends when, in microseconds, and whose it is.
+    running: BTreeMap<(u64, u64), (String, Ticket)>,
+    waiting: BTreeMap<u64, (String, Ticket, Seconds)>,
+    done: BTreeMap<String, u64>,
+    refused: BTreeMap<String, u64>,
+    longest_wait: BTreeMap<String, Seconds>,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self {
+            fairness: Fairness::new(LIMIT, Rules::read(&fresh())),
+            now: 0.0,
+            running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            done: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            longest_wait: BTreeMap::new(),
+        }
+    }
+
+    fn ask(&mut self, user: &User, took: Seconds, work: Work) -> Verdict {
+        let attributes =
+            Attributes { verb: "list", resource: "pods", namespace: "a", ..Attributes::default() };
+        let schema = self.fairness.rules().classify(user, &attributes);
+        let verdict = self.fairness.begin(schema, user, &attributes, work, self.now);
+        let name = user.name.to_string();
+        match verdict {
+            Verdict::Run(ticket) => self.run(name, ticket, took),
+            Verdict::Wait(ticket) => drop(self.waiting.insert(ticket.id(), (name, ticket, took))),
+            Verdict::Refuse(_) => *self.refused.entry(name).or_default() += 1,
+        }
+        verdict
+    }
+
+    fn run(&mut self, name: String, ticket: Ticket, took: Seconds) {
+        self.running.insert((((self.now + took) * 1e6) as u64, ticket.id()), (name, ticket));
+    }
+
+    fn wake(&mut self, woken: Vec<u64>) {
+        for id in woken {
+            let (name, ticket, took) = self.waiting.remove(&id).expect("one that waits");
+            let longest = self.longest_wait.entry(name.clone()).or_default();
+            *longest = longest.max(self.now - ticket.since);
+            self.run(name, ticket.woken(self.now), took);
+        }
+    }
+
+    /// Lets everything end that ends until then.
+    fn until(&mut self, then: Seconds) {
+        while let Some(((at, _), _)) = self.running.first_key_value()
+            && *at as f64 / 1e6 <= then
+        {
+            let ((at, _), (name, ticket)) = self.running.pop_first().expect("one that runs");
+            self.now = self.now.max(at as f64 / 1e6);
+            *self.done.entry(name).or_default() += 1;
+            let woken = self.fairness.finish(ticket, self.now);
+            self.wake(woken);
+        }
+        self.now = then;
+    }
+
+    fn level(&self, name: &str) -> LevelState {
+        self.fairness.levels().find(|level| &*level.name == name).expect("a level")
+    }
+}
+
+fn user(name: &str) -> User {
+    User::new(name, &["system:authenticated"])
+}
+
+#[test]
+fn seats_are_divided_by_shares() {
+    let server = Server::new();
+    let seats: Vec<_> =
+        server.fairness.levels().map(|level| (level.name.to_string(), level.nominal)).collect();
+    // ceil(600 × shares / 245)
+    for (name, nominal) in
+        [("system", 74), ("node-high", 98), ("workload-low", 245), ("catch-all", 13), ("exempt", 0)]
+    {
+        assert!(seats.contains(&(name.to_owned(), nominal)), "{name}: {seats:?}");
+    }
+    let low = server.level("workload-low");
+    assert_eq!((low.lower, low.upper, low.current), (24, LIMIT, 245));
+}
+
+#[test]
+fn who_asks_little_hardly_waits_for_who_asks_much() {
+    let mut server = Server::new();
+    let (loud, quiet) = (user("loud"), user("quiet"));
+    for step in 0..200 {
+        for _ in 0..50 {
+            server.ask(&loud, 0.1, Work::default());
+        }
+        server.ask(&quiet, 0.1, Work::default());
+        server.until(f64::from(step + 1) * 0.05);
+    }
+    let waited = |name: &str| server.longest_wait.get(name).copied().unwrap_or_default();
+    assert!(server.refused["loud"] > 1000, "{:?}", server.refused);
+    assert!(!server.refused.contains_key("quiet"));
+    assert!(waited("quiet") < 0.11, "{}", waited("quiet"));
+    assert!(waited("loud") > 0.3, "{}", waited("loud"));
+}
+
+#[test]
+fn flows_that_ask_the_same_get_the_same() {
+    let mut server = Server::new();
+    let users = ["a", "b", "c"].map(user);
+    for step in 0..1000 {
+        for one in &users {
+            for _ in 0..4 {
+                server.ask(one, 0.2, Work::default());
+            }
+        }
+        server.until(f64::from(step + 1) * 0.01);
+    }
+    let done = ["a", "b", "c"].map(|name| server.done[name] as f64);
+    let (least, most) =
+        (done.iter().copied().fold(f64::MAX, f64::min), done.iter().copied().fold(0.0, f64::max));
+    assert!(most / least < 1.1, "{done:?}");
+}
+
+#[test]
+fn wide_requests_count_for_as_much_as_they_take() {
+    let mut server = Server::new();
+    let (wide, narrow) = (user("wide"), user("narrow"));
+    for step in 0..1000 {
+        for _ in 0..8 {
+            // 500 objects: five seats.
+            server.ask(&wide, 0.1, Work::of_list(500, 0, false));
+            server.ask(&narrow, 0.1, Work::default());
+        }
+        server.until(f64::from(step + 1) * 0.01);
+    }
+    let ratio = server.done["narrow"] as f64 / server.done["wide"] as f64;
+    assert!((3.0..7.0).contains(&ratio), "{:?}", server.done);
+}
+
+#[test]
+fn the_exempt_never_wait_and_the_catch_all_never_queues() {
+    let mut server = Server::new();
+    let root = User::new("root", &["system:masters"]);
+    for _ in 0..2000 {
+        assert!(matches!(server.ask(&root, 1.0, Work::default()), Verdict::Run(_)));
+    }
+    let stray = User::new("stray", &[]);
+    for _ in 0..server.level("catch-all").nominal {
+        assert!(matches!(server.ask(&stray, 1.0, Work::default()), Verdict::Run(_)));
+    }
+    let refused = server.ask(&stray, 1.0, Work::default());
+    assert_eq!(refused, Verdict::Refuse(Refusal { retry_after_seconds: 1 }));
+}
+
+#[test]
+fn a_level_under_load_borrows_what_others_lend() {
+    let mut server = Server::new();
+    let app = User::new("system:serviceaccount:a:b", &["system:serviceaccounts", "system:authenticated"]);
+    for step in 0..2200 {
+        for _ in 0..8 {
+            server.ask(&app, 0.5, Work::default());
+        }
+        server.until(f64::from(step + 1) * 0.01);
+    }
+    let low = server.level("workload-low");
+    assert!(low.current > low.nominal + 50, "{low:?}");
+    assert!(server.level("node-high").current >= server.level("node-high").lower);
+    let most: u32 = server.fairness.levels().map(|level| level.current).sum();
+    assert!(most <= LIMIT + 10, "{most}");
+}
+
+#[test]
+fn who_is_refused_again_and_again_is_sent_further_away() {
+    let mut server = Server::new();
+    let stray = User::new("stray", &[]);
+    let mut after = 0;
+    for second in 0..10 {
+        for _ in 0..200 {
+            if let Verdict::Refuse(refusal) = server.ask(&stray, 100.0, Work::default()) {
+                after = refusal.retry_after_seconds;
+            }
+        }
+        server.until(f64::from(second + 1));
+    }
+    assert_eq!(after, 32);
+}
+
+#[test]
+fn widths_are_upstreams() {
+    for (stored, limit, selects, most, expected) in [
+        (0, 0, false, 10, 1),
+        (100, 0, false, 10, 1),
+        (101, 0, false, 10, 2),
+        (5_000, 0, false, 10, 10),
+        (5_000, 0, false, 4, 4),
+        (5_000, 100, false, 10, 2),
+        (5_000, 100, true, 10, 10),
+        (5_000, 0, false, 0, 1),
+    ] {
+        assert_eq!(Work::of_list(stored, limit, selects).seats(most), expected, "{stored} {limit} {selects}");
+    }
+}
+
+#[test]
+fn levels_that_go_let_their_requests_end() {
+    let mut server = Server::new();
+    let one = user("one");
+    for _ in 0..80 {
+        server.ask(&one, 1.0, Work::default());
+    }
+    assert!(!server.waiting.is_empty());
+    assert!(server.fairness.follow(&Snapshot::default(), 0.5));
+    // The schemas are gone but for those that always are: who came before goes on as it began.
+    assert!(matches!(server.ask(&one, 1.0, Work::default()), Verdict::Run(_)));
+    server.until(10.0);
+    assert!(server.waiting.is_empty() && server.running.is_empty());
+    assert_eq!(server.done["one"], 81);
+    assert!(server.fairness.follow(&fresh(), 10.0));
+    assert!(server.fairness.levels().all(|level| level.in_use == 0 && level.waiting == 0));
+}
+
+proptest! {
+    /// Whatever comes and goes: no seat is lost, none is given twice, and who waits is woken.
+    #[test]
+    fn seats_come_back(steps in proptest::collection::vec((0_u8..4, 0_usize..2000, 0_u8..3), 1..300)) {
+        let mut server = Server::new();
+        for (index, (who, objects, what)) in steps.into_iter().enumerate() {
+            let asking = match who {
+                0 => User::new("stray", &[]),
+                other => user(&format!("user-{other}")),
+            };
+            for _ in 0..10 {
+                server.ask(&asking, 0.02 * f64::from(what + 1), Work { objects });
+            }
+            if what == 2
+                && let Some((id, (_, ticket, _))) = server.waiting.first_key_value().map(|(id, held)| (*id, held.clone()))
+            {
+                server.waiting.remove(&id);
+                let (_, woken) = server.fairness.give_up(ticket, server.now).expect("it waited");
+                server.wake(woken);
+            }
+            server.until(index as f64 * 0.01);
+            for level in server.fairness.levels() {
+                let seats: u32 = server.running.values().filter(|(_, ticket)| {
+                    server.fairness.levels[ticket.level].name == level.name
+                }).map(|(_, ticket)| ticket.seats).sum();
+                prop_assert_eq!(seats, level.in_use);
+            }
+        }
+        server.until(1e6);
+        prop_assert!(server.waiting.is_empty());
+        prop_assert!(server.fairness.levels().all(|level| level.in_use == 0 && level.waiting == 0));
+    }
+}

@@ -1,0 +1,224 @@
+//! Seats for requests: asks `access::fairness` who runs, keeps those who wait, and wakes them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use access::fairness::{Fairness, Refusal, Rules, Seconds, Ticket, Verdict, Work};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use object::Snapshot;
+use plan::{Attributes, User};
+use tokio::sync::oneshot;
+
+use crate::query::Query;
+
+const SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+
+/// The seats of one server.
+pub(crate) struct Seats {
+    state: Mutex<State>,
+    began: Instant,
+}
+
+struct State {
+    fairness: Fairness,
+    /// The headers of each schema.
+    marks: Vec<Marks>,
+    /// Who waits, each told when it began to run.
+    waiting: HashMap<u64, oneshot::Sender<Seconds>>,
+}
+
+/// Which schema and level a request was of, for its answer.
+#[derive(Clone)]
+pub(crate) struct Marks {
+    schema: HeaderValue,
+    level: HeaderValue,
+}
+
+impl Marks {
+    pub(crate) fn put(self, headers: &mut HeaderMap) {
+        headers.insert(SCHEMA, self.schema);
+        headers.insert(LEVEL, self.level);
+    }
+}
+
+/// Leave to run. Dropped, it makes room for others.
+pub(crate) struct Seat<'a> {
+    seats: &'a Seats,
+    ticket: Ticket,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let now = self.seats.now();
+        let mut state = self.seats.lock();
+        let woken = state.fairness.finish(self.ticket, now);
+        state.wake(woken, now);
+    }
+}
+
+/// A place in a queue. Dropped (the client has gone, its time is over), it is left.
+struct Place<'a> {
+    seats: &'a Seats,
+    ticket: Option<Ticket>,
+}
+
+impl Place<'_> {
+    fn leave(&mut self) -> Option<Refusal> {
+        let ticket = self.ticket.take()?;
+        let now = self.seats.now();
+        let mut state = self.seats.lock();
+        state.waiting.remove(&ticket.id());
+        match state.fairness.give_up(ticket, now) {
+            Ok((refusal, woken)) => {
+                state.wake(woken, now);
+                Some(refusal)
+            }
+            // Woken at the last moment: the seat goes to the next.
+            Err(ticket) => {
+                let woken = state.fairness.finish(ticket.woken(now), now);
+                state.wake(woken, now);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl State {
+    fn wake(&mut self, woken: Vec<u64>, now: Seconds) {
+        for id in woken {
+            if let Some(waiting) = self.waiting.remove(&id) {
+                // One that has gone meanwhile gives the seat back by itself.
+                let _ = waiting.send(now);
+            }
+        }
+    }
+
+    fn mark(&mut self) {
+        let rules = self.fairness.rules();
+        let header = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+        let marks = rules.schemas.iter().map(|schema| Marks {
+            schema: header(&schema.uid),
+            level: header(&rules.levels[schema.level].uid),
+        });
+        self.marks = marks.collect();
+    }
+}
+
+impl Seats {
+    /// `limit`: requests at work at once.
+    pub(crate) fn new(limit: usize, snapshot: &Snapshot) -> Self {
+        let fairness = Fairness::new(u32::try_from(limit).unwrap_or(u32::MAX), Rules::read(snapshot));
+        let mut state = State { fairness, marks: Vec::new(), waiting: HashMap::new() };
+        state.mark();
+        Self { state: Mutex::new(state), began: Instant::now() }
+    }
+
+    fn now(&self) -> Seconds {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A seat, now or within `patience`; otherwise in how many seconds the client should come again.
+    pub(crate) async fn take(
+        &self,
+        snapshot: &Snapshot,
+        user: &User,
+        attributes: &Attributes<'_>,
+        work: Work,
+        patience: Duration,
+    ) -> (Marks, Result<Seat<'_>, Refusal>) {
+        let (marks, ticket, woken) = {
+            let now = self.now();
+            let mut state = self.lock();
+            if state.fairness.follow(snapshot, now) {
+                state.mark();
+            }
+            let schema = state.fairness.rules().classify(user, attributes);
+            let marks = state.marks[schema].clone();
+            match state.fairness.begin(schema, user, attributes, work, now) {
+                Verdict::Run(ticket) => return (marks, Ok(Seat { seats: self, ticket })),
+                Verdict::Refuse(refusal) => return (marks, Err(refusal)),
+                Verdict::Wait(ticket) => {
+                    let (wake, woken) = oneshot::channel();
+                    state.waiting.insert(ticket.id(), wake);
+                    (marks, ticket, woken)
+                }
+            }
+        };
+        let mut place = Place { seats: self, ticket: Some(ticket) };
+        if let Ok(Ok(at)) = tokio::time::timeout(patience, woken).await
+            && let Some(ticket) = place.ticket.take()
+        {
+            return (marks, Ok(Seat { seats: self, ticket: ticket.woken(at) }));
+        }
+        let refusal = place.leave().unwrap_or(Refusal { retry_after_seconds: 1 });
+        (marks, Err(refusal))
+    }
+
+    /// Looks at the decider, for metrics.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Fairness) -> T) -> T {
+        look(&self.lock().fairness)
+    }
+}
+
+/// What a request costs: a list by what it goes through, anything else one seat.
+pub(crate) fn work(
+    snapshot: &Snapshot,
+    attributes: &Attributes<'_>,
+    query: &Query,
+    stored: object::Resource,
+) -> Work {
+    let lists = match attributes.verb {
+        "list" => true,
+        // One that begins at a revision sends no state first.
+        "watch" => query.flag("sendInitialEvents") || matches!(query.get("resourceVersion"), "" | "0"),
+        _ => false,
+    };
+    if !lists || query.get("fieldSelector").starts_with("metadata.name=") {
+        return Work::default();
+    }
+    let stored = snapshot.table(stored).map_or(0, object::Table::len);
+    let selects = !query.get("fieldSelector").is_empty() || !query.get("labelSelector").is_empty();
+    Work::of_list(stored, query.get("limit").parse().unwrap_or(0), selects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PODS: Attributes<'static> = Attributes {
+        verb: "list",
+        group: "",
+        version: "v1",
+        resource: "pods",
+        subresource: "",
+        namespace: "a",
+        name: "",
+        path: "",
+    };
+
+    /// One seat in all: the level that is always there takes no queue, so who comes second is told to come again.
+    #[tokio::test]
+    async fn a_seat_that_is_dropped_is_the_next_ones() {
+        let snapshot = Snapshot::default();
+        let seats = Seats::new(1, &snapshot);
+        let user = User::new("jane", &["system:authenticated"]);
+        let take = || seats.take(&snapshot, &user, &PODS, Work::default(), Duration::ZERO);
+        let (_, first) = take().await;
+        assert!(first.is_ok());
+        assert!(matches!(take().await.1, Err(Refusal { retry_after_seconds: 1 })));
+        drop(first);
+        assert!(take().await.1.is_ok());
+    }
+}

@@ -1,0 +1,74 @@
+//! `process_*`: what the kernel says of this process, under the names that every Prometheus client has.
+
+use std::fmt::Write;
+
+use super::head;
+
+pub(super) fn write(text: &mut String) {
+    let Some(process) = Process::read() else { return };
+    for (name, kind, help, value) in [
+        (
+            "process_cpu_seconds_total",
+            "counter",
+            "Processor time that the process took.",
+            process.cpu_seconds,
+        ),
+        ("process_max_fds", "gauge", "Files that the process may hold open.", process.max_files),
+        ("process_open_fds", "gauge", "Files that the process holds open.", process.open_files),
+        ("process_resident_memory_bytes", "gauge", "Memory that the process has.", process.resident_bytes),
+        ("process_start_time_seconds", "gauge", "When the process began, since 1970.", process.started),
+        ("process_virtual_memory_bytes", "gauge", "Addresses that the process has.", process.virtual_bytes),
+    ] {
+        head(text, name, kind, help);
+        let _ = writeln!(text, "{name} {value}");
+    }
+}
+
+#[derive(Debug)]
+struct Process {
+    cpu_seconds: f64,
+    max_files: f64,
+    open_files: f64,
+    resident_bytes: f64,
+    started: f64,
+    virtual_bytes: f64,
+}
+
+impl Process {
+    /// proc(5). None where there is no /proc.
+    fn read() -> Option<Self> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // The name, in brackets, may hold blanks: fields are counted from behind it.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        let page = rustix::param::page_size() as f64;
+        let system = std::fs::read_to_string("/proc/stat").ok()?;
+        let boot = system.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse::<f64>().ok()?;
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        Some(Self {
+            cpu_seconds: (field(14)? + field(15)?) / ticks,
+            max_files: files.current.unwrap_or(u64::MAX) as f64,
+            open_files: std::fs::read_dir("/proc/self/fd").ok()?.count() as f64,
+            resident_bytes: field(24)? * page,
+            started: boot + field(22)? / ticks,
+            virtual_bytes: field(23)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_sensible_things_of_this_process() {
+        let process = Process::read().expect("a process");
+        assert!(
+            process.resident_bytes > 100_000.0 && process.resident_bytes < process.virtual_bytes,
+            "{process:?}"
+        );
+        assert!(process.open_files >= 3.0 && process.open_files <= process.max_files, "{process:?}");
+        assert!(process.started > 1_600_000_000.0, "{process:?}");
+    }
+}
