@@ -8,9 +8,9 @@ use object::{Reason, Status};
 use schema::{FieldValidation, Kind};
 use serde_json::Value;
 
-use crate::negotiate::content_type;
-use crate::protobuf;
+use crate::negotiate::{content_type, listed};
 use crate::route::Target;
+use crate::{cbor, protobuf};
 
 /// Of a body that is too long, so much more is read and thrown away: a client that still sends would not see the answer if its
 /// connection ended first.
@@ -52,18 +52,20 @@ pub(crate) fn type_name(target: &Target) -> String {
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
+    Cbor,
     Json,
     Protobuf,
     Yaml,
 }
 
-/// The encoding of an object's body; a body without a content type is JSON.
-pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+/// The encoding of an object's body; a body without a content type is JSON. `cbor`: it is read too.
+pub(crate) fn encoding(headers: &HeaderMap, cbor: bool) -> Result<Encoding, Status> {
     match content_type(headers) {
+        "application/cbor" if cbor => Ok(Encoding::Cbor),
         "" | "application/json" | "*/*" => Ok(Encoding::Json),
         "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
         "application/yaml" => Ok(Encoding::Yaml),
-        _ => Err(unsupported("application/json, application/yaml, application/vnd.kubernetes.protobuf")),
+        _ => Err(unsupported(&listed(cbor))),
     }
 }
 
@@ -85,6 +87,13 @@ pub(crate) fn parse(
     text: &[u8],
 ) -> Result<(Value, Vec<String>), Status> {
     match encoding {
+        Encoding::Cbor => cbor::decode(text)
+            .map(|value| (value, Vec::new()))
+            .map_err(|why| Status::bad_request(format!("error decoding CBOR: {why}"))),
+        Encoding::Protobuf if kind.custom.is_some() && type_name == kind.type_name => {
+            // It has no numbers for its fields.
+            Err(unsupported("application/json, application/yaml"))
+        }
         Encoding::Protobuf => {
             protobuf::decode(type_name, text).map(|value| (value, Vec::new())).map_err(|why| {
                 Status::bad_request(format!(

@@ -73,6 +73,8 @@ pub struct Config {
     pub client_ca: ClientCa,
     /// Requests without credentials are `system:anonymous`; otherwise they are refused.
     pub anonymous: bool,
+    /// CBOR is read and written too (KEP-4222): upstream's feature gate `CBORServingAndStorage`, which is off by default.
+    pub cbor: bool,
     /// Where clients find `/openid/v1/jwks`: `https://…/openid/v1/jwks`.
     pub jwks_uri: String,
 }

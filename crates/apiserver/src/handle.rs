@@ -28,6 +28,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request<Inc
     let audit_id = audit_id(&shared, &request);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    let media_of_failure = negotiate::media_of_failure(request.headers(), shared.config.cbor);
     // A panic is the fault of one request, not of the others on its connection.
     let answered = AssertUnwindSafe(filtered(&shared, &peer, request)).catch_unwind().await;
     let mut answer = answered.unwrap_or_else(|_| {
@@ -37,6 +38,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request<Inc
             format!("Internal Server Error: \"{path}\": panic\n"),
         )
     });
+    answer = respond::retold(answer, media_of_failure);
     let headers = answer.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -328,7 +330,9 @@ async fn get(
     query: &Query,
     request: &Request<Incoming>,
 ) -> Result<Answer, Status> {
-    let shape = negotiate::shape(request.headers(), query)?;
+    let scale = target.subresource == "scale";
+    let asked = if scale { negotiate::Asked::Document } else { negotiate::Asked::Object };
+    let view = negotiate::view(request.headers(), query, &target.kind, asked, shared.config.cbor)?;
     let snapshot = match query.get("resourceVersion") {
         "" => shared.newest().await?,
         "0" => shared.store().snapshot(),
@@ -336,9 +340,9 @@ async fn get(
     };
     let key = object::Key::new(target.kind.resource, &*target.namespace, &*target.name);
     let object = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
-    if target.subresource == "scale" {
+    if scale {
         let value = object.to_value().map_err(Status::internal)?;
-        return Ok(respond::json(StatusCode::OK, &gate::scale_of(&target.kind, &value)));
+        return Ok(respond::document(view.media, StatusCode::OK, &gate::scale_of(&target.kind, &value)));
     }
-    Ok(write::shown(shared, &target.kind, shape, StatusCode::OK, object, request.headers()))
+    Ok(write::shown(shared, &target.kind, view, StatusCode::OK, object, request.headers()))
 }

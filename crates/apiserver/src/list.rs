@@ -1,6 +1,6 @@
 //! LIST: objects of one snapshot, joined as the bytes that they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -17,13 +17,13 @@ use schema::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::negotiate::{self, Shape};
+use crate::negotiate::{self, Asked, Media, Shape, View};
 use crate::query::{ListOptions, Query, VersionMatch};
-use crate::respond::{Answer, JSON};
+use crate::respond::Answer;
 use crate::route::Target;
 use crate::select::Selection;
 use crate::server::Shared;
-use crate::{compress, respond, show, table};
+use crate::{compress, protobuf, respond, show, table};
 
 /// How long a read waits for a revision that this server has not seen yet.
 const CATCH_UP: Duration = Duration::from_secs(3);
@@ -31,6 +31,9 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 const BUFFER_BYTES: usize = 128 * 1024;
 /// A buffer has room for one more object of this size, so that few ever grow: growing copies all of it.
 const BUFFER_SLACK_BYTES: usize = 16 * 1024;
+
+/// So much of a list in protobuf is kept between measuring it and sending it.
+const KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where a list goes on, as clients carry it around.
 #[derive(Debug, Deserialize, Serialize)]
@@ -86,7 +89,7 @@ pub(crate) async fn list(
     query: &Query,
     headers: &HeaderMap,
 ) -> Result<Answer, Status> {
-    let shape = negotiate::shape(headers, query)?;
+    let view = negotiate::view(headers, query, &target.kind, Asked::List, shared.config.cbor)?;
     let options = ListOptions::read(query)?;
     options.check_list()?;
     let selection = Selection::new(&target.kind, &target.namespace, "", &options)?;
@@ -100,7 +103,7 @@ pub(crate) async fn list(
         let table = snapshot.table(target.kind.resource).cloned().unwrap_or_default();
         let last = after.map(|(namespace, name)| (namespace.into(), name.into()));
         let objects = Objects::Selected { table, selection, last };
-        return Ok(answer(shared, &target.kind, shape, metadata, objects, headers));
+        return answer(shared, &target.kind, view, metadata, objects, headers).await;
     }
     let page = select(&snapshot, &target.kind, &selection, after.as_ref(), options.limit);
     if let Some(remaining) = page.remaining {
@@ -111,7 +114,8 @@ pub(crate) async fn list(
             metadata["remainingItemCount"] = remaining.into();
         }
     }
-    Ok(answer(shared, &target.kind, shape, metadata, Objects::Chosen(page.objects.into_iter()), headers))
+    let objects = Objects::Chosen(page.objects.into_iter());
+    answer(shared, &target.kind, view, metadata, objects, headers).await
 }
 
 /// Every object that a request selects, for `deletecollection`.
@@ -292,55 +296,52 @@ const EXPIRED: &str = "The provided continue parameter is too old to display a c
 fn expired(token: Token) -> Answer {
     let mut status = Status::new(Reason::Expired, EXPIRED).to_json();
     status["metadata"]["continue"] = write_token(&Token { rv: -1, ..token }).into();
-    respond::json(StatusCode::GONE, &status)
+    respond::failure_document(StatusCode::GONE.as_u16(), status)
 }
 
 /// A list of objects as an answer.
-pub(crate) fn answer(
+pub(crate) async fn answer(
     shared: &Shared,
     kind: &Arc<Kind>,
-    shape: Shape,
+    view: View,
     metadata: Value,
     objects: Objects,
     headers: &HeaderMap,
-) -> Answer {
-    let mut head = Vec::new();
-    match shape {
-        Shape::Whole => head.extend_from_slice(
-            format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[", kind.list_kind(), kind.api_version())
-                .as_bytes(),
-        ),
-        Shape::Metadata => head.extend_from_slice(
-            format!("{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"items\":[")
-                .as_bytes(),
-        ),
-        Shape::Table(_) => table::head(kind, &metadata, true, &mut head),
-    }
+) -> Result<Answer, Status> {
     let mut body = Items {
         kind: kind.clone(),
-        shape,
+        view,
         now: shared.gate.now(),
         objects,
         is_first: true,
         closed: false,
-        ready: None,
+        ready: VecDeque::new(),
         spare: Arc::default(),
+        failure: None,
     };
-    let beginning = body.write(head);
-    let is_long = !body.closed || beginning.len() > shared.config.limits.compress_above_bytes;
+    match view.media {
+        Media::Protobuf => body.begin_protobuf(&metadata).await?,
+        Media::Json => body.begin_json(&metadata),
+        Media::Cbor | Media::Yaml => {
+            body.begin_json(&metadata);
+            body.rewrite().await?;
+        }
+    }
+    let beginning: usize = body.ready.iter().map(Bytes::len).sum();
+    let is_long = !body.closed || beginning > shared.config.limits.compress_above_bytes;
     let gzip = is_long && negotiate::reads_gzip(headers);
-    body.ready = Some(beginning);
     let body = if gzip { compress::gzip(body).boxed_unsync() } else { body.boxed_unsync() };
     let mut answer = Response::new(body);
     *answer.status_mut() = StatusCode::OK;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(view.media.name()));
     if gzip {
         compress::mark(answer.headers_mut());
     }
-    answer
+    Ok(answer)
 }
 
 /// What a list consists of.
+#[derive(Clone)]
 pub(crate) enum Objects {
     Chosen(std::vec::IntoIter<Arc<Object>>),
     /// Whatever of a table is selected, behind the last (namespace, name) that was written: looked for when it is sent, so
@@ -353,19 +354,22 @@ pub(crate) enum Objects {
 }
 
 /// A list on its way out: joined buffer by buffer, so that a long one is never in memory twice.
+#[derive(Clone)]
 struct Items {
     kind: Arc<Kind>,
-    shape: Shape,
+    view: View,
     now: Time,
     objects: Objects,
     /// No object was written yet.
     is_first: bool,
     /// The list's end was written.
     closed: bool,
-    /// The beginning, written and not yet handed over.
-    ready: Option<Bytes>,
+    /// Written and not yet handed over.
+    ready: VecDeque<Bytes>,
     /// Buffers that were sent: fresh memory costs more than filling it.
     spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// An object that cannot be told in the encoding that was asked for.
+    failure: Option<Status>,
 }
 
 /// A buffer that comes back when all of it was sent.
@@ -388,16 +392,86 @@ impl Drop for Lent {
 }
 
 impl Items {
+    /// Kind and version of the list.
+    fn identity(&self) -> (String, String) {
+        match self.view.shape {
+            Shape::Whole | Shape::Table(..) => (self.kind.list_kind(), self.kind.api_version()),
+            Shape::Metadata(meta) => ("PartialObjectMetadataList".into(), meta.api_version().into()),
+        }
+    }
+
+    fn begin_json(&mut self, metadata: &Value) {
+        let mut head = Vec::new();
+        if let Shape::Table(_, meta) = self.view.shape {
+            table::head(&self.kind, meta, metadata, true, &mut head);
+        } else {
+            let (kind, version) = self.identity();
+            let text = format!(
+                "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\"items\":["
+            );
+            head.extend_from_slice(text.as_bytes());
+        }
+        let beginning = self.write(head);
+        self.ready.push_back(beginning);
+    }
+
+    /// A message begins with its length, so all objects are encoded once before the first byte is sent. What that makes is kept if it
+    /// is not too much; otherwise it is made again as it goes out.
+    async fn begin_protobuf(&mut self, metadata: &Value) -> Result<(), Status> {
+        let mut trial = self.clone();
+        let (mut length, mut kept) = (0, VecDeque::new());
+        while let Some(piece) = trial.next() {
+            length += piece.len();
+            if length <= KEPT_BYTES {
+                kept.push_back(piece);
+            } else {
+                kept.clear();
+            }
+            if !trial.closed {
+                tokio::task::yield_now().await;
+            }
+        }
+        if let Some(status) = trial.failure {
+            return Err(status);
+        }
+        let (kind, version) = self.identity();
+        let items = length.saturating_sub(protobuf::LIST_TAIL.len()) as u64;
+        self.ready.push_back(protobuf::list_head(&version, &kind, metadata, items)?.into());
+        if length <= KEPT_BYTES {
+            self.ready.append(&mut kept);
+            self.closed = true;
+        }
+        Ok(())
+    }
+
+    /// All of a list that was begun as JSON, in an encoding that is only made of the whole.
+    async fn rewrite(&mut self) -> Result<(), Status> {
+        let mut whole = Vec::new();
+        while let Some(piece) = self.next() {
+            whole.extend_from_slice(&piece);
+            tokio::task::yield_now().await;
+        }
+        let value = serde_json::from_slice(&whole).map_err(Status::internal)?;
+        self.ready.push_back(respond::encode(self.view.media, &value)?.into());
+        Ok(())
+    }
+
     /// The next objects, behind what the buffer begins with.
     fn write(&mut self, mut buffer: Vec<u8>) -> Bytes {
         buffer.reserve(BUFFER_BYTES + BUFFER_SLACK_BYTES);
-        let Self { kind, shape, now, objects, is_first, .. } = self;
+        let Self { kind, view, now, objects, is_first, failure, .. } = self;
         let mut write = |object: &Object| {
+            if view.media == Media::Protobuf {
+                if let Err(status) = protobuf_item(kind, view.shape, object, &mut buffer) {
+                    *failure = Some(status);
+                }
+                return failure.is_some() || buffer.len() >= BUFFER_BYTES;
+            }
             if !std::mem::replace(is_first, false) {
                 buffer.push(b',');
             }
-            match *shape {
-                Shape::Table(include) => table::row(kind, include, object, *now, &mut buffer),
+            match view.shape {
+                Shape::Table(include, meta) => table::row(kind, include, meta, object, *now, &mut buffer),
                 shape => show::object(kind, shape, object, *now, &mut buffer),
             }
             buffer.len() >= BUFFER_BYTES
@@ -413,25 +487,35 @@ impl Items {
                 last.is_some()
             }
         };
-        if !is_full {
-            buffer.extend_from_slice(b"]}\n");
+        if !is_full || self.failure.is_some() {
+            let end = if self.view.media == Media::Protobuf { protobuf::LIST_TAIL } else { b"]}\n" };
+            buffer.extend_from_slice(end);
             self.closed = true;
         }
         Bytes::from_owner(Lent { buffer, home: self.spare.clone() })
     }
 
     fn next(&mut self) -> Option<Bytes> {
-        if self.ready.is_some() {
-            return self.ready.take();
-        }
-        if self.closed {
-            return None;
+        if !self.ready.is_empty() || self.closed {
+            return self.ready.pop_front();
         }
         // The one before may still be on its way.
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffer = spare.unwrap_or_default();
         buffer.clear();
         Some(self.write(buffer))
+    }
+}
+
+fn protobuf_item(kind: &Kind, shape: Shape, object: &Object, to: &mut Vec<u8>) -> Result<(), Status> {
+    match shape {
+        Shape::Metadata(_) => protobuf::metadata_item(&object.body, to),
+        _ if kind.reads_as_stored(object) => protobuf::item(kind.type_name, &object.body, to),
+        _ => {
+            let mut text = Vec::with_capacity(object.body.len());
+            show::whole(kind, object, &mut text);
+            protobuf::item(kind.type_name, &text, to)
+        }
     }
 }
 

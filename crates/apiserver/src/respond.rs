@@ -9,6 +9,9 @@ use http_body_util::{BodyExt, Full};
 use object::Status;
 use serde_json::Value;
 
+use crate::negotiate::Media;
+use crate::{cbor, protobuf, yaml};
+
 /// Whatever a response carries: one buffer, a stream of chunks, a proxied body.
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 pub(crate) type Answer = Response<Body>;
@@ -34,13 +37,55 @@ pub(crate) fn text(code: StatusCode, text: impl Into<String>) -> Answer {
     bytes(code, "text/plain; charset=utf-8", text.into())
 }
 
+/// A document that was made as a tree, in the encoding that was asked for.
+pub(crate) fn document(media: Media, code: StatusCode, value: &Value) -> Answer {
+    match encode(media, value) {
+        Ok(text) => bytes(code, media.name(), text),
+        Err(status) => failure(&status),
+    }
+}
+
+/// A tree in this encoding.
+pub(crate) fn encode(media: Media, value: &Value) -> Result<Vec<u8>, Status> {
+    match media {
+        Media::Cbor => Ok(cbor::encode(value)),
+        Media::Json => Ok(value.to_string().into_bytes()),
+        Media::Protobuf => protobuf::document(value),
+        Media::Yaml => Ok(yaml::encode(value)),
+    }
+}
+
+/// The `metav1.Status` of a failure, kept beside its JSON until it is known what the client reads.
+#[derive(Clone)]
+struct Failed(Value);
+
+/// A failure in the encoding that its client reads; any other answer as it is.
+pub(crate) fn retold(mut answer: Answer, media: Media) -> Answer {
+    if media == Media::Json {
+        return answer;
+    }
+    let Some(Failed(status)) = answer.extensions_mut().remove() else { return answer };
+    if let Ok(text) = encode(media, &status) {
+        *answer.body_mut() = full(text);
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media.name()));
+    }
+    answer
+}
+
 /// A failure as `metav1.Status`.
 pub(crate) fn failure(status: &Status) -> Answer {
-    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut answer = json(code, &status.to_json());
+    let mut answer = failure_document(status.code, status.to_json());
     if let Some(seconds) = status.retry_after_seconds {
         answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
+    answer
+}
+
+/// A failure that was made as a tree.
+pub(crate) fn failure_document(code: u16, status: Value) -> Answer {
+    let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut answer = json(code, &status);
+    answer.extensions_mut().insert(Failed(status));
     answer
 }
 

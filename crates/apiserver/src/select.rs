@@ -8,7 +8,7 @@ use schema::Kind;
 use crate::query::ListOptions;
 
 /// Label and field selectors of one kind, ready to be asked of many objects.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Selection {
     /// Empty: every namespace.
     namespace: String,
@@ -16,7 +16,7 @@ pub(crate) struct Selection {
     terms: Vec<Term>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Term {
     source: Source,
     equal: bool,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::negotiate::Shape;
+use crate::negotiate::{Meta, Shape};
 use crate::table;
 
 #[derive(Deserialize)]
@@ -19,8 +19,8 @@ struct WithMetadata<'a> {
 pub(crate) fn object(kind: &Kind, shape: Shape, object: &Object, now: Time, to: &mut Vec<u8>) {
     match shape {
         Shape::Whole => whole(kind, object, to),
-        Shape::Metadata => metadata(&object.body, to),
-        Shape::Table(include) => table::single(kind, include, object, true, now, to),
+        Shape::Metadata(meta) => metadata(meta, &object.body, to),
+        Shape::Table(include, meta) => table::single(kind, include, meta, object, true, now, to),
     }
 }
 
@@ -39,12 +39,12 @@ pub(crate) fn whole(kind: &Kind, object: &Object, to: &mut Vec<u8>) {
 }
 
 /// `PartialObjectMetadata` of a body.
-pub(crate) fn metadata(body: &[u8], to: &mut Vec<u8>) {
+pub(crate) fn metadata(meta: Meta, body: &[u8], to: &mut Vec<u8>) {
     let read: Result<WithMetadata<'_>, _> = serde_json::from_slice(body);
     let metadata = read.as_ref().map_or("{}", |read| read.metadata.get());
-    to.extend_from_slice(
-        b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":",
-    );
+    to.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"");
+    to.extend_from_slice(meta.api_version().as_bytes());
+    to.extend_from_slice(b"\",\"metadata\":");
     to.extend_from_slice(metadata.as_bytes());
     to.push(b'}');
 }

@@ -12,6 +12,7 @@ use plan::User;
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 
+use crate::negotiate::{Asked, Media};
 use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
@@ -100,6 +101,7 @@ async fn token(
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     let options = write::options(target, query, request.headers())?;
+    let media = media(shared, target, query, &request)?;
     let mut body = document(shared, target, request).await?;
     for (field, own) in [("name", &target.name), ("namespace", &target.namespace)] {
         if schema::path::text(&body["metadata"], field).is_empty() {
@@ -111,7 +113,7 @@ async fn token(
     let (id, now) = (shared.gate.uid(), shared.gate.now());
     let request = TokenRequest { account: &account, body: &passed.object, id: &id, now };
     let made = shared.tokens.issue(&shared.store().snapshot(), &request, &SystemRandom::new())?;
-    let mut answer = respond::json(StatusCode::CREATED, &made);
+    let mut answer = respond::document(media, StatusCode::CREATED, &made);
     respond::warn(&mut answer, &passed.warnings);
     Ok(answer)
 }
@@ -185,7 +187,7 @@ impl Row {
         request: Request<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send + 'a>> {
         match self {
-            Self::Reply(reply) => Box::pin(answer_document(shared, user, target, reply, request)),
+            Self::Reply(reply) => Box::pin(answer_document(shared, user, target, query, reply, request)),
             Self::Token => Box::pin(token(shared, user, target, query, request)),
             Self::Bind => Box::pin(bind(shared, user, target, query, request)),
             Self::Log => Box::pin(kubelet::log(shared, target, query, request)),
@@ -203,11 +205,16 @@ async fn bind(
     query: &Query,
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
+    let media = media(shared, target, query, &request)?;
     let (head, incoming) = request.into_parts();
     let options = write::options(target, query, &head.headers)?;
     let text = body::read(incoming, shared.config.limits.body_bytes).await?;
-    let (binding, _) =
-        body::parse(&target.kind, &body::type_name(target), body::encoding(&head.headers)?, &text)?;
+    let (binding, _) = body::parse(
+        &target.kind,
+        &body::type_name(target),
+        body::encoding(&head.headers, shared.config.cbor)?,
+        &text,
+    )?;
     let name = schema::path::text(&binding, "metadata.name").to_owned();
     let catalog = shared.gate.catalog();
     let pods = catalog.by_resource(kinds::PODS).ok_or_else(|| Status::internal("pods are not served"))?;
@@ -220,7 +227,7 @@ async fn bind(
         options: &options,
     };
     match shared.gate.create(&to_gate, binding).await?.answer {
-        gate::Answer::Made(value) => Ok(respond::json(StatusCode::CREATED, &value)),
+        gate::Answer::Made(value) => Ok(respond::document(media, StatusCode::CREATED, &value)),
         _ => Err(Status::internal("a binding is answered with a Status")),
     }
 }
@@ -229,20 +236,30 @@ async fn answer_document(
     shared: &Arc<Shared>,
     user: &User,
     target: &Target,
+    query: &Query,
     reply: Reply,
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
+    let media = media(shared, target, query, &request)?;
     let value = document(shared, target, request).await?;
-    reply(shared, user, target, value).map(|answer| respond::json(StatusCode::CREATED, &answer))
+    reply(shared, user, target, value).map(|answer| respond::document(media, StatusCode::CREATED, &answer))
+}
+
+/// How the answer to a document is written.
+fn media(
+    shared: &Shared,
+    target: &Target,
+    query: &Query,
+    request: &Request<Incoming>,
+) -> Result<Media, Status> {
+    negotiate::view(request.headers(), query, &target.kind, Asked::Document, shared.config.cbor)
+        .map(|view| view.media)
 }
 
 /// The body of a request, as a document of the type that is asked for.
 async fn document(shared: &Shared, target: &Target, request: Request<Incoming>) -> Result<Value, Status> {
-    if !negotiate::reads_json(request.headers()) {
-        return Err(negotiate::not_acceptable());
-    }
     let (head, incoming) = request.into_parts();
-    let encoding = body::encoding(&head.headers)?;
+    let encoding = body::encoding(&head.headers, shared.config.cbor)?;
     let text = body::read(incoming, shared.config.limits.body_bytes).await?;
     let (mut value, _) = body::parse(&target.kind, &body::type_name(target), encoding, &text)?;
     let (group, version, kind) = type_of(target);

@@ -1,10 +1,10 @@
-//! `meta.k8s.io/v1` `Table`: what `kubectl get` prints. Columns and cells come from the kind's row.
+//! `meta.k8s.io` `Table`: what `kubectl get` prints. Columns and cells come from the kind's row.
 
 use object::{Object, Time};
 use schema::Kind;
 use serde_json::{Value, json};
 
-use crate::negotiate::IncludeObject;
+use crate::negotiate::{IncludeObject, Meta};
 use crate::show;
 
 /// The columns of a kind.
@@ -22,7 +22,14 @@ pub(crate) fn columns(kind: &Kind) -> Value {
 }
 
 /// One row: its cells, and as much of the object as was asked for.
-pub(crate) fn row(kind: &Kind, include: IncludeObject, object: &Object, now: Time, to: &mut Vec<u8>) {
+pub(crate) fn row(
+    kind: &Kind,
+    include: IncludeObject,
+    meta: Meta,
+    object: &Object,
+    now: Time,
+    to: &mut Vec<u8>,
+) {
     let value = show::value(kind, object);
     let cells: Value = kind.columns().iter().map(|column| column.cell(&value, now)).collect();
     to.extend_from_slice(b"{\"cells\":");
@@ -30,7 +37,7 @@ pub(crate) fn row(kind: &Kind, include: IncludeObject, object: &Object, now: Tim
     to.extend_from_slice(b",\"object\":");
     match include {
         IncludeObject::None => to.extend_from_slice(b"null"),
-        IncludeObject::Metadata => show::metadata(&object.body, to),
+        IncludeObject::Metadata => show::metadata(meta, &object.body, to),
         IncludeObject::Object => show::whole(kind, object, to),
     }
     to.push(b'}');
@@ -40,22 +47,24 @@ pub(crate) fn row(kind: &Kind, include: IncludeObject, object: &Object, now: Tim
 pub(crate) fn single(
     kind: &Kind,
     include: IncludeObject,
+    meta: Meta,
     object: &Object,
     describe: bool,
     now: Time,
     to: &mut Vec<u8>,
 ) {
     let metadata = json!({"resourceVersion": object.revision.to_string()});
-    head(kind, &metadata, describe, to);
-    row(kind, include, object, now, to);
+    head(kind, meta, &metadata, describe, to);
+    row(kind, include, meta, object, now, to);
     to.extend_from_slice(b"]}");
 }
 
 /// Everything of a table before its rows.
-pub(crate) fn head(kind: &Kind, metadata: &Value, describe: bool, to: &mut Vec<u8>) {
+pub(crate) fn head(kind: &Kind, meta: Meta, metadata: &Value, describe: bool, to: &mut Vec<u8>) {
     let columns = if describe { columns(kind) } else { json!([]) };
+    let version = meta.api_version();
     let head = format!(
-        "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{columns},\"rows\":["
+        "{{\"kind\":\"Table\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\"columnDefinitions\":{columns},\"rows\":["
     );
     to.extend_from_slice(head.as_bytes());
 }

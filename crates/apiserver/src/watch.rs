@@ -16,18 +16,18 @@ use http_body_util::{BodyExt, StreamBody};
 use kinds::CUSTOM_RESOURCE_DEFINITIONS;
 use object::{Change, Event, Object, Reason, Revision, Snapshot, Status, body};
 use schema::Kind;
-use serde_json::json;
+use serde_json::{Value, json};
 use store::{Watch, WatchError};
 use tokio::time::{Instant, sleep_until};
 
 use crate::list::{at_least, revision};
-use crate::negotiate::{self, Shape};
+use crate::negotiate::{self, Asked, Media, Meta, Shape, View};
 use crate::query::{ListOptions, Query};
-use crate::respond::{Answer, JSON};
+use crate::respond::Answer;
 use crate::route::Target;
 use crate::select::Selection;
 use crate::server::Shared;
-use crate::{show, table};
+use crate::{cbor, protobuf, respond, show, table};
 
 /// How long a watch lasts if the client does not say: this and up to as long again.
 const LEAST_WATCH: Duration = Duration::from_secs(1800);
@@ -43,14 +43,16 @@ pub(crate) async fn watch(
     query: &Query,
     headers: &HeaderMap,
 ) -> Result<Answer, Status> {
-    let shape = negotiate::shape(headers, query)?;
+    let view = negotiate::view(headers, query, &target.kind, Asked::Watch, shared.config.cbor)?;
     let options = ListOptions::read(query)?;
     options.check_watch()?;
     let selection = Selection::new(&target.kind, &target.namespace, &target.name, &options)?;
-    let stream = begin(shared, &target.kind, shape, selection, &options).await?;
+    let stream = begin(shared, &target.kind, view, selection, &options).await?;
     let body = StreamBody::new(stream::unfold(stream, Stream::step)).boxed_unsync();
     let mut answer = Response::new(body);
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    if let Some(media) = view.media.of_watch() {
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    }
     Ok(answer)
 }
 
@@ -58,7 +60,7 @@ pub(crate) async fn watch(
 struct Stream {
     shared: Arc<Shared>,
     kind: Arc<Kind>,
-    shape: Shape,
+    view: View,
     selection: Selection,
     /// Changes of definitions, if the kind has one: a watch lasts as long as the row that it was begun with.
     definitions: Option<Watch>,
@@ -81,7 +83,7 @@ struct Stream {
 async fn begin(
     shared: &Arc<Shared>,
     kind: &Arc<Kind>,
-    shape: Shape,
+    view: View,
     selection: Selection,
     options: &ListOptions,
 ) -> Result<Stream, Status> {
@@ -117,7 +119,7 @@ async fn begin(
     let mut stream = Stream {
         shared: shared.clone(),
         kind: kind.clone(),
-        shape,
+        view,
         selection,
         definitions,
         log: None,
@@ -213,30 +215,57 @@ impl Stream {
     }
 
     fn frame(&mut self, change: &'static str, object: &Object) {
-        let head: &'static [u8] = match change {
-            "ADDED" => b"{\"type\":\"ADDED\",\"object\":",
-            "MODIFIED" => b"{\"type\":\"MODIFIED\",\"object\":",
-            _ => b"{\"type\":\"DELETED\",\"object\":",
-        };
-        let text = match self.shape {
+        let text = match self.view.shape {
             Shape::Whole if self.kind.reads_as_stored(object) => object.body.clone(),
             shape => {
                 let mut text = Vec::with_capacity(object.body.len());
                 let now = self.shared.gate.now();
                 match shape {
-                    Shape::Table(include) => {
+                    Shape::Table(include, meta) => {
                         let describe = !std::mem::replace(&mut self.described, true);
-                        table::single(&self.kind, include, object, describe, now, &mut text);
+                        table::single(&self.kind, include, meta, object, describe, now, &mut text);
                     }
                     shape => show::object(&self.kind, shape, object, now, &mut text),
                 }
                 text.into()
             }
         };
-        if text.len() > JOINED_BYTES {
-            return self.ready.extend([Bytes::from_static(head), text, Bytes::from_static(END)]);
+        self.put(change, text);
+    }
+
+    /// Makes an event of an object's text, in the encoding that was asked for.
+    fn put(&mut self, change: &'static str, text: Bytes) {
+        let event = match self.view.media {
+            Media::Json if text.len() > JOINED_BYTES => {
+                let head = Bytes::from_static(json_head(change));
+                return self.ready.extend([head, text, Bytes::from_static(END)]);
+            }
+            Media::Protobuf => self.protobuf(&text).map(|object| {
+                let mut framed = Vec::new();
+                protobuf::event(change, &object, &mut framed);
+                framed
+            }),
+            Media::Json | Media::Yaml => Ok([json_head(change), &text, END].concat()),
+            Media::Cbor => serde_json::from_slice::<Value>(&text)
+                .map_err(Status::internal)
+                .and_then(|object| respond::encode(Media::Cbor, &json!({"type": change, "object": object}))),
+        };
+        match event {
+            Ok(event) => self.ready.push_back(event.into()),
+            Err(status) => self.end(&status),
         }
-        self.ready.push_back([head, &text, END].concat().into());
+    }
+
+    fn protobuf(&self, text: &[u8]) -> Result<Vec<u8>, Status> {
+        let mut made = Vec::with_capacity(text.len());
+        match self.view.shape {
+            Shape::Metadata(meta) => protobuf::partial(meta, text, &mut made)?,
+            _ => {
+                let (type_name, version) = (self.kind.type_name, self.kind.api_version());
+                protobuf::whole(type_name, &version, self.kind.kind, text, &mut made)?;
+            }
+        }
+        Ok(made)
     }
 
     /// How far this watch has come (KEP-956); behind the initial state with the annotation that says so (KEP-3157).
@@ -245,21 +274,37 @@ impl Stream {
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = match self.shape {
+        let partial = |meta: Meta, metadata: &Value| json!({"kind": "PartialObjectMetadata", "apiVersion": meta.api_version(), "metadata": metadata});
+        let object = match self.view.shape {
             Shape::Whole => {
                 json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata})
             }
-            Shape::Metadata => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
-            }
-            Shape::Table(_) => {
-                let partial = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
-                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
+            Shape::Metadata(meta) => partial(meta, &metadata),
+            Shape::Table(_, meta) => {
+                json!({"kind": "Table", "apiVersion": meta.api_version(),
                     "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [],
-                    "rows": [{"cells": [], "object": partial}]})
+                    "rows": [{"cells": [], "object": partial(meta, &metadata)}]})
             }
         };
-        self.ready.push_back(format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n").into());
+        self.put("BOOKMARK", object.to_string().into());
+    }
+
+    /// An ERROR event, behind which nothing comes.
+    fn end(&mut self, status: &Status) {
+        self.log = None;
+        self.initial = Vec::new().into_iter();
+        self.initial_end = None;
+        let status = status.to_json();
+        let event = match respond::encode(self.view.media, &status) {
+            Ok(object) if self.view.media == Media::Protobuf => {
+                let mut framed = Vec::new();
+                protobuf::event("ERROR", &object, &mut framed);
+                framed
+            }
+            _ if self.view.media == Media::Cbor => cbor::encode(&json!({"type": "ERROR", "object": status})),
+            _ => format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n").into_bytes(),
+        };
+        self.ready.push_back(event.into());
     }
 
     /// The log cannot be followed any more: an ERROR event ends the stream.
@@ -268,9 +313,18 @@ impl Stream {
         self.initial = Vec::new().into_iter();
         self.initial_end = None;
         if let WatchError::Compacted { .. } = error {
-            let status = Status::new(Reason::Expired, error.to_string()).to_json();
-            self.ready.push_back(format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n").into());
+            self.end(&Status::new(Reason::Expired, error.to_string()));
         }
+    }
+}
+
+/// How an event in JSON begins.
+fn json_head(change: &str) -> &'static [u8] {
+    match change {
+        "ADDED" => b"{\"type\":\"ADDED\",\"object\":",
+        "BOOKMARK" => b"{\"type\":\"BOOKMARK\",\"object\":",
+        "MODIFIED" => b"{\"type\":\"MODIFIED\",\"object\":",
+        _ => b"{\"type\":\"DELETED\",\"object\":",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use gate::{Answer as Done, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions};
 use http::{HeaderMap, Request, StatusCode, header};
 use hyper::body::Incoming;
@@ -10,12 +11,12 @@ use plan::{Propagation, User};
 use schema::{FieldValidation, Kind, Violation, ViolationKind, path};
 use serde_json::{Value, json};
 
-use crate::negotiate::{self, Shape};
+use crate::negotiate::{self, Asked, Media, Shape, View};
 use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
-use crate::{body, compress, list, show};
+use crate::{body, cbor, compress, list, protobuf, show};
 
 pub(crate) async fn write(
     shared: &Arc<Shared>,
@@ -26,7 +27,8 @@ pub(crate) async fn write(
 ) -> Result<Answer, Status> {
     let (head, incoming) = request.into_parts();
     let headers = &head.headers;
-    let shape = negotiate::shape(headers, query)?;
+    let cbor = shared.config.cbor;
+    let view = negotiate::view(headers, query, &target.kind, asked(target), cbor)?;
     let mut options = options(target, query, headers)?;
     let limit = shared.config.limits.body_bytes;
     let to_gate = |options| gate::Request {
@@ -39,7 +41,7 @@ pub(crate) async fn write(
     };
     let outcome = match target.verb {
         "create" => {
-            let encoding = body::encoding(headers)?;
+            let encoding = body::encoding(headers, cbor)?;
             let (object, problems) = body::parse(
                 &target.kind,
                 &body::type_name(target),
@@ -50,7 +52,7 @@ pub(crate) async fn write(
             shared.gate.create(&to_gate(&options), object).await?
         }
         "update" => {
-            let encoding = body::encoding(headers)?;
+            let encoding = body::encoding(headers, cbor)?;
             let (object, problems) = body::parse(
                 &target.kind,
                 &body::type_name(target),
@@ -62,35 +64,37 @@ pub(crate) async fn write(
             shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
         }
         "patch" => {
-            let how = patch_kind(&target.kind, headers)?;
-            let document = patch_document(how, &body::read(incoming, limit).await?)?;
+            let (how, encoding) = patch_kind(&target.kind, headers, cbor)?;
+            let document = patch_document(encoding, &body::read(incoming, limit).await?)?;
             check_apply(how, &options, query)?;
             let change = Change::Patch(how, document);
             shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
         }
         "delete" => {
-            let delete = delete_options(query, headers, &body::read(incoming, limit).await?, &mut options)?;
+            let text = body::read(incoming, limit).await?;
+            let delete = delete_options(query, headers, cbor, &text, &mut options)?;
             let outcome = shared.gate.delete(&to_gate(&options), &delete).await?;
-            return Ok(deleted(shared, target, shape, outcome, &delete, headers));
+            return Ok(deleted(shared, target, view, outcome, &delete, headers));
         }
         _ => {
-            let delete = delete_options(query, headers, &body::read(incoming, limit).await?, &mut options)?;
+            let text = body::read(incoming, limit).await?;
+            let delete = delete_options(query, headers, cbor, &text, &mut options)?;
             let objects = list::selected(shared, target, query).await?;
             let gone = shared.gate.delete_collection(&to_gate(&options), &delete, &objects).await?;
             let metadata = json!({"resourceVersion": shared.store().snapshot().revision().to_string()});
             let gone = list::Objects::Chosen(gone.into_iter());
-            return Ok(list::answer(shared, &target.kind, shape, metadata, gone, headers));
+            return list::answer(shared, &target.kind, view, metadata, gone, headers).await;
         }
     };
-    Ok(told(shared, &target.kind, shape, outcome, headers))
+    Ok(told(shared, &target.kind, view, outcome, headers))
 }
 
 /// The outcome of a create or an update.
-fn told(shared: &Shared, kind: &Kind, shape: Shape, outcome: Outcome, headers: &HeaderMap) -> Answer {
+fn told(shared: &Shared, kind: &Kind, view: View, outcome: Outcome, headers: &HeaderMap) -> Answer {
     let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut answer = match &outcome.answer {
-        Done::Object(object) | Done::Removed(object) => shown(shared, kind, shape, code, object, headers),
-        Done::Made(value) => respond::json(code, value),
+        Done::Object(object) | Done::Removed(object) => shown(shared, kind, view, code, object, headers),
+        Done::Made(value) => respond::document(view.media, code, value),
     };
     respond::warn(&mut answer, &outcome.warnings);
     answer
@@ -120,7 +124,7 @@ const RETURNED_WHEN_DELETED: &[&str] = &[
 fn deleted(
     shared: &Shared,
     target: &Target,
-    shape: Shape,
+    view: View,
     outcome: Outcome,
     options: &DeleteOptions,
     headers: &HeaderMap,
@@ -134,15 +138,15 @@ fn deleted(
                 details["group"] = kind.group.into();
             }
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
-            respond::json(StatusCode::OK, &status)
+            respond::document(view.media, StatusCode::OK, &status)
         }
-        Done::Removed(object) => shown(shared, kind, shape, StatusCode::OK, object, headers),
+        Done::Removed(object) => shown(shared, kind, view, StatusCode::OK, object, headers),
         Done::Object(object) => {
             let asked_to_wait = options.orphan_dependents == Some(false);
             let code = if asked_to_wait { StatusCode::ACCEPTED } else { StatusCode::OK };
-            shown(shared, kind, shape, code, object, headers)
+            shown(shared, kind, view, code, object, headers)
         }
-        Done::Made(value) => respond::json(StatusCode::OK, value),
+        Done::Made(value) => respond::document(view.media, StatusCode::OK, value),
     };
     respond::warn(&mut answer, &outcome.warnings);
     answer
@@ -152,27 +156,60 @@ fn deleted(
 pub(crate) fn shown(
     shared: &Shared,
     kind: &Kind,
-    shape: Shape,
+    view: View,
     code: StatusCode,
     object: &Arc<Object>,
     headers: &HeaderMap,
 ) -> Answer {
-    let text = if shape == Shape::Whole && kind.reads_as_stored(object) {
-        object.body.clone()
-    } else {
-        let mut text = Vec::with_capacity(object.body.len());
-        show::object(kind, shape, object, shared.gate.now(), &mut text);
-        text.into()
+    let text = match text(shared, kind, view, object) {
+        Ok(text) => text,
+        Err(status) => return respond::failure(&status),
     };
+    let media = view.media.name();
     if text.len() > shared.config.limits.compress_above_bytes
         && negotiate::reads_gzip(headers)
         && let Ok(small) = compress::bytes(&text)
     {
-        let mut answer = respond::bytes(code, respond::JSON, small);
+        let mut answer = respond::bytes(code, media, small);
         compress::mark(answer.headers_mut());
         return answer;
     }
-    respond::bytes(code, respond::JSON, text)
+    respond::bytes(code, media, text)
+}
+
+/// One object as it is asked for.
+fn text(shared: &Shared, kind: &Kind, view: View, object: &Arc<Object>) -> Result<Bytes, Status> {
+    let json = if view.shape == Shape::Whole && kind.reads_as_stored(object) {
+        object.body.clone()
+    } else {
+        let mut text = Vec::with_capacity(object.body.len());
+        show::object(kind, view.shape, object, shared.gate.now(), &mut text);
+        text.into()
+    };
+    match view.media {
+        Media::Json => Ok(json),
+        Media::Protobuf => {
+            let mut made = Vec::with_capacity(json.len());
+            match view.shape {
+                Shape::Metadata(meta) => protobuf::partial(meta, &json, &mut made)?,
+                _ => protobuf::whole(kind.type_name, &kind.api_version(), kind.kind, &json, &mut made)?,
+            }
+            Ok(made.into())
+        }
+        Media::Cbor | Media::Yaml => {
+            let value = serde_json::from_slice(&json).map_err(Status::internal)?;
+            respond::encode(view.media, &value).map(Bytes::from)
+        }
+    }
+}
+
+/// What a write is answered with: subresources with a type of their own (`Scale`, `Eviction`) are no objects of the kind.
+fn asked(target: &Target) -> Asked {
+    match target.kind.subresource(&target.subresource).and_then(|one| one.gvk) {
+        Some(_) => Asked::Document,
+        None if target.verb == "deletecollection" => Asked::List,
+        None => Asked::Object,
+    }
 }
 
 pub(crate) fn options(target: &Target, query: &Query, headers: &HeaderMap) -> Result<Options, Status> {
@@ -251,27 +288,31 @@ const PATCHES: &str = "application/json-patch+json, application/merge-patch+json
 const CUSTOM_PATCHES: &str =
     "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
-fn patch_kind(kind: &Kind, headers: &HeaderMap) -> Result<PatchKind, Status> {
+/// Which patch a body is, and how it is written.
+fn patch_kind(kind: &Kind, headers: &HeaderMap, cbor: bool) -> Result<(PatchKind, Media), Status> {
     match negotiate::content_type(headers) {
-        "application/strategic-merge-patch+json" if kind.custom.is_some() => {
-            Err(body::unsupported(CUSTOM_PATCHES))
+        "application/json-patch+json" => Ok((PatchKind::Json, Media::Json)),
+        "application/merge-patch+json" => Ok((PatchKind::Merge, Media::Json)),
+        "application/strategic-merge-patch+json" if kind.custom.is_none() => {
+            Ok((PatchKind::Strategic, Media::Json))
         }
-        "application/json-patch+json" => Ok(PatchKind::Json),
-        "application/merge-patch+json" => Ok(PatchKind::Merge),
-        "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
-        "application/apply-patch+yaml" => Ok(PatchKind::Apply),
-        _ => Err(body::unsupported(PATCHES)),
+        "application/apply-patch+yaml" => Ok((PatchKind::Apply, Media::Yaml)),
+        "application/apply-patch+cbor" if cbor => Ok((PatchKind::Apply, Media::Cbor)),
+        _ => {
+            let known = if kind.custom.is_some() { CUSTOM_PATCHES } else { PATCHES };
+            let more = if cbor { ", application/apply-patch+cbor" } else { "" };
+            Err(body::unsupported(&format!("{known}{more}")))
+        }
     }
 }
 
-fn patch_document(how: PatchKind, text: &[u8]) -> Result<Value, Status> {
-    match how {
-        PatchKind::Apply => {
-            body::yaml(text).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))
-        }
-        _ => serde_json::from_slice(text)
-            .map_err(|why| Status::bad_request(format!("error decoding patch: {why}"))),
-    }
+fn patch_document(encoding: Media, text: &[u8]) -> Result<Value, Status> {
+    let read = match encoding {
+        Media::Cbor => cbor::decode(text).map_err(|why| format!("error decoding CBOR: {why}")),
+        Media::Yaml => body::yaml(text).map_err(|why| format!("error decoding YAML: {why}")),
+        _ => serde_json::from_slice(text).map_err(|why| format!("error decoding patch: {why}")),
+    };
+    read.map_err(Status::bad_request)
 }
 
 fn check_apply(how: PatchKind, options: &Options, query: &Query) -> Result<(), Status> {
@@ -299,15 +340,17 @@ fn check_apply(how: PatchKind, options: &Options, query: &Query) -> Result<(), S
 fn delete_options(
     query: &Query,
     headers: &HeaderMap,
+    cbor: bool,
     text: &[u8],
     options: &mut Options,
 ) -> Result<DeleteOptions, Status> {
     let body = match text {
         [] => Value::Null,
         text => {
-            let parsed = match body::encoding(headers)? {
+            let parsed = match body::encoding(headers, cbor)? {
+                body::Encoding::Cbor => cbor::decode(text),
                 body::Encoding::Json => serde_json::from_slice(text).map_err(|why| why.to_string()),
-                body::Encoding::Protobuf => crate::protobuf::decode("meta.v1.DeleteOptions", text),
+                body::Encoding::Protobuf => protobuf::decode("meta.v1.DeleteOptions", text),
                 body::Encoding::Yaml => body::yaml(text),
             };
             parsed.map_err(|why| Status::bad_request(format!("unable to decode DeleteOptions: {why}")))?

@@ -289,6 +289,7 @@ fn server_config(pki: &Pki, shape: &Shape) -> Result<apiserver::Config, ClusterE
         limits: Limits::default(),
         client_ca: ClientCa { certificates: vec![ca_der(pki)?.to_vec()] },
         anonymous: true,
+        cbor: false,
         jwks_uri: shape.jwks_uri(),
     })
 }

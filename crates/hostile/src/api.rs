@@ -94,6 +94,7 @@ async fn start() -> Option<SocketAddr> {
         limits: Limits::default(),
         client_ca: ClientCa::default(),
         anonymous: true,
+        cbor: true,
         jwks_uri: "https://e".into(),
     };
     let nowhere: apiserver::Dial = Arc::new(|_, _| {

@@ -32,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "image_archive", run: image::archive, is_slow: true, examples: &[b"\x1f\x8b\x08\0\0\0\0\0\0\x03", b"\x28\xb5\x2f\xfd\0\0"] },
     Target { name: "image_layer", run: image::layer, is_slow: true, examples: image::LAYERS },
     Target { name: "jwt", run: identity::token, is_slow: false, examples: &[b"eyJhbGciOiJFUzI1NiIsImtpZCI6IngifQ.eyJpc3MiOiJlIiwiZXhwIjo5OTk5OTk5OTk5fQ.AAAA"] },
+    Target { name: "object_cbor", run: object::cbor, is_slow: false, examples: &[b"\x01\xd9\xd9\xf7\xa2\x48metadata\xa1\x44name\x41a\x44data\xa1\x41k\xd6\x41v"] },
     Target { name: "object_json", run: object::json, is_slow: false, examples: object::EXAMPLES },
     Target { name: "object_protobuf", run: object::protobuf, is_slow: false, examples: &[b"\x01k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x0f\x0a\x03\x0a\x01a\x12\x08\x0a\x01k\x12\x03v\xc3\xa9"] },
     Target { name: "object_yaml", run: object::yaml, is_slow: false, examples: &[b"\x01metadata: {name: a}\ndata:\n  k: |\n    v\n  l: &x 'y'\n  m: *x\n"] },

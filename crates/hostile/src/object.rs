@@ -66,6 +66,13 @@ pub fn yaml(bytes: &[u8]) {
     }
 }
 
+pub fn cbor(bytes: &[u8]) {
+    let Some((&first, text)) = bytes.split_first() else { return };
+    if let Ok(object) = apiserver::decode_cbor(text) {
+        conform(kind_of(first), &object);
+    }
+}
+
 pub fn protobuf(bytes: &[u8]) {
     let Some((&first, text)) = bytes.split_first() else { return };
     let kind = kind_of(first);

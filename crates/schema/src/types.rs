@@ -133,6 +133,11 @@ impl Types {
         self.by_name.get(name).map(|&index| &self.types[index])
     }
 
+    /// The place of this type in [`Types::all`], which is also what [`Expr::Struct`] holds.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
     pub fn all(&self) -> &[Type] {
         &self.types
     }

@@ -24,6 +24,7 @@ pub struct Client {
 pub struct Reply {
     pub code: u16,
     pub headers: HeaderMap,
+    pub bytes: Bytes,
     pub text: String,
 }
 
@@ -76,7 +77,7 @@ impl Client {
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        body: &str,
+        body: impl AsRef<[u8]>,
     ) -> http::Response<Incoming> {
         let stream = TokioIo::new(self.connect().await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.expect("HTTP");
@@ -85,15 +86,21 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+        let body = Full::new(Bytes::copy_from_slice(body.as_ref()));
         sender.send_request(request.body(body).expect("a request")).await.expect("an answer")
     }
 
-    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Reply {
         let (head, body) = self.open(method, path, headers, body).await.into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
         let text = String::from_utf8_lossy(&body).into_owned();
-        Reply { code: head.status.as_u16(), headers: head.headers, text }
+        Reply { code: head.status.as_u16(), headers: head.headers, bytes: body, text }
     }
 
     pub async fn get(&self, path: &str) -> Reply {
@@ -101,16 +108,16 @@ impl Client {
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
-        self.send("POST", path, &[("content-type", "application/json")], &body.to_string()).await
+        self.send("POST", path, &[("content-type", "application/json")], body.to_string()).await
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> Reply {
-        self.send("PUT", path, &[("content-type", "application/json")], &body.to_string()).await
+        self.send("PUT", path, &[("content-type", "application/json")], body.to_string()).await
     }
 
     pub async fn patch(&self, path: &str, how: &str, body: &Value) -> Reply {
         let content_type = format!("application/{how}");
-        self.send("PATCH", path, &[("content-type", &content_type)], &body.to_string()).await
+        self.send("PATCH", path, &[("content-type", &content_type)], body.to_string()).await
     }
 
     pub async fn delete(&self, path: &str) -> Reply {

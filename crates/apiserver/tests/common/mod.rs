@@ -100,6 +100,7 @@ impl Cluster {
             limits: Limits::default(),
             client_ca: ClientCa { certificates: vec![ca_der] },
             anonymous: true,
+            cbor: false,
             jwks_uri: "https://kubernetes.default.svc.cluster.local/openid/v1/jwks".into(),
         };
         change(&mut config);

@@ -1,51 +1,13 @@
-//! `application/vnd.kubernetes.protobuf` as a tree: typed Go clients write their bodies in it.
-//!
-//! ```text
-//! "k8s\0", then runtime.Unknown { 1: TypeMeta { 1: apiVersion, 2: kind }, 2: raw }, and in raw the object's own message
-//! ```
-//!
-//! What a field is comes from the table of types, its number from `data/protobuf.tsv`. Go writes the zero of a field that is no
-//! pointer, where its JSON would leave the field out; the table knows which those are.
-
-use std::collections::HashMap;
-use std::sync::LazyLock;
+//! Protobuf as a tree.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use object::Time;
-use schema::{Expr, Type};
+use schema::Expr;
 use serde_json::{Map, Value, json};
 
-const MAGIC: &[u8] = b"k8s\0";
-/// Deeper messages are refused; the deepest of the API has about half of that.
-const DEEPEST: u32 = 64;
-
-/// One member of a message.
-#[derive(Debug)]
-struct Member {
-    /// Field numbers from the type's own message inwards.
-    path: Vec<u32>,
-    name: &'static str,
-    zero_is_absent: bool,
-}
-
-type Table = HashMap<&'static str, Vec<Member>>;
-
-static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let lines = include_str!("../data/protobuf.tsv").lines().filter(|line| !line.starts_with('#'));
-    lines
-        .filter_map(|line| line.split_once('\t'))
-        .map(|(name, members)| (name, members.split(' ').filter_map(member).collect()))
-        .collect()
-});
-
-fn member(text: &'static str) -> Option<Member> {
-    let (name, place) = text.split_once('=')?;
-    let zero_is_absent = place.ends_with('z');
-    let path =
-        place.trim_end_matches('z').split('.').map(|number| number.parse().ok()).collect::<Option<_>>()?;
-    Some(Member { path, name, zero_is_absent })
-}
+use super::wire::{Reader, Wire};
+use super::{DEEPEST, MAGIC, Member, SCHEMA, Union, members};
 
 /// What the envelope says of itself: `apiVersion` and `kind`.
 pub fn identity(body: &[u8]) -> Result<(String, String), String> {
@@ -60,7 +22,7 @@ pub fn identity(body: &[u8]) -> Result<(String, String), String> {
 /// The object in a body, with `apiVersion` and `kind` as the envelope says. `type_name` is what the path expects.
 pub fn decode(type_name: &str, body: &[u8]) -> Result<Value, String> {
     let (mut object, raw) = envelope(body)?;
-    let owner = kinds::types().get(type_name).ok_or_else(|| format!("no type {type_name}"))?;
+    let owner = kinds::types().index(type_name).ok_or_else(|| format!("no type {type_name}"))?;
     message(owner, &mut Vec::new(), raw, &mut object, 0)?;
     Ok(object.into())
 }
@@ -93,7 +55,7 @@ fn envelope(body: &[u8]) -> Result<(Map<String, Value>, &[u8]), String> {
 
 /// Reads one message into the members of an object. `at` is where it stands inside the type's own message.
 fn message(
-    owner: &Type,
+    owner: usize,
     at: &mut Vec<u32>,
     bytes: &[u8],
     to: &mut Map<String, Value>,
@@ -102,14 +64,15 @@ fn message(
     if depth > DEEPEST {
         return Err("message nested too deeply".into());
     }
-    let members = TABLE.get(owner.name).map_or(&[][..], Vec::as_slice);
+    let members = members(owner);
+    let fields = kinds::types().all().get(owner).ok_or("a type that is not in the table")?;
     let mut reader = Reader(bytes);
     while let Some((number, wire)) = reader.field()? {
         at.push(number);
         let known = members.iter().find(|member| member.path == *at);
         match (known, wire) {
             (Some(member), wire) => {
-                if let Some(field) = owner.field(member.name) {
+                if let Some(field) = fields.field(member.name) {
                     put(&field.expr, member, wire, to, depth)?;
                 }
             }
@@ -131,6 +94,12 @@ fn put(
     to: &mut Map<String, Value>,
     depth: u32,
 ) -> Result<(), String> {
+    if let (Some(union), Wire::Bytes(bytes), Expr::Any) = (member.union, &wire, expr) {
+        if let Some(value) = either(union, bytes, depth)? {
+            to.insert(member.name.into(), value);
+        }
+        return Ok(());
+    }
     match expr {
         Expr::List(item) => {
             let list = to.entry(member.name).or_insert_with(|| json!([]));
@@ -146,8 +115,8 @@ fn put(
                 (wire, _) => list.push(value(item, wire, depth)?.unwrap_or(Value::Null)),
             }
         }
-        Expr::Map(item) => entry(item, member.name, wire, to, depth)?,
-        Expr::ResourceList => entry(&Expr::Quantity, member.name, wire, to, depth)?,
+        Expr::Map(item) => entry(item, member, wire, to, depth)?,
+        Expr::ResourceList => entry(&Expr::Quantity, member, wire, to, depth)?,
         other => {
             let Some(value) = value(other, wire, depth)? else { return Ok(()) };
             let zero = match &value {
@@ -171,11 +140,12 @@ fn is_number(expr: &Expr) -> bool {
 /// One entry of a map: a message of key and value.
 fn entry(
     item: &Expr,
-    name: &str,
+    member: &Member,
     wire: Wire<'_>,
     to: &mut Map<String, Value>,
     depth: u32,
 ) -> Result<(), String> {
+    let name = member.name;
     let Wire::Bytes(bytes) = wire else { return Err(format!("{name}: a map entry is a message")) };
     let (mut key, mut held) = (String::new(), None);
     let mut reader = Reader(bytes);
@@ -184,7 +154,12 @@ fn entry(
             (1, Wire::Bytes(bytes)) => key = text(bytes)?,
             // A list as a map's value is a message of its own: ExtraValue { 1: items }.
             (2, Wire::Bytes(bytes)) if matches!(item, Expr::List(_)) => held = Some(items(bytes)?),
-            (2, wire) => held = value(item, wire, depth)?,
+            (2, wire) => {
+                held = match (member.union, wire) {
+                    (Some(union), Wire::Bytes(bytes)) => either(union, bytes, depth)?,
+                    (_, wire) => value(item, wire, depth)?,
+                }
+            }
             _ => {}
         }
     }
@@ -200,6 +175,36 @@ fn entry(
         );
     }
     Ok(())
+}
+
+/// A schema, or what stands in its place.
+fn either(union: Union, bytes: &[u8], depth: u32) -> Result<Option<Value>, String> {
+    let schema = kinds::types().index(SCHEMA).ok_or("no type of schemas")?;
+    let (own, other) = union.fields();
+    let mut found = None;
+    let mut reader = Reader(bytes);
+    while let Some((number, wire)) = reader.field()? {
+        match (union, wire) {
+            (_, Wire::Bytes(bytes)) if number == own => {
+                found = value(&Expr::Struct(schema), Wire::Bytes(bytes), depth)?;
+            }
+            // Beside a schema it says nothing.
+            (Union::Truth, Wire::Varint(truth)) if number == other => {
+                found = found.or(Some((truth != 0).into()));
+            }
+            (Union::Schemas | Union::Texts, Wire::Bytes(bytes)) if number == other => {
+                let item = match union {
+                    Union::Schemas => value(&Expr::Struct(schema), Wire::Bytes(bytes), depth)?,
+                    _ => Some(text(bytes)?.into()),
+                };
+                if let Value::Array(list) = found.get_or_insert_with(|| json!([])) {
+                    list.extend(item);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 fn items(bytes: &[u8]) -> Result<Value, String> {
@@ -222,9 +227,8 @@ fn value(expr: &Expr, wire: Wire<'_>, depth: u32) -> Result<Option<Value>, Strin
         (Expr::String, Wire::Bytes(bytes)) => text(bytes)?.into(),
         (Expr::Bytes, Wire::Bytes(bytes)) => STANDARD.encode(bytes).into(),
         (Expr::Struct(index), Wire::Bytes(bytes)) => {
-            let owner = kinds::types().all().get(*index).ok_or("a type that is not in the table")?;
             let mut members = Map::new();
-            message(owner, &mut Vec::new(), bytes, &mut members, depth + 1)?;
+            message(*index, &mut Vec::new(), bytes, &mut members, depth + 1)?;
             members.into()
         }
         (Expr::Quantity, Wire::Bytes(bytes)) => match single(bytes)? {
@@ -288,129 +292,4 @@ fn time(bytes: &[u8]) -> Result<Option<Time>, String> {
 
 fn text(bytes: &[u8]) -> Result<String, String> {
     String::from_utf8(bytes.to_vec()).map_err(|_| "proto: string field contains invalid UTF-8".into())
-}
-
-enum Wire<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Bytes(&'a [u8]),
-    Fixed32,
-}
-
-/// A cursor over a message. <https://protobuf.dev/programming-guides/encoding/>
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, String> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).map_err(|_| "proto: illegal tag")?;
-        let wire = match tag & 7 {
-            0 => Wire::Varint(self.varint()?),
-            1 => {
-                let bytes = self.take(8)?;
-                Wire::Fixed64(u64::from_le_bytes(bytes.try_into().map_err(|_| END)?))
-            }
-            2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| END)?;
-                Wire::Bytes(self.take(length)?)
-            }
-            5 => {
-                self.take(4)?;
-                Wire::Fixed32
-            }
-            other => return Err(format!("proto: illegal wireType {other}")),
-        };
-        Ok(Some((number, wire)))
-    }
-
-    fn varint(&mut self) -> Result<u64, String> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.take(1)?[0];
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err("proto: integer overflow".into())
-    }
-
-    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        if count > self.0.len() {
-            return Err(END.into());
-        }
-        let (taken, rest) = self.0.split_at(count);
-        self.0 = rest;
-        Ok(taken)
-    }
-}
-
-const END: &str = "unexpected EOF";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Field number and content, length-delimited.
-    fn bytes(number: u8, content: &[u8]) -> Vec<u8> {
-        [&[number << 3 | 2, content.len() as u8], content].concat()
-    }
-
-    fn envelope(raw: &[u8]) -> Vec<u8> {
-        let meta = [bytes(1, b"v1"), bytes(2, b"X")].concat();
-        [MAGIC, &bytes(1, &meta), &bytes(2, raw), &bytes(3, b""), &bytes(4, b"")].concat()
-    }
-
-    fn check(type_name: &str, raw: &[u8], expected: Value) {
-        let mut found = decode(type_name, &envelope(raw)).expect("an object");
-        let members = found.as_object_mut().expect("members");
-        members.remove("apiVersion");
-        members.remove("kind");
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn messages_become_trees() {
-        let metadata = bytes(1, &[bytes(1, b"a"), bytes(2, b""), bytes(8, b"")].concat());
-        let data = bytes(2, &[bytes(1, b"k"), bytes(2, b"v")].concat());
-        check(
-            "core.v1.ConfigMap",
-            &[metadata, data].concat(),
-            json!({"metadata": {"name": "a"}, "data": {"k": "v"}}),
-        );
-        // A member that JSON writes inline, and a boolean behind a pointer.
-        let selector = [bytes(1, &bytes(1, b"c")), bytes(2, b"k"), vec![3 << 3, 0]].concat();
-        check("core.v1.ConfigMapKeySelector", &selector, json!({"name": "c", "key": "k", "optional": false}));
-        // A probe's port, with zeros that stand for nothing.
-        let port = [vec![1 << 3, 0, 2 << 3, 80], bytes(3, b"")].concat();
-        let get = bytes(2, &[bytes(1, b"/x"), bytes(2, &port), bytes(3, b""), bytes(4, b"")].concat());
-        let probe = [bytes(1, &get), vec![2 << 3, 0, 3 << 3, 1]].concat();
-        check("core.v1.Probe", &probe, json!({"httpGet": {"path": "/x", "port": 80}, "timeoutSeconds": 1}));
-        let limits = bytes(1, &[bytes(1, b"cpu"), bytes(2, &bytes(1, b"100m"))].concat());
-        check("core.v1.ResourceRequirements", &limits, json!({"limits": {"cpu": "100m"}}));
-    }
-
-    #[test]
-    fn every_number_of_the_table_is_a_field_of_its_type() {
-        for (name, members) in TABLE.iter() {
-            let owner = kinds::types().get(name).unwrap_or_else(|| panic!("{name}"));
-            for member in members {
-                assert!(owner.field(member.name).is_some(), "{name} {}", member.name);
-            }
-        }
-    }
-
-    #[test]
-    fn a_broken_message_is_refused() {
-        let whole = envelope(&bytes(1, &bytes(1, b"a")));
-        for end in 0..whole.len() - 4 {
-            // Cut anywhere, it is refused or read as a shorter message; it never panics.
-            let _ = decode("core.v1.ConfigMap", &whole[..end]);
-        }
-        assert!(decode("core.v1.ConfigMap", b"{}").is_err());
-        assert!(decode("core.v1.ConfigMap", &envelope(&[0x0a, 0x7f])).is_err());
-    }
 }
