@@ -1,6 +1,6 @@
 //! Policies and webhooks: a cluster, a request, and what becomes of it.
 
-use admission::extension::{Asked, Extensions};
+use admission::extension::{Asked, Extensions, Served};
 use admission::{Operation, Request, Verdict};
 use object::{Draft, Key, Resource, Snapshot, Time, body};
 use plan::{Attributes, Decision, Target, User};
@@ -72,16 +72,18 @@ fn ask<T>(
     };
     ask(&Asked {
         request: &request,
-        version: "v1",
-        versions: &["v1"],
+        served: SERVED,
+        all: &[SERVED],
         gvk: ("apps", "v1", "Deployment"),
         uid: "5d1a",
         authorize_as: &authorize_as,
         resource_of: &resource_of,
-        convert: &|_, object| Some(object.clone()),
+        seen: &|_, object| Some(object.clone()),
         merge: &|object, configuration| schema::merge_patch(object, configuration),
     })
 }
+
+const SERVED: Served<'static> = Served { group: "apps", version: "v1" };
 
 fn deployment() -> Value {
     json!({
@@ -117,7 +119,7 @@ fn policy(spec: Value) -> Vec<Value> {
 
 fn judge(world: &[Value]) -> Result<Verdict, String> {
     let snapshot = snapshot(world);
-    let extensions = Extensions::read(&snapshot);
+    let extensions = Extensions::read(&snapshot, &Extensions::default());
     let object = deployment();
     let mut verdict = Verdict::default();
     ask(Operation::Create, &object, None, "", false, |asked| {
@@ -279,7 +281,7 @@ fn mutating_policies() {
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": "b"}, "spec": {"policyName": "labels"},
         });
         let snapshot = snapshot(&[policy, binding, namespace()]);
-        let extensions = Extensions::read(&snapshot);
+        let extensions = Extensions::read(&snapshot, &Extensions::default());
         let mut object = deployment();
         let original = object.clone();
         let done = ask(Operation::Create, &original, None, "", false, |asked| {
@@ -314,7 +316,7 @@ fn webhook(changes: Value) -> Snapshot {
 fn whom_webhooks_are_asked_about() {
     let call = |changes: Value, operation: Operation, dry_run: bool| {
         let snapshot = webhook(changes);
-        let extensions = Extensions::read(&snapshot);
+        let extensions = Extensions::read(&snapshot, &Extensions::default());
         let object = deployment();
         ask(
             operation,
@@ -324,7 +326,9 @@ fn whom_webhooks_are_asked_about() {
             dry_run,
             |asked| {
                 let webhook = &extensions.validating_webhooks()[0];
-                webhook.call(&snapshot, asked, Some(&object).filter(|_| operation != Operation::Delete))
+                let call =
+                    webhook.call(&snapshot, asked, Some(&object).filter(|_| operation != Operation::Delete));
+                call.map(|call| call.map(|(call, _)| call))
             },
         )
     };
@@ -375,11 +379,8 @@ fn whom_webhooks_are_asked_about() {
 fn what_answers_of_webhooks_mean() {
     let answer = |policy: &str, answer: Value| {
         let snapshot = webhook(json!({"failurePolicy": policy}));
-        let extensions = Extensions::read(&snapshot);
-        let object = deployment();
-        ask(Operation::Create, &object, None, "", false, |asked| {
-            extensions.validating_webhooks()[0].answer(asked, &answer)
-        })
+        let extensions = Extensions::read(&snapshot, &Extensions::default());
+        extensions.validating_webhooks()[0].answer("5d1a", &answer)
     };
     let review = |response: Value| json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response});
     let admitted = answer(
@@ -416,9 +417,26 @@ fn what_answers_of_webhooks_mean() {
 }
 
 #[test]
+fn a_change_of_one_compiles_that_one() {
+    let named = |name: &str, resource: &str| {
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": name}, "webhooks": [{"name": resource}]})
+    };
+    let before = snapshot(&[named("a", "x"), named("b", "y")]);
+    let known = Extensions::read(&before, &Extensions::default());
+    let again = Extensions::read(&before, &known);
+    let addresses = |extensions: &Extensions| -> Vec<*const _> {
+        extensions.validating_webhooks().iter().map(std::sync::Arc::as_ptr).collect()
+    };
+    assert_eq!(addresses(&known).len(), 2);
+    assert_eq!(addresses(&known), addresses(&again), "what has not changed is taken over");
+    assert!(!known.is_older(&again));
+}
+
+#[test]
 fn extensions_do_not_judge_themselves() {
     let snapshot = webhook(json!({}));
-    let extensions = Extensions::read(&snapshot);
+    let extensions = Extensions::read(&snapshot, &Extensions::default());
     assert!(extensions.is_current(&snapshot) && !extensions.is_current(&Snapshot::default()));
     let object = deployment();
     assert!(ask(Operation::Create, &object, None, "", false, |asked| extensions.concern(asked.request)));

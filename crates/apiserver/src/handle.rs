@@ -17,7 +17,9 @@ use crate::query::{self, Query};
 use crate::respond::{self, Answer};
 use crate::route::{self, Nowhere, Route, Target};
 use crate::server::{Peer, Shared};
-use crate::{aggregate, authenticate, discovery, fairness, health, list, openapi, special, watch, write};
+use crate::{
+    aggregate, authenticate, discovery, fairness, health, list, openapi, show, special, watch, write,
+};
 
 /// A request waits in a queue for this part of the time that it may take, as upstream.
 const PART_OF_TIME_TO_WAIT: u32 = 4;
@@ -340,8 +342,9 @@ async fn get(
     };
     let key = object::Key::new(target.kind.resource, &*target.namespace, &*target.name);
     let object = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
+    let object = &shared.in_version(&target.kind, object).await?;
     if scale {
-        let value = object.to_value().map_err(Status::internal)?;
+        let value = show::value(&target.kind, object);
         return Ok(respond::document(view.media, StatusCode::OK, &gate::scale_of(&target.kind, &value)));
     }
     Ok(write::shown(shared, &target.kind, view, StatusCode::OK, object, request.headers()))

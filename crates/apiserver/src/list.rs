@@ -99,13 +99,18 @@ pub(crate) async fn list(
         Err(Refusal::Expired(token)) => return Ok(expired(token)),
     };
     let mut metadata = json!({"resourceVersion": snapshot.revision().to_string()});
-    if options.limit == 0 && selection.needs_scan(&target.kind) {
+    let is_converted = target.kind.is_made_by_webhook();
+    if options.limit == 0 && selection.needs_scan(&target.kind) && !is_converted {
         let table = snapshot.table(target.kind.resource).cloned().unwrap_or_default();
         let last = after.map(|(namespace, name)| (namespace.into(), name.into()));
         let objects = Objects::Selected { table, selection, last };
         return answer(shared, &target.kind, view, metadata, objects, headers).await;
     }
-    let page = select(&snapshot, &target.kind, &selection, after.as_ref(), options.limit);
+    let page = if is_converted {
+        converted(shared, &snapshot, &target.kind, &selection, after.as_ref(), options.limit).await?
+    } else {
+        select(&snapshot, &target.kind, &selection, after.as_ref(), options.limit)
+    };
     if let Some(remaining) = page.remaining {
         shared.held.keep(&snapshot, shared.config.limits.token_lifetime, shared.config.limits.held_snapshots);
         let rv = i64::try_from(snapshot.revision()).unwrap_or(-1);
@@ -131,7 +136,12 @@ pub(crate) async fn selected(
             Refusal::Status(status) => status,
             Refusal::Expired(_) => Status::new(Reason::Expired, EXPIRED),
         })?;
-    Ok(select(&snapshot, &target.kind, &selection, after.as_ref(), options.limit).objects)
+    if !target.kind.is_made_by_webhook() {
+        return Ok(select(&snapshot, &target.kind, &selection, after.as_ref(), options.limit).objects);
+    }
+    let page = converted(shared, &snapshot, &target.kind, &selection, after.as_ref(), options.limit).await?;
+    // What is deleted are the objects as they are stored.
+    Ok(page.objects.iter().filter_map(|object| snapshot.get(&object.key)).cloned().collect())
 }
 
 struct Page {
@@ -176,6 +186,28 @@ fn select(
     // Counting is only worth it when the count is told.
     let rest = if selection.is_everything() { matching.count() } else { matching.take(1).count() };
     Page { objects, remaining: (rest > 0).then_some(rest) }
+}
+
+/// As [`select`], of a version that a webhook makes: labels and fields are those of the objects in this version, so that they must be
+/// converted before they are chosen from.
+async fn converted(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    kind: &Kind,
+    selection: &Selection,
+    after: Option<&(String, String)>,
+    limit: usize,
+) -> Result<Page, Status> {
+    if selection.is_by_key() {
+        let page = select(snapshot, kind, selection, after, limit);
+        return Ok(Page { objects: shared.gate.in_version(kind, page.objects).await?, ..page });
+    }
+    let all = select(snapshot, kind, &selection.by_key(), after, 0).objects;
+    let mut objects = shared.gate.in_version(kind, all).await?;
+    objects.retain(|object| selection.matches(object));
+    let rest = if limit == 0 { 0 } else { objects.len().saturating_sub(limit) };
+    objects.truncate(objects.len() - rest);
+    Ok(Page { objects, remaining: (rest > 0).then_some(rest) })
 }
 
 /// The snapshot to list in, and behind which object to go on.

@@ -58,6 +58,19 @@ impl Selection {
             && self.labels.matches(&object.meta.labels)
     }
 
+    /// Whether names and namespaces alone tell what is selected.
+    pub(crate) fn is_by_key(&self) -> bool {
+        let is_key = |term: &Term| matches!(term.source, Source::Name | Source::Namespace);
+        self.labels.is_everything() && self.terms.iter().all(is_key)
+    }
+
+    /// What of it names and namespaces tell: it selects that and more.
+    pub(crate) fn by_key(&self) -> Self {
+        let is_key = |term: &&Term| matches!(term.source, Source::Name | Source::Namespace);
+        let terms = self.terms.iter().filter(is_key).cloned().collect();
+        Self { namespace: self.namespace.clone(), labels: LabelSelector::default(), terms }
+    }
+
     /// Whether only a look at each object of the namespace tells which are selected.
     pub(crate) fn needs_scan(&self, kind: &Kind) -> bool {
         let is_one = self.name().is_some() && (!self.namespace.is_empty() || !kind.namespaced);

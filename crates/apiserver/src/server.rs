@@ -13,10 +13,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use object::{Reason, Snapshot, Status};
+use object::{Object, Reason, Snapshot, Status};
 use plan::User;
 use rustix::io::Errno;
 use rustix::net::sockopt;
+use schema::Kind;
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -95,6 +96,12 @@ impl Shared {
     /// A state at least as new as everything acknowledged so far.
     pub(crate) async fn newest(&self) -> Result<Snapshot, Status> {
         self.store().read().await.map_err(|error| Status::new(Reason::ServiceUnavailable, error.to_string()))
+    }
+
+    /// One stored object as a reader of the row's version gets it.
+    pub(crate) async fn in_version(&self, kind: &Kind, object: &Arc<Object>) -> Result<Arc<Object>, Status> {
+        let converted = self.gate.in_version(kind, vec![object.clone()]).await?;
+        Ok(converted.into_iter().next().unwrap_or_else(|| object.clone()))
     }
 
     pub(crate) fn serial(&self) -> u64 {

@@ -62,6 +62,8 @@ struct Stream {
     kind: Arc<Kind>,
     view: View,
     selection: Selection,
+    /// What of it can be told before an object is converted.
+    by_key: Selection,
     /// Changes of definitions, if the kind has one: a watch lasts as long as the row that it was begun with.
     definitions: Option<Watch>,
     /// None: the stream ends when what is ready has been sent.
@@ -99,7 +101,13 @@ async fn begin(
         Some(_) => None,
     };
     let from = snapshot.as_ref().map_or(asked.unwrap_or(0), Snapshot::revision);
+    let by_key = selection.by_key();
     let initial = match &snapshot {
+        Some(snapshot) if wants_state && kind.is_made_by_webhook() => {
+            let mut all = shared.gate.in_version(kind, state(snapshot, kind, &by_key)).await?;
+            all.retain(|object| selection.matches(object));
+            all
+        }
         Some(snapshot) if wants_state => state(snapshot, kind, &selection),
         _ => Vec::new(),
     };
@@ -121,6 +129,7 @@ async fn begin(
         kind: kind.clone(),
         view,
         selection,
+        by_key,
         definitions,
         log: None,
         initial: initial.into_iter(),
@@ -180,6 +189,7 @@ impl Stream {
             () = sleep_until(wake) => None,
         };
         match found {
+            Some(Ok(events)) if self.kind.is_made_by_webhook() => self.convert(&events).await,
             Some(Ok(events)) => events.iter().for_each(|event| self.tell(event)),
             Some(Err(error)) => self.fail(error),
             None if Instant::now() >= self.ends => {
@@ -196,6 +206,35 @@ impl Stream {
             }
         }
         Some(())
+    }
+
+    /// Changes of a kind that a webhook makes: what may be selected is converted at once, before and after, and told in its order.
+    async fn convert(&mut self, events: &[Arc<Event>]) {
+        let before =
+            |event: &Event| event.previous.as_ref().is_some_and(|previous| self.by_key.matches(previous));
+        let wanted: Vec<&Arc<Event>> =
+            events.iter().filter(|event| self.by_key.matches(&event.object) || before(event)).collect();
+        let mut objects: Vec<Arc<Object>> = Vec::new();
+        // By its key an object is selected as it was before.
+        let both = !self.selection.is_by_key();
+        for event in &wanted {
+            objects.push(event.object.clone());
+            objects.extend(event.previous.clone().filter(|_| both));
+        }
+        match self.shared.gate.in_version(&self.kind, objects).await {
+            Ok(converted) => {
+                let mut converted = converted.into_iter();
+                for event in wanted {
+                    let object = converted.next().unwrap_or_else(|| event.object.clone());
+                    let previous = event
+                        .previous
+                        .as_ref()
+                        .and_then(|before| if both { converted.next() } else { Some(before.clone()) });
+                    self.tell(&Event { object, previous, ..(**event).clone() });
+                }
+            }
+            Err(status) => self.end(&status),
+        }
     }
 
     /// One change, as it looks through the selectors.

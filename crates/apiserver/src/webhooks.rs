@@ -1,7 +1,6 @@
-//! Calls admission webhooks: HTTPS from inside the cluster's network, with the certificate that the configuration asks for.
+//! Calls webhooks of admission and conversion: HTTPS from inside the cluster's network, with the certificate that the configuration asks for.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +20,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::proxy::Dial;
 
-/// Bytes of an answer that are read.
+/// Bytes of an answer that are read, or so many times what was asked.
 const ANSWER_LIMIT: usize = 3 << 20;
+const ANSWER_GROWTH: usize = 8;
 
 /// Calls webhooks through a dialer.
 pub struct Caller {
@@ -46,9 +46,11 @@ impl Caller {
 
     async fn post(&self, place: &Place, call: &Call) -> Result<Value, String> {
         let told = |error: &dyn std::error::Error| root_cause(error);
-        let socket = (self.dial)(place.address.clone(), place.port)
-            .await
-            .map_err(|error| format!("dial tcp {}:{}: {}", place.address, place.port, told(&error)))?;
+        let socket =
+            (self.dial)(place.address.clone(), place.port).await.map_err(|error| match told(&error) {
+                lookup if lookup.starts_with("lookup ") => format!("dial tcp: {lookup}"),
+                why => format!("dial tcp {}:{}: {why}", place.address, place.port),
+            })?;
         let name = ServerName::try_from(place.host.clone()).map_err(|error| told(&error))?;
         let tls = tls(call.ca_bundle.as_deref())?;
         let secured = TlsConnector::from(tls).connect(name, socket).await.map_err(|error| told(&error))?;
@@ -57,7 +59,9 @@ impl Caller {
             .map_err(|error| told(&error))?;
         let connection = tokio::spawn(connection);
         let body = serde_json::to_vec(&call.body).map_err(|error| told(&error))?;
-        let request = Request::post(&place.path)
+        let asked_bytes = body.len();
+        let separator = if place.path.contains('?') { '&' } else { '?' };
+        let request = Request::post(format!("{}{separator}timeout={}s", place.path, call.timeout_ms / 1000))
             .header(header::HOST, format!("{}:{}", place.host, place.port))
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json, */*")
@@ -65,7 +69,9 @@ impl Caller {
             .map_err(|error| told(&error))?;
         let answer = sender.send_request(request).await.map_err(|error| told(&error))?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_LIMIT).collect().await;
+        // What converts many objects answers with as many.
+        let limit = ANSWER_LIMIT.max(asked_bytes.saturating_mul(ANSWER_GROWTH));
+        let body = Limited::new(answer.into_body(), limit).collect().await;
         connection.abort();
         let body = body.map_err(|error| format!("read the answer: {error}"))?.to_bytes();
         if !status.is_success() {
@@ -105,7 +111,7 @@ fn place(snapshot: &Snapshot, target: &Target) -> Result<Place, String> {
             let service = service.to_value().map_err(|error| error.to_string())?;
             let host = format!("{name}.{namespace}.svc");
             let address = match (path::text(&service, "spec.type"), path::text(&service, "spec.clusterIP")) {
-                ("ExternalName", _) => return Err(unresolvable(path::text(&service, "spec.externalName"))),
+                ("ExternalName", _) => path::text(&service, "spec.externalName").to_owned(),
                 (_, "" | "None") => return Err(format!("service {name:?} has no cluster IP")),
                 (_, address) => address.to_owned(),
             };
@@ -118,17 +124,10 @@ fn place(snapshot: &Snapshot, target: &Target) -> Result<Place, String> {
                 return Err(format!("{url} is not https"));
             }
             let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-            if host.parse::<IpAddr>().is_err() {
-                return Err(unresolvable(&host));
-            }
             let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
             Ok(Place { address: host.clone(), port: uri.port_u16().unwrap_or(443), host, path })
         }
     }
-}
-
-fn unresolvable(host: &str) -> String {
-    format!("lookup {host}: names outside the cluster are not resolved; use an IP address or a Service")
 }
 
 /// Trusts the bundle if there is one; without it nobody is trusted, since this server has no system roots of its own.
@@ -153,6 +152,9 @@ fn tls(bundle: Option<&[u8]>) -> Result<Arc<ClientConfig>, String> {
 
 #[cfg(test)]
 mod tests {
+    use object::{Draft, Key, body};
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -162,19 +164,38 @@ mod tests {
             ("https://10.0.0.1:8443/check?x=1", Ok(("10.0.0.1", 8443, "/check?x=1"))),
             ("https://10.0.0.1", Ok(("10.0.0.1", 443, "/"))),
             ("http://10.0.0.1/", Err("http://10.0.0.1/ is not https")),
-            (
-                "https://example.com/",
-                Err(
-                    "lookup example.com: names outside the cluster are not resolved; use an IP address or a Service",
-                ),
-            ),
+            ("https://example.com/", Ok(("example.com", 443, "/"))),
+            ("https://[fd00::1]/x", Ok(("fd00::1", 443, "/x"))),
         ] {
             let found = place(&snapshot, &Target::Url(url.into()));
             let found = found.as_ref().map(|place| (place.address.as_str(), place.port, place.path.as_str()));
             assert_eq!(found.map_err(String::as_str), wanted, "{url}");
         }
-        let service =
-            Target::Service { namespace: "a".into(), name: "hook".into(), port: 443, path: "".into() };
-        assert_eq!(place(&snapshot, &service), Err("service \"hook\" not found".into()));
+        let service = |name: &str| Target::Service {
+            namespace: "a".into(),
+            name: name.into(),
+            port: 8443,
+            path: "x".into(),
+        };
+        let mut snapshot = Snapshot::default();
+        for (name, spec) in [
+            ("inside", json!({"type": "ClusterIP", "clusterIP": "10.0.0.7"})),
+            ("headless", json!({"type": "ClusterIP", "clusterIP": "None"})),
+            ("outside", json!({"type": "ExternalName", "externalName": "hooks.example.com"})),
+        ] {
+            let object = json!({"metadata": {"name": name, "namespace": "a"}, "spec": spec});
+            let key = Key::new(kinds::SERVICES, "a", name);
+            snapshot.put(Draft::read(key, [].into(), body::encode(&object)).expect("a draft").at(1));
+        }
+        for (name, wanted) in [
+            ("inside", Ok(("10.0.0.7", "inside.a.svc"))),
+            ("outside", Ok(("hooks.example.com", "outside.a.svc"))),
+            ("headless", Err("service \"headless\" has no cluster IP")),
+            ("none", Err("service \"none\" not found")),
+        ] {
+            let found = place(&snapshot, &service(name));
+            let found = found.as_ref().map(|place| (place.address.as_str(), place.host.as_str()));
+            assert_eq!(found.map_err(String::as_str), wanted, "{name}");
+        }
     }
 }

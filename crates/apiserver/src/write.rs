@@ -74,6 +74,7 @@ pub(crate) async fn write(
             let text = body::read(incoming, limit).await?;
             let delete = delete_options(query, headers, cbor, &text, &mut options)?;
             let outcome = shared.gate.delete(&to_gate(&options), &delete).await?;
+            let outcome = in_version(shared, &target.kind, outcome).await?;
             return Ok(deleted(shared, target, view, outcome, &delete, headers));
         }
         _ => {
@@ -82,11 +83,23 @@ pub(crate) async fn write(
             let objects = list::selected(shared, target, query).await?;
             let gone = shared.gate.delete_collection(&to_gate(&options), &delete, &objects).await?;
             let metadata = json!({"resourceVersion": shared.store().snapshot().revision().to_string()});
+            let gone = shared.gate.in_version(&target.kind, gone).await?;
             let gone = list::Objects::Chosen(gone.into_iter());
             return list::answer(shared, &target.kind, view, metadata, gone, headers).await;
         }
     };
+    let outcome = in_version(shared, &target.kind, outcome).await?;
     Ok(told(shared, &target.kind, view, outcome, headers))
+}
+
+/// What was written, in the version that the client speaks.
+async fn in_version(shared: &Shared, kind: &Kind, outcome: Outcome) -> Result<Outcome, Status> {
+    let answer = match outcome.answer {
+        Done::Object(object) => Done::Object(shared.in_version(kind, &object).await?),
+        Done::Removed(object) => Done::Removed(shared.in_version(kind, &object).await?),
+        made => made,
+    };
+    Ok(Outcome { answer, ..outcome })
 }
 
 /// The outcome of a create or an update.

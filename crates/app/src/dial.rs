@@ -11,6 +11,8 @@ use machines::{NetNs, netns};
 use tokio::net::TcpStream;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a name, so many are tried.
+const MOST_ADDRESSES: usize = 8;
 
 /// The network namespace to dial from: one of the cluster's machines, where pods and cluster IPs are in reach; none for nodes that are
 /// other hosts.
@@ -21,17 +23,43 @@ pub fn dialer(inside: Inside) -> Dial {
     Arc::new(move |host, port| {
         let namespace = inside();
         Box::pin(async move {
-            let address: IpAddr =
-                host.parse().map_err(|_| io::Error::other(format!("{host} is not an IP address")))?;
-            if !is_proxyable(address) {
-                let why =
-                    format!("{address} is not dialed: loopback and link-local addresses are out of reach");
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            let mut failed = None;
+            for address in resolve(&host, port).await? {
+                // What a name stands for is looked at, and then dialed, by the same address.
+                let dialed = match refuse_local(address.ip()) {
+                    Ok(()) => dial(namespace.clone(), address).await,
+                    Err(refused) => Err(refused),
+                };
+                match dialed {
+                    Ok(stream) => return Ok(Box::new(stream) as Box<dyn Socket>),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
-            let stream = dial(namespace, SocketAddr::new(address, port)).await?;
-            Ok(Box::new(stream) as Box<dyn Socket>)
+            Err(failed.unwrap_or_else(|| io::Error::other(format!("lookup {host}: no such host"))))
         })
     })
+}
+
+/// The addresses of a host: names are this host's own to resolve, as they are upstream's API server's.
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let found = tokio::time::timeout(TIMEOUT, tokio::net::lookup_host((host, port))).await;
+    match found {
+        Ok(Ok(addresses)) => Ok(addresses.take(MOST_ADDRESSES).collect()),
+        Ok(Err(error)) => Err(io::Error::other(format!("lookup {host}: {error}"))),
+        Err(_) => Err(io::Error::other(format!("lookup {host}: i/o timeout"))),
+    }
+}
+
+/// Loopback and link-local addresses are this host's own, or the cloud's under it.
+fn refuse_local(address: IpAddr) -> io::Result<()> {
+    if is_proxyable(address) {
+        return Ok(());
+    }
+    let why = format!("{address} is not dialed: loopback and link-local addresses are out of reach");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 /// Connects, from inside a network namespace if there is one.

@@ -7,7 +7,7 @@ use crate::error::{EvalError, Issue};
 use crate::eval;
 use crate::function::{Candidates, Function, Host, Nobody, Overload};
 use crate::functions::STANDARD;
-use crate::types::{ObjectType, Type};
+use crate::types::{Field, ObjectType, Type};
 use crate::value::Value;
 use crate::{check, parse};
 
@@ -51,6 +51,23 @@ impl Env {
     pub fn variable(mut self, name: &str, r#type: Type, sizes: Sizes) -> Self {
         self.variables.insert(name.to_owned(), Variable { r#type, sizes });
         self
+    }
+
+    /// Adds a field to the variable of this name, an object that comes to be with its first field.
+    pub fn field(&mut self, variable: &str, field: Field) {
+        let none = || Variable {
+            r#type: Type::Object(Arc::new(ObjectType {
+                name: variable.to_owned(),
+                fields: BTreeMap::new(),
+                open: false,
+            })),
+            sizes: Sizes::default(),
+        };
+        let held = self.variables.entry(variable.to_owned()).or_insert_with(none);
+        if let Type::Object(object) = &mut held.r#type {
+            // Copied only if a program that was compiled before gives the object itself.
+            Arc::make_mut(object).fields.insert(field.name.clone(), field);
+        }
     }
 
     /// With a message that expressions can make by its name.

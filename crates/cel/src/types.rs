@@ -29,7 +29,7 @@ pub enum Type {
 }
 
 /// A message: named fields, each with its type.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObjectType {
     /// As errors and `type()` tell it: `Object.spec`, `Pod`.
     pub name: String,

@@ -3,6 +3,7 @@
 //! Architecture invariant: a controller sees a snapshot, a key and the time, and answers with a [`Plan`]. It keeps nothing between
 //! runs and knows no other controller; they meet in what stands in the snapshot.
 
+mod api_service;
 mod claim_protection;
 mod cluster_role_aggregation;
 mod cron_job;
@@ -81,6 +82,7 @@ pub const EVERY: Resource = Resource::new("");
 
 /// All controllers, in alphabetical order of their names.
 pub static ALL: &[&Controller] = &[
+    &api_service::CONTROLLER,
     &csr_cleaner::CONTROLLER,
     &cluster_role_aggregation::CONTROLLER,
     &custom_resource_definition::CONTROLLER,

@@ -1,9 +1,10 @@
 //! Admission: the plugins of `admission`, run over an object on its way in, and the check that nobody grants what they do not hold.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
-use admission::Operation;
-use admission::extension::{Asked, Extensions};
+use admission::extension::{Asked, Extensions, Served};
+use admission::{Operation, Verdict};
 use object::{Key, Object, Snapshot, Status, Time};
 use plan::{Attributes, Decision, User, Write};
 use schema::{Kind, path};
@@ -12,7 +13,7 @@ use store::{Op, Precondition};
 
 use crate::request::Request;
 use crate::webhooks::Passing;
-use crate::{Gate, commit, ownership, webhooks};
+use crate::{Catalog, Gate, commit, ownership, scale, webhooks};
 
 /// Who may do what, asked in the middle of a write: plugins ask whether the user may do something else besides.
 pub trait Authority: Send + Sync + 'static {
@@ -27,6 +28,13 @@ pub trait Authority: Send + Sync + 'static {
         new: &Value,
         old: Option<&Value>,
     ) -> Result<(), Status>;
+}
+
+/// An object that a conversion webhook made of another one.
+struct Made {
+    version: &'static str,
+    from: Value,
+    to: Value,
 }
 
 /// What the plugins are told of a request.
@@ -68,24 +76,65 @@ impl Review<'_> {
         own.unwrap_or((kind.group, kind.version, kind.kind))
     }
 
-    /// As [`Review::ask`], for extensions: what the cluster serves, and how objects of it are converted and merged.
-    pub(crate) fn asked<T>(
+    /// As [`Review::ask`], for extensions: what the cluster serves, and how objects of it are converted and merged. Conversions that only a
+    /// webhook makes are made when they are missed, and the question is asked again.
+    pub(crate) async fn asked<T>(
         &self,
         key: &Key,
         old: Option<&Value>,
         uid: &str,
-        ask: impl FnOnce(&Asked<'_>) -> T,
-    ) -> T {
+        mut ask: impl FnMut(&Asked<'_>) -> T,
+    ) -> Result<T, Status> {
+        let catalog = self.gate.catalog();
+        let of_resource = |row: &&Arc<Kind>| row.resource == self.request.kind.resource;
+        let rows: Vec<Arc<Kind>> = catalog.all().iter().filter(of_resource).cloned().collect();
+        let mut made = Vec::new();
+        loop {
+            let (answer, missed) = self.asked_once(key, old, uid, &catalog, &rows, &made, &mut ask);
+            if missed.is_empty() {
+                return Ok(answer);
+            }
+            for (row, value) in missed {
+                let converted = self.gate.converted(&row, value.clone()).await?;
+                made.push(Made { version: row.version, from: value, to: converted });
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one question, taken apart for its loop")]
+    fn asked_once<T>(
+        &self,
+        key: &Key,
+        old: Option<&Value>,
+        uid: &str,
+        catalog: &Catalog,
+        rows: &[Arc<Kind>],
+        made: &[Made],
+        ask: &mut impl FnMut(&Asked<'_>) -> T,
+    ) -> (T, Vec<(Arc<Kind>, Value)>) {
         let (gate, kind) = (self.gate, self.request.kind);
-        let catalog = gate.catalog();
-        let rows: Vec<&Kind> =
-            catalog.all().iter().map(|row| &**row).filter(|row| row.resource == kind.resource).collect();
-        let versions: Vec<&str> = rows.iter().map(|row| row.version).collect();
-        let convert = |version: &str, object: &Value| {
-            let wanted = rows.iter().find(|row| row.version == version)?;
-            let mut converted = wanted.read_stored(kind.to_stored(object.clone()));
-            converted["apiVersion"] = wanted.api_version().into();
-            Some(converted)
+        let all: Vec<Served<'_>> =
+            rows.iter().map(|row| Served { group: row.group, version: row.version }).collect();
+        let missed = RefCell::new(Vec::new());
+        let seen = |served: Served<'_>, object: &Value| {
+            if self.request.subresource == "scale" {
+                return Some(scale::scale_of(kind, object));
+            }
+            if !self.is_whole(object) {
+                return Some(object.clone());
+            }
+            let row = rows.iter().find(|row| row.group == served.group && row.version == served.version)?;
+            if row.custom.is_none() {
+                return Some(row.read_stored(object.clone()));
+            }
+            if row.version == kind.version {
+                return Some(object.clone());
+            }
+            if let Some(known) = made.iter().find(|one| one.version == row.version && one.from == *object) {
+                return Some(known.to.clone());
+            }
+            missed.borrow_mut().push((row.clone(), object.clone()));
+            None
         };
         let resource_of = |api_version: &str, name: &str| {
             let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
@@ -98,19 +147,51 @@ impl Review<'_> {
             gate.authority.authorize(self.snapshot, user, attributes)
         };
         let merge = |object: &mut Value, configuration: &Value| ownership::merge(kind, object, configuration);
-        self.ask(key, old, |request| {
+        let answer = self.ask(key, old, |request| {
             ask(&Asked {
                 request,
-                version: kind.version,
-                versions: &versions,
+                served: Served { group: kind.group, version: kind.version },
+                all: &all,
                 gvk: self.body(),
                 uid,
                 authorize_as: &authorize_as,
                 resource_of: &resource_of,
-                convert: &convert,
+                seen: &seen,
                 merge: &merge,
             })
-        })
+        });
+        (answer, missed.into_inner())
+    }
+
+    /// Whether an object is one of the request's resource, not the body of a connect or of a subresource.
+    fn is_whole(&self, object: &Value) -> bool {
+        object.get("kind").and_then(Value::as_str) == Some(self.request.kind.kind)
+    }
+
+    /// What a webhook that sees the objects in some version made of one of them, in the form that is written.
+    pub(crate) async fn restored(
+        &self,
+        version: (&str, &str),
+        changed: Value,
+        object: &Value,
+    ) -> Result<Value, Status> {
+        let kind = self.request.kind;
+        if self.request.subresource == "scale" {
+            return scale::blend(kind, changed, object, self.now);
+        }
+        if !self.is_whole(object) {
+            return Ok(changed);
+        }
+        if kind.custom.is_some() {
+            return self.gate.converted(kind, changed).await;
+        }
+        let catalog = self.gate.catalog();
+        let row = catalog.served(version.0, version.1, kind.resource.plural());
+        Ok(row.map_or(changed.clone(), |row| row.to_stored(changed)))
+    }
+
+    pub(crate) fn has_extensions(&self, key: &Key) -> bool {
+        self.extensions(key, None).is_some()
     }
 
     /// The extensions of the cluster, if any of them may have a say.
@@ -181,14 +262,28 @@ pub(crate) async fn mutate(
     loop {
         let uid = review.gate.uid();
         let again = only.is_some();
-        review.asked(key, old, &uid, |asked| extensions.mutate(review.snapshot, asked, new, again))?;
+        let policies = review.asked(key, old, &uid, |asked| {
+            let mut changed = new.clone();
+            extensions.mutate(review.snapshot, asked, &mut changed, again).map(|()| changed)
+        });
+        *new = policies.await??;
         let mut passing = Passing { key, object: Some(&mut *new), old, warnings: &mut *warnings };
         let again = webhooks::in_turn(review, &extensions, &mut passing, only.as_ref()).await?;
         if again.is_empty() || only.is_some() {
+            fit(review.request.kind, new);
             return unchanged(key, &before, new);
         }
         review.plugins(key, new, old, warnings)?;
         only = Some(again);
+    }
+}
+
+/// What extensions put into a custom resource that its schema does not have goes, and what they left out is completed.
+fn fit(kind: &Kind, object: &mut Value) {
+    if let Some(custom) =
+        kind.custom.as_ref().filter(|_| object.get("kind").is_some_and(|name| name == kind.kind))
+    {
+        custom.fit(&kind.api_version(), object);
     }
 }
 
@@ -232,8 +327,13 @@ pub(crate) async fn validate(
             webhooks::in_turn(review, &extensions, &mut passing, None).await?;
         }
         let uid = review.gate.uid();
-        review
-            .asked(key, old, &uid, |asked| extensions.validate(review.snapshot, asked, new, &mut verdict))?;
+        let policies = review.asked(key, old, &uid, |asked| {
+            let mut verdict = Verdict::default();
+            extensions.validate(review.snapshot, asked, new, &mut verdict).map(|()| verdict)
+        });
+        let policies = policies.await??;
+        verdict.warnings.extend(policies.warnings);
+        verdict.audit.extend(policies.audit);
         warnings.extend(webhooks::at_once(review, &extensions, key, new, old).await?);
     }
     warnings.extend(verdict.warnings);

@@ -20,6 +20,15 @@ const ATTEMPTS: u32 = 64;
 /// A generated name's stem: 63 less the five characters that follow.
 const STEM_BYTES: usize = 58;
 
+/// A create as decided on one snapshot.
+struct Prepared {
+    key: Key,
+    /// As its client sees it.
+    new: Value,
+    draft: object::Draft,
+    ops: Vec<Op>,
+}
+
 impl Gate {
     /// Creates an object from a request's body.
     ///
@@ -32,6 +41,8 @@ impl Gate {
         if !request.kind.is_stored() {
             return Err(Status::internal(format!("{} are not stored", request.kind.resource)));
         }
+        // What a definition that changes meanwhile makes of the body is decided anew.
+        let body = request.kind.custom.is_some().then(|| object.clone());
         let mut object = object;
         let mut warnings = decode::object(request, &mut object)?;
         if !metadata::text(&object, "resourceVersion").is_empty() {
@@ -41,9 +52,15 @@ impl Gate {
         let (mut names_left, mut raced) = (NAME_ATTEMPTS, 0);
         for _ in 0..ATTEMPTS {
             let mut said = Vec::new();
-            let (key, draft, ops) = self.prepare_create(request, &object, now, raced, &mut said).await?;
+            let snapshot = self.snapshot_after(&commit::key_of(request, ""), raced).await?;
+            if let (Some(row), Some(body)) = (self.replaced(request.kind)?, &body) {
+                let anew = Request { kind: &row, ..*request };
+                return Box::pin(self.create(&anew, body.clone())).await;
+            }
+            let Prepared { key, new, draft, ops } =
+                self.prepare_create(request, &snapshot, &object, now, &mut said).await?;
             if request.options.dry_run {
-                return self.dry_create(&key, &draft.stored, merged(warnings, said));
+                return self.dry_create(request, &key, new, merged(warnings, said));
             }
             let generated = metadata::text(&object, "name").is_empty();
             let mut all = vec![commit::put(draft, Precondition::Absent)];
@@ -73,16 +90,12 @@ impl Gate {
     async fn prepare_create(
         &self,
         request: &Request<'_>,
+        snapshot: &Snapshot,
         object: &Value,
         now: Time,
-        raced: u64,
         warnings: &mut Vec<String>,
-    ) -> Result<(Key, object::Draft, Vec<Op>), Status> {
-        let kind = self.kind(request.kind.resource)?;
-        let snapshot = match raced {
-            0 => self.store.snapshot(),
-            raced => self.snapshot_after(&commit::key_of(request, ""), raced).await?,
-        };
+    ) -> Result<Prepared, Status> {
+        let kind = self.row(request)?;
         let namespace = snapshot.find(kinds::NAMESPACES, "", request.namespace);
         // All objects of a namespace share its name.
         let shared = namespace.map_or_else(|| request.namespace.into(), |object| object.key.name.clone());
@@ -90,7 +103,7 @@ impl Gate {
         // What one try writes into it is not the next one's.
         let mut new = object.clone();
         ownership::created(request, &kind, &mut new, now);
-        let review = Review { gate: self, request, snapshot: &snapshot, operation: Operation::Create, now };
+        let review = Review { gate: self, request, snapshot, operation: Operation::Create, now };
         let asked = key_of(metadata::text(&new, "name"));
         admit::mutate(&review, &asked, &mut new, None, warnings).await?;
         decode::default(&kind, &mut new);
@@ -98,12 +111,13 @@ impl Gate {
         requestor::stamp(kind.resource, request.user, &mut new);
         let key = key_of(&self.name(&mut new));
         metadata::prepare(&kind, &mut new, None);
-        let mut ops = service::allocate(self, &snapshot, &key, &mut new, None)?;
-        decode::validate(request, &kind, &new, None)?;
+        let mut ops = service::allocate(self, snapshot, &key, &mut new, None)?;
+        decode::validate(&kind, &new, None)?;
         ops.extend(admit::validate(&review, &key, Some(&new), None, warnings).await?);
         ops.extend(namespace.map(|namespace| stands(namespace)));
-        ops.extend(definition_stands(&snapshot, &kind)?);
-        Ok((key.clone(), commit::draft(&kind, &key, &new)?, ops))
+        ops.extend(definition_stands(snapshot, &kind)?);
+        let draft = commit::draft(&kind, &key, &self.kept(&kind, new.clone()).await?)?;
+        Ok(Prepared { key, new, draft, ops })
     }
 
     /// The object's name, generated if only its beginning is given.
@@ -119,12 +133,17 @@ impl Gate {
         name
     }
 
-    fn dry_create(&self, key: &Key, stored: &[u8], warnings: Vec<String>) -> Result<Outcome, Status> {
+    fn dry_create(
+        &self,
+        request: &Request<'_>,
+        key: &Key,
+        new: Value,
+        warnings: Vec<String>,
+    ) -> Result<Outcome, Status> {
         if self.store.snapshot().get(key).is_some() {
             return Err(Status::already_exists(key));
         }
-        let object = serde_json::from_slice(stored).map_err(Status::internal)?;
-        Ok(Outcome { created: true, warnings, ..Outcome::made(object) })
+        Ok(Outcome { created: true, warnings, ..Outcome::made(self.told(request, new)) })
     }
 }
 
@@ -134,18 +153,23 @@ fn merged(mut first: Vec<String>, second: Vec<String>) -> Vec<String> {
 }
 
 /// The namespace must still be as admission saw it when the object is committed: nothing slips into one that is being emptied.
-fn stands(namespace: &Object) -> Op {
+pub(crate) fn stands(namespace: &Object) -> Op {
     let precondition = Precondition::At(namespace.revision);
     Op { key: namespace.key.clone(), precondition, put: Put::Nothing }
 }
 
-/// The definition of a custom resource must stand too: nothing slips into one that is being emptied.
+/// The definition of a custom resource must stand: nothing is written in the form that an older one asked for.
+pub(crate) fn definition<'a>(snapshot: &'a Snapshot, kind: &Kind) -> Option<&'a Arc<Object>> {
+    kind.custom.as_ref()?;
+    snapshot.find(kinds::CUSTOM_RESOURCE_DEFINITIONS, "", kind.resource.as_str())
+}
+
+/// And nothing slips into one that is being emptied.
 fn definition_stands(snapshot: &Snapshot, kind: &Kind) -> Result<Option<Op>, Status> {
     if kind.custom.is_none() {
         return Ok(None);
     }
-    let found = snapshot.find(kinds::CUSTOM_RESOURCE_DEFINITIONS, "", kind.resource.as_str());
-    match found {
+    match definition(snapshot, kind) {
         Some(definition) if !definition.meta.is_deleting() => Ok(Some(stands(definition))),
         _ => {
             let why = "create not allowed while custom resource definition is terminating";

@@ -21,13 +21,16 @@ pub(crate) fn finish(request: &Request<'_>, object: &mut Value) -> Result<(), St
     identify(request.kind, object)?;
     place(request, object)?;
     default(request.kind, object);
-    *object = request.kind.to_stored(object.take());
+    // A custom resource stays in the version of its request until it is committed.
+    if request.kind.custom.is_none() {
+        *object = request.kind.to_stored(object.take());
+    }
     Ok(())
 }
 
-/// A stored object in the version that the request speaks.
+/// An object as the gate has it in the version that the request speaks: a custom resource is in it already.
 pub(crate) fn from_stored(kind: &Kind, object: Value) -> Value {
-    kind.read_stored(object)
+    if kind.custom.is_some() { object } else { kind.read_stored(object) }
 }
 
 /// The members of a body, which must be an object: it says of which kind it should be.
@@ -144,21 +147,8 @@ pub(crate) fn default(kind: &Kind, object: &mut Value) {
 }
 
 /// Everything that is wrong with an object, as one 422. Without `old` nothing is said about what may not change.
-pub(crate) fn validate(
-    request: &Request<'_>,
-    kind: &Kind,
-    new: &Value,
-    old: Option<&Value>,
-) -> Result<(), Status> {
-    let violations = match &request.kind.custom {
-        // Versions of a definition have schemas of their own; the one that the client speaks is held against it.
-        Some(_) if request.kind.version != kind.version => {
-            let (new, old) =
-                (request.kind.read_stored(new.clone()), old.map(|old| request.kind.read_stored(old.clone())));
-            request.kind.violations(&new, old.as_ref())
-        }
-        _ => kind.violations(new, old),
-    };
+pub(crate) fn validate(kind: &Kind, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+    let violations = kind.violations(new, old);
     if violations.is_empty() {
         return Ok(());
     }

@@ -19,7 +19,7 @@ use store::{Op, Precondition};
 use crate::admit::{self, Review};
 use crate::commit::{self, Failed};
 use crate::request::{Answer, DeleteOptions, Outcome, Preconditions, Request};
-use crate::{Gate, finalizers, metadata, removal};
+use crate::{Gate, create, finalizers, metadata, removal};
 
 const ATTEMPTS: u32 = 64;
 
@@ -53,10 +53,19 @@ impl Gate {
                 operation: Operation::Delete,
                 now: self.now(),
             };
-            let old = stored.to_value().map_err(Status::internal)?;
-            let also = admit::validate(&review, &key, None, Some(&old), &mut warnings).await?;
-            let fate = fate(request.kind, &stored, old, options, review.now);
-            let outcome = self.meet(request, &snapshot, &stored, fate, also).await;
+            let (old, mut also) = (self.seen(&review, &stored).await?, Vec::new());
+            also.extend(admit::validate(&review, &key, None, Some(&old), &mut warnings).await?);
+            // What is marked is written, and so in the form that is stored now.
+            let kept = self.kind(request.kind.resource)?;
+            let kept = self.replaced(&kept)?.unwrap_or(kept);
+            let own = if kept.custom.is_some() { self.held(&kept, &stored).await? } else { old };
+            let fate = fate(&kept, &stored, own, options, review.now);
+            if matches!(fate, Fate::Marked(_)) {
+                also.extend(
+                    create::definition(&snapshot, &kept).map(|definition| create::stands(definition)),
+                );
+            }
+            let outcome = self.meet(request, &kept, &snapshot, &stored, fate, also).await;
             match outcome {
                 Ok(answer) => return Ok(Outcome { answer, created: false, warnings }),
                 Err(Failed::Status(status)) => return Err(status),
@@ -66,9 +75,19 @@ impl Gate {
         Err(Status::stale(&key))
     }
 
+    /// The object as admission sees it. Where nobody looks, no webhook has to convert it first.
+    async fn seen(&self, review: &Review<'_>, stored: &Arc<Object>) -> Result<Value, Status> {
+        let kind = review.request.kind;
+        if kind.is_made_by_webhook() && !review.has_extensions(&stored.key) {
+            return stored.to_value().map_err(Status::internal);
+        }
+        self.held(kind, stored).await
+    }
+
     async fn meet(
         &self,
         request: &Request<'_>,
+        kept: &Kind,
         snapshot: &Snapshot,
         stored: &Arc<Object>,
         fate: Fate,
@@ -77,7 +96,12 @@ impl Gate {
         let (mut ops, removed) = match fate {
             Fate::Waiting => return Ok(Answer::Object(stored.clone())),
             Fate::Marked(value) => {
-                let draft = commit::draft(request.kind, &stored.key, &value).map_err(Failed::Status)?;
+                let draft = commit::draft(kept, &stored.key, &value).map_err(Failed::Status)?;
+                if request.options.dry_run && kept.is_made_by_webhook() {
+                    // Conversions are remembered by the revision, and this one has none of its own.
+                    let shown = self.converted(request.kind, value).await.map_err(Failed::Status)?;
+                    return Ok(Answer::Made(shown));
+                }
                 if request.options.dry_run {
                     return Ok(Answer::Object(Arc::new(draft.at(stored.revision))));
                 }

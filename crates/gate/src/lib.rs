@@ -16,6 +16,7 @@ mod admit;
 mod allocation;
 mod catalog;
 mod commit;
+mod conversion;
 mod create;
 mod decode;
 mod delete;
@@ -60,7 +61,7 @@ pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 /// Gives what is true of a cluster of EKS at the moment.
 pub type PodIdentitySource = Arc<dyn Fn() -> Arc<PodIdentity> + Send + Sync>;
 
-/// The way in of one cluster. Cheap to share; holds no state but what it compiled of the snapshot's policies.
+/// The way in of one cluster. Cheap to share; holds no state but what it compiled of the snapshot's policies, and what was converted lately.
 pub struct Gate {
     store: Arc<dyn Store>,
     catalog: Arc<catalog::Live>,
@@ -71,6 +72,7 @@ pub struct Gate {
     webhooks: Option<Arc<dyn Webhooks>>,
     pod_identity: Option<PodIdentitySource>,
     extensions: Mutex<Arc<Extensions>>,
+    conversions: Arc<conversion::Conversions>,
 }
 
 impl Gate {
@@ -91,6 +93,7 @@ impl Gate {
             webhooks: None,
             pod_identity: None,
             extensions: Mutex::default(),
+            conversions: Arc::default(),
         }
     }
 
@@ -112,6 +115,7 @@ impl Gate {
             webhooks: self.webhooks.clone(),
             pod_identity: self.pod_identity.clone(),
             extensions: Mutex::default(),
+            conversions: self.conversions.clone(),
         }
     }
 
@@ -129,6 +133,30 @@ impl Gate {
     fn kind(&self, resource: Resource) -> Result<Arc<Kind>, Status> {
         let kind = self.catalog().by_resource(resource).cloned();
         kind.ok_or_else(|| Status::internal(format!("no kind is served as {resource}")))
+    }
+
+    /// The row of the form that a request's objects have while they are decided on: of built-ins the one that is stored, of custom
+    /// resources the one that the request speaks.
+    fn row(&self, request: &Request<'_>) -> Result<Arc<Kind>, Status> {
+        match &request.kind.custom {
+            Some(_) => Ok(Arc::new(request.kind.clone())),
+            None => self.kind(request.kind.resource),
+        }
+    }
+
+    /// The row that is served in place of one of a definition that has changed since; None: it is still the same.
+    ///
+    /// # Errors
+    /// 404 if its version is no longer there.
+    fn replaced(&self, kind: &Kind) -> Result<Option<Arc<Kind>>, Status> {
+        let Some(custom) = &kind.custom else { return Ok(None) };
+        let catalog = self.catalog();
+        let served = catalog.served(kind.group, kind.version, kind.resource.plural());
+        let now =
+            served.or_else(|| catalog.by_resource(kind.resource).filter(|row| row.version == kind.version));
+        let now = now.ok_or_else(subresource::not_served)?;
+        let is_same = now.custom.as_ref().is_some_and(|now| Arc::ptr_eq(now, custom));
+        Ok((!is_same).then(|| now.clone()))
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {

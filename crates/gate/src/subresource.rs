@@ -1,6 +1,6 @@
 //! The parts of objects that are written on their own: one row each.
 
-use object::{Reason, Resource, Status, Time};
+use object::{Reason, Status, Time};
 use schema::{Kind, path};
 use serde_json::Value;
 
@@ -89,10 +89,11 @@ pub(crate) fn row(request: &Request<'_>) -> Result<&'static Row, Status> {
         || request.kind.subresources.iter().any(|one| one.name == request.subresource);
     let fits =
         |row: &&Row| row.name == request.subresource && (row.resource.is_empty() || row.resource == resource);
-    ROWS.iter().find(fits).filter(|_| listed).ok_or_else(|| not_served(request.kind.resource))
+    ROWS.iter().find(fits).filter(|_| listed).ok_or_else(not_served)
 }
 
-fn not_served(_resource: Resource) -> Status {
+/// What is said of a path that names nothing.
+pub(crate) fn not_served() -> Status {
     Status::new(Reason::NotFound, "the server could not find the requested resource")
 }
 
@@ -106,7 +107,7 @@ impl Gate {
         match (request.kind.resource.as_str(), request.subresource) {
             ("pods", "binding") => self.bind(request, body).await,
             ("pods", "eviction") => eviction::evict(self, request, body).await,
-            _ => Err(not_served(request.kind.resource)),
+            _ => Err(not_served()),
         }
     }
 }

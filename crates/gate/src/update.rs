@@ -12,7 +12,7 @@ use crate::commit::{self, Failed};
 use crate::decode::Form;
 use crate::request::{Change, Outcome, PatchKind, Preconditions, Request};
 use crate::subresource::{self, Row};
-use crate::{Gate, decode, metadata, ownership, patch, removal, service};
+use crate::{Gate, create, decode, metadata, ownership, patch, removal, service};
 
 /// A patch is tried again this often on a newer object, as upstream does.
 const PATCH_ATTEMPTS: u32 = 6;
@@ -22,6 +22,8 @@ const ATTEMPTS: u32 = 64;
 /// An update as decided on one snapshot.
 struct Decided {
     ops: Vec<Op>,
+    /// The object as its client sees it.
+    new: Value,
     /// Nothing of the object changes.
     unchanged: bool,
     /// Its last finalizer goes: the object is removed.
@@ -50,6 +52,8 @@ impl Gate {
                 return self.update_absent(request, change, &key).await;
             };
             hold(&key, stored, expect)?;
+            let row_now = self.replaced(request.kind)?;
+            let request = &Request { kind: row_now.as_deref().unwrap_or(request.kind), ..*request };
             let review = Review {
                 gate: self,
                 request,
@@ -58,16 +62,16 @@ impl Gate {
                 now: self.now(),
             };
             let decided = self.decide_update(&review, row, change, stored).await?;
-            if decided.unchanged {
-                return Ok(answer(request, row, stored.clone(), false, decided.warnings));
+            if request.options.dry_run && !decided.unchanged && !decided.removed {
+                return Ok(self.dry(request, row, stored, decided));
             }
-            if request.options.dry_run {
-                return dry(request, row, stored, decided);
+            if decided.unchanged || request.options.dry_run {
+                return Ok(answer(request, row, stored.clone(), decided));
             }
             match self.commit(&key, decided.ops).await {
                 Ok(events) => {
                     let object = commit::committed(&key, &events)?;
-                    return Ok(answer(request, row, object, decided.removed, decided.warnings));
+                    return Ok(answer(request, row, object, Decided { ops: Vec::new(), ..decided }));
                 }
                 Err(Failed::Status(status)) => return Err(status),
                 Err(Failed::Raced { revision, .. }) => raced = raced.max(revision).max(1),
@@ -84,8 +88,8 @@ impl Gate {
         stored: &Arc<Object>,
     ) -> Result<Decided, Status> {
         let request = review.request;
-        let kind = self.kind(request.kind.resource)?;
-        let old = stored.to_value().map_err(Status::internal)?;
+        let kind = self.row(request)?;
+        let old = self.held(&kind, stored).await?;
         let (given, mut warnings) = self.given(review, row, change, &old, stored)?;
         let mut new = (row.blend)(&kind, given, &old, review.now)?;
         if !matches!(change, Change::Patch(PatchKind::Apply, _)) {
@@ -99,10 +103,10 @@ impl Gate {
             metadata::count_generation(&kind, &mut new, &old);
         }
         let mut others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old))?;
-        decode::validate(request, &kind, &new, row.compares.then_some(&old))?;
-        let draft = commit::draft(&kind, &stored.key, &new)?;
+        decode::validate(&kind, &new, row.compares.then_some(&old))?;
+        let draft = commit::draft(&kind, &stored.key, &self.kept(&kind, new.clone()).await?)?;
         if draft.stored == object::body::without_revision(&stored.body) {
-            return Ok(Decided { ops: Vec::new(), unchanged: true, removed: false, warnings });
+            return Ok(Decided { ops: Vec::new(), new, unchanged: true, removed: false, warnings });
         }
         others.extend(admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings).await?);
         let removed = removal::is_finished(&kind, stored, &draft.meta, &new);
@@ -112,7 +116,8 @@ impl Gate {
             vec![commit::put(draft, Precondition::At(stored.revision))]
         };
         ops.extend(others);
-        Ok(Decided { ops, unchanged: false, removed, warnings })
+        ops.extend(create::definition(review.snapshot, &kind).map(|definition| create::stands(definition)));
+        Ok(Decided { ops, new, unchanged: false, removed, warnings })
     }
 
     /// What the client wants the object (or its view through a subresource) to be.
@@ -228,37 +233,29 @@ fn hold(key: &Key, stored: &Object, expect: &Preconditions) -> Result<(), Status
     }
 }
 
-fn answer(
-    request: &Request<'_>,
-    row: &Row,
-    object: Arc<Object>,
-    removed: bool,
-    warnings: Vec<String>,
-) -> Outcome {
+fn answer(request: &Request<'_>, row: &Row, object: Arc<Object>, decided: Decided) -> Outcome {
     let outcome = match row.view {
-        Some(view) => match object.to_value() {
-            Ok(value) => Outcome::made(view(request.kind, &value)),
-            Err(_) => Outcome::object(object),
-        },
-        None if removed => Outcome::removed(object),
+        Some(view) => Outcome::made(view(request.kind, &at(decided.new, &object))),
+        None if decided.removed => Outcome::removed(object),
         None => Outcome::object(object),
     };
-    Outcome { warnings, ..outcome }
+    Outcome { warnings: decided.warnings, ..outcome }
 }
 
-/// What would have been stored.
-fn dry(request: &Request<'_>, row: &Row, stored: &Arc<Object>, decided: Decided) -> Result<Outcome, Status> {
-    let draft = decided.ops.into_iter().next().map(|op| op.put);
-    let Some(store::Put::Object(draft)) = draft else {
-        return Ok(answer(request, row, stored.clone(), decided.removed, decided.warnings));
-    };
-    let object = Arc::new(draft.at(stored.revision));
-    let outcome = answer(request, row, object, false, decided.warnings);
-    Ok(match outcome.answer {
-        crate::Answer::Object(object) => {
-            let value = object.to_value().map_err(Status::internal)?;
-            Outcome { answer: crate::Answer::Made(value), ..outcome }
-        }
-        _ => outcome,
-    })
+/// With the revision that it came to have.
+fn at(mut object: Value, stored: &Object) -> Value {
+    metadata::metadata(&mut object).insert("resourceVersion".into(), stored.revision.to_string().into());
+    object
+}
+
+impl Gate {
+    /// What would have been stored.
+    fn dry(&self, request: &Request<'_>, row: &Row, stored: &Object, decided: Decided) -> Outcome {
+        let new = at(decided.new, stored);
+        let made = match row.view {
+            Some(view) => view(request.kind, &new),
+            None => self.told(request, new),
+        };
+        Outcome { warnings: decided.warnings, ..Outcome::made(made) }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use admission::extension::{Answered, Extensions, Webhook};
 use futures_util::future::join_all;
@@ -32,23 +32,40 @@ impl Gate {
 
     /// The extensions of a snapshot. Compiled again only when one of their objects changed.
     pub(crate) fn extensions(&self, snapshot: &Snapshot) -> Arc<Extensions> {
-        let mut held = self.extensions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if !held.is_current(snapshot) {
-            *held = Arc::new(Extensions::read(snapshot));
+        let held = || self.extensions.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = held().clone();
+        if known.is_current(snapshot) {
+            return known;
         }
-        held.clone()
+        // Nobody waits for somebody else's compilation: those who need the new ones make what is new of them.
+        let read = Arc::new(Extensions::read(snapshot, &known));
+        let mut held = held();
+        if held.is_older(&read) {
+            *held = read.clone();
+        }
+        read
     }
 
     async fn ask(&self, snapshot: &Snapshot, call: &Call) -> Result<Value, String> {
-        let answer = match &self.webhooks {
-            Some(webhooks) => webhooks.call(snapshot, call).await,
-            None => Err("this server calls no webhooks".to_owned()),
-        };
-        answer.map_err(|why| {
-            let url = call.target.url();
-            format!("failed to call webhook: Post \"{url}?timeout={}s\": {why}", call.timeout_ms / 1000)
-        })
+        let answer = post(self.webhooks.as_deref(), snapshot, call).await;
+        answer.map_err(|why| format!("failed to call webhook: {why}"))
     }
+}
+
+/// Makes a call.
+///
+/// # Errors
+/// `Post "https://…?timeout=10s": ` and why.
+pub(crate) async fn post(
+    webhooks: Option<&dyn Webhooks>,
+    snapshot: &Snapshot,
+    call: &Call,
+) -> Result<Value, String> {
+    let answer = match webhooks {
+        Some(webhooks) => webhooks.call(snapshot, call).await,
+        None => Err("this server calls no webhooks".to_owned()),
+    };
+    answer.map_err(|why| format!("Post \"{}?timeout={}s\": {why}", call.target.url(), call.timeout_ms / 1000))
 }
 
 /// An object on its way through the mutating webhooks.
@@ -74,10 +91,10 @@ pub(crate) async fn in_turn(
         if only.is_some_and(|only| !only.contains(&index)) {
             continue;
         }
-        let Some(answered) = ask(review, webhook, passing).await? else { continue };
-        passing.warnings.extend(answered.warnings);
-        if let (Some(patch), Some(object)) = (&answered.patch, passing.object.as_deref_mut())
-            && patched(review, webhook, object, patch)?
+        let Some(told) = ask(review, webhook, passing).await? else { continue };
+        passing.warnings.extend(told.answered.warnings);
+        if let (Some(patch), Some(object)) = (&told.answered.patch, passing.object.as_deref_mut())
+            && patched(review, webhook, object, patch, told.seen, &told.version).await?
         {
             again.extend(asked_before.iter().copied());
         }
@@ -88,38 +105,64 @@ pub(crate) async fn in_turn(
     Ok(again)
 }
 
-async fn ask(
-    review: &Review<'_>,
-    webhook: &Webhook,
-    passing: &Passing<'_>,
-) -> Result<Option<Answered>, Status> {
-    let uid = review.gate.uid();
-    let (key, object, old) = (passing.key, passing.object.as_deref(), passing.old);
-    let call = review.asked(key, old, &uid, |asked| webhook.call(review.snapshot, asked, object))?;
-    let Some(call) = call else { return Ok(None) };
-    match review.gate.ask(review.snapshot, &call).await {
-        Err(why) => webhook.unreachable(&why).map(|()| Some(Answered::default())),
-        Ok(answer) => review.asked(key, old, &uid, |asked| webhook.answer(asked, &answer)).map(Some),
-    }
+/// What a webhook said, and of what.
+struct Told {
+    answered: Answered,
+    /// The object as the webhook saw it.
+    seen: Value,
+    /// Group and version of that.
+    version: (String, String),
 }
 
-/// Applies a webhook's patch; whether it changed anything.
-fn patched(
+/// What to ask a webhook; none if it is not about the request.
+async fn call(
+    review: &Review<'_>,
+    webhook: &Webhook,
+    key: &Key,
+    object: Option<&Value>,
+    old: Option<&Value>,
+    uid: &str,
+) -> Result<Option<(Call, (String, String))>, Status> {
+    let call = review.asked(key, old, uid, |asked| {
+        let call = webhook.call(review.snapshot, asked, object)?;
+        Ok(call.map(|(call, served)| (call, (served.group.to_owned(), served.version.to_owned()))))
+    });
+    call.await?
+}
+
+async fn ask(review: &Review<'_>, webhook: &Webhook, passing: &Passing<'_>) -> Result<Option<Told>, Status> {
+    let uid = review.gate.uid();
+    let (key, object, old) = (passing.key, passing.object.as_deref(), passing.old);
+    let Some((mut call, version)) = call(review, webhook, key, object, old, &uid).await? else {
+        return Ok(None);
+    };
+    let answered = match review.gate.ask(review.snapshot, &call).await {
+        Err(why) => webhook.unreachable(&why).map(|()| Answered::default()),
+        Ok(answer) => webhook.answer(&uid, &answer),
+    };
+    Ok(Some(Told { answered: answered?, seen: call.body["request"]["object"].take(), version }))
+}
+
+/// Applies a webhook's patch to what it saw; whether that changed anything of the object.
+async fn patched(
     review: &Review<'_>,
     webhook: &Webhook,
     object: &mut Value,
     patch: &Value,
+    mut seen: Value,
+    (group, version): &(String, String),
 ) -> Result<bool, Status> {
-    let before = object.clone();
-    if let Err(error) = schema::json_patch(object, patch) {
-        *object = before;
+    if let Err(error) = schema::json_patch(&mut seen, patch) {
         webhook.unreachable(&format!("its patch cannot be applied: {error}"))?;
         return Ok(false);
     }
+    let mut changed = review.restored((group, version), seen, object).await?;
     if review.request.subresource.is_empty() {
-        decode::default(&*review.gate.kind(review.request.kind.resource)?, object);
+        decode::default(&*review.gate.row(review.request)?, &mut changed);
     }
-    Ok(before != *object)
+    let differs = changed != *object;
+    *object = changed;
+    Ok(differs)
 }
 
 /// Calls all validating webhooks at once. The first refusal, in the order of their names, is the one that is told.
@@ -133,8 +176,8 @@ pub(crate) async fn at_once(
     let uid = review.gate.uid();
     let mut calls = Vec::new();
     for webhook in extensions.validating_webhooks() {
-        let call = review.asked(key, old, &uid, |asked| webhook.call(review.snapshot, asked, object))?;
-        calls.extend(call.map(|call| (webhook, call)));
+        let call = call(review, webhook, key, object, old, &uid).await?;
+        calls.extend(call.map(|(call, _)| (webhook, call)));
     }
     let answers = join_all(calls.iter().map(|(_, call)| review.gate.ask(review.snapshot, call))).await;
     let mut warnings = Vec::new();
@@ -142,7 +185,7 @@ pub(crate) async fn at_once(
         match answer {
             Err(why) => webhook.unreachable(&why)?,
             Ok(answer) => {
-                let answered = review.asked(key, old, &uid, |asked| webhook.answer(asked, &answer))?;
+                let answered = webhook.answer(&uid, &answer)?;
                 warnings.extend(answered.warnings);
             }
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use object::{Object, Resource, Revision, intern, intern_list};
 use schema::custom::publish::type_name;
-use schema::custom::{Custom, JsonPath, Node, PathCell, Scale};
+use schema::custom::{ConversionWebhook, Custom, JsonPath, Node, PathCell, Scale};
 use schema::{Cell, Column, Kind, Strategy, Subresource, WHOLE, path};
 use serde::Deserialize;
 use serde_json::Value;
@@ -85,6 +85,8 @@ struct Spec {
     scope: String,
     names: Names,
     versions: Vec<Version>,
+    #[serde(default)]
+    conversion: Value,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -168,8 +170,10 @@ pub fn rows(definition: &Object) -> Result<Rows, String> {
     // Names that clash with others' are not accepted; until then there are none.
     let accepted = Some(status.accepted_names).filter(|names| !names.kind.is_empty());
     let names = accepted.unwrap_or_else(|| spec.names.clone());
+    let webhook = webhook(&spec.conversion);
     let make = |version: &Version| {
-        let custom = custom(&spec, version, &kept, definition.revision)?;
+        let custom =
+            Custom { webhook: webhook.clone(), ..custom(&spec, version, &kept, definition.revision)? };
         Ok::<_, String>(Arc::new(row(definition, &spec, &names, version, custom)))
     };
     let stored = make(stored)?;
@@ -212,7 +216,18 @@ fn custom(
         scale: scale(&version.subresources["scale"]),
         deprecation: version.deprecated.then(|| deprecation(spec, version)),
         stored: kept.clone(),
+        webhook: None,
         since,
+    })
+}
+
+fn webhook(conversion: &Value) -> Option<Arc<ConversionWebhook>> {
+    let versions = path::list(conversion, "webhook.conversionReviewVersions").iter();
+    (path::text(conversion, "strategy") == "Webhook").then(|| {
+        Arc::new(ConversionWebhook {
+            client_config: path::get(conversion, "webhook.clientConfig").cloned().unwrap_or_default(),
+            review_versions: versions.filter_map(|version| Some(version.as_str()?.into())).collect(),
+        })
     })
 }
 

@@ -303,12 +303,6 @@ fn conversion(spec: &Value, at: At<'_>, found: &mut Found) {
             webhook::client_config(config, webhook_at, found);
             let versions = path::list(own, "webhook.conversionReviewVersions");
             webhook::review_versions(versions, at.field("conversionReviewVersions"), found);
-            // With one version nothing is ever converted. This is the door of whoever calls webhooks for the others.
-            if path::list(spec, "versions").len() > 1 {
-                let detail =
-                    "this server does not call conversion webhooks yet; use None, or keep one version";
-                found.push(Violation::forbidden(at.field("strategy"), detail));
-            }
         }
         ("None", Some(_)) => {
             let detail = "should not be set when strategy is not set to Webhook";

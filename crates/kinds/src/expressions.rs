@@ -26,11 +26,9 @@ pub enum Wanted {
 
 /// What a policy or a webhook gives its expressions besides the request.
 #[derive(Clone, Debug, Default)]
-pub struct Given<'a> {
+pub struct Given {
     pub params: bool,
     pub authorizer: bool,
-    /// The variables of the policy so far, with their types.
-    pub variables: &'a [(std::string::String, Type)],
 }
 
 /// An environment for expressions about a request.
@@ -52,14 +50,12 @@ pub fn env(given: &Given) -> Env {
         let request_resource = RESOURCE_CHECK.to_type();
         env = env.variable("authorizer.requestResource", request_resource, Sizes::default());
     }
-    if !given.variables.is_empty() {
-        let fields = given.variables.iter().map(|(name, r#type)| {
-            (name.clone(), Field { name: name.clone(), r#type: r#type.clone(), sizes: Sizes::default() })
-        });
-        let object = ObjectType { name: "variables".into(), fields: fields.collect(), open: false };
-        env = env.variable("variables", Type::Object(Arc::new(object)), Sizes::default());
-    }
     env
+}
+
+/// Adds a variable of a policy: the expressions behind it see it.
+pub fn declare(env: &mut Env, name: &str, r#type: Type) {
+    env.field("variables", Field { name: name.to_owned(), r#type, sizes: Sizes::default() });
 }
 
 /// Compiles an expression of a policy, or says what is wrong with it in upstream's words.
@@ -109,15 +105,11 @@ pub(crate) fn check_variables(
     found: &mut Vec<schema::Violation>,
 ) -> Env {
     let params = spec.get("paramKind").is_some_and(|kind| !kind.is_null());
-    let mut types: Vec<(std::string::String, Type)> = Vec::new();
-    let env_of =
-        |types: &[(std::string::String, Type)]| env(&Given { params, authorizer: true, variables: types });
-    let mut seen = env_of(&types);
+    let mut seen = env(&Given { params, authorizer: true });
     let list = at.field("variables");
     for (index, variable) in schema::path::list(spec, "variables").iter().enumerate() {
         let result = check(&seen, variable, "expression", Wanted::Anything, list.index(index), found);
-        types.push((schema::path::text(variable, "name").to_owned(), result.unwrap_or(Type::Dyn)));
-        seen = env_of(&types);
+        declare(&mut seen, schema::path::text(variable, "name"), result.unwrap_or(Type::Dyn));
     }
     seen
 }

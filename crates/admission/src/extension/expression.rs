@@ -11,7 +11,7 @@ use plan::{Attributes, User};
 use schema::path;
 use serde_json::Value;
 
-use super::Asked;
+use super::{Asked, Served};
 
 /// What one expression may cost, and all conditions or all other expressions of one policy together: upstream's limits.
 pub const CALL_BUDGET: u64 = 1_000_000;
@@ -42,18 +42,12 @@ impl Expression {
 
 /// Compiles the expressions of one policy or webhook; variables see those before them.
 pub struct Compiler {
-    params: bool,
-    types: Vec<(String, Type)>,
     env: cel::Env,
 }
 
 impl Compiler {
     pub fn new(params: bool) -> Self {
-        Self {
-            params,
-            types: Vec::new(),
-            env: expressions::env(&Given { params, authorizer: true, variables: &[] }),
-        }
+        Self { env: expressions::env(&Given { params, authorizer: true }) }
     }
 
     pub fn one(&self, text: &str, wanted: Wanted) -> Expression {
@@ -82,9 +76,7 @@ impl Compiler {
             let name = path::text(variable, "name").to_owned();
             let expression = self.one(path::text(variable, "expression"), Wanted::Anything);
             let found = expression.program.as_ref().map_or(Type::Dyn, |program| program.result().clone());
-            self.types.push((name.clone(), found));
-            let given = Given { params: self.params, authorizer: true, variables: &self.types };
-            self.env = expressions::env(&given);
+            expressions::declare(&mut self.env, &name, found);
             variables.push(Named { name, expression });
         }
         variables
@@ -107,18 +99,15 @@ impl Inputs {
         asked: &Asked,
         object: Option<&Value>,
         params: Option<&Value>,
-        version: &str,
+        served: Served<'_>,
     ) -> Self {
         let namespace = snapshot.find(kinds::NAMESPACES, "", &asked.request.key.namespace);
         let namespace = namespace.filter(|_| asked.request.namespaced);
-        let seen = |object: Option<&Value>| {
-            let object = object?;
-            if version == asked.version { Some(object.clone()) } else { (asked.convert)(version, object) }
-        };
+        let seen = |object: Option<&Value>| (asked.seen)(served, object?);
         Self {
             object: seen(object).unwrap_or(Value::Null),
             old: seen(asked.request.old).unwrap_or(Value::Null),
-            request: super::request_value(asked, object, version),
+            request: super::request_value(asked, object, served),
             params: params.cloned().unwrap_or(Value::Null),
             namespace: namespace.and_then(|namespace| namespace.to_value().ok()).unwrap_or(Value::Null),
             request_type: expressions::request_variable(),

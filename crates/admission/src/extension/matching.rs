@@ -6,7 +6,7 @@ use object::{LabelSelector, Snapshot};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Asked;
+use super::{Asked, Served};
 
 /// `MatchResources` of policies, and the same members of webhooks.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -40,35 +40,35 @@ impl Matcher {
         snapshot: &Snapshot,
         asked: &Asked<'a>,
         object: Option<&Value>,
-    ) -> Option<&'a str> {
-        let version = self.rules_match(asked, object)?;
+    ) -> Option<Served<'a>> {
+        let served = self.rules_match(asked, object)?;
         let fits = self.fits_namespace(snapshot, asked, object) && self.fits_object(asked, object);
-        fits.then_some(version)
+        fits.then_some(served)
     }
 
     /// As [`Matcher::version`], for a binding: without rules of its own it is about all that its policy is about.
     pub fn allows(&self, snapshot: &Snapshot, asked: &Asked, object: Option<&Value>) -> bool {
-        let excluded = self.any(&self.exclude_resource_rules, asked, asked.version, object);
+        let excluded = self.any(&self.exclude_resource_rules, asked, asked.served, object);
         let ruled = self.resource_rules.is_empty() || self.rules_match(asked, object).is_some();
         ruled && !excluded && self.fits_namespace(snapshot, asked, object) && self.fits_object(asked, object)
     }
 
-    fn rules_match<'a>(&self, asked: &Asked<'a>, object: Option<&Value>) -> Option<&'a str> {
-        if self.any(&self.exclude_resource_rules, asked, asked.version, object) {
+    fn rules_match<'a>(&self, asked: &Asked<'a>, object: Option<&Value>) -> Option<Served<'a>> {
+        if self.any(&self.exclude_resource_rules, asked, asked.served, object) {
             return None;
         }
-        if self.any(&self.resource_rules, asked, asked.version, object) {
-            return Some(asked.version);
+        if self.any(&self.resource_rules, asked, asked.served, object) {
+            return Some(asked.served);
         }
         if self.match_policy.as_deref() == Some("Exact") {
             return None;
         }
-        let others = asked.versions.iter().copied().filter(|version| *version != asked.version);
-        others.into_iter().find(|version| self.any(&self.resource_rules, asked, version, object))
+        let mut others = asked.all.iter().copied().filter(|other| *other != asked.served);
+        others.find(|other| self.any(&self.resource_rules, asked, *other, object))
     }
 
-    fn any(&self, rules: &[Rule], asked: &Asked, version: &str, object: Option<&Value>) -> bool {
-        rules.iter().any(|rule| rule.fits(asked, version, object))
+    fn any(&self, rules: &[Rule], asked: &Asked, served: Served<'_>, object: Option<&Value>) -> bool {
+        rules.iter().any(|rule| rule.fits(asked, served, object))
     }
 
     /// Objects outside of namespaces are not held to the selector; a namespace is by its own labels.
@@ -101,13 +101,13 @@ impl Matcher {
 }
 
 impl Rule {
-    fn fits(&self, asked: &Asked, version: &str, object: Option<&Value>) -> bool {
+    fn fits(&self, asked: &Asked, served: Served<'_>, object: Option<&Value>) -> bool {
         let request = asked.request;
         let resource = request.key.resource;
         let names = || super::name_of(request, object);
         holds(&self.operations, request.operation.word())
-            && holds(&self.api_groups, resource.group())
-            && holds(&self.api_versions, version)
+            && holds(&self.api_groups, served.group)
+            && holds(&self.api_versions, served.version)
             && self.resources.iter().any(|wanted| is_resource(wanted, resource.plural(), request.subresource))
             && self.fits_scope(request.namespaced)
             && (self.resource_names.is_empty() || self.resource_names.iter().any(|name| **name == *names()))

@@ -14,13 +14,16 @@ mod policy;
 mod validating;
 mod webhook;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use object::{Resource, Revision, Snapshot, Status};
 use plan::{Attributes, Decision, User};
 use serde_json::{Value, json};
 
 use crate::{Operation, Request, Verdict};
 
-pub use webhook::{Answered, Webhook};
+pub use webhook::{Answered, Webhook, ca_bundle, target};
 
 /// The resources whose objects are extensions. They themselves are admitted without them: nobody can lock himself out.
 const SOURCES: [Resource; 6] = [
@@ -35,13 +38,20 @@ const SOURCES: [Resource; 6] = [
 /// What an apiVersion and kind are served as.
 pub type ResourceOf<'a> = dyn Fn(&str, &str) -> Option<(Resource, bool)> + 'a;
 
+/// A group and version that a resource is served in. Mostly the group is the resource's own; events have two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served<'a> {
+    pub group: &'a str,
+    pub version: &'a str,
+}
+
 /// A request as policies and webhooks see it.
 pub struct Asked<'a> {
     pub request: &'a Request<'a>,
-    /// The version of the request's path: `v1`.
-    pub version: &'a str,
-    /// Every version that the resource is served in.
-    pub versions: &'a [&'a str],
+    /// Those of the request's path.
+    pub served: Served<'a>,
+    /// All that the resource is served in.
+    pub all: &'a [Served<'a>],
     /// Group, version and kind of the request's body.
     pub gvk: (&'a str, &'a str, &'a str),
     /// Names this review: a UUID.
@@ -50,8 +60,9 @@ pub struct Asked<'a> {
     pub authorize_as: &'a dyn Fn(&User, &Attributes) -> Decision,
     /// The resource of an apiVersion and kind, and whether it is namespaced.
     pub resource_of: &'a ResourceOf<'a>,
-    /// An object in another served version.
-    pub convert: &'a dyn Fn(&str, &Value) -> Option<Value>,
+    /// The request's objects as they are written, in the form in which a client of a served version knows them. None: that takes a
+    /// conversion that is not made yet; whoever asks makes it and asks again.
+    pub seen: &'a dyn Fn(Served<'_>, &Value) -> Option<Value>,
     /// Merges a configuration into the object as server-side apply does.
     pub merge: &'a dyn Fn(&mut Value, &Value),
 }
@@ -60,11 +71,24 @@ pub struct Asked<'a> {
 #[derive(Debug, Default)]
 pub struct Extensions {
     seen: [Revision; SOURCES.len()],
+    compiled: Compiled,
     mutating_policies: Vec<policy::Bound<mutating::Policy>>,
     validating_policies: Vec<policy::Bound<validating::Policy>>,
-    mutating_webhooks: Vec<Webhook>,
-    validating_webhooks: Vec<Webhook>,
+    mutating_webhooks: Vec<Arc<Webhook>>,
+    validating_webhooks: Vec<Arc<Webhook>>,
 }
+
+/// What was made of each object, so that a change of one compiles that one.
+#[derive(Debug, Default)]
+struct Compiled {
+    mutating_policies: Kept<mutating::Policy>,
+    validating_policies: Kept<validating::Policy>,
+    mutating_webhooks: Kept<Vec<Arc<Webhook>>>,
+    validating_webhooks: Kept<Vec<Arc<Webhook>>>,
+}
+
+/// By name, in the order of names.
+type Kept<T> = BTreeMap<Box<str>, (Revision, Arc<T>)>;
 
 impl Extensions {
     /// Whether these are the extensions of a snapshot; cheap enough for every request.
@@ -72,25 +96,53 @@ impl Extensions {
         self.seen == revisions(snapshot)
     }
 
-    /// Compiles what a snapshot holds.
-    pub fn read(snapshot: &Snapshot) -> Self {
-        Self {
-            seen: revisions(snapshot),
-            mutating_policies: policy::bound(
+    /// Compiles what a snapshot holds, as far as it is not known from before.
+    pub fn read(snapshot: &Snapshot, before: &Self) -> Self {
+        let known = &before.compiled;
+        let compiled = Compiled {
+            mutating_policies: keep(
                 snapshot,
                 kinds::MUTATING_ADMISSION_POLICIES,
-                kinds::MUTATING_ADMISSION_POLICY_BINDINGS,
+                &known.mutating_policies,
                 mutating::Policy::read,
             ),
-            validating_policies: policy::bound(
+            validating_policies: keep(
                 snapshot,
                 kinds::VALIDATING_ADMISSION_POLICIES,
-                kinds::VALIDATING_ADMISSION_POLICY_BINDINGS,
+                &known.validating_policies,
                 validating::Policy::read,
             ),
-            mutating_webhooks: webhook::read_all(snapshot, kinds::MUTATING_WEBHOOK_CONFIGURATIONS),
-            validating_webhooks: webhook::read_all(snapshot, kinds::VALIDATING_WEBHOOK_CONFIGURATIONS),
+            mutating_webhooks: keep(
+                snapshot,
+                kinds::MUTATING_WEBHOOK_CONFIGURATIONS,
+                &known.mutating_webhooks,
+                webhook::read,
+            ),
+            validating_webhooks: keep(
+                snapshot,
+                kinds::VALIDATING_WEBHOOK_CONFIGURATIONS,
+                &known.validating_webhooks,
+                webhook::read,
+            ),
+        };
+        let webhooks = |kept: &Kept<Vec<Arc<Webhook>>>| {
+            kept.values().flat_map(|(_, webhooks)| webhooks.iter().cloned()).collect()
+        };
+        let mutating = kinds::MUTATING_ADMISSION_POLICY_BINDINGS;
+        let validating = kinds::VALIDATING_ADMISSION_POLICY_BINDINGS;
+        Self {
+            seen: revisions(snapshot),
+            mutating_policies: policy::bound(snapshot, &compiled.mutating_policies, mutating),
+            validating_policies: policy::bound(snapshot, &compiled.validating_policies, validating),
+            mutating_webhooks: webhooks(&compiled.mutating_webhooks),
+            validating_webhooks: webhooks(&compiled.validating_webhooks),
+            compiled,
         }
+    }
+
+    /// Whether these are of an older state than others.
+    pub fn is_older(&self, than: &Self) -> bool {
+        self.seen.iter().max() < than.seen.iter().max()
     }
 
     /// Whether anything here could have a say about the request: mostly there is nothing.
@@ -131,17 +183,33 @@ impl Extensions {
     }
 
     /// In the order in which they are called.
-    pub fn mutating_webhooks(&self) -> &[Webhook] {
+    pub fn mutating_webhooks(&self) -> &[Arc<Webhook>] {
         &self.mutating_webhooks
     }
 
-    pub fn validating_webhooks(&self) -> &[Webhook] {
+    pub fn validating_webhooks(&self) -> &[Arc<Webhook>] {
         &self.validating_webhooks
     }
 }
 
 fn revisions(snapshot: &Snapshot) -> [Revision; SOURCES.len()] {
     SOURCES.map(|resource| snapshot.table(resource).map_or(0, object::Table::revision))
+}
+
+/// What objects of a source are compiled to: taken over of those that are as they were.
+fn keep<T>(snapshot: &Snapshot, resource: Resource, known: &Kept<T>, read: fn(&Value) -> T) -> Kept<T> {
+    let table = snapshot.table(resource).into_iter();
+    let objects = table.flat_map(|table| table.iter());
+    objects
+        .filter_map(|object| {
+            let name = &*object.key.name;
+            let kept = match known.get(name) {
+                Some((revision, kept)) if *revision == object.revision => kept.clone(),
+                _ => Arc::new(read(&object.to_value().ok()?)),
+            };
+            Some((name.into(), (object.revision, kept)))
+        })
+        .collect()
 }
 
 /// The objects of a source, in the order of their names.
@@ -171,21 +239,22 @@ fn name_of<'a>(request: &'a Request, object: Option<&'a Value>) -> &'a str {
 }
 
 /// `AdmissionRequest` without its objects.
-fn request_value(asked: &Asked, object: Option<&Value>, version: &str) -> Value {
+fn request_value(asked: &Asked, object: Option<&Value>, served: Served<'_>) -> Value {
     let Request { user, key, subresource, dry_run, options, operation, .. } = *asked.request;
-    let gvk = |version: &str| {
-        let (group, own, kind) = asked.gvk;
-        // A subresource's body (a Scale, a Binding) has one version only.
-        let version = if subresource.is_empty() { version } else { own };
+    let (group, version, kind) = asked.gvk;
+    // The body of some subresources (a Scale, a Binding) has one version only.
+    let is_own = asked.served == Served { group, version };
+    let gvk = |served: Served<'_>| {
+        let Served { group, version } = if is_own { served } else { Served { group, version } };
         json!({"group": group, "version": version, "kind": kind})
     };
-    let resource = |version: &str| json!({"group": key.resource.group(), "version": version, "resource": key.resource.plural()});
+    let resource = |Served { group, version }: Served<'_>| json!({"group": group, "version": version, "resource": key.resource.plural()});
     let mut request = json!({
         "uid": asked.uid,
-        "kind": gvk(version),
-        "resource": resource(version),
-        "requestKind": gvk(asked.version),
-        "requestResource": resource(asked.version),
+        "kind": gvk(served),
+        "resource": resource(served),
+        "requestKind": gvk(asked.served),
+        "requestResource": resource(asked.served),
         "operation": operation.word(),
         "userInfo": user_info(user),
         "dryRun": dry_run,

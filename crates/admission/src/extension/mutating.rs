@@ -63,9 +63,9 @@ pub fn run(
     object: &mut Value,
 ) -> Result<(), Status> {
     let policy = &*bound.policy;
-    let Some(version) = bound.version(&policy.head, snapshot, asked, Some(object)) else { return Ok(()) };
+    let Some(served) = bound.version(&policy.head, snapshot, asked, Some(object)) else { return Ok(()) };
     // A policy writes the object in the version of the request; in another one it could only look at it.
-    if version != asked.version {
+    if served != asked.served {
         return Ok(());
     }
     let deny = |why: String, object: &Value| {
@@ -82,7 +82,7 @@ pub fn run(
     };
     for param in &params {
         for (index, mutation) in policy.mutations.iter().enumerate() {
-            let inputs = Inputs::new(snapshot, asked, Some(object), param.as_ref(), version);
+            let inputs = Inputs::new(snapshot, asked, Some(object), param.as_ref(), served);
             if index == 0 {
                 match Run::new(&inputs, &[], asked, CONDITIONS_BUDGET).conditions(&policy.conditions) {
                     Ok(true) => {}

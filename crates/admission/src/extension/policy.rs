@@ -1,12 +1,14 @@
 //! What policies that validate and policies that mutate have in common: bindings and parameters.
 
+use std::collections::BTreeMap;
+
 use object::{LabelSelector, Resource, Snapshot};
 use schema::path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Asked;
 use super::matching::Matcher;
+use super::{Asked, Kept, Served};
 
 /// A policy with one of its bindings: a policy without any does nothing.
 #[derive(Debug)]
@@ -54,28 +56,21 @@ impl Head {
 }
 
 /// Every binding of every policy.
-pub fn bound<P>(
-    snapshot: &Snapshot,
-    policies: Resource,
-    bindings: Resource,
-    read: fn(&Value) -> P,
-) -> Vec<Bound<P>> {
-    let bindings = super::objects(snapshot, bindings);
+pub fn bound<P>(snapshot: &Snapshot, policies: &Kept<P>, bindings: Resource) -> Vec<Bound<P>> {
+    let mut of_policy: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for binding in super::objects(snapshot, bindings) {
+        let policy = path::text(&binding, "spec.policyName").to_owned();
+        of_policy.entry(policy).or_default().push(binding);
+    }
     let mut all = Vec::new();
-    for policy in super::objects(snapshot, policies) {
-        let name = path::text(&policy, "metadata.name");
-        let own: Vec<_> =
-            bindings.iter().filter(|binding| path::text(binding, "spec.policyName") == name).collect();
-        if own.is_empty() {
-            continue;
-        }
-        let policy = std::sync::Arc::new(read(&policy));
+    for (name, (_, policy)) in policies {
+        let own = of_policy.remove(&**name).unwrap_or_default();
         all.extend(own.into_iter().map(|binding| {
             let spec = &binding["spec"];
             let actions = path::list(spec, "validationActions").iter();
             Bound {
                 policy: policy.clone(),
-                binding: path::text(binding, "metadata.name").to_owned(),
+                binding: path::text(&binding, "metadata.name").to_owned(),
                 matcher: spec.get("matchResources").and_then(|one| Matcher::deserialize(one).ok()),
                 params: spec.get("paramRef").and_then(|one| ParamRef::deserialize(one).ok()),
                 actions: actions.filter_map(|action| action.as_str().map(str::to_owned)).collect(),
@@ -86,17 +81,17 @@ pub fn bound<P>(
 }
 
 impl<P> Bound<P> {
-    /// The version in which the policy sees the request; none if policy or binding are not about it.
+    /// In which version the policy sees the request; none if policy or binding are not about it.
     pub fn version<'a>(
         &self,
         head: &Head,
         snapshot: &Snapshot,
         asked: &Asked<'a>,
         object: Option<&Value>,
-    ) -> Option<&'a str> {
-        let version = head.matcher.version(snapshot, asked, object)?;
+    ) -> Option<Served<'a>> {
+        let served = head.matcher.version(snapshot, asked, object)?;
         let allowed = self.matcher.as_ref().is_none_or(|matcher| matcher.allows(snapshot, asked, object));
-        allowed.then_some(version)
+        allowed.then_some(served)
     }
 
     /// The parameters to evaluate with, each in turn; one `None` if the policy takes none.

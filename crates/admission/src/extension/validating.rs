@@ -83,7 +83,7 @@ pub fn run(
     verdict: &mut Verdict,
 ) -> Result<(), Status> {
     let policy = &*bound.policy;
-    let Some(version) = bound.version(&policy.head, snapshot, asked, object) else { return Ok(()) };
+    let Some(served) = bound.version(&policy.head, snapshot, asked, object) else { return Ok(()) };
     let broken = |message: String| Failure { message, reason: Reason::Invalid, index: 0 };
     let params = match bound.params(&policy.head, snapshot, asked) {
         Ok(params) => params,
@@ -91,7 +91,7 @@ pub fn run(
         Err(_) => return Ok(()),
     };
     for param in &params {
-        let inputs = Inputs::new(snapshot, asked, object, param.as_ref(), version);
+        let inputs = Inputs::new(snapshot, asked, object, param.as_ref(), served);
         let conditions = Run::new(&inputs, &[], asked, CONDITIONS_BUDGET).conditions(&policy.conditions);
         match conditions {
             Ok(true) => {}

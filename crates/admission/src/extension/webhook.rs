@@ -1,17 +1,19 @@
 //! Admission webhooks: whom to ask what, and what the answer means.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use object::{Reason, Resource, Snapshot, Status};
+use object::{Reason, Snapshot, Status};
 use plan::{Call, Target};
 use schema::path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Asked;
 use super::expression::{CONDITIONS_BUDGET, Compiler, Inputs, Named, Run};
 use super::matching::Matcher;
+use super::{Asked, Served};
 
 /// One webhook of a configuration.
 #[derive(Debug)]
@@ -42,21 +44,15 @@ pub struct Answered {
     pub audit: Vec<(String, String)>,
 }
 
-/// The webhooks of all configurations, by the names of these.
-pub fn read_all(snapshot: &Snapshot, resource: Resource) -> Vec<Webhook> {
-    let configurations = super::objects(snapshot, resource);
-    configurations
-        .iter()
-        .flat_map(|configuration| {
-            let name = path::text(configuration, "metadata.name");
-            path::list(configuration, "webhooks").iter().map(move |webhook| read(name, webhook))
-        })
-        .collect()
+/// The webhooks of a configuration.
+pub fn read(configuration: &Value) -> Vec<Arc<Webhook>> {
+    let name = path::text(configuration, "metadata.name");
+    let webhooks = path::list(configuration, "webhooks").iter();
+    webhooks.map(|webhook| Arc::new(one(name, webhook))).collect()
 }
 
-fn read(configuration: &str, webhook: &Value) -> Webhook {
+fn one(configuration: &str, webhook: &Value) -> Webhook {
     let client = &webhook["clientConfig"];
-    let ca = path::text(client, "caBundle");
     let versions = path::list(webhook, "admissionReviewVersions");
     let review = versions.iter().find_map(|version| match version.as_str()? {
         "v1" => Some("v1"),
@@ -69,7 +65,7 @@ fn read(configuration: &str, webhook: &Value) -> Webhook {
         matcher: Matcher::deserialize(webhook).unwrap_or_default(),
         conditions: Compiler::new(false).conditions(webhook),
         target: target(client),
-        ca_bundle: STANDARD.decode(ca).ok().filter(|pem| !pem.is_empty()).map(Into::into),
+        ca_bundle: ca_bundle(client),
         timeout_ms: path::int(webhook, "timeoutSeconds")
             .and_then(|seconds| u64::try_from(seconds).ok())
             .unwrap_or(10)
@@ -79,6 +75,12 @@ fn read(configuration: &str, webhook: &Value) -> Webhook {
         dry: matches!(path::text(webhook, "sideEffects"), "None" | "NoneOnDryRun"),
         review,
     }
+}
+
+/// PEM of whom a client configuration trusts.
+pub fn ca_bundle(client: &Value) -> Option<Box<[u8]>> {
+    let pem = STANDARD.decode(path::text(client, "caBundle")).ok()?;
+    (!pem.is_empty()).then(|| pem.into())
 }
 
 /// Where a client configuration points; none if it points nowhere that can be called.
@@ -96,19 +98,19 @@ pub fn target(client: &Value) -> Option<Target> {
 }
 
 impl Webhook {
-    /// What to ask; none if the webhook is not about the request.
+    /// What to ask, and in which version the objects are in it; none if the webhook is not about the request.
     ///
     /// # Errors
     /// A condition that cannot be evaluated, and a dry run that the webhook cannot take part in.
-    pub fn call(
+    pub fn call<'a>(
         &self,
         snapshot: &Snapshot,
-        asked: &Asked,
+        asked: &Asked<'a>,
         object: Option<&Value>,
-    ) -> Result<Option<Call>, Status> {
-        let Some(version) = self.matcher.version(snapshot, asked, object) else { return Ok(None) };
+    ) -> Result<Option<(Call, Served<'a>)>, Status> {
+        let Some(served) = self.matcher.version(snapshot, asked, object) else { return Ok(None) };
         if !self.conditions.is_empty() {
-            let inputs = Inputs::new(snapshot, asked, object, None, version);
+            let inputs = Inputs::new(snapshot, asked, object, None, served);
             match Run::new(&inputs, &[], asked, CONDITIONS_BUDGET).conditions(&self.conditions) {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
@@ -124,18 +126,15 @@ impl Webhook {
             let why = "it names no version of AdmissionReview and no place that could be called";
             return self.unreachable(why).map(|()| None);
         };
-        let seen = |object: Option<&Value>| {
-            let object = object?;
-            if version == asked.version { Some(object.clone()) } else { (asked.convert)(version, object) }
-        };
-        let mut request = super::request_value(asked, object, version);
+        let seen = |object: Option<&Value>| (asked.seen)(served, object?);
+        let mut request = super::request_value(asked, object, served);
         request["object"] = seen(object).unwrap_or(Value::Null);
         request["oldObject"] = seen(asked.request.old).unwrap_or(Value::Null);
         let body = json!({
             "kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{review}"), "request": request,
         });
         let ca_bundle = self.ca_bundle.clone();
-        Ok(Some(Call { target: target.clone(), ca_bundle, timeout_ms: self.timeout_ms, body }))
+        Ok(Some((Call { target: target.clone(), ca_bundle, timeout_ms: self.timeout_ms, body }, served)))
     }
 
     /// The webhook could not be asked, or answered nonsense: what its failure policy makes of it.
@@ -153,23 +152,23 @@ impl Webhook {
     ///
     /// # Errors
     /// The refusal as the webhook words it, and what [`Webhook::unreachable`] says of an answer that is none.
-    pub fn answer(&self, asked: &Asked, answer: &Value) -> Result<Answered, Status> {
-        match self.read_answer(asked, answer) {
+    pub fn answer(&self, uid: &str, answer: &Value) -> Result<Answered, Status> {
+        match self.read_answer(uid, answer) {
             Ok(Ok(answered)) => Ok(answered),
             Ok(Err(refused)) => Err(refused),
             Err(why) => self.unreachable(&why).map(|()| Answered::default()),
         }
     }
 
-    fn read_answer(&self, asked: &Asked, answer: &Value) -> Result<Result<Answered, Status>, String> {
+    fn read_answer(&self, asked: &str, answer: &Value) -> Result<Result<Answered, Status>, String> {
         let response = answer
             .get("response")
             .filter(|response| response.is_object())
             .ok_or_else(|| "webhook response was absent".to_owned())?;
         if self.review == Some("v1") {
             let uid = path::text(response, "uid");
-            if uid != asked.uid {
-                return Err(format!("expected response.uid={:?}, got {uid:?}", asked.uid));
+            if uid != asked {
+                return Err(format!("expected response.uid={asked:?}, got {uid:?}"));
             }
             let (kind, version) = (path::text(answer, "kind"), path::text(answer, "apiVersion"));
             if (kind, version) != ("AdmissionReview", "admission.k8s.io/v1") {

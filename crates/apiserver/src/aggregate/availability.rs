@@ -146,6 +146,10 @@ fn backed(snapshot: &Snapshot, extension: &Extension) -> Result<(), Finding> {
     let Some(service) = service else {
         return Err(("ServiceNotFound", format!("service/{name} in {namespace:?} is not present")));
     };
+    if path::text(&service, "spec.type") == "ExternalName" {
+        // Whom a name stands for, the cluster does not know.
+        return Ok(());
+    }
     let mut ports = path::list(&service, "spec.ports").iter();
     let Some(named) = ports.find(|one| path::int(one, "port") == Some(i64::from(*port))) else {
         let why = format!("service/{name} in {namespace:?} is not listening on port {port}");

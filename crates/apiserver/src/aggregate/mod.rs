@@ -119,10 +119,11 @@ impl Extension {
         let service = snapshot.find(kinds::SERVICES, &self.namespace, &self.service);
         let service = service.ok_or_else(|| format!("service {:?} not found", self.service))?;
         let service = service.to_value().map_err(|error| error.to_string())?;
-        let address = path::text(&service, "spec.clusterIP").to_owned();
-        if address.parse::<IpAddr>().is_err() {
-            return Err(format!("service {:?} has no cluster IP", self.service));
-        }
+        let address = match (path::text(&service, "spec.type"), path::text(&service, "spec.clusterIP")) {
+            ("ExternalName", _) => path::text(&service, "spec.externalName").to_owned(),
+            (_, address) if address.parse::<IpAddr>().is_ok() => address.to_owned(),
+            _ => return Err(format!("service {:?} has no cluster IP", self.service)),
+        };
         let host = format!("{}.{}.svc", self.service, self.namespace);
         let goal = Goal { address, port: self.port, secure: Secure::Plain, path: String::new() };
         let config = Arc::new(self.tls(shared)?);

@@ -1,6 +1,7 @@
 //! What users run in their clusters behind HTTPS, in one small program for a pod of the stories; one answer a connection.
 //!
-//! Webhooks: `/label` adds a label, `/no-latest` refuses images without a version and warns of the others.
+//! Webhooks: `/label` adds a label, `/no-latest` refuses images without a version and warns of the others; `/convert` makes `hostPort` of
+//! version 1 `host` and `port` of version 2, and back.
 //! An extension API server: `/apis/guests.example.com/v1`, which tells who asks. It believes headers only of whoever has a certificate of
 //! `/trust/requestheader-client-ca-file`.
 
@@ -101,6 +102,9 @@ fn read(stream: &mut impl Read) -> Result<Request> {
 /// The answer of a webhook.
 fn review(request: &Request) -> Result<Value> {
     let review: Value = serde_json::from_slice(&request.body).context("the review is no JSON")?;
+    if request.path == "/convert" {
+        return Ok(converted(&review));
+    }
     let mut response = match request.path.as_str() {
         "/label" => label(),
         "/no-latest" => no_latest(&review["request"]["object"]),
@@ -108,6 +112,30 @@ fn review(request: &Request) -> Result<Value> {
     };
     response["uid"] = review["request"]["uid"].clone();
     Ok(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
+}
+
+/// A ConversionReview, answered.
+fn converted(review: &Value) -> Value {
+    let request = &review["request"];
+    let convert = |object: &Value| {
+        let (mut object, spec) = (object.clone(), &object["spec"]);
+        let text = |field: &str| spec[field].as_str().unwrap_or_default().to_owned();
+        object["spec"] = match request["desiredAPIVersion"].as_str() {
+            Some(version) if version.ends_with("/v2") => {
+                let whole = text("hostPort");
+                let (host, port) = whole.split_once(':').unwrap_or((&whole, ""));
+                json!({"host": host, "port": port})
+            }
+            _ => json!({"hostPort": format!("{}:{}", text("host"), text("port"))}),
+        };
+        object["apiVersion"] = request["desiredAPIVersion"].clone();
+        object
+    };
+    let objects: Vec<Value> = request["objects"].as_array().into_iter().flatten().map(convert).collect();
+    json!({
+        "apiVersion": review["apiVersion"], "kind": "ConversionReview",
+        "response": {"uid": request["uid"], "result": {"status": "Success"}, "convertedObjects": objects},
+    })
 }
 
 /// The answer of the API server: guests are whoever asks.

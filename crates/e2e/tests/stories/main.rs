@@ -3,6 +3,7 @@
 mod admission;
 mod command_line;
 mod containers;
+mod conversions;
 mod crashes;
 mod custom_resources;
 mod ec2;
@@ -42,6 +43,7 @@ const CHAPTERS: &[Chapter] = &[
         name: "one_node",
         options: "",
         stories: &[
+            Story { name: "conversions", tell: conversions::tell },
             Story { name: "custom_resources", tell: custom_resources::kubectl },
             Story { name: "custom_resources_of_charts", tell: custom_resources::helm },
             Story { name: "eviction", tell: containers::eviction },

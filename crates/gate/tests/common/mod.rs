@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use gate::{
     Answer, Authority, Change, DeleteOptions, Gate, Options, Outcome, PatchKind, Preconditions, Request,
-    ServiceRanges,
+    ServiceRanges, Webhooks,
 };
 use object::{Key, Object, Resource, Snapshot, Status, Time};
 use plan::{Attributes, Decision, User};
@@ -46,6 +46,19 @@ impl World {
 
     /// `random` makes the n-th number.
     pub async fn with(services: ServiceRanges, random: fn(u64) -> u64) -> Self {
+        Self::made(services, random, |gate| gate).await
+    }
+
+    /// With somebody who answers webhooks.
+    pub async fn with_webhooks(webhooks: Arc<dyn Webhooks>) -> Self {
+        Self::made(ServiceRanges::default(), splitmix, |gate| gate.with_webhooks(webhooks)).await
+    }
+
+    async fn made(
+        services: ServiceRanges,
+        random: fn(u64) -> u64,
+        finish: impl FnOnce(Gate) -> Gate,
+    ) -> Self {
         let store: Arc<dyn Store> = Arc::new(Memory::new());
         let now = Arc::new(AtomicI64::new(1_700_000_000));
         let (clock, state) = (now.clone(), AtomicU64::new(1));
@@ -56,7 +69,8 @@ impl World {
             }
         };
         let clock = Arc::new(move || Time::from_secs(clock.load(Ordering::Relaxed)));
-        let gate = Arc::new(Gate::new(store, Arc::new(Anyone), clock, Arc::new(fill), services));
+        let gate = finish(Gate::new(store, Arc::new(Anyone), clock, Arc::new(fill), services));
+        let gate = Arc::new(gate);
         let user = User::new("system:admin", &["system:masters"]);
         let world = Self { gate, now, user, options: Options::default() };
         world.create("namespaces", json!({"metadata": {"name": "a"}})).await.expect("a namespace");

@@ -157,7 +157,7 @@ pub fn match_conditions(conditions: &[Value], list: At<'_>, params: bool, found:
     if conditions.is_empty() {
         return;
     }
-    let env = expressions::env(&Given { params, authorizer: true, variables: &[] });
+    let env = expressions::env(&Given { params, authorizer: true });
     let mut seen = Seen::default();
     for (index, condition) in conditions.iter().enumerate() {
         let at = list.index(index);

@@ -4,6 +4,7 @@
 //! node        the schema as a tree         structural  what a schema must be
 //! fit         prune, nulls, defaults       validate    what is wrong with an object
 //! json_path   columns                      publish     the schema in OpenAPI documents
+//! review      what conversion webhooks are asked
 //! ```
 
 mod fit;
@@ -12,6 +13,7 @@ mod json_path;
 mod node;
 mod pattern;
 pub mod publish;
+mod review;
 mod rules;
 pub mod structural;
 mod validate;
@@ -40,8 +42,19 @@ pub struct Custom {
     pub deprecation: Option<Box<str>>,
     /// `apiVersion` of the version that objects are kept in, and its schema.
     pub stored: (Box<str>, Arc<Node>),
+    /// Who makes objects of one version into those of another; None: nothing of them changes but its name.
+    pub webhook: Option<Arc<ConversionWebhook>>,
     /// Objects of later revisions were written under this very schema.
     pub since: Revision,
+}
+
+/// `spec.conversion.webhook` of a definition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConversionWebhook {
+    /// `clientConfig`: where it is, and whose certificate it has.
+    pub client_config: Value,
+    /// `conversionReviewVersions`, the preferred first.
+    pub review_versions: Vec<Box<str>>,
 }
 
 /// Where a scale's numbers stand: `spec.replicas`, without the leading dot.
@@ -68,22 +81,27 @@ impl Custom {
     }
 
     /// Whether a stored object is, byte for byte, what a reader of `api_version` gets.
-    pub(crate) fn reads_as_stored(&self, api_version: &str, object: &Object) -> bool {
-        object.revision > self.since && *self.stored.0 == *api_version
+    pub fn is_kept_as(&self, api_version: &str, object: &Object) -> bool {
+        object.revision > self.since && *self.stored.0 == *api_version && begins_as(&object.body, api_version)
     }
 
-    /// An object of this version in the one that is kept. The converter `None` changes nothing but its name.
+    /// An object of this version in the one that is kept.
     pub(crate) fn to_stored(&self, mut value: Value) -> Value {
         if !Arc::ptr_eq(&self.schema, &self.stored.1) {
-            convert(&mut value, &self.stored.0, &self.stored.1);
+            self.fit_stored(&mut value);
         }
         value
     }
 
-    /// A kept object in this version: what was kept under an older schema is cut and completed to this one.
-    pub(crate) fn read_stored(&self, api_version: &str, mut value: Value) -> Value {
-        convert(&mut value, api_version, &self.schema);
-        value
+    /// Makes an object one of this version, by the schema and the name: what the schema does not have is cut, what it has defaults for is
+    /// completed. Once the webhook was asked, if there is one, that is all.
+    pub fn fit(&self, api_version: &str, value: &mut Value) {
+        convert(value, api_version, &self.schema);
+    }
+
+    /// As [`Custom::fit`], of the version that objects are kept in.
+    pub fn fit_stored(&self, value: &mut Value) {
+        convert(value, &self.stored.0, &self.stored.1);
     }
 
     pub(crate) fn violations(&self, new: &Value, old: Option<&Value>) -> Vec<Violation> {
@@ -100,6 +118,13 @@ impl Custom {
         self.source.to_string().hash(&mut hasher);
         hasher.finish()
     }
+}
+
+/// Whether a body says that it is of a version: that of an object deleted since has its revision and not its form from then.
+fn begins_as(body: &[u8], api_version: &str) -> bool {
+    let told =
+        body.strip_prefix(b"{\"apiVersion\":\"").and_then(|rest| rest.strip_prefix(api_version.as_bytes()));
+    told.is_some_and(|rest| rest.first() == Some(&b'"'))
 }
 
 fn convert(value: &mut Value, api_version: &str, schema: &Node) {
