@@ -106,3 +106,41 @@ need_aws() {
     printf '#!/bin/sh\nexec %q -m awscli "$@"\n' "$PWD/.tmp/bin/python-boto3" >.tmp/bin/aws
     chmod +x .tmp/bin/python-boto3 .tmp/bin/aws
 }
+
+# need_kernel: .tmp/kernel, Debian's own with its modules and the ramdisk that finds the disk, to be started in an emulator.
+need_kernel() {
+    local dir=.tmp/kernel.new version package module
+    [ -e .tmp/kernel ] && return
+    apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || return 0 # another distribution: its tale is not told
+    install_debian cpio=cpio e2fsprogs=mke2fs kmod=depmod qemu-system-x86=qemu-system-x86_64
+    say "Fetching a kernel of Debian"
+    rm -rf "$dir"
+    mkdir -p "$dir/ramdisk/bin" "$dir/ramdisk/lib/modules" "$dir/root"
+    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p')
+    (cd "$dir" && apt-get download -qq "$package" 2>/dev/null) # its complaint that it is not in a sandbox
+    dpkg -x "$dir/$package"_*.deb "$dir/package"
+    version=${package#linux-image-}
+    mv "$dir/package/boot/vmlinuz-$version" "$dir/vmlinuz"
+    mv "$dir/package/lib" "$dir/root/lib"
+    depmod -b "$dir/root" "$version"
+    cp "$(command -v busybox)" "$dir/ramdisk/bin/busybox"
+    for module in ext4 virtio_blk virtio_pci; do
+        modprobe --set-version "$version" --dirname "$dir/root" --show-depends --ignore-install "$module" 2>/dev/null |
+            sed -n 's/^insmod //p'
+    done | sed 's|^.*/root/lib/|lib/|; s| *$||' | sort -u | (cd "$dir/root" && cpio --quiet -pdm ../ramdisk)
+    depmod -b "$dir/ramdisk" "$version" 2>/dev/null # it misses the lists of those left out
+    cat >"$dir/ramdisk/init" <<'END'
+#!/bin/busybox sh
+busybox mkdir -p /proc /dev /disk
+busybox mount -t proc proc /proc
+busybox mount -t devtmpfs dev /dev
+for module in virtio_pci virtio_blk ext4; do busybox modprobe $module; done
+busybox mount /dev/vda /disk
+busybox umount /proc
+exec busybox switch_root /disk /init
+END
+    chmod +x "$dir/ramdisk/init"
+    (cd "$dir/ramdisk" && find . | cpio --quiet -o -H newc) >"$dir/ramdisk.cpio"
+    rm -rf "$dir/ramdisk" "$dir/package" "$dir"/*.deb
+    mv "$dir" .tmp/kernel
+}

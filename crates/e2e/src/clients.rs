@@ -138,6 +138,11 @@ pub fn python_binary() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A kernel with its modules and the ramdisk that finds the disk, where the distribution has the one that is fetched.
+pub fn kernel_folder() -> Option<PathBuf> {
+    Some(workspace().join(".tmp/kernel")).filter(|folder| folder.exists())
+}
+
 /// A program of this machine.
 pub fn tool(name: &str) -> Result<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";

@@ -31,6 +31,11 @@ pub struct Tale {
     pub tell: fn() -> Result<()>,
 }
 
+/// What a tale ends with that cannot be told on this machine, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Ignored(pub &'static str);
+
 /// How many clusters are up at once, and how many stories are told on one.
 const AT_ONCE: usize = 2;
 
@@ -38,6 +43,7 @@ struct Report {
     filters: Vec<String>,
     passed: AtomicUsize,
     filtered: AtomicUsize,
+    ignored: AtomicUsize,
     /// Names and reasons.
     failures: Mutex<Vec<(String, String)>>,
 }
@@ -64,6 +70,7 @@ pub fn main(chapters: &[Chapter], tales: &[Tale]) -> ExitCode {
         filters,
         passed: AtomicUsize::new(0),
         filtered: AtomicUsize::new(0),
+        ignored: AtomicUsize::new(0),
         failures: Mutex::default(),
     };
     let since = Instant::now();
@@ -162,6 +169,10 @@ impl Report {
                 println!("test {name} ... ok");
                 eprintln!("     {name} took {:.1} s", since.elapsed().as_secs_f64());
             }
+            Err(failure) if failure.is::<Ignored>() => {
+                self.ignored.fetch_add(1, Ordering::Relaxed);
+                println!("test {name} ... ignored, {failure}");
+            }
             Err(failure) => self.failed(name, &failure),
         }
     }
@@ -181,9 +192,10 @@ impl Report {
         for (name, reason) in failures.iter() {
             println!("\n---- {name} ----\n{reason}");
         }
-        let (passed, filtered) = (self.passed.load(Ordering::Relaxed), self.filtered.load(Ordering::Relaxed));
+        let [passed, ignored, filtered] =
+            [&self.passed, &self.ignored, &self.filtered].map(|count| count.load(Ordering::Relaxed));
         println!(
-            "\ntest result: {}. {passed} passed; {} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s",
+            "\ntest result: {}. {passed} passed; {} failed; {ignored} ignored; 0 measured; {filtered} filtered out; finished in {:.2}s",
             if failures.is_empty() { "ok" } else { "FAILED" },
             failures.len(),
             since.elapsed().as_secs_f64()

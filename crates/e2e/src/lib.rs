@@ -17,10 +17,12 @@ mod leftovers;
 mod seccomp;
 
 pub use certificates::{Issued, Wanted, issue};
-pub use clients::{Answer, Running, aws_binary, ekso_binary, kubectl_binary, run, start, tool};
+pub use clients::{
+    Answer, Running, aws_binary, ekso_binary, kernel_folder, kubectl_binary, run, start, tool,
+};
 pub use cluster::{Cluster, PATIENCE, Room, Site, free_port, until};
 pub use etcd::Etcd;
-pub use harness::{Chapter, Story, Tale, main};
+pub use harness::{Chapter, Ignored, Story, Tale, main};
 pub use hosts::{Host, Lan};
 pub use http::{fetch, get};
 pub use leftovers::leftovers;

@@ -17,6 +17,7 @@ mod main_job;
 mod network;
 mod refusals;
 mod servers;
+mod stock_kernel;
 mod stores;
 mod streams;
 mod suspend;
@@ -81,6 +82,7 @@ const TALES: &[Tale] = &[
     Tale { name: "kernel_lacks", tell: command_line::kernel_lacks },
     Tale { name: "machine_lacks", tell: command_line::machine_lacks },
     Tale { name: "nodes_that_fail", tell: command_line::nodes_that_fail },
+    Tale { name: "stock_kernel", tell: stock_kernel::tell },
     Tale { name: "suspend", tell: suspend::tell },
     Tale { name: "two_servers", tell: servers::two_on_one_etcd },
     Tale { name: "two_sites", tell: command_line::two_sites },
