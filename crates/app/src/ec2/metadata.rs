@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use account::Account;
-use aws::ec2::metadata::{CREDENTIALS, CREDENTIALS_SECONDS, credentials, look_up, tree};
+use aws::ec2::metadata::{CREDENTIALS, Holder, credentials, holder, look_up, tree};
 use aws::ec2::record::{Instance, NetworkInterface};
 use aws::state::{self, Changes};
 use base64::Engine as _;
@@ -31,8 +31,8 @@ use crate::pki;
 const LONGEST: i64 = 21_600;
 const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN: &str = "x-aws-ec2-metadata-token";
-/// Credentials are made anew when they have less than this left, in seconds.
-const FRESH: i64 = 3_600;
+/// For how long the same credentials are given, in seconds: on EC2 there are new ones about every half hour, long before the old ones end.
+const SAME: i64 = 1_800;
 
 /// The service of one VPC.
 #[derive(Clone)]
@@ -44,8 +44,16 @@ struct Inner {
     account: Arc<Account>,
     vpc: String,
     key: hmac::Key,
-    /// Of each instance: its role, when they end, and the document.
-    issued: Mutex<BTreeMap<String, (String, Time, String)>>,
+    issued: Mutex<BTreeMap<String, Issued>>,
+}
+
+/// What an instance was given last.
+#[derive(Clone)]
+struct Issued {
+    /// Of whom: of another role of the same name, or by another profile, they are not the instance's any more.
+    of: Holder,
+    at: Time,
+    document: String,
 }
 
 impl Service {
@@ -163,15 +171,17 @@ impl Inner {
         }
     }
 
-    /// The same credentials until they are about to end.
+    /// The same credentials for a while.
     async fn credentials(&self, id: &str, role: &str) -> Response<Full<Bytes>> {
         let now = self.account.now();
+        let state = self.account.snapshot();
+        let instance = state::get::<Instance>(&state, "", id).map(|kept| kept.record);
+        let Some(of) = instance.and_then(|instance| holder(&state, &instance, role)) else {
+            return say(StatusCode::NOT_FOUND, "");
+        };
         let known = self.issued.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-        if let Some((of, end, document)) = known
-            && of == role
-            && end.secs_since(now) > FRESH
-        {
-            return say(StatusCode::OK, document);
+        if let Some(issued) = known.filter(|issued| issued.of == of && now.secs_since(issued.at) < SAME) {
+            return say(StatusCode::OK, issued.document);
         }
         let made = Mutex::new(None);
         let issue = |context: &mut aws::Context| {
@@ -186,8 +196,8 @@ impl Inner {
         match made.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(Ok(document)) => {
                 let document = format!("{document:#}");
-                let entry = (role.to_owned(), now.plus_secs(CREDENTIALS_SECONDS), document.clone());
-                self.issued.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), entry);
+                let issued = Issued { of, at: now, document: document.clone() };
+                self.issued.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), issued);
                 say(StatusCode::OK, document)
             }
             Some(Err(fault)) if fault.code == "NotFound" => say(StatusCode::NOT_FOUND, ""),

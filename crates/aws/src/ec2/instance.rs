@@ -3,19 +3,17 @@
 use serde_json::{Value, json};
 
 use super::allocate::{Addresses, Public};
-use super::noun::{
-    Filters, find, invalid, items, lacking, named, request_tags, tags_for, text, texts, unsupported,
-};
+use super::noun::{Filters, find, invalid, items, lacking, named, tags_for, text, texts, unsupported};
 use super::record::{
     Attachment, Instance, MetadataOptions, NetworkInterface, State, Subnet, Tags, Vpc, Wanted,
 };
 use super::{
-    address, instance_show, instance_type, interface, key_pair, launch_template, place, security_group,
-    user_data,
+    address, instance_show, instance_type, interface, key_pair, launch_options, launch_template, place,
+    security_group, user_data,
 };
 use crate::iam::record::InstanceProfile;
 use crate::state::{self, Changes, Kept};
-use crate::{Answer, Context, Fault, Further, Subject};
+use crate::{Answer, Context, Fault};
 
 /// The most that one call starts.
 const LIMIT: u64 = 100;
@@ -52,7 +50,7 @@ pub fn run(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
 }
 
 /// The input over the data of the template that it names.
-fn with_template(context: &Context, input: &Value) -> Result<Value, Fault> {
+pub fn with_template(context: &Context, input: &Value) -> Result<Value, Fault> {
     let named = &input["LaunchTemplate"];
     if named.is_null() {
         return Ok(input.clone());
@@ -96,7 +94,7 @@ pub fn check_options(spec: &Value) -> Result<(), Fault> {
     if spec["InstanceRequirements"].is_object() {
         return Err(unsupported("a choice of instance types by requirements: name an InstanceType"));
     }
-    Ok(())
+    launch_options::check(spec)
 }
 
 /// What instances are made of, once for all that one call starts.
@@ -327,7 +325,7 @@ fn pod_prefix(kind: &instance_type::InstanceType, asked: Option<u32>) -> u8 {
 }
 
 /// The default subnet of a zone, or of the first that has one.
-fn default_subnet(context: &Context, zone: &str) -> Result<Kept<Subnet>, Fault> {
+pub fn default_subnet(context: &Context, zone: &str) -> Result<Kept<Subnet>, Fault> {
     let mut all = state::list::<Subnet>(context.state, "");
     all.retain(|one| one.record.default_for_az && (zone.is_empty() || one.record.availability_zone == zone));
     all.sort_by(|a, b| a.record.availability_zone.cmp(&b.record.availability_zone));
@@ -655,28 +653,4 @@ pub fn modify_metadata(context: &mut Context, input: &Value) -> Result<Answer, F
     changes.update(&instance);
     let output = json!({"InstanceId": instance.record.instance_id, "InstanceMetadataOptions": shown});
     Ok(Answer::write(output, changes))
-}
-
-/// Running instances is also passing their role on.
-pub fn subject_of_run(context: &Context, input: &Value) -> Subject {
-    let spec = with_template(context, input).unwrap_or_else(|_| input.clone());
-    let mut subject = Subject::of(super::noun::arn(context, "instance", "*"));
-    if let Some(kind) = spec["InstanceType"].as_str() {
-        subject.keys.push(("ec2:InstanceType".to_owned(), vec![kind.to_owned()]));
-    }
-    request_tags(&mut subject, &spec);
-    let profile = &spec["IamInstanceProfile"];
-    let name = match text(profile, "Name") {
-        "" => text(profile, "Arn").rsplit('/').next().unwrap_or_default(),
-        name => name,
-    };
-    let role = crate::iam::record::named::<InstanceProfile>(context.state, name)
-        .and_then(|profile| profile.record.role)
-        .and_then(|role| crate::iam::record::named::<crate::iam::record::Role>(context.state, &role));
-    subject.also.extend(role.map(|role| Further {
-        action: "iam:PassRole",
-        resource: role.record.common.arn,
-        keys: vec![("iam:PassedToService".to_owned(), vec!["ec2.amazonaws.com".to_owned()])],
-    }));
-    subject
 }

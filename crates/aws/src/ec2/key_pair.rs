@@ -10,7 +10,8 @@ use super::record::KeyPair;
 use crate::state::{self, Changes, Kept};
 use crate::{Answer, Context, Fault};
 
-fn by_name(context: &Context, name: &str) -> Option<Kept<KeyPair>> {
+/// The pair of a name.
+pub fn by_name(context: &Context, name: &str) -> Option<Kept<KeyPair>> {
     state::list::<KeyPair>(context.state, "").into_iter().find(|pair| pair.record.key_name == name)
 }
 

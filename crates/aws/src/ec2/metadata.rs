@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use object::Snapshot;
 use serde_json::{Value, json};
 
 use super::record::{Instance, NetworkInterface, SecurityGroup, Subnet, Vpc};
@@ -16,7 +17,7 @@ use crate::sts::session::{self, Wanted};
 use crate::{Context, Fault, authorize, state};
 
 /// Credentials of an instance live this long.
-pub const CREDENTIALS_SECONDS: i64 = 21_600;
+const CREDENTIALS_SECONDS: i64 = 21_600;
 /// Where they are, before the role's name.
 pub const CREDENTIALS: &str = "meta-data/iam/security-credentials/";
 
@@ -57,7 +58,7 @@ pub fn tree(context: &Context, instance: &Instance) -> BTreeMap<String, String> 
         }
     }
     if let Some((arn, id)) = &instance.profile
-        && let Some(role) = role_of(context, instance)
+        && let Some(role) = role_of(context.state, instance)
     {
         let info = json!({
             "Code": "Success", "LastUpdated": context.now, "InstanceProfileArn": arn, "InstanceProfileId": id,
@@ -152,17 +153,37 @@ pub fn look_up(tree: &BTreeMap<String, String>, path: &str) -> Option<String> {
     (!names.is_empty()).then(|| names.join("\n"))
 }
 
-/// The role of an instance's profile.
-fn role_of(context: &Context, instance: &Instance) -> Option<Role> {
-    let (arn, _) = instance.profile.as_ref()?;
-    let profile = named::<InstanceProfile>(context.state, arn.rsplit('/').next()?)?;
-    Some(named::<Role>(context.state, &profile.record.role?)?.record)
+/// The role of an instance's profile. A profile that was made again under the same name is another.
+fn role_of(state: &Snapshot, instance: &Instance) -> Option<Role> {
+    let (arn, id) = instance.profile.as_ref()?;
+    let profile = named::<InstanceProfile>(state, arn.rsplit('/').next()?)?.record;
+    let role = profile.role.filter(|_| profile.common.id == *id)?;
+    Some(named::<Role>(state, &role)?.record)
+}
+
+/// Whose credentials an instance has: what they were given by, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// `AIPA…`
+    profile_id: String,
+    /// `AROA…`
+    role_id: String,
+    /// Whoever is no longer trusted gets no more of them.
+    trust: String,
+}
+
+/// Of a role's name in the path; none if the instance has no such role.
+pub fn holder(state: &Snapshot, instance: &Instance, role: &str) -> Option<Holder> {
+    let (_, profile_id) = instance.profile.clone()?;
+    let found = role_of(state, instance).filter(|found| found.common.name == role)?;
+    Some(Holder { profile_id, role_id: found.common.id, trust: found.trust })
 }
 
 /// New credentials of an instance's role, as the document of its path, if the role is of that name and trusts EC2.
 pub fn credentials(context: &mut Context, instance: &Instance, role: &str) -> Result<Value, Fault> {
     let missing = || Fault::new("NotFound", format!("The instance has no role {role}"));
-    let found = role_of(context, instance).filter(|found| found.common.name == role).ok_or_else(missing)?;
+    let found =
+        role_of(context.state, instance).filter(|found| found.common.name == role).ok_or_else(missing)?;
     let trust = session::trust(&found)?;
     let principal = Principal::service("ec2.amazonaws.com");
     let keys = authorize::keys(context, &[]);

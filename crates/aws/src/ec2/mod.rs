@@ -13,13 +13,17 @@ mod instance_show;
 pub mod instance_type;
 pub mod interface;
 mod key_pair;
+mod launch_options;
+mod launch_subject;
 pub mod launch_template;
 pub mod metadata;
 mod nat_gateway;
 mod noun;
 mod permission;
 pub mod place;
+mod quota;
 pub mod record;
+mod repeated;
 mod route_table;
 pub mod security_group;
 mod subnet;
@@ -33,6 +37,8 @@ use serde_json::{Value, json};
 
 use noun::{describe, subject, subject_of_new, unsupported};
 use record::{Address, Instance, InternetGateway, NatGateway, NetworkInterface, RouteTable, Subnet, Vpc};
+use repeated::Again::{Looks, SameAnswer};
+use repeated::once;
 
 use crate::service::{Operation, Service, Subject};
 use crate::{Answer, Context, Fault};
@@ -64,7 +70,7 @@ pub const SERVICE: Service = Service {
     signing_name: "ec2",
     action_prefix: "ec2",
     operations: operations! {
-        "AllocateAddress", |c, i| subject_of_new(c, i, "elastic-ip"), address::allocate;
+        "AllocateAddress", |c, i| subject_of_new(c, i, "elastic-ip"), |c, i| quota::addresses(c).and_then(|()| address::allocate(c, i));
         "AssignPrivateIpAddresses", |c, i| subject::<NetworkInterface>(c, i, "NetworkInterfaceId"), interface::assign;
         "AssociateAddress", |c, i| subject::<Address>(c, i, "AllocationId"), address::associate;
         "AssociateRouteTable", |c, i| subject::<RouteTable>(c, i, "RouteTableId"), route_table::associate;
@@ -73,20 +79,20 @@ pub const SERVICE: Service = Service {
         "AttachNetworkInterface", |c, i| subject::<Instance>(c, i, "InstanceId"), interface::attach;
         "AuthorizeSecurityGroupEgress", security_group::subject, security_group::authorize_egress;
         "AuthorizeSecurityGroupIngress", security_group::subject, security_group::authorize_ingress;
-        "CreateInternetGateway", |c, i| subject_of_new(c, i, "internet-gateway"), gateway::create;
+        "CreateInternetGateway", |c, i| subject_of_new(c, i, "internet-gateway"), |c, i| quota::internet_gateways(c).and_then(|()| gateway::create(c, i));
         "CreateKeyPair", |c, i| subject_of_new(c, i, "key-pair"), key_pair::create;
-        "CreateLaunchTemplate", |c, i| subject_of_new(c, i, "launch-template"), launch_template::create;
-        "CreateLaunchTemplateVersion", launch_template::subject, launch_template::create_version;
-        "CreateNatGateway", |c, i| subject_of_new(c, i, "natgateway"), nat_gateway::create;
+        "CreateLaunchTemplate", |c, i| subject_of_new(c, i, "launch-template"), |c, i| once(c, i, SameAnswer, |c, i| quota::launch_templates(c).and_then(|()| launch_template::create(c, i)));
+        "CreateLaunchTemplateVersion", launch_template::subject, |c, i| once(c, i, SameAnswer, |c, i| quota::launch_template_versions(c, i).and_then(|()| launch_template::create_version(c, i)));
+        "CreateNatGateway", |c, i| subject_of_new(c, i, "natgateway"), |c, i| once(c, i, Looks, |c, i| quota::nat_gateways(c, i).and_then(|()| nat_gateway::create(c, i)));
         "CreateNetworkAcl", |c, i| vpc::subject_of_inhabitant(c, i, "network-acl"), |_, _| refuse("network ACLs besides the default ones: use security groups");
         "CreateNetworkAclEntry", any, |_, _| refuse("rules of network ACLs: use security groups");
-        "CreateNetworkInterface", |c, i| subject_of_new(c, i, "network-interface"), interface::create;
-        "CreateRoute", |c, i| subject::<RouteTable>(c, i, "RouteTableId"), route_table::create_route;
-        "CreateRouteTable", |c, i| vpc::subject_of_inhabitant(c, i, "route-table"), route_table::create;
-        "CreateSecurityGroup", |c, i| vpc::subject_of_inhabitant(c, i, "security-group"), security_group::create;
-        "CreateSubnet", |c, i| vpc::subject_of_inhabitant(c, i, "subnet"), subnet::create;
+        "CreateNetworkInterface", |c, i| subject_of_new(c, i, "network-interface"), |c, i| once(c, i, SameAnswer, |c, i| quota::interfaces(c).and_then(|()| interface::create(c, i)));
+        "CreateRoute", |c, i| subject::<RouteTable>(c, i, "RouteTableId"), |c, i| quota::routes(c, i).and_then(|()| route_table::create_route(c, i));
+        "CreateRouteTable", |c, i| vpc::subject_of_inhabitant(c, i, "route-table"), |c, i| once(c, i, SameAnswer, |c, i| quota::route_tables(c, i).and_then(|()| route_table::create(c, i)));
+        "CreateSecurityGroup", |c, i| vpc::subject_of_inhabitant(c, i, "security-group"), |c, i| quota::security_groups(c).and_then(|()| security_group::create(c, i));
+        "CreateSubnet", |c, i| vpc::subject_of_inhabitant(c, i, "subnet"), |c, i| quota::subnets(c, i).and_then(|()| subnet::create(c, i));
         "CreateTags", tags::subject, tags::create;
-        "CreateVpc", |c, i| subject_of_new(c, i, "vpc"), vpc::create;
+        "CreateVpc", |c, i| subject_of_new(c, i, "vpc"), |c, i| quota::vpcs(c).and_then(|()| vpc::create(c, i));
         "DeleteInternetGateway", |c, i| subject::<InternetGateway>(c, i, "InternetGatewayId"), gateway::delete;
         "DeleteKeyPair", any, key_pair::delete;
         "DeleteLaunchTemplate", launch_template::subject, launch_template::delete;
@@ -153,7 +159,7 @@ pub const SERVICE: Service = Service {
         "ReplaceRouteTableAssociation", |c, i| subject::<RouteTable>(c, i, "RouteTableId"), route_table::replace_association;
         "RevokeSecurityGroupEgress", security_group::subject, security_group::revoke_egress;
         "RevokeSecurityGroupIngress", security_group::subject, security_group::revoke_ingress;
-        "RunInstances", instance::subject_of_run, instance::run;
+        "RunInstances", launch_subject::of_run, |c, i| once(c, i, Looks, |c, i| quota::instances(c, i).and_then(|()| instance::run(c, i)));
         "StartInstances", |c, i| subject::<Instance>(c, i, "InstanceIds"), instance::start;
         "StopInstances", |c, i| subject::<Instance>(c, i, "InstanceIds"), instance::stop;
         "TerminateInstances", |c, i| subject::<Instance>(c, i, "InstanceIds"), instance::terminate;

@@ -91,7 +91,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
         ))));
     }
     let role = text(input, "roleArn");
-    surroundings::check_role(context, role, "pods.eks.amazonaws.com").map_err(about)?;
+    surroundings::check_role_of_pods(context, role).map_err(about)?;
     let tags = input.get("tags").map_or(Ok(BTreeMap::new()), read)?;
     tags::check(&tags).map_err(about)?;
     let id = format!("a-{}", context.ids.of(b"abcdefghijklmnopqrstuvwxyz0123456789", 17));
@@ -121,7 +121,7 @@ pub fn update(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let mut found = find(context, input)?;
     refuse_unsupported(input)?;
     if let Some(role) = input["roleArn"].as_str() {
-        surroundings::check_role(context, role, "pods.eks.amazonaws.com")
+        surroundings::check_role_of_pods(context, role)
             .map_err(|fault| fault.with("clusterName", text(input, "clusterName")))?;
         found.record.role_arn = role.into();
     }

@@ -95,6 +95,15 @@ pub fn check_security_group(state: &Snapshot, id: &str, vpc: &str) -> Result<(),
 
 /// A role that EKS is handed must be there and let the service assume it.
 pub fn check_role(context: &Context, arn: &str, service: &str) -> Result<(), Fault> {
+    is_usable(context, arn, iam::trust(context, arn, service))
+}
+
+/// A role for pods must be there and speak of the service that hands it to them. Which of them get it, its conditions say when one asks.
+pub fn check_role_of_pods(context: &Context, arn: &str) -> Result<(), Fault> {
+    is_usable(context, arn, iam::names_service(context, arn, "pods.eks.amazonaws.com"))
+}
+
+fn is_usable(context: &Context, arn: &str, trust: Trust) -> Result<(), Fault> {
     let refused =
         |why: &str| Err(fault::invalid(format!("Role with arn: {arn}, could not be assumed because {why}")));
     let prefix = format!("arn:aws:iam::{}:role/", context.account);
@@ -103,7 +112,7 @@ pub fn check_role(context: &Context, arn: &str, service: &str) -> Result<(), Fau
             "Error in role params: {arn} is not the ARN of a role of this account"
         )));
     }
-    match iam::trust(context, arn, service) {
+    match trust {
         Trust::Missing => refused("it does not exist or the trusted entity is not correct"),
         Trust::Refused => refused(
             "it does not exist or the trusted entity is not correct: Role could not be assumed because the trusted entity is not correct",

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 pub(crate) use entity::given_tags;
 pub use explain::{Explanation, Question, explain};
-pub use trust::{Trust, trust};
+pub use trust::{Trust, names_service, trust};
 
 use entity::{Entity, subject, subject_of_new};
 use record::{Group, InstanceProfile, OidcProvider, Policy, Role, User};

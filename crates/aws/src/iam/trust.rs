@@ -1,6 +1,6 @@
 //! Whether a role lets a service of AWS assume it: what services ask of the roles that they are handed.
 
-use crate::policy::{Policies, Principal, Request, decide};
+use crate::policy::{Document, Policies, Principal, Request, Use, decide};
 use crate::sts::session;
 use crate::{Context, authorize};
 
@@ -27,4 +27,12 @@ pub fn trust(context: &Context, arn: &str, service: &str) -> Trust {
     let request = Request { principal: &principal, action: "sts:AssumeRole", resource: arn, keys: &keys };
     let policies = Policies { trust: Some(&trust), ..Policies::default() };
     if decide(&policies, &request).is_allowed() { Trust::Given } else { Trust::Refused }
+}
+
+/// Does the role's trust policy speak of the service? Its conditions are about calls that are made later: from which cluster, for which pod.
+pub fn names_service(context: &Context, arn: &str, service: &str) -> Trust {
+    let Some(role) = role_of_arn(context.state, arn) else { return Trust::Missing };
+    let document = Document::parse(&role.record.trust, Use::Trust);
+    let is_named = document.is_ok_and(|document| document.trusted_services().any(|one| one == service));
+    if is_named { Trust::Given } else { Trust::Refused }
 }

@@ -112,6 +112,22 @@ impl Document {
             _ => None,
         })
     }
+
+    /// The services of AWS that the policy lets do something, on whatever conditions.
+    pub fn trusted_services(&self) -> impl Iterator<Item = &str> {
+        let principals = self
+            .statements
+            .iter()
+            .filter(|statement| statement.allows)
+            .filter_map(|one| one.principals.as_ref());
+        principals
+            .filter(|principals| !principals.negated)
+            .flat_map(|principals| &principals.names)
+            .filter_map(|name| match name {
+                Name::Service(service) => Some(service.as_str()),
+                _ => None,
+            })
+    }
 }
 
 /// JSON in which no object has two members of one name: whoever reads the first of them and whoever reads the last would not read the

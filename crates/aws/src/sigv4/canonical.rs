@@ -57,7 +57,8 @@ pub fn request(message: &Message, signature: &Signature) -> Result<String, Fault
         path(message.path),
         headers(message, &signature.signed_headers),
         signature.signed_headers.join(";"),
-        payload(message),
+        // Always our own digest. That a body is not signed (UNSIGNED-PAYLOAD) only S3 takes, of which there is none.
+        sha256(message.body),
     ))
 }
 
@@ -94,15 +95,6 @@ fn headers(message: &Message, signed: &[String]) -> String {
         text += &format!("{name}:{}\n", values.join(","));
     }
     text
-}
-
-/// The digest of the body: always our own, unless the client says under its signature that it has signed none.
-fn payload(message: &Message) -> String {
-    const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
-    match message.header("x-amz-content-sha256") {
-        Some(UNSIGNED) => UNSIGNED.to_owned(),
-        _ => sha256(message.body),
-    }
 }
 
 pub fn sha256(bytes: &[u8]) -> String {

@@ -247,6 +247,28 @@ fn what_is_forged_is_refused() {
 }
 
 #[test]
+fn a_body_that_is_not_signed_is_no_body() {
+    let mut request = asked();
+    request.headers_mut().remove("authorization");
+    request.headers_mut().insert("x-amz-content-sha256", "UNSIGNED-PAYLOAD".parse().expect("a value"));
+    sign(&mut request, "us-east-1", "sts");
+    assert!(judged(&request, 0).is_ok(), "the header itself does no harm");
+    // Signed as a client of S3 may: with the word in place of the digest.
+    let message = Message::of(&request);
+    let claim = Signature::of(&message).expect("whole").expect("signed");
+    let canonical = canonical::request(&message, &claim).expect("canonical");
+    let (head, _) = canonical.rsplit_once('\n').expect("lines");
+    let digest = canonical::sha256(format!("{head}\nUNSIGNED-PAYLOAD").as_bytes());
+    let text = format!("{ALGORITHM}\n{MOMENT}\n{}/us-east-1/sts/{TERMINATOR}\n{digest}", &MOMENT[..8]);
+    let key = signing_key(SECRET, &MOMENT[..8], "us-east-1", "sts");
+    let unsigned = super::sign::hex(hmac::sign(&key, text.as_bytes()).as_ref());
+    let header = request.headers()["authorization"].to_str().expect("text");
+    let header = header.replace(&claim.signature, &unsigned).parse().expect("a value");
+    request.headers_mut().insert("authorization", header);
+    assert_eq!(judged(&request, 0).expect_err("refused").0, "SignatureDoesNotMatch");
+}
+
+#[test]
 fn what_is_incomplete_is_told() {
     for (header, part) in [
         ("AWS4-HMAC-SHA256", "requires 'Credential' parameter. Authorization header requires 'Signature'"),

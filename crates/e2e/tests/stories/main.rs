@@ -12,6 +12,7 @@ mod front_door;
 mod guest;
 mod hosts;
 mod iam;
+mod identity;
 mod kubectl;
 mod main_job;
 mod network;
@@ -78,6 +79,7 @@ const TALES: &[Tale] = &[
     Tale { name: "hosts", tell: hosts::tell },
     Tale { name: "front_door", tell: front_door::tell },
     Tale { name: "iam", tell: iam::tell },
+    Tale { name: "identity", tell: identity::tell },
     Tale { name: "images_of_registries_and_archives", tell: stores::images },
     Tale { name: "kernel_lacks", tell: command_line::kernel_lacks },
     Tale { name: "machine_lacks", tell: command_line::machine_lacks },
