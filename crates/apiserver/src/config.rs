@@ -77,6 +77,8 @@ pub struct Config {
     pub cbor: bool,
     /// Where clients find `/openid/v1/jwks`: `https://…/openid/v1/jwks`.
     pub jwks_uri: String,
+    /// Health checks besides the server's own.
+    pub checks: Vec<crate::HealthCheck>,
 }
 
 /// Looks at a bearer token with which somebody from outside of the cluster logs in (an IAM principal), beside a snapshot of the cluster.

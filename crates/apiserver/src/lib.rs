@@ -50,6 +50,7 @@ pub use authority::{AccessSource, Rbac};
 pub use body::yaml as decode_yaml;
 pub use cbor::decode as decode_cbor;
 pub use config::{Config, Deps, Limits, Login, Version};
+pub use health::HealthCheck;
 pub use protobuf::{decode as decode_protobuf, identity as protobuf_identity};
 pub use proxy::{Dial, Socket, is_proxyable};
 pub use server::{ServeError, Server};

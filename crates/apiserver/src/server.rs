@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 use crate::authenticate::Verified;
 use crate::fairness::Seats;
 use crate::gather::Gathered;
+use crate::health::Outcomes;
 use crate::list::Held;
 use crate::metrics::Requests;
 use crate::published::Published;
@@ -69,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) verified: Verified,
     pub(crate) held: Held,
     pub(crate) requests: Requests,
+    pub(crate) outcomes: Outcomes,
     pub(crate) documents: Published,
     pub(crate) seats: Seats,
     /// Requests at work that write, and that only read: for metrics.
@@ -148,6 +150,7 @@ impl Server {
             verified: Verified::default(),
             held: Held::default(),
             requests: Requests::default(),
+            outcomes: Outcomes::default(),
             documents: Published::default(),
             seats,
             in_flight: Default::default(),

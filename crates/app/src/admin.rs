@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Wanted;
 use crate::etcd::Place;
+use crate::guard_files::GuardFiles;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -35,6 +36,8 @@ pub struct UpRequest {
     pub insecure_registries: Vec<String>,
     #[serde(flatten)]
     pub place: Place,
+    #[serde(default)]
+    pub guard: GuardFiles,
     #[serde(default)]
     pub aws: Wanted,
 }

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::account::{self, Wanted};
 use crate::etcd::Place;
+use crate::guard_files::GuardFiles;
 use crate::site;
 
 /// Kubernetes on one Linux machine, from one command.
@@ -89,6 +90,8 @@ pub struct Up {
     pub insecure_registry: Vec<String>,
     #[command(flatten)]
     pub place: Place,
+    #[command(flatten)]
+    pub guard: GuardFiles,
     #[command(flatten)]
     pub aws: Aws,
 }
@@ -239,6 +242,8 @@ pub struct Server {
     pub advertise: Vec<String>,
     #[command(flatten)]
     pub place: Place,
+    #[command(flatten)]
+    pub guard: GuardFiles,
     /// Run the clusters of this data folder for `ekso up`; started by it
     #[arg(long, hide = true)]
     pub daemon: bool,

@@ -18,7 +18,7 @@ use plan::{Expect, Write};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
-use store::{Embedded, Store};
+use store::{Embedded, Sealing, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -27,6 +27,7 @@ use crate::bootstrap;
 use crate::deciders::{Deciders, Identity, IdentityError, event_user};
 use crate::dial::{self, Inside};
 use crate::etcd::{EtcdError, Place};
+use crate::guard_files::{GuardFileError, GuardFiles};
 use crate::login;
 use crate::pki::{self, Pair, Pki, PkiError, Subject};
 use crate::shape::{Shape, git_version};
@@ -41,6 +42,8 @@ pub enum ClusterError {
     Store(#[from] store::OpenError),
     #[error(transparent)]
     Etcd(#[from] EtcdError),
+    #[error(transparent)]
+    Guard(#[from] GuardFileError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(
@@ -64,6 +67,8 @@ pub struct Setup<'a> {
     pub dir: &'a Path,
     /// Where its state is, if not in the folder.
     pub place: &'a Place,
+    /// What guards its API and its data.
+    pub guard: &'a GuardFiles,
     /// Names and addresses that the API's certificate is for, besides the usual ones.
     pub names: Vec<String>,
     /// Where pods and nodes reach the API.
@@ -102,7 +107,8 @@ impl Cluster {
     /// Opens the state, completes what every cluster has, and starts the deciders. `serve` then opens the door.
     pub async fn start(setup: Setup<'_>) -> Result<Self, ClusterError> {
         let pki = Arc::new(Pki::open(&setup.dir.join("pki"))?);
-        let store = open_store(setup.place, setup.dir.join("store")).await?;
+        let sealing = setup.guard.sealing().await?;
+        let store = open_store(setup.place, setup.dir.join("store"), sealing.clone()).await?;
         if setup.place.store.is_some() && is_of_another_authority(&store.snapshot(), &pki.ca_pem) {
             return Err(ClusterError::OtherAuthority { pki: setup.dir.join("pki") });
         }
@@ -130,7 +136,7 @@ impl Cluster {
         let tokens = Arc::new(token_authority(&pki, &setup.shape)?);
         let jwks = tokens.jwks();
         let server = Server::new(
-            server_config(&pki, &setup.shape)?,
+            server_config(&pki, &setup.shape, sealing.as_ref())?,
             Deps {
                 gate: gate.clone(),
                 rbac,
@@ -155,7 +161,8 @@ impl Cluster {
         let tasks = deciders.start(identity.as_ref().map(|identity| identity.name.clone()), &stopped);
         info!(cluster = setup.name, revision = store.snapshot().revision(), "the control plane runs");
         let (issuer, inside, shape) = (setup.shape.issuer.clone(), setup.inside, setup.shape);
-        let tasks = tasks.into();
+        let mut tasks: Vec<_> = tasks.into();
+        tasks.extend(setup.guard.follow_keys(sealing.as_ref(), store.clone(), stopped.clone()));
         Ok(Self { gate, pki, inside, shape, jwks, issuer, server, tls, stop, tasks, _identity: identity })
     }
 
@@ -221,12 +228,18 @@ impl Cluster {
     }
 }
 
-async fn open_store(place: &Place, folder: PathBuf) -> Result<Arc<dyn Store>, ClusterError> {
-    if let Some(etcd) = place.open().await? {
+async fn open_store(
+    place: &Place,
+    folder: PathBuf,
+    sealing: Option<Arc<Sealing>>,
+) -> Result<Arc<dyn Store>, ClusterError> {
+    if let Some(etcd) = place.open(sealing.clone()).await? {
         return Ok(Arc::new(etcd));
     }
-    let opened =
-        tokio::task::spawn_blocking(move || Embedded::open(&folder, store::Options::default())).await;
+    let opened = tokio::task::spawn_blocking(move || {
+        Embedded::open(&folder, store::Options { sealing, ..store::Options::default() })
+    })
+    .await;
     let opened = opened.map_err(|panic| ClusterError::Keys(panic.to_string()))?;
     Ok(Arc::new(opened?))
 }
@@ -276,7 +289,11 @@ fn token_authority(pki: &Pki, shape: &Shape) -> Result<Authority, ClusterError> 
     })
 }
 
-fn server_config(pki: &Pki, shape: &Shape) -> Result<apiserver::Config, ClusterError> {
+fn server_config(
+    pki: &Pki,
+    shape: &Shape,
+    sealing: Option<&Arc<Sealing>>,
+) -> Result<apiserver::Config, ClusterError> {
     Ok(apiserver::Config {
         version: Version {
             major: "1".into(),
@@ -291,7 +308,14 @@ fn server_config(pki: &Pki, shape: &Shape) -> Result<apiserver::Config, ClusterE
         anonymous: true,
         cbor: false,
         jwks_uri: shape.jwks_uri(),
+        checks: sealing.map(health_of_keys).into_iter().collect(),
     })
+}
+
+/// Upstream's name for it.
+fn health_of_keys(sealing: &Arc<Sealing>) -> apiserver::HealthCheck {
+    let sealing = sealing.clone();
+    ("kms-providers", Arc::new(move || sealing.trouble().map_or(Ok(()), Err)))
 }
 
 /// How this server shows itself to kubelets.

@@ -25,6 +25,7 @@ use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{Cluster, ClusterError, Setup};
 use crate::eks::{self, Keeper};
 use crate::etcd::Place;
+use crate::guard_files::GuardFiles;
 use crate::shape::NEWEST;
 use crate::site::{self, ClusterSpec, Site};
 use crate::{census, ec2, exit, network, nodes};
@@ -441,6 +442,7 @@ impl Daemon {
             pods: None,
             issuer: None,
             place: Place::default(),
+            guard: GuardFiles::default(),
         });
         spec.up = true;
         spec.nodes = request.nodes.unwrap_or(spec.nodes);
@@ -450,6 +452,7 @@ impl Daemon {
         if request.place.store.is_some() {
             spec.place.clone_from(&request.place);
         }
+        spec.guard = request.guard.or(&spec.guard);
         match request.api_port {
             Some(0) => spec.api_port = free_port(0)?,
             Some(port) => spec.api_port = port,
@@ -522,6 +525,7 @@ impl Daemon {
             name: &spec.name,
             dir: &dir,
             place: &spec.place,
+            guard: &spec.guard,
             names: Vec::new(),
             inside,
             dial_from: nodes::inside(&self.site, self.machines.clone(), &spec.name, vpc.ns().path()),

@@ -10,7 +10,7 @@ use files::FileError;
 use object::Resource;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::{Etcd, EtcdOpenError, EtcdOptions, EtcdTls, Import, Imported, Window};
+use store::{Etcd, EtcdOpenError, EtcdOptions, EtcdTls, Import, Imported, Sealing, Window};
 
 /// Upstream's `--etcd-compaction-interval`.
 const COMPACT_EVERY: Duration = Duration::from_secs(300);
@@ -67,13 +67,14 @@ impl Place {
     }
 
     /// Connects and reads everything. `None`: the state is in the data folder.
-    pub async fn open(&self) -> Result<Option<Etcd>, EtcdError> {
+    pub async fn open(&self, sealing: Option<Arc<Sealing>>) -> Result<Option<Etcd>, EtcdError> {
         let Some(url) = &self.store else { return Ok(None) };
         let options = EtcdOptions {
             endpoints: endpoints(url)?,
             tls: self.tls(url)?,
             builtins: kinds::all().iter().map(|kind| kind.resource).collect(),
             import: import(),
+            sealing,
             window: Window::default(),
             compact_every: Some(COMPACT_EVERY),
         };
@@ -118,7 +119,7 @@ fn import() -> Import {
 /// An object in the version that it is stored in here. Upstream may have kept it in another one that is served.
 fn read(resource: Resource, value: &Bytes) -> Result<Value, String> {
     if value.starts_with(ENCRYPTED) {
-        return Err("it is encrypted; have its server write it plain (provider `identity`) first".into());
+        return Err("it is encrypted: start with the --encryption-provider-config that its server had".into());
     }
     let Some(stored) = kinds::of(resource) else {
         // A custom resource, always JSON.

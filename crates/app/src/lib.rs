@@ -15,6 +15,7 @@ mod ec2;
 mod eks;
 mod etcd;
 mod exit;
+mod guard_files;
 mod image;
 mod join;
 mod kubeconfig;

@@ -23,6 +23,7 @@ use files::FileError;
 use serde::{Deserialize, Serialize};
 
 use crate::etcd::Place;
+use crate::guard_files::GuardFiles;
 use crate::owner::Owner;
 use crate::pki;
 use crate::shape::{NEWEST, Shape};
@@ -56,6 +57,8 @@ pub struct ClusterSpec {
     pub insecure_registries: Vec<String>,
     #[serde(flatten)]
     pub place: Place,
+    #[serde(default)]
+    pub guard: GuardFiles,
     /// 36 of 1.36.
     #[serde(default = "newest")]
     pub minor: u8,

@@ -57,7 +57,10 @@ pub(crate) fn store_status(key: &Key, operation: &str, error: StoreError) -> Sta
             status.retry_after_seconds = Some(2);
             status
         }
-        StoreError::Full { .. } | StoreError::Io { .. } | StoreError::Malformed(_) => Status::internal(error),
+        StoreError::Full { .. }
+        | StoreError::Io { .. }
+        | StoreError::Malformed(_)
+        | StoreError::Sealing(_) => Status::internal(error),
     }
 }
 

@@ -96,6 +96,7 @@ async fn start() -> Option<SocketAddr> {
         anonymous: true,
         cbor: true,
         jwks_uri: "https://e".into(),
+        checks: Vec::new(),
     };
     let nowhere: apiserver::Dial = Arc::new(|_, _| {
         Box::pin(async { Err::<Box<dyn Socket>, _>(std::io::ErrorKind::ConnectionRefused.into()) })

@@ -2,7 +2,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::Watch;
+use crate::{SealError, Watch};
 use object::{Draft, Event, Key, Resource, Revision, Snapshot};
 
 /// A boxed future: the trait is used as an object, so that a cluster chooses its engine when it starts.
@@ -31,6 +31,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Bytes on disk and in memory, for `status` and metrics.
     fn usage(&self) -> Usage;
+
+    /// Writes anew what is kept otherwise than new values are: plain, or sealed with a key that is no longer the first. When it returns,
+    /// older keys are of no use any more.
+    fn reseal(&self) -> Pending<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Ends background work; everything acknowledged is on disk already.
     fn close(&self) -> Pending<'_, ()>;
@@ -149,6 +155,9 @@ pub enum StoreError {
     /// The transaction breaks a rule of the API: a key twice, too many operations, a draft under another key.
     #[error("transaction refused: {0}")]
     Malformed(String),
+    /// It cannot be encrypted, so it is not written.
+    #[error(transparent)]
+    Sealing(#[from] SealError),
     /// The store did not say whether the write happened; a read settles it.
     #[error("the store did not answer: {0}")]
     Unavailable(String),

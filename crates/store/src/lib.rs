@@ -4,7 +4,7 @@
 //!  commit ──► engine: check, apply, make durable ──► hub: newest Snapshot + watch window ──► snapshot(), Watch
 //! ```
 //!
-//! Every engine feeds one hub: readers and watchers never meet the disk or the network.
+//! Every engine feeds one hub: readers and watchers never meet the disk or the network. What is sealed at rest is plain in the hub.
 //! Architecture invariant: nothing here knows a kind; the etcd engine is told which resources to load and how to index them.
 
 mod api;
@@ -16,6 +16,7 @@ mod etcd;
 mod faults;
 mod hub;
 mod memory;
+mod sealing;
 mod watch;
 
 pub use api::{
@@ -26,4 +27,5 @@ pub use embedded::{Embedded, OpenError, Options};
 pub use etcd::{Etcd, EtcdOpenError, EtcdOptions, EtcdTls, Import, Imported, import_json, storage_prefix};
 pub use hub::Window;
 pub use memory::Memory;
+pub use sealing::{ConfigError, Rules as SealingRules, SealError, Sealing};
 pub use watch::Watch;

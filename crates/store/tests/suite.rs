@@ -117,6 +117,7 @@ fn etcd_options(server: &etcd_server::EtcdServer) -> EtcdOptions {
                 [object["spec"]["nodeName"].as_str().unwrap_or_default().into()].into()
             })
         }),
+        sealing: None,
         window: Window::default(),
         compact_every: None,
     }

@@ -102,6 +102,7 @@ impl Cluster {
             anonymous: true,
             cbor: false,
             jwks_uri: "https://kubernetes.default.svc.cluster.local/openid/v1/jwks".into(),
+            checks: Vec::new(),
         };
         change(&mut config);
         let client = Self::signed(&ca, "kube-apiserver-kubelet-client", &["system:masters"]);

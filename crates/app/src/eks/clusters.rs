@@ -22,6 +22,7 @@ use super::keeper::{Failure, Keeper};
 use crate::cluster::Cluster;
 use crate::daemon::{Daemon, DaemonError, free_port};
 use crate::etcd::Place;
+use crate::guard_files::GuardFiles;
 use crate::nodes;
 use crate::shape::NEWEST;
 use crate::site::ClusterSpec;
@@ -109,6 +110,7 @@ fn new_spec(keeper: &Keeper, record: &Kept<ClusterRecord>, minor: u8) -> Result<
         up: true,
         insecure_registries: Vec::new(),
         place: Place::default(),
+        guard: GuardFiles::default(),
         minor,
         services: network["serviceIpv4Cidr"].as_str().map(str::to_owned),
         pods: None,

@@ -5,7 +5,7 @@
 //!  4  crc32c         of everything behind it, without padding
 //!  8  payload bytes  u32
 //! 12  version        1
-//! 13  transformer    0: the payload is plain; others are for encryption at rest
+//! 13  transformer    0: the payload is plain; 1: what it holds may be sealed, see `record`
 //! 14  kind           see `Kind`
 //! 15  zero
 //! 16  sequence       u64: each batch of the log is the one before plus one, across files
@@ -25,6 +25,7 @@ pub(crate) const HEADER: usize = 24;
 const MAGIC: [u8; 4] = [0xE5, 0xFF, b'k', 0xC0];
 const VERSION: u8 = 1;
 const PLAIN: u8 = 0;
+const SEALED: u8 = 1;
 /// No frame is larger: a batch is some 6 MiB at most, a part of a snapshot 3 MiB.
 const MAX_PAYLOAD: usize = 64 << 20;
 const CHUNK: usize = 1 << 20;
@@ -49,6 +50,8 @@ pub(crate) struct Frame {
     pub(crate) kind: Kind,
     pub(crate) sequence: u64,
     pub(crate) payload: Bytes,
+    /// Whether its records say of each value whether it is sealed.
+    pub(crate) sealed: bool,
     /// Where the next frame begins.
     pub(crate) next: u64,
 }
@@ -72,11 +75,11 @@ pub(crate) fn start(buffer: &mut Vec<u8>) {
     buffer.resize(HEADER, 0);
 }
 
-pub(crate) fn finish(buffer: &mut Vec<u8>, kind: Kind, sequence: u64) {
+pub(crate) fn finish(buffer: &mut Vec<u8>, kind: Kind, sequence: u64, sealed: bool) {
     let payload = (buffer.len() - HEADER) as u32;
     buffer[..4].copy_from_slice(&MAGIC);
     buffer[8..12].copy_from_slice(&payload.to_le_bytes());
-    buffer[12..16].copy_from_slice(&[VERSION, PLAIN, kind as u8, 0]);
+    buffer[12..16].copy_from_slice(&[VERSION, if sealed { SEALED } else { PLAIN }, kind as u8, 0]);
     buffer[16..24].copy_from_slice(&sequence.to_le_bytes());
     let crc = crc32c::crc32c(&buffer[8..]);
     buffer[4..8].copy_from_slice(&crc.to_le_bytes());
@@ -111,7 +114,7 @@ pub(crate) fn read(file: &dyn DiskFile, offset: u64, len: u64) -> io::Result<Rea
         return Ok(Read::Bad("the checksum does not match"));
     }
     let [version, transformer, kind, _] = [header[12], header[13], header[14], header[15]];
-    if version != VERSION || transformer != PLAIN {
+    if version != VERSION || transformer > SEALED {
         return Ok(Read::Newer { version, transformer });
     }
     let kind = match kind {
@@ -125,7 +128,8 @@ pub(crate) fn read(file: &dyn DiskFile, offset: u64, len: u64) -> io::Result<Rea
     };
     let mut sequence = [0; 8];
     sequence.copy_from_slice(&header[16..24]);
-    Ok(Read::Frame(Frame { kind, sequence: u64::from_le_bytes(sequence), payload: payload.into(), next }))
+    let sequence = u64::from_le_bytes(sequence);
+    Ok(Read::Frame(Frame { kind, sequence, payload: payload.into(), sealed: transformer == SEALED, next }))
 }
 
 /// The offset of the first intact batch or end mark behind `offset` whose sequence is at least `sequence`.

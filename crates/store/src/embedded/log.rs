@@ -80,8 +80,8 @@ impl Log {
     }
 
     /// Writes the payload in `buffer` (begun with `frame::start`) as one batch and makes it durable.
-    pub(crate) fn append(&mut self, buffer: &mut Vec<u8>) -> Result<(), AppendError> {
-        frame::finish(buffer, Kind::Batch, self.sequence);
+    pub(crate) fn append(&mut self, buffer: &mut Vec<u8>, sealed: bool) -> Result<(), AppendError> {
+        frame::finish(buffer, Kind::Batch, self.sequence, sealed);
         let size = buffer.len() as u64;
         if self.current.as_ref().is_none_or(|current| current.end + size > current.len) {
             self.roll(size).map_err(AppendError::Refused)?;
@@ -111,7 +111,7 @@ impl Log {
         let mut head = Vec::new();
         frame::start(&mut head);
         record::write_numbers(&mut head, &[id]);
-        frame::finish(&mut head, Kind::LogHead, self.sequence);
+        frame::finish(&mut head, Kind::LogHead, self.sequence, false);
         let end = head.len() as u64;
         let len = self.file_bytes.max(end + size);
         // Whatever happens now, the name is used: an unfinished file has no batch, and recovery removes it.
@@ -141,7 +141,7 @@ impl Log {
         let Some(current) = self.current.take() else { return Ok(()) };
         let mut mark = Vec::new();
         frame::start(&mut mark);
-        frame::finish(&mut mark, Kind::LogEnd, self.sequence);
+        frame::finish(&mut mark, Kind::LogEnd, self.sequence, false);
         current.file.write_at(&mark, current.end)?;
         current.file.truncate(current.end + mark.len() as u64)?;
         current.file.sync()

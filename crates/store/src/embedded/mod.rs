@@ -20,10 +20,13 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::disk::{Disk, Folder, FolderError};
 use crate::embedded::writer::{Job, Writer};
 use crate::hub::{Hub, Window};
-use crate::{Commit, CommitError, Pending, Store, StoreError, Transaction, Usage, Watch, WatchError, apply};
+use crate::{
+    Commit, CommitError, Pending, SealError, Sealing, Store, StoreError, Transaction, Usage, Watch,
+    WatchError, apply,
+};
 
 /// How the embedded engine keeps its files.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Bytes that a log file reserves.
     pub file_bytes: u64,
@@ -32,6 +35,8 @@ pub struct Options {
     /// Bytes of transactions that may wait; further committers wait for room.
     pub queue_bytes: usize,
     pub window: Window,
+    /// None: everything is written plain.
+    pub sealing: Option<Arc<Sealing>>,
 }
 
 impl Default for Options {
@@ -41,6 +46,7 @@ impl Default for Options {
             snapshot_bytes: 8 << 20,
             queue_bytes: 32 << 20,
             window: Window::default(),
+            sealing: None,
         }
     }
 }
@@ -57,6 +63,8 @@ pub enum OpenError {
         "{path} was written by a later version (format {version}, transformer {transformer}): start that version"
     )]
     Newer { path: String, version: u8, transformer: u8 },
+    #[error("{path}: {error}")]
+    Sealed { path: String, error: SealError },
     #[error("{operation} {path}: {source}")]
     Io { operation: &'static str, path: String, source: io::Error },
 }
@@ -78,7 +86,7 @@ impl Embedded {
 
     /// Opens whatever acts as a folder.
     pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<Self, OpenError> {
-        let recovered = recover::recover(&disk, options.file_bytes, options.window)?;
+        let recovered = recover::recover(&disk, &options)?;
         let hub = recovered.hub.clone();
         let writer = Writer::new(disk.clone(), recovered, &options);
         let (jobs, queue) = mpsc::unbounded_channel();
@@ -136,6 +144,14 @@ impl Store for Embedded {
     fn usage(&self) -> Usage {
         let files = self.disk.list().unwrap_or_default();
         self.hub.usage(files.iter().map(|(_, len)| len).sum())
+    }
+
+    fn reseal(&self) -> Pending<'_, Result<(), StoreError>> {
+        Box::pin(async {
+            let (done, resealed) = oneshot::channel();
+            self.jobs.send(Job::Reseal(done)).map_err(|_| StoreError::Closed)?;
+            resealed.await.unwrap_or(Err(StoreError::Closed))
+        })
     }
 
     fn close(&self) -> Pending<'_, ()> {

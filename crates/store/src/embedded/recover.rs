@@ -5,21 +5,23 @@ use std::sync::Arc;
 use object::Snapshot;
 
 use crate::disk::{Disk, DiskFile};
-use crate::embedded::OpenError;
 use crate::embedded::frame::{self, Kind, Read};
 use crate::embedded::log::{LOG, Log, SNAPSHOT, UNFINISHED, id_of, log_name};
-use crate::embedded::record::{Change, Reader};
+use crate::embedded::record::{Change, Reader, Trouble};
 use crate::embedded::snapshot;
-use crate::hub::{Hub, Window};
+use crate::embedded::{OpenError, Options};
+use crate::hub::Hub;
 
 pub(crate) struct Recovered {
     pub(crate) hub: Arc<Hub>,
     pub(crate) state: Snapshot,
     pub(crate) log: Log,
+    /// Something on disk is plain that should not be, or sealed with an older key.
+    pub(crate) is_stale: bool,
 }
 
 /// Reads everything. Removes what a crash left half-made, and what was replaced; changes nothing else.
-pub(crate) fn recover(disk: &Arc<dyn Disk>, file_bytes: u64, window: Window) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &Options) -> Result<Recovered, OpenError> {
     let failed = |operation, path| move |source| OpenError::Io { operation, path, source };
     // The process before may have died with names unsynced. What is removed below must not be gone before they are there.
     disk.sync_names().map_err(failed("sync", disk.path("")))?;
@@ -35,11 +37,11 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, file_bytes: u64, window: Window) -> 
     logs.sort_unstable();
     snapshots.sort_unstable();
     let next_id = logs.iter().chain(&snapshots).max().map_or(1, |newest| newest + 1);
-    let mut reader = Reader::default();
+    let mut reader = Reader::new(options.sealing.clone());
     let (base, state, sequence) = newest_snapshot(&**disk, &snapshots, &logs, &mut reader)?;
     let mut replay = Replay {
         disk: &**disk,
-        hub: Hub::new(window, state.clone()),
+        hub: Hub::new(options.window, state.clone()),
         state,
         sequence,
         bytes: 0,
@@ -51,8 +53,8 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, file_bytes: u64, window: Window) -> 
     }
     replay.tidy()?;
     snapshot::remove_before(&**disk, base).map_err(failed("remove", disk.path("")))?;
-    let log = Log::new(disk.clone(), file_bytes, next_id, replay.sequence, replay.bytes);
-    Ok(Recovered { hub: replay.hub, state: replay.state, log })
+    let log = Log::new(disk.clone(), options.file_bytes, next_id, replay.sequence, replay.bytes);
+    Ok(Recovered { hub: replay.hub, state: replay.state, log, is_stale: replay.reader.is_stale })
 }
 
 /// The newest snapshot that is whole: its id, state and next sequence. An older one serves if what follows it is still there, which the
@@ -152,7 +154,7 @@ impl Replay<'_> {
                 Read::Frame(frame) if frame.kind == Kind::Batch && frame.sequence == self.sequence => {
                     self.bytes += frame.next - at;
                     let next = frame.next;
-                    self.batch(frame).map_err(|message| corrupt(at, message))?;
+                    self.batch(&frame).map_err(|trouble| trouble.at(disk.path(&name), at))?;
                     at = next;
                     continue;
                 }
@@ -192,11 +194,11 @@ impl Replay<'_> {
         OpenError::Corrupt { path, offset, message }
     }
 
-    fn batch(&mut self, frame: frame::Frame) -> Result<(), String> {
+    fn batch(&mut self, frame: &frame::Frame) -> Result<(), Trouble> {
         let mut events = Vec::new();
-        for (revision, changes) in self.reader.batch(frame.payload)? {
+        for (revision, changes) in self.reader.batch(frame)? {
             if revision <= self.state.revision() {
-                return Err(format!("revision {revision} after {}", self.state.revision()));
+                return Err(format!("revision {revision} after {}", self.state.revision()).into());
             }
             for change in changes {
                 match change {

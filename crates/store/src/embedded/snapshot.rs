@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use object::Snapshot;
 
+use crate::Sealing;
 use crate::disk::{Disk, DiskFile};
 use crate::embedded::OpenError;
 use crate::embedded::frame::{self, Kind, Read};
 use crate::embedded::log::{LOG, SNAPSHOT, UNFINISHED, id_of, snapshot_name};
-use crate::embedded::record::{self, Reader};
+use crate::embedded::record::{self, Reader, Trouble};
 
 /// Objects are written in parts of about this size.
 const PART: usize = 1 << 20;
@@ -24,6 +25,7 @@ pub(crate) struct Job {
     pub(crate) sequence: u64,
     /// Set when the store closes: a half-written snapshot is given up.
     pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) sealing: Option<Arc<Sealing>>,
 }
 
 impl Job {
@@ -44,14 +46,16 @@ impl Job {
 
     fn write(&self, aside: &str) -> io::Result<()> {
         let file = self.disk.create(aside, 0)?;
-        let mut out = Parts { file: &*file, at: 0, sequence: 0, buffer: Vec::with_capacity(PART + PART / 4) };
+        let sealing = self.sealing.as_deref();
+        let buffer = Vec::with_capacity(PART + PART / 4);
+        let mut out = Parts { file: &*file, at: 0, sequence: 0, buffer, sealed: sealing.is_some() };
         frame::start(&mut out.buffer);
         record::write_numbers(&mut out.buffer, &[self.id, self.state.revision(), self.sequence]);
         out.flush(Kind::SnapshotHead)?;
         let mut count = 0;
         for (_, table) in self.state.tables() {
             for object in table.iter() {
-                record::write_object(&mut out.buffer, object);
+                record::write_object(&mut out.buffer, object, sealing).map_err(io::Error::other)?;
                 count += 1;
                 if out.buffer.len() >= PART {
                     out.flush(Kind::Objects)?;
@@ -73,11 +77,12 @@ struct Parts<'a> {
     at: u64,
     sequence: u64,
     buffer: Vec<u8>,
+    sealed: bool,
 }
 
 impl Parts<'_> {
     fn flush(&mut self, kind: Kind) -> io::Result<()> {
-        frame::finish(&mut self.buffer, kind, self.sequence);
+        frame::finish(&mut self.buffer, kind, self.sequence, self.sealed && kind == Kind::Objects);
         self.file.write_at(&self.buffer, self.at)?;
         self.at += self.buffer.len() as u64;
         self.sequence += 1;
@@ -128,7 +133,7 @@ pub(crate) fn load(disk: &dyn Disk, id: u64, reader: &mut Reader) -> Result<(Sna
                 head = Some((revision, sequence));
             }
             (Kind::Objects, Some((revision, _))) => {
-                for object in reader.objects(frame.payload).map_err(corrupt)? {
+                for object in reader.objects(&frame).map_err(|trouble| trouble.at(disk.path(&name), at))? {
                     if object.revision > revision {
                         return Err(corrupt(format!("{} is newer than the snapshot", object.key)));
                     }
@@ -147,6 +152,16 @@ pub(crate) fn load(disk: &dyn Disk, id: u64, reader: &mut Reader) -> Result<(Sna
         }
         at = frame.next;
         expected += 1;
+    }
+}
+
+impl Trouble {
+    /// Met at an offset of a file.
+    pub(crate) fn at(self, path: String, offset: u64) -> OpenError {
+        match self {
+            Self::Nonsense(message) => OpenError::Corrupt { path, offset, message },
+            Self::Sealed(error) => OpenError::Sealed { path, error },
+        }
     }
 }
 

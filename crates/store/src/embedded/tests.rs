@@ -36,7 +36,7 @@ impl Open {
     fn on(disk: &FaultDisk) -> Result<Self, OpenError> {
         let options = options();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let recovered = recover(&shared, options.file_bytes, options.window)?;
+        let recovered = recover(&shared, &options)?;
         let hub = recovered.hub.clone();
         Ok(Self { writer: Writer::new(shared, recovered, &options), hub })
     }

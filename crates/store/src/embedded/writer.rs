@@ -21,7 +21,7 @@ use crate::embedded::log::{AppendError, Log, store_error};
 use crate::embedded::recover::Recovered;
 use crate::embedded::{Options, frame, record, snapshot};
 use crate::hub::Hub;
-use crate::{Commit, CommitError, StoreError, Transaction, apply};
+use crate::{Commit, CommitError, Sealing, StoreError, Transaction, apply};
 
 /// A batch ends at so many bytes of keys and bodies, or so many transactions.
 const BATCH_BYTES: usize = 4 << 20;
@@ -34,6 +34,8 @@ pub(crate) enum Job {
         /// The transaction's share of the queue; given back when it is answered.
         room: OwnedSemaphorePermit,
     },
+    /// A snapshot, sealed as new values are, that makes every file before it void.
+    Reseal(oneshot::Sender<Result<(), StoreError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -52,11 +54,13 @@ pub(crate) struct Writer {
     /// The thread that writes a snapshot, or has written the last.
     aside: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    sealing: Option<Arc<Sealing>>,
+    is_stale: bool,
 }
 
 impl Writer {
     pub(crate) fn new(disk: Arc<dyn Disk>, recovered: Recovered, options: &Options) -> Self {
-        let Recovered { hub, state, log } = recovered;
+        let Recovered { hub, state, log, is_stale } = recovered;
         Self {
             disk,
             hub,
@@ -68,6 +72,8 @@ impl Writer {
             due: options.snapshot_bytes,
             aside: None,
             stop: Arc::default(),
+            sealing: options.sealing.clone(),
+            is_stale,
         }
     }
 
@@ -76,12 +82,18 @@ impl Writer {
         // Also if this thread panics, nobody waits for what will not come.
         let _ends_watches = CloseAtEnd(self.hub.clone());
         let mut closing = None;
+        if self.is_stale
+            && let Err(error) = self.reseal()
+        {
+            tracing::warn!(%error, "what is not sealed with the current key stays so until the next snapshot");
+        }
         while closing.is_none()
             && let Some(first) = jobs.blocking_recv()
         {
             let mut batch = Vec::new();
             let mut replies = Vec::new();
             let mut bytes = 0;
+            let mut resealing = None;
             let mut next = Some(first);
             while let Some(job) = next {
                 match job {
@@ -89,6 +101,10 @@ impl Writer {
                         bytes += apply::bytes(&transaction);
                         batch.push(transaction);
                         replies.push((reply, room));
+                    }
+                    Job::Reseal(done) => {
+                        resealing = Some(done);
+                        break;
                     }
                     Job::Close(done) => {
                         closing = Some(done);
@@ -102,6 +118,9 @@ impl Writer {
             for ((reply, _room), answer) in replies.into_iter().zip(answers) {
                 // Whoever asked may have gone; the commit stands.
                 let _ = reply.send(answer);
+            }
+            if let Some(done) = resealing {
+                let _ = done.send(self.reseal());
             }
             if let Some(job) = self.due_snapshot() {
                 self.write_aside(job);
@@ -123,9 +142,24 @@ impl Writer {
         while let Some(job) = jobs.blocking_recv() {
             match job {
                 Job::Commit { reply, .. } => drop(reply.send(Err(StoreError::Closed.into()))),
+                Job::Reseal(done) => drop(done.send(Err(StoreError::Closed))),
                 Job::Close(done) => drop(done.send(())),
             }
         }
+    }
+
+    /// Commits wait meanwhile: it is as rare as keys change, and what is acknowledged after it is nowhere under an old key.
+    fn reseal(&mut self) -> Result<(), StoreError> {
+        if let Some(aside) = self.aside.take() {
+            // One that began before would bring back values under the old key. It reports its own failure.
+            let _ = aside.join();
+        }
+        let id = self.log.roll(0)?;
+        let job = self.snapshot_job(id);
+        job.run().map_err(|error| store_error("write", self.disk.path("a new snapshot"), &error))?;
+        self.log.restart_count();
+        tracing::info!("everything is kept under the current key");
+        Ok(())
     }
 
     /// One batch: an answer for each transaction, in order. When it returns, what was acknowledged is durable and published.
@@ -140,11 +174,14 @@ impl Writer {
         }
         let mut now = self.state.clone();
         frame::start(&mut self.buffer);
-        let answers: Vec<_> = batch.into_iter().map(|one| stage(&mut now, &mut self.buffer, one)).collect();
+        let answers: Vec<_> = {
+            let sealing = self.sealing.as_deref();
+            batch.into_iter().map(|one| stage(&mut now, &mut self.buffer, one, sealing)).collect()
+        };
         if now.revision() == self.state.revision() {
             return answers;
         }
-        match self.log.append(&mut self.buffer) {
+        match self.log.append(&mut self.buffer, self.sealing.is_some()) {
             Ok(()) => {}
             Err(AppendError::Refused(error)) => return refuse(answers, &error),
             Err(AppendError::Unknown(error)) => {
@@ -216,7 +253,8 @@ impl Writer {
 
     fn snapshot_job(&self, id: u64) -> snapshot::Job {
         let (disk, state) = (self.disk.clone(), self.state.clone());
-        snapshot::Job { disk, state, id, sequence: self.log.sequence(), stop: self.stop.clone() }
+        let (stop, sealing) = (self.stop.clone(), self.sealing.clone());
+        snapshot::Job { disk, state, id, sequence: self.log.sequence(), stop, sealing }
     }
 
     fn write_aside(&mut self, job: snapshot::Job) {
@@ -243,10 +281,20 @@ impl Drop for CloseAtEnd {
 }
 
 /// Checks a transaction, adds it to the batch's record and carries it out on the state to come.
-fn stage(now: &mut Snapshot, record: &mut Vec<u8>, transaction: Transaction) -> Result<Commit, CommitError> {
+fn stage(
+    now: &mut Snapshot,
+    record: &mut Vec<u8>,
+    transaction: Transaction,
+    sealing: Option<&Sealing>,
+) -> Result<Commit, CommitError> {
     apply::check(now, &transaction)?;
     if transaction.ops.iter().any(|op| apply::changes(now, op)) {
-        record::write_transaction(record, now.revision() + 1, now, &transaction);
+        let before = record.len();
+        let written = record::write_transaction(record, now.revision() + 1, now, &transaction, sealing);
+        if let Err(error) = written {
+            record.truncate(before);
+            return Err(StoreError::from(error).into());
+        }
     }
     Ok(apply::perform(now, transaction))
 }

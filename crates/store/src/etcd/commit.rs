@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use object::{Change, Event, Revision};
 use tonic::{Code, Status};
 
@@ -18,20 +19,34 @@ impl Etcd {
             return Err(StoreError::Closed.into());
         }
         let before = self.hub.snapshot().revision();
-        match self.client.txn(self.request(&transaction)).await {
+        let values = self.values(&transaction)?;
+        match self.client.txn(self.request(&transaction, &values)).await {
             Ok(answer) if answer.succeeded && answer.changed() => {
                 self.happened(transaction, revision(&answer)).await
             }
             Ok(answer) if answer.succeeded => Ok(Commit { revision: revision(&answer), events: Vec::new() }),
             Ok(answer) => Err(self.failed_precondition(&transaction, &answer)),
-            Err(status) if is_unknown(&status) => self.settle(transaction, before, &status).await,
+            Err(status) if is_unknown(&status) => self.settle(transaction, &values, before, &status).await,
             Err(status) => Err(store_error(&status).into()),
         }
     }
 
-    fn request(&self, transaction: &Transaction) -> TxnRequest {
+    /// What is to be put for each operation: the object, sealed if it is to be.
+    fn values(&self, transaction: &Transaction) -> Result<Vec<Bytes>, StoreError> {
+        let value = |op: &Op| {
+            let Put::Object(draft) = &op.put else { return Ok(Bytes::new()) };
+            let sealed = match &self.sealing {
+                Some(sealing) => sealing.seal(&op.key, &self.keys.write(&op.key), &draft.stored)?,
+                None => None,
+            };
+            Ok(sealed.map_or_else(|| draft.stored.clone(), Bytes::from))
+        };
+        transaction.ops.iter().map(value).collect()
+    }
+
+    fn request(&self, transaction: &Transaction, values: &[Bytes]) -> TxnRequest {
         let mut request = TxnRequest::default();
-        for op in &transaction.ops {
+        for (op, value) in transaction.ops.iter().zip(values) {
             let key = self.keys.write(&op.key);
             match op.precondition {
                 Precondition::Absent => request.compare.push(Compare::modified_at(key.clone(), 0)),
@@ -43,8 +58,8 @@ impl Etcd {
                 Precondition::Unchecked => {}
             }
             match &op.put {
-                Put::Object(draft) => {
-                    let put = PutRequest { key, value: draft.stored.clone() };
+                Put::Object(_) => {
+                    let put = PutRequest { key, value: value.clone() };
                     request.success.push(AnyRequest::Put(put).into());
                 }
                 Put::Delete => request.success.push(AnyRequest::Delete(DeleteRequest { key }).into()),
@@ -116,6 +131,7 @@ impl Etcd {
     async fn settle(
         &self,
         transaction: Transaction,
+        values: &[Bytes],
         before: Revision,
         status: &Status,
     ) -> Result<Commit, CommitError> {
@@ -124,13 +140,11 @@ impl Etcd {
         let Ok(answer) = self.client.txn(reads).await else { return Err(unknown()) };
         self.hub.reached(revision(&answer)).await.ok_or(StoreError::Closed)?;
         let mut at = None;
-        for op in &transaction.ops {
+        for (op, value) in transaction.ops.iter().zip(values) {
             let key = self.keys.write(&op.key);
             let held = answer.found().find(|kv| kv.key == key);
             let seen = match (&op.put, held) {
-                (Put::Object(draft), Some(kv)) if kv.value == draft.stored => {
-                    Some(kv.mod_revision as Revision)
-                }
+                (Put::Object(_), Some(kv)) if kv.value == *value => Some(kv.mod_revision as Revision),
                 (Put::Object(_), _) | (Put::Delete, Some(_)) => None,
                 (Put::Delete, None) => self.deletion(op, before),
                 (Put::Nothing, _) => continue,

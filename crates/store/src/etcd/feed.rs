@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use object::{Draft, Event, Key, Snapshot};
 use tonic::Status;
 
 use super::keys::{Keys, ROOT};
 use super::wire::{Client, DELETE, KeyValue, RangeRequest, WatchResponse};
 use super::{Import, Imported};
+use crate::Sealing;
 use crate::hub::Hub;
 
 /// Objects of one page of the first list.
@@ -25,6 +25,7 @@ pub(super) struct Source {
     pub(super) client: Client,
     pub(super) keys: Arc<Keys>,
     pub(super) import: Import,
+    pub(super) sealing: Option<Arc<Sealing>>,
 }
 
 /// Why a watch ended.
@@ -57,7 +58,7 @@ impl Source {
             }
             for kv in &page.kvs {
                 let Some(key) = self.keys.read(&kv.key) else { continue };
-                match self.read(key.clone(), &kv.value) {
+                match self.read(key.clone(), kv).await {
                     Ok(draft) => drop(state.put(draft.at(kv.mod_revision as u64))),
                     Err(why) => unreadable.push((key, why)),
                 }
@@ -115,7 +116,7 @@ impl Source {
             if response.canceled {
                 return End::Lost(Status::unavailable(response.cancel_reason));
             }
-            let events = self.apply(&mut state, response);
+            let events = self.apply(&mut state, response).await;
             if state.revision() > hub.snapshot().revision() {
                 hub.publish(state.clone(), &events);
             }
@@ -123,7 +124,7 @@ impl Source {
     }
 
     /// The changes of a response; etcd never divides a revision between two.
-    fn apply(&self, state: &mut Snapshot, response: WatchResponse) -> Vec<Arc<Event>> {
+    async fn apply(&self, state: &mut Snapshot, response: WatchResponse) -> Vec<Arc<Event>> {
         let mut events = Vec::new();
         for event in response.events {
             let Some(kv) = event.kv else { continue };
@@ -131,7 +132,7 @@ impl Source {
             let change = if event.kind == DELETE {
                 self.keys.read(&kv.key).and_then(|key| state.remove(&key, revision))
             } else {
-                self.draft(&kv).map(|draft| state.put(draft.at(revision)))
+                self.draft(&kv).await.map(|draft| state.put(draft.at(revision)))
             };
             events.extend(change.map(Arc::new));
             state.advance(revision);
@@ -139,9 +140,9 @@ impl Source {
         events
     }
 
-    fn draft(&self, kv: &KeyValue) -> Option<Draft> {
+    async fn draft(&self, kv: &KeyValue) -> Option<Draft> {
         let key = self.keys.read(&kv.key)?;
-        match self.read(key.clone(), &kv.value) {
+        match self.read(key.clone(), kv).await {
             Ok(draft) => Some(draft),
             Err(why) => {
                 left_out(&key, &why);
@@ -150,8 +151,15 @@ impl Source {
         }
     }
 
-    fn read(&self, key: Key, value: &Bytes) -> Result<Draft, String> {
-        let Imported { stored, fields } = (self.import)(key.resource, value)?;
+    async fn read(&self, key: Key, kv: &KeyValue) -> Result<Draft, String> {
+        let value = match &self.sealing {
+            None => kv.value.clone(),
+            Some(sealing) => {
+                let opened = sealing.unseal(&key, &kv.key, &kv.value).await;
+                opened.map_err(|error| error.to_string())?.plain
+            }
+        };
+        let Imported { stored, fields } = (self.import)(key.resource, &value)?;
         Draft::read(key, fields, stored).map_err(|error| error.to_string())
     }
 }

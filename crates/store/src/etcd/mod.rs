@@ -7,6 +7,7 @@ mod commit;
 mod compact;
 mod feed;
 mod keys;
+mod reseal;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -24,7 +25,9 @@ use crate::etcd::feed::Source;
 use crate::etcd::keys::{Keys, ROOT};
 use crate::etcd::wire::{Client, RangeRequest};
 use crate::hub::{Hub, Window};
-use crate::{Commit, CommitError, Pending, Store, StoreError, Transaction, Usage, Watch, WatchError};
+use crate::{
+    Commit, CommitError, Pending, Sealing, Store, StoreError, Transaction, Usage, Watch, WatchError,
+};
 
 pub use keys::storage_prefix;
 
@@ -48,6 +51,8 @@ pub struct EtcdOptions {
     /// The resources that stand without their group; every other one is a custom resource.
     pub builtins: Vec<Resource>,
     pub import: Import,
+    /// None: everything is written plain, and what is sealed cannot be read.
+    pub sealing: Option<Arc<Sealing>>,
     pub window: Window,
     /// How often this server offers to compact etcd (upstream: 5 minutes); `None`: never.
     pub compact_every: Option<Duration>,
@@ -85,6 +90,7 @@ pub struct Etcd {
     client: Client,
     keys: Arc<Keys>,
     hub: Arc<Hub>,
+    sealing: Option<Arc<Sealing>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -95,7 +101,13 @@ impl Etcd {
         let client =
             Client::new(Channel::balance_list(endpoints.collect::<Result<Vec<_>, _>>()?.into_iter()));
         let keys = Arc::new(Keys::new(&options.builtins));
-        let source = Source { client: client.clone(), keys: keys.clone(), import: options.import };
+        let sealing = options.sealing;
+        let source = Source {
+            client: client.clone(),
+            keys: keys.clone(),
+            import: options.import,
+            sealing: sealing.clone(),
+        };
         let (state, unreadable) = source.list().await.map_err(|status| EtcdOpenError::Unreachable {
             endpoints: options.endpoints.join(","),
             message: causes(&status),
@@ -109,7 +121,7 @@ impl Etcd {
         if let Some(every) = options.compact_every {
             tasks.push(tokio::spawn(compact::run(client.clone(), every)));
         }
-        Ok(Self { client, keys, hub, tasks })
+        Ok(Self { client, keys, hub, sealing, tasks })
     }
 
     async fn linearizable(&self) -> Result<Snapshot, StoreError> {
@@ -196,6 +208,10 @@ impl Store for Etcd {
     /// Nothing of etcd's is on this server's disk.
     fn usage(&self) -> Usage {
         self.hub.usage(0)
+    }
+
+    fn reseal(&self) -> Pending<'_, Result<(), StoreError>> {
+        Box::pin(self.seal_anew())
     }
 
     fn close(&self) -> Pending<'_, ()> {

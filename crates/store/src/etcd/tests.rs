@@ -29,6 +29,7 @@ fn options(endpoint: String) -> EtcdOptions {
         tls: None,
         builtins: vec![PODS],
         import: Arc::new(|_, value| import_json(value, |_| [].into())),
+        sealing: None,
         window: Window::default(),
         compact_every: None,
     }
@@ -179,6 +180,7 @@ async fn a_feed_that_was_compacted_away_lists_again() {
         client: store.client.clone(),
         keys: store.keys.clone(),
         import: Arc::new(|_, value| import_json(value, |_| [].into())),
+        sealing: None,
     };
     let feed = tokio::spawn(source.follow(store.hub.clone()));
     let state = soon(store.read_at_least(last)).await.expect("a state");

@@ -1,0 +1,234 @@
+//! What guards a cluster's API and its data, as files of upstream's forms say it: the flags have upstream's names too.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use store::{ConfigError, SealError, Sealing, SealingRules, Store};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+/// How often a file is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often a KMS is asked whether it has the same key: upstream's interval, and that of one that is in trouble.
+const ASK_EVERY: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GuardFiles {
+    /// Encrypt what is stored as this EncryptionConfiguration says; followed when it changes
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum GuardFileError {
+    #[error("read {}: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{} is no YAML: {why}", .path.display())]
+    Yaml { path: PathBuf, why: String },
+    #[error("{}: {source}", .path.display())]
+    Encryption { path: PathBuf, source: ConfigError },
+    #[error("--encryption-provider-config: {0}")]
+    Keys(#[from] SealError),
+}
+
+impl GuardFiles {
+    /// The same, whatever folder the process that reads the files works in.
+    pub fn absolute(mut self) -> std::io::Result<Self> {
+        for file in [&mut self.encryption_provider_config].into_iter().flatten() {
+            *file = std::path::absolute(&*file)?;
+        }
+        Ok(self)
+    }
+
+    /// These, and of `kept` what is not said anew.
+    pub fn or(&self, kept: &Self) -> Self {
+        let file = self.encryption_provider_config.as_ref();
+        Self { encryption_provider_config: file.or(kept.encryption_provider_config.as_ref()).cloned() }
+    }
+
+    /// The keys of the store; None: it is kept plain.
+    pub async fn sealing(&self) -> Result<Option<Arc<Sealing>>, GuardFileError> {
+        match &self.encryption_provider_config {
+            Some(path) => Ok(Some(Sealing::open(rules(path)?).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Follows the keys until told to stop: the file, and a KMS whose key is changed. What is stored is then sealed anew.
+    pub fn follow_keys(
+        &self,
+        sealing: Option<&Arc<Sealing>>,
+        store: Arc<dyn Store>,
+        stop: watch::Receiver<bool>,
+    ) -> Option<JoinHandle<()>> {
+        let path = self.encryption_provider_config.clone()?;
+        let keys = Keys {
+            seen: stamp(&path),
+            path,
+            sealing: sealing?.clone(),
+            store,
+            due: Instant::now() + ASK_EVERY,
+        };
+        Some(tokio::spawn(keys.follow(stop)))
+    }
+}
+
+fn rules(path: &Path) -> Result<SealingRules, GuardFileError> {
+    SealingRules::parse(&yaml(path)?)
+        .map_err(|source| GuardFileError::Encryption { path: path.to_owned(), source })
+}
+
+fn yaml(path: &Path) -> Result<serde_json::Value, GuardFileError> {
+    let text = fs::read(path).map_err(|source| GuardFileError::Read { path: path.to_owned(), source })?;
+    // A parser's message may quote what it could not read, and that may be a key: only where it stopped is told.
+    apiserver::decode_yaml(&text).map_err(|why| {
+        let place = why.split(" at line ").nth(1).map_or(String::new(), |place| {
+            let digits: String = place.chars().take_while(|c| c.is_ascii_digit()).collect();
+            format!("at line {digits}")
+        });
+        let why = if place.is_empty() { "it cannot be parsed".to_owned() } else { place };
+        GuardFileError::Yaml { path: path.to_owned(), why }
+    })
+}
+
+/// What tells one content of a file from another.
+type Stamp = (u64, u64, i64, i64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let told = fs::metadata(path).ok()?;
+    Some((told.ino(), told.len(), told.mtime(), told.mtime_nsec()))
+}
+
+/// The keys of a store, as long as it is open.
+struct Keys {
+    path: PathBuf,
+    seen: Option<Stamp>,
+    sealing: Arc<Sealing>,
+    store: Arc<dyn Store>,
+    /// When the KMS is to be asked.
+    due: Instant,
+}
+
+impl Keys {
+    async fn follow(mut self, mut stop: watch::Receiver<bool>) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                _ = looks.tick() => {}
+            }
+            if self.look().await {
+                match self.store.reseal().await {
+                    Ok(()) => {
+                        info!(file = %self.path.display(), "the keys have changed, and everything is under the new ones")
+                    }
+                    Err(failure) => {
+                        error!(%failure, "the keys have changed, but not everything could be written under the new ones")
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether there are other keys than before.
+    async fn look(&mut self) -> bool {
+        let now = stamp(&self.path);
+        if now.is_some() && now != self.seen {
+            self.seen = now;
+            let replaced = match rules(&self.path) {
+                Ok(rules) => self.sealing.replace(rules).await.map_err(GuardFileError::from),
+                Err(failure) => Err(failure),
+            };
+            match replaced {
+                Ok(()) => return true,
+                Err(failure) => error!(%failure, "the changed file is not followed"),
+            }
+        }
+        if !self.sealing.has_kms() || Instant::now() < self.due {
+            return false;
+        }
+        let refreshed = self.sealing.refresh().await;
+        self.due = Instant::now() + if refreshed.is_ok() { ASK_EVERY } else { ASK_AGAIN };
+        refreshed.unwrap_or_else(|failure| {
+            warn!(%failure, "asked for the key of a KMS");
+            false
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object::{Draft, Key, Resource, body};
+    use serde_json::json;
+    use store::{Embedded, Op, Options};
+
+    use super::*;
+
+    fn configuration(name: &str, byte: u8) -> String {
+        use base64::Engine as _;
+        let secret = base64::engine::general_purpose::STANDARD.encode([byte; 32]);
+        format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  - aesgcm: {{keys: [{{name: {name}, secret: {secret}}}]}}\n"
+        )
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_changes_the_keys_of_what_is_stored() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("encryption.yaml");
+        let both = configuration("one", 1);
+        fs::write(&path, &both).expect("written");
+        let files = GuardFiles { encryption_provider_config: Some(path.clone()) };
+        let sealing = files.sealing().await.expect("keys").expect("a file");
+        let data = folder.path().join("data");
+        let options = Options { sealing: Some(sealing.clone()), ..Options::default() };
+        let opened = data.clone();
+        let store =
+            tokio::task::spawn_blocking(move || Embedded::open(&opened, options)).await.expect("no panic");
+        let store: Arc<dyn Store> = Arc::new(store.expect("a store"));
+        let key = Key::new(Resource::new("secrets"), "default", "a");
+        let text = body::encode(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}));
+        store
+            .commit(Op::create(Draft::read(key, Box::default(), text).expect("a draft")).into())
+            .await
+            .expect("created");
+        let names = |name: &str| {
+            let word = format!("k8s:enc:aesgcm:v1:{name}:");
+            let files = fs::read_dir(&data)
+                .expect("a folder")
+                .map(|file| fs::read(file.expect("a file").path()).expect("bytes"));
+            files.into_iter().any(|bytes| bytes.windows(word.len()).any(|window| window == word.as_bytes()))
+        };
+        let mut keys = Keys {
+            seen: stamp(&path),
+            path: path.clone(),
+            sealing,
+            store: store.clone(),
+            due: Instant::now() + ASK_EVERY,
+        };
+        assert!(!keys.look().await, "nothing has changed");
+        fs::write(&path, "kind: Nothing\n").expect("written");
+        assert!(!keys.look().await, "what is wrong is not followed");
+        let second = configuration("two", 2).replace(
+            "  - aesgcm",
+            "  - aesgcm: {keys: [{name: zwei, secret: AwMDAwMDAwMDAwMDAwMDAw==}]}\n  - aesgcm",
+        );
+        fs::write(&path, second).expect("written");
+        assert!(keys.look().await);
+        assert!(names("one"));
+        store.reseal().await.expect("sealed anew");
+        assert!(names("zwei") && !names("one"));
+        store.close().await;
+        fs::write(&path, "a: [unclosed, c2VjcmV0\n").expect("written");
+        let told = files.sealing().await.err().expect("refused").to_string();
+        assert!(told.contains("encryption.yaml is no YAML") && !told.contains("c2VjcmV0"), "{told}");
+    }
+}
