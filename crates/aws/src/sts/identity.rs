@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use crate::credentials::{self, Session};
+use crate::iam::caller::{Holdings, Unknown};
 use crate::{Answer, Context, Fault};
 
 /// How long a session of a user lives unless told, and one of the root at most.
@@ -10,6 +11,12 @@ const ROOT_SECONDS: i64 = 3_600;
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>
 pub fn get_caller_identity(context: &mut Context, _: &Value) -> Result<Answer, Fault> {
     let caller = context.caller;
+    // Temporary keys may outlive their principal, and then say nothing of whoever has its name now.
+    if caller.session.is_some()
+        && let Err(gone @ Unknown::Gone) = Holdings::of(context.state, context.account, caller)
+    {
+        return Err(gone.fault());
+    }
     Ok(Answer::read(json!({"UserId": caller.user_id, "Account": context.account, "Arn": caller.arn})))
 }
 
