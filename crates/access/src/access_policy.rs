@@ -62,7 +62,7 @@ impl AccessPolicies {
             "EKS Access Policy: allowed by ClusterRoleBinding \"{principal}+{policy}\" of ClusterRole \"{policy}\" to User \"{}\"",
             user.name
         );
-        Decision { allowed: true, denied: false, reason }
+        Decision { allowed: true, reason, ..Decision::default() }
     }
 }
 

@@ -1,9 +1,10 @@
-//! The chain of authorizers: `system:masters`, Node, the access policies of EKS, RBAC. The first that allows or denies decides; the reasons of those
-//! without an opinion are joined. <https://kubernetes.io/docs/reference/access-authn-authz/authorization/>
+//! The chain of authorizers: `system:masters` first, then those of the configuration in their order. The first that allows or denies decides; the
+//! reasons of those without an opinion are joined. <https://kubernetes.io/docs/reference/access-authn-authz/authorization/>
 
-use object::{FieldSelector, Reason, Snapshot, Status};
+use object::{Reason, Snapshot, Status};
 use plan::{Attributes, Decision, User};
 
+use crate::authorization::{AskWebhook, Authorizer, DEFAULT_AUTHORIZERS, NoWebhooks};
 use crate::{AccessPolicies, groups, node, rbac};
 
 /// What authorization looks at. The index must have been folded up to the snapshot's revision.
@@ -11,43 +12,54 @@ use crate::{AccessPolicies, groups, node, rbac};
 pub struct View<'a> {
     pub snapshot: &'a Snapshot,
     pub rbac: &'a rbac::Index,
-    /// Of a cluster of EKS: what its access entries give.
+    /// Of a cluster of EKS: what its access entries give. They are asked right before RBAC.
     pub access_policies: Option<&'a AccessPolicies>,
+    /// In the order in which they are asked.
+    pub authorizers: &'a [Authorizer],
+    /// Whoever reaches the webhooks among them.
+    pub webhooks: &'a dyn AskWebhook,
+}
+
+impl<'a> View<'a> {
+    /// With the authorizers of a cluster that configures none: Node and RBAC.
+    pub fn new(snapshot: &'a Snapshot, rbac: &'a rbac::Index) -> Self {
+        let authorizers = &DEFAULT_AUTHORIZERS;
+        Self { snapshot, rbac, access_policies: None, authorizers, webhooks: &NoWebhooks }
+    }
 }
 
 /// May this user do this?
 ///
-/// For `list`, `watch` and `deletecollection` with a field selector use [`authorize_list`]: a node may list pods only
-/// with `spec.nodeName=<itself>` (KEP-4601), and without the selector the answer is no.
+/// `list`, `watch` and `deletecollection` bring their selectors along: a node may list pods only with `spec.nodeName=<itself>`
+/// (KEP-4601), and without the selector the answer is no.
 pub fn authorize(view: &View, user: &User, attributes: &Attributes) -> Decision {
-    decide(view, user, attributes, None)
-}
-
-/// As [`authorize`], for a request that carries a field selector.
-pub fn authorize_list(view: &View, user: &User, attributes: &Attributes, fields: &FieldSelector) -> Decision {
-    decide(view, user, attributes, Some(fields))
-}
-
-fn decide(view: &View, user: &User, attributes: &Attributes, fields: Option<&FieldSelector>) -> Decision {
     if user.is_in(groups::MASTERS) {
         return Decision { allowed: true, ..Decision::default() };
     }
-    let node = node::authorize(view.snapshot, user, attributes, fields);
-    if node.allowed || node.denied {
-        return node;
-    }
-    if let Some(policies) = view.access_policies {
-        let decision = policies.authorize(user, attributes);
-        if decision.allowed {
+    let (mut reasons, mut errors) = (Vec::new(), Vec::new());
+    for authorizer in view.authorizers {
+        let decision = match authorizer {
+            Authorizer::AlwaysAllow => Decision { allowed: true, ..Decision::default() },
+            Authorizer::AlwaysDeny => {
+                let reason = "Everything is forbidden.".to_owned();
+                Decision { reason, ..Decision::default() }
+            }
+            Authorizer::Node => node::authorize(view.snapshot, user, attributes),
+            Authorizer::Rbac => by_role(view, user, attributes),
+            Authorizer::Webhook(webhook) => webhook.authorize(view.webhooks, user, attributes),
+        };
+        if decision.allowed || decision.denied {
             return decision;
         }
+        reasons.extend(Some(decision.reason).filter(|reason| !reason.is_empty()));
+        errors.extend(Some(decision.error).filter(|error| !error.is_empty()));
     }
-    let mut rbac = view.rbac.authorize(user, attributes);
-    if !node.reason.is_empty() {
-        rbac.reason =
-            if rbac.reason.is_empty() { node.reason } else { format!("{}\n{}", node.reason, rbac.reason) };
-    }
-    rbac
+    Decision { reason: reasons.join("\n"), error: rbac::in_brackets(errors), ..Decision::default() }
+}
+
+fn by_role(view: &View, user: &User, attributes: &Attributes) -> Decision {
+    let granted = view.access_policies.map(|policies| policies.authorize(user, attributes));
+    granted.filter(|decision| decision.allowed).unwrap_or_else(|| view.rbac.authorize(user, attributes))
 }
 
 /// The 403 that upstream answers when a request is not allowed. `reason` is the decision's and may be empty.
@@ -104,7 +116,7 @@ pub fn impersonation(view: &View, user: &User, wanted: User) -> Result<User, Sta
             subresource,
             namespace,
             name,
-            path: "",
+            ..Attributes::default()
         };
         let decision = authorize(view, user, &attributes);
         if decision.allowed { Ok(()) } else { Err(forbidden(user, &attributes, &decision.reason)) }

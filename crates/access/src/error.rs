@@ -11,6 +11,14 @@ pub enum AccessError {
     Certificate(String),
     #[error("service account token: {0}")]
     ServiceAccountToken(String),
+    #[error("{0}")]
+    Oidc(String),
+    /// What a webhook said of a token, or why it could not be asked.
+    #[error("{0}")]
+    Webhook(String),
+    /// Of a principal of the account.
+    #[error("{0}")]
+    Login(String),
     #[error("bootstrap token {id}: {why}")]
     BootstrapToken { id: String, why: &'static str },
     #[error("signing key: {0}")]

@@ -14,24 +14,29 @@
 //! whoever wants a cache of verified tokens keeps it beside the caller.
 
 mod access_policy;
+pub mod authentication;
+pub mod authorization;
 mod authorize;
 mod bearer;
 pub mod bootstrap;
 mod bootstrap_token;
 mod certificate;
+mod config_file;
 pub mod csr;
 mod error;
 pub mod fairness;
+mod jws;
 mod node;
 pub mod rbac;
 pub mod review;
 pub mod service_account;
 
 pub use access_policy::AccessPolicies;
-pub use authorize::{View, authorize, authorize_list, forbidden, impersonation};
+pub use authorize::{View, authorize, forbidden, impersonation};
 pub use bearer::bearer;
 pub use certificate::{ClientCa, certificate};
 pub use error::AccessError;
+pub use jws::issuer as issuer_of;
 
 /// The groups that the server itself gives out.
 pub mod groups {

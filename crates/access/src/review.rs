@@ -1,17 +1,19 @@
 //! Reviews: questions about access that are asked and answered as objects. Each function takes the object as it was
-//! posted and returns it with its status; nothing is stored.
+//! posted, admitted and validated, and returns it with its status; nothing is stored.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access>
 
 use std::collections::BTreeMap;
 
-use object::{FieldSelector, Reason, Snapshot, Status, Time};
+use object::selector::{FieldTerm, Operator, Requirement};
+use object::{FieldSelector, LabelSelector, Status, Time};
 use plan::{Attributes, Decision, User};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::rbac::Rule;
-use crate::service_account::Authority;
-use crate::{View, authorize, authorize_list, bearer, groups};
+use crate::authorization::Authorizer;
+use crate::rbac::{Rule, SubjectRules, in_brackets};
+use crate::service_account::Identity;
+use crate::{AccessError, View, authorize, groups};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -35,6 +37,7 @@ struct ResourceAttributes {
     subresource: String,
     name: String,
     field_selector: Option<SelectorAttributes>,
+    label_selector: Option<SelectorAttributes>,
 }
 
 #[derive(Default, Deserialize)]
@@ -62,30 +65,16 @@ struct PathAttributes {
 /// `SubjectAccessReview`: may the user of its spec do this?
 pub fn subject_access(view: &View, review: Value) -> Result<Value, Status> {
     let spec: AccessSpec = spec_of(&review)?;
-    check_attributes("SubjectAccessReview", &spec)?;
-    if spec.user.is_empty() && spec.groups.is_empty() {
-        let why = "at least one of user or group must be specified";
-        return Err(invalid("SubjectAccessReview", "spec.user", "Invalid value: \"\"", why));
-    }
     Ok(answered(view, review, &spec, &subject_of(&spec)))
 }
 
 /// `LocalSubjectAccessReview`: the same within the namespace it was posted to.
 pub fn local_subject_access(view: &View, namespace: &str, review: Value) -> Result<Value, Status> {
     let spec: AccessSpec = spec_of(&review)?;
-    check_attributes("LocalSubjectAccessReview", &spec)?;
     let asked = spec.resource_attributes.as_ref().map_or("", |attributes| attributes.namespace.as_str());
-    if spec.non_resource_attributes.is_some() {
-        let why = "disallowed on this kind of request";
-        let value = "Invalid value: null";
-        return Err(invalid("LocalSubjectAccessReview", "spec.nonResourceAttributes", value, why));
-    }
     if asked != namespace {
-        return Err(Status::bad_request("spec.resourceAttributes.namespace must match namespace"));
-    }
-    if spec.user.is_empty() && spec.groups.is_empty() {
-        let why = "at least one of user or group must be specified";
-        return Err(invalid("LocalSubjectAccessReview", "spec.user", "Invalid value: \"\"", why));
+        let why = format!("spec.resourceAttributes.namespace must match namespace: {namespace}");
+        return Err(Status::bad_request(why));
     }
     Ok(answered(view, review, &spec, &subject_of(&spec)))
 }
@@ -93,7 +82,6 @@ pub fn local_subject_access(view: &View, namespace: &str, review: Value) -> Resu
 /// `SelfSubjectAccessReview`: may whoever asks do this?
 pub fn self_subject_access(view: &View, user: &User, review: Value) -> Result<Value, Status> {
     let spec: AccessSpec = spec_of(&review)?;
-    check_attributes("SelfSubjectAccessReview", &spec)?;
     Ok(answered(view, review, &spec, user))
 }
 
@@ -103,8 +91,13 @@ pub fn self_subject_rules(view: &View, user: &User, mut review: Value) -> Result
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let mut found = view.rbac.rules_for(user, &namespace);
-    if user.is_in(groups::MASTERS) {
+    let asked = |wanted: fn(&Authorizer) -> bool| view.authorizers.iter().any(wanted);
+    let mut found = if asked(|one| matches!(one, Authorizer::Rbac)) {
+        view.rbac.rules_for(user, &namespace)
+    } else {
+        SubjectRules::default()
+    };
+    if user.is_in(groups::MASTERS) || asked(|one| matches!(one, Authorizer::AlwaysAllow)) {
         let star = || vec!["*".into()];
         found
             .rules
@@ -114,11 +107,19 @@ pub fn self_subject_rules(view: &View, user: &User, mut review: Value) -> Result
     let (paths, resources): (Vec<Rule>, Vec<Rule>) =
         found.rules.into_iter().partition(|rule| !rule.non_resource_urls.is_empty());
     let mut errors = found.errors;
-    // The node authorizer answers request by request: it cannot list what it would allow.
-    let incomplete = !errors.is_empty() || user.is_in(groups::NODES);
-    if user.is_in(groups::NODES) {
-        errors.push("node authorizer does not support user rule resolution".to_owned());
+    // These answer request by request: they cannot list what they would allow.
+    for authorizer in view.authorizers {
+        match authorizer {
+            Authorizer::Node if user.is_in(groups::NODES) => {
+                errors.push("node authorizer does not support user rule resolution".to_owned());
+            }
+            Authorizer::Webhook(_) => {
+                errors.push("webhook authorizer does not support user rule resolution".to_owned());
+            }
+            _ => {}
+        }
     }
+    let incomplete = !errors.is_empty();
     review["status"] =
         json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete});
     if !errors.is_empty() {
@@ -134,32 +135,31 @@ pub fn self_subject(user: &User, now: Time, mut review: Value) -> Value {
     review
 }
 
-/// `TokenReview`: whose token is this, and for which of the audiences?
-pub fn token(
-    authority: &Authority,
-    snapshot: &Snapshot,
-    now: Time,
-    mut review: Value,
-) -> Result<Value, Status> {
+/// What a `TokenReview` asks: whose token is this, and for which of these audiences? (None: for this API server.)
+pub fn token_of(review: &Value) -> Result<(String, Vec<String>), Status> {
     let token = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
-    let audiences: Vec<String> =
-        serde_json::from_value(review["spec"]["audiences"].clone()).unwrap_or_default();
-    let asked: Vec<&str> = audiences.iter().map(String::as_str).collect();
-    review["status"] = match bearer(authority, snapshot, &token, &asked, now) {
+    let audiences = serde_json::from_value(review["spec"]["audiences"].clone()).unwrap_or_default();
+    Ok((token, audiences))
+}
+
+/// A `TokenReview` with what was found out.
+pub fn token(mut review: Value, found: Result<Identity, AccessError>) -> Value {
+    let has_asked = review["spec"]["audiences"].as_array().is_some_and(|audiences| !audiences.is_empty());
+    review["status"] = match found {
         Ok(found) => {
             let mut status = json!({"authenticated": true, "user": user_info(&found.user)});
-            if !asked.is_empty() {
+            if has_asked {
                 status["audiences"] = json!(found.audiences);
             }
             status
         }
-        Err(crate::AccessError::Unrecognized) => json!({"user": {}}),
+        Err(AccessError::Unrecognized) => json!({"user": {}}),
         Err(error) => json!({"user": {}, "error": format!("[invalid bearer token, {error}]")}),
     };
-    Ok(review)
+    review
 }
 
 /// `authentication.k8s.io/v1` `UserInfo`.
@@ -181,34 +181,6 @@ fn spec_of(review: &Value) -> Result<AccessSpec, Status> {
     serde_json::from_value(review["spec"].clone()).map_err(|error| Status::bad_request(error.to_string()))
 }
 
-fn check_attributes(kind: &str, spec: &AccessSpec) -> Result<(), Status> {
-    match (&spec.resource_attributes, &spec.non_resource_attributes) {
-        (Some(_), None) | (None, Some(_)) => Ok(()),
-        (Some(_), Some(_)) => {
-            let why = "cannot be specified in combination with resourceAttributes";
-            Err(invalid(kind, "spec.nonResourceAttributes", "Invalid value: null", why))
-        }
-        (None, None) => {
-            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            Err(invalid(kind, "spec.resourceAttributes", "Invalid value: null", why))
-        }
-    }
-}
-
-fn invalid(kind: &str, field: &str, value: &str, why: &str) -> Status {
-    let detail = format!("{value}: {why}");
-    let message = format!("{kind}.authorization.k8s.io \"\" is invalid: {field}: {detail}");
-    let mut status = Status::new(Reason::Invalid, message);
-    status.group = "authorization.k8s.io".to_owned();
-    status.kind = kind.to_owned();
-    status.causes.push(object::Cause {
-        reason: "FieldValueInvalid",
-        message: detail,
-        field: field.to_owned(),
-    });
-    status
-}
-
 fn subject_of(spec: &AccessSpec) -> User {
     let groups: Vec<&str> = spec.groups.iter().map(String::as_str).collect();
     let mut user = User::new(spec.user.as_str(), &groups);
@@ -218,7 +190,7 @@ fn subject_of(spec: &AccessSpec) -> User {
 }
 
 fn answered(view: &View, mut review: Value, spec: &AccessSpec, user: &User) -> Value {
-    let (decision, error) = decide(view, spec, user);
+    let (decision, mut errors) = decide(view, spec, user);
     let mut status = json!({"allowed": decision.allowed});
     if decision.denied {
         status["denied"] = true.into();
@@ -226,19 +198,28 @@ fn answered(view: &View, mut review: Value, spec: &AccessSpec, user: &User) -> V
     if !decision.reason.is_empty() {
         status["reason"] = decision.reason.into();
     }
-    if let Some(error) = error {
-        status["evaluationError"] = error.into();
+    if !decision.error.is_empty() {
+        errors.insert(0, decision.error);
+    }
+    if !errors.is_empty() {
+        status["evaluationError"] = in_brackets(errors).into();
     }
     review["status"] = status;
     review
 }
 
-fn decide(view: &View, spec: &AccessSpec, user: &User) -> (Decision, Option<String>) {
+/// The decision, and what of the selectors was left aside.
+fn decide(view: &View, spec: &AccessSpec, user: &User) -> (Decision, Vec<String>) {
     let Some(asked) = &spec.resource_attributes else {
         let path = spec.non_resource_attributes.as_ref();
         let (path, verb) = path.map_or(("", ""), |asked| (&asked.path, &asked.verb));
-        return (authorize(view, user, &Attributes { verb, path, ..Attributes::default() }), None);
+        return (authorize(view, user, &Attributes { verb, path, ..Attributes::default() }), Vec::new());
     };
+    let mut ignored = Vec::new();
+    let fields = asked.field_selector.as_ref().map(|asked| asked.read(FieldSelector::parse, field_term));
+    let labels = asked.label_selector.as_ref().map(|asked| asked.read(LabelSelector::parse, label_term));
+    let fields = fields.map(|read| FieldSelector(read.told("fieldSelector", |all| all.0, &mut ignored)));
+    let labels = labels.map(|read| LabelSelector(read.told("labelSelector", |all| all.0, &mut ignored)));
     let attributes = Attributes {
         verb: &asked.verb,
         group: &asked.group,
@@ -248,29 +229,68 @@ fn decide(view: &View, spec: &AccessSpec, user: &User) -> (Decision, Option<Stri
         namespace: &asked.namespace,
         name: &asked.name,
         path: "",
+        fields: fields.as_ref().filter(|fields| !fields.0.is_empty()),
+        labels: labels.as_ref().filter(|labels| !labels.0.is_empty()),
     };
-    match asked.field_selector.as_ref().map(SelectorAttributes::selector) {
-        None => (authorize(view, user, &attributes), None),
-        Some(Ok(fields)) => (authorize_list(view, user, &attributes, &fields), None),
-        // A selector that is not understood narrows nothing.
-        Some(Err(error)) => (authorize(view, user, &attributes), Some(error)),
-    }
+    (authorize(view, user, &attributes), ignored)
+}
+
+/// What could be read of a selector: as a text whole or not at all, as requirements each by itself.
+enum Read<Whole, Term> {
+    Whole(Result<Whole, String>),
+    Terms(Vec<Option<Term>>),
 }
 
 impl SelectorAttributes {
-    fn selector(&self) -> Result<FieldSelector, String> {
-        if !self.raw_selector.is_empty() {
-            return FieldSelector::parse(&self.raw_selector);
+    fn read<Whole, Term>(
+        &self,
+        whole: fn(&str) -> Result<Whole, String>,
+        term: fn(&SelectorTerm) -> Option<Term>,
+    ) -> Read<Whole, Term> {
+        if self.raw_selector.is_empty() {
+            return Read::Terms(self.requirements.iter().map(term).collect());
         }
-        let terms: Vec<String> = self
-            .requirements
-            .iter()
-            .filter_map(|term| match (term.operator.as_str(), term.values.as_slice()) {
-                ("In", [value]) => Some(format!("{}={value}", term.key)),
-                ("NotIn", [value]) => Some(format!("{}!={value}", term.key)),
-                _ => None,
-            })
-            .collect();
-        FieldSelector::parse(&terms.join(","))
+        Read::Whole(whole(&self.raw_selector))
     }
+}
+
+impl<Whole, Term> Read<Whole, Term> {
+    /// The terms that were understood. One that was not narrows nothing, and is told.
+    fn told(self, field: &str, terms: fn(Whole) -> Vec<Term>, ignored: &mut Vec<String>) -> Vec<Term> {
+        let (found, complete) = match self {
+            Self::Whole(Ok(whole)) => (terms(whole), true),
+            Self::Whole(Err(_)) => (Vec::new(), false),
+            Self::Terms(all) => {
+                let complete = all.iter().all(Option::is_some);
+                (all.into_iter().flatten().collect(), complete)
+            }
+        };
+        if !complete {
+            let partially = if found.is_empty() { "" } else { "partially " };
+            ignored.push(format!("spec.resourceAttributes.{field} {partially}ignored due to parse error"));
+        }
+        found
+    }
+}
+
+/// A field is compared with one value.
+fn field_term(term: &SelectorTerm) -> Option<FieldTerm> {
+    let equal = match &*term.operator {
+        "In" => true,
+        "NotIn" => false,
+        _ => return None,
+    };
+    let [value] = term.values.as_slice() else { return None };
+    Some(FieldTerm { path: term.key.as_str().into(), equal, value: value.as_str().into() })
+}
+
+fn label_term(term: &SelectorTerm) -> Option<Requirement> {
+    let operator = match &*term.operator {
+        "In" => Operator::In,
+        "NotIn" => Operator::NotIn,
+        "Exists" => Operator::Exists,
+        "DoesNotExist" => Operator::DoesNotExist,
+        _ => return None,
+    };
+    Some(Requirement::new(&term.key, operator, term.values.iter().map(String::as_str)))
 }

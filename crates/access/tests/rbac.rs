@@ -72,7 +72,7 @@ fn people() -> Snapshot {
 fn requests_are_allowed_by_the_binding_that_says_so() {
     let snapshot = people();
     let index = Index::of(&snapshot);
-    let view = View { snapshot: &snapshot, rbac: &index, access_policies: None };
+    let view = View::new(&snapshot, &index);
     for (who, what, expected) in [
         (
             "alice|devs",
@@ -181,7 +181,7 @@ fn nobody_grants_what_they_do_not_hold() {
         &binding("", "binder", "ClusterRole/binder", json!([{"kind": "User", "name": "frank"}])),
     );
     let index = Index::of(&snapshot);
-    let view = View { snapshot: &snapshot, rbac: &index, access_policies: None };
+    let view = View::new(&snapshot, &index);
     let pods = |verbs: Value| {
         role("Role", "a", "new", json!([{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]))
     };
@@ -216,7 +216,7 @@ fn nobody_grants_what_they_do_not_hold() {
 fn an_unchanged_role_may_be_written_by_anybody() {
     let snapshot = people();
     let index = Index::of(&snapshot);
-    let view = View { snapshot: &snapshot, rbac: &index, access_policies: None };
+    let view = View::new(&snapshot, &index);
     let old = role("Role", "a", "editor", json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]));
     let mut new = old.clone();
     new["metadata"]["labels"] = json!({"a": "b"});
@@ -239,7 +239,7 @@ fn impersonation_needs_a_right_to_each_part() {
         binding("", "imp", "ClusterRole/imp", json!([{"kind": "User", "name": "alice"}])),
     ]);
     let index = Index::of(&snapshot);
-    let view = View { snapshot: &snapshot, rbac: &index, access_policies: None };
+    let view = View::new(&snapshot, &index);
     let become_ = |who: &str| {
         impersonation(&view, &user("alice"), user(who))
             .map(|user| user.groups.iter().map(|group| group.to_string()).collect::<Vec<_>>().join(","))

@@ -1,34 +1,103 @@
-//! RBAC as the server and the gate ask it: an index of roles and bindings, kept as fresh as the snapshot that is asked about.
+//! Authorization as the server and the gate ask it: an index of roles and bindings, kept as fresh as the snapshot that is asked about, and
+//! the webhooks among the authorizers with what they answered lately.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use access::authorization::{AskWebhook, Authorizer, Webhook};
 use access::rbac::Index;
 use access::{AccessPolicies, View};
 use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
-use object::{FieldSelector, Key, Resource, Revision, Snapshot, Status};
+use object::{Key, Resource, Revision, Snapshot, Status};
 use plan::{Attributes, Decision, User};
 use serde_json::Value;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tracing::warn;
+
+use crate::connection::{Connection, ConnectionError};
+use crate::proxy::Dial;
 
 const TABLES: [Resource; 4] = [ROLES, CLUSTER_ROLES, ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS];
+
+/// How many answers of webhooks are kept; a longer question is asked each time.
+const MOST_ANSWERS: usize = 8192;
+const LONGEST_QUESTION: usize = 10_000;
 
 /// Where the access policies of a cluster of EKS are asked for, at each decision: they change in the account, not in the cluster.
 pub type AccessSource = Arc<dyn Fn() -> Arc<AccessPolicies> + Send + Sync>;
 
-/// The authorizers of a cluster. Roles and bindings change rarely, so the index is made anew when one of them has.
-#[derive(Default)]
-pub struct Rbac {
-    cached: Mutex<Option<([Revision; 4], Arc<Index>)>>,
-    access: Option<AccessSource>,
+/// Where the authorizers of a configuration file are asked for, at each decision: the file may change.
+pub type AuthorizationSource = Arc<dyn Fn() -> Arc<Authorization> + Send + Sync>;
+
+/// The authorizers of a configuration file, and how their webhooks are reached.
+#[derive(Debug)]
+pub struct Authorization {
+    authorizers: Vec<Authorizer>,
+    /// By the name of the authorizer.
+    connections: HashMap<String, Connection>,
 }
 
-impl Rbac {
+impl Authorization {
+    /// Reads an `AuthorizationConfiguration`, YAML or JSON, and the kubeconfigs that it names.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, one line each.
+    pub fn read(text: &[u8]) -> Result<Self, String> {
+        let file = crate::body::yaml(text)?;
+        let authorizers = access::authorization::read(&file).map_err(|found| found.join("\n"))?;
+        let mut connections = HashMap::new();
+        for authorizer in &authorizers {
+            if let Authorizer::Webhook(webhook) = authorizer {
+                let connection = Connection::read(Path::new(&webhook.kubeconfig));
+                let connection = connection.map_err(|error: ConnectionError| error.to_string())?;
+                connections.insert(webhook.name.clone(), connection);
+            }
+        }
+        Ok(Self { authorizers, connections })
+    }
+}
+
+/// The authorizers of a cluster. Roles and bindings change rarely, so the index is made anew when one of them has.
+#[derive(Default)]
+pub struct Authorizers {
+    cached: Mutex<Option<([Revision; 4], Arc<Index>)>>,
+    access: Option<AccessSource>,
+    configured: Option<Configured>,
+}
+
+struct Configured {
+    source: AuthorizationSource,
+    dial: Dial,
+    answers: Mutex<Answers>,
+}
+
+/// What webhooks answered, and which configuration they were asked by.
+#[derive(Default)]
+struct Answers {
+    of: Option<Arc<Authorization>>,
+    kept: HashMap<Question, (Instant, Decision)>,
+}
+
+/// The name of an authorizer, and the review that it was sent.
+type Question = (String, String);
+
+impl Authorizers {
+    /// Node and RBAC.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// With the access policies of EKS beside RBAC.
-    pub fn with_access_policies(access: AccessSource) -> Self {
-        Self { access: Some(access), ..Self::default() }
+    pub fn with_access_policies(self, access: AccessSource) -> Self {
+        Self { access: Some(access), ..self }
+    }
+
+    /// With the authorizers of a configuration instead of Node and RBAC; their webhooks are reached with `dial`.
+    pub fn with_configuration(self, source: AuthorizationSource, dial: Dial) -> Self {
+        Self { configured: Some(Configured { source, dial, answers: Mutex::default() }), ..self }
     }
 
     fn index(&self, snapshot: &Snapshot) -> Arc<Index> {
@@ -45,26 +114,148 @@ impl Rbac {
     }
 
     /// Calls `ask` with what authorization looks at.
-    pub(crate) fn view<T>(&self, snapshot: &Snapshot, ask: impl FnOnce(&View<'_>) -> T) -> T {
-        let index = self.index(snapshot);
-        let access = self.access.as_ref().map(|source| source());
-        ask(&View { snapshot, rbac: &index, access_policies: access.as_deref() })
-    }
-
-    pub(crate) fn authorize_list(
+    fn view<T>(
         &self,
         snapshot: &Snapshot,
-        user: &User,
-        attributes: &Attributes<'_>,
-        fields: &FieldSelector,
-    ) -> Decision {
-        self.view(snapshot, |view| access::authorize_list(view, user, attributes, fields))
+        current: Option<&Authorization>,
+        webhooks: &dyn AskWebhook,
+        ask: impl FnOnce(&View<'_>) -> T,
+    ) -> T {
+        let index = self.index(snapshot);
+        let access = self.access.as_ref().map(|source| source());
+        let mut view = View::new(snapshot, &index);
+        view.access_policies = access.as_deref();
+        if let Some(current) = current {
+            view.authorizers = &current.authorizers;
+            view.webhooks = webhooks;
+        }
+        ask(&view)
+    }
+
+    /// Calls `ask` with what authorization looks at. If a webhook has to be asked on the way, that is done and `ask` is called again, with
+    /// its answer: nothing waits while a decision is worked out.
+    pub(crate) async fn decide<T>(&self, snapshot: &Snapshot, ask: impl Fn(&View<'_>) -> T) -> T {
+        let Some(configured) = &self.configured else {
+            return self.view(snapshot, None, &access::authorization::NoWebhooks, ask);
+        };
+        let current = (configured.source)();
+        let known =
+            Known { configured, current: &current, told: RefCell::default(), missing: RefCell::default() };
+        loop {
+            let missing = {
+                let decided = self.view(snapshot, Some(&current), &known, &ask);
+                match known.missing.take() {
+                    None => return decided,
+                    Some(missing) => missing,
+                }
+            };
+            let answer = configured.ask(&current, &missing).await;
+            known.told.borrow_mut().insert((missing.name, missing.text), answer);
+        }
+    }
+
+    /// As [`Authorizers::decide`], for whoever cannot wait: the thread does.
+    fn decide_here<T>(&self, snapshot: &Snapshot, ask: impl Fn(&View<'_>) -> T + Sync) -> T {
+        let waits =
+            Handle::try_current().ok().filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+        match (&self.configured, waits) {
+            (None, _) => self.view(snapshot, None, &access::authorization::NoWebhooks, ask),
+            (Some(_), Some(handle)) => {
+                tokio::task::block_in_place(|| handle.block_on(self.decide(snapshot, ask)))
+            }
+            // Not in a server: a webhook is then out of reach, and its failure policy decides.
+            (Some(configured), None) => {
+                let current = (configured.source)();
+                self.view(snapshot, Some(&current), &access::authorization::NoWebhooks, ask)
+            }
+        }
     }
 }
 
-impl gate::Authority for Rbac {
+/// A question to a webhook that is not answered yet.
+struct Missing {
+    name: String,
+    text: String,
+    review: Value,
+}
+
+/// The webhooks as one decision sees them: what they have answered. The first question without an answer ends the decision.
+struct Known<'a> {
+    configured: &'a Configured,
+    current: &'a Arc<Authorization>,
+    told: RefCell<HashMap<Question, Result<Decision, String>>>,
+    missing: RefCell<Option<Missing>>,
+}
+
+impl AskWebhook for Known<'_> {
+    fn ask(&self, webhook: &Webhook, review: &Value) -> Result<Decision, String> {
+        let question = (webhook.name.clone(), review.to_string());
+        if let Some(told) = self.told.borrow().get(&question) {
+            return told.clone();
+        }
+        if let Some(kept) = self.configured.kept(self.current, &question) {
+            return Ok(kept);
+        }
+        let (name, text) = question;
+        self.missing.borrow_mut().get_or_insert(Missing { name, text, review: review.clone() });
+        // Nobody sees this: the decision is made again when the answer is there.
+        Ok(Decision { denied: true, ..Decision::default() })
+    }
+}
+
+impl Configured {
+    fn kept(&self, current: &Arc<Authorization>, question: &Question) -> Option<Decision> {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.follow(current);
+        let (until, decision) = answers.kept.get(question)?;
+        (Instant::now() < *until).then(|| decision.clone())
+    }
+
+    async fn ask(&self, current: &Arc<Authorization>, missing: &Missing) -> Result<Decision, String> {
+        let webhook = current.authorizers.iter().find_map(|authorizer| match authorizer {
+            Authorizer::Webhook(webhook) if webhook.name == missing.name => Some(webhook),
+            _ => None,
+        });
+        let (Some(webhook), Some(connection)) = (webhook, current.connections.get(&missing.name)) else {
+            return Err(format!("there is no authorizer {}", missing.name));
+        };
+        let limit = Duration::from_millis(webhook.timeout_ms);
+        let answered = connection.post(&self.dial, &missing.review, limit).await;
+        let decision = answered.and_then(|review| webhook.answer(&review)).inspect_err(|why| {
+            warn!(authorizer = webhook.name, why, "an authorization webhook did not answer");
+        })?;
+        let ttl = if decision.allowed { webhook.authorized_ttl_ms } else { webhook.unauthorized_ttl_ms };
+        if let Some(ttl) = ttl.filter(|_| missing.text.len() <= LONGEST_QUESTION) {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.follow(current);
+            answers.keep((missing.name.clone(), missing.text.clone()), Duration::from_millis(ttl), &decision);
+        }
+        Ok(decision)
+    }
+}
+
+impl Answers {
+    /// Forgets what an older configuration was told.
+    fn follow(&mut self, current: &Arc<Authorization>) {
+        if !self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, current)) {
+            *self = Self { of: Some(current.clone()), kept: HashMap::new() };
+        }
+    }
+
+    fn keep(&mut self, question: Question, ttl: Duration, decision: &Decision) {
+        let now = Instant::now();
+        if self.kept.len() >= MOST_ANSWERS {
+            self.kept.retain(|_, (until, _)| now < *until);
+        }
+        if self.kept.len() < MOST_ANSWERS {
+            self.kept.insert(question, (now + ttl, decision.clone()));
+        }
+    }
+}
+
+impl gate::Authority for Authorizers {
     fn authorize(&self, snapshot: &Snapshot, user: &User, attributes: &Attributes<'_>) -> Decision {
-        self.view(snapshot, |view| access::authorize(view, user, attributes))
+        self.decide_here(snapshot, |view| access::authorize(view, user, attributes))
     }
 
     fn may_grant(
@@ -78,6 +269,6 @@ impl gate::Authority for Rbac {
         if !TABLES.contains(&key.resource) {
             return Ok(());
         }
-        self.view(snapshot, |view| access::rbac::check_write(view, user, key, new, old))
+        self.decide_here(snapshot, |view| access::rbac::check_write(view, user, key, new, old))
     }
 }

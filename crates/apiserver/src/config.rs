@@ -9,7 +9,7 @@ use gate::Gate;
 use object::Snapshot;
 use plan::User;
 
-use crate::{Dial, Rbac};
+use crate::{Authorizers, Believed, Dial, TokenWebhook};
 
 /// `/version`, as `version.Info`.
 #[derive(Clone, Debug)]
@@ -71,14 +71,21 @@ pub struct Config {
     pub limits: Limits,
     /// Whose client certificates are believed.
     pub client_ca: ClientCa,
-    /// Requests without credentials are `system:anonymous`; otherwise they are refused.
-    pub anonymous: bool,
     /// CBOR is read and written too (KEP-4222): upstream's feature gate `CBORServingAndStorage`, which is off by default.
     pub cbor: bool,
+    /// Who may tell of others in `X-Remote-User` and its like.
+    pub front_proxies: Option<FrontProxies>,
     /// Where clients find `/openid/v1/jwks`: `https://…/openid/v1/jwks`.
     pub jwks_uri: String,
     /// Health checks besides the server's own.
     pub checks: Vec<crate::HealthCheck>,
+}
+
+/// The proxies in front of a server that are believed whom they tell of.
+pub struct FrontProxies {
+    pub authorities: ClientCa,
+    /// The common names of their certificates.
+    pub names: Vec<String>,
 }
 
 /// Looks at a bearer token with which somebody from outside of the cluster logs in (an IAM principal), beside a snapshot of the cluster.
@@ -89,11 +96,15 @@ pub type Login = Arc<dyn Fn(&Snapshot, &str) -> Option<Result<User, String>> + S
 pub struct Deps {
     pub gate: Arc<Gate>,
     /// The same that the gate asks.
-    pub rbac: Arc<Rbac>,
+    pub authorizers: Arc<Authorizers>,
     /// Issues and verifies service account tokens.
     pub tokens: Arc<Authority>,
     /// Logins that are not the cluster's own; see [`Login`].
     pub login: Option<Login>,
+    /// Who else is believed. The first says which requests may come without credentials.
+    pub believed: Vec<Believed>,
+    /// Where tokens are asked about that nobody here knows.
+    pub token_webhook: Option<TokenWebhook>,
     /// Connects to nodes, pods and services from inside the cluster's network.
     pub dial: Dial,
     /// How kubelets are spoken to: see [`client_config`](crate::client_config).

@@ -206,6 +206,8 @@ mod tests {
         namespace: "a",
         name: "",
         path: "",
+        fields: None,
+        labels: None,
     };
 
     /// One seat in all: the level that is always there takes no queue, so who comes second is told to come again.

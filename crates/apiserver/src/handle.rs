@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
-use object::{FieldSelector, Reason, Resource, Status};
-use plan::{Attributes, User};
+use object::{FieldSelector, LabelSelector, Reason, Resource, Status};
+use plan::{Attributes, Decision, User};
 use tracing::{debug, error, warn};
 
 use crate::negotiate;
@@ -56,9 +56,7 @@ fn audit_id(shared: &Shared, request: &Request<Incoming>) -> HeaderValue {
 }
 
 async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>) -> Answer {
-    let user = authenticate::authenticate(shared, peer, request.headers())
-        .and_then(|user| authenticate::impersonate(shared, user, request.headers()));
-    let user = match user {
+    let user = match who(shared, peer, &request).await {
         Ok(user) => user,
         Err(status) => return respond::failure(&status),
     };
@@ -141,6 +139,13 @@ impl Asked {
     }
 }
 
+/// Whom a request is answered as.
+async fn who(shared: &Shared, peer: &Peer, request: &Request<Incoming>) -> Result<User, Status> {
+    let headers = request.headers();
+    let user = authenticate::authenticate(shared, peer, request.uri().path(), headers).await?;
+    authenticate::impersonate(shared, user, headers).await
+}
+
 /// Authorized, and carried out by whoever can.
 async fn answered(
     shared: &Arc<Shared>,
@@ -152,7 +157,7 @@ async fn answered(
     match asked {
         Asked::Extension(both) => {
             let attributes = asked.attributes();
-            if let Err(status) = authorize(shared, user, &attributes, None) {
+            if let Err(status) = authorize(shared, user, &attributes).await {
                 return respond::failure(&status);
             }
             let stays = asked.stays(&request, query);
@@ -162,7 +167,7 @@ async fn answered(
             }
             bounded(shared, query, attributes.verb, attributes.resource, passed).await
         }
-        Asked::Path(path, _) => match authorize(shared, user, &asked.attributes(), None) {
+        Asked::Path(path, _) => match authorize(shared, user, &asked.attributes()).await {
             Err(status) => respond::failure(&status),
             Ok(()) => page(shared, path, query, &request).await,
         },
@@ -192,18 +197,16 @@ async fn page(shared: &Arc<Shared>, path: &str, query: &Query, request: &Request
     respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
-fn authorize(
-    shared: &Shared,
-    user: &User,
-    attributes: &Attributes<'_>,
-    fields: Option<&FieldSelector>,
-) -> Result<(), Status> {
+async fn authorize(shared: &Shared, user: &User, attributes: &Attributes<'_>) -> Result<(), Status> {
     let snapshot = shared.store().snapshot();
-    let decision = match fields {
-        Some(fields) => shared.rbac.authorize_list(&snapshot, user, attributes, fields),
-        None => gate::Authority::authorize(&*shared.rbac, &snapshot, user, attributes),
-    };
-    if decision.allowed { Ok(()) } else { Err(access::forbidden(user, attributes, &decision.reason)) }
+    let decided = shared.authorizers.decide(&snapshot, |view| access::authorize(view, user, attributes));
+    let decision = decided.await;
+    match decision {
+        Decision { allowed: true, .. } => Ok(()),
+        // Whoever might have allowed it could not be asked.
+        Decision { error, .. } if !error.is_empty() => Err(Status::internal(error)),
+        Decision { reason, .. } => Err(access::forbidden(user, attributes, &reason)),
+    }
 }
 
 /// Bounded in time, unless the request is one that stays.
@@ -214,21 +217,24 @@ async fn limited(
     query: &Query,
     request: Request<Incoming>,
 ) -> Answer {
-    let fields = FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
     if target.name.is_empty() && matches!(target.verb, "list" | "watch" | "deletecollection") {
+        // A selector that cannot be read narrows nothing here, and is refused when the list is made.
+        let fields = FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
+        let labels = LabelSelector::parse(query.get("labelSelector")).unwrap_or_default();
         // A list of one name is authorized as that name.
-        let named = fields.required("metadata.name").unwrap_or_default().to_owned();
-        let attributes = Attributes { name: &named, ..target.attributes() };
-        if let Err(status) = authorize(shared, user, &attributes, Some(&fields)) {
+        let name = fields.required("metadata.name").unwrap_or_default();
+        let (fields, labels) = (Some(&fields), Some(&labels));
+        let attributes = Attributes { name, fields, labels, ..target.attributes() };
+        if let Err(status) = authorize(shared, user, &attributes).await {
             return respond::failure(&status);
         }
-    } else if let Err(status) = authorize(shared, user, &target.attributes(), None) {
+    } else if let Err(status) = authorize(shared, user, &target.attributes()).await {
         return respond::failure(&status);
     }
     // Opening a stream is a create, whichever method a WebSocket is asked for with.
     if target.verb == "get" && matches!(&*target.subresource, "attach" | "exec" | "portforward") {
         let attributes = Attributes { verb: "create", ..target.attributes() };
-        if let Err(status) = authorize(shared, user, &attributes, None) {
+        if let Err(status) = authorize(shared, user, &attributes).await {
             return respond::failure(&status);
         }
     }

@@ -49,7 +49,7 @@ impl Target {
             subresource: &self.subresource,
             namespace: if of_namespace { &self.name } else { &self.namespace },
             name: &self.name,
-            path: "",
+            ..Attributes::default()
         }
     }
 

@@ -26,13 +26,15 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use crate::authenticate::Verified;
+use crate::authenticate::oidc::Providers;
+use crate::authenticate::webhook::Reviewer;
 use crate::fairness::Seats;
 use crate::gather::Gathered;
 use crate::health::Outcomes;
 use crate::list::Held;
 use crate::metrics::Requests;
 use crate::published::Published;
-use crate::{Config, Deps, Dial, Rbac, aggregate, handle, tls};
+use crate::{Authorizers, Config, Deps, Dial, aggregate, handle, tls};
 
 /// How long requests may take to finish once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -56,9 +58,11 @@ pub struct Server {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) rbac: Arc<Rbac>,
+    pub(crate) authorizers: Arc<Authorizers>,
     pub(crate) tokens: Arc<Authority>,
     pub(crate) login: Option<crate::Login>,
+    pub(crate) providers: Vec<Providers>,
+    pub(crate) token_webhook: Option<Reviewer>,
     pub(crate) dial: Dial,
     pub(crate) kubelet_tls: Arc<rustls::ClientConfig>,
     pub(crate) unverified_tls: Arc<rustls::ClientConfig>,
@@ -138,9 +142,11 @@ impl Server {
         let shared = Shared {
             config,
             gate: deps.gate,
-            rbac: deps.rbac,
+            authorizers: deps.authorizers,
             tokens: deps.tokens,
             login: deps.login,
+            providers: deps.believed.into_iter().map(Providers::new).collect(),
+            token_webhook: deps.token_webhook.map(Reviewer::new),
             dial: deps.dial,
             kubelet_tls: deps.kubelet_tls,
             unverified_tls: Arc::new(tls::unverified_config()?),

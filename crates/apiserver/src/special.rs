@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use access::View;
 use access::service_account::TokenRequest;
 use gate::Operation;
 use http::{Request, StatusCode};
@@ -17,16 +18,17 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
-use crate::{backend, body, kubelet, negotiate, write};
+use crate::{authenticate, backend, body, kubelet, negotiate, write};
 
-/// Answers a document with another one.
-type Reply = fn(&Shared, &User, &Target, Value) -> Result<Value, Status>;
+/// Answers a review with what was found out.
+type Reply = for<'a> fn(&'a Shared, &'a User, &'a Target, Value) -> Replying<'a>;
+type Replying<'a> = Pin<Box<dyn Future<Output = Result<Value, Status>> + Send + 'a>>;
 
 /// What a request is answered by if not by the store.
 #[derive(Clone, Copy)]
 pub(crate) enum Row {
     /// The body comes back with its answer.
-    Reply(Reply),
+    Review(Reply),
     /// A token of a service account: admitted like an object that is created.
     Token,
     /// The old way to bind a pod: the body names it.
@@ -41,20 +43,20 @@ pub(crate) enum Row {
 /// (resource, subresource; empty for the resource itself)
 const ROWS: &[(&str, &str, Row)] = &[
     ("bindings", "", Row::Bind),
-    ("localsubjectaccessreviews.authorization.k8s.io", "", Row::Reply(local_subject_access)),
+    ("localsubjectaccessreviews.authorization.k8s.io", "", Row::Review(local_subject_access)),
     ("nodes", "proxy", Row::Proxy),
     ("pods", "attach", Row::Stream),
     ("pods", "exec", Row::Stream),
     ("pods", "log", Row::Log),
     ("pods", "portforward", Row::PortForward),
     ("pods", "proxy", Row::Proxy),
-    ("selfsubjectaccessreviews.authorization.k8s.io", "", Row::Reply(self_subject_access)),
-    ("selfsubjectreviews.authentication.k8s.io", "", Row::Reply(self_subject)),
-    ("selfsubjectrulesreviews.authorization.k8s.io", "", Row::Reply(self_subject_rules)),
+    ("selfsubjectaccessreviews.authorization.k8s.io", "", Row::Review(self_subject_access)),
+    ("selfsubjectreviews.authentication.k8s.io", "", Row::Review(self_subject)),
+    ("selfsubjectrulesreviews.authorization.k8s.io", "", Row::Review(self_subject_rules)),
     ("serviceaccounts", "token", Row::Token),
     ("services", "proxy", Row::Proxy),
-    ("subjectaccessreviews.authorization.k8s.io", "", Row::Reply(subject_access)),
-    ("tokenreviews.authentication.k8s.io", "", Row::Reply(token_review)),
+    ("subjectaccessreviews.authorization.k8s.io", "", Row::Review(subject_access)),
+    ("tokenreviews.authentication.k8s.io", "", Row::Review(token_review)),
 ];
 
 /// The row of a request that the store cannot answer.
@@ -64,32 +66,49 @@ pub(crate) fn find(target: &Target) -> Option<Row> {
     row.map(|(_, _, row)| *row)
 }
 
-fn local_subject_access(shared: &Shared, _: &User, target: &Target, review: Value) -> Result<Value, Status> {
-    let snapshot = shared.store().snapshot();
-    shared.rbac.view(&snapshot, |view| access::review::local_subject_access(view, &target.namespace, review))
+fn local_subject_access<'a>(
+    shared: &'a Shared,
+    _: &'a User,
+    target: &'a Target,
+    review: Value,
+) -> Replying<'a> {
+    decided(shared, move |view| access::review::local_subject_access(view, &target.namespace, review.clone()))
 }
 
-fn self_subject_access(shared: &Shared, user: &User, _: &Target, review: Value) -> Result<Value, Status> {
-    let snapshot = shared.store().snapshot();
-    shared.rbac.view(&snapshot, |view| access::review::self_subject_access(view, user, review))
+fn self_subject_access<'a>(shared: &'a Shared, user: &'a User, _: &'a Target, review: Value) -> Replying<'a> {
+    decided(shared, move |view| access::review::self_subject_access(view, user, review.clone()))
 }
 
-fn self_subject(shared: &Shared, user: &User, _: &Target, review: Value) -> Result<Value, Status> {
-    Ok(access::review::self_subject(user, shared.gate.now(), review))
+fn self_subject<'a>(shared: &'a Shared, user: &'a User, _: &'a Target, review: Value) -> Replying<'a> {
+    Box::pin(async move { Ok(access::review::self_subject(user, shared.gate.now(), review)) })
 }
 
-fn self_subject_rules(shared: &Shared, user: &User, _: &Target, review: Value) -> Result<Value, Status> {
-    let snapshot = shared.store().snapshot();
-    shared.rbac.view(&snapshot, |view| access::review::self_subject_rules(view, user, review))
+fn self_subject_rules<'a>(shared: &'a Shared, user: &'a User, _: &'a Target, review: Value) -> Replying<'a> {
+    decided(shared, move |view| access::review::self_subject_rules(view, user, review.clone()))
 }
 
-fn subject_access(shared: &Shared, _: &User, _: &Target, review: Value) -> Result<Value, Status> {
-    let snapshot = shared.store().snapshot();
-    shared.rbac.view(&snapshot, |view| access::review::subject_access(view, review))
+fn subject_access<'a>(shared: &'a Shared, _: &'a User, _: &'a Target, review: Value) -> Replying<'a> {
+    decided(shared, move |view| access::review::subject_access(view, review.clone()))
 }
 
-fn token_review(shared: &Shared, _: &User, _: &Target, review: Value) -> Result<Value, Status> {
-    access::review::token(&shared.tokens, &shared.store().snapshot(), shared.gate.now(), review)
+fn token_review<'a>(shared: &'a Shared, _: &'a User, _: &'a Target, review: Value) -> Replying<'a> {
+    Box::pin(async move {
+        let (token, audiences) = access::review::token_of(&review)?;
+        let asked: Vec<&str> = audiences.iter().map(String::as_str).collect();
+        let found = authenticate::token_identity(shared, &token, &asked).await;
+        Ok(access::review::token(review, found))
+    })
+}
+
+/// A review that the authorizers answer, webhooks among them.
+fn decided<'a>(
+    shared: &'a Shared,
+    ask: impl Fn(&View<'_>) -> Result<Value, Status> + Send + 'a,
+) -> Replying<'a> {
+    Box::pin(async move {
+        let snapshot = shared.store().snapshot();
+        shared.authorizers.decide(&snapshot, ask).await
+    })
 }
 
 /// `POST serviceaccounts/{name}/token`
@@ -187,7 +206,7 @@ impl Row {
         request: Request<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send + 'a>> {
         match self {
-            Self::Reply(reply) => Box::pin(answer_document(shared, user, target, query, reply, request)),
+            Self::Review(reply) => Box::pin(review(shared, user, target, query, reply, request)),
             Self::Token => Box::pin(token(shared, user, target, query, request)),
             Self::Bind => Box::pin(bind(shared, user, target, query, request)),
             Self::Log => Box::pin(kubelet::log(shared, target, query, request)),
@@ -232,7 +251,8 @@ async fn bind(
     }
 }
 
-async fn answer_document(
+/// A review: admitted and validated as an object that is created, though nothing is stored of it.
+async fn review(
     shared: &Arc<Shared>,
     user: &User,
     target: &Target,
@@ -241,8 +261,20 @@ async fn answer_document(
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     let media = media(shared, target, query, &request)?;
-    let value = document(shared, target, request).await?;
-    reply(shared, user, target, value).map(|answer| respond::document(media, StatusCode::CREATED, &answer))
+    let options = write::options(target, query, request.headers())?;
+    let mut posted = document(shared, target, request).await?;
+    if !target.namespace.is_empty() && schema::path::text(&posted, "metadata.namespace").is_empty() {
+        posted["metadata"]["namespace"] = target.namespace.as_str().into();
+    }
+    let passed = shared.gate.admit(&to_gate(user, target, &options), Operation::Create, posted).await?;
+    let wrong = (target.kind.validate)(&passed.object, None);
+    if !wrong.is_empty() {
+        return Err(schema::Violation::to_status(&wrong, target.kind.group, target.kind.kind, ""));
+    }
+    let answered = reply(shared, user, target, passed.object).await?;
+    let mut answer = respond::document(media, StatusCode::CREATED, &answered);
+    respond::warn(&mut answer, &passed.warnings);
+    Ok(answer)
 }
 
 /// How the answer to a document is written.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::access_files::AccessFiles;
 use crate::account::Wanted;
 use crate::etcd::Place;
 use crate::guard_files::GuardFiles;
@@ -38,6 +39,8 @@ pub struct UpRequest {
     pub place: Place,
     #[serde(default)]
     pub guard: GuardFiles,
+    #[serde(default)]
+    pub access: AccessFiles,
     #[serde(default)]
     pub aws: Wanted,
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::access_files::AccessFiles;
 use crate::account::{self, Wanted};
 use crate::etcd::Place;
 use crate::guard_files::GuardFiles;
@@ -92,6 +93,8 @@ pub struct Up {
     pub place: Place,
     #[command(flatten)]
     pub guard: GuardFiles,
+    #[command(flatten)]
+    pub access: AccessFiles,
     #[command(flatten)]
     pub aws: Aws,
 }
@@ -244,6 +247,8 @@ pub struct Server {
     pub place: Place,
     #[command(flatten)]
     pub guard: GuardFiles,
+    #[command(flatten)]
+    pub access: AccessFiles,
     /// Run the clusters of this data folder for `ekso up`; started by it
     #[arg(long, hide = true)]
     pub daemon: bool,

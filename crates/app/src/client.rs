@@ -90,6 +90,7 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
         insecure_registries: args.insecure_registry.clone(),
         place: args.place.clone().absolute().map_err(ClientError::Folder)?,
         guard: args.guard.clone().absolute().map_err(ClientError::Folder)?,
+        access: args.access.clone().absolute().map_err(ClientError::Folder)?,
         aws: args.aws.wanted(),
     };
     let what = Ask::Up(request);

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use access::ClientCa;
 use access::service_account::{Authority, SigningKey};
 use account::Account;
-use apiserver::{Deps, Limits, Rbac, Server, Version};
+use apiserver::{Authorizers, Believed, Deps, FrontProxies, Limits, Server, Version};
 use controllers::Settings;
 use gate::{Gate, ServiceRange, ServiceRanges};
 use kinds::{CONFIG_MAPS, NODES};
@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
+use crate::access_files::{AccessFileError, AccessFiles, followed};
 use crate::bootstrap;
 use crate::deciders::{Deciders, Identity, IdentityError, event_user};
 use crate::dial::{self, Inside};
@@ -34,6 +35,9 @@ use crate::shape::{Shape, git_version};
 
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
+/// Who tells extension servers who asks, and may tell this server too.
+const FRONT_PROXY: &str = "front-proxy-client";
+
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     #[error(transparent)]
@@ -44,6 +48,8 @@ pub enum ClusterError {
     Etcd(#[from] EtcdError),
     #[error(transparent)]
     Guard(#[from] GuardFileError),
+    #[error(transparent)]
+    Access(#[from] AccessFileError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(
@@ -69,6 +75,8 @@ pub struct Setup<'a> {
     pub place: &'a Place,
     /// What guards its API and its data.
     pub guard: &'a GuardFiles,
+    /// Who is believed and who may do what, besides what every cluster has.
+    pub access: &'a AccessFiles,
     /// Names and addresses that the API's certificate is for, besides the usual ones.
     pub names: Vec<String>,
     /// Where pods and nodes reach the API.
@@ -112,17 +120,16 @@ impl Cluster {
         if setup.place.store.is_some() && is_of_another_authority(&store.snapshot(), &pki.ca_pem) {
             return Err(ClusterError::OtherAuthority { pki: setup.dir.join("pki") });
         }
-        let rbac = Arc::new(match &setup.account {
-            Some(account) => Rbac::with_access_policies(login::policies(account.clone(), setup.name)),
-            None => Rbac::new(),
-        });
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = Vec::new();
+        let authorizers = Arc::new(authorizers(&setup, &stopped, &mut tasks)?);
         let clock: gate::Clock = Arc::new(now);
         let services = setup.shape.services;
         let addresses = ServiceRange { network: services.address(), prefix: services.prefix() };
         let ranges = ServiceRanges { addresses, ..ServiceRanges::default() };
         let dial = dial::dialer(setup.dial_from.clone());
         let random = Arc::new(pki::fill_random_ahead);
-        let gate = Gate::new(store.clone(), rbac.clone(), clock.clone(), random, ranges)
+        let gate = Gate::new(store.clone(), authorizers.clone(), clock.clone(), random, ranges)
             .of_version(setup.shape.minor);
         let gate = match &setup.account {
             Some(account) => gate.with_pod_identity(login::pod_identity(account.clone(), setup.name)),
@@ -139,8 +146,10 @@ impl Cluster {
             server_config(&pki, &setup.shape, sealing.as_ref())?,
             Deps {
                 gate: gate.clone(),
-                rbac,
+                authorizers,
                 login: setup.account.clone().map(|account| login::door(account, setup.name)),
+                believed: believed(&setup, &stopped, &mut tasks)?,
+                token_webhook: setup.access.token_webhook()?,
                 tokens,
                 dial,
                 kubelet_tls: Arc::new(kubelet_client(&pki)?),
@@ -149,7 +158,6 @@ impl Cluster {
         )
         .map_err(|error| ClusterError::Keys(error.to_string()))?;
         let tls = Arc::new(serving_tls(&pki, &setup)?);
-        let (stop, stopped) = watch::channel(false);
         // The embedded store has one server; an etcd may have any number.
         let identity = setup.place.store.as_ref().map(|_| Identity::take(setup.dir)).transpose()?;
         let deciders = Deciders {
@@ -158,10 +166,9 @@ impl Cluster {
             clock,
             settings: Arc::new(settings(&setup, &pki)),
         };
-        let tasks = deciders.start(identity.as_ref().map(|identity| identity.name.clone()), &stopped);
+        tasks.extend(deciders.start(identity.as_ref().map(|identity| identity.name.clone()), &stopped));
         info!(cluster = setup.name, revision = store.snapshot().revision(), "the control plane runs");
         let (issuer, inside, shape) = (setup.shape.issuer.clone(), setup.inside, setup.shape);
-        let mut tasks: Vec<_> = tasks.into();
         tasks.extend(setup.guard.follow_keys(sealing.as_ref(), store.clone(), stopped.clone()));
         Ok(Self { gate, pki, inside, shape, jwks, issuer, server, tls, stop, tasks, _identity: identity })
     }
@@ -271,9 +278,44 @@ fn is_of_another_authority(state: &Snapshot, ca_pem: &str) -> bool {
     known.is_some_and(|known| known.trim() != ca_pem.trim())
 }
 
+/// Node and RBAC, with the access policies of the account beside it, or what a configuration file says instead.
+fn authorizers(
+    setup: &Setup,
+    stop: &watch::Receiver<bool>,
+    tasks: &mut Vec<JoinHandle<()>>,
+) -> Result<Authorizers, ClusterError> {
+    let mut all = Authorizers::new();
+    if let Some(account) = &setup.account {
+        all = all.with_access_policies(login::policies(account.clone(), setup.name));
+    }
+    if let Some(source) = followed(setup.access.authorization()?, stop, tasks) {
+        all = all.with_configuration(source, dial::from_host());
+    }
+    Ok(all)
+}
+
+/// The issuers of a configuration file, and the provider that is associated with the cluster in its account. The second is whoever its users
+/// name: it is reached from inside the cluster's network, as everything that they name.
+fn believed(
+    setup: &Setup,
+    stop: &watch::Receiver<bool>,
+    tasks: &mut Vec<JoinHandle<()>>,
+) -> Result<Vec<Believed>, ClusterError> {
+    let file = followed(setup.access.authentication(&setup.shape.issuer)?, stop, tasks);
+    let file = file.map(|source| Believed { source, dial: dial::from_host() });
+    let provider = setup.account.as_ref().map(|account| Believed {
+        source: login::provider(account.clone(), setup.name, &setup.shape.issuer),
+        dial: dial::dialer(setup.dial_from.clone()),
+    });
+    Ok(file.into_iter().chain(provider).collect())
+}
+
 fn ca_der(pki: &Pki) -> Result<CertificateDer<'static>, ClusterError> {
-    CertificateDer::from_pem_slice(pki.ca_pem.as_bytes())
-        .map_err(|error| ClusterError::Keys(error.to_string()))
+    der(&pki.ca_pem)
+}
+
+fn der(pem: &str) -> Result<CertificateDer<'static>, ClusterError> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| ClusterError::Keys(error.to_string()))
 }
 
 fn token_authority(pki: &Pki, shape: &Shape) -> Result<Authority, ClusterError> {
@@ -305,8 +347,11 @@ fn server_config(
         },
         limits: Limits::default(),
         client_ca: ClientCa { certificates: vec![ca_der(pki)?.to_vec()] },
-        anonymous: true,
         cbor: false,
+        front_proxies: Some(FrontProxies {
+            authorities: ClientCa { certificates: vec![der(&pki.front_proxy.ca_pem)?.to_vec()] },
+            names: vec![FRONT_PROXY.to_owned()],
+        }),
         jwks_uri: shape.jwks_uri(),
         checks: sealing.map(health_of_keys).into_iter().collect(),
     })
@@ -329,7 +374,7 @@ fn kubelet_client(pki: &Pki) -> Result<rustls::ClientConfig, ClusterError> {
 
 /// How this server shows itself to extension servers.
 fn front_proxy(pki: &Pki) -> Result<apiserver::FrontProxy, ClusterError> {
-    let subject = Subject { common_name: "front-proxy-client", organizations: &[] };
+    let subject = Subject { common_name: FRONT_PROXY, organizations: &[] };
     let (chain, key) = parsed(&pki.front_proxy.client(&subject)?)?;
     Ok(apiserver::FrontProxy { chain, key })
 }

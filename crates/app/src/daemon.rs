@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use crate::access_files::AccessFiles;
 use crate::account::{self, AccountError, Wanted};
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{Cluster, ClusterError, Setup};
@@ -443,6 +444,7 @@ impl Daemon {
             issuer: None,
             place: Place::default(),
             guard: GuardFiles::default(),
+            access: AccessFiles::default(),
         });
         spec.up = true;
         spec.nodes = request.nodes.unwrap_or(spec.nodes);
@@ -453,6 +455,7 @@ impl Daemon {
             spec.place.clone_from(&request.place);
         }
         spec.guard = request.guard.or(&spec.guard);
+        spec.access = request.access.or(&spec.access);
         match request.api_port {
             Some(0) => spec.api_port = free_port(0)?,
             Some(port) => spec.api_port = port,
@@ -526,6 +529,7 @@ impl Daemon {
             dir: &dir,
             place: &spec.place,
             guard: &spec.guard,
+            access: &spec.access,
             names: Vec::new(),
             inside,
             dial_from: nodes::inside(&self.site, self.machines.clone(), &spec.name, vpc.ns().path()),

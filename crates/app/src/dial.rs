@@ -62,6 +62,18 @@ fn refuse_local(address: IpAddr) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
+/// What a host's administrator names (issuers and webhooks of configuration files) is dialed from the host, by name or address, its own
+/// loopback included.
+pub fn from_host() -> Dial {
+    Arc::new(move |host, port| {
+        Box::pin(async move {
+            let stream = tokio::time::timeout(TIMEOUT, TcpStream::connect((host.as_str(), port))).await??;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Socket>)
+        })
+    })
+}
+
 /// Connects, from inside a network namespace if there is one.
 pub async fn dial(namespace: Option<PathBuf>, address: SocketAddr) -> io::Result<TcpStream> {
     let Some(path) = namespace else {

@@ -1,5 +1,6 @@
 //! Config → build → run(until told). Which components for which role.
 
+mod access_files;
 mod account;
 mod admin;
 mod bootstrap;

@@ -3,16 +3,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use access::AccessPolicies;
+use access::authentication::Configuration;
 use account::Account;
-use apiserver::{AccessSource, Login};
+use apiserver::{AccessSource, AuthenticationSource, Login};
 use aws::autoscaling;
-use aws::eks::{AccessEntry, ClusterRecord, PodIdentityAssociation};
+use aws::eks::{AccessEntry, ClusterRecord, IdentityProvider, PodIdentityAssociation, believed};
 use aws::iam::record::{Role, User};
 use aws::login::{Door, grants};
 use aws::sigv4::TokenError;
 use aws::state::{self, Record};
 use gate::{PodIdentity, PodIdentitySource};
 use object::{Revision, Snapshot};
+use tracing::warn;
 
 /// Looks at tokens of `aws eks get-token` for the cluster of this name.
 pub fn door(account: Arc<Account>, cluster: &str) -> Login {
@@ -55,6 +57,31 @@ pub fn policies(account: Arc<Account>, cluster: &str) -> AccessSource {
             let cluster = state::get::<ClusterRecord>(&state, "", &name);
             let all = cluster.map(|cluster| grants(&state, &cluster.record)).unwrap_or_default();
             *held = (at, Arc::new(AccessPolicies::new(all)));
+        }
+        held.1.clone()
+    })
+}
+
+/// The provider that is associated with the cluster, made anew when the association has changed.
+pub fn provider(account: Arc<Account>, cluster: &str, own_issuer: &str) -> AuthenticationSource {
+    let (name, own) = (cluster.to_owned(), own_issuer.to_owned());
+    let held: Mutex<(Option<Revision>, Arc<Configuration>)> = Mutex::default();
+    Arc::new(move || {
+        let state = account.snapshot();
+        let at = state.table(IdentityProvider::RESOURCE).map_or(0, |table| table.revision());
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.0 != Some(at) {
+            let read = believed(&state, &name).map(|file| access::authentication::read(&file, &[&own]));
+            let configuration = match read {
+                None => Configuration::default(),
+                Some(Ok(configuration)) => configuration,
+                // What the account took and the cluster does not: nobody is believed by it.
+                Some(Err(why)) => {
+                    warn!(cluster = name, why = why.join("; "), "an identity provider cannot be believed");
+                    Configuration::default()
+                }
+            };
+            *held = (Some(at), Arc::new(configuration));
         }
         held.1.clone()
     })

@@ -68,6 +68,7 @@ pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
             insecure_registries: args.insecure_registry.clone(),
             place: args.place.clone().absolute().map_err(ServerError::Start)?,
             guard: args.guard.clone().absolute().map_err(ServerError::Start)?,
+            access: args.access.clone().absolute().map_err(ServerError::Start)?,
             aws: args.aws.wanted(),
         };
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -121,6 +122,7 @@ async fn alone(
         dir: &dir,
         place: &args.place,
         guard: &args.guard,
+        access: &args.access,
         names,
         inside,
         dial_from: std::sync::Arc::new(|| None),

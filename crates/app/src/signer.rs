@@ -104,8 +104,7 @@ fn approve(gate: &Gate, object: &Object) -> Option<Write> {
     let snapshot = gate.store().snapshot();
     let rbac = Index::of(&snapshot);
     let value = object.to_value().ok()?;
-    let approval =
-        access::csr::decide(&View { snapshot: &snapshot, rbac: &rbac, access_policies: None }, &value)?;
+    let approval = access::csr::decide(&View::new(&snapshot, &rbac), &value)?;
     Some(patch(
         &object.key,
         Expect::unchanged(object),

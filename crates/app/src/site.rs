@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use files::FileError;
 use serde::{Deserialize, Serialize};
 
+use crate::access_files::AccessFiles;
 use crate::etcd::Place;
 use crate::guard_files::GuardFiles;
 use crate::owner::Owner;
@@ -59,6 +60,8 @@ pub struct ClusterSpec {
     pub place: Place,
     #[serde(default)]
     pub guard: GuardFiles,
+    #[serde(default)]
+    pub access: AccessFiles,
     /// 36 of 1.36.
     #[serde(default = "newest")]
     pub minor: u8,

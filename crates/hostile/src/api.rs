@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use access::ClientCa;
 use access::service_account::{Authority, SigningKey};
-use apiserver::{Config, Deps, Limits, Rbac, Server, Socket, Version};
+use apiserver::{Authorizers, Config, Deps, Limits, Server, Socket, Version};
 use gate::{Gate, ServiceRanges};
 use object::Time;
 use plan::{User, Write as PlanWrite};
@@ -53,11 +53,11 @@ async fn start() -> Option<SocketAddr> {
         signing: SigningKey::from_pkcs8(&key, &random).ok()?,
         verifying: Vec::new(),
     };
-    let rbac = Arc::new(Rbac::new());
+    let authorizers = Arc::new(Authorizers::new());
     let clock = Arc::new(|| Time::from_secs(1_700_000_000));
     let gate = Gate::new(
         Arc::new(Memory::new()),
-        rbac.clone(),
+        authorizers.clone(),
         clock,
         Arc::new(|bytes| bytes.fill(7)),
         ServiceRanges::default(),
@@ -93,8 +93,8 @@ async fn start() -> Option<SocketAddr> {
         version,
         limits: Limits::default(),
         client_ca: ClientCa::default(),
-        anonymous: true,
         cbor: true,
+        front_proxies: None,
         jwks_uri: "https://e".into(),
         checks: Vec::new(),
     };
@@ -109,9 +109,11 @@ async fn start() -> Option<SocketAddr> {
     };
     let deps = Deps {
         gate,
-        rbac,
+        authorizers,
         tokens: Arc::new(tokens),
         login: None,
+        believed: Vec::new(),
+        token_webhook: None,
         dial: nowhere,
         kubelet_tls: Arc::new(no_kubelets()),
         front_proxy,

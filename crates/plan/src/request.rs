@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use object::{FieldSelector, LabelSelector};
+
 /// Who asks: what authentication found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
@@ -52,6 +54,9 @@ pub struct Attributes<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub path: &'a str,
+    /// What a `list`, `watch` or `deletecollection` is limited to (KEP-4601); none: everything, or a selector that could not be read.
+    pub fields: Option<&'a FieldSelector>,
+    pub labels: Option<&'a LabelSelector>,
 }
 
 /// An authorizer's answer. Not allowed without `denied` means "no opinion": the next one is asked.
@@ -61,4 +66,6 @@ pub struct Decision {
     pub denied: bool,
     /// Upstream's words, for the 403 and for access reviews; may be empty.
     pub reason: String,
+    /// What went wrong while it was decided: an authorizer that could not be asked. A request that is not allowed then ends with a 500.
+    pub error: String,
 }

@@ -8,7 +8,7 @@ mod views;
 
 use std::sync::{Arc, OnceLock};
 
-use object::{FieldSelector, Key, Object, Snapshot};
+use object::{Key, Object, Snapshot};
 use plan::{Attributes, Decision, User};
 
 use views::{AtNode, ClaimObject, PodSpec, PodView, VolumeObject};
@@ -23,17 +23,12 @@ pub(crate) fn node_of(user: &User) -> Option<&str> {
     user.is_in(groups::NODES).then_some(name)
 }
 
-pub(crate) fn authorize(
-    snapshot: &Snapshot,
-    user: &User,
-    request: &Attributes,
-    fields: Option<&FieldSelector>,
-) -> Decision {
+pub(crate) fn authorize(snapshot: &Snapshot, user: &User, request: &Attributes) -> Decision {
     let Some(node) = node_of(user) else { return Decision::default() };
     if node.is_empty() {
         return no(format!("unknown node for user {:?}", &*user.name));
     }
-    let asked = Asked { snapshot, node, request, fields };
+    let asked = Asked { snapshot, node, request };
     match (request.group, request.resource) {
         ("", "configmaps" | "secrets") => asked.read_of_namespace(),
         ("", "nodes") => asked.nodes(),
@@ -55,7 +50,6 @@ struct Asked<'a> {
     snapshot: &'a Snapshot,
     node: &'a str,
     request: &'a Attributes<'a>,
-    fields: Option<&'a FieldSelector>,
 }
 
 fn yes() -> Decision {
@@ -173,7 +167,7 @@ impl Asked<'_> {
     }
 
     fn selects(&self, path: &str) -> bool {
-        self.fields.and_then(|fields| fields.required(path)) == Some(self.node)
+        self.request.fields.and_then(|fields| fields.required(path)) == Some(self.node)
     }
 
     /// Does a pod of this node, or the node itself, need the object that is asked for?

@@ -80,7 +80,7 @@ fn may(view: &View, user: &User, verb: &str, resource: Resource, namespace: &str
     let group = resource.group();
     let resource = resource.plural();
     let attributes =
-        Attributes { verb, group, version: "v1", resource, subresource: "", namespace, name, path: "" };
+        Attributes { verb, group, version: "v1", resource, namespace, name, ..Attributes::default() };
     authorize(view, user, &attributes).allowed
 }
 

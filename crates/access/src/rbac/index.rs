@@ -144,7 +144,7 @@ impl Index {
         for grant in self.grants(user, request.namespace) {
             match &grant.rules {
                 Ok(rules) if rules.iter().any(|rule| rule.allows(request)) => {
-                    return Decision { allowed: true, denied: false, reason: grant.reason() };
+                    return Decision { allowed: true, reason: grant.reason(), ..Decision::default() };
                 }
                 Ok(_) => {}
                 Err(error) => errors.push(error.clone()),
@@ -154,7 +154,7 @@ impl Index {
             Some(errors) => format!("RBAC: {errors}"),
             None => String::new(),
         };
-        Decision { allowed: false, denied: false, reason }
+        Decision { reason, ..Decision::default() }
     }
 
     /// Every rule that holds for the user in this namespace (at cluster scope, if it is empty).
@@ -252,6 +252,11 @@ impl Grant<'_> {
         };
         format!("RBAC: allowed by {binding} of {} {:?} to {subject}", self.role.kind, self.role.name)
     }
+}
+
+/// One error as it is, several in brackets, each once; nothing if there are none.
+pub(crate) fn in_brackets(errors: Vec<String>) -> String {
+    aggregate(errors).unwrap_or_default()
 }
 
 /// One error as it is, several in brackets, each once.

@@ -8,5 +8,6 @@ mod rule;
 
 pub use aggregate::aggregated_rules;
 pub use escalation::check_write;
+pub(crate) use index::in_brackets;
 pub use index::{Index, SubjectRules};
 pub use rule::Rule;

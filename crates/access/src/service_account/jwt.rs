@@ -7,12 +7,11 @@ use ring::rand::SecureRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::AccessError;
+use crate::jws::{Header, Token};
 
-/// A longer token is refused before it is decoded.
-const MAX_TOKEN_BYTES: usize = 16 * 1024;
+const ALGORITHM: &str = "ES256";
 
 /// An uncompressed point of P-256: 4, x, y.
 const POINT_BYTES: usize = 65;
@@ -60,7 +59,7 @@ impl SigningKey {
     }
 
     pub(super) fn sign(&self, payload: &[u8], random: &dyn SecureRandom) -> Result<String, AccessError> {
-        let header = Header { alg: "ES256".to_owned(), kid: self.public.id.clone() };
+        let header = Header::new(ALGORITHM, &self.public.id);
         let header =
             serde_json::to_vec(&header).map_err(|_| AccessError::Key("the header does not encode"))?;
         let signed = format!("{}.{}", BASE64.encode(header), BASE64.encode(payload));
@@ -101,40 +100,9 @@ impl VerifyingKey {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Header {
-    alg: String,
-    #[serde(default)]
-    kid: String,
-}
-
-/// A token's parts, decoded but not yet believed.
-pub(super) struct Token<'a> {
-    header: Header,
-    pub payload: Vec<u8>,
-    signed: &'a str,
-    signature: Vec<u8>,
-}
-
-/// None: this is no JWT.
-pub(super) fn parse(token: &str) -> Option<Token<'_>> {
-    if token.len() > MAX_TOKEN_BYTES {
-        return None;
-    }
-    let (signed, signature) = token.rsplit_once('.')?;
-    let (header, payload) = signed.split_once('.')?;
-    let header = serde_json::from_slice(&BASE64.decode(header).ok()?).ok()?;
-    let payload = BASE64.decode(payload).ok()?;
-    let signature = BASE64.decode(signature).ok()?;
-    Some(Token { header, payload, signed, signature })
-}
-
-impl Token<'_> {
-    /// Is it signed by one of these keys? A token that names its key is only tried with that one.
-    pub fn is_signed<'a>(&self, keys: impl Iterator<Item = &'a VerifyingKey>) -> bool {
-        self.header.alg == "ES256"
-            && keys
-                .filter(|key| self.header.kid.is_empty() || self.header.kid == key.id)
-                .any(|key| key.verifies(self.signed, &self.signature))
-    }
+/// Is the token signed by one of these keys? One that names its key is only tried with that one.
+pub(super) fn is_signed<'a>(token: &Token, mut keys: impl Iterator<Item = &'a VerifyingKey>) -> bool {
+    let named = |key: &VerifyingKey| token.header.kid.is_empty() || token.header.kid == key.id;
+    token.header.alg == ALGORITHM
+        && keys.any(|key| named(key) && key.verifies(token.signed, &token.signature))
 }

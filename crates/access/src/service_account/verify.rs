@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::claims::{Claims, ObjectClaim};
 use super::{Authority, jwt};
-use crate::{AccessError, groups};
+use crate::{AccessError, groups, jws};
 use kinds::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
 
 /// A pod's token holds this long after its deletion was due, so that it can still clean up.
@@ -33,13 +33,13 @@ impl Authority {
         audiences: &[&str],
         now: Time,
     ) -> Result<Identity, AccessError> {
-        let parsed = jwt::parse(token).ok_or(AccessError::Unrecognized)?;
+        let parsed = jws::parse(token).ok_or(AccessError::Unrecognized)?;
         let issuer: Issuer =
             serde_json::from_slice(&parsed.payload).map_err(|_| AccessError::Unrecognized)?;
         if issuer.iss != self.issuer && !self.accepted_issuers.contains(&issuer.iss) {
             return Err(AccessError::Unrecognized);
         }
-        if !parsed.is_signed(self.verifying_keys()) {
+        if !jwt::is_signed(&parsed, self.verifying_keys()) {
             return Err(refused("the signature is of none of the keys"));
         }
         let claims: Claims =

@@ -54,5 +54,5 @@ pub fn attributes(text: &str) -> Attributes<'_> {
     let (what, subresource) = what.split_once('/').unwrap_or((what, ""));
     let (resource, group) = what.split_once('.').unwrap_or((what, ""));
     let (namespace, name) = words.next().unwrap_or("/").split_once('/').unwrap_or_default();
-    Attributes { verb, group, version: "v1", resource, subresource, namespace, name, path: "" }
+    Attributes { verb, group, version: "v1", resource, subresource, namespace, name, ..Attributes::default() }
 }

@@ -221,8 +221,17 @@ impl<'a> Host<'a> for Run<'a> {
     fn answer(&self, question: &dyn Any) -> Option<Cel<'a>> {
         let Question { service_account, path, group, resource, subresource, namespace, name, verb, .. } =
             question.downcast_ref()?;
-        let attributes =
-            Attributes { verb, group, version: "*", resource, subresource, namespace, name, path };
+        let attributes = Attributes {
+            verb,
+            group,
+            version: "*",
+            resource,
+            subresource,
+            namespace,
+            name,
+            path,
+            ..Attributes::default()
+        };
         let decision = match service_account {
             None => (self.asked.request.authorize)(&attributes),
             Some((namespace, name)) => {

@@ -225,6 +225,7 @@ impl Asked {
             namespace: &self.namespace,
             name: &self.name,
             path: &self.path,
+            ..Attributes::default()
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use access::ClientCa;
 use access::service_account::{Authority, SigningKey};
-use apiserver::{Config, Deps, Dial, Limits, Rbac, Server, Version};
+use apiserver::{Authorizers, Believed, Config, Deps, Dial, Limits, Server, TokenWebhook, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gate::{Gate, ServiceRanges};
@@ -36,6 +36,14 @@ pub struct Cluster {
     ca: Issuer<'static, KeyPair>,
 }
 
+/// Who is believed, and who may do what, besides what every cluster has.
+#[derive(Default)]
+pub struct Believing {
+    pub authorizers: Authorizers,
+    pub believed: Vec<Believed>,
+    pub token_webhook: Option<TokenWebhook>,
+}
+
 /// The administrator: certificate and key as PEM.
 pub struct Identity {
     pub certificate: String,
@@ -52,6 +60,14 @@ impl Cluster {
     }
 
     pub async fn start_in(store: Arc<dyn Store>, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_for(store, Believing::default(), change).await
+    }
+
+    pub async fn start_for(
+        store: Arc<dyn Store>,
+        believing: Believing,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -80,10 +96,10 @@ impl Cluster {
             signing: SigningKey::from_pkcs8(&pkcs8, &random).expect("a key"),
             verifying: Vec::new(),
         };
-        let rbac = Arc::new(Rbac::new());
+        let authorizers = Arc::new(believing.authorizers);
         let gate = Arc::new(Gate::new(
             store,
-            rbac.clone(),
+            authorizers.clone(),
             Arc::new(now),
             Arc::new(|bytes| SystemRandom::new().fill(bytes).expect("random bytes")),
             ServiceRanges::default(),
@@ -99,8 +115,8 @@ impl Cluster {
             },
             limits: Limits::default(),
             client_ca: ClientCa { certificates: vec![ca_der] },
-            anonymous: true,
             cbor: false,
+            front_proxies: None,
             jwks_uri: "https://kubernetes.default.svc.cluster.local/openid/v1/jwks".into(),
             checks: Vec::new(),
         };
@@ -125,7 +141,17 @@ impl Cluster {
             key: PrivateKeyDer::try_from(proxy.1.serialize_der()).expect("a key"),
         };
         let tokens = Arc::new(tokens);
-        let deps = Deps { gate: gate.clone(), rbac, tokens, login: None, dial, kubelet_tls, front_proxy };
+        let deps = Deps {
+            gate: gate.clone(),
+            authorizers,
+            tokens,
+            login: None,
+            believed: believing.believed,
+            token_webhook: believing.token_webhook,
+            dial,
+            kubelet_tls,
+            front_proxy,
+        };
         let server = Server::new(config, deps).expect("a server");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");

@@ -19,6 +19,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::keeper::{Failure, Keeper};
+use crate::access_files::AccessFiles;
 use crate::cluster::Cluster;
 use crate::daemon::{Daemon, DaemonError, free_port};
 use crate::etcd::Place;
@@ -111,6 +112,7 @@ fn new_spec(keeper: &Keeper, record: &Kept<ClusterRecord>, minor: u8) -> Result<
         insecure_registries: Vec::new(),
         place: Place::default(),
         guard: GuardFiles::default(),
+        access: AccessFiles::default(),
         minor,
         services: network["serviceIpv4Cidr"].as_str().map(str::to_owned),
         pods: None,

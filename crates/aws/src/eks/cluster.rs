@@ -528,6 +528,7 @@ pub fn forget(context: &Context, cluster: &Kept<ClusterRecord>) -> Changes {
     }
     all::<AccessEntry>(context, &mut changes, name);
     all::<super::Addon>(context, &mut changes, name);
+    all::<super::IdentityProvider>(context, &mut changes, name);
     all::<super::PodIdentityAssociation>(context, &mut changes, name);
     all::<super::UpdateRecord>(context, &mut changes, name);
     surroundings::delete_cluster_security_group(context, &mut changes, cluster);

@@ -10,6 +10,7 @@ mod addon_catalog;
 mod cluster;
 mod cluster_config;
 mod fault;
+mod identity_provider;
 mod insight;
 mod node_group;
 mod node_group_update;
@@ -29,6 +30,7 @@ pub use cluster::{
     AuthenticationMode, CertificateAuthority, Cluster, ClusterRecord, Health, Identity, Issue, Oidc,
     VpcConfig, failed, forget,
 };
+pub use identity_provider::{IdentityProvider, believed};
 pub use node_group::{NodeGroup, NodeGroupRecord, Rollout, Scaling, Taint, Template, UpdateConfig};
 pub use pod_identity::PodIdentityAssociation;
 pub use surroundings::zone_of;
@@ -49,7 +51,7 @@ type Run = fn(&mut crate::Context, &serde_json::Value) -> Result<crate::Answer, 
 const OPERATIONS: &[Operation] = &[
     row("AssociateAccessPolicy", subject::access_entry, access_entry::associate_policy),
     row("AssociateEncryptionConfig", subject::settings, refused::encryption),
-    row("AssociateIdentityProviderConfig", subject::settings, refused::identity_provider),
+    row("AssociateIdentityProviderConfig", subject::settings, identity_provider::associate),
     row("CreateAccessEntry", subject::new_access_entry, access_entry::create),
     row("CreateAddon", subject::new_of_cluster, addon::create),
     row("CreateCapability", subject::cluster, refused::capability),
@@ -76,14 +78,14 @@ const OPERATIONS: &[Operation] = &[
     row("DescribeClusterVersions", subject::any, version::describe),
     row("DescribeEksAnywhereSubscription", subject::any, refused::no_subscription),
     row("DescribeFargateProfile", subject::cluster, refused::no_fargate),
-    row("DescribeIdentityProviderConfig", subject::cluster, refused::no_identity_provider),
+    row("DescribeIdentityProviderConfig", subject::identity_provider, identity_provider::describe),
     row("DescribeInsight", subject::cluster, insight::describe),
     row("DescribeInsightsRefresh", subject::cluster, insight::describe_refresh),
     row("DescribeNodegroup", subject::node_group, node_group::describe),
     row("DescribePodIdentityAssociation", subject::pod_identity, pod_identity::describe),
     row("DescribeUpdate", subject::cluster, update::describe),
     row("DisassociateAccessPolicy", subject::access_entry, access_entry::disassociate_policy),
-    row("DisassociateIdentityProviderConfig", subject::cluster, refused::no_identity_provider),
+    row("DisassociateIdentityProviderConfig", subject::identity_provider, identity_provider::disassociate),
     row("ListAccessEntries", subject::cluster, access_entry::list),
     row("ListAccessPolicies", subject::any, access_policy::list),
     row("ListAddons", subject::cluster, addon::list),
@@ -92,7 +94,7 @@ const OPERATIONS: &[Operation] = &[
     row("ListClusters", subject::clusters, cluster::list),
     row("ListEksAnywhereSubscriptions", subject::any, refused::no_subscriptions),
     row("ListFargateProfiles", subject::cluster, refused::no_fargates),
-    row("ListIdentityProviderConfigs", subject::cluster, refused::no_identity_providers),
+    row("ListIdentityProviderConfigs", subject::cluster, identity_provider::list),
     row("ListInsights", subject::cluster, insight::list),
     row("ListNodegroups", subject::cluster, node_group::list),
     row("ListPodIdentityAssociations", subject::cluster, pod_identity::list),

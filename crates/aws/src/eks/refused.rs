@@ -25,19 +25,6 @@ pub fn encryption(context: &mut Context, input: &Value) -> Refused {
     of_cluster(context, input, unsupported("Envelope encryption with KMS"))
 }
 
-pub fn identity_provider(context: &mut Context, input: &Value) -> Refused {
-    of_cluster(context, input, unsupported("An OIDC identity provider for users of a cluster"))
-}
-
-pub fn no_identity_provider(context: &mut Context, input: &Value) -> Refused {
-    let name = text(&input["identityProviderConfig"], "name");
-    of_cluster(context, input, not_found(format!("No identity provider config found with name: {name}")))
-}
-
-pub fn no_identity_providers(context: &mut Context, input: &Value) -> Refused {
-    empty(context, input, "identityProviderConfigs")
-}
-
 pub fn fargate(context: &mut Context, input: &Value) -> Refused {
     of_cluster(context, input, unsupported("AWS Fargate"))
 }

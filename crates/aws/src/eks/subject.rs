@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::access_entry::AccessEntry;
 use super::addon::Addon;
+use super::identity_provider::IdentityProvider;
 use super::node_group::NodeGroupRecord;
 use super::tags;
 use crate::service::Target;
@@ -118,6 +119,15 @@ pub fn node_group(context: &Context, input: &Value) -> Subject {
     let known = state::get::<NodeGroupRecord>(context.state, cluster, name)
         .map(|kept| kept.record.shown.nodegroup_arn);
     of(context, known.unwrap_or_else(|| arn(context, &format!("nodegroup/{cluster}/{name}/*"))))
+}
+
+pub fn identity_provider(context: &Context, input: &Value) -> Subject {
+    let cluster = cluster_name(input);
+    let name = input["identityProviderConfig"]["name"].as_str().unwrap_or_default();
+    let known = state::get::<IdentityProvider>(context.state, cluster, name)
+        .map(|kept| kept.record.identity_provider_config_arn);
+    let unknown = || arn(context, &format!("identityproviderconfig/{cluster}/oidc/{name}/*"));
+    of(context, known.unwrap_or_else(unknown))
 }
 
 /// One who gets an entry: whoever may call it may be told for whom, of which kind, and in which groups.

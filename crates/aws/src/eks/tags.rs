@@ -1,4 +1,4 @@
-//! Tags of clusters, node groups, add-ons, access entries and pod identity associations, by their ARNs.
+//! Tags of clusters and of what belongs to them, by their ARNs.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::cluster::ClusterRecord;
 use super::node_group::NodeGroupRecord;
 use super::update::text;
-use super::{AccessEntry, Addon, PodIdentityAssociation, fault};
+use super::{AccessEntry, Addon, IdentityProvider, PodIdentityAssociation, fault};
 use crate::state::{self, Changes, Kept, Record};
 use crate::{Answer, Context, Fault};
 
@@ -39,6 +39,7 @@ enum Tagged {
     NodeGroup(Kept<NodeGroupRecord>),
     Addon(Kept<Addon>),
     AccessEntry(Kept<AccessEntry>),
+    IdentityProvider(Kept<IdentityProvider>),
     PodIdentity(Kept<PodIdentityAssociation>),
 }
 
@@ -64,6 +65,10 @@ impl Tagged {
                 of(context, cluster, |one: &PodIdentityAssociation| one.association_arn == arn)
                     .map(Self::PodIdentity)
             }
+            "identityproviderconfig" => {
+                of(context, cluster, |one: &IdentityProvider| one.identity_provider_config_arn == arn)
+                    .map(Self::IdentityProvider)
+            }
             _ => return Err(wrong()),
         };
         found.ok_or_else(|| {
@@ -77,6 +82,7 @@ impl Tagged {
             Self::NodeGroup(kept) => &mut kept.record.shown.tags,
             Self::Addon(kept) => &mut kept.record.tags,
             Self::AccessEntry(kept) => &mut kept.record.tags,
+            Self::IdentityProvider(kept) => &mut kept.record.tags,
             Self::PodIdentity(kept) => &mut kept.record.tags,
         }
     }
@@ -88,6 +94,7 @@ impl Tagged {
             Self::NodeGroup(kept) => changes.update(kept),
             Self::Addon(kept) => changes.update(kept),
             Self::AccessEntry(kept) => changes.update(kept),
+            Self::IdentityProvider(kept) => changes.update(kept),
             Self::PodIdentity(kept) => changes.update(kept),
         }
         changes

@@ -626,3 +626,66 @@ fn every_operation_on_a_cluster_wants_one_and_what_is_not_there_is_not_active() 
         "ResourceNotFoundException: No Fargate Profile found with name: f."
     );
 }
+
+#[test]
+fn a_cluster_believes_one_provider() {
+    let mut world = World::with_cluster(&[]);
+    let of = |rest: Value| {
+        let mut input = json!({"clusterName": "shop"});
+        input.as_object_mut().expect("an object").extend(rest.as_object().expect("an object").clone());
+        input
+    };
+    let named = |name: &str| of(json!({"identityProviderConfig": {"type": "oidc", "name": name}}));
+    let oidc = json!({"identityProviderConfigName": "sso", "issuerUrl": "https://issuer.example", "clientId": "web"});
+    let issuer = |url: &str| {
+        let mut changed = oidc.clone();
+        changed["issuerUrl"] = url.into();
+        of(json!({"oidc": changed}))
+    };
+    for url in ["http://issuer.example", "https://", "https://u@issuer.example", "https://issuer.example?x"] {
+        let refused = world.refused("AssociateIdentityProviderConfig", issuer(url));
+        assert!(refused.starts_with("InvalidParameterException: issuerUrl must be"), "{url}: {refused}");
+    }
+    assert_eq!(super::believed(&world.state, "shop"), None);
+    let asked = of(json!({"oidc": oidc, "tags": {"a": "1"}, "clientRequestToken": "t"}));
+    let update = world.ok("AssociateIdentityProviderConfig", asked.clone())["update"].clone();
+    assert_eq!(
+        (&update["type"], &update["status"]),
+        (&json!("AssociateIdentityProviderConfig"), &json!("Successful"))
+    );
+    assert_eq!(world.ok("AssociateIdentityProviderConfig", asked)["update"]["id"], update["id"], "once more");
+    assert_eq!(
+        world.refused("AssociateIdentityProviderConfig", issuer("https://other.example")),
+        "ResourceInUseException: Identity provider config is already associated with cluster"
+    );
+    let shown =
+        world.ok("DescribeIdentityProviderConfig", named("sso"))["identityProviderConfig"]["oidc"].clone();
+    assert_eq!((&shown["status"], &shown["tags"]), (&json!("ACTIVE"), &json!({"a": "1"})));
+    let tags = world.ok("ListTagsForResource", json!({"resourceArn": shown["identityProviderConfigArn"]}));
+    assert_eq!(tags["tags"], json!({"a": "1"}));
+    assert_eq!(
+        world.ok("ListIdentityProviderConfigs", of(json!({})))["identityProviderConfigs"],
+        json!([{"type": "oidc", "name": "sso"}])
+    );
+    let mappings = |world: &World| super::believed(&world.state, "shop").expect("one")["jwt"][0].clone();
+    assert_eq!(
+        mappings(&world)["claimMappings"],
+        json!({"username": {"claim": "sub", "prefix": "https://issuer.example#"}})
+    );
+    assert_eq!(
+        world.refused("DisassociateIdentityProviderConfig", named("other")),
+        "ResourceNotFoundException: No identity provider config found with name: other"
+    );
+    world.ok("DisassociateIdentityProviderConfig", named("sso"));
+    let full = json!({"identityProviderConfigName": "sso", "issuerUrl": "https://issuer.example", "clientId": "web",
+        "usernameClaim": "email", "groupsClaim": "groups", "groupsPrefix": "g:", "requiredClaims": {"hd": "example"}});
+    world.ok("AssociateIdentityProviderConfig", of(json!({"oidc": full})));
+    assert_eq!(
+        mappings(&world),
+        json!({
+            "issuer": {"url": "https://issuer.example", "audiences": ["web"]},
+            "claimMappings": {"username": {"claim": "email", "prefix": ""}, "groups": {"claim": "groups", "prefix": "g:"}},
+            "claimValidationRules": [{"claim": "hd", "requiredValue": "example"}],
+        })
+    );
+}

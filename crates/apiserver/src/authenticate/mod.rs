@@ -1,0 +1,289 @@
+//! Who is asking: whom a front proxy tells of, a client certificate, a bearer token, or nobody; and whom they want to be taken for.
+
+pub(crate) mod oidc;
+pub(crate) mod webhook;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use access::AccessError;
+use access::service_account::Identity;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderValue, header};
+use object::{Reason, Status};
+use plan::User;
+use tracing::debug;
+
+use crate::server::{Peer, Shared};
+
+/// How long a verified token is believed without looking again.
+const TOKEN_TRUST: Duration = Duration::from_secs(10);
+/// How long a connection's certificate is, before its validity is checked again.
+const CERTIFICATE_TRUST: Duration = Duration::from_secs(60);
+const MOST_TOKENS: usize = 4096;
+/// A longer one is no token of ours.
+const LONGEST_TOKEN: usize = 16 * 1024;
+
+/// Tokens that were verified a moment ago, by their digest.
+#[derive(Default)]
+pub(crate) struct Verified(Mutex<HashMap<[u8; 32], (Instant, User)>>);
+
+impl Verified {
+    fn get(&self, digest: &[u8; 32]) -> Option<User> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, user) = known.get(digest)?;
+        (since.elapsed() < TOKEN_TRUST).then(|| user.clone())
+    }
+
+    fn put(&self, digest: [u8; 32], user: &User) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_TOKENS {
+            known.retain(|_, (since, _)| since.elapsed() < TOKEN_TRUST);
+        }
+        if known.len() < MOST_TOKENS {
+            known.insert(digest, (Instant::now(), user.clone()));
+        }
+    }
+}
+
+/// The user of a request: whoever first believes one of its credentials. One that is there and believed by nobody is refused, never taken
+/// for none.
+pub(crate) async fn authenticate(
+    shared: &Shared,
+    peer: &Peer,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<User, Status> {
+    let mut shown = false;
+    if !peer.certificates.is_empty() {
+        if let Some(user) = fronted(shared, peer, headers)? {
+            return Ok(user);
+        }
+        match certificate_user(shared, peer) {
+            Ok(user) => return Ok(user),
+            Err(error) => debug!(%error, "a client certificate was refused"),
+        }
+        shown = true;
+    }
+    if let Some(token) = bearer(headers)? {
+        return token_user(shared, &token).await;
+    }
+    let anonymous = shared.providers.first().is_none_or(|first| first.configuration().anonymous.allows(path));
+    if shown || !anonymous { Err(unauthorized()) } else { Ok(access::anonymous()) }
+}
+
+/// The user that a proxy in front of this server tells of, if it is one that may: by a certificate of the front proxies' own authority.
+/// <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#authenticating-proxy>
+fn fronted(shared: &Shared, peer: &Peer, headers: &HeaderMap) -> Result<Option<User>, Status> {
+    let (Some(front), Some(name)) = (&shared.config.front_proxies, headers.get("x-remote-user")) else {
+        return Ok(None);
+    };
+    let Ok(proxy) = access::certificate(&peer.certificates, &front.authorities, shared.gate.now()) else {
+        return Ok(None);
+    };
+    if !front.names.iter().any(|name| **name == *proxy.name) {
+        return Ok(None);
+    }
+    // What cannot be read is refused: with half of it somebody else would be meant.
+    let read = |value| text(value).ok_or_else(unauthorized);
+    let name = read(name)?;
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let mut user = User::new(name, &[]);
+    for group in headers.get_all("x-remote-group") {
+        user.groups.push(read(group)?.into());
+    }
+    if let Some(uid) = headers.get("x-remote-uid") {
+        user.uid = read(uid)?.into();
+    }
+    for (name, value) in headers {
+        if let Some(key) = name.as_str().strip_prefix("x-remote-extra-") {
+            let key = crate::query::percent_decode(key, false).unwrap_or_else(|| key.to_owned());
+            user.extra.entry(key.into()).or_default().push(read(value)?.into());
+        }
+    }
+    if !user.is_in(access::groups::AUTHENTICATED) && !user.is_in(access::groups::UNAUTHENTICATED) {
+        user.groups.push(access::groups::AUTHENTICATED.into());
+    }
+    Ok(Some(user))
+}
+
+/// Checking a chain costs signatures; a connection shows the same one with every request.
+fn certificate_user(shared: &Shared, peer: &Peer) -> Result<User, AccessError> {
+    let mut known = peer.known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((since, user)) = &*known
+        && since.elapsed() < CERTIFICATE_TRUST
+    {
+        return Ok(user.clone());
+    }
+    let user = access::certificate(&peer.certificates, &shared.config.client_ca, shared.gate.now())?;
+    *known = Some((Instant::now(), user.clone()));
+    Ok(user)
+}
+
+fn unauthorized() -> Status {
+    Status::new(Reason::Unauthorized, "Unauthorized")
+}
+
+/// The token of the `Authorization` header, or of a WebSocket's subprotocols, where browsers have no other place for one.
+fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Status> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(subprotocol_token(headers)) };
+    let text = text(value).ok_or_else(unauthorized)?;
+    let Some((scheme, token)) = text.split_once(' ') else { return Ok(None) };
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    Ok(is_bearer.then(|| token.trim()).filter(|token| !token.is_empty()).map(Cow::Borrowed))
+}
+
+fn subprotocol_token(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    headers.get(header::UPGRADE)?;
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(text);
+    let mut offered = offered.flat_map(|text| text.split(',')).map(str::trim);
+    let encoded = offered.find_map(|one| one.strip_prefix("base64url.bearer.authorization.k8s.io."))?;
+    let token = URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?;
+    String::from_utf8(token).ok().filter(|token| !token.is_empty()).map(Cow::Owned)
+}
+
+/// A header's text, which may be any of Unicode's (a user's name is). None: it is no text.
+fn text(value: &HeaderValue) -> Option<&str> {
+    std::str::from_utf8(value.as_bytes()).ok()
+}
+
+async fn token_user(shared: &Shared, token: &str) -> Result<User, Status> {
+    let digest = digest(token);
+    if let Some(user) = shared.verified.get(&digest) {
+        return Ok(user);
+    }
+    let identity = token_identity(shared, token, &[]).await.map_err(|error| {
+        debug!(%error, "a bearer token was refused");
+        error.status()
+    })?;
+    shared.verified.put(digest, &identity.user);
+    Ok(identity.user)
+}
+
+/// Who carries a bearer token: a principal of the account, a service account, a new node, a user of an issuer, or whom a webhook knows.
+/// `audiences` are those that the asker stands for; empty means this API server's own.
+///
+/// # Errors
+/// Why nobody believes it; `Unrecognized` if nobody knows what it is.
+pub(crate) async fn token_identity(
+    shared: &Shared,
+    token: &str,
+    audiences: &[&str],
+) -> Result<Identity, AccessError> {
+    if token.len() > LONGEST_TOKEN {
+        return Err(AccessError::Unrecognized);
+    }
+    let own = &shared.tokens.audiences;
+    let asked: Vec<&str> =
+        if audiences.is_empty() { own.iter().map(|one| &**one).collect() } else { audiences.to_vec() };
+    // Who knows no audiences speaks of this API server only.
+    let ours: Vec<Box<str>> =
+        asked.iter().filter(|asked| own.iter().any(|own| own == *asked)).map(|&asked| asked.into()).collect();
+    let here = |user| Identity { user, audiences: ours.clone() };
+    let (snapshot, now) = (shared.store().snapshot(), shared.gate.now());
+    if !ours.is_empty()
+        && let Some(answer) = shared.login.as_ref().and_then(|login| login(&snapshot, token))
+    {
+        return answer.map(here).map_err(AccessError::Login);
+    }
+    let mut refusals = Vec::new();
+    match access::bearer(&shared.tokens, &snapshot, token, audiences, now) {
+        Err(error) => refusals.push(error),
+        found => return found,
+    }
+    for provider in shared.providers.iter().filter(|_| !ours.is_empty()) {
+        match provider.user(token, now).await {
+            Err(error) => refusals.push(error),
+            Ok(user) => return Ok(here(user)),
+        }
+    }
+    if let Some(webhook) = &shared.token_webhook {
+        match webhook.ask(token, &asked, own).await {
+            Err(error) => refusals.push(error),
+            found => return found,
+        }
+    }
+    let why = refusals.into_iter().find(|error| *error != AccessError::Unrecognized);
+    Err(why.unwrap_or(AccessError::Unrecognized))
+}
+
+fn digest(text: &str) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref());
+    digest
+}
+
+/// The user that a request's impersonation headers ask for; the asking one if there are none.
+pub(crate) async fn impersonate(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User, Status> {
+    let wanted = wanted(headers)?;
+    let Some(wanted) = wanted else { return Ok(user) };
+    let snapshot = shared.store().snapshot();
+    shared.authorizers.decide(&snapshot, |view| access::impersonation(view, &user, wanted.clone())).await
+}
+
+fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
+    // A header that cannot be read is refused: taken for absent, the request would run with another's rights.
+    let read = |name: &str, value| {
+        text(value).ok_or_else(|| Status::bad_request(format!("the header {name} is not valid UTF-8")))
+    };
+    let first = |name: &str| headers.get(name).map_or(Ok(""), |value| read(name, value));
+    let mut groups = Vec::new();
+    for value in headers.get_all("impersonate-group") {
+        groups.push(read("impersonate-group", value)?);
+    }
+    let mut extra: BTreeMap<Box<str>, Vec<Box<str>>> = BTreeMap::new();
+    for (name, value) in headers {
+        if let Some(key) = name.as_str().strip_prefix("impersonate-extra-") {
+            let key = crate::query::percent_decode(key, false).unwrap_or_else(|| key.to_owned());
+            extra.entry(key.into()).or_default().push(read(name.as_str(), value)?.into());
+        }
+    }
+    let (name, uid) = (first("impersonate-user")?, first("impersonate-uid")?);
+    if name.is_empty() {
+        if groups.is_empty() && extra.is_empty() && uid.is_empty() {
+            return Ok(None);
+        }
+        return Err(Status::bad_request("requested [...] without impersonating a user"));
+    }
+    let mut user = User::new(name, &groups);
+    user.uid = uid.into();
+    user.extra = extra;
+    Ok(Some(user))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(headers: &[(&'static str, &[u8])], expected: Result<(Option<&str>, Option<&str>), u16>) {
+        let made: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| {
+                (http::HeaderName::from_static(name), HeaderValue::from_bytes(value).expect("a header"))
+            })
+            .collect();
+        let read = bearer(&made).and_then(|token| Ok((token, wanted(&made)?.map(|user| user.name))));
+        let read =
+            read.as_ref().map(|(token, name)| (token.as_deref(), name.as_deref())).map_err(|why| why.code);
+        assert_eq!(read, expected, "{headers:?}");
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_read_is_refused_and_never_taken_for_absent() {
+        check(&[], Ok((None, None)));
+        check(&[("authorization", b"Bearer abc")], Ok((Some("abc"), None)));
+        check(&[("authorization", b"Basic abc")], Ok((None, None)));
+        check(&[("authorization", b"Bearer \xff")], Err(401));
+        check(&[("impersonate-user", "Zoë".as_bytes())], Ok((None, Some("Zoë"))));
+        check(&[("impersonate-user", b"Zo\xeb")], Err(400));
+        check(&[("impersonate-user", b"a"), ("impersonate-group", b"\xff")], Err(400));
+        check(&[("impersonate-user", b"a"), ("impersonate-uid", b"\xff")], Err(400));
+        check(&[("impersonate-user", b"a"), ("impersonate-extra-scopes", b"\xff")], Err(400));
+        check(&[("impersonate-group", b"a")], Err(400));
+    }
+}

@@ -1,0 +1,217 @@
+//! Issuers of OpenID Connect: their discovery documents and keys, fetched when a token asks for them and kept until one is signed by a
+//! key that is not among them.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use access::AccessError;
+use access::authentication::{Configuration, Issuer, KeySet, Refused};
+use http::Request;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use object::Time;
+use plan::User;
+use rustls::ClientConfig;
+use serde::Deserialize;
+use tracing::{info, warn};
+
+use crate::https::{self, Place};
+use crate::proxy::Dial;
+
+/// How long an issuer may take for one document.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How many documents an issuer is asked for within [`PERIOD`] at most, whatever tokens come: those with unknown keys are anybody's.
+const MOST_FETCHES: usize = 10;
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Where a configuration of authentication is asked for, at each request: its file may change, and so may the account.
+pub type AuthenticationSource = Arc<dyn Fn() -> Arc<Configuration> + Send + Sync>;
+
+/// A configuration of authentication and how its issuers are reached.
+pub struct Believed {
+    pub source: AuthenticationSource,
+    pub dial: Dial,
+}
+
+/// The issuers of one configuration source.
+pub(crate) struct Providers {
+    believed: Believed,
+    current: RwLock<Arc<Current>>,
+}
+
+/// What was made of a configuration.
+#[derive(Default)]
+struct Current {
+    configuration: Arc<Configuration>,
+    /// One for each issuer, in its order.
+    sources: Vec<Arc<KeySource>>,
+}
+
+/// Where the keys of an issuer are, and those that are known.
+struct KeySource {
+    discovery: String,
+    issuer: String,
+    certificate_authority: Option<String>,
+    keys: RwLock<Option<Arc<KeySet>>>,
+    /// Held while the issuer is asked, so that it is asked once for all who wait; when it was asked lately.
+    asking: tokio::sync::Mutex<Vec<Instant>>,
+    tls: Mutex<Option<Arc<ClientConfig>>>,
+}
+
+impl Providers {
+    pub(crate) fn new(believed: Believed) -> Self {
+        Self { believed, current: RwLock::default() }
+    }
+
+    /// The configuration as it is now. Keys stay with an issuer that stays.
+    fn current(&self) -> Arc<Current> {
+        let configuration = (self.believed.source)();
+        let known = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if Arc::ptr_eq(&known.configuration, &configuration) {
+            return known;
+        }
+        let sources = configuration.issuers.iter().map(|issuer| {
+            let same = known.sources.iter().find(|source| source.is_of(issuer)).cloned();
+            same.unwrap_or_else(|| Arc::new(KeySource::new(issuer)))
+        });
+        let made = Arc::new(Current { sources: sources.collect(), configuration });
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = made.clone();
+        made
+    }
+
+    pub(crate) fn configuration(&self) -> Arc<Configuration> {
+        self.current().configuration.clone()
+    }
+
+    /// The user of a token of one of the issuers. `Unrecognized`: it is of none of them.
+    pub(crate) async fn user(&self, token: &str, now: Time) -> Result<User, AccessError> {
+        let current = self.current();
+        if current.sources.is_empty() {
+            return Err(AccessError::Unrecognized);
+        }
+        let told = access::issuer_of(token).ok_or(AccessError::Unrecognized)?;
+        let issuers = current.configuration.issuers.iter().zip(&current.sources);
+        let Some((issuer, source)) = issuers.into_iter().find(|(issuer, _)| issuer.url == told) else {
+            return Err(AccessError::Unrecognized);
+        };
+        let known = source.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(keys) = &known {
+            match issuer.user(keys, token, now) {
+                Err(Refused::Signature) => {}
+                Err(Refused::Because(why)) => return Err(why),
+                Ok(user) => return Ok(user),
+            }
+        }
+        let keys = source.newer(known.as_ref(), &self.believed.dial).await?;
+        issuer.user(&keys, token, now).map_err(|refused| match refused {
+            Refused::Because(why) => why,
+            Refused::Signature => {
+                let why =
+                    "oidc: verify token: failed to verify signature: failed to verify id token signature";
+                AccessError::Oidc(why.to_owned())
+            }
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Discovery {
+    issuer: String,
+    jwks_uri: String,
+}
+
+impl KeySource {
+    fn new(issuer: &Issuer) -> Self {
+        Self {
+            discovery: issuer.discovery(),
+            issuer: issuer.url.clone(),
+            certificate_authority: issuer.certificate_authority.clone(),
+            keys: RwLock::default(),
+            asking: tokio::sync::Mutex::default(),
+            tls: Mutex::default(),
+        }
+    }
+
+    fn is_of(&self, issuer: &Issuer) -> bool {
+        self.issuer == issuer.url
+            && self.discovery == issuer.discovery()
+            && self.certificate_authority == issuer.certificate_authority
+    }
+
+    /// Keys that are newer than those that did not do; asked for once by however many wait.
+    async fn newer(&self, known: Option<&Arc<KeySet>>, dial: &Dial) -> Result<Arc<KeySet>, AccessError> {
+        let mut lately = self.asking.lock().await;
+        let held = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(held) = held
+            && !known.is_some_and(|known| Arc::ptr_eq(known, &held))
+        {
+            return Ok(held);
+        }
+        lately.retain(|at| at.elapsed() < PERIOD);
+        if lately.len() >= MOST_FETCHES {
+            let why = "its keys were asked for too often within the last minute";
+            return Err(self.failed(why));
+        }
+        lately.push(Instant::now());
+        let keys = self.fetch(dial).await.map_err(|why| {
+            warn!(issuer = self.issuer, why, "the keys of an issuer of tokens could not be fetched");
+            self.failed(&why)
+        })?;
+        info!(issuer = self.issuer, "fetched the keys of an issuer of tokens");
+        let keys = Arc::new(keys);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys.clone());
+        Ok(keys)
+    }
+
+    fn failed(&self, why: &str) -> AccessError {
+        AccessError::Oidc(format!(
+            "oidc: authenticator for issuer {:?} is not initialized: {why}",
+            self.issuer
+        ))
+    }
+
+    async fn fetch(&self, dial: &Dial) -> Result<KeySet, String> {
+        let discovery = self.get(&self.discovery, dial).await?;
+        let discovery: Discovery = serde_json::from_slice(&discovery).map_err(|error| {
+            format!("{}: failed to decode provider discovery object: {error}", self.discovery)
+        })?;
+        if discovery.issuer != self.issuer {
+            return Err(format!(
+                "oidc: issuer did not match the issuer returned by provider, expected {:?} got {:?}",
+                self.issuer, discovery.issuer
+            ));
+        }
+        let keys = self.get(&discovery.jwks_uri, dial).await?;
+        KeySet::read(&keys).map_err(|why| format!("{}: {why}", discovery.jwks_uri))
+    }
+
+    async fn get(&self, url: &str, dial: &Dial) -> Result<Bytes, String> {
+        let place = Place::of(url)?;
+        let request = Request::get("/").header(http::header::ACCEPT, "application/json");
+        let request = request.body(Full::default()).map_err(|error| error.to_string())?;
+        let exchanged = https::exchange(dial, self.tls()?, &place, request);
+        let failed = |why: String| format!("Get {url:?}: {why}");
+        match tokio::time::timeout(LIMIT, exchanged).await {
+            Err(_) => Err(failed("context deadline exceeded".to_owned())),
+            Ok(Err(why)) => Err(failed(why)),
+            Ok(Ok((status, _))) if !status.is_success() => {
+                Err(failed(format!("the server answered {status}")))
+            }
+            Ok(Ok((_, body))) => Ok(body),
+        }
+    }
+
+    fn tls(&self) -> Result<Arc<ClientConfig>, String> {
+        let mut held = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tls) = &*held {
+            return Ok(tls.clone());
+        }
+        let roots = match &self.certificate_authority {
+            Some(pem) => https::authorities(pem.as_bytes())?,
+            None => https::system_authorities(),
+        };
+        let tls = https::client_tls(roots, None)?;
+        *held = Some(tls.clone());
+        Ok(tls)
+    }
+}

@@ -1,0 +1,146 @@
+//! Tokens that somebody else knows: `authentication.k8s.io/v1` TokenReview, posted to a webhook.
+//! <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#webhook-token-authentication>
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use access::AccessError;
+use access::service_account::Identity;
+use plan::User;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{MOST_TOKENS, digest};
+use crate::connection::Connection;
+use crate::proxy::Dial;
+
+/// How long the webhook may take: upstream's limit for one try.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How long its answers hold: the default of `--authentication-token-webhook-cache-ttl`.
+const TTL: Duration = Duration::from_secs(120);
+
+/// Where tokens are asked about that nobody here knows.
+pub struct TokenWebhook {
+    pub connection: Connection,
+    pub dial: Dial,
+}
+
+type Answer = Result<Identity, AccessError>;
+
+/// A webhook with what it answered lately, by the digests of tokens and audiences.
+pub(crate) struct Reviewer {
+    webhook: TokenWebhook,
+    known: Mutex<HashMap<[u8; 32], (Instant, Answer)>>,
+}
+
+#[derive(Deserialize)]
+struct Review {
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    authenticated: bool,
+    user: UserInfo,
+    audiences: Vec<String>,
+    error: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct UserInfo {
+    username: String,
+    uid: String,
+    groups: Vec<String>,
+    extra: BTreeMap<Box<str>, Vec<Box<str>>>,
+}
+
+impl Reviewer {
+    pub(crate) fn new(webhook: TokenWebhook) -> Self {
+        Self { webhook, known: Mutex::default() }
+    }
+
+    /// Who carries this token, for which of the audiences asked for. `own` are those of this API server: a webhook that says none means them.
+    pub(crate) async fn ask(&self, token: &str, asked: &[&str], own: &[String]) -> Answer {
+        let key = digest(&format!("{token}\0{}", asked.join("\0")));
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some((since, answer)) = known
+            && since.elapsed() < TTL
+        {
+            return answer;
+        }
+        let review = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {},
+            "spec": {"token": token, "audiences": asked},
+        });
+        let failed = |why: String| AccessError::Webhook(why);
+        let answered =
+            self.webhook.connection.post(&self.webhook.dial, &review, LIMIT).await.map_err(failed)?;
+        let answer = read(answered, asked, own);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_TOKENS {
+            known.retain(|_, (since, _)| since.elapsed() < TTL);
+        }
+        if known.len() < MOST_TOKENS {
+            known.insert(key, (Instant::now(), answer.clone()));
+        }
+        answer
+    }
+}
+
+fn read(answered: Value, asked: &[&str], own: &[String]) -> Answer {
+    let Review { status } = serde_json::from_value(answered)
+        .map_err(|error| AccessError::Webhook(format!("the answer is no TokenReview: {error}")))?;
+    let held = if status.audiences.is_empty() { own } else { &status.audiences };
+    let audiences: Vec<Box<str>> = asked
+        .iter()
+        .filter(|asked| held.iter().any(|held| held == **asked))
+        .map(|&asked| asked.into())
+        .collect();
+    if audiences.is_empty() {
+        return Err(AccessError::Unrecognized);
+    }
+    if !status.authenticated {
+        let error = status.error;
+        return Err(if error.is_empty() { AccessError::Unrecognized } else { AccessError::Webhook(error) });
+    }
+    let groups: Vec<&str> = status.user.groups.iter().map(String::as_str).collect();
+    let mut user = User::new(status.user.username, &groups);
+    user.uid = status.user.uid.into();
+    user.extra = status.user.extra;
+    if !user.is_in(access::groups::AUTHENTICATED) {
+        user.groups.push(access::groups::AUTHENTICATED.into());
+    }
+    Ok(Identity { user, audiences })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_webhook_answers() {
+        let own = ["api".to_owned()];
+        let check = |status: Value, asked: &[&str], expected: Result<&str, &str>| {
+            let found = read(json!({"status": status}), asked, &own);
+            let found = found.map(|found| {
+                let groups = found.user.groups.join(",");
+                format!("{} [{groups}] for {}", found.user.name, found.audiences.join(","))
+            });
+            let found = found.as_deref().map_err(ToString::to_string);
+            assert_eq!(found, expected.map_err(str::to_owned), "{status} for {asked:?}");
+        };
+        let jane = json!({"username": "jane", "groups": ["devs"]});
+        let authenticated = json!({"authenticated": true, "user": jane});
+        check(authenticated.clone(), &["api"], Ok("jane [devs,system:authenticated] for api"));
+        check(authenticated.clone(), &["other"], Err("not a credential of this kind"));
+        let narrowed = json!({"authenticated": true, "user": jane, "audiences": ["other"]});
+        check(narrowed.clone(), &["other", "third"], Ok("jane [devs,system:authenticated] for other"));
+        check(narrowed, &["api"], Err("not a credential of this kind"));
+        check(json!({"authenticated": false}), &["api"], Err("not a credential of this kind"));
+        check(json!({"error": "expired"}), &["api"], Err("expired"));
+    }
+}
