@@ -262,11 +262,9 @@ fn a_configuration_is_checked() {
         &json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jtw": []}),
         &[],
     );
-    assert!(
-        strict.err().expect("a wrong field")[0].starts_with("strict decoding error: unknown field `jtw`")
-    );
+    assert!(strict.expect_err("a wrong field")[0].starts_with("strict decoding error: unknown field `jtw`"));
     let kind = authentication::read(&json!({"apiVersion": "v1", "kind": "AuthenticationConfiguration"}), &[]);
-    assert!(kind.err().expect("another group")[0].starts_with("it is of apiVersion \"v1\""));
+    assert!(kind.expect_err("another group")[0].starts_with("it is of apiVersion \"v1\""));
 }
 
 #[test]
