@@ -1,11 +1,12 @@
 //! gzip of long answers (RFC 1952), chunk by chunk.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, header};
 use http_body::{Body, Frame};
@@ -32,6 +33,13 @@ pub(crate) fn bytes(plain: &[u8]) -> std::io::Result<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(plain)?;
     encoder.finish().map(Bytes::from)
+}
+
+/// What [`bytes`] made, as it was.
+pub(crate) fn unpack(small: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut plain = Vec::with_capacity(small.len() * 8);
+    GzDecoder::new(small).read_to_end(&mut plain)?;
+    Ok(plain)
 }
 
 impl<B: Body<Data = Bytes, Error = std::io::Error> + Unpin> Body for Gzip<B> {

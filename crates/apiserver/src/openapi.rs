@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use gate::Catalog;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use object::Status;
 use ring::digest::{SHA256, digest};
 use schema::Kind;
 use serde_json::{Value, json};
@@ -35,8 +36,8 @@ struct Group {
     document: Arc<OnceLock<Document>>,
 }
 
+/// Kept as most clients read it; for the others it is unpacked when they ask.
 struct Document {
-    plain: Bytes,
     gzip: Bytes,
 }
 
@@ -52,9 +53,8 @@ impl Document {
     }
 
     fn text(plain: Bytes) -> Self {
-        // Compressing into memory cannot fail; an empty one would only mean that the plain one is sent.
-        let gzip = compress::bytes(&plain).unwrap_or_default();
-        Self { plain, gzip }
+        // Compressing into memory cannot fail; an empty document would only mean that clients see it is none.
+        Self { gzip: compress::bytes(&plain).unwrap_or_default() }
     }
 }
 
@@ -141,6 +141,7 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
             let make = || {
                 Document::of(&schema::openapi::v3(
                     kinds::types(),
+                    &kinds::words(),
                     group.kinds.iter().map(|kind| &**kind),
                     version,
                 ))
@@ -159,11 +160,16 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
 fn send(document: &Document, media: &'static str, hash: &str, headers: &HeaderMap) -> Answer {
     let tag = format!("\"{hash}\"");
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
-    let gzip = negotiate::reads_gzip(headers) && !document.gzip.is_empty();
+    let gzip = negotiate::reads_gzip(headers);
     let mut answer = match (known, gzip) {
         (true, _) => respond::bytes(StatusCode::NOT_MODIFIED, media, Bytes::new()),
         (false, true) => respond::bytes(StatusCode::OK, media, document.gzip.clone()),
-        (false, false) => respond::bytes(StatusCode::OK, media, document.plain.clone()),
+        (false, false) => match compress::unpack(&document.gzip) {
+            Ok(plain) => respond::bytes(StatusCode::OK, media, plain),
+            Err(error) => {
+                return respond::failure(&Status::internal(format!("unpacking a document: {error}")));
+            }
+        },
     };
     if gzip && !known {
         compress::mark(answer.headers_mut());
@@ -178,9 +184,10 @@ fn send(document: &Document, media: &'static str, hash: &str, headers: &HeaderMa
 fn swagger(documents: &Documents, version: &str) -> Value {
     let mut definitions = serde_json::Map::new();
     let mut paths = serde_json::Map::new();
+    let words = kinds::words();
     for group in documents.groups.values() {
         let mut document =
-            schema::openapi::v3(kinds::types(), group.kinds.iter().map(|kind| &**kind), version);
+            schema::openapi::v3(kinds::types(), &words, group.kinds.iter().map(|kind| &**kind), version);
         if let Value::Object(schemas) = document["components"]["schemas"].take() {
             definitions.extend(schemas);
         }

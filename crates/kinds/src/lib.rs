@@ -1,8 +1,8 @@
 //! Every built-in kind: one file each, listed once.
 //!
 //! A kind is a row (`schema::Kind`) in a file of its name, with what only it has: defaults that depend on other fields, validation, cells of
-//! columns. A new one is that file, two lines here, its types in `data/types.tsv`, and a worked case in `testdata/`; the tests of the table
-//! tell what is missing. `spec` holds the parts that several kinds share.
+//! columns. A new one is that file, two lines here, its types in `data/types.tsv` with their words in `data/descriptions.tsv`, and a worked
+//! case in `testdata/`; the tests of the table tell what is missing. `spec` holds the parts that several kinds share.
 //!
 //! Architecture invariant: nothing here reads a clock or a store. A row is asked about one object, and about what it was before.
 
@@ -164,7 +164,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use object::{Resource, Status};
-use schema::{DecodeError, Decoded, FieldValidation, Kind, Types};
+use schema::{DecodeError, Decoded, FieldValidation, Kind, Types, Words};
 use serde_json::Value;
 
 /// Every kind, by file name. A resource served in several versions has a row for each; the first is the stored one.
@@ -247,6 +247,11 @@ pub fn types() -> &'static Types {
         Err(error) => unreachable!("data/types.tsv: {error:?}"),
     });
     &TYPES
+}
+
+/// What the types are, in words. Taken apart anew each time: it is asked for when a document is made, which is then kept.
+pub fn words() -> Words {
+    Words::parse(include_str!("../data/descriptions.tsv"))
 }
 
 pub fn all() -> &'static [&'static Kind] {

@@ -107,7 +107,7 @@ fn every_reference_of_the_openapi_documents_resolves() {
     for &kind in kinds::all() {
         let same =
             kinds::all().iter().copied().filter(|one| (one.group, one.version) == (kind.group, kind.version));
-        let document = schema::openapi::v3(kinds::types(), same, "v1.36.2");
+        let document = schema::openapi::v3(kinds::types(), &kinds::words(), same, "v1.36.2");
         let schemas = &document["components"]["schemas"];
         let mut queue = vec![&document];
         while let Some(value) = queue.pop() {
@@ -130,7 +130,7 @@ fn every_reference_of_the_openapi_documents_resolves() {
 #[test]
 fn kubectl_finds_what_it_looks_for_in_the_openapi_documents() {
     let apps = kinds::all().iter().copied().filter(|kind| kind.group == "apps");
-    let document = schema::openapi::v3(kinds::types(), apps, "v1.36.2");
+    let document = schema::openapi::v3(kinds::types(), &kinds::words(), apps, "v1.36.2");
     let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     let gvk = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
     assert_eq!(patch["x-kubernetes-group-version-kind"], gvk);
@@ -156,4 +156,22 @@ fn field_selectors_compare_with_what_upstream_compares_with() {
     assert_eq!(value("Pod", json!({}), "spec.nodeName"), "");
     assert_eq!(value("Job", json!({"status": {"succeeded": 2}}), "status.successful"), "2");
     assert_eq!(value("Event", json!({"reportingComponent": "x"}), "source"), "x");
+}
+
+#[test]
+fn every_type_and_every_field_is_described() {
+    let (types, words) = (kinds::types(), kinds::words());
+    for owner in types.all() {
+        assert!(!words.of_type(owner.name).is_empty(), "{}", owner.name);
+        for field in &owner.fields {
+            let text = words.of_field(owner.name, field.name);
+            assert!(text.ends_with('.') || text.ends_with('…'), "{} {}: {text:?}", owner.name, field.name);
+        }
+    }
+    for (name, fields) in words.all() {
+        let owner = types.get(name).unwrap_or_else(|| panic!("{name} is described and is no type"));
+        for field in fields {
+            assert!(owner.field(field).is_some(), "{name} has no {field}, which is described");
+        }
+    }
 }

@@ -18,6 +18,7 @@ pub mod quantity;
 mod types;
 mod version;
 mod violation;
+mod words;
 
 pub use at::At;
 pub use decode::{DecodeError, Decoded, FieldValidation};
@@ -29,3 +30,4 @@ pub use quantity::Quantity;
 pub use types::{Expr, Field, ListType, PatchStrategy, TableError, Type, Types};
 pub use version::version_rank;
 pub use violation::{Violation, ViolationKind};
+pub use words::Words;

@@ -1,6 +1,6 @@
-//! OpenAPI v3 documents from the table of types, one per group and version: what kubectl reads to validate and to merge.
+//! OpenAPI v3 documents from the table of types, one per group and version: what kubectl reads to validate, to merge and to explain.
 //!
-//! <https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3>. Descriptions are left out: the table has none.
+//! <https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3>
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::custom::publish;
 use crate::types::{Expr, Field, ListType, Type, Types};
-use crate::{Kind, Subresource};
+use crate::{Kind, Subresource, Words};
 
 const REF: &str = "#/components/schemas/";
 const JSON_PATCHES: [&str; 4] = [
@@ -19,7 +19,12 @@ const JSON_PATCHES: [&str; 4] = [
 ];
 
 /// The document of the kinds of one group and version. `version` is the cluster's own: `v1.36.2`.
-pub fn v3<'a>(types: &Types, kinds: impl IntoIterator<Item = &'a Kind>, version: &str) -> Value {
+pub fn v3<'a>(
+    types: &Types,
+    words: &Words,
+    kinds: impl IntoIterator<Item = &'a Kind>,
+    version: &str,
+) -> Value {
     let mut paths = Map::new();
     let mut schemas = Map::new();
     let mut wanted: BTreeSet<usize> = BTreeSet::new();
@@ -29,7 +34,7 @@ pub fn v3<'a>(types: &Types, kinds: impl IntoIterator<Item = &'a Kind>, version:
             wanted.insert(index);
         }
         if kind.is_stored() {
-            schemas.insert(format!("{}List", schema_name(kind.type_name)), list_schema(kind));
+            schemas.insert(format!("{}List", schema_name(kind.type_name)), list_schema(words, kind));
         }
         let own = kind.type_name;
         if let Some(custom) = &kind.custom {
@@ -37,7 +42,7 @@ pub fn v3<'a>(types: &Types, kinds: impl IntoIterator<Item = &'a Kind>, version:
             schemas.insert(own.to_owned(), publish::schema(kind, custom, reference(metadata)));
             wanted.extend(types.expr_of(metadata).and_then(|expr| expr.innermost()));
         } else if let Some(owner) = types.get(own) {
-            let mut schema = struct_schema(types, owner);
+            let mut schema = struct_schema(types, words, owner);
             schema["x-kubernetes-group-version-kind"] = json!([gvk(kind.group, kind.version, kind.kind)]);
             schemas.insert(schema_name(own), schema);
         }
@@ -50,7 +55,7 @@ pub fn v3<'a>(types: &Types, kinds: impl IntoIterator<Item = &'a Kind>, version:
         let owner = types.at(index);
         let name = schema_name(owner.name);
         if !schemas.contains_key(&name) {
-            schemas.insert(name, struct_schema(types, owner));
+            schemas.insert(name, struct_schema(types, words, owner));
         }
         for next in owner.fields.iter().filter_map(|field| field.expr.innermost()) {
             if wanted.insert(next) {
@@ -89,34 +94,46 @@ fn reference(type_name: &str) -> Value {
     json!({"$ref": format!("{REF}{}", schema_name(type_name))})
 }
 
-fn list_schema(kind: &Kind) -> Value {
+fn list_schema(words: &Words, kind: &Kind) -> Value {
+    let said = |field: &str| words.of_field("", field);
     json!({
+        "description": format!("A list of objects of the kind {}.", kind.kind),
         "type": "object",
         "required": ["items"],
         "properties": {
-            "apiVersion": {"type": "string"},
-            "items": {"type": "array", "items": reference(kind.type_name)},
-            "kind": {"type": "string"},
-            "metadata": reference("meta.v1.ListMeta"),
+            "apiVersion": {"description": said("apiVersion"), "type": "string"},
+            "items": {"description": said("items"), "type": "array", "items": reference(kind.type_name)},
+            "kind": {"description": said("kind"), "type": "string"},
+            "metadata": {"description": words.of_type("meta.v1.ListMeta"), "allOf": [reference("meta.v1.ListMeta")]},
         },
         "x-kubernetes-group-version-kind": [gvk(kind.group, kind.version, &kind.list_kind())],
     })
 }
 
-fn struct_schema(types: &Types, owner: &Type) -> Value {
-    let properties: Map<String, Value> =
-        owner.fields.iter().map(|field| (field.name.to_owned(), field_schema(types, field))).collect();
+fn struct_schema(types: &Types, words: &Words, owner: &Type) -> Value {
+    let property = |field: &Field| {
+        let said = words.of_field(owner.name, field.name);
+        (field.name.to_owned(), field_schema(types, said, field))
+    };
+    let properties: Map<String, Value> = owner.fields.iter().map(property).collect();
     let required: Vec<&str> =
         owner.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     let mut schema = json!({"type": "object", "properties": properties});
+    let said = words.of_type(owner.name);
+    if !said.is_empty() {
+        schema["description"] = said.into();
+    }
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
     schema
 }
 
-fn field_schema(types: &Types, field: &Field) -> Value {
+fn field_schema(types: &Types, said: &str, field: &Field) -> Value {
     let mut extensions = Map::new();
+    if !said.is_empty() {
+        extensions.insert("description".into(), said.into());
+    }
     let strategies = [
         (field.patch.merge, "merge"),
         (field.patch.replace, "replace"),
