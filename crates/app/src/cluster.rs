@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use access::ClientCa;
@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use store::{Embedded, Sealing, Store};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{error, info};
 
 use crate::access_files::{AccessFileError, AccessFiles, followed};
@@ -34,6 +34,8 @@ use crate::pki::{self, Pair, Pki, PkiError, Subject};
 use crate::shape::{Shape, git_version};
 
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Where the API listens in a VPC, as on EKS.
+pub const API_PORT: u16 = 443;
 
 /// Who tells extension servers who asks, and may tell this server too.
 const FRONT_PROXY: &str = "front-proxy-client";
@@ -79,8 +81,8 @@ pub struct Setup<'a> {
     pub access: &'a AccessFiles,
     /// Names and addresses that the API's certificate is for, besides the usual ones.
     pub names: Vec<String>,
-    /// Where pods and nodes reach the API.
-    pub inside: SocketAddr,
+    /// Where pods and nodes reach the API; never none.
+    pub inside: Vec<SocketAddr>,
     pub dial_from: Inside,
     pub shape: Shape,
     /// The account that it is in: its principals log in, and its access policies hold.
@@ -91,8 +93,8 @@ pub struct Setup<'a> {
 pub struct Cluster {
     pub gate: Arc<Gate>,
     pub pki: Arc<Pki>,
-    /// Where pods and nodes reach the API.
-    pub inside: SocketAddr,
+    /// Where pods and nodes reach the API; never none.
+    pub inside: Vec<SocketAddr>,
     pub shape: Shape,
     /// The public keys of its tokens, and who signs them.
     pub jwks: serde_json::Value,
@@ -100,7 +102,9 @@ pub struct Cluster {
     server: Server,
     tls: Arc<rustls::ServerConfig>,
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// What answers at the public endpoint, while there is one.
+    public: Mutex<Option<AbortHandle>>,
     /// Held as long as the cluster runs here.
     _identity: Option<Identity>,
 }
@@ -170,19 +174,37 @@ impl Cluster {
         info!(cluster = setup.name, revision = store.snapshot().revision(), "the control plane runs");
         let (issuer, inside, shape) = (setup.shape.issuer.clone(), setup.inside, setup.shape);
         tasks.extend(setup.guard.follow_keys(sealing.as_ref(), store.clone(), stopped.clone()));
-        Ok(Self { gate, pki, inside, shape, jwks, issuer, server, tls, stop, tasks, _identity: identity })
+        let (tasks, public) = (Mutex::new(tasks), Mutex::default());
+        Ok(Self { gate, pki, inside, shape, jwks, issuer, server, tls, stop, tasks, public, _identity: identity })
     }
 
     /// Serves the API on a listener until `stop`.
-    pub fn serve(&mut self, listener: StdListener) -> std::io::Result<()> {
+    pub fn serve(&self, listener: StdListener) -> std::io::Result<AbortHandle> {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (server, tls) = (self.server.clone(), self.tls.clone());
-        self.tasks.push(tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(failure) = server.serve(listener, Some(tls)).await {
                 error!(%failure, "the API is no longer served");
             }
-        }));
+        });
+        let handle = task.abort_handle();
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        Ok(handle)
+    }
+
+    /// Opens the public endpoint with what `listen` gives, or shuts it, unless it is so.
+    pub fn set_public(
+        &self,
+        is_wanted: bool,
+        listen: impl FnOnce() -> std::io::Result<StdListener>,
+    ) -> std::io::Result<()> {
+        let mut public = self.public.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_wanted && public.is_none() {
+            *public = Some(self.serve(listen()?)?);
+        } else if !is_wanted && let Some(open) = public.take() {
+            open.abort();
+        }
         Ok(())
     }
 
@@ -223,11 +245,14 @@ impl Cluster {
     }
 
     /// Ends requests in order, then the deciders, then the store.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.server.stop();
         self.stop.send_replace(true);
-        for task in self.tasks {
-            if let Err(failure) = task.await {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            if let Err(failure) = task.await
+                && !failure.is_cancelled()
+            {
                 error!(%failure, "a part of the control plane ended badly");
             }
         }
@@ -391,7 +416,8 @@ fn serving_tls(pki: &Pki, setup: &Setup) -> Result<rustls::ServerConfig, Cluster
     let mut names =
         vec!["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", service.as_str()];
     let mut addresses: Vec<IpAddr> =
-        vec![Ipv4Addr::LOCALHOST.into(), setup.shape.kubernetes_ip().into(), setup.inside.ip()];
+        vec![Ipv4Addr::LOCALHOST.into(), setup.shape.kubernetes_ip().into()];
+    addresses.extend(setup.inside.iter().map(SocketAddr::ip));
     for name in &setup.names {
         match name.parse() {
             Ok(address) => addresses.push(address),
@@ -416,8 +442,8 @@ fn settings(setup: &Setup, pki: &Pki) -> Settings {
         ca_pem: pki.ca_pem.clone(),
         kubernetes_service_ip: setup.shape.kubernetes_ip().into(),
         // An address that only this host has is of no use to pods.
-        api_server_addresses: vec![setup.inside.ip()].into_iter().filter(|ip| !ip.is_loopback()).collect(),
-        api_server_port: setup.inside.port(),
+        api_server_addresses: setup.inside.iter().map(SocketAddr::ip).filter(|ip| !ip.is_loopback()).collect(),
+        api_server_port: setup.inside.first().map_or(API_PORT, SocketAddr::port),
         ..Settings::default()
     }
 }

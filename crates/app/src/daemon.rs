@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use ::account::Account;
+use aws::eks::VpcConfig;
 use files::FileError;
 use machines::{doctor, netns};
 use object::Snapshot;
@@ -23,13 +24,13 @@ use tracing::{error, info, warn};
 use crate::access_files::AccessFiles;
 use crate::account::{self, AccountError, Wanted};
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
-use crate::cluster::{Cluster, ClusterError, Setup};
+use crate::cluster::{API_PORT, Cluster, ClusterError, Setup};
 use crate::eks::{self, Keeper};
 use crate::etcd::Place;
 use crate::guard_files::GuardFiles;
 use crate::shape::NEWEST;
 use crate::site::{self, ClusterSpec, Site};
-use crate::{census, ec2, exit, network, nodes};
+use crate::{census, ec2, exit, nodes};
 
 /// Of the API on loopback, if it is free.
 const FIRST_PORT: u16 = 6443;
@@ -64,6 +65,11 @@ pub enum DaemonError {
     Inside(String),
     #[error("there is no cluster named {0}: `ekso list` shows those there are")]
     NoCluster(String),
+    /// What the account says to a cluster of the command line.
+    #[error("the AWS account refuses the cluster: {code}: {message}")]
+    Refused { code: String, message: String },
+    #[error("the control plane of {0} has no network interfaces in the account")]
+    NoPlace(String),
     #[error("{0}")]
     Nodes(#[from] nodes::NodesError),
     /// A command line of another version than the daemon.
@@ -91,7 +97,9 @@ impl DaemonError {
 pub struct Daemon {
     pub(crate) site: Site,
     pub(crate) machines: machines::Site,
-    pub(crate) clusters: Mutex<BTreeMap<String, Cluster>>,
+    pub(crate) clusters: Mutex<BTreeMap<String, Arc<Cluster>>>,
+    /// Held while the command line's clusters are brought to what they should be: one at a time.
+    starting: Mutex<()>,
     account: Mutex<Option<account::Running>>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     /// Who makes true what the account says of EC2.
@@ -104,6 +112,7 @@ pub struct Daemon {
 
 /// A task that follows the account until it is told to stop.
 struct Following {
+    doer: Arc<ec2::Doer>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -115,8 +124,8 @@ impl ec2::Clusters for Joining {
     fn join<'a>(&'a self, name: &'a str) -> ec2::Answer<'a, Option<ec2::Join>> {
         Box::pin(async move {
             let daemon = self.0.upgrade()?;
-            let clusters = daemon.clusters.lock().await;
-            let cluster = clusters.get(name)?;
+            let cluster = daemon.clusters.lock().await.get(name)?.clone();
+            let insecure_registries = daemon.site.cluster(name).ok()??.insecure_registries;
             let token = match cluster.join_token(nodes::TOKEN_SECONDS).await {
                 Ok(token) => token,
                 Err(failure) => {
@@ -124,8 +133,9 @@ impl ec2::Clusters for Joining {
                     return None;
                 }
             };
-            let (server, shape) = (cluster.inside, &cluster.shape);
-            Some(ec2::Join { server, token, dns: shape.dns_ip().into(), minor: shape.minor })
+            let (server, shape) = (*cluster.inside.first()?, &cluster.shape);
+            let (dns, minor) = (shape.dns_ip().into(), shape.minor);
+            Some(ec2::Join { server, token, dns, minor, insecure_registries })
         })
     }
 
@@ -140,8 +150,7 @@ impl ec2::Clusters for Joining {
     fn left<'a>(&'a self, name: &'a str, node: &'a str, instance: &'a str) -> ec2::Answer<'a, ()> {
         Box::pin(async move {
             let Some(daemon) = self.0.upgrade() else { return };
-            let clusters = daemon.clusters.lock().await;
-            let Some(cluster) = clusters.get(name) else { return };
+            let Some(cluster) = daemon.clusters.lock().await.get(name).cloned() else { return };
             if let Err(failure) = cluster.remove_node_of(node, instance).await {
                 warn!(cluster = name, node, %failure, "a node without a machine is left");
             }
@@ -196,6 +205,7 @@ impl Daemon {
             site,
             machines,
             clusters: Mutex::default(),
+            starting: Mutex::default(),
             account: Mutex::default(),
             keeper: Mutex::default(),
             ec2: Mutex::default(),
@@ -267,14 +277,19 @@ impl Daemon {
         held.as_ref().map(|running| (running.account.clone(), running.endpoint()))
     }
 
+    pub(crate) async fn ec2(&self) -> Result<Arc<ec2::Doer>, DaemonError> {
+        let held = self.ec2.lock().await;
+        Ok(held.as_ref().ok_or(DaemonError::NoAccount)?.doer.clone())
+    }
+
     async fn follow_ec2(self: &Arc<Self>, running: &account::Running) -> Result<(), DaemonError> {
         self.bring_network_up().await?;
         let clusters = Arc::new(Joining(Arc::downgrade(self)));
         let (account, machines) = (running.account.clone(), self.machines.clone());
         let doer = ec2::Doer::new(account, machines, self.site.clone(), clusters, running.server()).await?;
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(doer.run(stopped));
-        *self.ec2.lock().await = Some(Following { stop, task });
+        let task = tokio::spawn(doer.clone().run(stopped));
+        *self.ec2.lock().await = Some(Following { doer, stop, task });
         Ok(())
     }
 
@@ -282,7 +297,7 @@ impl Daemon {
         if let Some(keeper) = self.keeper.lock().await.take() {
             keeper.abort();
         }
-        if let Some(Following { stop, task }) = self.ec2.lock().await.take() {
+        if let Some(Following { stop, task, .. }) = self.ec2.lock().await.take() {
             stop.send_replace(true);
             if let Err(panic) = task.await {
                 error!(%panic, "the account's instances and VPCs were followed to a bad end");
@@ -381,6 +396,10 @@ impl Daemon {
                 Ok(Vec::new())
             }
             Ask::Delete { name } => {
+                // What of it the account knows goes with it; one that cannot be opened is no reason to keep the cluster.
+                if let Err(failure) = self.open_account(&Wanted::default(), progress).await {
+                    warn!(cluster = name, %failure, "the account still knows of the cluster");
+                }
                 self.delete(&name, progress).await?;
                 Ok(Vec::new())
             }
@@ -467,18 +486,8 @@ impl Daemon {
 
     /// Brings a cluster to what it should be, from wherever it is.
     async fn start(self: &Arc<Self>, spec: &ClusterSpec, progress: &Progress) -> Result<(), DaemonError> {
-        let mut clusters = self.clusters.lock().await;
-        let inside = self.place(&spec.name).await?;
-        let spec = &eks::enter(self, spec).await?;
-        if !clusters.contains_key(&spec.name) {
-            progress.doing("starting the control plane");
-            let since = Instant::now();
-            let cluster = self.start_control_plane(spec, inside).await?;
-            eks::tell_running(self, spec, &cluster).await;
-            clusters.insert(spec.name.clone(), cluster);
-            progress.step("API server answers", since);
-        }
-        let Some(cluster) = clusters.get(&spec.name) else { return Ok(()) };
+        let _turn = self.starting.lock().await;
+        let (spec, cluster) = self.start_cluster(spec, progress).await?;
         let admin = cluster.admin().map_err(ClusterError::from)?;
         let pki = self.site.cluster_dir(&spec.name).join("pki");
         files::write(&pki.join("admin.crt"), 0o600, admin.certificate.as_bytes())?;
@@ -487,19 +496,35 @@ impl Daemon {
             progress.doing(if spec.nodes == 1 { "starting the node" } else { "starting the nodes" });
         }
         let since = Instant::now();
-        let plan = nodes::Wanted { site: &self.site, machines: &self.machines, spec, server: inside };
-        nodes::bring(&plan, cluster).await?;
+        let (account, _) = self.account().await.ok_or(DaemonError::NoAccount)?;
+        let doer = self.ec2().await?;
+        doer.look();
+        let plan = nodes::Wanted { machines: &self.machines, spec: &spec, account: &account, doer: &doer };
+        nodes::bring(&plan, &cluster).await?;
         if spec.nodes > 0 {
             progress.step(if spec.nodes == 1 { "node is Ready" } else { "nodes are Ready" }, since);
         }
         Ok(())
     }
 
-    /// The address of a cluster's API in its VPC, with the network that it is in.
-    pub(crate) async fn place(&self, cluster: &str) -> Result<SocketAddr, DaemonError> {
-        self.bring_network_up().await?;
-        let (site, cluster) = (self.machines.clone(), cluster.to_owned());
-        Ok(tokio::task::spawn_blocking(move || network::place_cluster(&site, &cluster)).await??)
+    /// The control plane, running.
+    async fn start_cluster(
+        self: &Arc<Self>,
+        spec: &ClusterSpec,
+        progress: &Progress,
+    ) -> Result<(ClusterSpec, Arc<Cluster>), DaemonError> {
+        let mut clusters = self.clusters.lock().await;
+        let spec = eks::enter(self, spec).await?;
+        if let Some(cluster) = clusters.get(&spec.name) {
+            return Ok((spec, cluster.clone()));
+        }
+        progress.doing("starting the control plane");
+        let since = Instant::now();
+        let cluster = Arc::new(self.start_control_plane(&spec).await?);
+        eks::tell_running(self, &spec, &cluster).await;
+        clusters.insert(spec.name.clone(), cluster.clone());
+        progress.step("API server answers", since);
+        Ok((spec, cluster))
     }
 
     async fn bring_network_up(&self) -> Result<(), DaemonError> {
@@ -512,18 +537,20 @@ impl Daemon {
         Ok(())
     }
 
-    pub(crate) async fn start_control_plane(
-        &self,
-        spec: &ClusterSpec,
-        inside: SocketAddr,
-    ) -> Result<Cluster, DaemonError> {
-        let account = self.account.lock().await.as_ref().map(|running| running.account.clone());
+    /// Starts a control plane where the account has its interfaces, with its public endpoint on this host's loopback.
+    pub(crate) async fn start_control_plane(&self, spec: &ClusterSpec) -> Result<Cluster, DaemonError> {
+        let (account, _) = self.account().await.ok_or(DaemonError::NoAccount)?;
+        let standing = eks::standing(&account, &spec.name);
+        let standing = standing.ok_or_else(|| DaemonError::NoPlace(spec.name.clone()))?;
+        self.ec2().await?.bring_vpc(&standing.vpc.vpc_id).await?;
+        let vpc = self.machines.vpc(&standing.vpc.vpc_id)?;
+        let inside: Vec<SocketAddr> =
+            standing.addresses.iter().map(|address| (*address, API_PORT).into()).collect();
+        let within = inside.iter().map(|address| {
+            netns::tcp_listener(vpc.ns(), *address).map_err(|error| DaemonError::Inside(error.to_string()))
+        });
+        let within: Vec<TcpListener> = within.collect::<Result<_, _>>()?;
         let dir = self.site.cluster_dir(&spec.name);
-        let port = |source| DaemonError::Port { port: spec.api_port, source };
-        let outside = TcpListener::bind((Ipv4Addr::LOCALHOST, spec.api_port)).map_err(port)?;
-        let vpc = self.machines.vpc(network::DEFAULT_VPC)?;
-        let within =
-            netns::tcp_listener(vpc.ns(), inside).map_err(|error| DaemonError::Inside(error.to_string()))?;
         let setup = Setup {
             name: &spec.name,
             dir: &dir,
@@ -532,14 +559,28 @@ impl Daemon {
             access: &spec.access,
             names: Vec::new(),
             inside,
-            dial_from: nodes::inside(&self.site, self.machines.clone(), &spec.name, vpc.ns().path()),
+            dial_from: nodes::inside(self.machines.clone(), account.clone(), &spec.name, vpc.ns().path()),
             shape: spec.shape(),
-            account,
+            account: Some(account),
         };
-        let mut cluster = Cluster::start(setup).await?;
-        cluster.serve(outside).map_err(port)?;
-        cluster.serve(within).map_err(|error| DaemonError::Inside(error.to_string()))?;
+        let cluster = Cluster::start(setup).await?;
+        self.open_public_door(spec, &cluster, &standing.vpc)?;
+        for listener in within {
+            cluster.serve(listener).map_err(|error| DaemonError::Inside(error.to_string()))?;
+        }
         Ok(cluster)
+    }
+
+    /// Opens a cluster's public endpoint, or shuts it, as its configuration says.
+    pub(crate) fn open_public_door(
+        &self,
+        spec: &ClusterSpec,
+        cluster: &Cluster,
+        vpc: &VpcConfig,
+    ) -> Result<(), DaemonError> {
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, spec.api_port));
+        let port = |source| DaemonError::Port { port: spec.api_port, source };
+        cluster.set_public(vpc.endpoint_public_access, listen).map_err(port)
     }
 
     async fn down(&self, name: &str, progress: &Progress) -> Result<(), DaemonError> {
@@ -547,7 +588,9 @@ impl Daemon {
         self.site.save(&ClusterSpec { up: false, ..spec })?;
         let since = Instant::now();
         progress.doing("stopping the nodes");
-        nodes::stop(&self.site, &self.machines, name).await?;
+        if let Ok(doer) = self.ec2().await {
+            doer.sleep(name).await?;
+        }
         progress.step("nodes are stopped", since);
         let since = Instant::now();
         if let Some(cluster) = self.clusters.lock().await.remove(name) {
@@ -560,7 +603,10 @@ impl Daemon {
     async fn delete(&self, name: &str, progress: &Progress) -> Result<(), DaemonError> {
         self.down(name, progress).await?;
         let since = Instant::now();
-        nodes::delete(&self.site, &self.machines, name).await?;
+        if let Some((account, _)) = self.account().await {
+            account.change(|context| aws::eks::end_nodes(context, name)).await.map_err(ec2::Ec2Error::from)?;
+            self.ec2().await?.end().await?;
+        }
         let dir = self.site.cluster_dir(name);
         std::fs::remove_dir_all(&dir).map_err(|error| FileError::new("remove", &dir, error))?;
         eks::forget(self, name).await;
@@ -580,7 +626,7 @@ impl Daemon {
         let mut all = Vec::new();
         for spec in self.site.clusters()? {
             if name.is_none_or(|name| name == spec.name) {
-                all.push(census::status(&self.site, &self.machines, &spec, clusters.get(&spec.name)));
+                all.push(census::status(&self.site, &self.machines, &spec, clusters.get(&spec.name).map(|cluster| &**cluster)));
             }
         }
         match name {

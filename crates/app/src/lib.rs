@@ -21,7 +21,6 @@ mod image;
 mod join;
 mod kubeconfig;
 mod login;
-mod network;
 mod nodes;
 mod output;
 mod owner;

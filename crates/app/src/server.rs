@@ -124,12 +124,12 @@ async fn alone(
         guard: &args.guard,
         access: &args.access,
         names,
-        inside,
+        inside: vec![inside],
         dial_from: std::sync::Arc::new(|| None),
         shape: Shape::default(),
         account: None,
     };
-    let mut cluster = Cluster::start(setup).await?;
+    let cluster = Cluster::start(setup).await?;
     cluster.serve(listener).map_err(|source| ServerError::Listen { address, source })?;
     let kubeconfig = write_kubeconfig(&cluster, &args.cluster.name, &dir, inside)?;
     let token = cluster.join_token(TOKEN_SECONDS).await?;

@@ -64,7 +64,7 @@ impl Account {
         account
     }
 
-    fn context<T>(&mut self, caller: &Caller, run: impl FnOnce(&mut Context) -> T) -> T {
+    pub fn context<T>(&mut self, caller: &Caller, run: impl FnOnce(&mut Context) -> T) -> T {
         self.drawn += 1;
         let mut ids = Ids::new([self.drawn; 32]);
         let (state, now) = (self.state.clone(), self.now);

@@ -1,5 +1,6 @@
 //! Instances become machines.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,10 +9,10 @@ use aws::ec2::instance_type::{self, InstanceType};
 use aws::ec2::record::{Instance, NetworkInterface, State, Subnet, Vpc, Wanted};
 use aws::ec2::user_data::{self, Bootstrap};
 use aws::ec2::{interface, place};
-use aws::eks::ClusterRecord;
+use aws::eks::{ClusterRecord, VERSIONS};
 use aws::login::node;
 use aws::state::{self, Changes};
-use machines::{Bind, Limits, Link, MachineSpec};
+use machines::{Bind, Limits, Link, Machine, MachineSpec};
 use object::{Snapshot, Time};
 use tracing::{info, warn};
 
@@ -19,7 +20,7 @@ use super::{Doer, Ec2Error, Join};
 use crate::nodes;
 
 /// What an instance needs next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Nothing,
     Start,
@@ -32,11 +33,16 @@ enum Step {
     Observe(State),
     /// It went down by itself.
     WentDown,
+    /// The cluster whose node it is was stopped: its machine is, too, and the account goes on saying that it runs.
+    Sleep,
 }
 
 /// `seen`: whether it ran before in this life of the daemon, and how many of its reboots were done. After a restart of the host, machines
-/// come back; what ends later has ended by itself.
-fn step(instance: &Instance, is_running: bool, seen: Option<u32>, now: Time) -> Step {
+/// come back; what ends later has ended by itself. `is_asleep`: whether the cluster whose node it is was stopped.
+fn step(instance: &Instance, is_running: bool, is_asleep: bool, seen: Option<u32>, now: Time) -> Step {
+    if is_asleep && instance.wanted == Wanted::Running {
+        return if is_running { Step::Sleep } else { Step::Nothing };
+    }
     match (instance.wanted, instance.state) {
         (Wanted::Terminated, State::Terminated) => {
             let is_old = instance.terminated.is_none_or(|at| now.secs_since(at) > SHOWN_SECONDS);
@@ -56,17 +62,39 @@ fn step(instance: &Instance, is_running: bool, seen: Option<u32>, now: Time) -> 
     }
 }
 
+/// The machine of an instance; its name on the host.
+pub fn machine_name(instance: &Instance) -> &str {
+    instance.site_node.as_ref().map_or(&instance.instance_id, |node| &node.name)
+}
+
+/// The cluster whose node it is, or is to be.
+fn cluster_of(instance: &Instance) -> Option<&String> {
+    instance.site_node.as_ref().map(|node| &node.cluster).or(instance.joined.as_ref())
+}
+
+/// The instances that are nodes of a cluster.
+pub fn nodes_of(account: &Snapshot, cluster: &str) -> Vec<Instance> {
+    let all = state::list::<Instance>(account, "").into_iter().map(|kept| kept.record);
+    let is_node =
+        |one: &Instance| one.state != State::Terminated && cluster_of(one).is_some_and(|its| its == cluster);
+    all.filter(is_node).collect()
+}
+
 /// Begins what each instance needs, each in a task of its own.
 pub fn pass(doer: &Arc<Doer>, account: &Snapshot) {
+    let mut asleep: BTreeMap<String, bool> = BTreeMap::new();
     for kept in state::list::<Instance>(account, "") {
         let instance = kept.record;
         let id = instance.instance_id.clone();
         if doer.state().busy.contains(&id) {
             continue;
         }
-        let is_running = doer.machines.machine(&id).is_ok_and(|machine| machine.running().is_some());
+        let is_running = doer.machine(&instance).is_ok_and(|machine| machine.running().is_some());
         let seen = doer.state().seen.get(&id).copied();
-        let step = step(&instance, is_running, seen, doer.account.now());
+        let is_asleep = cluster_of(&instance).is_some_and(|cluster| {
+            *asleep.entry(cluster.clone()).or_insert_with(|| doer.is_stopped(cluster))
+        });
+        let step = step(&instance, is_running, is_asleep, seen, doer.account.now());
         if step == Step::Nothing {
             if is_running {
                 doer.state().seen.entry(id).or_insert(instance.reboots);
@@ -78,15 +106,12 @@ pub fn pass(doer: &Arc<Doer>, account: &Snapshot) {
         tokio::spawn(async move {
             let what = format!("{step:?}");
             let done = doer.take(&instance, step).await;
-            {
-                let mut state = doer.state();
-                state.busy.remove(&id);
-                state.has_failed |= done.is_err();
-            }
+            doer.state().has_failed |= done.is_err();
+            doer.release(&id);
             match done {
                 Ok(()) => {
                     info!(instance = id, what, "the instance is a step further");
-                    doer.finished.notify_one();
+                    doer.look();
                 }
                 // Another look at once would see the same: it is tried again in a while, or when the account changes.
                 Err(failure) => warn!(instance = id, what, %failure, "the instance could not be changed"),
@@ -96,17 +121,76 @@ pub fn pass(doer: &Arc<Doer>, account: &Snapshot) {
 }
 
 impl Doer {
+    pub fn machine(&self, instance: &Instance) -> Result<Machine, machines::Error> {
+        self.machines.machine(machine_name(instance))
+    }
+
+    /// Whether a cluster is one that is there and was stopped.
+    fn is_stopped(&self, cluster: &str) -> bool {
+        self.site.cluster(cluster).ok().flatten().is_some_and(|spec| !spec.up)
+    }
+
+    /// Waits until nobody works on an instance, and has nobody begin.
+    async fn hold(&self, id: &str) {
+        loop {
+            let released = self.released.notified();
+            if self.state().busy.insert(id.to_owned()) {
+                return;
+            }
+            released.await;
+        }
+    }
+
+    fn release(&self, id: &str) {
+        self.state().busy.remove(id);
+        self.released.notify_waiters();
+    }
+
+    /// Stops the machines of a cluster's nodes, side by side; whoever asks has written that the cluster is stopped.
+    pub async fn sleep(self: &Arc<Self>, cluster: &str) -> Result<(), Ec2Error> {
+        self.each(nodes_of(&self.account.snapshot(), cluster), Step::Sleep).await
+    }
+
+    /// Removes the machines of instances that are to be terminated, side by side.
+    pub async fn end(self: &Arc<Self>) -> Result<(), Ec2Error> {
+        let all = state::list::<Instance>(&self.account.snapshot(), "").into_iter().map(|kept| kept.record);
+        let ending = all.filter(|one| one.wanted == Wanted::Terminated && one.state != State::Terminated);
+        self.each(ending.collect(), Step::Terminate).await
+    }
+
+    async fn each(self: &Arc<Self>, instances: Vec<Instance>, step: Step) -> Result<(), Ec2Error> {
+        let begin = |instance: Instance| {
+            let doer = self.clone();
+            tokio::spawn(async move {
+                doer.hold(&instance.instance_id).await;
+                let done = doer.take(&instance, step).await;
+                doer.release(&instance.instance_id);
+                done
+            })
+        };
+        let tasks: Vec<_> = instances.into_iter().map(begin).collect();
+        for task in tasks {
+            task.await??;
+        }
+        Ok(())
+    }
+
     async fn take(&self, instance: &Instance, step: Step) -> Result<(), Ec2Error> {
         let id = &instance.instance_id;
         match step {
             Step::Nothing => Ok(()),
             Step::Start => self.start(instance).await,
             Step::Restart => {
-                self.stop(id).await?;
+                self.stop(instance).await?;
                 self.start(instance).await
             }
+            Step::Sleep => {
+                self.stop(instance).await?;
+                self.state().seen.remove(id);
+                Ok(())
+            }
             Step::Stop => {
-                self.stop(id).await?;
+                self.stop(instance).await?;
                 self.state().seen.remove(id);
                 self.observe(id, State::Stopped, None).await
             }
@@ -114,7 +198,7 @@ impl Doer {
             Step::Forget => self.forget(id).await,
             Step::Observe(observed) => self.observe(id, observed, None).await,
             Step::WentDown => {
-                self.stop(id).await?;
+                self.stop(instance).await?;
                 self.state().seen.remove(id);
                 let message = "Client.InstanceInitiatedShutdown: Instance initiated shutdown";
                 let reason = ("Client.InstanceInitiatedShutdown".to_owned(), message.to_owned());
@@ -146,42 +230,53 @@ impl Doer {
         Ok(())
     }
 
+    /// Starts an instance; why it cannot be is told in its state.
     async fn start(&self, instance: &Instance) -> Result<(), Ec2Error> {
+        let failure = match self.try_start(instance).await {
+            // The cluster of a node that is there will be, too, and then it is tried again.
+            Err(failure @ Ec2Error::NoCluster(_)) if cluster_of(instance).is_some() => return Err(failure),
+            Err(failure) => failure,
+            Ok(()) => return Ok(()),
+        };
+        let code = match &failure {
+            Ec2Error::Refused(_) | Ec2Error::NoCluster(_) => "Client.NodeRefused",
+            _ => "Server.InternalError",
+        };
+        let reason = (code.to_owned(), format!("{code}: {failure}"));
+        self.observe(&instance.instance_id, instance.state, Some(reason)).await?;
+        Err(failure)
+    }
+
+    async fn try_start(&self, instance: &Instance) -> Result<(), Ec2Error> {
         let id = &instance.instance_id;
         self.account.change(|context| instance::readdress(context, id)).await?;
+        // The addresses that it was just given are its router's business too.
+        self.bring_vpc(&instance.vpc_id).await?;
         let account = self.account.snapshot();
-        // The address that it was just given is its router's business too.
-        for config in super::vpcs::wanted(&account).into_iter().filter(|vpc| vpc.id == instance.vpc_id) {
-            self.apply(config).await?;
-        }
         let bootstrap = bootstrap(instance);
         let cluster = bootstrap.as_ref().map(|wish| &*wish.cluster);
-        if let Some(cluster) = cluster
-            && let Err(refused) = self.admit(&account, instance, cluster).await
-        {
-            let reason = ("Client.NodeRefused".to_owned(), format!("Client.NodeRefused: {refused}"));
-            self.observe(id, instance.state, Some(reason)).await?;
-            return Err(refused);
+        if let Some(cluster) = cluster {
+            self.admit(&account, instance, cluster).await?;
         }
         if let Some(old) = instance.joined.as_deref().filter(|old| Some(*old) != cluster) {
             self.leave(instance, old).await?;
         }
         self.account.change(|context| instance::joins(context.state, id, cluster)).await?;
         let spec = self.spec(&account, instance, bootstrap.as_ref()).await?;
-        let machine = self.machines.machine(id)?;
+        let machine = self.machine(instance)?;
         tokio::task::spawn_blocking(move || machine.start(&spec)).await??;
         self.state().seen.insert(id.clone(), instance.reboots);
         self.observe(id, State::Running, None).await
     }
 
-    async fn stop(&self, id: &str) -> Result<(), Ec2Error> {
-        let machine = self.machines.machine(id)?;
+    async fn stop(&self, instance: &Instance) -> Result<(), Ec2Error> {
+        let machine = self.machine(instance)?;
         Ok(tokio::task::spawn_blocking(move || machine.stop()).await??)
     }
 
     async fn terminate(&self, instance: &Instance) -> Result<(), Ec2Error> {
         let id = &instance.instance_id;
-        let machine = self.machines.machine(id)?;
+        let machine = self.machine(instance)?;
         tokio::task::spawn_blocking(move || machine.delete()).await??;
         // It may have joined since this pass began.
         let known = state::get::<Instance>(&self.account.snapshot(), "", id);
@@ -210,8 +305,8 @@ impl Doer {
 
     /// An instance is no node of a cluster any more.
     async fn leave(&self, instance: &Instance, cluster: &str) -> Result<(), Ec2Error> {
-        nodes::release_images(&self.site.cluster_images(cluster), &instance.private_dns_name)?;
-        self.clusters.left(cluster, &instance.private_dns_name, &instance.instance_id).await;
+        nodes::release_images(&self.site.cluster_images(cluster), instance.node_name())?;
+        self.clusters.left(cluster, instance.node_name(), &instance.instance_id).await;
         Ok(())
     }
 
@@ -256,7 +351,7 @@ impl Doer {
         });
         Ok(MachineSpec {
             link: Link { vpc: instance.vpc_id.clone(), address: first.private_ip, subnet: subnet.cidr_block },
-            hostname: Some(instance.private_dns_name.clone()),
+            hostname: Some(instance.node_name().to_owned()),
             command,
             env: Vec::new(),
             binds,
@@ -268,8 +363,11 @@ impl Doer {
     }
 }
 
-/// What its user data wishes.
+/// What its user data wishes, or the site's owner.
 fn bootstrap(instance: &Instance) -> Option<Bootstrap> {
+    if let Some(node) = &instance.site_node {
+        return Some(Bootstrap { cluster: node.cluster.clone(), ..Bootstrap::default() });
+    }
     user_data::read(instance.user_data.as_deref()?)
 }
 
@@ -289,7 +387,7 @@ impl Node<'_> {
         let mut say = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
         say("--server", format!("https://{}", join.server));
         say("--token-file", "/etc/ekso/token".into());
-        say("--name", self.instance.private_dns_name.clone());
+        say("--name", self.instance.node_name().to_owned());
         say("--node-ip", self.interface.private_ip.to_string());
         if let Some(public) = public {
             say("--external-ip", public.to_string());
@@ -303,7 +401,10 @@ impl Node<'_> {
         say("--root-dir", "/var/lib/ekso/node".into());
         say("--image-dir", "/var/lib/ekso/images".into());
         say("--cluster-dns", join.dns.to_string());
-        say("--minor", join.minor.to_string());
+        say("--minor", self.minor().unwrap_or(join.minor).to_string());
+        for registry in &join.insecure_registries {
+            say("--insecure-registry", registry.clone());
+        }
         let (zone, id) = (&self.instance.availability_zone, &self.instance.instance_id);
         say("--provider-id", format!("aws:///{zone}/{id}"));
         if let Some(kind) = self.kind {
@@ -318,6 +419,12 @@ impl Node<'_> {
             say("--taint", taint.clone());
         }
         words
+    }
+
+    /// Nodes are of the version of their image; the site's own of their cluster's.
+    fn minor(&self) -> Option<u8> {
+        let image = place::image(&self.instance.image_id).ok().filter(|_| self.instance.site_node.is_none())?;
+        VERSIONS.iter().find(|row| row.name == image.version).map(|row| row.minor)
     }
 
     /// Those of the user data, and those that EKS' nodes have.
@@ -366,6 +473,7 @@ mod tests {
             reboots: 1,
             state,
             joined: None,
+            site_node: None,
             reason: None,
             terminated: (state == State::Terminated).then(|| Time::from_secs(100)),
             tags: Default::default(),
@@ -390,8 +498,18 @@ mod tests {
             (Wanted::Terminated, Terminated, false, None, 200, Step::Nothing),
             (Wanted::Terminated, Terminated, false, None, 100 + SHOWN_SECONDS + 1, Step::Forget),
         ] {
-            let found = step(&instance(wanted, state), is_running, seen, Time::from_secs(now));
+            let found = step(&instance(wanted, state), is_running, false, seen, Time::from_secs(now));
             assert_eq!(found, expected, "{wanted:?} {state:?} {is_running} {seen:?}");
+        }
+        // A node of a cluster that was stopped.
+        for (wanted, state, is_running, expected) in [
+            (Wanted::Running, Running, true, Step::Sleep),
+            (Wanted::Running, Running, false, Step::Nothing),
+            (Wanted::Running, Pending, false, Step::Nothing),
+            (Wanted::Terminated, ShuttingDown, false, Step::Terminate),
+        ] {
+            let found = step(&instance(wanted, state), is_running, true, Some(1), Time::from_secs(0));
+            assert_eq!(found, expected, "{wanted:?} {state:?} {is_running}");
         }
     }
 }

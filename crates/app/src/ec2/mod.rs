@@ -14,6 +14,8 @@ mod instances;
 mod metadata;
 mod vpcs;
 
+pub use instances::{machine_name, nodes_of};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -30,11 +32,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
-use crate::network::DEFAULT_VPC;
 use crate::site::Site;
 
 /// How often machines are looked at though nothing was said.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(1);
 /// How long to wait after something failed, from the first time on.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -71,6 +72,8 @@ pub struct Join {
     pub dns: IpAddr,
     /// 36 of 1.36
     pub minor: u8,
+    /// Registries that are asked without TLS.
+    pub insecure_registries: Vec<String>,
 }
 
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -85,12 +88,11 @@ pub trait Clusters: Send + Sync {
     fn left<'a>(&'a self, cluster: &'a str, node: &'a str, instance: &'a str) -> Answer<'a, ()>;
 }
 
-/// The public addresses that the account gives out: the upper half of the site's, so that machines without an account have the other.
+/// The public addresses that the account gives out.
 pub fn pool_of(pool: Pool) -> PublicPool {
-    let all: Vec<_> = pool.assignable().collect();
-    let first = all.get(all.len() / 2).or(all.first());
-    let last = all.last();
-    PublicPool { first: first.copied().unwrap_or(pool.host()), last: last.copied().unwrap_or(pool.host()) }
+    let host = pool.host();
+    let (first, last) = (pool.assignable().next(), pool.assignable().last());
+    PublicPool { first: first.unwrap_or(host), last: last.unwrap_or(host) }
 }
 
 /// Follows the account.
@@ -102,8 +104,12 @@ pub struct Doer {
     /// Answers signed calls at the door of each VPC.
     door: Server,
     state: Mutex<State>,
-    /// A task of an instance is over.
-    finished: Notify,
+    /// One at a time makes VPCs what the account says, so that what is newer comes last.
+    applying: tokio::sync::Mutex<()>,
+    /// There is reason for another look.
+    look: Notify,
+    /// Nobody works on some instance any more.
+    released: Notify,
 }
 
 #[derive(Default)]
@@ -131,8 +137,22 @@ impl Doer {
     ) -> Result<Arc<Self>, Ec2Error> {
         let pool = machines.public_addresses()?.pool;
         account.change(|context| genesis::default_vpc(context, pool_of(pool))).await?;
-        let (state, finished) = (Mutex::default(), Notify::new());
-        Ok(Arc::new(Self { account, machines, site, clusters, door, state, finished }))
+        Ok(Arc::new(Self {
+            account,
+            machines,
+            site,
+            clusters,
+            door,
+            state: Mutex::default(),
+            applying: tokio::sync::Mutex::default(),
+            look: Notify::new(),
+            released: Notify::new(),
+        }))
+    }
+
+    /// Looks again soon: a cluster answers that did not.
+    pub fn look(&self) {
+        self.look.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -142,16 +162,20 @@ impl Doer {
     /// Runs until told to stop; machines go on.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut retry = FIRST_RETRY;
+        let mut seen = None;
         loop {
             let account = self.account.snapshot();
-            let is_done = self.pass(&account).await;
+            // When nothing was said, only machines may have changed.
+            let is_news = seen != Some(account.revision());
+            let is_done = self.pass(&account, is_news).await;
+            seen = is_done.then_some(account.revision());
             retry = if is_done { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
             let wait = if is_done { LOOK } else { retry };
             tokio::select! {
                 // A sender that is gone means the same as one that says stop.
                 _ = stop.wait_for(|stop| *stop) => break,
                 () = self.changed(&account) => {}
-                () = self.finished.notified() => {}
+                () = self.look.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -171,25 +195,40 @@ impl Doer {
     }
 
     /// Makes VPCs what they should be, and begins what instances need. False if something is to be tried again.
-    async fn pass(self: &Arc<Self>, account: &Snapshot) -> bool {
+    async fn pass(self: &Arc<Self>, account: &Snapshot, is_news: bool) -> bool {
         let mut is_done = !std::mem::take(&mut self.state().has_failed);
-        for config in vpcs::wanted(account) {
+        if is_news {
+            is_done &= self.bring_vpcs().await;
+        }
+        instances::pass(self, account);
+        is_done
+    }
+
+    async fn bring_vpcs(&self) -> bool {
+        let _turn = self.applying.lock().await;
+        let account = self.account.snapshot();
+        let mut is_done = true;
+        for config in vpcs::wanted(&account) {
             let id = config.id.clone();
             if let Err(failure) = self.apply(config).await {
                 warn!(vpc = id, %failure, "the VPC could not be made what it should be");
                 is_done = false;
             }
         }
-        if let Err(failure) = self.open_default_door().await {
-            warn!(%failure, "the door for AWS is shut for the site's own clusters");
-            is_done = false;
-        }
-        if let Err(failure) = self.remove_vpcs(account).await {
+        if let Err(failure) = self.remove_vpcs(&account).await {
             warn!(%failure, "VPCs that were deleted could not be removed");
             is_done = false;
         }
-        instances::pass(self, account);
         is_done
+    }
+
+    /// Makes a VPC what the account says now; nothing if there is none of that id.
+    pub async fn bring_vpc(&self, id: &str) -> Result<(), Ec2Error> {
+        let _turn = self.applying.lock().await;
+        match vpcs::wanted_one(&self.account.snapshot(), id) {
+            Some(config) => self.apply(config).await,
+            None => Ok(()),
+        }
     }
 
     async fn apply(&self, config: VpcConfig) -> Result<(), Ec2Error> {
@@ -228,30 +267,12 @@ impl Doer {
         Ok(tasks)
     }
 
-    /// The VPC of the site's own clusters is none of the account's, but their pods call AWS as any do. Its machines are no instances, so
-    /// there is no metadata.
-    async fn open_default_door(&self) -> Result<(), Ec2Error> {
-        if self.state().listening.contains_key(DEFAULT_VPC) {
-            return Ok(());
-        }
-        let machines = self.machines.clone();
-        let opened = tokio::task::spawn_blocking(move || match machines.vpc_config(DEFAULT_VPC)? {
-            Some(_) => machines.vpc(DEFAULT_VPC).map(Some),
-            None => Ok(None),
-        });
-        if let Some(vpc) = opened.await?? {
-            let listeners = self.open_door(DEFAULT_VPC, vpc.ns())?;
-            self.state().listening.insert(DEFAULT_VPC.to_owned(), listeners);
-        }
-        Ok(())
-    }
-
-    /// Removes the routers of VPCs that the account no longer has. Its default VPC is not the site's, which has no record in the account.
+    /// Removes the routers of VPCs that the account no longer has.
     async fn remove_vpcs(&self, account: &Snapshot) -> Result<(), Ec2Error> {
         let wanted: BTreeSet<String> = vpcs::wanted(account).into_iter().map(|vpc| vpc.id).collect();
         let machines = self.machines.clone();
         let known = tokio::task::spawn_blocking(move || machines.vpcs()).await??;
-        for vpc in known.into_iter().filter(|vpc| vpc.id != DEFAULT_VPC && !wanted.contains(&vpc.id)) {
+        for vpc in known.into_iter().filter(|vpc| !wanted.contains(&vpc.id)) {
             {
                 let mut state = self.state();
                 state.applied.remove(&vpc.id);

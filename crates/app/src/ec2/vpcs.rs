@@ -7,17 +7,21 @@ use aws::ec2;
 use aws::ec2::record::{
     self, Instance, InternetGateway, NatGateway, NetworkInterface, RouteTable, SecurityGroup, Subnet, Vpc,
 };
+use aws::eks::REQUESTER;
 use aws::state::{self, Record};
 use machines::{Interface, Peer, Place, Rule, Target, Traffic, VpcConfig};
 use object::Snapshot;
-
-/// Who asks for the interfaces at which the server itself listens in a VPC.
-pub const SERVER: &str = "amazon-eks";
 
 /// Every VPC of the account.
 pub fn wanted(account: &Snapshot) -> Vec<VpcConfig> {
     let all = Records::of(account);
     state::list::<Vpc>(account, "").iter().map(|vpc| all.vpc(account, &vpc.record)).collect()
+}
+
+/// One of them.
+pub fn wanted_one(account: &Snapshot, id: &str) -> Option<VpcConfig> {
+    let vpc = state::get::<Vpc>(account, "", id)?;
+    Some(Records::of(account).vpc(account, &vpc.record))
 }
 
 /// What all VPCs look into.
@@ -89,7 +93,8 @@ impl Records {
         let place = match (instance, attachment) {
             (Some(_), Some(attachment)) if attachment.device_index == 0 => Place::Machine,
             (Some(instance), _) => Place::Behind(self.primary_of(&instance.instance_id)?),
-            _ if interface.requester.as_deref() == Some(SERVER) => Place::Router,
+            // What the server itself listens at.
+            _ if interface.requester.as_deref() == Some(REQUESTER) => Place::Router,
             _ => return None,
         };
         Some(Interface {

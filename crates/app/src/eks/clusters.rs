@@ -1,15 +1,16 @@
 //! Clusters of the account as control planes of this site.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
 
 use account::Account;
-use aws::autoscaling::{Activity, Group, Member};
 use aws::ec2;
 use aws::eks::{
-    self, CertificateAuthority, ClusterRecord, Identity, NodeGroupRecord, Oidc, UpdateRecord, VERSIONS,
+    self, CertificateAuthority, ClusterRecord, Identity, Oidc, UpdateRecord, VERSIONS, VpcConfig,
 };
 use aws::genesis::ADMIN;
-use aws::state::{self, Changes, Kept, Record};
+use aws::state::{self, Changes, Kept};
 use aws::sts::jwt::{Issuer, key_of};
 use aws::{Caller, Context};
 use base64::Engine as _;
@@ -24,7 +25,6 @@ use crate::cluster::Cluster;
 use crate::daemon::{Daemon, DaemonError, free_port};
 use crate::etcd::Place;
 use crate::guard_files::GuardFiles;
-use crate::nodes;
 use crate::shape::NEWEST;
 use crate::site::ClusterSpec;
 
@@ -68,14 +68,32 @@ async fn bring(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<Option<Ti
         return Ok(None);
     }
     if !clusters.contains_key(name) {
-        let inside = daemon.place(name).await?;
-        let cluster = daemon.start_control_plane(&spec, inside).await?;
-        clusters.insert(name.to_owned(), cluster);
+        let cluster = daemon.start_control_plane(&spec).await?;
+        clusters.insert(name.to_owned(), Arc::new(cluster));
     }
     if let Some(cluster) = clusters.get(name) {
+        daemon.open_public_door(&spec, cluster, &record.record.shown.resources_vpc_config)?;
         told(&keeper.account, &spec, cluster).await?;
+        daemon.ec2().await?.look();
     }
     Ok(None)
+}
+
+/// Where a cluster's control plane stands in the account.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    pub vpc: VpcConfig,
+    /// Of its interfaces, in order; never none.
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+/// Where it stands; none if the account does not know of the cluster, or of its interfaces.
+pub fn standing(account: &Account, name: &str) -> Option<Standing> {
+    let state = account.snapshot();
+    let vpc = state::get::<ClusterRecord>(&state, "", name)?.record.shown.resources_vpc_config;
+    let interfaces = eks::control_plane_interfaces(&state, name);
+    let addresses: Vec<Ipv4Addr> = interfaces.into_iter().map(|kept| kept.record.private_ip).collect();
+    (!addresses.is_empty()).then_some(Standing { vpc, addresses })
 }
 
 /// The minor version that a cluster should have: what an update in progress leads to.
@@ -171,9 +189,10 @@ async fn remove(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<(), Fail
     if let Some(cluster) = gone {
         cluster.stop().await;
     }
-    nodes::delete(&daemon.site, &daemon.machines, name).await?;
+    keeper.account.change(|context| eks::end_nodes(context, name)).await?;
+    daemon.ec2().await?.end().await?;
     remove_dir(&daemon.site.cluster_dir(name))?;
-    keeper.account.change(|context| forgotten(context, name)).await?;
+    keeper.account.change(|context| eks::forget(context, name)).await?;
     info!(cluster = name, "the cluster is gone");
     Ok(())
 }
@@ -187,45 +206,18 @@ fn remove_dir(dir: &Path) -> Result<(), files::FileError> {
     }
 }
 
-/// All that belongs to a cluster, its node groups too.
-fn forgotten(context: &mut Context, name: &str) -> Changes {
-    let Some(record) = state::get::<ClusterRecord>(context.state, "", name) else {
-        return Changes::default();
-    };
-    let mut changes = eks::forget(context, &record);
-    for group in state::list::<NodeGroupRecord>(context.state, name) {
-        let scaling = group.record.group_name();
-        fn all<T: Record>(context: &Context, changes: &mut Changes, owner: &str) {
-            state::list::<T>(context.state, owner).iter().for_each(|kept| changes.delete(kept));
-        }
-        all::<Member>(context, &mut changes, scaling);
-        all::<Activity>(context, &mut changes, scaling);
-        if let Some(scaling) = state::get::<Group>(context.state, "", scaling) {
-            changes.delete(&scaling);
-        }
-        changes.delete(&group);
-    }
-    let issuer = record.record.shown.identity.as_ref().map(|identity| key_of(&identity.oidc.issuer));
-    if let Some(keys) = issuer.and_then(|key| state::get::<Issuer>(context.state, "", &key)) {
-        changes.delete(&keys);
-    }
-    changes
-}
-
 /// A cluster that the command line has removed is gone from the account too.
 pub async fn forget(daemon: &Daemon, name: &str) {
     let Some((account, _)) = daemon.account().await else { return };
-    if let Err(failure) = account.change(|context| forgotten(context, name)).await {
+    if let Err(failure) = account.change(|context| eks::forget(context, name)).await {
         warn!(cluster = name, %failure, "the account still knows of the cluster");
     }
 }
 
 /// Takes a cluster of the command line into the account, by the same call that anybody makes. What it learns there, its issuer, is in the
 /// spec that comes back.
-///
-/// Without an account, or if the account refuses (its roles were deleted, say), the cluster is one of the command line only.
 pub async fn enter(daemon: &Daemon, spec: &ClusterSpec) -> Result<ClusterSpec, DaemonError> {
-    let Some((account, endpoint)) = daemon.account().await else { return Ok(spec.clone()) };
+    let (account, endpoint) = daemon.account().await.ok_or(DaemonError::NoAccount)?;
     let known = |account: &Account| state::get::<ClusterRecord>(&account.snapshot(), "", &spec.name);
     if known(&account).is_none() {
         let id = &account.identity.account;
@@ -241,15 +233,8 @@ pub async fn enter(daemon: &Daemon, spec: &ClusterSpec) -> Result<ClusterSpec, D
             "resourcesVpcConfig": {"subnetIds": subnets},
             "accessConfig": {"authenticationMode": "API_AND_CONFIG_MAP"},
         });
-        if let Err(fault) = account.call(&admin, "eks", "CreateCluster", &input).await {
-            warn!(
-                cluster = spec.name,
-                code = fault.code,
-                message = fault.message,
-                "the cluster is not in the account"
-            );
-            return Ok(spec.clone());
-        }
+        let made = account.call(&admin, "eks", "CreateCluster", &input).await;
+        made.map_err(|fault| DaemonError::Refused { code: fault.code, message: fault.message })?;
     }
     let mut spec = spec.clone();
     let is_new = !daemon.site.cluster_dir(&spec.name).join("store").exists();

@@ -1,12 +1,12 @@
 //! Follows the account and runs one key at a time of each thing, any number of things at once.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use account::Account;
-use aws::autoscaling::{Group, Member};
+use aws::autoscaling::{GROUP_TAG, Group, Member};
 use aws::control;
+use aws::ec2::record::Instance;
 use aws::eks::{ClusterRecord, NodeGroupRecord};
 use aws::state::{self, Record};
 use engine::{Outcome, Queue};
@@ -15,7 +15,7 @@ use store::WatchError;
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
-use super::{clusters, members};
+use super::clusters;
 use crate::cluster::now;
 use crate::daemon::Daemon;
 use crate::deciders::event_user;
@@ -32,13 +32,11 @@ pub struct Keeper {
     pub account: Arc<Account>,
     /// `https://127.0.0.1:4566`
     pub endpoint: String,
-    /// Instances whose machines were seen running in this life of the daemon.
-    pub seen: Mutex<BTreeSet<String>>,
 }
 
 impl Keeper {
     pub fn new(daemon: &Arc<Daemon>, account: Arc<Account>, endpoint: String) -> Arc<Self> {
-        Arc::new(Self { daemon: Arc::downgrade(daemon), account, endpoint, seen: Mutex::default() })
+        Arc::new(Self { daemon: Arc::downgrade(daemon), account, endpoint })
     }
 
     /// Runs until it is aborted, or the account closed.
@@ -48,9 +46,7 @@ impl Keeper {
         let mut running = 0;
         loop {
             let snapshot = self.account.snapshot();
-            for resource in
-                [ClusterRecord::RESOURCE, NodeGroupRecord::RESOURCE, Group::RESOURCE, Member::RESOURCE]
-            {
+            for resource in [ClusterRecord::RESOURCE, NodeGroupRecord::RESOURCE, Group::RESOURCE] {
                 snapshot.list(resource, "").for_each(|object| queue.add(object.key.clone()));
             }
             let mut watch = match self.account.store().watch(None, snapshot.revision()) {
@@ -106,8 +102,7 @@ impl Keeper {
         let result = match key.resource {
             ClusterRecord::RESOURCE => clusters::keep(self, &daemon, &key.name).await,
             NodeGroupRecord::RESOURCE => self.keep_node_group(&daemon, key).await,
-            Group::RESOURCE => self.keep_group(&key.name).await,
-            _ => members::keep(self, &daemon, key).await,
+            _ => self.keep_group(&key.name).await,
         };
         match result {
             Ok(wake_at) => Outcome::Done { wake_at },
@@ -119,8 +114,15 @@ impl Keeper {
     }
 
     async fn keep_group(&self, name: &str) -> Result<Option<Time>, Failure> {
-        self.account.change(|context| control::group::reconcile(context, name).changes).await?;
-        Ok(None)
+        let wake_at = Mutex::new(None);
+        self.account
+            .change(|context| {
+                let plan = control::group::reconcile(context, name);
+                *wake_at.lock().unwrap_or_else(PoisonError::into_inner) = plan.wake_at;
+                plan.changes
+            })
+            .await?;
+        Ok(wake_at.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn keep_node_group(&self, daemon: &Daemon, key: &Key) -> Result<Option<Time>, Failure> {
@@ -187,7 +189,12 @@ fn concerned(account: &Snapshot, changed: &Key) -> Vec<Key> {
         }
         Member::RESOURCE => {
             let group = Key::cluster(Group::RESOURCE, changed.namespace.clone());
-            node_group(&changed.namespace).into_iter().chain([group, changed.clone()]).collect()
+            node_group(&changed.namespace).into_iter().chain([group]).collect()
+        }
+        Instance::RESOURCE => {
+            let instance = state::get::<Instance>(account, "", &changed.name);
+            let group = instance.and_then(|mut kept| kept.record.tags.remove(GROUP_TAG));
+            group.map(|group| Key::cluster(Group::RESOURCE, group)).into_iter().collect()
         }
         _ => Vec::new(),
     }
@@ -213,7 +220,5 @@ pub enum Failure {
     #[error(transparent)]
     File(#[from] files::FileError),
     #[error(transparent)]
-    Nodes(#[from] crate::nodes::NodesError),
-    #[error("the node's object: {0}")]
-    Cluster(#[from] crate::cluster::ClusterError),
+    Ec2(#[from] crate::ec2::Ec2Error),
 }

@@ -1,14 +1,13 @@
-//! Clusters, node groups and Auto Scaling groups of the account, made so: control planes and machines that run.
+//! Clusters, node groups and Auto Scaling groups of the account, made so: control planes that run, and instances, which are `crate::ec2`'s.
 //!
 //! ```text
-//! account store ──events──► Keeper: queue ──key──► clusters | aws::control (pure) | members
+//! account store ──events──► Keeper: queue ──key──► clusters | aws::control (pure)
 //!        ▲                                              │
 //!        └────────── what became of it ─────────────────┘
 //! ```
 
 mod clusters;
 mod keeper;
-mod members;
 
-pub use clusters::{enter, forget, tell_running};
+pub use clusters::{enter, forget, standing, tell_running};
 pub use keeper::Keeper;

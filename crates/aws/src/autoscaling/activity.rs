@@ -19,7 +19,9 @@ pub fn begin(
 ) -> Activity {
     let known = state::list::<Activity>(context.state, &group.name);
     if known.len() >= REMEMBERED {
-        let ended = known.iter().filter(|kept| kept.record.end.is_some());
+        // Of several that begin at once, each takes another's place.
+        let is_going = |kept: &&Kept<Activity>| changes.0.iter().any(|change| change.key == kept.key);
+        let ended = known.iter().filter(|kept| kept.record.end.is_some() && !is_going(kept));
         if let Some(oldest) = ended.min_by_key(|kept| kept.record.start) {
             changes.delete(oldest);
         }

@@ -12,7 +12,7 @@ mod subject;
 mod tags;
 
 pub use activity::{begin as begin_activity, finish as finish_activity};
-pub use record::{Activity, Group, Lifecycle, Member, Owner, Tag, member, members};
+pub use record::{Activity, GROUP_TAG, Group, Lifecycle, Member, Owner, Tag, member, members};
 pub use subject::arn;
 
 use crate::{Operation, Service, Subject};

@@ -1,7 +1,5 @@
 //! What Auto Scaling keeps.
 
-use std::net::Ipv4Addr;
-
 use object::{Resource, Snapshot, Time};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +28,13 @@ pub struct Group {
     pub is_deleting: bool,
     /// Who has made it and wants to be asked before an instance goes.
     pub owner: Owner,
+    /// Why no instance could be launched the last time.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub problem: String,
 }
+
+/// The tag of an instance that says whose it is.
+pub const GROUP_TAG: &str = "aws:autoscaling:groupName";
 
 /// The node group behind a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,13 +77,10 @@ pub struct Member {
     pub is_unhealthy: bool,
     pub is_protected: bool,
     pub launched: Time,
-    /// Known once its machine has been placed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub private_ip: Option<Ipv4Addr>,
     /// `ip-172-31-0-10.ec2.internal`: its private DNS name, and its node's name.
     #[serde(default)]
     pub node_name: String,
-    /// Why it could not be started, if it could not.
+    /// Why its instance does not run, if there is a reason.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub problem: String,
 }

@@ -5,6 +5,7 @@
 
 pub mod group;
 pub mod node_group;
+pub mod site_nodes;
 
 use object::{Key, Snapshot, Time};
 use plan::Write;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{Clusters, InCluster, Plan};
 use crate::Context;
 use crate::autoscaling::{self, Group, Lifecycle, Member, Owner, Tag, members};
+use crate::ec2::record::Subnet;
 use crate::eks::{AccessEntry, ClusterRecord, Issue, NodeGroupRecord, Rollout, UpdateError, UpdateRecord};
 use crate::state::{self, Kept, Record};
 
@@ -78,15 +79,19 @@ impl Look<'_> {
             && self.members.iter().all(|member| self.is_ready(&member.record))
     }
 
-    fn issues(&self) -> Vec<Issue> {
+    fn issues(&self, group: &Group) -> Vec<Issue> {
+        let launch = Some(&group.problem).filter(|problem| !problem.is_empty()).map(|problem| Issue {
+            code: "AsgInstanceLaunchFailures".into(),
+            message: problem.clone(),
+            resource_ids: vec![group.name.clone()],
+        });
         let failed = self.alive().filter(|member| !member.record.problem.is_empty());
-        failed
-            .map(|member| Issue {
-                code: "AsgInstanceLaunchFailures".into(),
-                message: member.record.problem.clone(),
-                resource_ids: vec![member.key.namespace.to_string()],
-            })
-            .collect()
+        let failed = failed.map(|member| Issue {
+            code: "NodeCreationFailure".into(),
+            message: member.record.problem.clone(),
+            resource_ids: vec![member.record.instance_id.clone()],
+        });
+        launch.into_iter().chain(failed).collect()
     }
 }
 
@@ -118,7 +123,9 @@ fn made(context: &mut Context, record: &NodeGroupRecord) -> Group {
     let tag =
         |key: String, value: &str, propagate_at_launch| Tag { key, value: value.into(), propagate_at_launch };
     let cluster = &shown.cluster_name;
-    let zone = |id: &String| crate::eks::zone_of(context.state, id).unwrap_or_default();
+    let zone = |id: &String| {
+        state::get::<Subnet>(context.state, "", id).map(|subnet| subnet.record.availability_zone)
+    };
     Group {
         name: record.group_name().into(),
         arn: autoscaling::arn(context.region, context.account, &uuid, record.group_name()),
@@ -127,12 +134,13 @@ fn made(context: &mut Context, record: &NodeGroupRecord) -> Group {
         max: shown.scaling_config.max_size,
         desired: shown.scaling_config.desired_size,
         template: record.template.clone(),
-        instance_type: shown.instance_types.iter().flatten().next().cloned().unwrap_or_default(),
-        subnets: shown.subnets.iter().map(|id| (id.clone(), zone(id))).collect(),
+        instance_type: crate::eks::instance_type_of(context, shown),
+        subnets: shown.subnets.iter().filter_map(|id| Some((id.clone(), zone(id)?))).collect(),
         suspended: Vec::new(),
         tags: vec![
             tag("eks:cluster-name".into(), cluster, true),
             tag("eks:nodegroup-name".into(), &shown.nodegroup_name, true),
+            tag("aws:eks:cluster-name".into(), cluster, true),
             tag(format!("kubernetes.io/cluster/{cluster}"), "owned", true),
             tag("k8s.io/cluster-autoscaler/enabled".into(), "true", true),
             tag(format!("k8s.io/cluster-autoscaler/{cluster}"), "owned", true),
@@ -140,6 +148,7 @@ fn made(context: &mut Context, record: &NodeGroupRecord) -> Group {
         protects_new: false,
         is_deleting: false,
         owner: Owner { cluster: cluster.clone(), node_group: shown.nodegroup_name.clone() },
+        problem: String::new(),
     }
 }
 
@@ -267,6 +276,7 @@ fn delete(
         Some(_) => {}
         None => {
             forget_entry(context, &mut plan, &record.record);
+            crate::eks::remove_template(context, &mut plan.changes, &record.record);
             plan.changes.delete(&record);
         }
     }
@@ -294,7 +304,7 @@ fn watch(plan: &mut Plan, mut record: Kept<NodeGroupRecord>, group: &Kept<Group>
     let group = &group.record;
     (shown.scaling_config.min_size, shown.scaling_config.max_size, shown.scaling_config.desired_size) =
         (group.min, group.max, group.desired);
-    let mut issues = look.issues();
+    let mut issues = look.issues(group);
     if shown.status == "CREATING" {
         let until = shown.created_at.plus_secs(JOIN_PATIENCE_SECS);
         if look.is_settled(group.desired) {
@@ -330,8 +340,11 @@ fn configure(
 ) {
     let sizes = record.record.shown.scaling_config;
     let wanted = (sizes.min_size, sizes.max_size, sizes.desired_size);
-    if (group.record.min, group.record.max, group.record.desired) != wanted {
-        (group.record.min, group.record.max, group.record.desired) = wanted;
+    let template = &record.record.template;
+    let has = &mut group.record;
+    if (has.min, has.max, has.desired) != wanted || has.template != *template {
+        (has.min, has.max, has.desired) = wanted;
+        has.template.clone_from(template);
         plan.changes.update(&group);
         return;
     }

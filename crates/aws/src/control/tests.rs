@@ -1,25 +1,25 @@
 //! Groups and node groups over their whole lives, against an account in memory and a cluster whose nodes come and go as they are told.
 
 use kinds::{NODES, PODS};
-use object::{Draft, Key, Snapshot, Time, body};
+use object::{Draft, Key, Snapshot, body};
 use plan::Write;
 use serde_json::{Value, json};
 
-use super::{InCluster, group, node_group};
-use crate::autoscaling::{Group, Lifecycle, Member, members};
+use super::{InCluster, group, node_group, site_nodes};
+use crate::autoscaling::{Group, Lifecycle, members};
+use crate::ec2;
+use crate::ec2::record::{Instance, NetworkInterface, PublicPool, State, Wanted};
 use crate::eks::{ClusterRecord, NodeGroupRecord, UpdateRecord};
-use crate::state;
-use crate::{Caller, Context, Ids};
+use crate::stories::{ACCOUNT, Account};
+use crate::{Caller, Context, state};
 
 const CLUSTER: &str = "shop";
 const NG: &str = "ng";
 
 /// An account, a cluster, and the machines behind them: each instance that is launched has a node at once.
 struct World {
-    account: Snapshot,
+    account: Account,
     cluster: Snapshot,
-    now: Time,
-    draws: u8,
     /// The most members that there were at once, and the fewest Ready nodes.
     most: usize,
     fewest: usize,
@@ -34,74 +34,92 @@ fn put(state: &mut Snapshot, key: Key, object: &Value) {
 
 impl World {
     fn new(size: u32) -> Self {
-        let mut world = Self {
-            account: Snapshot::default(),
-            cluster: Snapshot::default(),
-            now: Time::from_secs(1_790_000_000),
-            draws: 0,
-            most: 0,
-            fewest: usize::MAX,
-        };
-        for zone in ["a", "b", "c"] {
-            let id = format!("subnet-{zone}");
-            let spec =
-                json!({"subnetId": id, "vpcId": "vpc-1", "availabilityZone": format!("us-east-1{zone}")});
-            let key = Key::cluster(object::Resource::new("subnets.ec2"), id.as_str());
-            put(&mut world.account, key, &json!({"metadata": {"name": id}, "spec": spec}));
-        }
-        let shown = json!({
-            "nodegroupName": NG, "nodegroupArn": "arn", "clusterName": CLUSTER, "version": "1.35", "releaseVersion": "r",
-            "createdAt": world.now, "modifiedAt": world.now, "status": "CREATING", "capacityType": "ON_DEMAND",
-            "scalingConfig": {"minSize": 1, "maxSize": 5, "desiredSize": size}, "instanceTypes": ["t3.medium"],
-            "subnets": ["subnet-a", "subnet-b", "subnet-c"], "amiType": "x", "nodeRole": "r", "labels": {}, "taints": [],
-            "resources": {"autoScalingGroups": [{"name": "eks-ng"}]}, "health": {"issues": []},
-            "updateConfig": {"maxUnavailable": 1}, "nodeRepairConfig": {}, "tags": {},
-        });
-        let record = json!({"shown": shown, "template": {"id": "lt-1", "name": "t", "version": "1"}});
-        world.store::<NodeGroupRecord>(CLUSTER, NG, record);
+        let mut world = Self::empty();
+        world.make_group(size, &world.subnets());
         world
     }
 
-    fn store<T: state::Record>(&mut self, owner: &str, name: &str, spec: Value) {
-        let key = Key::new(T::RESOURCE, owner, name);
-        put(&mut self.account, key, &json!({"metadata": {"name": name, "namespace": owner}, "spec": spec}));
+    /// A cluster without nodes, in a default VPC.
+    fn empty() -> Self {
+        let mut account = Account::new();
+        let pool = PublicPool { first: [198, 18, 0, 10].into(), last: [198, 18, 0, 99].into() };
+        let changes =
+            account.context(&Caller::default(), |context| ec2::genesis::default_vpc(context, pool));
+        changes.apply(&mut account.state);
+        let mut world = Self { account, cluster: Snapshot::default(), most: 0, fewest: usize::MAX };
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/AmazonEKSClusterRole");
+        let input = json!({"name": CLUSTER, "roleArn": role, "resourcesVpcConfig": {"subnetIds": world.subnets()}});
+        world.call("CreateCluster", &input);
+        let mut cluster = state::get::<ClusterRecord>(&world.account.state, "", CLUSTER).expect("a cluster");
+        cluster.record.shown.status = "ACTIVE".into();
+        world.account.change(|changes| changes.update(&cluster));
+        world
+    }
+
+    /// The public subnet of each zone.
+    fn subnets(&self) -> Vec<String> {
+        let all = state::list::<ec2::record::Subnet>(&self.account.state, "").into_iter();
+        let mut all: Vec<_> = all.map(|kept| kept.record).filter(|subnet| subnet.default_for_az).collect();
+        all.sort_by(|a, b| a.availability_zone.cmp(&b.availability_zone));
+        all.into_iter().map(|subnet| subnet.subnet_id).collect()
+    }
+
+    fn make_group(&mut self, size: u32, subnets: &[String]) {
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/AmazonEKSNodeRole");
+        let input = json!({
+            "clusterName": CLUSTER, "nodegroupName": NG, "subnets": subnets, "nodeRole": role, "version": "1.35",
+            "scalingConfig": {"minSize": 1, "maxSize": 5, "desiredSize": size},
+        });
+        self.call("CreateNodegroup", &input);
+    }
+
+    fn call(&mut self, operation: &str, input: &Value) -> Value {
+        let admin = self.account.caller("admin").expect("a caller");
+        let called = self.account.call(operation, &admin, input);
+        called.unwrap_or_else(|fault| panic!("{operation}: {fault:?}"))
+    }
+
+    /// The name of the node group's Auto Scaling group.
+    fn name(&self) -> String {
+        let record = state::get::<NodeGroupRecord>(&self.account.state, CLUSTER, NG).expect("a node group");
+        record.record.group_name().to_owned()
+    }
+
+    fn group(&self) -> state::Kept<Group> {
+        state::get(&self.account.state, "", &self.name()).expect("a group")
+    }
+
+    fn members(&self) -> Vec<state::Kept<crate::autoscaling::Member>> {
+        let groups = state::list::<Group>(&self.account.state, "").into_iter();
+        groups.flat_map(|group| members(&self.account.state, &group.record.name)).collect()
     }
 
     fn decide(&mut self, decide: impl FnOnce(&mut Context, &Snapshot) -> super::Plan) -> super::Plan {
-        self.draws = self.draws.wrapping_add(1);
-        let (account, cluster, caller) = (self.account.clone(), self.cluster.clone(), Caller::default());
-        let mut ids = Ids::new([self.draws; 32]);
-        let mut context = Context {
-            account: "000000000000",
-            region: "us-east-1",
-            now: self.now,
-            caller: &caller,
-            state: &account,
-            ids: &mut ids,
-        };
-        let mut plan = decide(&mut context, &cluster);
+        let cluster = self.cluster.clone();
+        let mut plan = self.account.context(&Caller::default(), |context| decide(context, &cluster));
         self.commit(std::mem::take(&mut plan.changes));
         plan
     }
 
     /// One turn of everybody: the controllers, the machines, the cluster. Whether anything happened.
     fn turn(&mut self) -> bool {
-        let before = (self.account.revision(), self.cluster.revision());
+        let before = (self.account.state.revision(), self.cluster.revision());
         let plan = self
             .decide(|context, nodes| node_group::reconcile(context, &|_| Some(nodes.clone()), CLUSTER, NG));
         for write in plan.in_cluster {
             self.write(write);
         }
-        self.decide(|context, _| group::reconcile(context, "eks-ng"));
-        for member in members(&self.account, "eks-ng") {
-            self.machine(member);
+        for group in state::list::<Group>(&self.account.state, "") {
+            self.decide(|context, _| group::reconcile(context, &group.record.name));
         }
-        let all = members(&self.account, "eks-ng");
-        self.most = self.most.max(all.len());
+        for instance in state::list::<Instance>(&self.account.state, "") {
+            self.machine(instance.record);
+        }
+        self.most = self.most.max(self.members().len());
         if self.shown()["status"] != "CREATING" {
             self.fewest = self.fewest.min(self.cluster.list(NODES, "").count());
         }
-        before != (self.account.revision(), self.cluster.revision())
+        before != (self.account.state.revision(), self.cluster.revision())
     }
 
     fn write(&mut self, write: InCluster) {
@@ -117,32 +135,29 @@ impl World {
     }
 
     /// What a host does for an instance.
-    fn machine(&mut self, mut member: state::Kept<Member>) {
-        let id = member.record.instance_id.clone();
-        let mut changes = state::Changes::default();
-        match member.record.lifecycle {
-            Lifecycle::Pending => {
-                member.record.lifecycle = Lifecycle::InService;
-                member.record.node_name = format!("node-{id}");
-                changes.update(&member);
-                let node = json!({"metadata": {"name": format!("node-{id}"), "labels": {}}, "spec": {},
-                    "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
-                put(&mut self.cluster, Key::cluster(NODES, format!("node-{id}")), &node);
-            }
-            Lifecycle::TerminatingProceed => {
-                changes.delete(&member);
-                let next = self.cluster.revision() + 1;
-                self.cluster.remove(&Key::cluster(NODES, member.record.node_name), next);
-            }
-            _ => {}
+    fn machine(&mut self, instance: Instance) {
+        let (id, name) = (&instance.instance_id, instance.node_name().to_owned());
+        let observed = match (instance.wanted, instance.state) {
+            (Wanted::Running, State::Pending) => State::Running,
+            (Wanted::Terminated, State::ShuttingDown) => State::Terminated,
+            _ => return,
+        };
+        if observed == State::Running {
+            let node = json!({"metadata": {"name": name, "labels": {}}, "spec": {},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+            put(&mut self.cluster, Key::cluster(NODES, name), &node);
+        } else {
+            let next = self.cluster.revision() + 1;
+            self.cluster.remove(&Key::cluster(NODES, name), next);
         }
+        let changes = ec2::instance::observe(&self.account.state, self.account.now, id, observed, None);
         self.commit(changes);
     }
 
     /// Nothing that is written is no event.
     fn commit(&mut self, changes: state::Changes) {
         if !changes.is_empty() {
-            changes.apply(&mut self.account);
+            changes.apply(&mut self.account.state);
         }
     }
 
@@ -156,36 +171,24 @@ impl World {
     }
 
     fn shown(&self) -> Value {
-        let record = state::get::<NodeGroupRecord>(&self.account, CLUSTER, NG);
+        let record = state::get::<NodeGroupRecord>(&self.account.state, CLUSTER, NG);
         record.map_or(Value::Null, |kept| json!(kept.record.shown))
     }
 
-    fn change_record(&mut self, change: impl FnOnce(&mut NodeGroupRecord)) {
-        let mut record = state::get::<NodeGroupRecord>(&self.account, CLUSTER, NG).expect("a node group");
-        change(&mut record.record);
-        let mut changes = state::Changes::default();
-        changes.update(&record);
-        changes.apply(&mut self.account);
+    /// Asks for an update of the node group; its id.
+    fn update(&mut self, operation: &str, members: &Value) -> String {
+        let mut input = json!({"clusterName": CLUSTER, "nodegroupName": NG});
+        ec2::launch_template::lay_over(&mut input, members);
+        self.call(operation, &input)["update"]["id"].as_str().expect("an id").to_owned()
     }
 
-    fn update(&mut self, kind: &str, params: Value, change: impl FnOnce(&mut NodeGroupRecord)) {
-        let shown = json!({"id": "u", "status": "InProgress", "type": kind, "params": params, "createdAt": self.now, "errors": []});
-        self.store::<UpdateRecord>(CLUSTER, "u", json!({"shown": shown, "nodegroupName": NG}));
-        self.change_record(|record| {
-            record.update_id = "u".into();
-            record.shown.status = "UPDATING".into();
-            change(record);
-        });
-    }
-
-    fn update_status(&self) -> String {
-        let update = state::get::<UpdateRecord>(&self.account, CLUSTER, "u");
+    fn update_status(&self, id: &str) -> String {
+        let update = state::get::<UpdateRecord>(&self.account.state, CLUSTER, id);
         update.map(|update| update.record.shown.status).unwrap_or_default()
     }
 
     fn zones(&self) -> Vec<String> {
-        let mut zones: Vec<String> =
-            members(&self.account, "eks-ng").into_iter().map(|member| member.record.zone).collect();
+        let mut zones: Vec<String> = self.members().into_iter().map(|member| member.record.zone).collect();
         zones.sort();
         zones
     }
@@ -219,14 +222,14 @@ fn nodes_are_spread_over_zones_and_then_the_group_is_active() {
 fn a_group_that_is_asked_for_less_empties_nodes_before_they_go() {
     let mut world = World::new(3);
     world.settle();
-    for member in members(&world.account, "eks-ng") {
+    for member in world.members() {
         let name = format!("web-{}", member.record.instance_id);
         let pod = json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"nodeName": member.record.node_name}});
         put(&mut world.cluster, Key::new(PODS, "default", name), &pod);
     }
-    world.update("ConfigUpdate", json!([]), |record| record.shown.scaling_config.desired_size = 1);
+    let update = world.update("UpdateNodegroupConfig", &json!({"scalingConfig": {"desiredSize": 1}}));
     world.settle();
-    assert_eq!(world.update_status(), "Successful");
+    assert_eq!(world.update_status(&update), "Successful");
     assert_eq!((world.zones().len(), world.cluster.list(NODES, "").count()), (1, 1));
     assert_eq!(world.cluster.list(PODS, "").count(), 1, "those of nodes that went were evicted");
 }
@@ -236,14 +239,11 @@ fn an_update_brings_new_nodes_before_it_takes_old_ones() {
     let mut world = World::new(3);
     world.settle();
     (world.most, world.fewest) = (0, usize::MAX);
-    world.update("VersionUpdate", json!([]), |record| {
-        record.shown.version = "1.36".into();
-        record.template.version = "2".into();
-    });
+    let update = world.update("UpdateNodegroupVersion", &json!({"version": "1.36"}));
     world.settle();
-    assert_eq!(world.update_status(), "Successful");
+    assert_eq!(world.update_status(&update), "Successful");
     assert_eq!(world.shown()["status"], "ACTIVE");
-    let all = members(&world.account, "eks-ng");
+    let all = world.members();
     assert!(all.iter().all(|member| member.record.template.version == "2"));
     // What is emptied is still there while what comes in its place starts.
     assert_eq!(
@@ -252,22 +252,26 @@ fn an_update_brings_new_nodes_before_it_takes_old_ones() {
         "one more for each of the three zones, and one on its way out"
     );
     assert!(world.fewest >= 3, "{}", world.fewest);
-    let group = state::get::<Group>(&world.account, "", "eks-ng").expect("a group").record;
+    let group = world.group().record;
     assert_eq!((group.desired, group.max), (3, 5));
+    let running = state::list::<Instance>(&world.account.state, "").into_iter().map(|kept| kept.record);
+    let images: Vec<String> = running.filter(Instance::is_running).map(|one| one.image_id).collect();
+    let newest = ec2::place::image_of_version("1.36").expect("an image").id;
+    assert_eq!(images, [newest.clone(), newest.clone(), newest]);
 }
 
 #[test]
 fn a_sick_instance_is_replaced() {
     let mut world = World::new(2);
     world.settle();
-    let mut sick = members(&world.account, "eks-ng").remove(0);
+    let mut sick = world.members().remove(0);
     sick.record.is_unhealthy = true;
     let mut changes = state::Changes::default();
     changes.update(&sick);
-    changes.apply(&mut world.account);
+    changes.apply(&mut world.account.state);
     world.settle();
     let now: Vec<String> =
-        members(&world.account, "eks-ng").into_iter().map(|member| member.record.instance_id).collect();
+        world.members().into_iter().map(|member| member.record.instance_id).collect();
     assert_eq!(now.len(), 2);
     assert!(!now.contains(&sick.record.instance_id));
     assert_eq!(world.shown()["status"], "ACTIVE");
@@ -277,38 +281,39 @@ fn a_sick_instance_is_replaced() {
 fn labels_and_taints_reach_the_nodes_there_are() {
     let mut world = World::new(1);
     world.settle();
-    world.update("ConfigUpdate", json!([{"type": "LabelsToAdd", "value": "{}"}]), |record| {
-        record.shown.labels.insert("tier".into(), "web".into());
-        record.shown.taints =
-            serde_json::from_value(json!([{"key": "k", "value": "v", "effect": "NO_SCHEDULE"}]))
-                .expect("taints");
-    });
+    let taint = json!({"key": "k", "value": "v", "effect": "NO_SCHEDULE"});
+    let members = json!({"labels": {"addOrUpdateLabels": {"tier": "web"}}, "taints": {"addOrUpdateTaints": [taint]}});
+    world.update("UpdateNodegroupConfig", &members);
     world.settle();
     let node =
         |world: &World| world.cluster.list(NODES, "").next().expect("a node").to_value().expect("JSON");
     assert_eq!(node(&world)["metadata"]["labels"]["tier"], "web");
     assert_eq!(node(&world)["spec"]["taints"], json!([{"key": "k", "effect": "NoSchedule", "value": "v"}]));
-    let gone = json!([{"type": "LabelsToRemove", "value": "[\"tier\"]"},
-        {"type": "TaintsToRemove", "value": "[{\"key\":\"k\",\"effect\":\"NO_SCHEDULE\"}]"}]);
-    world.update("ConfigUpdate", gone, |record| {
-        record.shown.labels.clear();
-        record.shown.taints.clear();
-    });
+    let gone = json!({"labels": {"removeLabels": ["tier"]}, "taints": {"removeTaints": [taint]}});
+    world.update("UpdateNodegroupConfig", &gone);
     world.settle();
     assert_eq!(node(&world)["metadata"]["labels"], json!({}));
     assert_eq!(node(&world)["spec"]["taints"], json!([]));
+    // Those to come are told by their template, and none of those there are is replaced for it.
+    assert_eq!(world.members()[0].record.template.version, "1");
+    assert_eq!(world.group().record.template.version, "3");
 }
 
 #[test]
 fn a_deleted_node_group_leaves_nothing() {
     let mut world = World::new(2);
     world.settle();
-    world.change_record(|record| record.shown.status = "DELETING".into());
+    world.call("DeleteNodegroup", &json!({"clusterName": CLUSTER, "nodegroupName": NG}));
     world.settle();
     assert_eq!(world.shown(), Value::Null);
-    assert!(
-        state::list::<Group>(&world.account, "").is_empty() && members(&world.account, "eks-ng").is_empty()
-    );
+    let account = &world.account.state;
+    assert!(state::list::<Group>(account, "").is_empty() && world.members().is_empty());
+    assert!(state::list::<ec2::record::LaunchTemplate>(account, "").is_empty());
+    let profiles = state::list::<crate::iam::record::InstanceProfile>(account, "").into_iter();
+    let names: Vec<String> = profiles.map(|kept| kept.record.common.name).collect();
+    assert_eq!(names, ["AmazonEKSNodeRole"]);
+    let attached = state::list::<NetworkInterface>(account, "").into_iter();
+    assert_eq!(attached.filter(|one| one.record.interface_type == "interface").count(), 2, "the control plane's");
     assert_eq!(world.cluster.list(NODES, "").count(), 0);
 }
 
@@ -322,7 +327,7 @@ fn nodes_that_never_join_fail_the_group() {
     put(&mut world.cluster, node.key.clone(), &value);
     world.settle();
     assert_eq!(world.shown()["status"], "CREATING");
-    world.now = world.now.plus_secs(901);
+    world.account.now = world.account.now.plus_secs(901);
     world.settle();
     assert_eq!(world.shown()["status"], "CREATE_FAILED");
     assert_eq!(world.shown()["health"]["issues"][0]["code"], "NodeCreationFailure");
@@ -332,22 +337,19 @@ fn nodes_that_never_join_fail_the_group() {
 fn sizes_that_somebody_changes_during_an_update_stay_sizes() {
     let mut world = World::new(3);
     world.settle();
-    world.update("VersionUpdate", json!([]), |record| {
-        record.shown.version = "1.36".into();
-        record.template.version = "2".into();
-    });
+    world.update("UpdateNodegroupVersion", &json!({"version": "1.36"}));
     world.turn();
-    let mut group = state::get::<Group>(&world.account, "", "eks-ng").expect("a group");
+    let mut group = world.group();
     assert_eq!(group.record.desired, 6);
     (group.record.desired, group.record.max) = (1, 2);
     let mut changes = state::Changes::default();
     changes.update(&group);
-    changes.apply(&mut world.account);
-    world.now = world.now.plus_secs(3_600);
+    changes.apply(&mut world.account.state);
+    world.account.now = world.account.now.plus_secs(3_600);
     for _ in 0..50 {
         world.turn();
     }
-    let group = state::get::<Group>(&world.account, "", "eks-ng").expect("a group").record;
+    let group = world.group().record;
     assert!(
         (1..=5).contains(&group.desired) && group.desired <= group.max,
         "{} {}",
@@ -360,19 +362,105 @@ fn sizes_that_somebody_changes_during_an_update_stay_sizes() {
 fn nothing_goes_from_nodes_of_a_cluster_that_does_not_run_yet() {
     let mut world = World::new(2);
     world.settle();
-    world.store::<ClusterRecord>("", CLUSTER, json!({"name": CLUSTER}));
-    let mut group = state::get::<Group>(&world.account, "", "eks-ng").expect("a group");
+    let mut group = world.group();
     group.record.desired = 1;
     let mut changes = state::Changes::default();
     changes.update(&group);
-    changes.apply(&mut world.account);
-    world.decide(|context, _| group::reconcile(context, "eks-ng"));
+    changes.apply(&mut world.account.state);
+    world.decide(|context, _| group::reconcile(context, &group.record.name));
     world.decide(|context, _| node_group::reconcile(context, &|_| None, CLUSTER, NG));
     let waiting = |world: &World| {
-        let all = members(&world.account, "eks-ng");
+        let all = world.members();
         all.iter().filter(|member| member.record.lifecycle == Lifecycle::TerminatingWait).count()
     };
     assert_eq!(waiting(&world), 1);
     world.settle();
-    assert_eq!((waiting(&world), members(&world.account, "eks-ng").len()), (0, 1));
+    assert_eq!((waiting(&world), world.members().len()), (0, 1));
+}
+
+#[test]
+fn members_are_instances_that_say_whose_they_are() {
+    let mut world = World::new(1);
+    world.settle();
+    let [member] = world.members().try_into().expect("one");
+    let told = world.call("DescribeInstances", &json!({"InstanceIds": [member.record.instance_id]}));
+    let told = &told["Reservations"][0]["Instances"][0];
+    assert_eq!(told["PrivateDnsName"], member.record.node_name);
+    let profile = told["IamInstanceProfile"]["Arn"].as_str().expect("a profile");
+    assert!(profile.contains(":instance-profile/eks-"), "{profile}");
+    let template = &member.record.template;
+    for (key, value) in [
+        ("aws:autoscaling:groupName", world.name().as_str()),
+        ("aws:ec2launchtemplate:id", &template.id),
+        ("aws:ec2launchtemplate:version", "1"),
+        ("eks:cluster-name", CLUSTER),
+        ("eks:nodegroup-name", NG),
+        ("kubernetes.io/cluster/shop", "owned"),
+    ] {
+        let tags = told["Tags"].as_array().expect("tags");
+        assert!(tags.contains(&json!({"Key": key, "Value": value})), "{key}: {tags:?}");
+    }
+    let versions = world.call("DescribeLaunchTemplateVersions", &json!({"LaunchTemplateId": template.id}));
+    assert_eq!(versions["LaunchTemplateVersions"][0]["VersionNumber"], 1);
+}
+
+#[test]
+fn an_instance_that_somebody_terminates_is_replaced() {
+    let mut world = World::new(2);
+    world.settle();
+    let gone = world.members().remove(0).record.instance_id;
+    world.call("TerminateInstances", &json!({"InstanceIds": [gone]}));
+    world.settle();
+    let now: Vec<String> = world.members().into_iter().map(|member| member.record.instance_id).collect();
+    assert!(now.len() == 2 && !now.contains(&gone), "{now:?}");
+    assert_eq!(world.cluster.list(NODES, "").count(), 2);
+    assert_eq!(world.shown()["status"], "ACTIVE");
+}
+
+#[test]
+fn where_there_is_no_room_another_zone_is_taken_and_without_any_the_group_says_so() {
+    let mut world = World::empty();
+    let vpc = world.call("DescribeVpcs", &json!({}))["Vpcs"][0]["VpcId"].clone();
+    // For one node with its pods each.
+    let tiny = ["172.31.240.0/27", "172.31.240.32/28"].map(|range| {
+        let zone = if range.ends_with("27") { "us-east-1a" } else { "us-east-1b" };
+        let input = json!({"VpcId": vpc, "CidrBlock": range, "AvailabilityZone": zone});
+        world.call("CreateSubnet", &input)["Subnet"]["SubnetId"].as_str().expect("an id").to_owned()
+    });
+    world.make_group(2, &tiny);
+    for _ in 0..20 {
+        world.turn();
+        world.account.now = world.account.now.plus_secs(1);
+    }
+    let issue = &world.shown()["health"]["issues"][0];
+    assert_eq!(issue["code"], "AsgInstanceLaunchFailures", "{}", world.shown());
+    assert!(issue["message"].as_str().expect("a text").contains("not have enough free addresses"), "{issue}");
+}
+
+#[test]
+fn a_sites_own_nodes_are_instances_by_their_numbers() {
+    let mut world = World::empty();
+    let host = [198, 18, 0, 1].into();
+    let bring = |world: &mut World, count: u16| {
+        for _ in 0..10 {
+            let changes = world.account.context(&Caller::default(), |context| {
+                site_nodes::reconcile(context, CLUSTER, count, host).expect("room")
+            });
+            world.commit(changes);
+            world.settle();
+        }
+        let all = site_nodes::of(&world.account.state, CLUSTER).into_iter();
+        all.map(|(_, kept)| kept.record.node_name().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(bring(&mut world, 3), ["shop-1", "shop-2", "shop-3"]);
+    assert_eq!(bring(&mut world, 1), ["shop-1"]);
+    assert_eq!(bring(&mut world, 2), ["shop-1", "shop-2"]);
+    let (_, mut first) = site_nodes::of(&world.account.state, CLUSTER).remove(0);
+    first.record.wanted = Wanted::Stopped;
+    first.record.state = State::Stopped;
+    world.account.change(|changes| changes.update(&first));
+    let changes = world.account.context(&Caller::default(), |context| site_nodes::revive(context, CLUSTER));
+    world.commit(changes);
+    world.settle();
+    assert!(site_nodes::of(&world.account.state, CLUSTER).iter().all(|(_, kept)| kept.record.is_running()));
 }

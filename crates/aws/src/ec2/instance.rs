@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::allocate::{Addresses, Public};
 use super::noun::{Filters, find, invalid, items, lacking, named, tags_for, text, texts, unsupported};
 use super::record::{
-    Attachment, Instance, MetadataOptions, NetworkInterface, State, Subnet, Tags, Vpc, Wanted,
+    Attachment, Instance, MetadataOptions, NetworkInterface, SiteNode, State, Subnet, Tags, Vpc, Wanted,
 };
 use super::{
     address, instance_show, instance_type, interface, key_pair, launch_options, launch_template, place,
@@ -17,6 +17,9 @@ use crate::{Answer, Context, Fault};
 
 /// The most that one call starts.
 const LIMIT: u64 = 100;
+/// What tag specifications of a launch may speak of.
+const TAGGED_WITH_INSTANCES: &[&str] =
+    &["elastic-gpu", "instance", "network-interface", "spot-instances-request", "volume"];
 /// How long a terminated one is shown.
 pub const SHOWN_SECONDS: i64 = 3_600;
 /// The most pods of a small and of a large node. <https://docs.aws.amazon.com/eks/latest/userguide/choosing-instance-type.html>
@@ -44,9 +47,44 @@ pub fn run(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     }
     let mut changes = Changes::default();
     let reservation = context.ids.resource("r");
-    let launch = Launch::of(context, &spec)?;
-    let shown = launch.start(context, &mut changes, &reservation, token, count("MaxCount"))?;
+    let launch = Launch::of(context, &spec, Given::default())?;
+    let started = launch.start(context, &mut changes, &reservation, token, count("MaxCount"))?;
+    let show = |(instance, interface): &(Instance, NetworkInterface)| {
+        instance_show::show_with(instance, std::slice::from_ref(interface), context)
+    };
+    let shown = started.iter().map(show).collect();
     Ok(Answer::write(instance_show::reservation(context, &reservation, shown), changes))
+}
+
+/// What a service says of instances that it starts, and no call can.
+#[derive(Default)]
+pub struct Given {
+    /// Also such whose keys begin with `aws:`.
+    pub tags: Tags,
+    /// The site's own nodes: one instance each.
+    pub site_nodes: Vec<SiteNode>,
+}
+
+/// Starts instances for a service, as `RunInstances` does with this input; into `subnet`, whatever a template says.
+///
+/// Free addresses are looked up in the state: one transaction is for one launch.
+pub fn launch(
+    context: &mut Context,
+    changes: &mut Changes,
+    input: &Value,
+    subnet: &str,
+    count: u64,
+    given: Given,
+) -> Result<Vec<Instance>, Fault> {
+    let mut spec = with_template(context, input)?;
+    match spec["NetworkInterfaces"].get_mut(0) {
+        Some(first) => first["SubnetId"] = json!(subnet),
+        None => spec["SubnetId"] = json!(subnet),
+    }
+    let reservation = context.ids.resource("r");
+    let launch = Launch::of(context, &spec, given)?;
+    let started = launch.start(context, changes, &reservation, "", count)?;
+    Ok(started.into_iter().map(|(instance, _)| instance).collect())
 }
 
 /// The input over the data of the template that it names.
@@ -100,7 +138,8 @@ pub fn check_options(spec: &Value) -> Result<(), Fault> {
 /// What instances are made of, once for all that one call starts.
 struct Launch {
     image: place::Image,
-    kind: instance_type::InstanceType,
+    /// `t3.medium`
+    kind: String,
     subnet: Kept<Subnet>,
     groups: Vec<String>,
     /// An interface that is there already, instead of a new one.
@@ -115,17 +154,22 @@ struct Launch {
     profile: Option<(String, String)>,
     tags: Tags,
     interface_tags: Tags,
+    site_nodes: Vec<SiteNode>,
 }
 
 impl Launch {
-    fn of(context: &Context, spec: &Value) -> Result<Self, Fault> {
+    fn of(context: &Context, spec: &Value, given: Given) -> Result<Self, Fault> {
         check_options(spec)?;
         let image = match text(spec, "ImageId") {
             "" => return Err(lacking("ImageId")),
             id => place::image(id)?,
         };
-        let kind = instance_type::asked(spec["InstanceType"].as_str().unwrap_or("m5.large"))?;
-        if kind.is_arm != image.is_arm {
+        let is_of_the_site = !given.site_nodes.is_empty();
+        let kind = match spec["InstanceType"].as_str() {
+            Some(_) if is_of_the_site => None,
+            asked => Some(instance_type::asked(asked.unwrap_or("m5.large"))?),
+        };
+        if let Some(kind) = kind.as_ref().filter(|kind| kind.is_arm != image.is_arm) {
             return Err(invalid(format!(
                 "The architecture '{}' of the specified instance type does not match the architecture '{}' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.",
                 kind.architecture(),
@@ -172,8 +216,13 @@ impl Launch {
         let has_public_ip =
             first["AssociatePublicIpAddress"].as_bool().unwrap_or(subnet.record.map_public_ip_on_launch);
         let joins = spec["UserData"].as_str().and_then(user_data::read);
-        let pod_prefix = joins.map(|joins| pod_prefix(&kind, joins.max_pods));
-        let others = &["elastic-gpu", "instance", "network-interface", "spot-instances-request", "volume"];
+        let pods = match &kind {
+            None => Some(PODS_OF_SMALL),
+            Some(kind) => joins.map(|joins| joins.max_pods.unwrap_or_else(|| max_pods(kind))),
+        };
+        let pod_prefix = pods.map(pod_prefix);
+        let mut tags = tags_for(spec, "instance", TAGGED_WITH_INSTANCES)?;
+        tags.extend(given.tags);
         Ok(Self {
             image,
             has_public_ip: has_public_ip && existing.is_none(),
@@ -182,9 +231,10 @@ impl Launch {
             private_ip: [text(&first, "PrivateIpAddress"), text(spec, "PrivateIpAddress")].concat(),
             secondary: first["SecondaryPrivateIpAddressCount"].as_u64().unwrap_or_default().min(50),
             profile: profile_of(context, &spec["IamInstanceProfile"])?,
-            tags: tags_for(spec, "instance", others)?,
-            interface_tags: tags_for(spec, "network-interface", others)?,
-            kind,
+            tags,
+            interface_tags: tags_for(spec, "network-interface", TAGGED_WITH_INSTANCES)?,
+            kind: kind.map_or_else(|| text(spec, "InstanceType").to_owned(), |kind| kind.name),
+            site_nodes: given.site_nodes,
             subnet,
             groups,
             existing,
@@ -199,25 +249,25 @@ impl Launch {
         reservation: &str,
         token: &str,
         count: u64,
-    ) -> Result<Vec<Value>, Fault> {
+    ) -> Result<Vec<(Instance, NetworkInterface)>, Fault> {
         if count > 1 && (self.existing.is_some() || !self.private_ip.is_empty()) {
             return Err(invalid("One interface or address is for one instance: MaxCount is 1"));
         }
         let mut addresses = Addresses::of(context.state, &self.subnet.record);
         let mut public = if self.has_public_ip { Some(Public::of(context.state)?) } else { None };
-        let mut shown = Vec::new();
+        let mut started = Vec::new();
         for index in 0..count {
             let id = context.ids.resource("i");
             let interface = self.interface(context, changes, &id, &mut addresses, public.as_mut())?;
             let instance = self.instance(context, id, &interface, reservation, token, index);
             changes.create("", &instance.instance_id, &instance);
-            shown.push(instance_show::show_with(&instance, &[interface], context));
+            started.push((instance, interface));
         }
         if let Some(public) = public {
             public.commit(changes);
         }
         changes.update(&self.subnet);
-        Ok(shown)
+        Ok(started)
     }
 
     fn interface(
@@ -280,7 +330,7 @@ impl Launch {
             client_token: token.to_owned(),
             launch_index: u32::try_from(index).unwrap_or(u32::MAX),
             image_id: self.image.id.clone(),
-            instance_type: self.kind.name.clone(),
+            instance_type: self.kind.clone(),
             vpc_id: self.subnet.record.vpc_id.clone(),
             subnet_id: self.subnet.record.subnet_id.clone(),
             availability_zone: self.subnet.record.availability_zone.clone(),
@@ -303,6 +353,7 @@ impl Launch {
             reboots: 0,
             state: State::Pending,
             joined: None,
+            site_node: usize::try_from(index).ok().and_then(|index| self.site_nodes.get(index).cloned()),
             reason: None,
             terminated: None,
             tags,
@@ -317,9 +368,8 @@ pub fn max_pods(kind: &instance_type::InstanceType) -> u32 {
 }
 
 /// The length of a range that has an address for each pod. The network's and the broadcast's are for none.
-fn pod_prefix(kind: &instance_type::InstanceType, asked: Option<u32>) -> u8 {
-    let pods = asked.unwrap_or_else(|| max_pods(kind)).clamp(1, PODS_OF_LARGE);
-    let bits = u8::try_from((pods + 2).next_power_of_two().trailing_zeros()).unwrap_or(8);
+fn pod_prefix(pods: u32) -> u8 {
+    let bits = u8::try_from((pods.clamp(1, PODS_OF_LARGE) + 2).next_power_of_two().trailing_zeros()).unwrap_or(8);
     // Delegated prefixes have 16 addresses.
     32 - bits.max(4)
 }
@@ -520,7 +570,8 @@ pub fn observe(
         return changes;
     }
     record.state = observed;
-    record.reason = reason.or(record.reason.take());
+    // What runs has got over whatever kept it from running.
+    record.reason = reason.or(record.reason.take().filter(|_| observed != State::Running));
     if matches!(observed, State::Terminated | State::Stopped) {
         for mut interface in interface::of_instance(state, id) {
             let goes = observed == State::Terminated;
@@ -552,7 +603,6 @@ pub fn joins(state: &object::Snapshot, id: &str, cluster: Option<&str>) -> Chang
     let Some(mut instance) = state::get::<Instance>(state, "", id) else { return changes };
     let before = instance.record.clone();
     instance.record.joined = cluster.map(str::to_owned);
-    instance.record.reason = None;
     if instance.record != before {
         changes.update(&instance);
     }

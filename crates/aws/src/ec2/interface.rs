@@ -44,6 +44,29 @@ pub fn bare(context: &mut Context, subnet: &Subnet, private_ip: Ipv4Addr) -> Net
     }
 }
 
+/// Makes an interface that a service of AWS keeps for itself in a subnet; nobody else changes or deletes it.
+///
+/// Free addresses are looked up in the state: one transaction makes one in each subnet.
+pub fn make_for_service(
+    context: &mut Context,
+    changes: &mut Changes,
+    subnet: &Kept<Subnet>,
+    requester: &str,
+    description: &str,
+    groups: Vec<String>,
+) -> Result<NetworkInterface, Fault> {
+    let private_ip = Addresses::of(context.state, &subnet.record).take()?;
+    let interface = NetworkInterface {
+        description: description.to_owned(),
+        groups,
+        requester: Some(requester.to_owned()),
+        ..bare(context, &subnet.record, private_ip)
+    };
+    changes.create("", &interface.network_interface_id, &interface);
+    changes.update(subnet);
+    Ok(interface)
+}
+
 /// The ids of groups that are there and of this VPC; the default group's if none is asked for.
 pub fn groups(context: &Context, vpc: &str, asked: &[&str]) -> Result<Vec<String>, Fault> {
     if asked.len() > GROUPS {

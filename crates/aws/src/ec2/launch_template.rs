@@ -62,7 +62,8 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let tags = tags_for(input, "launch-template", &[])?;
     let mut changes = Changes::default();
     let description = input["VersionDescription"].as_str().map(str::to_owned);
-    let template = make(context, &mut changes, name, &input["LaunchTemplateData"], description, tags)?;
+    let id = context.ids.resource("lt");
+    let template = make(context, &mut changes, id, name, &input["LaunchTemplateData"], description, tags)?;
     Ok(Answer::write(json!({"LaunchTemplate": show(&template, context)}), changes))
 }
 
@@ -70,6 +71,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
 pub fn make(
     context: &mut Context,
     changes: &mut Changes,
+    launch_template_id: String,
     name: &str,
     data: &Value,
     description: Option<String>,
@@ -77,7 +79,7 @@ pub fn make(
 ) -> Result<LaunchTemplate, Fault> {
     check(data)?;
     let template = LaunchTemplate {
-        launch_template_id: context.ids.resource("lt"),
+        launch_template_id,
         launch_template_name: name.to_owned(),
         created: context.now,
         created_by: context.caller.arn.clone(),
@@ -132,19 +134,32 @@ pub fn create_version(context: &mut Context, input: &Value) -> Result<Answer, Fa
         source => version_of(context, &template.record, source)?.record.data,
     };
     lay_over(&mut data, &input["LaunchTemplateData"]);
+    let mut changes = Changes::default();
+    let description = input["VersionDescription"].as_str().map(str::to_owned);
+    let version = add_version(context, &mut changes, &mut template, data, description)?;
+    Ok(Answer::write(json!({"LaunchTemplateVersion": show_version(&template.record, &version)}), changes))
+}
+
+/// Gives a template its next version.
+pub fn add_version(
+    context: &Context,
+    changes: &mut Changes,
+    template: &mut Kept<LaunchTemplate>,
+    data: Value,
+    description: Option<String>,
+) -> Result<LaunchTemplateVersion, Fault> {
     check(&data)?;
     template.record.latest_version += 1;
     let version = LaunchTemplateVersion {
         version: template.record.latest_version,
-        description: input["VersionDescription"].as_str().map(str::to_owned),
+        description,
         created: context.now,
         created_by: context.caller.arn.clone(),
         data,
     };
-    let mut changes = Changes::default();
     changes.create(&template.record.launch_template_id, &version_key(version.version), &version);
-    changes.update(&template);
-    Ok(Answer::write(json!({"LaunchTemplateVersion": show_version(&template.record, &version)}), changes))
+    changes.update(template);
+    Ok(version)
 }
 
 /// The members of `upper` replace those of `lower`.

@@ -296,6 +296,9 @@ pub struct Instance {
     /// The cluster whose node it became.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joined: Option<String>,
+    /// Which node of the site's own it is, if it is one: no call makes it so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site_node: Option<SiteNode>,
     /// Code and message: why it is not running.
     #[serde(default)]
     pub reason: Option<(String, String)>,
@@ -304,6 +307,31 @@ pub struct Instance {
     pub terminated: Option<Time>,
     #[serde(default)]
     pub tags: Tags,
+}
+
+impl Instance {
+    /// What its node is called.
+    pub fn node_name(&self) -> &str {
+        self.site_node.as_ref().map_or(&self.private_dns_name, |node| &node.name)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.state == State::Running
+    }
+
+    /// Whether it runs, or is about to.
+    pub fn is_alive(&self) -> bool {
+        self.wanted == Wanted::Running && matches!(self.state, State::Pending | State::Running)
+    }
+}
+
+/// A node that the owner of the site asked for by a number, `ekso up --nodes 3`: it is as large as the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteNode {
+    pub cluster: String,
+    /// `dev-1`
+    pub name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,19 +36,39 @@ pub fn read(user_data: &str) -> Option<Bootstrap> {
     (!bootstrap.cluster.is_empty()).then_some(bootstrap)
 }
 
+const BOUNDARY: &str = "//";
+
+/// User data, base64, of a `NodeConfig` and the parts of what a user has given besides, which come first. None if the latter is no MIME
+/// message.
+pub fn compose(node_config: &str, given: Option<&str>) -> Option<String> {
+    let mut message = format!("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\n");
+    if let Some(given) = given {
+        let text = String::from_utf8(STANDARD.decode(given.trim()).ok()?).ok()?;
+        for part in sections(&text)? {
+            message += &format!("\n--{BOUNDARY}\n{}\n", part.trim());
+        }
+    }
+    message += &format!("\n--{BOUNDARY}\nContent-Type: application/node.eks.aws\n\n{node_config}\n--{BOUNDARY}--\n");
+    Some(STANDARD.encode(message))
+}
+
 /// The parts of a MIME message, without their headers; the whole text if it is none.
 fn parts(text: &str) -> Vec<&str> {
+    let Some(sections) = sections(text) else { return vec![text] };
+    let split = sections.into_iter().filter_map(|part| part.split_once("\n\n").or_else(|| part.split_once("\r\n\r\n")));
+    split.map(|(_, body)| body).collect()
+}
+
+/// The parts of a MIME message, as they are; none if it is none.
+fn sections(text: &str) -> Option<Vec<&str>> {
     let boundary = text.lines().take(20).find_map(|line| {
         let (_, rest) = line.split_once("boundary=")?;
         Some(rest.trim().trim_end_matches(';').trim_matches('"'))
     });
-    let Some(boundary) = boundary.filter(|boundary| !boundary.is_empty()) else { return vec![text] };
-    let mark = format!("--{boundary}");
-    let bodies = text.split(mark.as_str()).skip(1).filter(|part| !part.starts_with("--"));
-    bodies
-        .filter_map(|part| part.split_once("\n\n").or_else(|| part.split_once("\r\n\r\n")))
-        .map(|(_, body)| body)
-        .collect()
+    let mark = format!("--{}", boundary.filter(|boundary| !boundary.is_empty())?);
+    // What ends the last part is two dashes more; what follows it is nothing.
+    let whole = text.split(mark.as_str()).skip(1);
+    Some(whole.take_while(|part| !part.starts_with("--")).collect())
 }
 
 #[derive(Deserialize, Default)]
@@ -190,7 +210,13 @@ mod tests {
         let mime = format!(
             "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"//\"\n\n--//\nContent-Type: application/node.eks.aws\n\n{config}\n--//\nContent-Type: text/x-shellscript\n\n#!/bin/bash\ntrue\n--//--\n"
         );
-        check(&mime, Some(told));
+        check(&mime, Some(told.clone()));
+        let given = Some("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/x-shellscript\n\n#!/bin/sh\ntrue\n--x--\n");
+        let composed = compose(config, given.map(|text| STANDARD.encode(text)).as_deref()).expect("a message");
+        assert_eq!(read(&composed), Some(told));
+        let text = String::from_utf8(STANDARD.decode(composed).expect("base64")).expect("text");
+        assert!(text.contains("#!/bin/sh\ntrue\n"), "{text}");
+        assert_eq!(compose(config, Some(&STANDARD.encode("#!/bin/sh\n"))), None);
     }
 
     proptest::proptest! {

@@ -1,19 +1,21 @@
 //! Clusters: made, described, deleted. What changes them is in `cluster_config`.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use object::{Resource, Snapshot, Time};
 use plan::net::Cidr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::access_entry::{self, AccessEntry};
+use super::access_entry;
 use super::node_group::NodeGroupRecord;
 use super::request::Request;
 use super::subject::arn;
-use super::surroundings::{self, Network};
+use super::surroundings;
 use super::update::text;
 use super::{fault, tags, update, version};
+use crate::ec2::record::Vpc;
 use crate::state::{self, Changes, Kept, Record};
 use crate::{Answer, Context, Fault};
 
@@ -21,6 +23,8 @@ use crate::{Answer, Context, Fault};
 const CREATION_SECONDS: i64 = 120;
 /// Who reaches an endpoint unless somebody says otherwise.
 const EVERYBODY: &str = "0.0.0.0/0";
+/// Whoever calls a public endpoint, since it is on this host alone.
+const CALLER: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// Clusters of an account in a region, and security groups beside a cluster's own.
 const MOST: usize = 100;
 const MOST_SECURITY_GROUPS: usize = 4;
@@ -86,6 +90,14 @@ pub struct VpcConfig {
     pub endpoint_public_access: bool,
     pub endpoint_private_access: bool,
     pub public_access_cidrs: Vec<String>,
+}
+
+impl VpcConfig {
+    /// The groups of the control plane's interfaces.
+    pub fn groups(&self) -> Vec<String> {
+        let own = std::iter::once(&self.cluster_security_group_id);
+        own.chain(&self.security_group_ids).cloned().collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -231,6 +243,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let mut vpc = vpc;
     vpc.cluster_security_group_id =
         surroundings::create_cluster_security_group(context, &mut changes, &asked.name, &vpc.vpc_id);
+    surroundings::create_control_plane_interfaces(context, &mut changes, &asked.name, &vpc).map_err(about)?;
     let record = ClusterRecord {
         shown: Cluster {
             arn: arn(context, &format!("cluster/{}", asked.name)),
@@ -336,12 +349,6 @@ fn vpc_config(context: &Context, asked: &VpcRequest) -> Result<VpcConfig, Fault>
 pub fn apply_vpc(context: &Context, config: &mut VpcConfig, asked: &VpcRequest) -> Result<(), Fault> {
     if let Some(ids) = &asked.subnet_ids {
         config.vpc_id = check_subnets(context, ids, &config.vpc_id)?;
-        if !surroundings::network(context.state, &config.vpc_id).is_some_and(|network| network.is_default) {
-            return Err(fault::invalid(format!(
-                "The subnets in subnetIds are in {}, and Ekso runs clusters in the default VPC only: name subnets of that one (describe-subnets with the filter default-for-az)",
-                config.vpc_id
-            )));
-        }
         config.subnet_ids.clone_from(ids);
     }
     if let Some(ids) = &asked.security_group_ids {
@@ -360,10 +367,6 @@ pub fn apply_vpc(context: &Context, config: &mut VpcConfig, asked: &VpcRequest) 
     if !config.endpoint_public_access && !config.endpoint_private_access {
         return Err(fault::invalid("Private and public endpoint access cannot be false"));
     }
-    if !config.endpoint_public_access {
-        let why = "endpointPublicAccess: false is not supported by Ekso, whose endpoints are on 127.0.0.1 of the host: leave it true";
-        return Err(fault::invalid(why));
-    }
     if let Some(ranges) = &asked.public_access_cidrs {
         if ranges.len() > MOST_PUBLIC_RANGES {
             return Err(fault::invalid(format!(
@@ -375,9 +378,11 @@ pub fn apply_vpc(context: &Context, config: &mut VpcConfig, asked: &VpcRequest) 
                 "The following CIDRs are invalid in publicAccessCidrs: [{wrong}]"
             )));
         }
-        if ranges.iter().any(|range| range != EVERYBODY) {
+        let lets_in = |range: &String| range.parse::<Cidr>().is_ok_and(|range| range.contains(CALLER));
+        if !ranges.iter().any(lets_in) {
             return Err(fault::invalid(format!(
-                "publicAccessCidrs other than {EVERYBODY} are not supported by Ekso, whose endpoints are on 127.0.0.1 of the host: leave publicAccessCidrs out"
+                "publicAccessCidrs [{}] would let nobody in: the public endpoint of Ekso is on this host, and whoever calls it is {CALLER}: add {CALLER}/32, or leave publicAccessCidrs out",
+                ranges.join(", ")
             )));
         }
         config.public_access_cidrs.clone_from(ranges);
@@ -390,9 +395,9 @@ fn check_subnets(context: &Context, ids: &[String], vpc: &str) -> Result<String,
     let mut zones = Vec::new();
     let mut vpcs: Vec<String> = if vpc.is_empty() { Vec::new() } else { vec![vpc.into()] };
     for id in ids {
-        let subnet = surroundings::subnet(context.state, id)?;
-        if !zones.contains(&subnet.zone) {
-            zones.push(subnet.zone);
+        let subnet = surroundings::subnet(context.state, id)?.record;
+        if !zones.contains(&subnet.availability_zone) {
+            zones.push(subnet.availability_zone);
         }
         if !vpcs.contains(&subnet.vpc_id) {
             vpcs.push(subnet.vpc_id);
@@ -408,12 +413,12 @@ fn check_subnets(context: &Context, ids: &[String], vpc: &str) -> Result<String,
 }
 
 /// The addresses of services: those asked for, if they are private, of a size from /24 to /12, and not the VPC's.
-fn service_range(asked: &NetworkRequest, network: Option<&Network>) -> Result<String, Fault> {
+fn service_range(asked: &NetworkRequest, network: Option<&Vpc>) -> Result<String, Fault> {
     if asked.ip_family.as_deref().is_some_and(|family| family != "ipv4") {
         return Err(fault::unsupported("IPv6 (ipFamily)"));
     }
     let overlaps =
-        |range: &Cidr| network.is_some_and(|network| network.ranges.iter().any(|held| overlap(held, range)));
+        |range: &Cidr| network.is_some_and(|network| network.ranges().any(|held| held.overlaps(*range)));
     let Some(text) = &asked.service_ipv4_cidr else {
         let free = SERVICE_RANGES.iter().find(|text| text.parse().is_ok_and(|range| !overlaps(&range)));
         return Ok((*free.unwrap_or(&SERVICE_RANGES[0])).to_owned());
@@ -435,10 +440,6 @@ fn service_range(asked: &NetworkRequest, network: Option<&Network>) -> Result<St
         return Err(wrong("overlaps with the CIDR block of the VPC"));
     }
     Ok(text.clone())
-}
-
-fn overlap(one: &Cidr, other: &Cidr) -> bool {
-    one.contains(other.address()) || other.contains(one.address())
 }
 
 /// The cluster of a name, or AWS's words for there being none.
@@ -516,22 +517,5 @@ pub fn failed(state: &Snapshot, now: Time, name: &str, why: &str) -> Changes {
     if before != (shown.status.clone(), shown.health.clone()) {
         changes.update(&found);
     }
-    changes
-}
-
-/// What goes with a cluster: everything that belongs to it, and itself. Its control plane is gone by now.
-pub fn forget(context: &Context, cluster: &Kept<ClusterRecord>) -> Changes {
-    let mut changes = Changes::default();
-    let name = cluster.name();
-    fn all<T: Record>(context: &Context, changes: &mut Changes, name: &str) {
-        state::list::<T>(context.state, name).iter().for_each(|kept| changes.delete(kept));
-    }
-    all::<AccessEntry>(context, &mut changes, name);
-    all::<super::Addon>(context, &mut changes, name);
-    all::<super::IdentityProvider>(context, &mut changes, name);
-    all::<super::PodIdentityAssociation>(context, &mut changes, name);
-    all::<super::UpdateRecord>(context, &mut changes, name);
-    surroundings::delete_cluster_security_group(context, &mut changes, cluster);
-    changes.delete(cluster);
     changes
 }

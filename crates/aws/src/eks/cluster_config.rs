@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::cluster::{self, AuthenticationMode, VpcRequest, read};
 use super::node_group::NodeGroupRecord;
 use super::update::{self, Of, text};
-use super::{fault, version};
+use super::{fault, surroundings, version};
 use crate::state::{self, Changes, Kept};
 use crate::{Answer, Context, Fault};
 
@@ -45,17 +45,17 @@ pub fn update(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     };
     let kind = kind_of(kind, input);
     update::refuse_second(context, name, kind)?;
+    let mut changes = Changes::default();
     let params = match member {
         "accessConfig" => access(&mut found, &input[member]),
         "deletionProtection" => deletion_protection(&mut found, &input[member]),
         "logging" => cluster::refuse_logging(&input[member])
             .and(Err(fault::invalid("No changes needed for the logging config provided"))),
-        "resourcesVpcConfig" => vpc(context, &mut found, &input[member]),
+        "resourcesVpcConfig" => vpc(context, &mut changes, &mut found, &input[member]),
         _ => upgrade_policy(&mut found, &input[member]),
     }
     .map_err(about)?;
     // Each of them is a fact that is looked at when it matters (a login, a deletion, a connection): it holds with its record.
-    let mut changes = Changes::default();
     let record = update::done(context, &mut changes, name, Of::Cluster, kind, params);
     changes.update(&found);
     Ok(update::answer(&record, changes))
@@ -110,8 +110,14 @@ fn upgrade_policy(found: &mut Kept<cluster::ClusterRecord>, asked: &Value) -> Re
     Ok(vec![("UpgradePolicy", format!("{{\"supportType\":\"{wanted}\"}}"))])
 }
 
-fn vpc(context: &Context, found: &mut Kept<cluster::ClusterRecord>, asked: &Value) -> Result<Params, Fault> {
+fn vpc(
+    context: &Context,
+    changes: &mut Changes,
+    found: &mut Kept<cluster::ClusterRecord>,
+    asked: &Value,
+) -> Result<Params, Fault> {
     let asked: VpcRequest = read(asked)?;
+    let interfaces = surroundings::control_plane_interfaces(context.state, found.name());
     let config = &mut found.record.shown.resources_vpc_config;
     let before = config.clone();
     cluster::apply_vpc(context, config, &asked)?;
@@ -121,6 +127,19 @@ fn vpc(context: &Context, found: &mut Kept<cluster::ClusterRecord>, asked: &Valu
             "Cluster is already at the desired configuration with endpointPrivateAccess: {} , endpointPublicAccess: {}, and Public Endpoint Restrictions: [{ranges}]",
             config.endpoint_private_access, config.endpoint_public_access,
         )));
+    }
+    for mut interface in interfaces {
+        // Nodes hold on to the addresses at which they found the control plane.
+        let subnet = &interface.record.subnet_id;
+        if !config.subnet_ids.contains(subnet) {
+            return Err(fault::invalid(format!(
+                "Subnet {subnet} has an interface of the control plane, which Ekso does not move: leave it in subnetIds"
+            )));
+        }
+        if interface.record.groups != config.groups() {
+            interface.record.groups = config.groups();
+            changes.update(&interface);
+        }
     }
     let list = |values: &[String]| serde_json::json!(values).to_string();
     let mut params: Params = Vec::new();

@@ -10,10 +10,12 @@ mod addon_catalog;
 mod cluster;
 mod cluster_config;
 mod fault;
+mod forget;
 mod identity_provider;
 mod insight;
 mod node_group;
 mod node_group_update;
+mod node_template;
 mod pod_identity;
 mod refused;
 mod request;
@@ -28,12 +30,14 @@ pub use access_policy::POLICIES as ACCESS_POLICIES;
 pub use addon::Addon;
 pub use cluster::{
     AuthenticationMode, CertificateAuthority, Cluster, ClusterRecord, Health, Identity, Issue, Oidc,
-    VpcConfig, failed, forget,
+    VpcConfig, failed,
 };
+pub use forget::{end_nodes, forget};
 pub use identity_provider::{IdentityProvider, believed};
 pub use node_group::{NodeGroup, NodeGroupRecord, Rollout, Scaling, Taint, Template, UpdateConfig};
 pub use pod_identity::PodIdentityAssociation;
-pub use surroundings::zone_of;
+pub use node_template::{instance_type_of, remove as remove_template};
+pub use surroundings::{REQUESTER, control_plane_interfaces};
 pub use update::{Update, UpdateError, UpdateRecord};
 pub use version::{DEFAULT as DEFAULT_VERSION, VERSIONS};
 

@@ -10,7 +10,7 @@ use super::cluster::{self, ClusterRecord, Health, read};
 use super::request::Request;
 use super::subject::arn;
 use super::update::text;
-use super::{access_entry, fault, surroundings, tags, version};
+use super::{access_entry, fault, node_template, surroundings, tags, version};
 use crate::state::{self, Changes, Kept, Record};
 use crate::{Answer, Context, Fault};
 
@@ -23,7 +23,9 @@ const NAME_CHARS: usize = 63;
 const DEFAULT_TYPE: &str = "t3.medium";
 const DEFAULT_DISK_GIB: u32 = 20;
 /// The image that nodes are said to have: this binary's own, which is neither.
-const IMAGES: &[&str] = &["AL2023_x86_64_STANDARD", "AL2023_ARM_64_STANDARD", "CUSTOM"];
+const IMAGES: &[&str] = &["AL2023_x86_64_STANDARD", "AL2023_ARM_64_STANDARD", CUSTOM];
+/// That of a launch template which names an image.
+const CUSTOM: &str = "CUSTOM";
 /// Prefixes of labels that only AWS and Kubernetes set.
 const RESERVED_LABELS: &[&str] = &["kubernetes.io/", "k8s.io/", "eks.amazonaws.com/"];
 
@@ -285,7 +287,7 @@ fn check(
         return Err(fault::invalid("The following supplied subnets are invalid: none was given"));
     }
     for id in &asked.subnets {
-        if surroundings::subnet(context.state, id)?.vpc_id != cluster.record.shown.resources_vpc_config.vpc_id
+        if surroundings::subnet(context.state, id)?.record.vpc_id != cluster.record.shown.resources_vpc_config.vpc_id
         {
             return Err(fault::invalid(format!("Subnet {id} does not belong to the VPC of the cluster")));
         }
@@ -387,16 +389,16 @@ fn made(
         return Err(fault::invalid("desiredSize can't be greater than maxSize"));
     }
     check_size(scaling.max_size)?;
-    let has_template = asked.launch_template.is_some();
-    let user_template = match &asked.launch_template {
-        Some(wanted) => Some(surroundings::launch_template(context.state, wanted)?),
-        None => None,
-    };
+    let user_template = asked.launch_template.as_ref();
+    let user_template = user_template.map(|wanted| node_template::of_user(context, wanted)).transpose()?;
+    let given = node_template::data_of(context, user_template.as_ref())?;
+    let has_image_type = asked.ami_type.as_deref().is_some_and(|kind| kind != CUSTOM);
+    node_template::check_with(&given, !asked.instance_types.is_empty(), has_image_type)?;
     let (cluster_name, name) = (&asked.cluster_name, &asked.nodegroup_name);
     let uuid = context.ids.uuid();
     let version = asked.version.clone().unwrap_or_else(|| cluster.record.shown.version.clone());
     let release = release_of(&version, asked.release_version.as_deref())?;
-    let types = if asked.instance_types.is_empty() && !has_template {
+    let types = if asked.instance_types.is_empty() && given["InstanceType"].is_null() {
         vec![DEFAULT_TYPE.to_owned()]
     } else {
         asked.instance_types.clone()
@@ -414,12 +416,19 @@ fn made(
         scaling_config: scaling,
         instance_types: Some(types).filter(|types| !types.is_empty()),
         subnets: asked.subnets.clone(),
-        ami_type: asked.ami_type.clone().unwrap_or_else(|| IMAGES[0].into()),
+        ami_type: if given["ImageId"].is_null() {
+            asked.ami_type.clone().unwrap_or_else(|| IMAGES[0].into())
+        } else {
+            CUSTOM.to_owned()
+        },
         node_role: asked.node_role.clone(),
         labels: asked.labels.clone(),
         taints: asked.taints.clone(),
         resources: Resources::default(),
-        disk_size: if has_template { None } else { Some(asked.disk_size.unwrap_or(DEFAULT_DISK_GIB)) },
+        disk_size: match asked.launch_template {
+            Some(_) => None,
+            None => Some(asked.disk_size.unwrap_or(DEFAULT_DISK_GIB)),
+        },
         health: Health::default(),
         update_config: with_default(asked.update_config.clone()),
         node_repair_config: json!({"enabled": asked.node_repair_config["enabled"] == true}),
@@ -428,7 +437,7 @@ fn made(
     };
     let group = format!("eks-{name}-{uuid}");
     shown.resources.auto_scaling_groups.push(Named { name: group });
-    let template = surroundings::create_template(context, changes, cluster, &shown)?;
+    let template = node_template::create(context, changes, &cluster.record, &shown, &uuid)?;
     Ok(NodeGroupRecord {
         shown,
         update_id: String::new(),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::cluster::{self, read};
 use super::node_group::{self, NodeGroupRecord, ScalingRequest, Taint, TemplateRequest, UpdateConfig};
 use super::update::{self, Of, text};
-use super::{fault, surroundings, version};
+use super::{fault, node_template, version};
 use crate::state::{Changes, Kept};
 use crate::{Answer, Context, Fault};
 
@@ -45,9 +45,15 @@ pub fn config(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     if input["warmPoolConfig"]["enabled"] == true {
         return Err(about(fault::unsupported("A warm pool (warmPoolConfig)")));
     }
-    let mut params: Params = Vec::new();
+    let (mut params, mut changes) = (Params::new(), Changes::default());
     labels(&mut found, &asked.labels, &mut params).map_err(about)?;
     taints(&mut found, &asked.taints, &mut params).map_err(about)?;
+    if !params.is_empty() {
+        // The nodes there are get them as they are; those to come by their template.
+        let cluster = cluster::find(context, text(input, "clusterName"))?;
+        found.record.template =
+            node_template::renew(context, &mut changes, &cluster.record, &found.record).map_err(about)?;
+    }
     let shown = &mut found.record.shown;
     if let Some(sizes) = &asked.scaling_config {
         let wanted = node_group::scaled(sizes, shown.scaling_config);
@@ -89,7 +95,7 @@ pub fn config(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     if params.is_empty() {
         return Err(about(fault::invalid("No changes needed for the nodegroup config provided")));
     }
-    begin(context, found, "ConfigUpdate", params, Changes::default())
+    begin(context, found, "ConfigUpdate", params, changes)
 }
 
 fn labels(found: &mut Kept<NodeGroupRecord>, asked: &LabelChange, params: &mut Params) -> Result<(), Fault> {
@@ -150,7 +156,7 @@ pub fn version(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let mut params: Params = vec![("Version", wanted.clone()), ("ReleaseVersion", release.clone())];
     if let Some(asked) = input.get("launchTemplate").filter(|asked| !asked.is_null()) {
         let asked: TemplateRequest = read(asked)?;
-        let template = surroundings::launch_template(context.state, &asked).map_err(about)?;
+        let template = node_template::of_user(context, &asked).map_err(about)?;
         let known = found.record.shown.launch_template.as_ref();
         if known.is_none_or(|known| known.id != template.id) {
             let why = "Changing the launch template of a nodegroup is not allowed: only another version of it can be specified";
@@ -165,7 +171,7 @@ pub fn version(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     found.record.shown.release_version = release;
     found.record.force = input["force"] == true;
     found.record.template =
-        surroundings::new_template_version(context, &mut changes, &cluster, &found.record).map_err(about)?;
+        node_template::renew(context, &mut changes, &cluster.record, &found.record).map_err(about)?;
     begin(context, found, "VersionUpdate", params, changes)
 }
 

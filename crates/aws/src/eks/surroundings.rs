@@ -1,92 +1,34 @@
 //! What EKS looks up in the other services' records, and makes there.
 
-use object::{Resource, Snapshot};
-use plan::net::Cidr;
-use serde::Deserialize;
+use std::collections::BTreeMap;
 
-use super::cluster::ClusterRecord;
+use object::Snapshot;
+
+use super::cluster::{ClusterRecord, VpcConfig};
 use super::fault;
-use super::node_group::{NodeGroup, NodeGroupRecord, Template, TemplateRequest};
-use crate::ec2::record::{Peer, SecurityGroup};
-use crate::ec2::{instance_type, security_group};
+use crate::ec2::record::{NetworkInterface, Peer, SecurityGroup, Subnet, Vpc};
+use crate::ec2::{instance_type, interface, security_group};
 use crate::iam::{self, Trust};
 use crate::state::{self, Changes, Kept};
 use crate::{Context, Fault};
 
-/// A subnet, as far as EKS asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subnet {
-    pub vpc_id: String,
-    /// `us-east-1a`
-    pub zone: String,
+/// Who asks for the interfaces at which a control plane is reached.
+pub const REQUESTER: &str = "amazon-eks";
+/// In how many subnets a control plane has one.
+const INTERFACES: usize = 2;
+
+pub fn subnet(state: &Snapshot, id: &str) -> Result<Kept<Subnet>, Fault> {
+    state::get(state, "", id).ok_or_else(|| fault::invalid(format!("The subnet ID '{id}' does not exist")))
 }
 
-/// A VPC's ranges, and whether it is the account's default one.
-pub struct Network {
-    pub ranges: Vec<Cidr>,
-    pub is_default: bool,
-}
-
-/// A record of another service, by members that it shows to its own clients.
-#[derive(Deserialize)]
-struct Of<T> {
-    spec: T,
-}
-
-fn look<T: serde::de::DeserializeOwned>(state: &Snapshot, resource: Resource, name: &str) -> Option<T> {
-    let Of { spec } = state.find(resource, "", name)?.decode().ok()?;
-    Some(spec)
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SubnetView {
-    vpc_id: String,
-    availability_zone: String,
-}
-
-pub fn subnet(state: &Snapshot, id: &str) -> Result<Subnet, Fault> {
-    let found: Option<SubnetView> = look(state, Resource::new("subnets.ec2"), id);
-    let found = found.ok_or_else(|| fault::invalid(format!("The subnet ID '{id}' does not exist")))?;
-    Ok(Subnet { vpc_id: found.vpc_id, zone: found.availability_zone })
-}
-
-/// The zone of a subnet, if there is such a subnet.
-pub fn zone_of(state: &Snapshot, subnet: &str) -> Option<String> {
-    let found: SubnetView = look(state, Resource::new("subnets.ec2"), subnet)?;
-    Some(found.availability_zone)
-}
-
-pub fn network(state: &Snapshot, vpc: &str) -> Option<Network> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct View {
-        cidr_block: Cidr_,
-        is_default: bool,
-    }
-    #[derive(Deserialize)]
-    #[serde(try_from = "String")]
-    struct Cidr_(Cidr);
-    impl TryFrom<String> for Cidr_ {
-        type Error = String;
-        fn try_from(text: String) -> Result<Self, String> {
-            text.parse().map(Self)
-        }
-    }
-    let View { cidr_block: Cidr_(range), is_default } = look(state, Resource::new("vpcs.ec2"), vpc)?;
-    Some(Network { ranges: vec![range], is_default })
+pub fn network(state: &Snapshot, vpc: &str) -> Option<Vpc> {
+    Some(state::get::<Vpc>(state, "", vpc)?.record)
 }
 
 pub fn check_security_group(state: &Snapshot, id: &str, vpc: &str) -> Result<(), Fault> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct View {
-        vpc_id: String,
-    }
-    let found: Option<View> = look(state, Resource::new("security-groups.ec2"), id);
-    match found {
+    match state::get::<SecurityGroup>(state, "", id) {
         None => Err(fault::invalid(format!("The security group ID '{id}' does not exist"))),
-        Some(group) if group.vpc_id != vpc => {
+        Some(group) if group.record.vpc_id != vpc => {
             Err(fault::invalid(format!("Security group {id} does not belong to the same VPC as the subnets")))
         }
         Some(_) => Ok(()),
@@ -157,6 +99,48 @@ pub fn delete_cluster_security_group(
     }
 }
 
+/// The interfaces at which nodes reach a cluster's control plane: one in each of two zones.
+/// <https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html>
+pub fn create_control_plane_interfaces(
+    context: &mut Context,
+    changes: &mut Changes,
+    cluster: &str,
+    vpc: &VpcConfig,
+) -> Result<(), Fault> {
+    let mut by_zone: BTreeMap<String, Kept<Subnet>> = BTreeMap::new();
+    for id in &vpc.subnet_ids {
+        let subnet = subnet(context.state, id)?;
+        by_zone.entry(subnet.record.availability_zone.clone()).or_insert(subnet);
+    }
+    for subnet in by_zone.into_values().take(INTERFACES) {
+        let made = interface::make_for_service(
+            context,
+            changes,
+            &subnet,
+            REQUESTER,
+            &description_of(cluster),
+            vpc.groups(),
+        );
+        made.map_err(|fault| fault::invalid(format!("{}: {}", subnet.record.subnet_id, fault.message)))?;
+    }
+    Ok(())
+}
+
+fn description_of(cluster: &str) -> String {
+    format!("Amazon EKS {cluster}")
+}
+
+/// The interfaces of a cluster's control plane, in the order of their addresses.
+pub fn control_plane_interfaces(state: &Snapshot, cluster: &str) -> Vec<Kept<NetworkInterface>> {
+    let description = description_of(cluster);
+    let mut all = state::list::<NetworkInterface>(state, "");
+    all.retain(|one| {
+        one.record.requester.as_deref() == Some(REQUESTER) && one.record.description == description
+    });
+    all.sort_by_key(|one| one.record.private_ip);
+    all
+}
+
 /// A node group's role must be there and let EC2 assume it.
 pub fn check_node_role(context: &Context, arn: &str) -> Result<(), Fault> {
     let prefix = format!("arn:aws:iam::{}:role/", context.account);
@@ -172,6 +156,11 @@ pub fn check_node_role(context: &Context, arn: &str) -> Result<(), Fault> {
     }
 }
 
+/// The name in the ARN of a role.
+pub fn role_name(arn: &str) -> &str {
+    arn.rsplit('/').next().unwrap_or_default()
+}
+
 /// Of the types that there are, those of this host's kind of processor.
 pub fn check_instance_type(name: &str) -> Result<(), Fault> {
     let wrong = |why: &str| Err(fault::invalid(format!("The following instance types are {why}: [{name}]")));
@@ -182,30 +171,4 @@ pub fn check_instance_type(name: &str) -> Result<(), Fault> {
         }
         Some(_) => Ok(()),
     }
-}
-
-/// A template that a user named by its id or its name.
-pub fn launch_template(_: &Snapshot, _: &TemplateRequest) -> Result<Template, Fault> {
-    Err(fault::unsupported("A launch template of your own (launchTemplate)"))
-}
-
-/// The template that EKS makes of a node group's settings.
-pub fn create_template(
-    context: &mut Context,
-    _: &mut Changes,
-    _: &Kept<ClusterRecord>,
-    _: &NodeGroup,
-) -> Result<Template, Fault> {
-    let id = context.ids.resource("lt");
-    Ok(Template { name: format!("eks-{}", context.ids.uuid()), id, version: "1".into() })
-}
-
-pub fn new_template_version(
-    _: &mut Context,
-    _: &mut Changes,
-    _: &Kept<ClusterRecord>,
-    group: &NodeGroupRecord,
-) -> Result<Template, Fault> {
-    let next = group.template.version.parse::<u32>().unwrap_or_default() + 1;
-    Ok(Template { version: next.to_string(), ..group.template.clone() })
 }

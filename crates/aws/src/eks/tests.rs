@@ -20,23 +20,27 @@ impl World {
     /// A VPC with a subnet in each of two zones, and the usual roles.
     fn new() -> Self {
         let mut world = Self { state: Snapshot::default(), calls: 0 };
-        world.put(
-            "vpcs.ec2",
-            "vpc-1",
-            json!({"vpcId": "vpc-1", "cidrBlock": "10.0.0.0/16", "isDefault": true}),
-        );
-        world.put(
-            "vpcs.ec2",
-            "vpc-2",
-            json!({"vpcId": "vpc-2", "cidrBlock": "10.1.0.0/16", "isDefault": false}),
-        );
-        for (id, zone) in [("subnet-2a", "us-east-1a"), ("subnet-2b", "us-east-1b")] {
-            world.put("subnets.ec2", id, json!({"subnetId": id, "vpcId": "vpc-2", "availabilityZone": zone}));
+        for (id, range) in [("vpc-1", "10.0.0.0/16"), ("vpc-2", "10.1.0.0/16")] {
+            world.put(
+                "vpcs.ec2",
+                id,
+                json!({"vpcId": id, "cidrBlock": range, "cidrAssociationId": "a", "isDefault": id == "vpc-1",
+                    "enableDnsSupport": true, "enableDnsHostnames": true, "networkAclId": "acl-1"}),
+            );
         }
-        for (id, zone) in
-            [("subnet-a", "us-east-1a"), ("subnet-b", "us-east-1b"), ("subnet-a2", "us-east-1a")]
-        {
-            world.put("subnets.ec2", id, json!({"subnetId": id, "vpcId": "vpc-1", "availabilityZone": zone}));
+        for (id, vpc, zone, range) in [
+            ("subnet-2a", "vpc-2", "us-east-1a", "10.1.0.0/24"),
+            ("subnet-2b", "vpc-2", "us-east-1b", "10.1.1.0/24"),
+            ("subnet-a", "vpc-1", "us-east-1a", "10.0.0.0/24"),
+            ("subnet-b", "vpc-1", "us-east-1b", "10.0.1.0/24"),
+            ("subnet-a2", "vpc-1", "us-east-1a", "10.0.2.0/24"),
+        ] {
+            world.put(
+                "subnets.ec2",
+                id,
+                json!({"subnetId": id, "vpcId": vpc, "availabilityZone": zone, "cidrBlock": range,
+                    "mapPublicIpOnLaunch": false, "defaultForAz": false}),
+            );
         }
         world.role("eks", "eks.amazonaws.com");
         world.role("node", "ec2.amazonaws.com");
@@ -215,10 +219,6 @@ fn what_a_cluster_cannot_be_is_refused_and_changes_nothing() {
             "InvalidParameterException: Subnets specified must all belong to the same VPC",
         ),
         (
-            vpc(json!({"subnetIds": ["subnet-2a", "subnet-2b"]})),
-            "InvalidParameterException: The subnets in subnetIds are in vpc-2, and Ekso runs clusters in the default VPC only: name subnets of that one (describe-subnets with the filter default-for-az)",
-        ),
-        (
             vpc(json!({"subnetIds": ["subnet-a", "subnet-x"]})),
             "InvalidParameterException: The subnet ID 'subnet-x' does not exist",
         ),
@@ -231,12 +231,8 @@ fn what_a_cluster_cannot_be_is_refused_and_changes_nothing() {
             "InvalidParameterException: Private and public endpoint access cannot be false",
         ),
         (
-            vpc(json!({"subnetIds": subnets, "endpointPublicAccess": false, "endpointPrivateAccess": true})),
-            "InvalidParameterException: endpointPublicAccess: false is not supported by Ekso, whose endpoints are on 127.0.0.1 of the host: leave it true",
-        ),
-        (
             vpc(json!({"subnetIds": subnets, "publicAccessCidrs": ["203.0.113.0/24"]})),
-            "InvalidParameterException: publicAccessCidrs other than 0.0.0.0/0 are not supported by Ekso, whose endpoints are on 127.0.0.1 of the host: leave publicAccessCidrs out",
+            "InvalidParameterException: publicAccessCidrs [203.0.113.0/24] would let nobody in: the public endpoint of Ekso is on this host, and whoever calls it is 127.0.0.1: add 127.0.0.1/32, or leave publicAccessCidrs out",
         ),
         (
             vpc(json!({"subnetIds": subnets, "publicAccessCidrs": ["everybody"]})),
@@ -433,6 +429,102 @@ fn a_node_group_belongs_to_a_cluster() {
         world.refused("DescribeNodegroup", json!({"clusterName": "shop", "nodegroupName": "x"})),
         "ResourceNotFoundException: No node group found for name: x."
     );
+}
+
+/// The groups, by subnet, of the interfaces of a control plane.
+fn interfaces(world: &World) -> Vec<(String, Vec<String>)> {
+    let all = super::control_plane_interfaces(&world.state, "shop").into_iter();
+    all.map(|one| (one.record.subnet_id, one.record.groups)).collect()
+}
+
+#[test]
+fn a_control_plane_has_an_interface_in_each_of_two_zones() {
+    let subnets = json!(["subnet-2a", "subnet-2b"]);
+    let mut world = World::with_cluster(&[("resourcesVpcConfig", json!({"subnetIds": subnets}))]);
+    let vpc = world.ok("DescribeCluster", json!({"name": "shop"}))["cluster"]["resourcesVpcConfig"].clone();
+    assert_eq!(vpc["vpcId"], "vpc-2");
+    let own = vpc["clusterSecurityGroupId"].as_str().expect("a group").to_owned();
+    let at = |groups: &[&str]| {
+        let groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
+        ["subnet-2a", "subnet-2b"].map(|subnet| (subnet.to_owned(), groups.clone())).to_vec()
+    };
+    assert_eq!(interfaces(&world), at(&[&own]));
+    let more = json!({"groupId": "sg-1", "groupName": "more", "description": "", "vpcId": "vpc-2", "rules": []});
+    world.put("security-groups.ec2", "sg-1", more);
+    let update = |vpc: Value| json!({"name": "shop", "resourcesVpcConfig": vpc});
+    world.ok("UpdateClusterConfig", update(json!({"securityGroupIds": ["sg-1"]})));
+    assert_eq!(interfaces(&world), at(&[&own, "sg-1"]));
+    assert_eq!(
+        world.refused("UpdateClusterConfig", update(json!({"subnetIds": ["subnet-a", "subnet-b"]}))),
+        "InvalidParameterException: Subnets specified must all belong to the same VPC"
+    );
+    let access = json!({"endpointPublicAccess": false, "endpointPrivateAccess": true});
+    assert_eq!(world.ok("UpdateClusterConfig", update(access))["update"]["type"], "EndpointAccessUpdate");
+}
+
+fn templates(world: &World) -> Vec<Value> {
+    let table = Resource::new("launch-template-versions.ec2");
+    world.state.list(table, "").map(|object| object.to_value().expect("JSON")["spec"]["data"].clone()).collect()
+}
+
+#[test]
+fn a_node_groups_template_says_how_its_nodes_join() {
+    let mut world = World::with_cluster(&[]);
+    world.ok("CreateNodegroup", group(&[("labels", json!({"tier": "web"}))]));
+    let [data] = templates(&world).try_into().expect("one version");
+    let told = crate::ec2::user_data::read(data["UserData"].as_str().expect("user data")).expect("a cluster");
+    assert_eq!((told.cluster.as_str(), told.labels["tier"].as_str()), ("shop", "web"));
+    assert_eq!(told.labels["eks.amazonaws.com/nodegroup"], "ng");
+    assert_eq!(told.labels["eks.amazonaws.com/nodegroup-image"], data["ImageId"]);
+    world.settle("nodegroups.eks");
+    let taint = json!({"key": "k", "value": "v", "effect": "NO_EXECUTE"});
+    let input = json!({"clusterName": "shop", "nodegroupName": "ng", "taints": {"addOrUpdateTaints": [taint]}});
+    world.ok("UpdateNodegroupConfig", input);
+    let data = templates(&world).pop().expect("a second version");
+    let told = crate::ec2::user_data::read(data["UserData"].as_str().expect("user data")).expect("a cluster");
+    assert_eq!(told.taints, ["k=v:NoExecute"]);
+    assert_eq!(told.labels["eks.amazonaws.com/sourceLaunchTemplateVersion"], "2");
+}
+
+#[test]
+fn a_template_of_ones_own_is_laid_under() {
+    let own = |data: Value| {
+        let mut world = World::with_cluster(&[]);
+        let template = json!({"launchTemplateId": "lt-own", "launchTemplateName": "own", "created": NOW, "createdBy": "me",
+            "defaultVersion": 1, "latestVersion": 1});
+        world.put("launch-templates.ec2", "lt-own", template);
+        let version = json!({"version": 1, "created": NOW, "createdBy": "me", "data": data});
+        let key = Key::new(Resource::new("launch-template-versions.ec2"), "lt-own", "0000000001");
+        world.store(key, &json!({"metadata": {"name": "0000000001", "namespace": "lt-own"}, "spec": version}));
+        world
+    };
+    let with_own = |members: &[(&str, Value)]| {
+        with(group(members), &[("launchTemplate", json!({"name": "own", "version": "1"}))])
+    };
+    let mut world = own(json!({"InstanceType": "m5.large", "SecurityGroupIds": ["sg-own"]}));
+    let shown = world.ok("CreateNodegroup", with_own(&[]))["nodegroup"].clone();
+    assert_eq!(shown["launchTemplate"], json!({"id": "lt-own", "name": "own", "version": "1"}));
+    assert_eq!((shown.get("instanceTypes"), shown.get("diskSize")), (None, None));
+    let all = templates(&world);
+    let made = all.iter().find(|data| data["UserData"].is_string()).expect("EKS' own");
+    assert_eq!((&made["InstanceType"], &made["SecurityGroupIds"]), (&json!("m5.large"), &json!(["sg-own"])));
+    for (data, members, expected) in [
+        (json!({"SubnetId": "subnet-a"}), vec![], "The launch template can't include a subnet: subnets says where nodes are"),
+        (
+            json!({"InstanceType": "m5.large"}),
+            vec![("instanceTypes", json!(["t3.medium"]))],
+            "Instance types cannot be specified both in the request and in the launch template",
+        ),
+        (
+            json!({"UserData": "IyEvYmluL3NoCg=="}),
+            vec![],
+            "Ec2LaunchTemplateInvalidConfiguration: User data was not in the MIME multipart format",
+        ),
+        (json!({"KeyName": "k"}), vec![("diskSize", json!(9))], "Disk size must be specified within the launch template."),
+    ] {
+        let refused = own(data).refused("CreateNodegroup", with_own(&members));
+        assert_eq!(refused, format!("InvalidParameterException: {expected}"));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use object::Snapshot;
 
 use super::aws_auth::AwsAuth;
 use super::canonical;
-use crate::autoscaling::{self, Group};
+use crate::autoscaling::{GROUP_TAG, Group, Member};
 use crate::ec2::record::{Instance, State};
 use crate::eks::{AccessEntry, ClusterRecord};
 use crate::iam::record::{Common, InstanceProfile, Role, named};
@@ -15,8 +15,8 @@ const NODES: &str = "system:nodes";
 
 /// Whether an instance becomes a node of a cluster; if not, why, with the mend.
 ///
-/// Its role must be one that logs in as a node, it must be in the cluster's VPC, and no other may have its node's name. `account` is the
-/// account's store, `objects` the cluster's own, for its aws-auth ConfigMap.
+/// It must be in the cluster's VPC, no other may have its node's name, and it must be the site's own, of one of the cluster's node groups,
+/// or have a role that logs in as a node. `account` is the account's store, `objects` the cluster's own, for its aws-auth ConfigMap.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html>
 pub fn admit(
     account: &Snapshot,
@@ -32,6 +32,12 @@ pub fn admit(
             instance.vpc_id
         ));
     }
+    if let Some(other) = holder(account, name, instance) {
+        return Err(format!("{other} is the node {} of cluster {name} already", instance.node_name()));
+    }
+    if is_own(account, name, instance) {
+        return Ok(());
+    }
     let role = role_of(account, instance).ok_or_else(|| {
         format!("its instance profile has no role: give it one that is mapped to nodes of cluster {name}")
     })?;
@@ -41,12 +47,19 @@ pub fn admit(
             role.arn
         ));
     }
-    match holder(account, name, instance) {
-        Some(other) => {
-            Err(format!("{other} is the node {} of cluster {name} already", instance.private_dns_name))
-        }
-        None => Ok(()),
+    Ok(())
+}
+
+/// Whether the cluster's owner, or EKS itself, has started it to be a node: no tag or user data says that.
+fn is_own(account: &Snapshot, cluster: &str, instance: &Instance) -> bool {
+    if let Some(node) = &instance.site_node {
+        return node.cluster == cluster;
     }
+    let group = instance.tags.get(GROUP_TAG).and_then(|group| state::get::<Group>(account, "", group));
+    group.is_some_and(|group| {
+        let id = &instance.instance_id;
+        group.record.owner.cluster == cluster && state::get::<Member>(account, &group.record.name, id).is_some()
+    })
 }
 
 /// The role in its instance profile.
@@ -74,20 +87,16 @@ fn is_node(account: &Snapshot, objects: &Snapshot, cluster: &ClusterRecord, role
             .is_some_and(|found| is_of_nodes(&found.groups))
 }
 
-/// Which other instance, of a user or of a node group, is the node of that name.
+/// Which other instance is the node of that name.
 fn holder(account: &Snapshot, cluster: &str, instance: &Instance) -> Option<String> {
-    let name = &instance.private_dns_name;
-    let instances = state::list::<Instance>(account, "").into_iter().map(|kept| kept.record).filter(|one| {
+    let mut instances = state::list::<Instance>(account, "").into_iter().map(|kept| kept.record);
+    let holder = instances.find(|one| {
         one.instance_id != instance.instance_id
             && one.state != State::Terminated
             && one.joined.as_deref() == Some(cluster)
-            && one.private_dns_name == *name
+            && one.node_name() == instance.node_name()
     });
-    let groups =
-        state::list::<Group>(account, "").into_iter().filter(|group| group.record.owner.cluster == cluster);
-    let members = groups.flat_map(|group| autoscaling::members(account, &group.record.name));
-    let members = members.map(|kept| kept.record).filter(|member| member.node_name == *name);
-    instances.map(|one| one.instance_id).chain(members.map(|member| member.instance_id)).next()
+    holder.map(|one| one.instance_id)
 }
 
 #[cfg(test)]

@@ -1,0 +1,64 @@
+//! What goes with a cluster: everything that belongs to it, in all services.
+
+use super::access_entry::AccessEntry;
+use super::cluster::ClusterRecord;
+use super::node_group::NodeGroupRecord;
+use super::{Addon, IdentityProvider, PodIdentityAssociation, UpdateRecord, node_template, surroundings};
+use crate::Context;
+use crate::autoscaling::{Activity, Group, Member, members};
+use crate::ec2::record::{Instance, State, Wanted};
+use crate::state::{self, Changes, Record};
+use crate::sts::jwt::{Issuer, key_of};
+
+/// Ends the instances that were started for a cluster, at once, and forgets what would start others.
+pub fn end_nodes(context: &Context, name: &str) -> Changes {
+    let mut changes = Changes::default();
+    let groups = state::list::<NodeGroupRecord>(context.state, name);
+    let members = groups.iter().flat_map(|group| members(context.state, group.record.group_name()));
+    let members: Vec<String> = members.map(|member| member.record.instance_id).collect();
+    for mut instance in state::list::<Instance>(context.state, "") {
+        let record = &mut instance.record;
+        let is_site_node = record.site_node.as_ref().is_some_and(|node| node.cluster == name);
+        let is_its = is_site_node || members.contains(&record.instance_id);
+        if is_its && record.wanted != Wanted::Terminated {
+            (record.wanted, record.state) = (Wanted::Terminated, State::ShuttingDown);
+            changes.update(&instance);
+        }
+    }
+    for group in groups {
+        let scaling = group.record.group_name();
+        all::<Member>(context, &mut changes, scaling);
+        all::<Activity>(context, &mut changes, scaling);
+        if let Some(scaling) = state::get::<Group>(context.state, "", scaling) {
+            changes.delete(&scaling);
+        }
+        node_template::remove(context, &mut changes, &group.record);
+        changes.delete(&group);
+    }
+    changes
+}
+
+/// Forgets a cluster whose control plane is gone, and whose nodes are.
+pub fn forget(context: &Context, name: &str) -> Changes {
+    let mut changes = Changes::default();
+    let Some(cluster) = state::get::<ClusterRecord>(context.state, "", name) else { return changes };
+    all::<AccessEntry>(context, &mut changes, name);
+    all::<Addon>(context, &mut changes, name);
+    all::<IdentityProvider>(context, &mut changes, name);
+    all::<PodIdentityAssociation>(context, &mut changes, name);
+    all::<UpdateRecord>(context, &mut changes, name);
+    for interface in surroundings::control_plane_interfaces(context.state, name) {
+        changes.delete(&interface);
+    }
+    surroundings::delete_cluster_security_group(context, &mut changes, &cluster);
+    let issuer = cluster.record.shown.identity.as_ref().map(|identity| key_of(&identity.oidc.issuer));
+    if let Some(keys) = issuer.and_then(|key| state::get::<Issuer>(context.state, "", &key)) {
+        changes.delete(&keys);
+    }
+    changes.delete(&cluster);
+    changes
+}
+
+fn all<T: Record>(context: &Context, changes: &mut Changes, owner: &str) {
+    state::list::<T>(context.state, owner).iter().for_each(|kept| changes.delete(kept));
+}
