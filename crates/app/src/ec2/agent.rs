@@ -22,20 +22,18 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::connections::{self, BoxError, PATIENCE};
 use super::metadata;
-use crate::network::{self, DEFAULT_VPC};
 use crate::pki;
 
 /// The agents of one VPC's nodes.
 #[derive(Clone)]
 pub struct Service {
     account: Arc<Account>,
-    machines: machines::Site,
     vpc: String,
 }
 
 impl Service {
-    pub fn new(account: Arc<Account>, machines: machines::Site, vpc: &str) -> Self {
-        Self { account, machines, vpc: vpc.to_owned() }
+    pub fn new(account: Arc<Account>, vpc: &str) -> Self {
+        Self { account, vpc: vpc.to_owned() }
     }
 
     /// Serves until dropped.
@@ -47,7 +45,7 @@ impl Service {
 
     async fn converse(self, socket: TcpStream, peer: SocketAddr) -> Result<(), BoxError> {
         // Who is no node of a cluster with the add-on finds nobody here.
-        let Some(node) = self.node(peer.ip()).await? else { return Ok(()) };
+        let Some(node) = self.node(peer.ip()) else { return Ok(()) };
         let service = service_fn(move |request: Request<Incoming>| {
             let (service, node) = (self.clone(), node.clone());
             async move {
@@ -60,25 +58,10 @@ impl Service {
     }
 
     /// The node whose address it is, its own or of a pod on it, if its cluster has the agent.
-    async fn node(&self, address: IpAddr) -> Result<Option<Node>, BoxError> {
+    fn node(&self, address: IpAddr) -> Option<Node> {
         let state = self.account.snapshot();
-        let node = if self.vpc == DEFAULT_VPC {
-            self.own_node(address).await?
-        } else {
-            metadata::asker(&state, &self.vpc, address).and_then(|instance| Node::of(&state, &instance))
-        };
-        Ok(node.filter(|node| node.has_agent(&state)))
-    }
-
-    /// In the VPC of the site's own, where machines are no instances.
-    async fn own_node(&self, address: IpAddr) -> Result<Option<Node>, BoxError> {
-        let IpAddr::V4(address) = address else { return Ok(None) };
-        let machines = self.machines.clone();
-        let config = tokio::task::spawn_blocking(move || machines.vpc_config(DEFAULT_VPC)).await??;
-        Ok(config.and_then(|config| {
-            let (cluster, machine) = network::holder(&config, address)?;
-            Some(Node { cluster: cluster.to_owned(), machine: machine.to_owned() })
-        }))
+        let instance = metadata::asker(&state, &self.vpc, address)?;
+        Node::of(&instance).filter(|node| node.has_agent(&state))
     }
 
     async fn answer(&self, node: &Node, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {

@@ -257,7 +257,7 @@ impl Doer {
 
     /// Opens the door for AWS in a VPC, and the agent of its nodes.
     fn open_door(&self, vpc: &str, ns: &machines::NetNs) -> Result<Vec<AbortHandle>, Ec2Error> {
-        let agent = agent::Service::new(self.account.clone(), self.machines.clone(), vpc);
+        let agent = agent::Service::new(self.account.clone(), vpc);
         let listener_of_agent = listener(vpc, ns, machines::POD_IDENTITY.into())?;
         let mut tasks = vec![tokio::spawn(agent.serve(listener_of_agent)).abort_handle()];
         for port in machines::AWS_DOOR_PORTS {

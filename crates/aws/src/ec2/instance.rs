@@ -324,6 +324,9 @@ impl Launch {
                 tags.insert(tag.to_owned(), value);
             }
         }
+        let place = usize::try_from(index).unwrap_or(usize::MAX);
+        let site_node = self.site_nodes.get(place).cloned();
+        tags.extend(site_node.iter().map(|node| ("Name".to_owned(), node.name.clone())));
         Instance {
             instance_id,
             reservation_id: reservation.to_owned(),
@@ -353,7 +356,7 @@ impl Launch {
             reboots: 0,
             state: State::Pending,
             joined: None,
-            site_node: usize::try_from(index).ok().and_then(|index| self.site_nodes.get(index).cloned()),
+            site_node,
             reason: None,
             terminated: None,
             tags,

@@ -4,11 +4,10 @@
 use object::Snapshot;
 use serde_json::{Value, json};
 
-use crate::autoscaling::{self, Group};
 use crate::credentials::Session;
 use crate::ec2::record::Instance;
-use crate::eks::{Addon, NodeGroupRecord};
-use crate::iam::record::{InstanceProfile, Role, named, role_of_arn};
+use crate::eks::Addon;
+use crate::iam::record::{InstanceProfile, Role, named};
 use crate::sts::jwt::Token;
 use crate::{Caller, Fault, Ids, World, model, state};
 
@@ -23,7 +22,7 @@ const PATH: &str = "/v1/credentials";
 pub struct Node {
     /// The cluster that it is a node of.
     pub cluster: String,
-    /// What runs it: an instance of the account, or a machine of the site's own, which has no role.
+    /// The instance that it is, or a node of the site's own, which needs no role.
     pub machine: String,
 }
 
@@ -46,14 +45,9 @@ pub struct Told {
 
 impl Node {
     /// The node that an instance is, if it is one.
-    pub fn of(state: &Snapshot, instance: &Instance) -> Option<Self> {
-        let id = &instance.instance_id;
-        let of_group = || {
-            let member = autoscaling::member(state, id)?;
-            Some(state::get::<Group>(state, "", &member.key.namespace)?.record.owner.cluster)
-        };
-        let cluster = instance.joined.clone().or_else(of_group)?;
-        Some(Self { cluster, machine: id.clone() })
+    pub fn of(instance: &Instance) -> Option<Self> {
+        let (cluster, machine) = (instance.joined.clone()?, instance.instance_id.clone());
+        Some(Self { cluster, machine })
     }
 
     /// Whether its cluster has the agent.
@@ -61,26 +55,18 @@ impl Node {
         state::get::<Addon>(state, &self.cluster, ADDON).is_some()
     }
 
-    /// The agent calls with the keys of its node's role. A machine of the site's own has none, and Ekso itself calls for it.
+    /// The agent calls with the keys of its node's role. A node of the site's own needs none: Ekso itself calls for it.
     fn caller(&self, world: &World) -> Option<Caller> {
         let state = world.state;
-        let role = match (autoscaling::member(state, &self.machine), self.instance(state)) {
-            (Some(member), _) => {
-                let owner = state::get::<Group>(state, "", &member.key.namespace)?.record.owner;
-                let group = state::get::<NodeGroupRecord>(state, &owner.cluster, &owner.node_group)?;
-                role_of_arn(state, &group.record.shown.node_role)?
-            }
-            (None, Some(instance)) => {
-                let (arn, id) = instance.profile?;
-                let profile = named::<InstanceProfile>(state, arn.rsplit('/').next()?)?.record;
-                named::<Role>(state, &profile.role.filter(|_| profile.common.id == id)?)?
-            }
-            (None, None) => {
-                let account = world.account.to_owned();
-                let arn = format!("arn:aws:iam::{account}:root");
-                return Some(Caller { arn, user_id: account, ..Caller::default() });
-            }
+        let instance = self.instance(state).filter(|instance| instance.site_node.is_none());
+        let Some(instance) = instance else {
+            let account = world.account.to_owned();
+            let arn = format!("arn:aws:iam::{account}:root");
+            return Some(Caller { arn, user_id: account, ..Caller::default() });
         };
+        let (arn, id) = instance.profile?;
+        let profile = named::<InstanceProfile>(state, arn.rsplit('/').next()?)?.record;
+        let role = named::<Role>(state, &profile.role.filter(|_| profile.common.id == id)?)?;
         let common = role.record.common;
         let session = Session {
             arn: format!("arn:aws:sts::{}:assumed-role/{}/{}", world.account, common.name, self.machine),

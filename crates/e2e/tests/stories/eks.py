@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -242,6 +243,133 @@ def changed():
     kubectl("shop", "rollout status deployment/web --timeout=90s")
 
 
+def aws(*words):
+    """The stock CLI; its answer."""
+    told = run(AWS, *words, "--output", "json")
+    return json.loads(told) if told.strip() else None
+
+
+TALKERS = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: talker}
+spec:
+  selector: {matchLabels: {app: talker}}
+  template:
+    metadata: {labels: {app: talker}}
+    spec:
+      containers:
+      - name: web
+        image: e2e:1
+        command: [httpd, -f, -p, "8080", -h, /www]
+        readinessProbe: {httpGet: {port: 8080, path: /version}, periodSeconds: 1, failureThreshold: 30}
+"""
+
+
+def members(cluster):
+    """The running instances of its node group, by id."""
+    filters = [{"Name": "tag:eks:cluster-name", "Values": [cluster]}, {"Name": "instance-state-name", "Values": ["running"]}]
+    found = EC2.describe_instances(Filters=filters)["Reservations"]
+    return {one["InstanceId"]: one for reservation in found for one in reservation["Instances"]}
+
+
+def own_vpc():
+    """A cluster in a VPC of one's own, as the user guide makes it with the CLI."""
+    vpc = aws("ec2", "create-vpc", "--cidr-block", "192.168.0.0/16")["Vpc"]["VpcId"]
+    aws("ec2", "modify-vpc-attribute", "--vpc-id", vpc, "--enable-dns-hostnames")
+    gateway = aws("ec2", "create-internet-gateway")["InternetGateway"]["InternetGatewayId"]
+    aws("ec2", "attach-internet-gateway", "--internet-gateway-id", gateway, "--vpc-id", vpc)
+    routes = aws("ec2", "create-route-table", "--vpc-id", vpc)["RouteTable"]["RouteTableId"]
+    aws("ec2", "create-route", "--route-table-id", routes, "--destination-cidr-block", "0.0.0.0/0", "--gateway-id", gateway)
+    places = []
+    for zone, block in (("us-east-1a", "192.168.0.0/19"), ("us-east-1b", "192.168.32.0/19")):
+        subnet = aws("ec2", "create-subnet", "--vpc-id", vpc, "--cidr-block", block, "--availability-zone", zone)["Subnet"]["SubnetId"]
+        aws("ec2", "modify-subnet-attribute", "--subnet-id", subnet, "--map-public-ip-on-launch")
+        aws("ec2", "associate-route-table", "--route-table-id", routes, "--subnet-id", subnet)
+        places.append(subnet)
+    aws("eks", "create-cluster", "--name", "farm", "--role-arn", role("AmazonEKSClusterRole"),
+        "--resources-vpc-config", f"subnetIds={','.join(places)},endpointPrivateAccess=true")
+    aws("eks", "wait", "cluster-active", "--name", "farm")
+    config = EKS.describe_cluster(name="farm")["cluster"]["resourcesVpcConfig"]
+    check("its VPC", config["vpcId"], vpc)
+    ours = [{"Name": "description", "Values": ["Amazon EKS farm"]}]
+    doors = EC2.describe_network_interfaces(Filters=ours)["NetworkInterfaces"]
+    check("a door in each zone", sorted(door["SubnetId"] for door in doors), sorted(places))
+    check("whose they are", {(door["RequesterManaged"], door["Groups"][0]["GroupId"]) for door in doors},
+          {(True, config["clusterSecurityGroupId"])})
+    refused("a door of the service", lambda: EC2.delete_network_interface(NetworkInterfaceId=doors[0]["NetworkInterfaceId"]), "OperationNotPermitted")
+    aws("eks", "create-nodegroup", "--cluster-name", "farm", "--nodegroup-name", "ng", "--subnets", *places,
+        "--node-role", role("AmazonEKSNodeRole"), "--scaling-config", "minSize=2,maxSize=3,desiredSize=2")
+    until("the node group", lambda: EKS.describe_nodegroup(**ng("farm"))["nodegroup"]["status"] == "ACTIVE")
+    aws("eks", "update-kubeconfig", "--name", "farm", "--kubeconfig", kubeconfig("farm"))
+    held = members("farm")
+    check("nodes are instances", sorted(ready("farm")), sorted(one["PrivateDnsName"] for one in held.values()))
+    check("of the VPC", {(one["VpcId"], one["PrivateIpAddress"].startswith("192.168.")) for one in held.values()}, {(vpc, True)})
+    addresses = {door["PrivateIpAddress"] for door in doors}
+    inside = get("farm", "endpoints kubernetes")["subsets"][0]["addresses"]
+    check("the API from inside", {one["ip"] for one in inside}, addresses)
+    kubectl("farm", "apply -f -", TALKERS)
+    kubectl("farm", "rollout status daemonset/talker --timeout=90s")
+    one, two = get("farm", "pods -l app=talker")["items"]
+    check("a pod's address is of its subnet", one["status"]["podIP"].startswith("192.168."), True)
+    for speaker, hearer in ((one, two), (two, one)):
+        words = f"exec {speaker['metadata']['name']} -- wget -q -O - http://{hearer['status']['podIP']}:8080/version"
+        check("pods on two nodes talk", kubectl("farm", words), "version 1\n")
+    # The group's rules hold: without its own rule nobody in it reaches anybody.
+    own = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": config["clusterSecurityGroupId"]}]}]
+    EC2.revoke_security_group_ingress(GroupId=config["clusterSecurityGroupId"], IpPermissions=own)
+    host = one["status"]["hostIP"]
+    node = [each["InstanceId"] for each in held.values() if each["PrivateIpAddress"] == host][0]
+    site = json.load(open(f"{DATA}/site.json"))["id"]
+    dial = ["nsenter", f"--net=/run/ekso/{site}/netns/{node}", sys.executable, "-c",
+            f"import socket; socket.create_connection(('{sorted(addresses)[0]}', 443), 1)"]
+
+    def reaches():
+        return subprocess.run(dial, capture_output=True, timeout=30).returncode == 0
+    until("no rule, no way", lambda: not reaches())
+    EC2.authorize_security_group_ingress(GroupId=config["clusterSecurityGroupId"], IpPermissions=own)
+    until("a rule, a way", reaches)
+    # Who terminates an instance takes its node along; the group brings another.
+    victim = sorted(held)[0]
+    EC2.terminate_instances(InstanceIds=[victim])
+
+    def replaced():
+        now = members("farm")
+        names = sorted(one["PrivateDnsName"] for one in now.values())
+        return len(now) == 2 and victim not in now and sorted(ready("farm")) == names
+    until("an instance that was terminated is replaced", replaced)
+    check("no node of the old one", len(get("farm", "nodes")["items"]), 2)
+    # The public endpoint shuts and opens.
+    place = EKS.describe_cluster(name="farm")["cluster"]["endpoint"]
+
+    def answers():
+        host, port = place.removeprefix("https://").split(":")
+        try:
+            socket.create_connection((host, int(port)), 5).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+    check("public", answers(), True)
+    aws("eks", "update-cluster-config", "--name", "farm", "--resources-vpc-config", "endpointPublicAccess=false")
+    until("private", lambda: not answers())
+    aws("eks", "update-cluster-config", "--name", "farm", "--resources-vpc-config", "endpointPublicAccess=true")
+    until("public again", answers)
+    refused("a VPC in use", lambda: EC2.delete_subnet(SubnetId=places[0]), "DependencyViolation")
+    aws("eks", "delete-nodegroup", "--cluster-name", "farm", "--nodegroup-name", "ng")
+    EKS.get_waiter("nodegroup_deleted").wait(**ng("farm"), WaiterConfig=SOON)
+    aws("eks", "delete-cluster", "--name", "farm")
+    EKS.get_waiter("cluster_deleted").wait(name="farm", WaiterConfig=SOON)
+    for subnet in places:
+        aws("ec2", "delete-subnet", "--subnet-id", subnet)
+    aws("ec2", "delete-route-table", "--route-table-id", routes)
+    aws("ec2", "detach-internet-gateway", "--internet-gateway-id", gateway, "--vpc-id", vpc)
+    aws("ec2", "delete-internet-gateway", "--internet-gateway-id", gateway)
+    aws("ec2", "delete-vpc", "--vpc-id", vpc)
+    check("doors", EC2.describe_network_interfaces(Filters=ours)["NetworkInterfaces"], [])
+    check("templates", [one["Tags"] for one in EC2.describe_launch_templates()["LaunchTemplates"]
+                        if {"Key": "eks:cluster-name", "Value": "farm"} in one["Tags"]], [])
+
+
 def gone():
     # With its last node gone, the budget would hold the last pod for as long as AWS lets it.
     kubectl("shop", "delete poddisruptionbudget web")
@@ -254,6 +382,9 @@ def gone():
         EKS.get_waiter("cluster_deleted").wait(name=cluster, WaiterConfig=SOON)
     check("what is left", EKS.list_clusters()["clusters"], ["dev"])
     check("groups", SCALING.describe_auto_scaling_groups()["AutoScalingGroups"], [])
+    check("templates", EC2.describe_launch_templates()["LaunchTemplates"], [])
+    check("profiles", [one["InstanceProfileName"] for one in SESSION.client("iam").list_instance_profiles()["InstanceProfiles"]],
+          ["AmazonEKSNodeRole"])
 
 
 globals()[ACT]()

@@ -24,6 +24,7 @@ pub fn tell() -> Result<()> {
     site.ekso("up --name dev")?.ok().with_context(|| site.logs())?;
     act("went_on")?;
     act("changed")?;
+    act("own_vpc")?;
     act("gone")?;
     site.delete("dev")
 }
