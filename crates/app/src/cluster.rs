@@ -175,7 +175,20 @@ impl Cluster {
         let (issuer, inside, shape) = (setup.shape.issuer.clone(), setup.inside, setup.shape);
         tasks.extend(setup.guard.follow_keys(sealing.as_ref(), store.clone(), stopped.clone()));
         let (tasks, public) = (Mutex::new(tasks), Mutex::default());
-        Ok(Self { gate, pki, inside, shape, jwks, issuer, server, tls, stop, tasks, public, _identity: identity })
+        Ok(Self {
+            gate,
+            pki,
+            inside,
+            shape,
+            jwks,
+            issuer,
+            server,
+            tls,
+            stop,
+            tasks,
+            public,
+            _identity: identity,
+        })
     }
 
     /// Serves the API on a listener until `stop`.
@@ -415,8 +428,7 @@ fn serving_tls(pki: &Pki, setup: &Setup) -> Result<rustls::ServerConfig, Cluster
     let service = format!("kubernetes.default.svc.{CLUSTER_DOMAIN}");
     let mut names =
         vec!["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", service.as_str()];
-    let mut addresses: Vec<IpAddr> =
-        vec![Ipv4Addr::LOCALHOST.into(), setup.shape.kubernetes_ip().into()];
+    let mut addresses: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into(), setup.shape.kubernetes_ip().into()];
     addresses.extend(setup.inside.iter().map(SocketAddr::ip));
     for name in &setup.names {
         match name.parse() {
@@ -442,7 +454,12 @@ fn settings(setup: &Setup, pki: &Pki) -> Settings {
         ca_pem: pki.ca_pem.clone(),
         kubernetes_service_ip: setup.shape.kubernetes_ip().into(),
         // An address that only this host has is of no use to pods.
-        api_server_addresses: setup.inside.iter().map(SocketAddr::ip).filter(|ip| !ip.is_loopback()).collect(),
+        api_server_addresses: setup
+            .inside
+            .iter()
+            .map(SocketAddr::ip)
+            .filter(|ip| !ip.is_loopback())
+            .collect(),
         api_server_port: setup.inside.first().map_or(API_PORT, SocketAddr::port),
         ..Settings::default()
     }

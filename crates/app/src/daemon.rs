@@ -604,7 +604,10 @@ impl Daemon {
         self.down(name, progress).await?;
         let since = Instant::now();
         if let Some((account, _)) = self.account().await {
-            account.change(|context| aws::eks::end_nodes(context, name)).await.map_err(ec2::Ec2Error::from)?;
+            account
+                .change(|context| aws::eks::end_nodes(context, name))
+                .await
+                .map_err(ec2::Ec2Error::from)?;
             self.ec2().await?.end().await?;
         }
         let dir = self.site.cluster_dir(name);
@@ -626,7 +629,12 @@ impl Daemon {
         let mut all = Vec::new();
         for spec in self.site.clusters()? {
             if name.is_none_or(|name| name == spec.name) {
-                all.push(census::status(&self.site, &self.machines, &spec, clusters.get(&spec.name).map(|cluster| &**cluster)));
+                all.push(census::status(
+                    &self.site,
+                    &self.machines,
+                    &spec,
+                    clusters.get(&spec.name).map(|cluster| &**cluster),
+                ));
             }
         }
         match name {

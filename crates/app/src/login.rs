@@ -6,7 +6,7 @@ use access::AccessPolicies;
 use access::authentication::Configuration;
 use account::Account;
 use apiserver::{AccessSource, AuthenticationSource, Login};
-use aws::autoscaling;
+use aws::ec2::record::Instance;
 use aws::eks::{AccessEntry, ClusterRecord, IdentityProvider, PodIdentityAssociation, believed};
 use aws::iam::record::{Role, User};
 use aws::login::{Door, grants};
@@ -31,9 +31,8 @@ pub fn door(account: Arc<Account>, cluster: &str) -> Login {
             objects,
             dns_name_of: &|instance| {
                 // An instance is a node of its own cluster only.
-                let member = autoscaling::member(&state, instance)?;
-                let group = state::get::<autoscaling::Group>(&state, "", &member.key.namespace)?;
-                (group.record.owner.cluster == name).then_some(member.record.node_name)
+                let instance = state::get::<Instance>(&state, "", instance)?.record;
+                (instance.joined.as_ref() == Some(&name)).then(|| instance.node_name().to_owned())
             },
         };
         match door.login(token) {

@@ -146,10 +146,7 @@ async fn wait_until_ready(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), 
         let Some(first) = missing.first() else { return Ok(()) };
         for (_, kept) in site_nodes::of(&account, &wanted.spec.name) {
             if let Some((_, why)) = kept.record.reason.as_ref().filter(|_| !kept.record.is_running()) {
-                return Err(NodesError::Start {
-                    node: kept.record.node_name().to_owned(),
-                    why: why.clone(),
-                });
+                return Err(NodesError::Start { node: kept.record.node_name().to_owned(), why: why.clone() });
             }
         }
         let changed = async {

@@ -423,7 +423,8 @@ impl Node<'_> {
 
     /// Nodes are of the version of their image; the site's own of their cluster's.
     fn minor(&self) -> Option<u8> {
-        let image = place::image(&self.instance.image_id).ok().filter(|_| self.instance.site_node.is_none())?;
+        let image =
+            place::image(&self.instance.image_id).ok().filter(|_| self.instance.site_node.is_none())?;
         VERSIONS.iter().find(|row| row.name == image.version).map(|row| row.minor)
     }
 

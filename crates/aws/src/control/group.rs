@@ -36,7 +36,14 @@ pub fn reconcile(context: &mut Context, name: &str) -> Plan {
         if member.record.is_unhealthy && !group.record.is_suspended("ReplaceUnhealthy") {
             // There is nothing to be emptied on what is broken.
             let cause = "an instance was taken out of service in response to an EC2 health check indicating it has been terminated or stopped.";
-            terminate(context, &mut plan.changes, &group.record, member, Lifecycle::TerminatingProceed, cause);
+            terminate(
+                context,
+                &mut plan.changes,
+                &group.record,
+                member,
+                Lifecycle::TerminatingProceed,
+                cause,
+            );
         }
     }
     let desired = group.record.desired as usize;

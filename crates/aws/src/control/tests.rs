@@ -43,12 +43,12 @@ impl World {
     fn empty() -> Self {
         let mut account = Account::new();
         let pool = PublicPool { first: [198, 18, 0, 10].into(), last: [198, 18, 0, 99].into() };
-        let changes =
-            account.context(&Caller::default(), |context| ec2::genesis::default_vpc(context, pool));
+        let changes = account.context(&Caller::default(), |context| ec2::genesis::default_vpc(context, pool));
         changes.apply(&mut account.state);
         let mut world = Self { account, cluster: Snapshot::default(), most: 0, fewest: usize::MAX };
         let role = format!("arn:aws:iam::{ACCOUNT}:role/AmazonEKSClusterRole");
-        let input = json!({"name": CLUSTER, "roleArn": role, "resourcesVpcConfig": {"subnetIds": world.subnets()}});
+        let input =
+            json!({"name": CLUSTER, "roleArn": role, "resourcesVpcConfig": {"subnetIds": world.subnets()}});
         world.call("CreateCluster", &input);
         let mut cluster = state::get::<ClusterRecord>(&world.account.state, "", CLUSTER).expect("a cluster");
         cluster.record.shown.status = "ACTIVE".into();
@@ -270,8 +270,7 @@ fn a_sick_instance_is_replaced() {
     changes.update(&sick);
     changes.apply(&mut world.account.state);
     world.settle();
-    let now: Vec<String> =
-        world.members().into_iter().map(|member| member.record.instance_id).collect();
+    let now: Vec<String> = world.members().into_iter().map(|member| member.record.instance_id).collect();
     assert_eq!(now.len(), 2);
     assert!(!now.contains(&sick.record.instance_id));
     assert_eq!(world.shown()["status"], "ACTIVE");
@@ -282,7 +281,8 @@ fn labels_and_taints_reach_the_nodes_there_are() {
     let mut world = World::new(1);
     world.settle();
     let taint = json!({"key": "k", "value": "v", "effect": "NO_SCHEDULE"});
-    let members = json!({"labels": {"addOrUpdateLabels": {"tier": "web"}}, "taints": {"addOrUpdateTaints": [taint]}});
+    let members =
+        json!({"labels": {"addOrUpdateLabels": {"tier": "web"}}, "taints": {"addOrUpdateTaints": [taint]}});
     world.update("UpdateNodegroupConfig", &members);
     world.settle();
     let node =
@@ -313,7 +313,11 @@ fn a_deleted_node_group_leaves_nothing() {
     let names: Vec<String> = profiles.map(|kept| kept.record.common.name).collect();
     assert_eq!(names, ["AmazonEKSNodeRole"]);
     let attached = state::list::<NetworkInterface>(account, "").into_iter();
-    assert_eq!(attached.filter(|one| one.record.interface_type == "interface").count(), 2, "the control plane's");
+    assert_eq!(
+        attached.filter(|one| one.record.interface_type == "interface").count(),
+        2,
+        "the control plane's"
+    );
     assert_eq!(world.cluster.list(NODES, "").count(), 0);
 }
 

@@ -372,7 +372,8 @@ pub fn max_pods(kind: &instance_type::InstanceType) -> u32 {
 
 /// The length of a range that has an address for each pod. The network's and the broadcast's are for none.
 fn pod_prefix(pods: u32) -> u8 {
-    let bits = u8::try_from((pods.clamp(1, PODS_OF_LARGE) + 2).next_power_of_two().trailing_zeros()).unwrap_or(8);
+    let bits =
+        u8::try_from((pods.clamp(1, PODS_OF_LARGE) + 2).next_power_of_two().trailing_zeros()).unwrap_or(8);
     // Delegated prefixes have 16 addresses.
     32 - bits.max(4)
 }

@@ -48,14 +48,17 @@ pub fn compose(node_config: &str, given: Option<&str>) -> Option<String> {
             message += &format!("\n--{BOUNDARY}\n{}\n", part.trim());
         }
     }
-    message += &format!("\n--{BOUNDARY}\nContent-Type: application/node.eks.aws\n\n{node_config}\n--{BOUNDARY}--\n");
+    message +=
+        &format!("\n--{BOUNDARY}\nContent-Type: application/node.eks.aws\n\n{node_config}\n--{BOUNDARY}--\n");
     Some(STANDARD.encode(message))
 }
 
 /// The parts of a MIME message, without their headers; the whole text if it is none.
 fn parts(text: &str) -> Vec<&str> {
     let Some(sections) = sections(text) else { return vec![text] };
-    let split = sections.into_iter().filter_map(|part| part.split_once("\n\n").or_else(|| part.split_once("\r\n\r\n")));
+    let split = sections
+        .into_iter()
+        .filter_map(|part| part.split_once("\n\n").or_else(|| part.split_once("\r\n\r\n")));
     split.map(|(_, body)| body).collect()
 }
 
@@ -211,8 +214,11 @@ mod tests {
             "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"//\"\n\n--//\nContent-Type: application/node.eks.aws\n\n{config}\n--//\nContent-Type: text/x-shellscript\n\n#!/bin/bash\ntrue\n--//--\n"
         );
         check(&mime, Some(told.clone()));
-        let given = Some("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/x-shellscript\n\n#!/bin/sh\ntrue\n--x--\n");
-        let composed = compose(config, given.map(|text| STANDARD.encode(text)).as_deref()).expect("a message");
+        let given = Some(
+            "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/x-shellscript\n\n#!/bin/sh\ntrue\n--x--\n",
+        );
+        let composed =
+            compose(config, given.map(|text| STANDARD.encode(text)).as_deref()).expect("a message");
         assert_eq!(read(&composed), Some(told));
         let text = String::from_utf8(STANDARD.decode(composed).expect("base64")).expect("text");
         assert!(text.contains("#!/bin/sh\ntrue\n"), "{text}");

@@ -287,7 +287,8 @@ fn check(
         return Err(fault::invalid("The following supplied subnets are invalid: none was given"));
     }
     for id in &asked.subnets {
-        if surroundings::subnet(context.state, id)?.record.vpc_id != cluster.record.shown.resources_vpc_config.vpc_id
+        if surroundings::subnet(context.state, id)?.record.vpc_id
+            != cluster.record.shown.resources_vpc_config.vpc_id
         {
             return Err(fault::invalid(format!("Subnet {id} does not belong to the VPC of the cluster")));
         }

@@ -44,7 +44,9 @@ fn check(data: &Value) -> Result<(), Fault> {
         }
     }
     if !data["NetworkInterfaces"][0]["SubnetId"].is_null() {
-        return Err(fault::invalid("The launch template can't include a subnet: subnets says where nodes are"));
+        return Err(fault::invalid(
+            "The launch template can't include a subnet: subnets says where nodes are",
+        ));
     }
     Ok(())
 }
@@ -83,8 +85,7 @@ pub fn create(
     changes.create("", &name.to_ascii_lowercase(), &profile);
     // The role is written too, so that one that goes at the same moment is not put in.
     changes.update(&role);
-    let template =
-        Template { id: context.ids.resource("lt"), name: name.clone(), version: "1".to_owned() };
+    let template = Template { id: context.ids.resource("lt"), name: name.clone(), version: "1".to_owned() };
     let data = data(context, cluster, shown, &template)?;
     let id = template.id.clone();
     launch_template::make(context, changes, id, &name, &data, None, tags(shown)).map_err(invalid)?;
@@ -184,7 +185,8 @@ fn node_config(cluster: &ClusterRecord, shown: &NodeGroup, template: &Template, 
         ("eks.amazonaws.com/sourceLaunchTemplateId", &template.id),
     ];
     let given = shown.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let labels: Vec<String> = own.into_iter().chain(given).map(|(key, value)| format!("{key}={value}")).collect();
+    let labels: Vec<String> =
+        own.into_iter().chain(given).map(|(key, value)| format!("{key}={value}")).collect();
     let mut flags = vec![format!("--node-labels={}", labels.join(","))];
     let taints = shown.taints.iter();
     let taints: Vec<String> =

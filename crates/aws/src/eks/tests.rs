@@ -449,7 +449,8 @@ fn a_control_plane_has_an_interface_in_each_of_two_zones() {
         ["subnet-2a", "subnet-2b"].map(|subnet| (subnet.to_owned(), groups.clone())).to_vec()
     };
     assert_eq!(interfaces(&world), at(&[&own]));
-    let more = json!({"groupId": "sg-1", "groupName": "more", "description": "", "vpcId": "vpc-2", "rules": []});
+    let more =
+        json!({"groupId": "sg-1", "groupName": "more", "description": "", "vpcId": "vpc-2", "rules": []});
     world.put("security-groups.ec2", "sg-1", more);
     let update = |vpc: Value| json!({"name": "shop", "resourcesVpcConfig": vpc});
     world.ok("UpdateClusterConfig", update(json!({"securityGroupIds": ["sg-1"]})));
@@ -464,7 +465,11 @@ fn a_control_plane_has_an_interface_in_each_of_two_zones() {
 
 fn templates(world: &World) -> Vec<Value> {
     let table = Resource::new("launch-template-versions.ec2");
-    world.state.list(table, "").map(|object| object.to_value().expect("JSON")["spec"]["data"].clone()).collect()
+    world
+        .state
+        .list(table, "")
+        .map(|object| object.to_value().expect("JSON")["spec"]["data"].clone())
+        .collect()
 }
 
 #[test]
@@ -478,7 +483,8 @@ fn a_node_groups_template_says_how_its_nodes_join() {
     assert_eq!(told.labels["eks.amazonaws.com/nodegroup-image"], data["ImageId"]);
     world.settle("nodegroups.eks");
     let taint = json!({"key": "k", "value": "v", "effect": "NO_EXECUTE"});
-    let input = json!({"clusterName": "shop", "nodegroupName": "ng", "taints": {"addOrUpdateTaints": [taint]}});
+    let input =
+        json!({"clusterName": "shop", "nodegroupName": "ng", "taints": {"addOrUpdateTaints": [taint]}});
     world.ok("UpdateNodegroupConfig", input);
     let data = templates(&world).pop().expect("a second version");
     let told = crate::ec2::user_data::read(data["UserData"].as_str().expect("user data")).expect("a cluster");
@@ -495,7 +501,8 @@ fn a_template_of_ones_own_is_laid_under() {
         world.put("launch-templates.ec2", "lt-own", template);
         let version = json!({"version": 1, "created": NOW, "createdBy": "me", "data": data});
         let key = Key::new(Resource::new("launch-template-versions.ec2"), "lt-own", "0000000001");
-        world.store(key, &json!({"metadata": {"name": "0000000001", "namespace": "lt-own"}, "spec": version}));
+        world
+            .store(key, &json!({"metadata": {"name": "0000000001", "namespace": "lt-own"}, "spec": version}));
         world
     };
     let with_own = |members: &[(&str, Value)]| {
@@ -509,7 +516,11 @@ fn a_template_of_ones_own_is_laid_under() {
     let made = all.iter().find(|data| data["UserData"].is_string()).expect("EKS' own");
     assert_eq!((&made["InstanceType"], &made["SecurityGroupIds"]), (&json!("m5.large"), &json!(["sg-own"])));
     for (data, members, expected) in [
-        (json!({"SubnetId": "subnet-a"}), vec![], "The launch template can't include a subnet: subnets says where nodes are"),
+        (
+            json!({"SubnetId": "subnet-a"}),
+            vec![],
+            "The launch template can't include a subnet: subnets says where nodes are",
+        ),
         (
             json!({"InstanceType": "m5.large"}),
             vec![("instanceTypes", json!(["t3.medium"]))],
@@ -520,7 +531,11 @@ fn a_template_of_ones_own_is_laid_under() {
             vec![],
             "Ec2LaunchTemplateInvalidConfiguration: User data was not in the MIME multipart format",
         ),
-        (json!({"KeyName": "k"}), vec![("diskSize", json!(9))], "Disk size must be specified within the launch template."),
+        (
+            json!({"KeyName": "k"}),
+            vec![("diskSize", json!(9))],
+            "Disk size must be specified within the launch template.",
+        ),
     ] {
         let refused = own(data).refused("CreateNodegroup", with_own(&members));
         assert_eq!(refused, format!("InvalidParameterException: {expected}"));

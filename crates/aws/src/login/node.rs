@@ -58,7 +58,8 @@ fn is_own(account: &Snapshot, cluster: &str, instance: &Instance) -> bool {
     let group = instance.tags.get(GROUP_TAG).and_then(|group| state::get::<Group>(account, "", group));
     group.is_some_and(|group| {
         let id = &instance.instance_id;
-        group.record.owner.cluster == cluster && state::get::<Member>(account, &group.record.name, id).is_some()
+        group.record.owner.cluster == cluster
+            && state::get::<Member>(account, &group.record.name, id).is_some()
     })
 }
 

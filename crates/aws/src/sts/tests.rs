@@ -300,9 +300,9 @@ fn an_agent_asks_with_the_keys_of_its_node() {
         "disableApiTermination": false, "launched": site.account.now, "wanted": Wanted::Running, "state": State::Running,
     }))
     .expect("an instance");
-    assert_eq!(Node::of(&site.account.state, &instance), None);
+    assert_eq!(Node::of(&instance), None);
     instance.joined = Some("shop".to_owned());
-    let node = Node::of(&site.account.state, &instance).expect("a node");
+    let node = Node::of(&instance).expect("a node");
     assert!(!node.has_agent(&site.account.state), "no add-on, no agent");
     let add = json!({"clusterName": "shop", "addonName": "eks-pod-identity-agent"});
     let admin = site.account.caller("admin").expect("a caller");

@@ -199,14 +199,6 @@ impl VpcConfig {
         (first..last).map(Ipv4Addr::from).find(is_free)
     }
 
-    /// The highest free address of a subnet: for what is no machine.
-    pub fn free_address_from_the_end(&self, subnet: Cidr) -> Option<Ipv4Addr> {
-        let taken = self.taken();
-        let (network, last) = (u32::from(subnet.address()), u32::from(subnet.last()));
-        let is_free = |address: &Ipv4Addr| !taken.iter().any(|range| range.contains(*address));
-        (network.saturating_add(RESERVED)..last).rev().map(Ipv4Addr::from).find(is_free)
-    }
-
     /// The first free block of a subnet, `1 << (32 - prefix)` addresses at a multiple of as many.
     pub fn free_range(&self, subnet: Cidr, prefix: u8) -> Option<Cidr> {
         let taken = self.taken();
@@ -290,7 +282,6 @@ mod tests {
         let subnet = "10.0.0.0/24".parse().unwrap();
         let mut config = vpc(vec![interface("a", [10, 0, 0, 10])]);
         assert_eq!(config.free_address(subnet), Some([10, 0, 0, 11].into()));
-        assert_eq!(config.free_address_from_the_end(subnet), Some([10, 0, 0, 254].into()));
         assert_eq!(config.free_range(subnet, 28), Some("10.0.0.16/28".parse().unwrap()));
         config.interfaces[0].ranges = vec!["10.0.0.16/28".parse().unwrap()];
         config.interfaces[0].secondary = (11..16).map(|last| [10, 0, 0, last].into()).collect();
