@@ -14,6 +14,7 @@
 //! whoever wants a cache of verified tokens keeps it beside the caller.
 
 mod access_policy;
+pub mod audit;
 pub mod authentication;
 pub mod authorization;
 mod authorize;

@@ -79,6 +79,8 @@ pub struct Config {
     pub jwks_uri: String,
     /// Health checks besides the server's own.
     pub checks: Vec<crate::HealthCheck>,
+    /// What is written down of requests; none: nothing.
+    pub audit: Option<Arc<crate::Audit>>,
 }
 
 /// The proxies in front of a server that are believed whom they tell of.

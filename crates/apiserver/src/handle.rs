@@ -1,17 +1,18 @@
 //! One request from its head to its answer: the filters that every request passes, in upstream's order.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Request, StatusCode, header};
+use http::{Extensions, HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use object::{FieldSelector, LabelSelector, Reason, Resource, Status};
 use plan::{Attributes, Decision, User};
 use tracing::{debug, error, warn};
 
+use crate::audit::{self, Audit, Record};
 use crate::negotiate;
 use crate::query::{self, Query};
 use crate::respond::{self, Answer};
@@ -28,11 +29,19 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request<Incoming>) -> Answer {
     let began = Instant::now();
     let audit_id = audit_id(&shared, &request);
+    let mut request = request;
+    if shared.config.audit.is_some() {
+        request.headers_mut().insert(AUDIT_ID, audit_id.clone());
+    }
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let media_of_failure = negotiate::media_of_failure(request.headers(), shared.config.cbor);
     // A panic is the fault of one request, not of the others on its connection.
-    let answered = AssertUnwindSafe(filtered(&shared, &peer, request)).catch_unwind().await;
+    let record = OnceLock::new();
+    let answered = AssertUnwindSafe(filtered(&shared, &peer, &record, request)).catch_unwind().await;
+    if let (Err(_), Some(record)) = (&answered, record.get()) {
+        record.panicked();
+    }
     let mut answer = answered.unwrap_or_else(|_| {
         error!(%method, path, "a request panicked");
         respond::text(
@@ -40,6 +49,9 @@ pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request<Inc
             format!("Internal Server Error: \"{path}\": panic\n"),
         )
     });
+    if let Some(record) = record.get() {
+        answer = record.answered(answer).await;
+    }
     answer = respond::retold(answer, media_of_failure);
     let headers = answer.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
@@ -55,10 +67,18 @@ fn audit_id(shared: &Shared, request: &Request<Incoming>) -> HeaderValue {
     given.unwrap_or_else(own)
 }
 
-async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>) -> Answer {
-    let user = match who(shared, peer, &request).await {
-        Ok(user) => user,
-        Err(status) => return respond::failure(&status),
+async fn filtered(
+    shared: &Arc<Shared>,
+    peer: &Peer,
+    record: &OnceLock<Arc<Record>>,
+    request: Request<Incoming>,
+) -> Answer {
+    let Who { user, real } = match who(shared, peer, &request).await {
+        Ok(who) => who,
+        Err((believed, status)) => {
+            turned_away(shared, peer, believed.as_ref(), record, &request);
+            return respond::failure(&status);
+        }
     };
     let query = match Query::parse(request.uri().query().unwrap_or_default()) {
         Ok(query) => query,
@@ -69,6 +89,11 @@ async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>)
         Err(answer) => return answer,
     };
     let attributes = asked.attributes();
+    let mut request = request;
+    if let Some(audit) = &shared.config.audit {
+        let begun = written_down(audit, peer, (&user, real.as_ref()), &asked, &query, &mut request);
+        begun.into_iter().for_each(|begun| drop(record.set(begun)));
+    }
     if asked.stays(&request, &query) && attributes.verb != "watch" {
         return answered(shared, &user, &asked, &query, request).await;
     }
@@ -84,6 +109,61 @@ async fn filtered(shared: &Arc<Shared>, peer: &Peer, request: Request<Incoming>)
     };
     marks.put(answer.headers_mut());
     answer
+}
+
+/// A request that came no further than to who asks; the policy may have to decide without a user.
+fn turned_away(
+    shared: &Shared,
+    peer: &Peer,
+    user: Option<&User>,
+    record: &OnceLock<Arc<Record>>,
+    request: &Request<Incoming>,
+) {
+    let Some(audit) = &shared.config.audit else { return };
+    let query = Query::parse(request.uri().query().unwrap_or_default()).unwrap_or_default();
+    if let Ok(asked) = Asked::read(shared, request, &query)
+        && let Some(begun) =
+            audit.open(&audit_id_of(request), user, &asked.attributes(), peer.address, false, request)
+    {
+        drop(record.set(begun));
+    }
+}
+
+/// Begins to write a request down; what reads its body finds the record beside it. The policy is about who was believed, not about whom
+/// they act as.
+fn written_down(
+    audit: &Arc<Audit>,
+    peer: &Peer,
+    (user, real): (&User, Option<&User>),
+    asked: &Asked,
+    query: &Query,
+    request: &mut Request<Incoming>,
+) -> Option<Arc<Record>> {
+    let stays = asked.stays(request, query);
+    let believed = real.unwrap_or(user);
+    let begun = audit.open(
+        &audit_id_of(request),
+        Some(believed),
+        &asked.attributes(),
+        peer.address,
+        stays,
+        request,
+    )?;
+    if real.is_some() {
+        begun.impersonated(user);
+    }
+    if begun.wants_answer() {
+        // What is written down must be readable here.
+        request.headers_mut().remove(header::ACCEPT_ENCODING);
+    }
+    request.extensions_mut().insert(begun.clone());
+    Some(begun)
+}
+
+/// The request's id, which is in its headers from the beginning.
+fn audit_id_of(request: &Request<Incoming>) -> String {
+    let id = request.headers().get(&AUDIT_ID).and_then(|id| id.to_str().ok());
+    id.unwrap_or_default().to_owned()
 }
 
 /// What a request asks for.
@@ -140,10 +220,29 @@ impl Asked {
 }
 
 /// Whom a request is answered as.
-async fn who(shared: &Shared, peer: &Peer, request: &Request<Incoming>) -> Result<User, Status> {
+struct Who {
+    user: User,
+    /// Who was believed, if they act as another.
+    real: Option<User>,
+}
+
+/// # Errors
+/// Why nobody is believed, or why whoever is may not act as another.
+async fn who(
+    shared: &Shared,
+    peer: &Peer,
+    request: &Request<Incoming>,
+) -> Result<Who, (Option<User>, Status)> {
     let headers = request.headers();
-    let user = authenticate::authenticate(shared, peer, request.uri().path(), headers).await?;
-    authenticate::impersonate(shared, user, headers).await
+    let believed = authenticate::authenticate(shared, peer, request.uri().path(), headers).await;
+    let believed = believed.map_err(|status| (None, status))?;
+    if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+        return Ok(Who { user: believed, real: None });
+    }
+    match authenticate::impersonate(shared, believed.clone(), headers).await {
+        Ok(user) => Ok(Who { user, real: Some(believed) }),
+        Err(status) => Err((Some(believed), status)),
+    }
 }
 
 /// Authorized, and carried out by whoever can.
@@ -157,7 +256,7 @@ async fn answered(
     match asked {
         Asked::Extension(both) => {
             let attributes = asked.attributes();
-            if let Err(status) = authorize(shared, user, &attributes).await {
+            if let Err(status) = authorize(shared, user, &attributes, request.extensions()).await {
                 return respond::failure(&status);
             }
             let stays = asked.stays(&request, query);
@@ -167,10 +266,12 @@ async fn answered(
             }
             bounded(shared, query, attributes.verb, attributes.resource, passed).await
         }
-        Asked::Path(path, _) => match authorize(shared, user, &asked.attributes()).await {
-            Err(status) => respond::failure(&status),
-            Ok(()) => page(shared, path, query, &request).await,
-        },
+        Asked::Path(path, _) => {
+            match authorize(shared, user, &asked.attributes(), request.extensions()).await {
+                Err(status) => respond::failure(&status),
+                Ok(()) => page(shared, path, query, &request).await,
+            }
+        }
         Asked::Resource(target) => {
             let began = Instant::now();
             let mut answer = limited(shared, user, target, query, request).await;
@@ -197,10 +298,16 @@ async fn page(shared: &Arc<Shared>, path: &str, query: &Query, request: &Request
     respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
-async fn authorize(shared: &Shared, user: &User, attributes: &Attributes<'_>) -> Result<(), Status> {
+async fn authorize(
+    shared: &Shared,
+    user: &User,
+    attributes: &Attributes<'_>,
+    extensions: &Extensions,
+) -> Result<(), Status> {
     let snapshot = shared.store().snapshot();
     let decided = shared.authorizers.decide(&snapshot, |view| access::authorize(view, user, attributes));
     let decision = decided.await;
+    audit::decided(extensions, &decision);
     match decision {
         Decision { allowed: true, .. } => Ok(()),
         // Whoever might have allowed it could not be asked.
@@ -225,16 +332,16 @@ async fn limited(
         let name = fields.required("metadata.name").unwrap_or_default();
         let (fields, labels) = (Some(&fields), Some(&labels));
         let attributes = Attributes { name, fields, labels, ..target.attributes() };
-        if let Err(status) = authorize(shared, user, &attributes).await {
+        if let Err(status) = authorize(shared, user, &attributes, request.extensions()).await {
             return respond::failure(&status);
         }
-    } else if let Err(status) = authorize(shared, user, &target.attributes()).await {
+    } else if let Err(status) = authorize(shared, user, &target.attributes(), request.extensions()).await {
         return respond::failure(&status);
     }
     // Opening a stream is a create, whichever method a WebSocket is asked for with.
     if target.verb == "get" && matches!(&*target.subresource, "attach" | "exec" | "portforward") {
         let attributes = Attributes { verb: "create", ..target.attributes() };
-        if let Err(status) = authorize(shared, user, &attributes).await {
+        if let Err(status) = authorize(shared, user, &attributes, request.extensions()).await {
             return respond::failure(&status);
         }
     }

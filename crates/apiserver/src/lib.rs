@@ -10,6 +10,7 @@
 //! kind has of its own (logs, exec, tokens, reviews) are subresources and virtual resources, one row each in `special`.
 
 mod aggregate;
+mod audit;
 mod authenticate;
 mod authority;
 mod backend;
@@ -48,6 +49,7 @@ mod write;
 mod yaml;
 
 pub use aggregate::FrontProxy;
+pub use audit::{Audit, LogError as AuditLogError, LogOptions as AuditLog};
 pub use authenticate::oidc::{AuthenticationSource, Believed};
 pub use authenticate::webhook::TokenWebhook;
 pub use authority::{AccessSource, Authorization, AuthorizationSource, Authorizers};

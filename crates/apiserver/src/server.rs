@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -90,6 +90,8 @@ pub(crate) struct Shared {
 pub(crate) struct Peer {
     /// As TLS gave them, DER, leaf first.
     pub(crate) certificates: Arc<[Vec<u8>]>,
+    /// Where it is.
+    pub(crate) address: Option<IpAddr>,
     /// Whose they are: found out once and looked at again after a while.
     pub(crate) known: Arc<Mutex<Option<(Instant, User)>>>,
 }
@@ -264,6 +266,7 @@ async fn converse<S>(
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let head_timeout = shared.config.limits.head_timeout;
+    let peer = Peer { address: Some(address.ip()), ..peer };
     let service = service_fn(move |request| {
         let (shared, peer) = (shared.clone(), peer.clone());
         async move { Ok::<_, Infallible>(handle::handle(shared, peer, request).await) }

@@ -18,7 +18,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
-use crate::{authenticate, backend, body, kubelet, negotiate, write};
+use crate::{audit, authenticate, backend, body, kubelet, negotiate, write};
 
 /// Answers a review with what was found out.
 type Reply = for<'a> fn(&'a Shared, &'a User, &'a Target, Value) -> Replying<'a>;
@@ -119,7 +119,8 @@ async fn token(
     query: &Query,
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
-    let options = write::options(target, query, request.headers())?;
+    let mut options = write::options(target, query, request.headers())?;
+    options.annotations = audit::annotations(request.extensions());
     let media = media(shared, target, query, &request)?;
     let mut body = document(shared, target, request).await?;
     for (field, own) in [("name", &target.name), ("namespace", &target.namespace)] {
@@ -234,6 +235,7 @@ async fn bind(
         body::encoding(&head.headers, shared.config.cbor)?,
         &text,
     )?;
+    audit::heard(&head.extensions, &binding);
     let name = schema::path::text(&binding, "metadata.name").to_owned();
     let catalog = shared.gate.catalog();
     let pods = catalog.by_resource(kinds::PODS).ok_or_else(|| Status::internal("pods are not served"))?;
@@ -294,6 +296,7 @@ async fn document(shared: &Shared, target: &Target, request: Request<Incoming>) 
     let encoding = body::encoding(&head.headers, shared.config.cbor)?;
     let text = body::read(incoming, shared.config.limits.body_bytes).await?;
     let (mut value, _) = body::parse(&target.kind, &body::type_name(target), encoding, &text)?;
+    audit::heard(&head.extensions, &value);
     let (group, version, kind) = type_of(target);
     if !value.is_object() {
         return Err(Status::bad_request(format!(

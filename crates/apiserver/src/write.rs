@@ -16,7 +16,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
-use crate::{body, cbor, compress, list, protobuf, show};
+use crate::{audit, body, cbor, compress, list, protobuf, show};
 
 pub(crate) async fn write(
     shared: &Arc<Shared>,
@@ -30,6 +30,7 @@ pub(crate) async fn write(
     let cbor = shared.config.cbor;
     let view = negotiate::view(headers, query, &target.kind, asked(target), cbor)?;
     let mut options = options(target, query, headers)?;
+    options.annotations = audit::annotations(&head.extensions);
     let limit = shared.config.limits.body_bytes;
     let to_gate = |options| gate::Request {
         user,
@@ -48,6 +49,7 @@ pub(crate) async fn write(
                 encoding,
                 &body::read(incoming, limit).await?,
             )?;
+            audit::heard(&head.extensions, &object);
             options.problems = problems;
             shared.gate.create(&to_gate(&options), object).await?
         }
@@ -59,6 +61,7 @@ pub(crate) async fn write(
                 encoding,
                 &body::read(incoming, limit).await?,
             )?;
+            audit::heard(&head.extensions, &object);
             options.problems = problems;
             let change = Change::Replace(object);
             shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
@@ -66,6 +69,7 @@ pub(crate) async fn write(
         "patch" => {
             let (how, encoding) = patch_kind(&target.kind, headers, cbor)?;
             let document = patch_document(encoding, &body::read(incoming, limit).await?)?;
+            audit::heard(&head.extensions, &document);
             check_apply(how, &options, query)?;
             let change = Change::Patch(how, document);
             shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
@@ -258,6 +262,7 @@ pub(crate) fn options(target: &Target, query: &Query, headers: &HeaderMap) -> Re
         field_manager: field_manager.into(),
         force: query.flag("force"),
         problems: Vec::new(),
+        annotations: None,
     })
 }
 

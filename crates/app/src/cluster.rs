@@ -147,7 +147,7 @@ impl Cluster {
         let tokens = Arc::new(token_authority(&pki, &setup.shape)?);
         let jwks = tokens.jwks();
         let server = Server::new(
-            server_config(&pki, &setup.shape, sealing.as_ref())?,
+            server_config(&pki, &setup, sealing.as_ref(), clock.clone())?,
             Deps {
                 gate: gate.clone(),
                 authorizers,
@@ -371,14 +371,15 @@ fn token_authority(pki: &Pki, shape: &Shape) -> Result<Authority, ClusterError> 
 
 fn server_config(
     pki: &Pki,
-    shape: &Shape,
+    setup: &Setup,
     sealing: Option<&Arc<Sealing>>,
+    clock: gate::Clock,
 ) -> Result<apiserver::Config, ClusterError> {
     Ok(apiserver::Config {
         version: Version {
             major: "1".into(),
-            minor: shape.minor.to_string(),
-            git: git_version(shape.minor),
+            minor: setup.shape.minor.to_string(),
+            git: git_version(setup.shape.minor),
             commit: option_env!("EKSO_COMMIT").unwrap_or("unknown").into(),
             built: option_env!("EKSO_BUILT").unwrap_or("1970-01-01T00:00:00Z").into(),
             platform: format!("linux/{}", if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }),
@@ -390,8 +391,9 @@ fn server_config(
             authorities: ClientCa { certificates: vec![der(&pki.front_proxy.ca_pem)?.to_vec()] },
             names: vec![FRONT_PROXY.to_owned()],
         }),
-        jwks_uri: shape.jwks_uri(),
+        jwks_uri: setup.shape.jwks_uri(),
         checks: sealing.map(health_of_keys).into_iter().collect(),
+        audit: setup.guard.audit(clock)?,
     })
 }
 

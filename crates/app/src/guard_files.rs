@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use access::audit::Policy;
+use apiserver::{Audit, AuditLog, AuditLogError};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use store::{ConfigError, SealError, Sealing, SealingRules, Store};
@@ -25,6 +27,21 @@ pub struct GuardFiles {
     /// Encrypt what is stored as this EncryptionConfiguration says; followed when it changes
     #[arg(long, value_name = "FILE")]
     pub encryption_provider_config: Option<PathBuf>,
+    /// Write down requests as this audit Policy says, to --audit-log-path
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where audit events go; "-" is standard output
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Days that old audit logs stay [default: for ever]
+    #[arg(long, value_name = "DAYS", requires = "audit_log_path")]
+    pub audit_log_maxage: Option<u32>,
+    /// How many old audit logs stay [default: all]
+    #[arg(long, value_name = "NUMBER", requires = "audit_log_path")]
+    pub audit_log_maxbackup: Option<u32>,
+    /// Megabytes at which an audit log is turned over [default: never]
+    #[arg(long, value_name = "MEGABYTES", requires = "audit_log_path")]
+    pub audit_log_maxsize: Option<u32>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +54,18 @@ pub enum GuardFileError {
     Encryption { path: PathBuf, source: ConfigError },
     #[error("--encryption-provider-config: {0}")]
     Keys(#[from] SealError),
+    #[error("{}: {why}", .path.display())]
+    Policy { path: PathBuf, why: String },
+    #[error("--audit-log-path: {0}")]
+    Log(#[from] AuditLogError),
 }
 
 impl GuardFiles {
     /// The same, whatever folder the process that reads the files works in.
     pub fn absolute(mut self) -> std::io::Result<Self> {
-        for file in [&mut self.encryption_provider_config].into_iter().flatten() {
+        let files =
+            [&mut self.encryption_provider_config, &mut self.audit_policy_file, &mut self.audit_log_path];
+        for file in files.into_iter().flatten().filter(|file| file.as_os_str() != "-") {
             *file = std::path::absolute(&*file)?;
         }
         Ok(self)
@@ -50,8 +73,18 @@ impl GuardFiles {
 
     /// These, and of `kept` what is not said anew.
     pub fn or(&self, kept: &Self) -> Self {
-        let file = self.encryption_provider_config.as_ref();
-        Self { encryption_provider_config: file.or(kept.encryption_provider_config.as_ref()).cloned() }
+        let file = |said: &Option<PathBuf>, kept: &Option<PathBuf>| said.as_ref().or(kept.as_ref()).cloned();
+        Self {
+            encryption_provider_config: file(
+                &self.encryption_provider_config,
+                &kept.encryption_provider_config,
+            ),
+            audit_policy_file: file(&self.audit_policy_file, &kept.audit_policy_file),
+            audit_log_path: file(&self.audit_log_path, &kept.audit_log_path),
+            audit_log_maxage: self.audit_log_maxage.or(kept.audit_log_maxage),
+            audit_log_maxbackup: self.audit_log_maxbackup.or(kept.audit_log_maxbackup),
+            audit_log_maxsize: self.audit_log_maxsize.or(kept.audit_log_maxsize),
+        }
     }
 
     /// The keys of the store; None: it is kept plain.
@@ -60,6 +93,22 @@ impl GuardFiles {
             Some(path) => Ok(Some(Sealing::open(rules(path)?).await?)),
             None => Ok(None),
         }
+    }
+
+    /// What is written down of requests; None: nothing.
+    pub fn audit(&self, clock: gate::Clock) -> Result<Option<Arc<Audit>>, GuardFileError> {
+        let (Some(policy), Some(path)) = (&self.audit_policy_file, &self.audit_log_path) else {
+            return Ok(None);
+        };
+        let read = Policy::parse(yaml(policy)?);
+        let read = read.map_err(|why| GuardFileError::Policy { path: policy.clone(), why })?;
+        let log = AuditLog {
+            path: path.clone(),
+            max_age_days: self.audit_log_maxage.unwrap_or(0),
+            max_backups: self.audit_log_maxbackup.unwrap_or(0),
+            max_size_mb: self.audit_log_maxsize.unwrap_or(0),
+        };
+        Ok(Some(Arc::new(Audit::new(read, Some(log), clock)?)))
     }
 
     /// Follows the keys until told to stop: the file, and a KMS whose key is changed. What is stored is then sealed anew.
@@ -186,7 +235,7 @@ mod tests {
         let path = folder.path().join("encryption.yaml");
         let both = configuration("one", 1);
         fs::write(&path, &both).expect("written");
-        let files = GuardFiles { encryption_provider_config: Some(path.clone()) };
+        let files = GuardFiles { encryption_provider_config: Some(path.clone()), ..GuardFiles::default() };
         let sealing = files.sealing().await.expect("keys").expect("a file");
         let data = folder.path().join("data");
         let options = Options { sealing: Some(sealing.clone()), ..Options::default() };

@@ -337,6 +337,7 @@ pub(crate) async fn validate(
         warnings.extend(webhooks::at_once(review, &extensions, key, new, old).await?);
     }
     warnings.extend(verdict.warnings);
+    review.request.options.annotate(verdict.audit);
     verdict.writes.into_iter().filter_map(|write| beside(review, write).transpose()).collect()
 }
 

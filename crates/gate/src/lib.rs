@@ -48,7 +48,9 @@ pub use admit::{Authority, Passed};
 pub use allocation::{ServiceRange, ServiceRanges};
 pub use catalog::{Catalog, Groups};
 pub use commit::selectable_values;
-pub use request::{Answer, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions, Request};
+pub use request::{
+    Annotations, Answer, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions, Request,
+};
 pub use scale::scale_of;
 pub use webhooks::{Asking, Webhooks};
 

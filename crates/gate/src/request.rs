@@ -1,6 +1,7 @@
 //! What a caller asks of the gate, and what it answers.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use object::Object;
 use plan::{Propagation, User};
@@ -33,6 +34,22 @@ pub struct Options {
     pub force: bool,
     /// What the reader of the body found wrong that can be lived with: `duplicate field "spec.replicas"`.
     pub problems: Vec<String>,
+    /// Where admission writes what the audit log should hold; none if nobody writes this request down.
+    pub annotations: Option<Annotations>,
+}
+
+/// Annotations of an audit event, by their names.
+pub type Annotations = Arc<Mutex<BTreeMap<String, String>>>;
+
+impl Options {
+    /// The first word about a name stands.
+    pub(crate) fn annotate(&self, found: impl IntoIterator<Item = (String, String)>) {
+        let Some(annotations) = &self.annotations else { return };
+        let mut annotations = annotations.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, value) in found {
+            annotations.entry(name).or_insert(value);
+        }
+    }
 }
 
 /// How an update says what should change.

@@ -93,6 +93,7 @@ pub(crate) async fn in_turn(
         }
         let Some(told) = ask(review, webhook, passing).await? else { continue };
         passing.warnings.extend(told.answered.warnings);
+        review.request.options.annotate(told.answered.audit);
         if let (Some(patch), Some(object)) = (&told.answered.patch, passing.object.as_deref_mut())
             && patched(review, webhook, object, patch, told.seen, &told.version).await?
         {
@@ -187,6 +188,7 @@ pub(crate) async fn at_once(
             Ok(answer) => {
                 let answered = webhook.answer(&uid, &answer)?;
                 warnings.extend(answered.warnings);
+                review.request.options.annotate(answered.audit);
             }
         }
     }

@@ -97,6 +97,7 @@ async fn start() -> Option<SocketAddr> {
         front_proxies: None,
         jwks_uri: "https://e".into(),
         checks: Vec::new(),
+        audit: None,
     };
     let nowhere: apiserver::Dial = Arc::new(|_, _| {
         Box::pin(async { Err::<Box<dyn Socket>, _>(std::io::ErrorKind::ConnectionRefused.into()) })

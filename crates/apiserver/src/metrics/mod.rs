@@ -132,6 +132,12 @@ pub(crate) fn page(shared: &Shared) -> String {
         let _ = writeln!(text, "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {busy}");
     }
     flow::write(shared, &mut text);
+    if let Some(audit) = &shared.config.audit {
+        head(&mut text, "apiserver_audit_event_total", "counter", "Events of the audit log.");
+        let _ = writeln!(text, "apiserver_audit_event_total {}", audit.told());
+        head(&mut text, "apiserver_audit_error_total", "counter", "Events that could not be written.");
+        let _ = writeln!(text, "apiserver_audit_error_total{{plugin=\"log\"}} {}", audit.lost());
+    }
     process::write(&mut text);
     head(&mut text, "apiserver_storage_objects", "gauge", "Objects in the store, by resource.");
     let snapshot = shared.store().snapshot();

@@ -119,6 +119,7 @@ impl Cluster {
             front_proxies: None,
             jwks_uri: "https://kubernetes.default.svc.cluster.local/openid/v1/jwks".into(),
             checks: Vec::new(),
+            audit: None,
         };
         change(&mut config);
         let client = Self::signed(&ca, "kube-apiserver-kubelet-client", &["system:masters"]);

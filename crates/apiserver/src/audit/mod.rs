@@ -1,0 +1,392 @@
+//! Audit: what was asked, by whom, and what came of it, as events of `audit.k8s.io/v1`.
+//!
+//! The policy (`access::audit`) says of each request how much is written down; without a policy nothing here runs. A record is opened when
+//! the user is known, learns what the request and its admission bring, and is told as an event at each of its stages.
+
+mod log;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use access::audit::{Level, Policy, Scope, Stage};
+use bytes::Bytes;
+use gate::{Annotations, Clock};
+use http::{Extensions, HeaderMap, Request, StatusCode, header};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use plan::{Attributes, Decision, User};
+use serde_json::{Map, Value, json};
+
+use crate::respond::{self, Answer, Body};
+use log::Log;
+pub use log::{LogError, LogOptions};
+
+/// A body that is longer is not looked into for what became of a request.
+const LONGEST_STATUS: u64 = 64 << 10;
+
+/// The policy of a server, and where its events go.
+pub struct Audit {
+    policy: Policy,
+    log: Option<Log>,
+    clock: Clock,
+    told: AtomicU64,
+}
+
+impl Audit {
+    /// # Errors
+    /// The log cannot be opened.
+    pub fn new(policy: Policy, log: Option<LogOptions>, clock: Clock) -> Result<Self, LogError> {
+        Ok(Self { policy, log: log.map(Log::open).transpose()?, clock, told: AtomicU64::new(0) })
+    }
+
+    fn tell(&self, event: &Value) {
+        self.told.fetch_add(1, Ordering::Relaxed);
+        if let Some(log) = &self.log {
+            log.write(Bytes::from(event.to_string()));
+        }
+    }
+
+    pub(crate) fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    /// Events that were lost: more came than could be written.
+    pub(crate) fn lost(&self) -> u64 {
+        self.log.as_ref().map_or(0, Log::lost)
+    }
+
+    /// Begins to write a request down, if the policy wants it. `user`: None if nobody was believed.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        id: &str,
+        user: Option<&User>,
+        attributes: &Attributes<'_>,
+        address: Option<IpAddr>,
+        stays: bool,
+        request: &Request<Incoming>,
+    ) -> Option<Arc<Record>> {
+        let scope = self.policy.scope(user, attributes)?;
+        let received = (self.clock)();
+        let mut event = Map::new();
+        event.insert("kind".into(), "Event".into());
+        event.insert("apiVersion".into(), "audit.k8s.io/v1".into());
+        event.insert("level".into(), scope.level.word().into());
+        event.insert("auditID".into(), id.into());
+        event.insert("stage".into(), Value::Null);
+        let uri = request.uri().path_and_query().map_or(request.uri().path(), |uri| uri.as_str());
+        event.insert("requestURI".into(), uri.into());
+        event.insert("verb".into(), attributes.verb.into());
+        event.insert("user".into(), user.map_or_else(|| json!({}), shown));
+        event.insert("sourceIPs".into(), sources(request.headers(), address).into());
+        let agent = request.headers().get(header::USER_AGENT);
+        if let Some(agent) = agent.map(|agent| String::from_utf8_lossy(agent.as_bytes())) {
+            event.insert("userAgent".into(), agent.into());
+        }
+        if attributes.path.is_empty() && !attributes.resource.is_empty() {
+            event.insert("objectRef".into(), reference(attributes));
+        }
+        event.insert("requestReceivedTimestamp".into(), received.micro().into());
+        let late = Late { event, ..Late::default() };
+        let (audit, annotations) = (self.clone(), Annotations::default());
+        let record = Record { audit, scope, stays, annotations, late: Mutex::new(late) };
+        record.tell(Stage::RequestReceived, None);
+        Some(Arc::new(record))
+    }
+}
+
+/// One request that is written down.
+pub(crate) struct Record {
+    audit: Arc<Audit>,
+    scope: Scope,
+    /// A watch, or a connection that stays open.
+    stays: bool,
+    annotations: Annotations,
+    late: Mutex<Late>,
+}
+
+/// What becomes known bit by bit.
+#[derive(Default)]
+struct Late {
+    event: Map<String, Value>,
+    is_done: bool,
+}
+
+impl Record {
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where admission writes its annotations.
+    pub(crate) fn annotations(&self) -> Annotations {
+        self.annotations.clone()
+    }
+
+    fn annotate(&self, name: &str, value: &str) {
+        let mut annotations = self.annotations.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first word stands, as upstream has it.
+        annotations.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    }
+
+    pub(crate) fn impersonated(&self, user: &User) {
+        self.late().event.insert("impersonatedUser".into(), shown(user));
+    }
+
+    fn decided(&self, decision: &Decision) {
+        self.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
+        self.annotate("authorization.k8s.io/reason", &decision.reason);
+    }
+
+    /// The request's body. What it says of its object completes the reference.
+    fn heard(&self, body: &Value) {
+        let mut late = self.late();
+        let event = &mut late.event;
+        if let Some(Value::Object(reference)) = event.get_mut("objectRef") {
+            for (from, to) in [
+                ("name", "name"),
+                ("namespace", "namespace"),
+                ("uid", "uid"),
+                ("resourceVersion", "resourceVersion"),
+            ] {
+                if let Some(text) = body["metadata"][from].as_str().filter(|text| !text.is_empty()) {
+                    reference.entry(to).or_insert_with(|| text.into());
+                }
+            }
+        }
+        if self.scope.level >= Level::Request {
+            event.insert("requestObject".into(), self.cleaned(body.clone()));
+        }
+    }
+
+    fn cleaned(&self, mut object: Value) -> Value {
+        if self.scope.omit_managed_fields {
+            without_managed_fields(&mut object);
+            if let Some(items) = object.get_mut("items").and_then(Value::as_array_mut) {
+                items.iter_mut().for_each(without_managed_fields);
+            }
+        }
+        object
+    }
+
+    /// Whether the answer must be readable: it is written down whole.
+    pub(crate) fn wants_answer(&self) -> bool {
+        self.scope.level >= Level::RequestResponse
+    }
+
+    /// Tells of the answer: at once, or, of one that is still to come piece by piece, of its beginning now and of its end at its end.
+    pub(crate) async fn answered(self: &Arc<Self>, answer: Answer) -> Answer {
+        let code = answer.status();
+        let is_failure = code.is_client_error() || code.is_server_error();
+        if self.stays && !is_failure {
+            self.tell(Stage::ResponseStarted, Some(&status_of(code, None)));
+        }
+        let length = answer.body().size_hint().exact();
+        let comes_in_pieces = length.is_none() && !self.wants_answer();
+        if (self.stays && !is_failure) || comes_in_pieces {
+            let watched = Watched { record: self.clone(), code };
+            return answer.map(|body| Body::new(Told { body, _watched: watched }));
+        }
+        let tells_why = is_failure && length.is_some_and(|length| length <= LONGEST_STATUS);
+        if !self.wants_answer() && !tells_why {
+            self.complete(&status_of(code, None), None);
+            return answer;
+        }
+        let (head, body) = answer.into_parts();
+        let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let object = object_of(&bytes);
+        let told = object.as_ref().filter(|object| is_failure && object["kind"] == "Status");
+        self.complete(&status_of(code, told), object.as_ref());
+        Answer::from_parts(head, respond::full(bytes))
+    }
+
+    pub(crate) fn panicked(&self) {
+        let status = json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
+            "message": "APIServer panic'd"});
+        self.tell(Stage::Panic, Some(&status));
+        self.late().is_done = true;
+    }
+
+    fn complete(&self, status: &Value, object: Option<&Value>) {
+        if let Some(object) = object.filter(|_| self.wants_answer()) {
+            let object = self.cleaned(object.clone());
+            self.late().event.insert("responseObject".into(), object);
+        }
+        self.tell(Stage::ResponseComplete, Some(status));
+        self.late().is_done = true;
+    }
+
+    fn tell(&self, stage: Stage, status: Option<&Value>) {
+        if self.scope.omit_stages.contains(&stage) {
+            return;
+        }
+        let mut event = {
+            let late = self.late();
+            if late.is_done {
+                return;
+            }
+            late.event.clone()
+        };
+        event.insert("stage".into(), stage.word().into());
+        if let Some(status) = status {
+            event.insert("responseStatus".into(), status.clone());
+        }
+        event.insert("stageTimestamp".into(), (self.audit.clock)().micro().into());
+        let annotations: BTreeMap<String, String> =
+            self.annotations.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if !annotations.is_empty() {
+            event.insert("annotations".into(), json!(annotations));
+        }
+        self.audit.tell(&Value::Object(event));
+    }
+}
+
+/// Whether the request is allowed; its record, if it has one, hears of it.
+pub(crate) fn decided(extensions: &Extensions, decision: &Decision) {
+    if let Some(record) = extensions.get::<Arc<Record>>() {
+        record.decided(decision);
+    }
+}
+
+/// A request's body was read; its record, if it has one, hears of it.
+pub(crate) fn heard(extensions: &Extensions, body: &Value) {
+    if let Some(record) = extensions.get::<Arc<Record>>() {
+        record.heard(body);
+    }
+}
+
+/// Where admission writes, of a request that is written down.
+pub(crate) fn annotations(extensions: &Extensions) -> Option<Annotations> {
+    extensions.get::<Arc<Record>>().map(|record| record.annotations())
+}
+
+/// An answer that comes piece by piece.
+struct Told {
+    body: Body,
+    /// Goes with it.
+    _watched: Watched,
+}
+
+struct Watched {
+    record: Arc<Record>,
+    code: StatusCode,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.record.complete(&status_of(self.code, None), None);
+    }
+}
+
+impl http_body::Body for Told {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// The object in an answer, whichever way it is written; None: it holds none.
+fn object_of(bytes: &Bytes) -> Option<Value> {
+    if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
+        return Some(value).filter(Value::is_object);
+    }
+    let (api_version, kind) = crate::protobuf::identity(bytes).ok()?;
+    let (group, version) = api_version.split_once('/').unwrap_or(("core", &api_version));
+    let group = group.split('.').next().unwrap_or(group);
+    let mut object = crate::protobuf::decode(&format!("{group}.{version}.{kind}"), bytes).ok()?;
+    object["apiVersion"] = api_version.as_str().into();
+    object["kind"] = kind.as_str().into();
+    Some(object)
+}
+
+fn without_managed_fields(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+}
+
+/// `responseStatus`: of a failure what it says, of anything else the code.
+fn status_of(code: StatusCode, told: Option<&Value>) -> Value {
+    let mut status = json!({"metadata": {}, "code": code.as_u16()});
+    for field in ["status", "message", "reason", "details"] {
+        if let Some(value) = told.and_then(|told| told.get(field)) {
+            status[field] = value.clone();
+        }
+    }
+    status
+}
+
+fn shown(user: &User) -> Value {
+    let mut shown = json!({"username": &*user.name});
+    if !user.uid.is_empty() {
+        shown["uid"] = (*user.uid).into();
+    }
+    if !user.groups.is_empty() {
+        shown["groups"] = user.groups.iter().map(|group| Value::from(&**group)).collect();
+    }
+    if !user.extra.is_empty() {
+        shown["extra"] = json!(user.extra);
+    }
+    shown
+}
+
+fn reference(attributes: &Attributes<'_>) -> Value {
+    let Attributes { group, version, resource, subresource, namespace, name, .. } = *attributes;
+    let fields = [
+        ("resource", resource),
+        ("namespace", namespace),
+        ("name", name),
+        ("apiGroup", group),
+        ("apiVersion", version),
+        ("subresource", subresource),
+    ];
+    let given = fields.into_iter().filter(|(_, text)| !text.is_empty());
+    Value::Object(given.map(|(name, text)| (name.to_owned(), text.into())).collect())
+}
+
+/// Whom the request came from and through, the nearest last: what proxies say, and the other end of the connection.
+fn sources(headers: &HeaderMap, address: Option<IpAddr>) -> Vec<String> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut found: Vec<IpAddr> =
+        text("x-forwarded-for").split(',').filter_map(|one| one.trim().parse().ok()).collect();
+    if let Ok(real) = text("x-real-ip").trim().parse()
+        && found.first() != Some(&real)
+    {
+        found.push(real);
+    }
+    if let Some(address) = address.map(|address| address.to_canonical())
+        && found.last() != Some(&address)
+    {
+        found.push(address);
+    }
+    found.iter().map(IpAddr::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_those_that_proxies_name_and_the_connection() {
+        let mut headers = HeaderMap::new();
+        let peer = Some("10.0.0.9".parse().expect("an address"));
+        assert_eq!(sources(&headers, peer), ["10.0.0.9"]);
+        headers.insert("x-forwarded-for", "203.0.113.7, nonsense, 10.0.0.9".parse().expect("a header"));
+        assert_eq!(sources(&headers, peer), ["203.0.113.7", "10.0.0.9"]);
+        headers.insert("x-real-ip", "198.51.100.1".parse().expect("a header"));
+        assert_eq!(sources(&headers, peer), ["203.0.113.7", "10.0.0.9", "198.51.100.1", "10.0.0.9"]);
+        assert!(sources(&HeaderMap::new(), None).is_empty());
+    }
+}
