@@ -144,3 +144,29 @@ END
     rm -rf "$dir/ramdisk" "$dir/package" "$dir"/*.deb
     mv "$dir" .tmp/kernel
 }
+
+# need_definitions: .tmp/definitions/PROJECT/*.yaml, the CustomResourceDefinitions of operators that many run, out of their Go modules; Go's
+# checksum database answers for them.
+need_definitions() {
+    local new=.tmp/definitions.new project module folder dir
+    [ -d .tmp/definitions ] && return
+    install_debian golang-go=go ca-certificates=/etc/ssl/certs/ca-certificates.crt
+    say "Fetching definitions of operators"
+    rm -rf "$new"
+    while read -r project module folder; do
+        dir=$(cd / && GOFLAGS=-mod=mod GOTOOLCHAIN=local go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+        mkdir -p "$new/$project"
+        cp "$dir/$folder"/*.yaml "$new/$project"
+        # What only says which of the files there are is none of them.
+        rm -f "$new/$project/kustomization.yaml"
+        # Those of a chart have labels that are filled in later.
+        chmod -R u+w "$new/$project"
+        sed -i '/{{/d' "$new/$project"/*.yaml
+    done <<END
+argo-cd github.com/argoproj/argo-cd/v2@v2.12.0 manifests/crds
+cert-manager github.com/cert-manager/cert-manager@v1.16.0 deploy/crds
+gateway-api sigs.k8s.io/gateway-api@v1.2.0 config/crd/experimental
+karpenter sigs.k8s.io/karpenter@v1.0.0 pkg/apis/crds
+END
+    mv "$new" .tmp/definitions
+}

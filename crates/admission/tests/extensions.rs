@@ -79,7 +79,10 @@ fn ask<T>(
         authorize_as: &authorize_as,
         resource_of: &resource_of,
         seen: &|_, object| Some(object.clone()),
-        merge: &|object, configuration| schema::merge_patch(object, configuration),
+        merge: &|object, configuration| {
+            schema::merge_patch(object, configuration);
+            Ok(())
+        },
     })
 }
 

@@ -108,7 +108,8 @@ fn terms(kind: &Kind, fields: &FieldSelector) -> Result<Vec<Term>, Status> {
             "metadata.namespace" => Source::Namespace,
             path => {
                 // The one alias of the API: `spec.host` was the name of a pod's node.
-                let path = if path == "spec.host" { "spec.nodeName" } else { path };
+                let is_alias = kind.resource == kinds::PODS && path == "spec.host";
+                let path = if is_alias { "spec.nodeName" } else { path };
                 let place = kind.selectable.iter().position(|field| *field == path);
                 let place = place.ok_or_else(|| unsupported(kind, path))?;
                 if kind.custom.is_some() {

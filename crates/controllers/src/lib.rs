@@ -39,6 +39,7 @@ mod settings;
 mod stateful_set;
 mod taint_eviction;
 mod ttl_after_finished;
+mod validating_admission_policy;
 mod views;
 mod volume_protection;
 mod writes;
@@ -113,4 +114,5 @@ pub static ALL: &[&Controller] = &[
     &stateful_set::CONTROLLER,
     &taint_eviction::CONTROLLER,
     &ttl_after_finished::CONTROLLER,
+    &validating_admission_policy::CONTROLLER,
 ];

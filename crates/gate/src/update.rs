@@ -10,7 +10,8 @@ use store::{Op, Precondition};
 use crate::admit::{self, Review};
 use crate::commit::{self, Failed};
 use crate::decode::Form;
-use crate::request::{Change, Outcome, PatchKind, Preconditions, Request};
+use crate::ownership::Elsewhere;
+use crate::request::{Change, Options, Outcome, PatchKind, Preconditions, Request};
 use crate::subresource::{self, Row};
 use crate::{Gate, create, decode, metadata, ownership, patch, removal, service};
 
@@ -90,10 +91,21 @@ impl Gate {
         let request = review.request;
         let kind = self.row(request)?;
         let old = self.held(&kind, stored).await?;
-        let (given, mut warnings) = self.given(review, row, change, &old, stored)?;
+        let elsewhere = match change {
+            // What the apply leads to must be known before it is known whom that would overrule.
+            Change::Patch(PatchKind::Apply, body) if kind.is_made_by_webhook() && row.view.is_none() => {
+                let forced = Options { force: true, ..request.options.clone() };
+                let forced = Request { options: &forced, ..*request };
+                let merged = ownership::apply(&forced, body, &old, review.now, &Elsewhere::default())?;
+                self.elsewhere(request, &old, &merged).await?
+            }
+            _ => Elsewhere::default(),
+        };
+        let (given, mut warnings) = self.given(review, row, change, &old, stored, &elsewhere)?;
         let mut new = (row.blend)(&kind, given, &old, review.now)?;
         if !matches!(change, Change::Patch(PatchKind::Apply, _)) {
-            ownership::updated(request, &kind, &mut new, &old, review.now);
+            let elsewhere = self.elsewhere(request, &old, &new).await?;
+            ownership::updated(request, &kind, &mut new, &old, review.now, &elsewhere);
         }
         admit::mutate(review, &stored.key, &mut new, Some(&old), &mut warnings).await?;
         metadata::carry_over(&mut new, &old, stored);
@@ -120,6 +132,27 @@ impl Gate {
         Ok(Decided { ops, new, unchanged: false, removed, warnings })
     }
 
+    /// How a change looks in the versions of other managers.
+    async fn elsewhere(&self, request: &Request<'_>, old: &Value, new: &Value) -> Result<Elsewhere, Status> {
+        let mut elsewhere = Elsewhere::default();
+        if !request.kind.is_made_by_webhook() {
+            return Ok(elsewhere);
+        }
+        let catalog = self.catalog();
+        for api_version in ownership::versions(request, old) {
+            let version = api_version.rsplit('/').next().unwrap_or_default();
+            // What a version that is gone owned, nobody can tell.
+            let Some(row) = catalog.served(request.kind.group, version, request.kind.resource.plural())
+            else {
+                continue;
+            };
+            let (old, new) =
+                (self.converted(row, old.clone()).await?, self.converted(row, new.clone()).await?);
+            elsewhere.insert(api_version, ownership::difference(row, &old, &new));
+        }
+        Ok(elsewhere)
+    }
+
     /// What the client wants the object (or its view through a subresource) to be.
     fn given(
         &self,
@@ -128,6 +161,7 @@ impl Gate {
         change: &Change,
         old: &Value,
         stored: &Object,
+        elsewhere: &Elsewhere,
     ) -> Result<(Value, Vec<String>), Status> {
         let request = review.request;
         let (given, warnings) = match change {
@@ -148,7 +182,7 @@ impl Gate {
                         "a scale cannot be applied; patch or update it",
                     ));
                 }
-                let mut merged = ownership::apply(request, body, old, review.now)?;
+                let mut merged = ownership::apply(request, body, old, review.now, elsewhere)?;
                 let entries = metadata::metadata(&mut merged).remove("managedFields");
                 decode::fields(&Form::Kind(request.kind), &mut merged, request.options)
                     .map_err(|error| Status::internal(&error))?;

@@ -166,6 +166,25 @@ async fn every_version_reads_and_writes() {
 }
 
 #[tokio::test]
+async fn who_owns_a_field_owns_it_in_every_version() {
+    let setting = Setting::new().await;
+    let applied = |version: &str, spec: Value| json!({"apiVersion": format!("example.com/{version}"), "kind": "Address", "metadata": {"name": "one"}, "spec": spec});
+    // Another manager than the one that applies below, and in the other version.
+    setting.create("v1", "one", json!({"hostPort": "a:1"})).await.expect("created");
+    let same = setting.patch("v2", "one", PatchKind::Apply, applied("v2", json!({"host": "a"}))).await;
+    same.expect("the value is the one that there is");
+    let other = setting.patch("v2", "one", PatchKind::Apply, applied("v2", json!({"host": "b"}))).await;
+    let refused = other.expect_err("the field that it is made of belongs to somebody");
+    assert!(refused.message.ends_with(": .spec.hostPort"), "{}", refused.message);
+    assert!(refused.message.contains("using example.com/v1"), "{}", refused.message);
+    // An update takes the field over, whatever it is called there.
+    setting.patch("v2", "one", PatchKind::Merge, json!({"spec": {"port": "2"}})).await.expect("patched");
+    let entries = setting.get("v1", "one").await.expect("read")["metadata"]["managedFields"].take();
+    let owns = |entry: &&Value| entry.to_string().contains("f:hostPort");
+    assert_eq!(entries.as_array().expect("entries").iter().filter(owns).count(), 0, "{entries}");
+}
+
+#[tokio::test]
 async fn another_stored_version() {
     let setting = Setting::new().await;
     setting.create("v1", "old", json!({"hostPort": "a:1"})).await.expect("created");

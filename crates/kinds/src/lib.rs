@@ -25,6 +25,7 @@ mod service_spec;
 mod spec;
 mod strategy;
 mod subresource;
+pub mod type_checking;
 
 mod api_service;
 mod binding;

@@ -63,8 +63,8 @@ pub struct Asked<'a> {
     /// The request's objects as they are written, in the form in which a client of a served version knows them. None: that takes a
     /// conversion that is not made yet; whoever asks makes it and asks again.
     pub seen: &'a dyn Fn(Served<'_>, &Value) -> Option<Value>,
-    /// Merges a configuration into the object as server-side apply does.
-    pub merge: &'a dyn Fn(&mut Value, &Value),
+    /// Merges a configuration into the object as server-side apply does, or says why it may not be.
+    pub merge: &'a dyn Fn(&mut Value, &Value) -> Result<(), String>,
 }
 
 /// All extensions of a cluster, ready to decide.

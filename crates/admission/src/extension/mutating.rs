@@ -112,8 +112,7 @@ fn change<'a>(
     match mutation {
         Mutation::Apply(_) => {
             forbid_metadata(&document)?;
-            (asked.merge)(object, &document);
-            Ok(())
+            (asked.merge)(object, &document)
         }
         Mutation::Patch(_) => {
             schema::json_patch(object, &document).map_err(|error| format!("JSON Patch: {error}"))

@@ -59,8 +59,27 @@ pub fn policies(room: &Room) -> Result<()> {
     run(&mut room.command("apply -f -")?, &broken)?
         .fails_with("spec.validations[0].expression: Invalid value: \"variables.missing <= 3\": compilation failed: ERROR: <input>:1:10: undefined field 'missing'")?;
     run(&mut room.command("delete -f -")?, POLICIES)?.ok()?;
+    run(&mut room.command("apply -f -")?, MISTAKEN)?.ok()?;
+    let warning = until("the policy's expression is looked at", || {
+        let told = room.field("validatingadmissionpolicy/e2e-mistaken", "{.status.typeChecking}")?;
+        Ok((!told.is_empty()).then_some(told))
+    })?;
+    let wanted = "apps/v1, Kind=Deployment: ERROR: \\u003cinput\\u003e:1:12: undefined field 'copies'";
+    ensure!(warning.contains(wanted), "{warning}");
+    run(&mut room.command("delete -f -")?, MISTAKEN)?.ok()?;
     room.kubectl("label deployment/small a=b").map(drop)
 }
+
+/// It asks for a field that no Deployment has; without a binding it judges nobody.
+const MISTAKEN: &str = r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: { name: e2e-mistaken }
+spec:
+  matchConstraints:
+    resourceRules: [{ apiGroups: [apps], apiVersions: [v1], operations: [CREATE], resources: [deployments] }]
+  validations: [{ expression: object.spec.copies <= 3 }]
+"#;
 
 /// Configurations for pods of the namespace that ask for it.
 fn configurations(ca_bundle: &str) -> String {

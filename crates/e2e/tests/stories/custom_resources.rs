@@ -90,6 +90,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "",
         "\"preferredVersion\":{\"groupVersion\":\"stories.example.com/v1\"",
     ),
+    ("wait apiservice/v1.stories.example.com --for=create --timeout=60s", "", "condition met\n"),
+    ("get apiservices v1.stories.example.com --no-headers", "", "v1.stories.example.com   Local   True"),
+    // What says of a group that it is served comes back.
+    ("delete apiservices v1.stories.example.com", "", "deleted"),
+    ("wait apiservice/v1.stories.example.com --for=create --timeout=60s", "", "condition met\n"),
     ("explain crontab", "", "CronTab is what runs at times."),
     ("explain crontab.spec.cronSpec", "", "When it runs."),
     ("apply -f -", OBJECT, "crontab.stories.example.com/a created\n"),

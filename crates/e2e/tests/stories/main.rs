@@ -16,6 +16,7 @@ mod identity;
 mod kubectl;
 mod main_job;
 mod network;
+mod operators;
 mod refusals;
 mod servers;
 mod stock_kernel;
@@ -55,6 +56,7 @@ const CHAPTERS: &[Chapter] = &[
             Story { name: "kubectl_1_36", tell: kubectl::minor_36 },
             Story { name: "lifecycle", tell: containers::lifecycle },
             Story { name: "old_streams", tell: streams::old_streams },
+            Story { name: "operators", tell: operators::tell },
             Story { name: "persistent_volumes", tell: containers::persistent_volumes },
             Story { name: "port_forward", tell: streams::port_forward },
             Story { name: "policies", tell: admission::policies },

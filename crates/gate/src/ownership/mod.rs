@@ -7,6 +7,8 @@ mod entries;
 mod fields;
 mod shape;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use object::{Cause, Reason, Status, Time};
 use schema::{DecodeError, Kind};
 use serde_json::Value;
@@ -31,6 +33,21 @@ const STRIPPED: &[&[&str]] = &[
     &["f:metadata", "f:selfLink"],
     &["f:metadata", "f:uid"],
 ];
+
+/// A write as it looks in the versions that other managers of the object speak: where a webhook converts, a field is another one there.
+pub(crate) type Elsewhere = BTreeMap<String, Difference>;
+
+/// How two states of an object differ by a row's schema.
+pub(crate) fn difference(kind: &Kind, old: &Value, new: &Value) -> Difference {
+    Difference::between(Shape::of(kind), old, new)
+}
+
+/// The other versions that managers of an object speak.
+pub(crate) fn versions(request: &Request<'_>, object: &Value) -> BTreeSet<String> {
+    let own = request.kind.api_version();
+    let entries = entries::read(object).unwrap_or_default().into_iter();
+    entries.map(|entry| entry.api_version).filter(|version| *version != own).collect()
+}
 
 /// The set without what is never owned and what writes through this endpoint do not reach.
 fn owned(request: &Request<'_>, mut fields: Fields) -> Fields {
@@ -74,7 +91,14 @@ fn entry(request: &Request<'_>, applies: bool, now: Time, fields: Fields) -> Ent
 }
 
 /// The fields that an update changed belong to whoever made it; what it removed belongs to nobody.
-pub(crate) fn updated(request: &Request<'_>, kind: &Kind, new: &mut Value, old: &Value, now: Time) {
+pub(crate) fn updated(
+    request: &Request<'_>,
+    kind: &Kind,
+    new: &mut Value,
+    old: &Value,
+    now: Time,
+    elsewhere: &Elsewhere,
+) {
     let given = metadata::metadata(new).remove("managedFields").filter(|_| request.subresource.is_empty());
     let live = old["metadata"].get("managedFields");
     let start = match &given {
@@ -94,9 +118,11 @@ pub(crate) fn updated(request: &Request<'_>, kind: &Kind, new: &mut Value, old: 
     let mine = entry(request, false, now, Fields::default());
     let is_mine = |one: &Entry| one.is_of(&mine.manager, false, &mine.api_version, &mine.subresource);
     for other in held.iter_mut() {
-        other.fields.subtract(&removed);
+        let there = elsewhere.get(&other.api_version);
+        let (changed, removed) = there.map_or((&changed, &removed), |there| (&there.changed, &there.removed));
+        other.fields.subtract(removed);
         if !is_mine(other) {
-            other.fields.subtract(&changed);
+            other.fields.subtract(changed);
         }
     }
     if !changed.is_empty() {
@@ -124,7 +150,13 @@ fn without_entries(object: &Value) -> Value {
 }
 
 /// The object that an apply leads to, with its entries.
-pub(crate) fn apply(request: &Request<'_>, applied: &Value, old: &Value, now: Time) -> Result<Value, Status> {
+pub(crate) fn apply(
+    request: &Request<'_>,
+    applied: &Value,
+    old: &Value,
+    now: Time,
+    elsewhere: &Elsewhere,
+) -> Result<Value, Status> {
     let config = configuration(request, applied)?;
     let shape = Shape::of(request.kind);
     let live = without_entries(&decode::from_stored(request.kind, old.clone()));
@@ -144,10 +176,13 @@ pub(crate) fn apply(request: &Request<'_>, applied: &Value, old: &Value, now: Ti
     }
     let difference = Difference::between(shape, &live, &merged);
     let changed = owned(request, difference.changed);
-    contest(request, &held, &changed, &is_mine)?;
+    contest(request, &held, &changed, elsewhere, &is_mine)?;
     for other in held.iter_mut().filter(|one| !is_mine(one)) {
-        other.fields.subtract(&changed);
-        other.fields.subtract(&difference.removed);
+        let there = elsewhere.get(&other.api_version);
+        let (changed, removed) =
+            there.map_or((&changed, &difference.removed), |there| (&there.changed, &there.removed));
+        other.fields.subtract(changed);
+        other.fields.subtract(removed);
     }
     let time = match &before {
         _ if merged != live => mine.time.clone(),
@@ -160,9 +195,21 @@ pub(crate) fn apply(request: &Request<'_>, applied: &Value, old: &Value, now: Ti
     Ok(merged)
 }
 
-/// Merges a configuration into an object by the rules of apply, whoever owns what.
-pub(crate) fn merge(kind: &Kind, object: &mut Value, configuration: &Value) {
+/// Merges a policy's configuration into an object by the rules of apply, whoever owns what.
+///
+/// # Errors
+/// Upstream's words for a part that could only be replaced as a whole: a policy would take away what it does not know of.
+pub(crate) fn merge(kind: &Kind, object: &mut Value, configuration: &Value) -> Result<(), String> {
+    let mut atomics = Fields::default();
+    shape::atomics(Shape::of(kind), configuration, &mut atomics);
+    let atomics = atomics.paths().join(", ");
+    if !atomics.is_empty() {
+        return Err(format!(
+            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {atomics}"
+        ));
+    }
     shape::merge(Shape::of(kind), object, configuration);
+    Ok(())
 }
 
 /// An apply of an absent object: its configuration is the object.
@@ -260,6 +307,7 @@ fn contest(
     request: &Request<'_>,
     held: &[Entry],
     changed: &Fields,
+    elsewhere: &Elsewhere,
     is_mine: &dyn Fn(&Entry) -> bool,
 ) -> Result<(), Status> {
     if request.options.force {
@@ -267,7 +315,10 @@ fn contest(
     }
     let others = held.iter().filter(|one| !is_mine(one));
     let mut conflicts: Vec<(String, Vec<String>)> = others
-        .map(|other| (other.name(), other.fields.common(changed).paths()))
+        .map(|other| {
+            let there = elsewhere.get(&other.api_version).map_or(changed, |there| &there.changed);
+            (other.name(), other.fields.common(there).paths())
+        })
         .filter(|(_, paths)| !paths.is_empty())
         .collect();
     if conflicts.is_empty() {

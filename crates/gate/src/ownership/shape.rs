@@ -40,7 +40,13 @@ impl<'t> Shape<'t> {
     }
 
     fn of_type(name: &str) -> Self {
-        kinds::types().get(name).map_or(Self::Leaf, Self::Struct)
+        kinds::types().get(name).map_or(Self::Leaf, Self::of_struct)
+    }
+
+    /// A type that is one value wherever it is used (a LabelSelector, an OwnerReference) has that on each of its fields.
+    fn of_struct(owner: &'t Type) -> Self {
+        let is_one_value = !owner.fields.is_empty() && owner.fields.iter().all(|field| field.atomic_map);
+        if is_one_value { Self::Leaf } else { Self::Struct(owner) }
     }
 
     fn of_node(node: &'t Node) -> Self {
@@ -60,7 +66,7 @@ impl<'t> Shape<'t> {
         let quantity: &'static Expr = &Expr::Quantity;
         match (expr, list) {
             _ if atomic => Self::Leaf,
-            (Expr::Struct(index), _) => kinds::types().all().get(*index).map_or(Self::Leaf, Self::Struct),
+            (Expr::Struct(index), _) => kinds::types().all().get(*index).map_or(Self::Leaf, Self::of_struct),
             (Expr::Map(item), _) => Self::Map(item),
             (Expr::ResourceList, _) => Self::Map(quantity),
             (Expr::List(_), ListType::Set) => Self::Set,
@@ -146,7 +152,7 @@ fn by_step<'a>(shape: Shape<'_>, list: &'a Value) -> BTreeMap<Box<str>, Vec<&'a 
 
 fn item_shape<'t>(list: Shape<'t>) -> Shape<'t> {
     match list {
-        Shape::Keyed(item, _) => Shape::Struct(item),
+        Shape::Keyed(item, _) => Shape::of_struct(item),
         Shape::KeyedSchema(item, _) => Shape::Schema(item),
         _ => Shape::Leaf,
     }
@@ -186,6 +192,26 @@ pub(crate) fn set_by(shape: Shape<'_>, value: &Value, path: &str, to: &mut Field
         _ => to.here = true,
     }
     Ok(())
+}
+
+/// The parts of a configuration that are one value as a whole, though they have parts: who sets them takes away what is not in them.
+pub(crate) fn atomics(shape: Shape<'_>, value: &Value, to: &mut Fields) {
+    match (shape, value) {
+        (Shape::Struct(_) | Shape::Map(_) | Shape::Schema(_) | Shape::Deduced, Value::Object(members)) => {
+            for (name, inner) in members {
+                atomics(shape.member(name), inner, to.at(format!("f:{name}")));
+            }
+        }
+        (Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set, Value::Array(list)) => {
+            for item in list {
+                if let Some(step) = step(shape, item) {
+                    atomics(item_shape(shape), item, to.at(step));
+                }
+            }
+        }
+        (_, Value::Array(_) | Value::Object(_)) => to.here = true,
+        _ => {}
+    }
 }
 
 /// How two states differ.
@@ -440,6 +466,23 @@ fn is_empty(value: &Value) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn parts_that_are_one_value_are_named() {
+        let deployment = kinds::of(kinds::DEPLOYMENTS).expect("a kind");
+        for (config, expected) in [
+            (json!({"spec": {"replicas": 1, "template": {"metadata": {"labels": {"a": "b"}}}}}), vec![]),
+            (json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}}), vec![".spec.selector"]),
+            (
+                json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "args": ["b"], "image": "c"}]}}}}),
+                vec![".spec.template.spec.containers[name=\"a\"].args"],
+            ),
+        ] {
+            let mut found = Fields::default();
+            atomics(Shape::of(deployment), &config, &mut found);
+            assert_eq!(found.paths(), expected, "{config}");
+        }
+    }
 
     #[test]
     fn merged_lists_have_upstreams_order() {
