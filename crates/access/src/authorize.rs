@@ -102,59 +102,6 @@ pub fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> Status {
     status
 }
 
-/// Acting as somebody else (`Impersonate-User`, `-Group`, `-Uid`, `-Extra-*`): the user to go on as, or the 403 for the
-/// first thing that `user` may not impersonate. `wanted.groups` are those of the headers.
-///
-/// <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation>
-pub fn impersonation(view: &View, user: &User, wanted: User) -> Result<User, Status> {
-    let check = |resource, subresource, namespace, name, group| {
-        let attributes = Attributes {
-            verb: "impersonate",
-            group,
-            version: "v1",
-            resource,
-            subresource,
-            namespace,
-            name,
-            ..Attributes::default()
-        };
-        let decision = authorize(view, user, &attributes);
-        if decision.allowed { Ok(()) } else { Err(forbidden(user, &attributes, &decision.reason)) }
-    };
-    let name = wanted.name.clone();
-    let account = service_account_of(&name);
-    match account {
-        Some((namespace, name)) => check("serviceaccounts", "", namespace, name, "")?,
-        None => check("users", "", "", &wanted.name, "")?,
-    }
-    for group in &wanted.groups {
-        check("groups", "", "", group, "")?;
-    }
-    for (key, values) in &wanted.extra {
-        for value in values {
-            check("userextras", key, "", value, "authentication.k8s.io")?;
-        }
-    }
-    if !wanted.uid.is_empty() {
-        check("uids", "", "", &wanted.uid, "authentication.k8s.io")?;
-    }
-    let mut wanted = wanted;
-    if let (Some((namespace, _)), true) = (account, wanted.groups.is_empty()) {
-        wanted.groups =
-            vec![groups::SERVICE_ACCOUNTS.into(), format!("{}:{namespace}", groups::SERVICE_ACCOUNTS).into()];
-    }
-    let known = wanted.is_in(groups::AUTHENTICATED) || wanted.is_in(groups::UNAUTHENTICATED);
-    if !known {
-        let group = if &*wanted.name == groups::ANONYMOUS_USER {
-            groups::UNAUTHENTICATED
-        } else {
-            groups::AUTHENTICATED
-        };
-        wanted.groups.push(group.into());
-    }
-    Ok(wanted)
-}
-
 /// (namespace, name) of a service account's user name.
 pub(crate) fn service_account_of(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;

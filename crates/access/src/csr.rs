@@ -1,5 +1,6 @@
-//! Which certificate signing requests of kubelets are approved without anybody's hand.
+//! Which certificate signing requests of kubelets are approved without anybody's hand, and what the signers of the API sign at all.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/#approval>
+//! <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers>
 
 use std::net::IpAddr;
 
@@ -16,6 +17,7 @@ use x509_parser::prelude::FromDer;
 use crate::{View, authorize, groups};
 use kinds::NODES;
 
+const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 
@@ -147,10 +149,85 @@ struct Address {
 
 /// `digital signature` and this one, with `key encipherment` or without (keys that are not RSA).
 fn usages_are(spec: &Spec, purpose: &str) -> bool {
-    let has = |wanted: &str| spec.usages.iter().any(|usage| usage == wanted);
+    has_usages(&spec.usages, &["digital signature"], purpose)
+}
+
+/// The purpose and what is needed besides, and nothing that no TLS certificate needs.
+fn has_usages(usages: &[String], needed: &[&str], purpose: &str) -> bool {
+    let has = |wanted: &str| usages.iter().any(|usage| usage == wanted);
     let allowed =
         |usage: &String| usage == "digital signature" || usage == "key encipherment" || usage == purpose;
-    has("digital signature") && has(purpose) && spec.usages.iter().all(allowed)
+    has(purpose) && needed.iter().all(|needed| has(needed)) && usages.iter().all(allowed)
+}
+
+/// What a signer of the API makes certificates for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Client,
+    Server,
+}
+
+/// Whether a signer signs an approved request. None: it is somebody else's signer.
+///
+/// # Errors
+/// What the signer does not allow, for the condition `Failed`: whoever approves is not asked whether the request is one for this signer.
+pub fn signable(signer: &str, request: &str, usages: &[String]) -> Option<Result<Purpose, String>> {
+    let check = match signer {
+        CLIENT => for_clients,
+        KUBELET_CLIENT => for_kubelets,
+        KUBELET_SERVING => for_kubelet_servers,
+        _ => return None,
+    };
+    let subject =
+        subject(request).ok_or_else(|| "unable to parse csr: not a PEM encoded PKCS #10 request".to_owned());
+    Some(subject.and_then(|subject| check(&subject, usages).map_err(str::to_owned)))
+}
+
+type Signed = Result<Purpose, &'static str>;
+
+fn for_clients(_: &Subject, usages: &[String]) -> Signed {
+    if !has_usages(usages, &[], "client auth") {
+        return Err("usages did not match [client auth digital signature key encipherment]");
+    }
+    Ok(Purpose::Client)
+}
+
+fn for_kubelets(subject: &Subject, usages: &[String]) -> Signed {
+    of_node(subject)?;
+    if !subject.dns_names.is_empty() {
+        return Err("DNS subjectAltNames are not allowed");
+    }
+    if !subject.addresses.is_empty() {
+        return Err("IP subjectAltNames are not allowed");
+    }
+    if !has_usages(usages, &["digital signature"], "client auth") {
+        return Err("usages did not match [client auth digital signature key encipherment]");
+    }
+    Ok(Purpose::Client)
+}
+
+fn for_kubelet_servers(subject: &Subject, usages: &[String]) -> Signed {
+    of_node(subject)?;
+    if subject.dns_names.is_empty() && subject.addresses.is_empty() {
+        return Err("DNS or IP subjectAltName is required");
+    }
+    if !has_usages(usages, &["digital signature"], "server auth") {
+        return Err("usages did not match [digital signature key encipherment server auth]");
+    }
+    Ok(Purpose::Server)
+}
+
+fn of_node(subject: &Subject) -> Result<(), &'static str> {
+    if subject.organizations != [groups::NODES] {
+        return Err("subject organization is not system:nodes");
+    }
+    if !subject.common_name.starts_with("system:node:") {
+        return Err("subject common name does not begin with system:node:");
+    }
+    if subject.has_other_names {
+        return Err("Email and URI subjectAltNames are not allowed");
+    }
+    Ok(())
 }
 
 /// The subject of `spec.request`: base64 of PEM of PKCS #10. None: it is none, or its signature does not hold.

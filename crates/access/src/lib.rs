@@ -26,6 +26,7 @@ mod config_file;
 pub mod csr;
 mod error;
 pub mod fairness;
+mod impersonate;
 mod jws;
 mod node;
 pub mod rbac;
@@ -33,10 +34,11 @@ pub mod review;
 pub mod service_account;
 
 pub use access_policy::AccessPolicies;
-pub use authorize::{View, authorize, forbidden, impersonation};
+pub use authorize::{View, authorize, forbidden};
 pub use bearer::bearer;
 pub use certificate::{ClientCa, certificate};
 pub use error::AccessError;
+pub use impersonate::impersonation;
 pub use jws::issuer as issuer_of;
 
 /// The groups that the server itself gives out.

@@ -197,6 +197,79 @@ fn kubelets_get_their_certificates() {
 }
 
 #[test]
+fn signers_sign_what_they_are_for() {
+    let (client, kubelet, serving) = (
+        "kubernetes.io/kube-apiserver-client",
+        "kubernetes.io/kube-apiserver-client-kubelet",
+        "kubernetes.io/kubelet-serving",
+    );
+    let dns = |name: &str| SanType::DnsName(name.try_into().expect("a name"));
+    let mail = || SanType::Rfc822Name("a@b.c".try_into().expect("a name"));
+    let usages = "usages did not match [client auth digital signature key encipherment]";
+    let node = "system:node:n1";
+    for (name, group, names, signer, usage, expected) in [
+        ("jane", "devs", vec![], client, "client auth", Some(Ok(csr::Purpose::Client))),
+        ("jane", "devs", vec![dns("x")], client, "client auth", Some(Ok(csr::Purpose::Client))),
+        ("jane", "devs", vec![], client, "server auth", Some(Err(usages))),
+        ("jane", "devs", vec![], "example.com/own", "client auth", None),
+        (node, "system:nodes", vec![], kubelet, "client auth", Some(Ok(csr::Purpose::Client))),
+        (node, "system:nodes", vec![], kubelet, "cert sign", Some(Err(usages))),
+        (node, "devs", vec![], kubelet, "client auth", Some(Err("subject organization is not system:nodes"))),
+        (
+            "jane",
+            "system:nodes",
+            vec![],
+            kubelet,
+            "client auth",
+            Some(Err("subject common name does not begin with system:node:")),
+        ),
+        (
+            node,
+            "system:nodes",
+            vec![dns("n1")],
+            kubelet,
+            "client auth",
+            Some(Err("DNS subjectAltNames are not allowed")),
+        ),
+        (
+            node,
+            "system:nodes",
+            vec![mail()],
+            kubelet,
+            "client auth",
+            Some(Err("Email and URI subjectAltNames are not allowed")),
+        ),
+        (node, "system:nodes", vec![dns("n1")], serving, "server auth", Some(Ok(csr::Purpose::Server))),
+        (
+            node,
+            "system:nodes",
+            vec![],
+            serving,
+            "server auth",
+            Some(Err("DNS or IP subjectAltName is required")),
+        ),
+        (
+            node,
+            "devs",
+            vec![dns("n1")],
+            serving,
+            "server auth",
+            Some(Err("subject organization is not system:nodes")),
+        ),
+    ] {
+        let made = signing_request(name, group, &names, signer, usage, "jane");
+        let request = made["spec"]["request"].as_str().expect("a request");
+        let asked = ["digital signature".to_owned(), usage.to_owned()];
+        let found = csr::signable(signer, request, &asked);
+        let found =
+            found.as_ref().map(|found| found.as_ref().map(|purpose| *purpose).map_err(String::as_str));
+        assert_eq!(found, expected, "{name} {group} {names:?} {signer} {usage}");
+    }
+    let broken = csr::signable(client, "bm9uc2Vuc2U=", &["client auth".to_owned()]);
+    assert_eq!(broken, Some(Err("unable to parse csr: not a PEM encoded PKCS #10 request".to_owned())));
+}
+
+#[test]
 fn reviews_are_answered() {
     let snapshot = cluster();
     let index = Index::of(&snapshot);

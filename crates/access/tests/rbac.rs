@@ -241,7 +241,7 @@ fn impersonation_needs_a_right_to_each_part() {
     let index = Index::of(&snapshot);
     let view = View::new(&snapshot, &index);
     let become_ = |who: &str| {
-        impersonation(&view, &user("alice"), user(who))
+        impersonation(&view, &user("alice"), user(who), &attributes("get pods a/b"))
             .map(|user| user.groups.iter().map(|group| group.to_string()).collect::<Vec<_>>().join(","))
             .map_err(|status| status.message)
     };
@@ -255,6 +255,74 @@ fn impersonation_needs_a_right_to_each_part() {
 }
 
 /// Does what a gate would do with the writes of a reconciliation.
+#[test]
+fn impersonation_may_be_for_some_requests_only() {
+    let authentication = |resource: &str, names: &[&str], verb: &str| json!({"apiGroups": ["authentication.k8s.io"], "resources": [resource], "resourceNames": names, "verbs": [verb]});
+    let snapshot = snapshot(&[
+        role(
+            "ClusterRole",
+            "",
+            "who",
+            json!([
+                authentication("users", &["jane"], "impersonate:user-info"),
+                authentication("groups", &["devs", "system:masters"], "impersonate:user-info"),
+                authentication("serviceaccounts", &["builder"], "impersonate:serviceaccount"),
+                authentication("nodes", &[], "impersonate:associated-node"),
+                authentication("nodes", &["n9"], "impersonate:arbitrary-node"),
+            ]),
+        ),
+        role(
+            "ClusterRole",
+            "",
+            "what",
+            json!([{"apiGroups": [""], "resources": ["pods"], "verbs": [
+                "impersonate-on:user-info:list", "impersonate-on:serviceaccount:list",
+                "impersonate-on:associated-node:list", "impersonate-on:arbitrary-node:get",
+            ]}]),
+        ),
+        binding(
+            "",
+            "who",
+            "ClusterRole/who",
+            json!([{"kind": "User", "name": "system:serviceaccount:a:agent"}]),
+        ),
+        binding(
+            "a",
+            "what",
+            "ClusterRole/what",
+            json!([{"kind": "User", "name": "system:serviceaccount:a:agent"}]),
+        ),
+    ]);
+    let index = Index::of(&snapshot);
+    let view = View::new(&snapshot, &index);
+    let mut agent = user("system:serviceaccount:a:agent");
+    agent.extra.insert("authentication.kubernetes.io/node-name".into(), vec!["n1".into()]);
+    for (who, request, expected) in [
+        ("jane", "list pods a/", Some("system:authenticated")),
+        ("jane|devs", "list pods a/", Some("devs,system:authenticated")),
+        ("jane|ops", "list pods a/", None),
+        ("jane|system:masters", "list pods a/", None),
+        ("jane", "list pods b/", None),
+        ("jane", "get pods a/x", None),
+        ("joe", "list pods a/", None),
+        (
+            "system:serviceaccount:b:builder",
+            "list pods a/",
+            Some("system:serviceaccounts,system:serviceaccounts:b,system:authenticated"),
+        ),
+        ("system:serviceaccount:b:other", "list pods a/", None),
+        ("system:serviceaccount:b:builder|devs", "list pods a/", None),
+        ("system:node:n1", "list pods a/", Some("system:nodes,system:authenticated")),
+        ("system:node:n2", "list pods a/", None),
+        ("system:node:n9", "get pods a/x", Some("system:nodes,system:authenticated")),
+        ("system:node:n1", "get pods a/x", None),
+    ] {
+        let become_ = impersonation(&view, &agent, user(who), &attributes(request));
+        let groups = become_.map(|user| user.groups.join(","));
+        assert_eq!(groups.as_deref().ok(), expected, "{who} {request}");
+    }
+}
+
 fn carry_out(snapshot: &mut Snapshot, writes: Vec<Write>) {
     for write in writes {
         match write {

@@ -496,7 +496,15 @@ fn a_kubelet_keeps_to_its_node() {
     let mut far = on("n2");
     far["metadata"]["name"] = "far".into();
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "a", "name": "default"}});
-    let world = world(&[on("n1"), far, account.clone()]);
+    let mut near = on("n1");
+    near["spec"]["volumes"] = json!([
+        {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
+        {"name": "vault", "projected": {"sources": [{"serviceAccountToken": {"path": "token", "audience": "vault"}}]}},
+        {"name": "csi", "csi": {"driver": "csi.example.com"}},
+    ]);
+    let driver = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "csi.example.com"},
+        "spec": {"tokenRequests": [{"audience": "driver"}]}});
+    let world = world(&[near, far, account.clone(), driver]);
     let plain = |name: &str| node(name, json!({}), json!([]));
     let base = |object: Value| Case { user: "system:node:n1|system:nodes", ..Case::create(&world, object) };
     let update = |old: Value, new: Value, subresource: &'static str| Case {
@@ -554,14 +562,19 @@ fn a_kubelet_keeps_to_its_node() {
         let message = message.split_once(" is forbidden: ").map_or(message.as_str(), |(_, why)| why);
         assert_eq!(message, expected, "{}", case.object);
     }
-    for (name, uid, expected) in [
-        ("web", "uid-web", ""),
-        ("web", "", "node requested token with a pod binding without a uid"),
-        ("", "", "node requested token not bound to a pod"),
-        ("far", "uid-far", "node requested token bound to a pod scheduled on a different node"),
+    for (name, uid, audiences, expected) in [
+        ("web", "uid-web", json!([]), ""),
+        ("web", "uid-web", json!(["vault"]), ""),
+        ("web", "uid-web", json!(["driver"]), ""),
+        ("web", "uid-web", json!(["other"]), "audience \"other\" not found in pod spec volume"),
+        ("web", "uid-web", json!(["vault", "driver"]), "node may only request 0 or 1 audiences"),
+        ("web", "", json!([]), "node requested token with a pod binding without a uid"),
+        ("", "", json!([]), "node requested token not bound to a pod"),
+        ("far", "uid-far", json!([]), "node requested token bound to a pod scheduled on a different node"),
     ] {
         let mut object = token(name, uid);
         object["metadata"] = account["metadata"].clone();
+        object["spec"]["audiences"] = audiences;
         let case = Case { subresource: "token", old: Some(account.clone()), ..base(object) };
         let message = case.refusal();
         let message = message.split_once(" is forbidden: ").map_or(message.as_str(), |(_, why)| why);

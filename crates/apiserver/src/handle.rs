@@ -73,10 +73,11 @@ async fn filtered(
     record: &OnceLock<Arc<Record>>,
     request: Request<Incoming>,
 ) -> Answer {
-    let Who { user, real } = match who(shared, peer, &request).await {
-        Ok(who) => who,
-        Err((believed, status)) => {
-            turned_away(shared, peer, believed.as_ref(), record, &request);
+    let path = request.uri().path();
+    let believed = match authenticate::authenticate(shared, peer, path, request.headers()).await {
+        Ok(believed) => believed,
+        Err(status) => {
+            turned_away(shared, peer, None, record, &request);
             return respond::failure(&status);
         }
     };
@@ -89,6 +90,13 @@ async fn filtered(
         Err(answer) => return answer,
     };
     let attributes = asked.attributes();
+    let Who { user, real } = match who(shared, &believed, &attributes, &request).await {
+        Ok(who) => who,
+        Err(status) => {
+            turned_away(shared, peer, Some(&believed), record, &request);
+            return respond::failure(&status);
+        }
+    };
     let mut request = request;
     if let Some(audit) = &shared.config.audit {
         let begun = written_down(audit, peer, (&user, real.as_ref()), &asked, &query, &mut request);
@@ -226,23 +234,22 @@ struct Who {
     real: Option<User>,
 }
 
+/// Whom whoever is believed acts as. What may be done as somebody else depends on what it is.
+///
 /// # Errors
-/// Why nobody is believed, or why whoever is may not act as another.
+/// Why they may not.
 async fn who(
     shared: &Shared,
-    peer: &Peer,
+    believed: &User,
+    attributes: &Attributes<'_>,
     request: &Request<Incoming>,
-) -> Result<Who, (Option<User>, Status)> {
+) -> Result<Who, Status> {
     let headers = request.headers();
-    let believed = authenticate::authenticate(shared, peer, request.uri().path(), headers).await;
-    let believed = believed.map_err(|status| (None, status))?;
     if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-        return Ok(Who { user: believed, real: None });
+        return Ok(Who { user: believed.clone(), real: None });
     }
-    match authenticate::impersonate(shared, believed.clone(), headers).await {
-        Ok(user) => Ok(Who { user, real: Some(believed) }),
-        Err(status) => Err((Some(believed), status)),
-    }
+    let user = authenticate::impersonate(shared, believed.clone(), headers, attributes).await?;
+    Ok(Who { user, real: Some(believed.clone()) })
 }
 
 /// Authorized, and carried out by whoever can.

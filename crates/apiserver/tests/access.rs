@@ -337,8 +337,9 @@ async fn webhooks_are_asked_where_the_configuration_puts_them() {
     let client = |name: &str| Client::of(&cluster, Some(cluster.identity(name, &["devs"])));
     let pods = "/api/v1/namespaces/default/pods?labelSelector=app%3Dweb";
 
-    assert_eq!(client("friend").get(pods).await.code, 200);
-    assert_eq!(client("friend").get(pods).await.code, 200);
+    let friend = client("friend");
+    assert_eq!(friend.get(pods).await.code, 200);
+    assert_eq!(friend.get(pods).await.code, 200);
     assert_eq!(hook.count("/access"), 1, "answers are kept");
     let asked = hook.asked.lock().expect("asked")[0].1["spec"]["resourceAttributes"].clone();
     assert_eq!(
@@ -372,7 +373,7 @@ async fn webhooks_are_asked_where_the_configuration_puts_them() {
     // In the middle of a write: who is allowed by a webhook alone may bind by it.
     let role = json!({"metadata": {"name": "all"}, "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]});
     let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
-    assert_eq!(client("friend").post(roles, &role).await.code, 201);
+    assert_eq!(friend.post(roles, &role).await.code, 201);
 
     let before = hook.count("/access");
     let quiet = client("quiet").get(pods).await;

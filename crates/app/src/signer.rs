@@ -1,6 +1,7 @@
 //! Approves and signs what nodes ask for: the doer beside `access::csr`, with the authority's key.
 
 use access::View;
+use access::csr::Purpose;
 use access::rbac::Index;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,14 +17,6 @@ use tracing::{info, warn};
 use crate::cluster::now;
 use crate::pki::Pki;
 
-/// The signers of <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers> that are
-/// served, and whether their certificates are for servers.
-const SIGNERS: &[(&str, bool)] = &[
-    ("kubernetes.io/kube-apiserver-client", false),
-    ("kubernetes.io/kube-apiserver-client-kubelet", false),
-    ("kubernetes.io/kubelet-serving", true),
-];
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Request {
@@ -37,6 +30,8 @@ struct Request {
 struct Spec {
     request: String,
     signer_name: String,
+    #[serde(default)]
+    usages: Vec<String>,
     #[serde(default)]
     expiration_seconds: Option<i64>,
 }
@@ -114,13 +109,14 @@ fn approve(gate: &Gate, object: &Object) -> Option<Write> {
 }
 
 fn sign(pki: &Pki, object: &Object, spec: &Spec) -> Option<Write> {
-    let (_, server) = SIGNERS.iter().find(|(name, _)| *name == spec.signer_name)?;
+    let signable = access::csr::signable(&spec.signer_name, &spec.request, &spec.usages)?;
     let expect = Expect::unchanged(object);
-    let signed = request_der(&spec.request)
-        .ok_or_else(|| "the request is not PEM of a certificate request".to_owned())
-        .and_then(|der| {
-            pki.sign_request(&der, *server, spec.expiration_seconds).map_err(|error| error.to_string())
-        });
+    let signed = signable.and_then(|purpose| {
+        let der = request_der(&spec.request)
+            .ok_or_else(|| "the request is not PEM of a certificate request".to_owned())?;
+        let server = purpose == Purpose::Server;
+        pki.sign_request(&der, server, spec.expiration_seconds).map_err(|error| error.to_string())
+    });
     match signed {
         Ok(certificate) => {
             info!(request = %object.key.name, signer = spec.signer_name, "signed");

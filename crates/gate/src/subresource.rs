@@ -141,6 +141,7 @@ fn csr_status(kind: &Kind, given: Value, old: &Value, now: Time) -> Result<Value
     let mut conditions: Vec<Value> =
         path::list(old, "status.conditions").iter().filter(decisive).cloned().collect();
     conditions.extend(path::list(&new, "status.conditions").iter().filter(|one| !decisive(one)).cloned());
+    stamp(&mut conditions, old, now);
     if conditions.is_empty() {
         path::remove(&mut new, "status.conditions");
     } else {
@@ -152,14 +153,22 @@ fn csr_status(kind: &Kind, given: Value, old: &Value, now: Time) -> Result<Value
 fn approval(_kind: &Kind, given: Value, old: &Value, now: Time) -> Result<Value, Status> {
     let mut new = old.clone();
     let mut conditions = path::list(&given, "status.conditions").to_vec();
-    for condition in &mut conditions {
-        for field in ["lastUpdateTime", "lastTransitionTime"] {
-            path::set_default(condition, field, now.to_string());
-        }
-    }
+    stamp(&mut conditions, old, now);
     path::set(&mut new, "status.conditions", conditions.into());
     copy_at(&mut new, &given, "metadata.managedFields");
     Ok(new)
+}
+
+/// Conditions that say no times get them: now, and since when the condition has been as it is.
+fn stamp(conditions: &mut [Value], old: &Value, now: Time) {
+    let old = path::list(old, "status.conditions");
+    for condition in conditions {
+        let same = |one: &&Value| one["type"] == condition["type"] && one["status"] == condition["status"];
+        let since = old.iter().find(same).map(|one| path::text(one, "lastTransitionTime").to_owned());
+        let since = since.filter(|since| !since.is_empty()).unwrap_or_else(|| now.to_string());
+        path::set_default(condition, "lastUpdateTime", now.to_string());
+        path::set_default(condition, "lastTransitionTime", since);
+    }
 }
 
 fn finalize(_kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {

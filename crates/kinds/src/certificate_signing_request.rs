@@ -125,6 +125,7 @@ fn validate(request: &Value, old: Option<&Value>) -> Vec<Violation> {
         found.push(Violation::invalid(at.field("expirationSeconds"), seconds, detail));
     }
     conditions(path::list(request, "status.conditions"), &mut found);
+    kept(request, old, &mut found);
     let certificate = old.map_or("", |old| path::text(old, "status.certificate"));
     if !certificate.is_empty() && certificate != path::text(request, "status.certificate") {
         let detail = "updates may not modify existing certificate content";
@@ -160,6 +161,19 @@ fn signer(name: &str, at: At<'_>, found: &mut Found) {
     if name == "kubernetes.io/legacy-unknown" {
         let detail = "the legacy signerName is not allowed via this API version";
         found.push(Violation::invalid(at, name, detail));
+    }
+}
+
+/// A decision is not taken back.
+fn kept(request: &Value, old: Option<&Value>, found: &mut Found) {
+    let has = |request: &Value, kind: &str| {
+        path::list(request, "status.conditions").iter().any(|one| path::text(one, "type") == kind)
+    };
+    for kind in ["Approved", "Denied", "Failed"] {
+        if old.is_some_and(|old| has(old, kind)) && !has(request, kind) {
+            let detail = format!("updates may not remove a condition of type \"{kind}\"");
+            found.push(Violation::forbidden(At::root("status.conditions"), detail));
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use object::{Key, Snapshot, Status};
+use plan::Attributes;
 use schema::path;
 use serde_json::Value;
 
@@ -244,7 +245,54 @@ impl Asked<'_> {
         })?;
         allow_if(pod.fields.first().is_some_and(|node| **node == *self.node), || {
             "node requested token bound to a pod scheduled on a different node".to_owned()
-        })
+        })?;
+        let pod = pod.to_value().map_err(|error| error.to_string())?;
+        self.audience(&pod)
+    }
+
+    /// A kubelet gets tokens for the audiences that its pod's volumes want, and for those that it is allowed to ask for besides (KEP-4412).
+    fn audience(&self, pod: &Value) -> Found {
+        let asked = match path::list(self.object(), "spec.audiences") {
+            [] => "",
+            [one] => one.as_str().unwrap_or_default(),
+            _ => return Err("node may only request 0 or 1 audiences".to_owned()),
+        };
+        let namespace = &*self.request.key.namespace;
+        let wanted =
+            path::list(pod, "spec.volumes").iter().any(|volume| self.wants(namespace, volume, asked));
+        let may = || {
+            let verb = "request-serviceaccounts-token-audience";
+            let name = &*self.request.key.name;
+            let asked = Attributes { verb, resource: asked, namespace, name, ..Attributes::default() };
+            (self.request.authorize)(&asked).allowed
+        };
+        allow_if(wanted || may(), || format!("audience {asked:?} not found in pod spec volume"))
+    }
+
+    /// Does a volume want tokens for this audience: itself, or the CSI driver behind it?
+    fn wants(&self, namespace: &str, volume: &Value, audience: &str) -> bool {
+        let mut sources = path::list(volume, "projected.sources").iter();
+        if sources.any(|source| {
+            source.get("serviceAccountToken").is_some_and(|token| path::text(token, "audience") == audience)
+        }) {
+            return true;
+        }
+        let find = |resource, namespace: &str, name: &str| {
+            self.snapshot.find(resource, namespace, name).and_then(|found| found.to_value().ok())
+        };
+        let inline = path::text(volume, "csi.driver").to_owned();
+        let driver = if inline.is_empty() {
+            let claim = path::text(volume, "persistentVolumeClaim.claimName");
+            let claim = find(kinds::PERSISTENT_VOLUME_CLAIMS, namespace, claim).unwrap_or_default();
+            let bound = find(kinds::PERSISTENT_VOLUMES, "", path::text(&claim, "spec.volumeName"));
+            path::text(&bound.unwrap_or_default(), "spec.csi.driver").to_owned()
+        } else {
+            inline
+        };
+        let driver = find(kinds::CSI_DRIVERS, "", &driver).unwrap_or_default();
+        path::list(&driver, "spec.tokenRequests")
+            .iter()
+            .any(|request| path::text(request, "audience") == audience)
     }
 
     /// Leases and CSINodes: named as the node.

@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, header};
 use object::{Reason, Status};
-use plan::User;
+use plan::{Attributes, User};
 use tracing::debug;
 
 use crate::server::{Peer, Shared};
@@ -219,11 +219,19 @@ fn digest(text: &str) -> [u8; 32] {
 }
 
 /// The user that a request's impersonation headers ask for; the asking one if there are none.
-pub(crate) async fn impersonate(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User, Status> {
+pub(crate) async fn impersonate(
+    shared: &Shared,
+    user: User,
+    headers: &HeaderMap,
+    request: &Attributes<'_>,
+) -> Result<User, Status> {
     let wanted = wanted(headers)?;
     let Some(wanted) = wanted else { return Ok(user) };
     let snapshot = shared.store().snapshot();
-    shared.authorizers.decide(&snapshot, |view| access::impersonation(view, &user, wanted.clone())).await
+    shared
+        .authorizers
+        .decide(&snapshot, |view| access::impersonation(view, &user, wanted.clone(), request))
+        .await
 }
 
 fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {

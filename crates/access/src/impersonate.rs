@@ -1,0 +1,150 @@
+//! Acting as somebody else: `Impersonate-User`, `-Group`, `-Uid`, `-Extra-*`.
+//! <https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/>
+
+use object::Status;
+use plan::{Attributes, User};
+
+use crate::authorize::service_account_of;
+use crate::{View, authorize, forbidden, groups};
+
+const GROUP: &str = "authentication.k8s.io";
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+
+/// The user to go on as, or the 403 for the first thing that `user` may not impersonate. `wanted.groups` are those of the headers,
+/// `request` is what is asked for as that user.
+///
+/// Whoever holds `impersonate:<mode>` for whom they want to be and `impersonate-on:<mode>:<verb>` for what they want to do (KEP-5284) needs
+/// no right to impersonate them in everything.
+pub fn impersonation(
+    view: &View,
+    user: &User,
+    mut wanted: User,
+    request: &Attributes,
+) -> Result<User, Status> {
+    let constrained = modes(user, &wanted).into_iter().find(|mode| mode.allows(view, user, &wanted, request));
+    if constrained.is_none() {
+        entirely(view, user, &wanted)?;
+    }
+    let account = service_account_of(&wanted.name);
+    match (account, constrained) {
+        (Some((namespace, _)), _) if wanted.groups.is_empty() => {
+            let of_namespace = format!("{}:{namespace}", groups::SERVICE_ACCOUNTS);
+            wanted.groups = vec![groups::SERVICE_ACCOUNTS.into(), of_namespace.into()];
+        }
+        (_, Some(Mode::AssociatedNode | Mode::ArbitraryNode)) => wanted.groups = vec![groups::NODES.into()],
+        _ => {}
+    }
+    let known = wanted.is_in(groups::AUTHENTICATED) || wanted.is_in(groups::UNAUTHENTICATED);
+    if !known {
+        let is_nobody = &*wanted.name == groups::ANONYMOUS_USER;
+        let group = if is_nobody { groups::UNAUTHENTICATED } else { groups::AUTHENTICATED };
+        wanted.groups.push(group.into());
+    }
+    Ok(wanted)
+}
+
+/// The right to be somebody in everything: `impersonate`.
+fn entirely(view: &View, user: &User, wanted: &User) -> Result<(), Status> {
+    let check = |attributes: &Attributes| {
+        let decision = authorize(view, user, attributes);
+        if decision.allowed {
+            return Ok(());
+        }
+        if !decision.error.is_empty() {
+            return Err(Status::internal(decision.error));
+        }
+        Err(forbidden(user, attributes, &decision.reason))
+    };
+    let base = Attributes { verb: "impersonate", version: "v1", ..Attributes::default() };
+    match service_account_of(&wanted.name) {
+        Some((namespace, name)) => {
+            check(&Attributes { resource: "serviceaccounts", namespace, name, ..base })?
+        }
+        None => check(&Attributes { resource: "users", name: &wanted.name, ..base })?,
+    }
+    for name in &wanted.groups {
+        check(&Attributes { resource: "groups", name, ..base })?;
+    }
+    let base = Attributes { group: GROUP, ..base };
+    for (subresource, values) in &wanted.extra {
+        for name in values {
+            check(&Attributes { resource: "userextras", subresource, name, ..base })?;
+        }
+    }
+    if !wanted.uid.is_empty() {
+        check(&Attributes { resource: "uids", name: &wanted.uid, ..base })?;
+    }
+    Ok(())
+}
+
+/// Whom constrained impersonation is about.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    /// The node that whoever asks runs on.
+    AssociatedNode,
+    ArbitraryNode,
+    ServiceAccount,
+    UserInfo,
+}
+
+/// The modes that are asked about, in their order. Nodes and service accounts are named and nothing else is said of them; nobody becomes
+/// `system:masters` in parts.
+fn modes(user: &User, wanted: &User) -> Vec<Mode> {
+    let only_named = wanted.groups.is_empty() && wanted.uid.is_empty() && wanted.extra.is_empty();
+    if let Some(node) = wanted.name.strip_prefix("system:node:") {
+        let own =
+            user.extra.get(NODE_NAME).is_some_and(|names| matches!(&names[..], [own] if **own == *node));
+        let is_own = own && service_account_of(&user.name).is_some();
+        let modes = [(is_own, Mode::AssociatedNode), (true, Mode::ArbitraryNode)];
+        return modes.into_iter().filter(|(is, _)| *is && only_named).map(|(_, mode)| mode).collect();
+    }
+    if service_account_of(&wanted.name).is_some() {
+        return if only_named { vec![Mode::ServiceAccount] } else { Vec::new() };
+    }
+    if wanted.is_in(groups::MASTERS) { Vec::new() } else { vec![Mode::UserInfo] }
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::AssociatedNode => "associated-node",
+            Self::ArbitraryNode => "arbitrary-node",
+            Self::ServiceAccount => "serviceaccount",
+            Self::UserInfo => "user-info",
+        }
+    }
+
+    /// May the request be made as somebody, and as this one?
+    fn allows(self, view: &View, user: &User, wanted: &User, request: &Attributes) -> bool {
+        let on = format!("impersonate-on:{}:{}", self.name(), request.verb);
+        authorize(view, user, &Attributes { verb: &on, ..*request }).allowed
+            && self.may_be(view, user, wanted)
+    }
+
+    fn may_be(self, view: &View, user: &User, wanted: &User) -> bool {
+        let verb = format!("impersonate:{}", self.name());
+        let base = Attributes { verb: &verb, group: GROUP, version: "v1", ..Attributes::default() };
+        let may = |attributes: Attributes| authorize(view, user, &attributes).allowed;
+        match self {
+            Self::AssociatedNode => may(Attributes { resource: "nodes", name: "*", ..base }),
+            Self::ArbitraryNode => {
+                let name = wanted.name.strip_prefix("system:node:").unwrap_or_default();
+                may(Attributes { resource: "nodes", name, ..base })
+            }
+            Self::ServiceAccount => service_account_of(&wanted.name).is_some_and(|(namespace, name)| {
+                may(Attributes { resource: "serviceaccounts", namespace, name, ..base })
+            }),
+            Self::UserInfo => {
+                let extras =
+                    wanted.extra.iter().flat_map(|(key, values)| values.iter().map(move |one| (key, one)));
+                may(Attributes { resource: "users", name: &wanted.name, ..base })
+                    && wanted.groups.iter().all(|name| may(Attributes { resource: "groups", name, ..base }))
+                    && (wanted.uid.is_empty()
+                        || may(Attributes { resource: "uids", name: &wanted.uid, ..base }))
+                    && extras.into_iter().all(|(subresource, name)| {
+                        may(Attributes { resource: "userextras", subresource, name, ..base })
+                    })
+            }
+        }
+    }
+}
