@@ -10,7 +10,7 @@ use crate::guard_files::GuardFiles;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Ask {
-    Up(UpRequest),
+    Up(Box<UpRequest>),
     Down {
         name: String,
     },

@@ -93,7 +93,7 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
         access: args.access.clone().absolute().map_err(ClientError::Folder)?,
         aws: args.aws.wanted(),
     };
-    let what = Ask::Up(request);
+    let what = Ask::Up(Box::new(request));
     let asked = match ask(open_door(&site)?, &what, screen) {
         // Its successor is asked instead.
         Err(ClientError::Gone) => ask(open_door(&site)?, &what, screen),

@@ -72,7 +72,7 @@ pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
             aws: args.aws.wanted(),
         };
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let clusters = daemon.answer(Ask::Up(request), &Progress::to(tell)).await?;
+        let clusters = daemon.answer(Ask::Up(Box::new(request)), &Progress::to(tell)).await?;
         while let Ok(message) = told.try_recv() {
             screen.told(&message);
         }
