@@ -26,6 +26,7 @@ mod ids;
 pub mod login;
 pub mod model;
 pub mod policy;
+mod repeated;
 mod service;
 pub mod sigv4;
 pub mod state;

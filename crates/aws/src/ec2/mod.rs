@@ -23,7 +23,6 @@ mod permission;
 pub mod place;
 mod quota;
 pub mod record;
-mod repeated;
 mod route_table;
 pub mod security_group;
 mod subnet;
@@ -37,9 +36,9 @@ use serde_json::{Value, json};
 
 use noun::{describe, subject, subject_of_new, unsupported};
 use record::{Address, Instance, InternetGateway, NatGateway, NetworkInterface, RouteTable, Subnet, Vpc};
-use repeated::Again::{Looks, SameAnswer};
-use repeated::once;
 
+use crate::repeated::Again::{self, Looks, SameAnswer};
+use crate::repeated::{self, Tokens};
 use crate::service::{Operation, Service, Subject};
 use crate::{Answer, Context, Fault};
 
@@ -60,6 +59,20 @@ fn none(list: &'static str, input: &Value) -> Result<Answer, Fault> {
         return Err(Fault::new("InvalidID.NotFound", format!("The ID '{id}' does not exist")));
     }
     Ok(Answer::read(json!({(list): []})))
+}
+
+type Run = fn(&mut Context, &Value) -> Result<Answer, Fault>;
+
+/// Runs a call once for its `ClientToken`.
+fn once(context: &mut Context, input: &Value, again: Again, run: Run) -> Result<Answer, Fault> {
+    const TOKENS: Tokens = Tokens {
+        member: "ClientToken",
+        mismatch: || {
+            let message = "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).";
+            Fault::new("IdempotentParameterMismatch", message)
+        },
+    };
+    repeated::once(context, input, &TOKENS, again, run)
 }
 
 fn refuse(what: &str) -> Result<Answer, Fault> {

@@ -41,7 +41,7 @@ pub use surroundings::{REQUESTER, control_plane_interfaces};
 pub use update::{Update, UpdateError, UpdateRecord};
 pub use version::{DEFAULT as DEFAULT_VERSION, VERSIONS};
 
-use crate::{Operation, Service};
+use crate::{Operation, Service, repeated};
 
 pub static SERVICE: Service = Service { signing_name: "eks", action_prefix: "eks", operations: OPERATIONS };
 
@@ -51,6 +51,18 @@ const fn row(name: &'static str, subject: Subject, run: Run) -> Operation {
 
 type Subject = fn(&crate::Context, &serde_json::Value) -> crate::Subject;
 type Run = fn(&mut crate::Context, &serde_json::Value) -> Result<crate::Answer, crate::Fault>;
+
+/// A change of what is there, made once for its `clientRequestToken`: sent again it gives the same update.
+macro_rules! once {
+    ($run:expr) => {
+        |context, input| repeated::once(context, input, &TOKENS, repeated::Again::SameAnswer, $run)
+    };
+}
+
+const TOKENS: repeated::Tokens = repeated::Tokens {
+    member: "clientRequestToken",
+    mismatch: || fault::invalid_request("The clientRequestToken was used by a request with other parameters"),
+};
 
 const OPERATIONS: &[Operation] = &[
     row("AssociateAccessPolicy", subject::access_entry, access_entry::associate_policy),
@@ -108,15 +120,15 @@ const OPERATIONS: &[Operation] = &[
     row("StartInsightsRefresh", subject::cluster, insight::start_refresh),
     row("TagResource", subject::tagged, tags::tag),
     row("UntagResource", subject::tagged, tags::untag),
-    row("UpdateAccessEntry", subject::access_entry, access_entry::update),
-    row("UpdateAddon", subject::addon, addon::update),
+    row("UpdateAccessEntry", subject::access_entry, once!(access_entry::update)),
+    row("UpdateAddon", subject::addon, once!(addon::update)),
     row("UpdateCapability", subject::cluster, refused::no_capability),
-    row("UpdateClusterConfig", subject::settings, cluster_config::update),
-    row("UpdateClusterVersion", subject::settings, cluster_config::update_version),
+    row("UpdateClusterConfig", subject::settings, once!(cluster_config::update)),
+    row("UpdateClusterVersion", subject::settings, once!(cluster_config::update_version)),
     row("UpdateEksAnywhereSubscription", subject::any, refused::no_subscription),
-    row("UpdateNodegroupConfig", subject::node_group, node_group_update::config),
-    row("UpdateNodegroupVersion", subject::node_group, node_group_update::version),
-    row("UpdatePodIdentityAssociation", subject::pod_identity, pod_identity::update),
+    row("UpdateNodegroupConfig", subject::node_group, once!(node_group_update::config)),
+    row("UpdateNodegroupVersion", subject::node_group, once!(node_group_update::version)),
+    row("UpdatePodIdentityAssociation", subject::pod_identity, once!(pod_identity::update)),
 ];
 
 #[cfg(test)]

@@ -796,3 +796,20 @@ fn a_cluster_believes_one_provider() {
         })
     );
 }
+
+#[test]
+fn a_change_that_is_sent_again_is_made_once() {
+    let mut world = World::with_cluster(&[]);
+    let change = |token: &str, on: bool| json!({"name": "shop", "clientRequestToken": token, "deletionProtection": on});
+    let first = world.ok("UpdateClusterConfig", change("t1", true));
+    assert_eq!(world.ok("UpdateClusterConfig", change("t1", true)), first);
+    let refused = world.refused("UpdateClusterConfig", change("t1", false));
+    assert_eq!(
+        refused,
+        "InvalidRequestException: The clientRequestToken was used by a request with other parameters"
+    );
+    let second = world.ok("UpdateClusterConfig", change("t2", false));
+    assert_ne!(second["update"]["id"], first["update"]["id"]);
+    let updates = world.ok("ListUpdates", json!({"name": "shop"}));
+    assert_eq!(updates["updateIds"].as_array().map(Vec::len), Some(2));
+}

@@ -58,12 +58,12 @@ impl Node {
     /// The agent calls with the keys of its node's role. A node of the site's own needs none: Ekso itself calls for it.
     fn caller(&self, world: &World) -> Option<Caller> {
         let state = world.state;
-        let instance = self.instance(state).filter(|instance| instance.site_node.is_none());
-        let Some(instance) = instance else {
+        let instance = self.instance(state)?;
+        if instance.site_node.is_some() {
             let account = world.account.to_owned();
             let arn = format!("arn:aws:iam::{account}:root");
             return Some(Caller { arn, user_id: account, ..Caller::default() });
-        };
+        }
         let (arn, id) = instance.profile?;
         let profile = named::<InstanceProfile>(state, arn.rsplit('/').next()?)?.record;
         let role = named::<Role>(state, &profile.role.filter(|_| profile.common.id == id)?)?;

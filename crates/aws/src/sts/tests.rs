@@ -7,7 +7,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
 
 use super::jwt::{Issuer, key_of};
-use crate::ec2::record::{Instance, State, Wanted};
+use crate::ec2::record::{Instance, SiteNode, State, Wanted};
 use crate::eks::{ClusterRecord, PodIdentityAssociation};
 use crate::eks_auth::agent::{Asked, Node, Told, answer};
 use crate::iam::record::{InstanceProfile, named};
@@ -230,15 +230,31 @@ fn a_pod_gets_the_keys_of_its_association() {
     );
 }
 
+/// An instance that runs with the role of nodes, and is none yet.
+fn instance(account: &Account, id: &str) -> Instance {
+    let profile = named::<InstanceProfile>(&account.state, "AmazonEKSNodeRole").expect("a profile").record;
+    serde_json::from_value(json!({
+        "instanceId": id, "reservationId": "r-1", "clientToken": "", "launchIndex": 0, "imageId": "ami-1",
+        "instanceType": "t3.medium", "vpcId": "vpc-1", "subnetId": "subnet-1", "availabilityZone": "us-east-1a",
+        "privateDnsName": "ip-10-0-0-1.ec2.internal", "profile": [profile.common.arn, profile.common.id],
+        "metadata": {"isEnabled": true, "hopLimit": 1, "showsTags": false}, "isSpot": false,
+        "disableApiTermination": false, "launched": account.now, "wanted": Wanted::Running, "state": State::Running,
+    }))
+    .expect("an instance")
+}
+
 /// The agent gives the same, in the words of an SDK, and says what is wrong in its own.
 fn agents(site: &mut Site, token: &str) {
+    let mut node = instance(&site.account, "i-0");
+    node.site_node = Some(SiteNode { cluster: "shop".to_owned(), name: "shop-1".to_owned() });
+    site.account.change(|changes| changes.create("", "i-0", &node));
     let mut drawn = 100;
     let mut ask = |site: &Site, cluster: &str, path: &str, host: &str, authorization: &str| {
         drawn += 1;
         let Account { state, now, .. } = &site.account;
         let world = World { account: ACCOUNT, region: "us-east-1", now: *now, state };
-        // A machine of the site's own: Ekso itself asks for it.
-        let node = Node { cluster: cluster.to_owned(), machine: "shop-1".to_owned() };
+        // A node of the site's own: Ekso itself asks for it.
+        let node = Node { cluster: cluster.to_owned(), machine: "i-0".to_owned() };
         let asked = Asked { path, host, authorization };
         answer(&world, &mut Ids::new([drawn; 32]), &node, &asked)
     };
@@ -290,16 +306,7 @@ fn an_agent_asks_with_the_keys_of_its_node() {
     let mut site = Site::new();
     let record: ClusterRecord = serde_json::from_value(cluster("shop")).expect("a record");
     site.account.change(|changes| changes.create("", "shop", &record));
-    let profile =
-        named::<InstanceProfile>(&site.account.state, "AmazonEKSNodeRole").expect("a profile").record;
-    let mut instance: Instance = serde_json::from_value(json!({
-        "instanceId": "i-1", "reservationId": "r-1", "clientToken": "", "launchIndex": 0, "imageId": "ami-1",
-        "instanceType": "t3.medium", "vpcId": "vpc-1", "subnetId": "subnet-1", "availabilityZone": "us-east-1a",
-        "privateDnsName": "ip-10-0-0-1.ec2.internal", "profile": [profile.common.arn, profile.common.id],
-        "metadata": {"isEnabled": true, "hopLimit": 1, "showsTags": false}, "isSpot": false,
-        "disableApiTermination": false, "launched": site.account.now, "wanted": Wanted::Running, "state": State::Running,
-    }))
-    .expect("an instance");
+    let mut instance = instance(&site.account, "i-1");
     assert_eq!(Node::of(&instance), None);
     instance.joined = Some("shop".to_owned());
     let node = Node::of(&instance).expect("a node");

@@ -235,9 +235,7 @@ def pod(name):
 
 
 def put(cluster, namespace, *objects):
-    text = "".join(json.dumps(one) + "\n" for one in objects)
-    kubectl(cluster, f"-n {namespace} apply -f -", json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
-    return text
+    kubectl(cluster, f"-n {namespace} apply -f -", json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
 
 def ready(cluster, namespace):
@@ -476,13 +474,23 @@ def attacks():
     unanswered("metadata from a pod", "web/plain", "169.254.169.254", 80, request=put_token)
     # The host: its loopback address is the pod's own, and its end of the link is shut.
     port = CONFIG["endpoint_url"].rsplit(":", 1)[1]
-    for address in ("127.0.0.1", "169.254.1.1", "198.18.0.1"):
+    (node,) = json.loads(kubectl("dev", "get nodes -o json"))["items"]
+    (public,) = [one["address"] for one in node["status"]["addresses"] if one["type"] == "ExternalIP"]
+    for address in ("127.0.0.1", "169.254.1.1", public.rsplit(".", 1)[0] + ".1"):
         unanswered(f"the host at {address}", "web/plain", address, port)
     endpoints = json.loads(kubectl("dev", "get endpoints kubernetes -o json"))
     api = endpoints["subsets"][0]["addresses"][0]["ip"]
     unanswered("the API of another cluster", "web/plain", api, 443)
+    # Its own is there, so that it is not the way that is shut.
     own = json.loads(kubectl("shop", "get endpoints kubernetes -o json"))["subsets"][0]["addresses"][0]["ip"]
-    check("its own is there", dialled("web/plain", own, 443).startswith("HTTP/1.0 400") or dialled("web/plain", own, 443) != "", True)
+    inside("web/plain", f"import socket\nsocket.create_connection(({own!r}, 443), 5)")
+    # Another account's token is not for the asking.
+    own = inside("web/app", "print(open('/var/run/secrets/kubernetes.io/serviceaccount/token').read())").strip()
+    place = EKS.describe_cluster(name="shop")["cluster"]["endpoint"]
+    as_pod = [KUBECTL, "--kubeconfig", "/dev/null", "--server", place, "--insecure-skip-tls-verify", f"--token={own}", "-n", "web"]
+    contains("itself", run(*as_pod, "auth", "whoami", "-o", "json"), "system:serviceaccount:web:app")
+    for words in ("create token pod --audience=pods.eks.amazonaws.com", "get secrets", "exec pod -- /bin/busybox id"):
+        contains(words, run(*as_pod, *words.split(), fails=True), "orbidden")
     # A pod's keys open no cluster, not even its own: its role has no access entry.
     keys = json.loads(inside("web/app", "import boto3,json\nk=boto3.Session().get_credentials().get_frozen_credentials()\n"
                                         "print(json.dumps([k.access_key,k.secret_key,k.token]))"))
@@ -491,7 +499,6 @@ def attacks():
     variables.pop("AWS_PROFILE")
     token = json.loads(subprocess.run([AWS, "eks", "get-token", "--cluster-name", "shop"], env=variables, capture_output=True,
                                       text=True, check=True).stdout)["status"]["token"]
-    place = EKS.describe_cluster(name="shop")["cluster"]["endpoint"]
     said = run(KUBECTL, "--kubeconfig", "/dev/null", "--server", place, "--insecure-skip-tls-verify", f"--token={token}",
                "get", "namespaces", fails=True)
     contains("a pod's keys at the API", said, "Unauthorized")
@@ -500,20 +507,15 @@ def attacks():
     trust = IAM.get_role(RoleName="irsa")["Role"]["AssumeRolePolicyDocument"]
     IAM.delete_role(RoleName="irsa")
     role("irsa", trust, SEES)
-    stolen = boto3.client("sts", region_name=CONFIG["region"], endpoint_url=CONFIG["endpoint_url"], verify=CONFIG["ca_bundle"],
-                          aws_access_key_id=keys[0], aws_secret_access_key=keys[1], aws_session_token=keys[2])
-    try:
-        stolen.get_caller_identity()
-    except botocore.exceptions.ClientError as error:
-        check("keys of a role that is gone", error.response["Error"]["Code"], "InvalidClientTokenId")
-    else:
-        ec2 = boto3.client("ec2", region_name=CONFIG["region"], endpoint_url=CONFIG["endpoint_url"], verify=CONFIG["ca_bundle"],
-                           aws_access_key_id=keys[0], aws_secret_access_key=keys[1], aws_session_token=keys[2])
+    held = {"region_name": CONFIG["region"], "endpoint_url": CONFIG["endpoint_url"], "verify": CONFIG["ca_bundle"],
+            "aws_access_key_id": keys[0], "aws_secret_access_key": keys[1], "aws_session_token": keys[2]}
+    for service, operation, code in (("sts", "get_caller_identity", "InvalidClientTokenId"), ("ec2", "describe_vpcs", "AuthFailure"),
+                                     ("eks", "list_clusters", "UnrecognizedClientException")):
         try:
-            ec2.describe_vpcs()
-            sys.exit("keys of a role that is gone open its successor")
+            getattr(boto3.client(service, **held), operation)()
+            sys.exit(f"keys of a role that is gone open {service} for its successor")
         except botocore.exceptions.ClientError as error:
-            check("keys of a role that is gone", error.response["Error"]["Code"], "AuthFailure")
+            check("keys of a role that is gone", error.response["Error"]["Code"], code)
     acts_as("web/app", "irsa")
 
 

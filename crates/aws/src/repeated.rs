@@ -1,4 +1,4 @@
-//! Calls that are sent again: `ClientToken`. The same call once more makes nothing more, and another one with its token is refused.
+//! Calls that are sent again, with the token of the first: the same once more makes nothing more, and another with its token is refused.
 //! <https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html>
 
 use object::{Resource, Time};
@@ -6,7 +6,6 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::noun::text;
 use crate::state::{self, Record};
 use crate::{Answer, Context, Fault};
 
@@ -24,7 +23,7 @@ struct Seen {
 }
 
 impl Record for Seen {
-    const RESOURCE: Resource = Resource::new("client-tokens.ec2");
+    const RESOURCE: Resource = Resource::new("client-tokens");
 }
 
 /// Whether a call that is sent again gets what it got, or looks for itself what it has made.
@@ -34,26 +33,36 @@ pub enum Again {
     Looks,
 }
 
+/// How a service has its tokens.
+pub struct Tokens {
+    /// `ClientToken`, `clientRequestToken`
+    pub member: &'static str,
+    /// What is said of another call with a token that was seen.
+    pub mismatch: fn() -> Fault,
+}
+
+type Run = fn(&mut Context, &Value) -> Result<Answer, Fault>;
+
 /// Runs a call once for its token.
 pub fn once(
     context: &mut Context,
     input: &Value,
+    tokens: &Tokens,
     again: Again,
-    run: fn(&mut Context, &Value) -> Result<Answer, Fault>,
+    run: Run,
 ) -> Result<Answer, Fault> {
-    let token = text(input, "ClientToken");
+    let token = input[tokens.member].as_str().unwrap_or_default();
     if token.is_empty() {
         return run(context, input);
     }
     let mut meant = input.clone();
     meant.as_object_mut().map(|members| members.remove("DryRun"));
-    let (name, digest) = (hex(token), hex(&meant.to_string()));
+    let (name, digest) = (hex(&format!("{}:{token}", tokens.member)), hex(&meant.to_string()));
     let old = |seen: &Seen| context.now.secs_since(seen.at) >= REMEMBERED_SECONDS;
     let known = state::get::<Seen>(context.state, "", &name);
     if let Some(seen) = known.as_ref().map(|kept| &kept.record).filter(|seen| !old(seen)) {
         if seen.digest != digest {
-            let message = "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).";
-            return Err(Fault::new("IdempotentParameterMismatch", message));
+            return Err((tokens.mismatch)());
         }
         if again == Again::SameAnswer {
             return Ok(Answer::read(seen.output.clone()));
