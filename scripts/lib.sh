@@ -90,21 +90,42 @@ need_kubectl() {
     rm -rf "$dir"
 }
 
+# python_with NAME REQUIREMENTS: .tmp/bin/python-NAME, a Python with these packages.
+python_with() {
+    local name=$1 requirements=$2 dir=.tmp/python-$1 python
+    install_debian python3=python3 python3-pip=pip3
+    rm -rf "$dir.new"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --only-binary :all: --require-hashes \
+        --requirement "$requirements" --target "$dir.new" </dev/null
+    rm -rf "$dir"
+    mv "$dir.new" "$dir"
+    python=$(python3 -c 'import sys; print(sys.executable)')
+    printf '#!/bin/sh\nPYTHONPATH=%q exec %q "$@"\n' "$PWD/$dir" "$python" >".tmp/bin/python-$name"
+    chmod +x ".tmp/bin/python-$name"
+}
+
 # need_aws: .tmp/bin/aws, AWS's command line, and .tmp/bin/python-boto3, a Python with its SDK.
 need_aws() {
-    local python
     [ -x .tmp/bin/aws ] && return
-    install_debian python3=python3 python3-pip=pip3
     say "Fetching awscli and boto3"
-    rm -rf .tmp/python.new
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --only-binary :all: --require-hashes \
-        --requirement scripts/aws.txt --target .tmp/python.new </dev/null
-    rm -rf .tmp/python
-    mv .tmp/python.new .tmp/python
-    python=$(python3 -c 'import sys; print(sys.executable)')
-    printf '#!/bin/sh\nPYTHONPATH=%q exec %q "$@"\n' "$PWD/.tmp/python" "$python" >.tmp/bin/python-boto3
+    python_with boto3 scripts/aws.txt
     printf '#!/bin/sh\nexec %q -m awscli "$@"\n' "$PWD/.tmp/bin/python-boto3" >.tmp/bin/aws
-    chmod +x .tmp/bin/python-boto3 .tmp/bin/aws
+    chmod +x .tmp/bin/aws
+}
+
+# need_kubernetes_clients: .tmp/bin/python-kubernetes, and .tmp/javascript with the client for Node.
+need_kubernetes_clients() {
+    if [ ! -x .tmp/bin/python-kubernetes ]; then
+        say "Fetching the Python client of Kubernetes"
+        python_with kubernetes scripts/kubernetes.txt
+    fi
+    [ -d .tmp/javascript ] && return
+    install_debian nodejs=node npm=npm
+    say "Fetching the JavaScript client of Kubernetes"
+    rm -rf .tmp/javascript.new
+    cp -r scripts/javascript .tmp/javascript.new
+    (cd .tmp/javascript.new && npm ci --silent --ignore-scripts --no-audit --no-fund </dev/null)
+    mv .tmp/javascript.new .tmp/javascript
 }
 
 # need_kernel: .tmp/kernel, Debian's own with its modules and the ramdisk that finds the disk, to be started in an emulator.

@@ -18,7 +18,7 @@ mod seccomp;
 
 pub use certificates::{Issued, Wanted, issue};
 pub use clients::{
-    Answer, Running, aws_binary, ekso_binary, kernel_folder, kubectl_binary, run, start, tool,
+    Answer, Running, aws_binary, brought_folder, ekso_binary, kernel_folder, kubectl_binary, run, start, tool,
 };
 pub use cluster::{Cluster, PATIENCE, Room, Site, free_port, until};
 pub use etcd::Etcd;

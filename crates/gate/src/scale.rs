@@ -5,8 +5,12 @@ use schema::{Kind, Violation, ViolationKind, path};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::decode::{Form, fields};
 use crate::metadata;
 use crate::request::Request;
+
+/// Of its body, in the table of types.
+pub(crate) const TYPE: &str = "autoscaling.v1.Scale";
 
 /// Where the built-ins keep what a scale is made of; a definition says it of its own.
 fn places(kind: &Kind) -> (&str, &str) {
@@ -39,11 +43,16 @@ pub fn scale_of(kind: &Kind, object: &Value) -> Value {
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
+    // Go's `omitempty`: none wanted is not written.
+    let spec = match path::int(object, wanted) {
+        Some(replicas) if replicas != 0 => json!({"replicas": replicas}),
+        _ => json!({}),
+    };
     json!({
         "apiVersion": "autoscaling/v1",
         "kind": "Scale",
         "metadata": metadata,
-        "spec": {"replicas": path::int(object, wanted).unwrap_or(0)},
+        "spec": spec,
         "status": status,
     })
 }
@@ -72,6 +81,9 @@ pub(crate) fn decode(request: &Request<'_>, body: &mut Value) -> Result<Vec<Stri
     }
     body["apiVersion"] = "autoscaling/v1".into();
     body["kind"] = "Scale".into();
+    let warnings = fields(&Form::Type(TYPE), body, request.options).map_err(|error| {
+        Status::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: {error}"))
+    })?;
     let name = metadata::text(body, "name");
     if name != request.name {
         return Err(Status::bad_request(format!(
@@ -79,7 +91,7 @@ pub(crate) fn decode(request: &Request<'_>, body: &mut Value) -> Result<Vec<Stri
             request.name
         )));
     }
-    Ok(Vec::new())
+    Ok(warnings)
 }
 
 pub(crate) fn blend(kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {

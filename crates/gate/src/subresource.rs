@@ -74,7 +74,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "scale",
         decode: scale::decode,
-        type_name: Some("autoscaling.v1.Scale"),
+        type_name: Some(scale::TYPE),
         blend: scale::blend,
         view: Some(scale::scale_of),
         ..ROW

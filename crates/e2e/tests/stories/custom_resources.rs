@@ -1,10 +1,9 @@
 //! A definition and its objects, as kubectl and helm meet them: rows of the words, what goes in, what must come out.
 
-use std::path::Path;
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
-use e2e::{Room, kubectl_binary, run, tool, until};
+use e2e::{Room, kubectl_binary, run, until};
+
+use crate::clients::{helm_says, write_chart};
 
 const DEFINITION: &str = r#"
 apiVersion: apiextensions.k8s.io/v1
@@ -261,19 +260,17 @@ const GADGET: &str = "apiVersion: charts.example.com/v1\nkind: Gadget\nmetadata:
 /// A chart that brings a definition in `crds/` and an object of it among its templates.
 pub fn helm(room: &Room) -> Result<()> {
     let chart = room.cluster.site.scratch().join("gadgets");
-    for (file, text) in [
+    let files = [
         ("Chart.yaml", "apiVersion: v2\nname: gadgets\nversion: 0.1.0\n"),
         ("values.yaml", "size: 5\n"),
         ("crds/gadgets.yaml", GADGETS),
         ("templates/gadget.yaml", GADGET),
-    ] {
-        let path = chart.join(file);
-        std::fs::create_dir_all(path.parent().unwrap_or(&chart)).context("make the chart's folders")?;
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-    }
-    run(&mut helm_command(room, "install one", &chart)?, "")?.ok()?;
+    ];
+    write_chart(&chart, &files)?;
+    let shown = chart.display();
+    helm_says(room, &format!("install one {shown}"))?.ok()?;
     ensure!(room.field("gadget/one", "{.spec.size}")? == "5", "the chart's object");
-    run(helm_command(room, "upgrade one", &chart)?.args(["--set", "size=7"]), "")?.ok()?;
+    helm_says(room, &format!("upgrade one {shown} --set size=7"))?.ok()?;
     ensure!(room.field("gadget/one", "{.spec.size}")? == "7", "the upgraded object");
     // A watch lasts as long as the schema that it was begun with.
     let mut watch = room.command(&format!(
@@ -290,7 +287,7 @@ pub fn helm(room: &Room) -> Result<()> {
     room.kubectl("patch crd gadgets.charts.example.com --type=json -p [{\"op\":\"add\",\"path\":\"/spec/versions/0/schema/openAPIV3Schema/properties/status\",\"value\":{\"type\":\"object\"}}]")?;
     let ended = watching.wait().context("the watch ends")?;
     ensure!(ended.success(), "the watch ended with {ended}");
-    run(&mut helm_command(room, "uninstall one", Path::new(""))?, "")?.ok()?;
+    helm_says(room, "uninstall one")?.ok()?;
     room.kubectl("wait gadget/one --for=delete --timeout=60s")?;
     // Helm leaves definitions alone; the namespace takes its objects with it.
     room.apply("{apiVersion: charts.example.com/v1, kind: Gadget, metadata: {name: left}}")?;
@@ -302,20 +299,4 @@ pub fn helm(room: &Room) -> Result<()> {
     run(&mut apply, left)?.ok()?;
     room.kubectl(&format!("delete namespace {other} --timeout=60s"))?;
     room.kubectl("delete crd gadgets.charts.example.com --timeout=60s").map(drop)
-}
-
-fn helm_command(room: &Room, words: &str, chart: &Path) -> Result<Command> {
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tmp/bin/helm");
-    let helm = if fetched.is_file() { fetched } else { tool("helm")? };
-    let mut command = Command::new(helm);
-    command.args(words.split_whitespace());
-    if !chart.as_os_str().is_empty() {
-        command.arg(chart);
-    }
-    let site = room.cluster.site;
-    command
-        .args(["-n", &room.namespace, "--kube-context", &format!("ekso-{}", room.cluster.name)])
-        .env("KUBECONFIG", site.kubeconfig())
-        .env("HOME", site.scratch());
-    Ok(command)
 }

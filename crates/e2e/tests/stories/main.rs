@@ -1,6 +1,7 @@
 //! Every story there is, listed once.
 
 mod admission;
+mod clients;
 mod command_line;
 mod containers;
 mod conversions;
@@ -49,6 +50,9 @@ const CHAPTERS: &[Chapter] = &[
             Story { name: "conversions", tell: conversions::tell },
             Story { name: "custom_resources", tell: custom_resources::kubectl },
             Story { name: "custom_resources_of_charts", tell: custom_resources::helm },
+            Story { name: "client_helm", tell: clients::helm },
+            Story { name: "client_javascript", tell: clients::javascript },
+            Story { name: "client_python", tell: clients::python },
             Story { name: "eviction", tell: containers::eviction },
             Story { name: "exec_and_logs", tell: containers::exec_and_logs },
             Story { name: "extension", tell: guest::extension },
