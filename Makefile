@@ -1,10 +1,10 @@
 # Everything one does with this repository. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down delete build test lint fuzz bench
+.PHONY: help up down delete build test lint fuzz bench conformance
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: ## Build Ekso, start a cluster, deploy the example application, show that it answers
 	@scripts/up
@@ -29,3 +29,6 @@ fuzz: ## Feed every reader of outside input with made-up input, some seconds eac
 
 bench: ## Measure, with the peers beside: a table of figures
 	@scripts/bench
+
+conformance: ## Run the conformance suite of Kubernetes, the real one: about two hours
+	@scripts/conformance

@@ -113,9 +113,9 @@ pub(crate) fn parse(
                 Err(told.unwrap_or_else(|| Status::bad_request(error.to_string())))
             }
         },
-        Encoding::Yaml => yaml(text)
-            .map(|value| (value, Vec::new()))
-            .map_err(|why| Status::bad_request(format!("error decoding YAML: {why}"))),
+        Encoding::Yaml => {
+            yaml_with_repeats(text).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))
+        }
     }
 }
 
@@ -126,4 +126,29 @@ pub fn yaml(text: &[u8]) -> Result<Value, String> {
     }
     let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
     serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
+/// As [`yaml`], for what clients send: a key that is there twice is told of, and its last value counts.
+pub(crate) fn yaml_with_repeats(text: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let strictly = match std::str::from_utf8(text) {
+        Ok(text) => serde_saphyr::from_str(text),
+        Err(error) => return Err(error.to_string()),
+    };
+    let error = match strictly {
+        Ok(value) => return Ok((value, Vec::new())),
+        Err(error) => error,
+    };
+    let serde_saphyr::Error::DuplicateMappingKey { key, location } = error.without_snippet() else {
+        // Not all of JSON is YAML: tabs.
+        return serde_json::from_slice(text).map(|value| (value, Vec::new())).map_err(|_| error.to_string());
+    };
+    let told = format!(
+        "error converting YAML to JSON: yaml: unmarshal errors:\n  line {}: key {:?} already set in map",
+        location.line(),
+        key.as_deref().unwrap_or_default()
+    );
+    let last = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins };
+    let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
+    let value = serde_saphyr::from_str_with_options(text, last).map_err(|error| error.to_string())?;
+    Ok((value, vec![told]))
 }

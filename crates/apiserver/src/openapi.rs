@@ -209,13 +209,24 @@ fn swagger(documents: &Documents, version: &str) -> Value {
             definitions.entry(name.clone()).or_insert_with(|| schema.clone());
         }
     }
-    definitions.values_mut().for_each(flatten);
+    for definition in definitions.values_mut() {
+        open(definition);
+        flatten(definition);
+    }
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": version},
         "paths": paths,
         "definitions": definitions,
     })
+}
+
+/// Of a custom resource whose schema keeps whatever it is given, kubectl is told nothing that it could refuse by.
+fn open(definition: &mut Value) {
+    if definition.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
+        let kinds = definition["x-kubernetes-group-version-kind"].take();
+        *definition = json!({"type": "object", "x-kubernetes-group-version-kind": kinds});
+    }
 }
 
 fn collection_path(kind: &Kind) -> String {

@@ -68,8 +68,12 @@ pub(crate) async fn write(
         }
         "patch" => {
             let (how, encoding) = patch_kind(&target.kind, headers, cbor)?;
-            let document = patch_document(encoding, &body::read(incoming, limit).await?)?;
+            let (document, problems) = patch_document(encoding, &body::read(incoming, limit).await?)?;
             audit::heard(&head.extensions, &document);
+            if let (Some(problem), FieldValidation::Strict) = (problems.first(), options.field_validation) {
+                return Err(Status::bad_request(format!("error strict decoding YAML: {problem}")));
+            }
+            options.problems = problems;
             check_apply(how, &options, query)?;
             let change = Change::Patch(how, document);
             shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
@@ -324,11 +328,13 @@ fn patch_kind(kind: &Kind, headers: &HeaderMap, cbor: bool) -> Result<(PatchKind
     }
 }
 
-fn patch_document(encoding: Media, text: &[u8]) -> Result<Value, Status> {
+/// A patch, and what is wrong with it that can be lived with.
+fn patch_document(encoding: Media, text: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    let fine = |value| (value, Vec::new());
     let read = match encoding {
-        Media::Cbor => cbor::decode(text).map_err(|why| format!("error decoding CBOR: {why}")),
-        Media::Yaml => body::yaml(text).map_err(|why| format!("error decoding YAML: {why}")),
-        _ => serde_json::from_slice(text).map_err(|why| format!("error decoding patch: {why}")),
+        Media::Cbor => cbor::decode(text).map(fine).map_err(|why| format!("error decoding CBOR: {why}")),
+        Media::Yaml => body::yaml_with_repeats(text).map_err(|why| format!("error decoding YAML: {why}")),
+        _ => serde_json::from_slice(text).map(fine).map_err(|why| format!("error decoding patch: {why}")),
     };
     read.map_err(Status::bad_request)
 }

@@ -93,13 +93,24 @@ pub(crate) fn fields(
         Form::Type(name) => kinds::types().conform(name, object.take(), mode)?,
     };
     *object = decoded.value;
-    let mut found = options.problems.clone();
-    found.extend(decoded.warnings);
+    // Upstream tells them in the order of the text, which the tree has lost; of custom resources, what is there twice first.
+    let (mut found, rest) = match form {
+        Form::Kind(kind) if kind.custom.is_some() => (options.problems.clone(), decoded.warnings),
+        _ => (decoded.warnings, options.problems.clone()),
+    };
+    found.extend(rest);
     match options.field_validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Strict if !found.is_empty() => Err(DecodeError::Strict(found)),
         _ => Ok(found),
     }
+}
+
+/// Drops what the kind does not know of from what an extension made of an object. A value of the wrong type is the extension's fault.
+pub(crate) fn prune(kind: &Kind, object: &mut Value) -> Result<(), Status> {
+    let decoded = kinds::conform(kind, object.take(), FieldValidation::Ignore).map_err(Status::internal)?;
+    *object = decoded.value;
+    Ok(())
 }
 
 fn unreadable(kind: &Kind, error: &DecodeError) -> Status {

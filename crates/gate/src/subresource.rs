@@ -150,13 +150,15 @@ fn csr_status(kind: &Kind, given: Value, old: &Value, now: Time) -> Result<Value
     Ok(new)
 }
 
-fn approval(_kind: &Kind, given: Value, old: &Value, now: Time) -> Result<Value, Status> {
-    let mut new = old.clone();
+/// Conditions are the approval's, and metadata is anybody's.
+fn approval(_kind: &Kind, mut given: Value, old: &Value, now: Time) -> Result<Value, Status> {
     let mut conditions = path::list(&given, "status.conditions").to_vec();
     stamp(&mut conditions, old, now);
-    path::set(&mut new, "status.conditions", conditions.into());
-    copy_at(&mut new, &given, "metadata.managedFields");
-    Ok(new)
+    for field in ["spec", "status"] {
+        copy(&mut given, old, field);
+    }
+    path::set(&mut given, "status.conditions", conditions.into());
+    Ok(given)
 }
 
 /// Conditions that say no times get them: now, and since when the condition has been as it is.

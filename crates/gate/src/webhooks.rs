@@ -159,7 +159,12 @@ async fn patched(
     }
     let mut changed = review.restored((group, version), seen, object).await?;
     if review.request.subresource.is_empty() {
-        decode::default(&*review.gate.row(review.request)?, &mut changed);
+        let row = review.gate.row(review.request)?;
+        // What a schema does not know stays in a custom resource until all have seen it.
+        if row.custom.is_none() {
+            decode::prune(&row, &mut changed)?;
+        }
+        decode::default(&row, &mut changed);
     }
     let differs = changed != *object;
     *object = changed;

@@ -152,3 +152,23 @@ async fn a_definition_goes_after_its_objects() {
     assert_eq!(refused.reason, Reason::MethodNotAllowed);
     assert!(world.gate.catalog().by_resource(Resource::intern(NAME)).is_some(), "what is there is served");
 }
+
+/// A policy, as a webhook, may write what the schema does not know, as long as others look at the object after it.
+#[tokio::test]
+async fn what_a_policy_adds_beside_the_schema_is_dropped() {
+    let world = established().await;
+    let rules = json!([{"apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["things"], "operations": ["CREATE"]}]);
+    let patch = r#"[JSONPatch{op: "add", path: "/spec/s", value: "known"}, JSONPatch{op: "add", path: "/spec/z", value: "unknown"}]"#;
+    let policy = json!({"metadata": {"name": "p"}, "spec": {
+        "matchConstraints": {"resourceRules": rules}, "reinvocationPolicy": "Never", "failurePolicy": "Fail",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
+    }});
+    world.create("mutatingadmissionpolicies.admissionregistration.k8s.io", policy).await.expect("a policy");
+    let binding = json!({"metadata": {"name": "p"}, "spec": {"policyName": "p"}});
+    world
+        .create("mutatingadmissionpolicybindings.admissionregistration.k8s.io", binding)
+        .await
+        .expect("bound");
+    let made = create(&world, "t", json!({})).await.expect("a thing").to_value().expect("JSON");
+    assert_eq!(made["spec"], json!({"n": 1, "s": "known"}));
+}

@@ -160,7 +160,7 @@ def scales():
         ),
     ))
     scale = apps.read_namespaced_deployment_scale("d", namespace)
-    expect((scale.spec.replicas, scale.status.selector), (0, "app=d"), "the scale")
+    expect((scale.spec.replicas, scale.status.selector), (None, "app=d"), "the scale")
     expect(apps.patch_namespaced_deployment_scale("d", namespace, {"spec": {"replicas": 1}}).spec.replicas, 1, "scaled")
     watching = watch.Watch()
     for event in watching.stream(apps.list_namespaced_deployment, namespace, timeout_seconds=LIMIT):

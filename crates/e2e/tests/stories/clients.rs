@@ -100,7 +100,7 @@ const ROWS: &[(&str, &str)] = &[
     ("kubectl: get configmap one-store", "! \"one-store\" not found"),
     ("get values one", "enabled: false"),
     ("list", "shop-0.1.0"),
-    ("install one $CHART", "! cannot reuse a name that is still in use"),
+    ("install one $CHART", "! cannot re-use a name that is still in use"),
     ("upgrade --install two $CHART --dry-run=server --set store.size=9", "size: '9'"),
     ("kubectl: get configmap two-settings", "! not found"),
     ("uninstall one --wait --timeout 120s", "release \"one\" uninstalled"),

@@ -133,7 +133,10 @@ fn service_reference(service: &Value, at: At<'_>, found: &mut Found) {
             found.push(Violation::invalid(at.field("port"), port, format!("port is not valid: {wrong}")));
         }
     }
-    let Some(text) = service.get("path").and_then(Value::as_str).filter(|text| *text != "/") else { return };
+    let text = path::text(service, "path");
+    if matches!(text, "" | "/") {
+        return;
+    }
     let at = at.field("path");
     let Some(rest) = text.strip_prefix('/') else {
         found.push(Violation::invalid(at, text, "must start with a '/'"));

@@ -20,18 +20,18 @@ const PODS_PATH: &str = "/api/v1/namespaces/default/pods";
 /// How kubectl asks for a list to print.
 const TABLE: &str = "Accept: application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
+/// How the cost of a list that selects nothing grows: the largest is that of upstream's own measurement.
+const GROWTH: [u32; 4] = [1_000, 10_000, 100_000, 300_000];
+const CROWD: u32 = 400;
+
 pub fn run() -> Result<Vec<Row>> {
-    let site = Site::new()?;
-    site.up()?;
-    let client = Client {
-        header: format!("Authorization: Bearer {}", site.token()?),
-        endpoint: site.endpoint()?,
-        site,
-    };
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "c-"}, "data": {"v": "x".repeat(VALUE_BYTES)}});
+    let client = Client::new()?;
+    let map = map();
     let (creates, create_cpu) = client.create(OBJECTS, MAPS_PATH, &map)?;
     let name = client.first_name()?;
     let (reads, read_cpu) = client.cost(READS, &[], &format!("{MAPS_PATH}/{name}"))?;
+    let crowd = ["-c", &CROWD.to_string()];
+    let (crowded, crowded_cpu) = client.cost(READS, &crowd, &format!("{MAPS_PATH}/{name}"))?;
     let before = client.site.memory_bytes()?;
     let (list, list_cpu) = client.lists(MAPS_PATH, &[])?;
     let grown = client.site.memory_bytes()?.saturating_sub(before);
@@ -55,6 +55,13 @@ pub fn run() -> Result<Vec<Row>> {
             "20,000 a second",
         ),
         row(
+            format!("the same, {CROWD} clients"),
+            crowded.to_string(),
+            crowded_cpu,
+            String::new(),
+            "a figure",
+        ),
+        row(
             format!("list of {OBJECTS} × 1 KB, p50"),
             format!("{}, {:.1} MB more afterwards", seconds(list), grown as f64 / 1e6),
             list_cpu,
@@ -66,6 +73,31 @@ pub fn run() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// Lists that select none of ever more objects.
+pub fn growth() -> Result<Vec<Row>> {
+    let client = Client::new()?;
+    let path = format!("{MAPS_PATH}?labelSelector=bench%3Dnone");
+    let mut rows = Vec::new();
+    let mut there = 0;
+    for count in GROWTH {
+        client.create(count - there, MAPS_PATH, &map())?;
+        there = count;
+        let (time, cpu) = client.lists(&path, &[])?;
+        rows.push(Row {
+            figure: format!("list of {count} × 1 KB by a label that none has, p50"),
+            value: seconds(time),
+            cpu: micros(cpu),
+            peer: String::new(),
+            reach: if count == GROWTH[3] { "1 ms; upstream 499 ms" } else { "a figure" },
+        });
+    }
+    Ok(rows)
+}
+
+fn map() -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "c-"}, "data": {"v": "x".repeat(VALUE_BYTES)}})
+}
+
 /// Speaks to the API as an account that may do everything: hey shows no certificates.
 struct Client {
     site: Site,
@@ -74,6 +106,13 @@ struct Client {
 }
 
 impl Client {
+    fn new() -> Result<Self> {
+        let site = Site::new()?;
+        site.up()?;
+        let header = format!("Authorization: Bearer {}", site.token()?);
+        Ok(Self { header, endpoint: site.endpoint()?, site })
+    }
+
     /// hey's requests, and the CPU time that Ekso took for one.
     fn cost(&self, requests: u32, more: &[&str], path: &str) -> Result<(Load, Duration)> {
         let before = self.site.cpu()?;

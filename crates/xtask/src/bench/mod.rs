@@ -46,6 +46,7 @@ type Measure = (&'static str, fn() -> Result<Vec<Row>>);
 const MEASURES: &[Measure] = &[
     ("start", start::run),
     ("api", api::run),
+    ("growth", api::growth),
     ("watches", watches::run),
     ("snapshot", snapshot::run),
     ("pods", pods::run),
