@@ -62,7 +62,9 @@ pub fn tell(room: &Room) -> Result<()> {
     }
     let each = |words: &str| -> Result<()> {
         let mut command = room.command(words)?;
-        files.iter().for_each(|file| drop(command.arg("-f").arg(file)));
+        for file in files {
+            command.arg("-f").arg(file);
+        }
         run(&mut command, "")?.ok().map(drop)
     };
     each("wait --for=condition=Established --timeout=60s")?;
