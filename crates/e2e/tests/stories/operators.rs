@@ -62,7 +62,7 @@ pub fn tell(room: &Room) -> Result<()> {
     }
     let each = |words: &str| -> Result<()> {
         let mut command = room.command(words)?;
-        for file in files {
+        for file in &files {
             command.arg("-f").arg(file);
         }
         run(&mut command, "")?.ok().map(drop)
