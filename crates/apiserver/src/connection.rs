@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use rustls::ClientConfig;
@@ -117,25 +117,45 @@ impl Connection {
     /// What kept it from being answered.
     pub(crate) async fn post(&self, dial: &Dial, document: &Value, limit: Duration) -> Result<Value, String> {
         let body = serde_json::to_vec(document).map_err(|error| error.to_string())?;
+        let (status, body) = self.send(dial, body.into(), limit).await?;
+        if !status.is_success() {
+            return Err(self.failed(&format!("the server answered {status}")));
+        }
+        serde_json::from_slice(&body).map_err(|error| self.failed(&format!("the answer is no JSON: {error}")))
+    }
+
+    /// Posts what needs no answer but its code.
+    ///
+    /// # Errors
+    /// What kept it from being answered.
+    pub(crate) async fn deliver(
+        &self,
+        dial: &Dial,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<StatusCode, String> {
+        self.send(dial, body, limit).await.map(|(status, _)| status)
+    }
+
+    fn failed(&self, why: &str) -> String {
+        let Place { host, port, path, .. } = &self.place;
+        format!("Post \"https://{host}:{port}{path}\": {why}")
+    }
+
+    async fn send(&self, dial: &Dial, body: Bytes, limit: Duration) -> Result<(StatusCode, Bytes), String> {
         let mut request = Request::post("/")
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json, */*")
-            .body(Full::new(Bytes::from(body)))
+            .body(Full::new(body))
             .map_err(|error| error.to_string())?;
         if let Some(value) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, value.clone());
         }
-        let Place { host, port, path, .. } = &self.place;
-        let failed = |why: String| format!("Post \"https://{host}:{port}{path}\": {why}");
         let exchanged = https::exchange(dial, self.tls.clone(), &self.place, request);
-        let (status, body) = match tokio::time::timeout(limit, exchanged).await {
-            Ok(answered) => answered.map_err(failed)?,
-            Err(_) => return Err(failed("context deadline exceeded".to_owned())),
-        };
-        if !status.is_success() {
-            return Err(failed(format!("the server answered {status}")));
+        match tokio::time::timeout(limit, exchanged).await {
+            Ok(answered) => answered.map_err(|why| self.failed(&why)),
+            Err(_) => Err(self.failed("context deadline exceeded")),
         }
-        serde_json::from_slice(&body).map_err(|error| failed(format!("the answer is no JSON: {error}")))
     }
 }
 

@@ -49,7 +49,7 @@ mod write;
 mod yaml;
 
 pub use aggregate::FrontProxy;
-pub use audit::{Audit, LogError as AuditLogError, LogOptions as AuditLog};
+pub use audit::{Audit, AuditWebhook, LogError as AuditLogError, LogOptions as AuditLog};
 pub use authenticate::oidc::{AuthenticationSource, Believed};
 pub use authenticate::webhook::TokenWebhook;
 pub use authority::{AccessSource, Authorization, AuthorizationSource, Authorizers};

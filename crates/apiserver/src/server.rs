@@ -1,10 +1,11 @@
 //! Connections: accepted, encrypted, limited, ended in order.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use access::service_account::Authority;
@@ -80,6 +81,7 @@ pub(crate) struct Shared {
     /// Requests at work that write, and that only read: for metrics.
     pub(crate) in_flight: [AtomicUsize; 2],
     connections: Arc<Semaphore>,
+    sources: Sources,
     /// Counts requests, for audit ids and for spreading the ends of watches.
     serial: AtomicU64,
     stop: watch::Sender<bool>,
@@ -163,6 +165,7 @@ impl Server {
             seats,
             in_flight: Default::default(),
             connections: Arc::new(Semaphore::new(limits.connections)),
+            sources: Sources::default(),
             serial: AtomicU64::new(1),
             stop: watch::Sender::new(false),
         };
@@ -208,6 +211,11 @@ impl Server {
                     return Err(ServeError::Accept { address, error });
                 }
             };
+            let most = (self.shared.config.limits.connections * 9).div_ceil(10);
+            let Some(source) = Source::enter(&self.shared.sources, address.ip(), most) else {
+                debug!(%address, "a connection too many of one source is closed");
+                continue;
+            };
             prepare(&socket, self.shared.config.limits.unread_timeout);
             let (shared, acceptor, watcher) = (self.shared.clone(), acceptor.clone(), graceful.watcher());
             tokio::spawn(async move {
@@ -233,13 +241,46 @@ impl Server {
                         }
                     }
                 }
-                drop(permit);
+                drop((permit, source));
             });
         }
         if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
             warn!("some requests did not finish in time and were cut off");
         }
         Ok(())
+    }
+}
+
+/// How many connections come from where.
+type Sources = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// One connection of a source. A source never has all that there may be: others still get in when it opens more and more.
+struct Source {
+    sources: Sources,
+    address: IpAddr,
+}
+
+impl Source {
+    fn enter(sources: &Sources, address: IpAddr, most: usize) -> Option<Self> {
+        let mut held = sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(address).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Self { sources: sources.clone(), address })
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        let mut held = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.address);
+            }
+        }
     }
 }
 
@@ -297,4 +338,24 @@ fn is_shortage(error: &io::Error) -> bool {
 fn is_one_connections(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_source_does_not_take_the_place_of_all() {
+        let sources = Sources::default();
+        let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
+        let first = Source::enter(&sources, one, 2);
+        let second = Source::enter(&sources, one, 2);
+        assert!(first.is_some() && second.is_some());
+        assert!(Source::enter(&sources, one, 2).is_none());
+        assert!(Source::enter(&sources, other, 2).is_some());
+        drop(first);
+        assert!(Source::enter(&sources, one, 2).is_some());
+        drop(second);
+        assert!(sources.lock().expect("no panic").is_empty());
+    }
 }

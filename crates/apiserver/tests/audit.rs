@@ -24,7 +24,7 @@ async fn cluster(rules: Value, path: &Path) -> Cluster {
     let policy = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": rules});
     let policy = Policy::parse(policy).expect("a policy");
     let log = AuditLog { path: path.to_owned(), ..AuditLog::default() };
-    let audit = Audit::new(policy, Some(log), Arc::new(now)).expect("a log");
+    let audit = Audit::new(policy, Some(log), None, Arc::new(now)).expect("a log");
     Cluster::start_with(|config| config.audit = Some(Arc::new(audit))).await
 }
 
@@ -156,4 +156,63 @@ async fn admission_says_what_it_found() {
     let told =
         event["annotations"]["pod-security.kubernetes.io/audit-violations"].as_str().unwrap_or_default();
     assert!(told.contains("privileged"), "{event}");
+}
+
+/// A webhook over TLS: what is posted to it comes out of the channel.
+async fn webhook(authority: &Cluster) -> (u16, tokio::sync::mpsc::UnboundedReceiver<Value>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let tls = tokio_rustls::TlsAcceptor::from(Arc::new(authority.kubelet_tls()));
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let stream = tls.accept(socket).await.expect("TLS");
+            let tell = tell.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let tell = tell.clone();
+                async move {
+                    let body = http_body_util::BodyExt::collect(request.into_body()).await?.to_bytes();
+                    drop(tell.send(common::value(&body)));
+                    Ok::<_, hyper::Error>(http::Response::new(String::new()))
+                }
+            });
+            let served = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(served.serve_connection(hyper_util::rt::TokioIo::new(stream), service));
+        }
+    });
+    (port, told)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_gets_events_in_lists() {
+    let authority = Cluster::start().await;
+    let (port, mut told) = webhook(&authority).await;
+    let kubeconfig = authority.folder.path().join("audit.kubeconfig");
+    let ca = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &authority.ca_pem);
+    let config = json!({"clusters": [{"name": "audit", "cluster": {
+        "server": format!("https://127.0.0.1:{port}/events"), "certificate-authority-data": ca, "tls-server-name": "10.9.8.7"}}]});
+    std::fs::write(&kubeconfig, config.to_string()).expect("written");
+    let policy = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata", "nonResourceURLs": ["/version"]}]});
+    let to = apiserver::AuditWebhook {
+        connection: apiserver::Connection::read(&kubeconfig).expect("a kubeconfig"),
+        dial: Arc::new(|host, port| {
+            Box::pin(async move {
+                let socket = tokio::net::TcpStream::connect((host.as_str(), port)).await?;
+                Ok(Box::new(socket) as Box<dyn apiserver::Socket>)
+            })
+        }),
+        batch_wait: std::time::Duration::from_millis(50),
+    };
+    let audit =
+        Audit::new(Policy::parse(policy).expect("a policy"), None, Some(to), Arc::new(now)).expect("made");
+    let cluster = Cluster::start_with(|config| config.audit = Some(Arc::new(audit))).await;
+    assert_eq!(Client::admin(&cluster).get("/version").await.code, 200);
+    let mut stages = Vec::new();
+    while stages.len() < 2 {
+        let list = told.recv().await.expect("a list");
+        assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("EventList"), &json!("audit.k8s.io/v1")));
+        let items = list["items"].as_array().expect("items").iter();
+        stages.extend(items.map(|event| event["stage"].clone()));
+    }
+    assert_eq!(stages, ["RequestReceived", "ResponseComplete"]);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use access::audit::Policy;
-use apiserver::{Audit, AuditLog, AuditLogError};
+use apiserver::{Audit, AuditLog, AuditLogError, AuditWebhook, Connection, ConnectionError};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use store::{ConfigError, SealError, Sealing, SealingRules, Store};
@@ -15,11 +15,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use crate::dial;
+
 /// How often a file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often a KMS is asked whether it has the same key: upstream's interval, and that of one that is in trouble.
 const ASK_EVERY: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// The default of `--audit-webhook-batch-max-wait`.
+const BATCH_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default)]
@@ -27,8 +31,8 @@ pub struct GuardFiles {
     /// Encrypt what is stored as this EncryptionConfiguration says; followed when it changes
     #[arg(long, value_name = "FILE")]
     pub encryption_provider_config: Option<PathBuf>,
-    /// Write down requests as this audit Policy says, to --audit-log-path
-    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    /// Write down requests as this audit Policy says, to --audit-log-path or --audit-webhook-config-file or both
+    #[arg(long, value_name = "FILE")]
     pub audit_policy_file: Option<PathBuf>,
     /// Where audit events go; "-" is standard output
     #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
@@ -42,6 +46,9 @@ pub struct GuardFiles {
     /// Megabytes at which an audit log is turned over [default: never]
     #[arg(long, value_name = "MEGABYTES", requires = "audit_log_path")]
     pub audit_log_maxsize: Option<u32>,
+    /// Post audit events in batches to the webhook of this kubeconfig
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_webhook_config_file: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +63,12 @@ pub enum GuardFileError {
     Keys(#[from] SealError),
     #[error("{}: {why}", .path.display())]
     Policy { path: PathBuf, why: String },
+    #[error(
+        "--audit-policy-file needs --audit-log-path or --audit-webhook-config-file: events have to go somewhere"
+    )]
+    Nowhere,
+    #[error("--audit-webhook-config-file: {0}")]
+    Webhook(#[from] ConnectionError),
     #[error("--audit-log-path: {0}")]
     Log(#[from] AuditLogError),
 }
@@ -63,8 +76,12 @@ pub enum GuardFileError {
 impl GuardFiles {
     /// The same, whatever folder the process that reads the files works in.
     pub fn absolute(mut self) -> std::io::Result<Self> {
-        let files =
-            [&mut self.encryption_provider_config, &mut self.audit_policy_file, &mut self.audit_log_path];
+        let files = [
+            &mut self.encryption_provider_config,
+            &mut self.audit_policy_file,
+            &mut self.audit_log_path,
+            &mut self.audit_webhook_config_file,
+        ];
         for file in files.into_iter().flatten().filter(|file| file.as_os_str() != "-") {
             *file = std::path::absolute(&*file)?;
         }
@@ -84,6 +101,7 @@ impl GuardFiles {
             audit_log_maxage: self.audit_log_maxage.or(kept.audit_log_maxage),
             audit_log_maxbackup: self.audit_log_maxbackup.or(kept.audit_log_maxbackup),
             audit_log_maxsize: self.audit_log_maxsize.or(kept.audit_log_maxsize),
+            audit_webhook_config_file: file(&self.audit_webhook_config_file, &kept.audit_webhook_config_file),
         }
     }
 
@@ -97,18 +115,26 @@ impl GuardFiles {
 
     /// What is written down of requests; None: nothing.
     pub fn audit(&self, clock: gate::Clock) -> Result<Option<Arc<Audit>>, GuardFileError> {
-        let (Some(policy), Some(path)) = (&self.audit_policy_file, &self.audit_log_path) else {
-            return Ok(None);
-        };
+        let Some(policy) = &self.audit_policy_file else { return Ok(None) };
+        if self.audit_log_path.is_none() && self.audit_webhook_config_file.is_none() {
+            return Err(GuardFileError::Nowhere);
+        }
         let read = Policy::parse(yaml(policy)?);
         let read = read.map_err(|why| GuardFileError::Policy { path: policy.clone(), why })?;
-        let log = AuditLog {
+        let log = self.audit_log_path.as_ref().map(|path| AuditLog {
             path: path.clone(),
             max_age_days: self.audit_log_maxage.unwrap_or(0),
             max_backups: self.audit_log_maxbackup.unwrap_or(0),
             max_size_mb: self.audit_log_maxsize.unwrap_or(0),
+        });
+        let webhook = match &self.audit_webhook_config_file {
+            None => None,
+            Some(path) => {
+                let connection = Connection::read(path)?;
+                Some(AuditWebhook { connection, dial: dial::from_host(), batch_wait: BATCH_WAIT })
+            }
         };
-        Ok(Some(Arc::new(Audit::new(read, Some(log), clock)?)))
+        Ok(Some(Arc::new(Audit::new(read, log, webhook, clock)?)))
     }
 
     /// Follows the keys until told to stop: the file, and a KMS whose key is changed. What is stored is then sealed anew.

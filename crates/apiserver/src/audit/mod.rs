@@ -4,6 +4,7 @@
 //! the user is known, learns what the request and its admission bring, and is told as an event at each of its stages.
 
 mod log;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,6 +26,8 @@ use serde_json::{Map, Value, json};
 use crate::respond::{self, Answer, Body};
 use log::Log;
 pub use log::{LogError, LogOptions};
+pub use webhook::AuditWebhook;
+use webhook::Webhook;
 
 /// A body that is longer is not looked into for what became of a request.
 const LONGEST_STATUS: u64 = 64 << 10;
@@ -33,21 +36,34 @@ const LONGEST_STATUS: u64 = 64 << 10;
 pub struct Audit {
     policy: Policy,
     log: Option<Log>,
+    webhook: Option<Webhook>,
     clock: Clock,
     told: AtomicU64,
 }
 
 impl Audit {
+    /// Within a runtime, which the webhook needs.
+    ///
     /// # Errors
     /// The log cannot be opened.
-    pub fn new(policy: Policy, log: Option<LogOptions>, clock: Clock) -> Result<Self, LogError> {
-        Ok(Self { policy, log: log.map(Log::open).transpose()?, clock, told: AtomicU64::new(0) })
+    pub fn new(
+        policy: Policy,
+        log: Option<LogOptions>,
+        webhook: Option<AuditWebhook>,
+        clock: Clock,
+    ) -> Result<Self, LogError> {
+        let log = log.map(Log::open).transpose()?;
+        Ok(Self { policy, log, webhook: webhook.map(Webhook::start), clock, told: AtomicU64::new(0) })
     }
 
     fn tell(&self, event: &Value) {
         self.told.fetch_add(1, Ordering::Relaxed);
+        let text = Bytes::from(event.to_string());
+        if let Some(webhook) = &self.webhook {
+            webhook.write(text.clone());
+        }
         if let Some(log) = &self.log {
-            log.write(Bytes::from(event.to_string()));
+            log.write(text);
         }
     }
 
@@ -56,8 +72,11 @@ impl Audit {
     }
 
     /// Events that were lost: more came than could be written.
-    pub(crate) fn lost(&self) -> u64 {
-        self.log.as_ref().map_or(0, Log::lost)
+    pub(crate) fn lost(&self) -> [(&'static str, u64); 2] {
+        [
+            ("log", self.log.as_ref().map_or(0, Log::lost)),
+            ("webhook", self.webhook.as_ref().map_or(0, Webhook::lost)),
+        ]
     }
 
     /// Begins to write a request down, if the policy wants it. `user`: None if nobody was believed.

@@ -136,7 +136,9 @@ pub(crate) fn page(shared: &Shared) -> String {
         head(&mut text, "apiserver_audit_event_total", "counter", "Events of the audit log.");
         let _ = writeln!(text, "apiserver_audit_event_total {}", audit.told());
         head(&mut text, "apiserver_audit_error_total", "counter", "Events that could not be written.");
-        let _ = writeln!(text, "apiserver_audit_error_total{{plugin=\"log\"}} {}", audit.lost());
+        for (plugin, lost) in audit.lost() {
+            let _ = writeln!(text, "apiserver_audit_error_total{{plugin=\"{plugin}\"}} {lost}");
+        }
     }
     process::write(&mut text);
     head(&mut text, "apiserver_storage_objects", "gauge", "Objects in the store, by resource.");
