@@ -27,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "cel", run: text::cel, is_slow: false, examples: &[b"self.all(x, x > 0 && x.matches('a+'))", b"has(self.a) ? [1, 2.5e3, b'\\xff', {'k': r'v'}] : null"] },
     Target { name: "certificate", run: identity::certificate, is_slow: false, examples: &[b"\x30\x0a\x30\x03\x02\x01\x01\x30\0\x03\x01\0"] },
     Target { name: "certificate_request", run: identity::certificate_request, is_slow: false, examples: &[b"-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n"] },
+    Target { name: "conversion_review", run: object::conversion_review, is_slow: false, examples: &[br#"{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","response":{"uid":"u","result":{"status":"Success"},"convertedObjects":[{"apiVersion":"g.io/v2","kind":"K","metadata":{"name":"a","labels":{"a":"b"}}}]}}"#] },
     Target { name: "cron", run: text::cron, is_slow: false, examples: &[b"*/5 1-3,7 * jan-mar 1#2", b"@hourly", b"TZ=Europe/Rome 0 0 29 2 *"] },
     Target { name: "dns", run: stream::dns, is_slow: false, examples: &[b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\x01b\x03svc\x07cluster\x05local\0\0\x01\0\x01"] },
     Target { name: "image_archive", run: image::archive, is_slow: true, examples: &[b"\x1f\x8b\x08\0\0\0\0\0\0\x03", b"\x28\xb5\x2f\xfd\0\0"] },

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use gate::{Authority, Change, Gate, Options, PatchKind, Preconditions, Request, ServiceRanges};
 use object::{Draft, Key, Resource, Snapshot, Status, Time, body};
 use plan::{Attributes, Decision, User};
+use schema::custom::ConversionWebhook;
 use schema::{FieldValidation, Kind};
 use serde_json::{Value, json};
 use store::{Memory, Op, Store};
@@ -24,6 +25,16 @@ pub const PATCHES: &[&[u8]] = &[
     br#"2{"spec":{"template":{"spec":{"containers":[{"name":"c","$patch":"delete"},{"name":"d","image":"j"}],"$setElementOrder/containers":[{"name":"d"}]}}},"metadata":{"$retainKeys":["name"]}}"#,
     br#"3{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d"},"spec":{"template":{"spec":{"containers":[{"name":"c","env":[{"name":"A","value":"b"}]}]}}}}"#,
 ];
+
+/// What a conversion webhook answers: whatever it is, the object stays whose it was.
+pub fn conversion_review(bytes: &[u8]) {
+    let Ok(answer) = serde_json::from_slice(bytes) else { return };
+    let webhook = ConversionWebhook { client_config: Value::Null, review_versions: vec!["v1".into()] };
+    let asked = [json!({"apiVersion": "g.io/v1", "kind": "K", "metadata": {"name": "a"}})];
+    if let Ok(converted) = webhook.read(answer, "u", "g.io/v2", &asked) {
+        assert_eq!((converted.len(), &converted[0]["metadata"]["name"]), (1, &asked[0]["metadata"]["name"]));
+    }
+}
 
 fn kind_of(first: u8) -> &'static Kind {
     let all = kinds::all();
