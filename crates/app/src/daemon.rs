@@ -308,6 +308,15 @@ impl Daemon {
         }
     }
 
+    /// Opens the account that there was. That somebody else has taken its port is no reason for clusters to stay down.
+    async fn reopen_account(self: &Arc<Self>) -> Result<(), DaemonError> {
+        let opened = self.open_account(&Wanted::default(), &Progress::none()).await;
+        let Err(DaemonError::Account(failure @ AccountError::Port { .. })) = opened else { return opened };
+        warn!(%failure, "the AWS endpoint answers at another port: `ekso up` tells the profile");
+        let anywhere = Wanted { port: Some(0), ..Wanted::default() };
+        self.open_account(&anywhere, &Progress::none()).await
+    }
+
     /// Starts again what was up.
     async fn resume(self: &Arc<Self>) {
         let specs = match self.site.clusters() {
@@ -316,9 +325,9 @@ impl Daemon {
         };
         let specs: Vec<ClusterSpec> = specs.into_iter().filter(|spec| spec.up).collect();
         if !specs.is_empty()
-            && let Err(failure) = self.open_account(&Wanted::default(), &Progress::none()).await
+            && let Err(failure) = self.reopen_account().await
         {
-            error!(%failure, "the AWS account could not be opened; the clusters go on without it");
+            error!(%failure, "the AWS account, in which the clusters are, could not be opened");
         }
         for spec in specs {
             let name = spec.name.clone();

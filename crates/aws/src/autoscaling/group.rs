@@ -87,7 +87,7 @@ fn shown(context: &Context, group: &Group) -> Value {
         "ServiceLinkedRoleARN": format!("arn:aws:iam::{}:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling", context.account),
         "MixedInstancesPolicy": {"LaunchTemplate": {
             "LaunchTemplateSpecification": capacity::template(&group.template),
-            "Overrides": [{"InstanceType": group.instance_type}],
+            "Overrides": group.instance_type.iter().map(|kind| json!({"InstanceType": kind})).collect::<Vec<_>>(),
         }},
         "LoadBalancerNames": [], "TargetGroupARNs": [], "EnabledMetrics": [], "TrafficSources": [],
         "Instances": instances, "SuspendedProcesses": suspended, "Tags": tags,

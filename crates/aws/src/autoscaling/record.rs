@@ -18,7 +18,9 @@ pub struct Group {
     pub desired: u32,
     /// What new instances are made of.
     pub template: Template,
-    pub instance_type: String,
+    /// What they are of instead of what the template says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_type: Option<String>,
     /// Subnets and their zones; instances are spread over the zones.
     pub subnets: Vec<(String, String)>,
     /// Processes that do nothing for now: `Launch`, `Terminate`, `ReplaceUnhealthy`, …

@@ -180,10 +180,12 @@ fn start_in(
     count: u64,
     alive: usize,
 ) -> Result<Changes, Fault> {
-    let input = json!({
+    let mut input = json!({
         "LaunchTemplate": {"LaunchTemplateId": group.template.id, "Version": group.template.version},
-        "InstanceType": group.instance_type,
     });
+    if let Some(kind) = &group.instance_type {
+        input["InstanceType"] = json!(kind);
+    }
     let mut tags = BTreeMap::from([(GROUP_TAG.to_owned(), group.name.clone())]);
     let given = group.tags.iter().filter(|tag| tag.propagate_at_launch);
     tags.extend(given.map(|tag| (tag.key.clone(), tag.value.clone())));

@@ -134,7 +134,7 @@ fn made(context: &mut Context, record: &NodeGroupRecord) -> Group {
         max: shown.scaling_config.max_size,
         desired: shown.scaling_config.desired_size,
         template: record.template.clone(),
-        instance_type: crate::eks::instance_type_of(context, shown),
+        instance_type: shown.instance_types.iter().flatten().next().cloned(),
         subnets: shown.subnets.iter().filter_map(|id| Some((id.clone(), zone(id)?))).collect(),
         suspended: Vec::new(),
         tags: vec![

@@ -35,7 +35,7 @@ pub use cluster::{
 pub use forget::{end_nodes, forget};
 pub use identity_provider::{IdentityProvider, believed};
 pub use node_group::{NodeGroup, NodeGroupRecord, Rollout, Scaling, Taint, Template, UpdateConfig};
-pub use node_template::{instance_type_of, remove as remove_template};
+pub use node_template::remove as remove_template;
 pub use pod_identity::PodIdentityAssociation;
 pub use surroundings::{REQUESTER, control_plane_interfaces};
 pub use update::{Update, UpdateError, UpdateRecord};

@@ -203,16 +203,6 @@ fn node_config(cluster: &ClusterRecord, shown: &NodeGroup, template: &Template, 
     )
 }
 
-/// The instance type of a node group's nodes: its own, or its template's.
-pub fn instance_type_of(context: &Context, shown: &NodeGroup) -> String {
-    let own = shown.instance_types.iter().flatten().next().cloned();
-    let of_template = || {
-        let data = data_of(context, shown.launch_template.as_ref()).ok()?;
-        data["InstanceType"].as_str().map(str::to_owned)
-    };
-    own.or_else(of_template).unwrap_or_default()
-}
-
 /// Whether a node group may say both what it says and what its template says.
 pub fn check_with(data: &Value, has_types: bool, has_image_type: bool) -> Result<(), Fault> {
     for (is_both, what) in [

@@ -370,6 +370,170 @@ def own_vpc():
                         if {"Key": "eks:cluster-name", "Value": "farm"} in one["Tags"]], [])
 
 
+def tagged(kind, name):
+    return [{"ResourceType": kind, "Tags": [{"Key": "Name", "Value": name}]}]
+
+
+def by(name, *values):
+    return [{"Name": name, "Values": list(values)}]
+
+
+def terraform_role(name, service, *policies):
+    """aws_iam_role and aws_iam_role_policy_attachment."""
+    iam = SESSION.client("iam")
+    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}]}
+    arn = iam.create_role(RoleName=name, Path="/", AssumeRolePolicyDocument=json.dumps(trust), MaxSessionDuration=3600)["Role"]["Arn"]
+    check("the trust", iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"], trust)
+    check("policies of its own", iam.list_role_policies(RoleName=name)["PolicyNames"], [])
+    for policy in policies:
+        iam.attach_role_policy(RoleName=name, PolicyArn=f"arn:aws:iam::aws:policy/{policy}")
+    attached = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+    check("attached", sorted(one["PolicyName"] for one in attached), sorted(policies))
+    return arn
+
+
+def terraform_role_gone(name):
+    iam = SESSION.client("iam")
+    for policy in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+        iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
+    check("profiles of it", iam.list_instance_profiles_for_role(RoleName=name)["InstanceProfiles"], [])
+    iam.delete_role(RoleName=name)
+
+
+def terraform():
+    """The calls of the Terraform AWS provider for a VPC with private subnets, a cluster, and a node group with a launch template: create,
+    read, update, delete. The provider itself is not run."""
+    STS.get_caller_identity()
+    check("zones", len(EC2.describe_availability_zones(Filters=by("opt-in-status", "opt-in-not-required"))["AvailabilityZones"]), 3)
+    vpc = EC2.create_vpc(CidrBlock="10.0.0.0/16", InstanceTenancy="default", TagSpecifications=tagged("vpc", "tf"))["Vpc"]["VpcId"]
+    EC2.get_waiter("vpc_available").wait(VpcIds=[vpc])
+    EC2.modify_vpc_attribute(VpcId=vpc, EnableDnsHostnames={"Value": True})
+    for name, member in (("enableDnsHostnames", "EnableDnsHostnames"), ("enableDnsSupport", "EnableDnsSupport"),
+                         ("enableNetworkAddressUsageMetrics", "EnableNetworkAddressUsageMetrics")):
+        seen = EC2.describe_vpc_attribute(VpcId=vpc, Attribute=name)[member]["Value"]
+        check(name, seen, name != "enableNetworkAddressUsageMetrics")
+    its = by("vpc-id", vpc)
+    check("its ACL", len(EC2.describe_network_acls(Filters=its + by("default", "true"))["NetworkAcls"]), 1)
+    check("its table", len(EC2.describe_route_tables(Filters=its + by("association.main", "true"))["RouteTables"]), 1)
+    check("its group", len(EC2.describe_security_groups(Filters=its + by("group-name", "default"))["SecurityGroups"]), 1)
+    gateway = EC2.create_internet_gateway(TagSpecifications=tagged("internet-gateway", "tf"))["InternetGateway"]["InternetGatewayId"]
+    EC2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    places = {}
+    for name, zone, block in (("public", "us-east-1a", "10.0.48.0/24"), ("private-a", "us-east-1a", "10.0.0.0/20"),
+                              ("private-b", "us-east-1b", "10.0.16.0/20")):
+        made = EC2.create_subnet(VpcId=vpc, CidrBlock=block, AvailabilityZone=zone, TagSpecifications=tagged("subnet", name))["Subnet"]
+        EC2.get_waiter("subnet_available").wait(SubnetIds=[made["SubnetId"]])
+        places[name] = made["SubnetId"]
+    EC2.modify_subnet_attribute(SubnetId=places["public"], MapPublicIpOnLaunch={"Value": True})
+    address = EC2.allocate_address(Domain="vpc", TagSpecifications=tagged("elastic-ip", "tf"))["AllocationId"]
+    EC2.describe_addresses(AllocationIds=[address])
+    EC2.describe_addresses_attribute(AllocationIds=[address], Attribute="domain-name")
+    nat = EC2.create_nat_gateway(SubnetId=places["public"], AllocationId=address, ClientToken="tf",
+                                 TagSpecifications=tagged("natgateway", "tf"))["NatGateway"]["NatGatewayId"]
+    EC2.get_waiter("nat_gateway_available").wait(NatGatewayIds=[nat], WaiterConfig=SOON)
+    tables = []
+    for target, subnets in (({"GatewayId": gateway}, ["public"]), ({"NatGatewayId": nat}, ["private-a", "private-b"])):
+        table = EC2.create_route_table(VpcId=vpc, TagSpecifications=tagged("route-table", "tf"))["RouteTable"]["RouteTableId"]
+        EC2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", **target)
+        links = [EC2.associate_route_table(RouteTableId=table, SubnetId=places[name])["AssociationId"] for name in subnets]
+        EC2.describe_route_tables(RouteTableIds=[table])
+        tables.append((table, links))
+    group = EC2.create_security_group(GroupName="tf-node", Description="nodes", VpcId=vpc,
+                                      TagSpecifications=tagged("security-group", "tf-node"))["GroupId"]
+    everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    EC2.revoke_security_group_egress(GroupId=group, IpPermissions=[everything])
+    refused("no rule of IPv6", lambda: EC2.revoke_security_group_egress(
+        GroupId=group, IpPermissions=[{"IpProtocol": "-1", "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}]), "InvalidPermission.NotFound")
+    EC2.authorize_security_group_egress(GroupId=group, IpPermissions=[everything])
+    EC2.authorize_security_group_ingress(GroupId=group, IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}])
+    check("rules", len(EC2.describe_security_group_rules(Filters=by("group-id", group))["SecurityGroupRules"]), 2)
+    masters = terraform_role("tf-cluster", "eks.amazonaws.com", "AmazonEKSClusterPolicy")
+    workers = terraform_role("tf-node", "ec2.amazonaws.com", "AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
+    private = [places["private-a"], places["private-b"]]
+    EKS.create_cluster(
+        name="tf", roleArn=masters, version="1.35", clientRequestToken="tf", bootstrapSelfManagedAddons=False, tags={"by": "terraform"},
+        resourcesVpcConfig={"subnetIds": private, "securityGroupIds": [group], "endpointPrivateAccess": True, "endpointPublicAccess": True},
+        accessConfig={"authenticationMode": "API_AND_CONFIG_MAP", "bootstrapClusterCreatorAdminPermissions": True})
+    EKS.get_waiter("cluster_active").wait(name="tf", WaiterConfig=SOON)
+    seen = EKS.describe_cluster(name="tf")["cluster"]
+    own = seen["resourcesVpcConfig"]["clusterSecurityGroupId"]
+    # The nodes' group lets the control plane in, and the other way round.
+    for one, other in ((group, own), (own, group)):
+        EC2.authorize_security_group_ingress(GroupId=one, IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": other}]}])
+    EKS.list_tags_for_resource(resourceArn=seen["arn"])
+    issuer = seen["identity"]["oidc"]["issuer"]
+    iam = SESSION.client("iam")
+    provider = iam.create_open_id_connect_provider(Url=issuer, ClientIDList=["sts.amazonaws.com"], ThumbprintList=[])["OpenIDConnectProviderArn"]
+    check("its clients", iam.get_open_id_connect_provider(OpenIDConnectProviderArn=provider)["ClientIDList"], ["sts.amazonaws.com"])
+    template = EC2.create_launch_template(
+        LaunchTemplateName="tf-nodes", ClientToken="tf-nodes", TagSpecifications=tagged("launch-template", "tf"),
+        LaunchTemplateData={"InstanceType": "t3.large", "SecurityGroupIds": [group],
+                            "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+                            "TagSpecifications": tagged("instance", "tf-node")})["LaunchTemplate"]
+    EC2.describe_launch_templates(LaunchTemplateIds=[template["LaunchTemplateId"]])
+    EC2.describe_launch_template_versions(LaunchTemplateId=template["LaunchTemplateId"], Versions=["$Latest"])
+    EKS.create_nodegroup(
+        clusterName="tf", nodegroupName="ng", clientRequestToken="tf", nodeRole=workers, subnets=private, capacityType="ON_DEMAND",
+        scalingConfig={"minSize": 1, "maxSize": 3, "desiredSize": 2}, updateConfig={"maxUnavailablePercentage": 33}, labels={"tier": "web"},
+        launchTemplate={"id": template["LaunchTemplateId"], "version": str(template["LatestVersionNumber"])})
+    EKS.get_waiter("nodegroup_active").wait(**ng("tf"), WaiterConfig=SOON)
+    shown = EKS.describe_nodegroup(**ng("tf"))["nodegroup"]
+    check("its template", shown["launchTemplate"]["version"], "1")
+    nodes = members("tf").values()
+    check("its instances", {(one["InstanceType"], one["SecurityGroups"][0]["GroupId"], one.get("PublicIpAddress")) for one in nodes},
+          {("t3.large", group, None)})
+    check("tags of the template", all({"Key": "Name", "Value": "tf-node"} in one["Tags"] for one in nodes), True)
+    for addon in ("vpc-cni", "kube-proxy", "coredns"):
+        version = EKS.describe_addon_versions(addonName=addon, kubernetesVersion="1.35")["addons"][0]["addonVersions"][0]["addonVersion"]
+        EKS.create_addon(clusterName="tf", addonName=addon, addonVersion=version, clientRequestToken=addon)
+        EKS.get_waiter("addon_active").wait(clusterName="tf", addonName=addon, WaiterConfig=SOON)
+    entry = {"clusterName": "tf", "principalArn": masters}
+    EKS.create_access_entry(**entry, type="STANDARD")
+    view = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSViewPolicy"
+    EKS.associate_access_policy(**entry, policyArn=view, accessScope={"type": "cluster"})
+    check("policies", len(EKS.list_associated_access_policies(**entry)["associatedAccessPolicies"]), 1)
+    # terraform apply, again: one kind of change a call, each followed to its end.
+    updated("tf", EKS.update_cluster_version(name="tf", version="1.36", clientRequestToken="tf2")["update"])
+    updated("tf", EKS.update_nodegroup_config(**ng("tf"), scalingConfig={"minSize": 1, "maxSize": 3, "desiredSize": 1},
+                                              labels={"addOrUpdateLabels": {"tier": "back"}})["update"], nodegroupName="ng")
+    EC2.create_launch_template_version(LaunchTemplateId=template["LaunchTemplateId"],
+                                       LaunchTemplateData={"InstanceType": "t3.medium", "SecurityGroupIds": [group]})
+    EC2.modify_launch_template(LaunchTemplateId=template["LaunchTemplateId"], DefaultVersion="2")
+    updated("tf", EKS.update_nodegroup_version(**ng("tf"), version="1.36", launchTemplate={
+        "id": template["LaunchTemplateId"], "version": "2"})["update"], nodegroupName="ng")
+    check("of the new template", {one["InstanceType"] for one in members("tf").values()}, {"t3.medium"})
+    # terraform destroy.
+    EKS.disassociate_access_policy(**entry, policyArn=view)
+    EKS.delete_access_entry(**entry)
+    for addon in ("vpc-cni", "kube-proxy", "coredns"):
+        EKS.delete_addon(clusterName="tf", addonName=addon)
+        EKS.get_waiter("addon_deleted").wait(clusterName="tf", addonName=addon, WaiterConfig=SOON)
+    EKS.delete_nodegroup(**ng("tf"))
+    EKS.get_waiter("nodegroup_deleted").wait(**ng("tf"), WaiterConfig=SOON)
+    EC2.delete_launch_template(LaunchTemplateId=template["LaunchTemplateId"])
+    iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=provider)
+    EC2.revoke_security_group_ingress(GroupId=own, IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}])
+    EC2.revoke_security_group_ingress(GroupId=group, IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": own}]}])
+    EKS.delete_cluster(name="tf")
+    EKS.get_waiter("cluster_deleted").wait(name="tf", WaiterConfig=SOON)
+    for name in ("tf-cluster", "tf-node"):
+        terraform_role_gone(name)
+    EC2.delete_security_group(GroupId=group)
+    for table, links in tables:
+        for link in links:
+            EC2.disassociate_route_table(AssociationId=link)
+        EC2.delete_route_table(RouteTableId=table)
+    EC2.delete_nat_gateway(NatGatewayId=nat)
+    EC2.get_waiter("nat_gateway_deleted").wait(NatGatewayIds=[nat], WaiterConfig=SOON)
+    EC2.release_address(AllocationId=address)
+    for subnet in places.values():
+        check("nothing lingers", EC2.describe_network_interfaces(Filters=by("subnet-id", subnet))["NetworkInterfaces"], [])
+        EC2.delete_subnet(SubnetId=subnet)
+    EC2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    EC2.delete_internet_gateway(InternetGatewayId=gateway)
+    EC2.delete_vpc(VpcId=vpc)
+
+
 def gone():
     # With its last node gone, the budget would hold the last pod for as long as AWS lets it.
     kubectl("shop", "delete poddisruptionbudget web")

@@ -25,6 +25,7 @@ pub fn tell() -> Result<()> {
     act("went_on")?;
     act("changed")?;
     act("own_vpc")?;
+    act("terraform")?;
     act("gone")?;
     site.delete("dev")
 }
