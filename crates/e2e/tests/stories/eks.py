@@ -301,7 +301,7 @@ def own_vpc():
     aws("eks", "create-nodegroup", "--cluster-name", "farm", "--nodegroup-name", "ng", "--subnets", *places,
         "--node-role", role("AmazonEKSNodeRole"), "--scaling-config", "minSize=2,maxSize=3,desiredSize=2")
     until("the node group", lambda: EKS.describe_nodegroup(**ng("farm"))["nodegroup"]["status"] == "ACTIVE")
-    aws("eks", "update-kubeconfig", "--name", "farm", "--kubeconfig", kubeconfig("farm"))
+    run(AWS, "eks", "update-kubeconfig", "--name", "farm", "--kubeconfig", kubeconfig("farm"))
     held = members("farm")
     check("nodes are instances", sorted(ready("farm")), sorted(one["PrivateDnsName"] for one in held.values()))
     check("of the VPC", {(one["VpcId"], one["PrivateIpAddress"].startswith("192.168.")) for one in held.values()}, {(vpc, True)})
