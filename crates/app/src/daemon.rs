@@ -570,6 +570,7 @@ impl Daemon {
             inside,
             dial_from: nodes::inside(self.machines.clone(), account.clone(), &spec.name, vpc.ns().path()),
             shape: spec.shape(),
+            cbor: false,
             account: Some(account),
         };
         let cluster = Cluster::start(setup).await?;

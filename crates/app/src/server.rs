@@ -127,6 +127,7 @@ async fn alone(
         inside: vec![inside],
         dial_from: std::sync::Arc::new(|| None),
         shape: Shape::default(),
+        cbor: args.feature_gates.last() == Some(&cli::Feature::Cbor(true)),
         account: None,
     };
     let cluster = Cluster::start(setup).await?;

@@ -30,6 +30,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     ("api-versions", "", "apps/v1\n"),
     ("explain deployment.spec.replicas", "", "FIELD: replicas <integer>"),
+    ("explain deployment.spec.replicas", "", "How many pods; absent: 1."),
     ("apply -f -", APP, "deployment.apps/app created\nconfigmap/settings created\n"),
     ("rollout status deployment/app --timeout=120s", "", "deployment \"app\" successfully rolled out\n"),
     ("apply -f -", APP, "deployment.apps/app unchanged\nconfigmap/settings unchanged\n"),
@@ -122,15 +123,68 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("get namespaces", "", "kube-system"),
 ];
 
+/// What the kubectl of Debian 12 does, which is sixteen releases older: it reads OpenAPI v2 as protobuf and discovery group by group.
+const OLD_ROWS: &[(&str, &str, &str)] = &[
+    ("version --short", "", "Server Version: v1.36"),
+    (
+        "api-resources --api-group=apps",
+        "",
+        "deployments           deploy       apps/v1                        true         Deployment\n",
+    ),
+    ("explain deployment.spec.replicas", "", "FIELD:    replicas <integer>"),
+    ("explain deployment.spec.replicas", "", "How many pods; absent: 1."),
+    ("explain pods.spec.containers.livenessProbe", "", "RESOURCE: livenessProbe <Object>"),
+    ("apply -f -", APP, "deployment.apps/app created\nconfigmap/settings created\n"),
+    ("rollout status deployment/app --timeout=120s", "", "deployment \"app\" successfully rolled out\n"),
+    ("apply -f -", APP, "deployment.apps/app unchanged\nconfigmap/settings unchanged\n"),
+    (
+        "apply -f -",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: wrong }\ndatas: {}\n",
+        "unknown field \"datas\"",
+    ),
+    (
+        "apply --server-side -f -",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: applied }\ndata: { a: b }\n",
+        "configmap/applied serverside-applied\n",
+    ),
+    (
+        "get deployments",
+        "",
+        "NAME   READY   UP-TO-DATE   AVAILABLE   AGE\napp    1/1     1            1           ",
+    ),
+    ("get all", "", "replicaset.apps/app-"),
+    ("describe deployment app", "", "1 desired | 1 updated | 1 total | 1 available | 0 unavailable"),
+    ("describe pods -l app=app", "", "Successfully assigned $N/app-"),
+    ("exec deployment/app -- cat /www/version", "", "version 1\n"),
+    ("logs deployment/app", "", ""),
+    ("patch configmap settings --type=merge -p {\"data\":{\"b\":\"2\"}}", "", "configmap/settings patched\n"),
+    ("edit configmap settings", "", "configmap/settings edited\n"),
+    ("scale deployment app --replicas 2", "", "deployment.apps/app scaled\n"),
+    ("autoscale deployment app --max 3", "", "horizontalpodautoscaler.autoscaling/app autoscaled\n"),
+    ("get hpa", "", "Deployment/app"),
+    ("rollout restart deployment/app", "", "deployment.apps/app restarted\n"),
+    ("rollout status deployment/app --timeout=120s", "", "successfully rolled out\n"),
+    ("auth can-i create pods --as nobody", "", "no\n"),
+    ("get pod absent", "", "Error from server (NotFound): pods \"absent\" not found\n"),
+    ("delete hpa app", "", "horizontalpodautoscaler.autoscaling \"app\" deleted"),
+    ("delete deployment --all --wait", "", "deployment.apps \"app\" deleted"),
+    ("wait pods --for=delete -l app=app --timeout=120s", "", ""),
+    ("get pods", "", "No resources found in $N namespace.\n"),
+];
+
+pub fn minor_20(room: &Room) -> Result<()> {
+    tell(room, 20, OLD_ROWS)
+}
+
 pub fn minor_32(room: &Room) -> Result<()> {
-    tell(room, 32)
+    tell(room, 32, ROWS)
 }
 
 pub fn minor_36(room: &Room) -> Result<()> {
-    tell(room, 36)
+    tell(room, 36, ROWS)
 }
 
-fn tell(room: &Room, minor: u32) -> Result<()> {
+fn tell(room: &Room, minor: u32, rows: &[(&str, &str, &str)]) -> Result<()> {
     kubectl_binary(minor)?;
     // What `kubectl edit` opens.
     let editor = room.cluster.site.scratch().join(format!("editor-{minor}"));
@@ -139,7 +193,7 @@ fn tell(room: &Room, minor: u32) -> Result<()> {
     std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .context("allow the editor")?;
     let mut wrong = Vec::new();
-    for (words, input, expected) in ROWS {
+    for (words, input, expected) in rows {
         let mut command = room.cluster.kubectl_command(minor, &format!("-n {} {words}", room.namespace))?;
         let answer = run(command.env("KUBE_EDITOR", &editor), input)?;
         let said = answer.stdout + &answer.stderr;
@@ -148,6 +202,6 @@ fn tell(room: &Room, minor: u32) -> Result<()> {
             wrong.push(format!("kubectl {words}\n  should say {expected:?}\n  and says   {said:?}"));
         }
     }
-    ensure!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), ROWS.len(), wrong.join("\n"));
+    ensure!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
     Ok(())
 }

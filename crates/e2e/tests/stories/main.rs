@@ -56,6 +56,7 @@ const CHAPTERS: &[Chapter] = &[
             Story { name: "eviction", tell: containers::eviction },
             Story { name: "exec_and_logs", tell: containers::exec_and_logs },
             Story { name: "extension", tell: guest::extension },
+            Story { name: "kubectl_1_20", tell: kubectl::minor_20 },
             Story { name: "kubectl_1_32", tell: kubectl::minor_32 },
             Story { name: "kubectl_1_36", tell: kubectl::minor_36 },
             Story { name: "lifecycle", tell: containers::lifecycle },
