@@ -25,6 +25,7 @@ mod gather;
 mod handle;
 mod health;
 mod https;
+mod items;
 mod kubelet;
 mod list;
 mod metrics;

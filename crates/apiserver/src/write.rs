@@ -16,7 +16,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
-use crate::{audit, body, cbor, compress, list, protobuf, show};
+use crate::{audit, body, cbor, compress, items, list, protobuf, show};
 
 pub(crate) async fn write(
     shared: &Arc<Shared>,
@@ -92,8 +92,8 @@ pub(crate) async fn write(
             let gone = shared.gate.delete_collection(&to_gate(&options), &delete, &objects).await?;
             let metadata = json!({"resourceVersion": shared.store().snapshot().revision().to_string()});
             let gone = shared.gate.in_version(&target.kind, gone).await?;
-            let gone = list::Objects::Chosen(gone.into_iter());
-            return list::answer(shared, &target.kind, view, metadata, gone, headers).await;
+            let gone = items::Objects::Chosen(gone.into_iter());
+            return items::answer(shared, &target.kind, view, metadata, gone, headers).await;
         }
     };
     let outcome = in_version(shared, &target.kind, outcome).await?;

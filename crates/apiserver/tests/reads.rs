@@ -1,0 +1,148 @@
+//! Which state a read sees: resourceVersion, resourceVersionMatch, limit and continue in their combinations.
+//! <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>
+
+mod common;
+
+use common::Cluster;
+use common::client::Client;
+use serde_json::{Value, json};
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+async fn make(client: &Client, name: &str) -> u64 {
+    version(&client.post(CONFIG_MAPS, &json!({"metadata": {"name": name}})).await.json())
+}
+
+fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).expect("a version")
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let items = list["items"].as_array().expect("items");
+    items.iter().map(|item| item["metadata"]["name"].as_str().expect("a name")).collect()
+}
+
+/// What is asked, then the code, and the names or the words that the answer has. `$OLD` is a version before the last change of
+/// ConfigMaps, `$NOW` that change, `$LATER` a change of something else.
+type Case = (&'static str, u16, &'static str);
+
+const TOO_OLD: &str = "The resourceVersion for the provided list is too old.";
+const UNKNOWN: &str = r#"Unsupported value: \"Newest\": supported values: \"Exact\", \"NotOlderThan\", \"\""#;
+
+const LISTS: &[Case] = &[
+    ("", 200, "a b c"),
+    ("resourceVersion=0", 200, "a b c"),
+    ("resourceVersion=0&resourceVersionMatch=NotOlderThan", 200, "a b c"),
+    ("resourceVersion=$OLD", 200, "a b c"),
+    ("resourceVersion=$OLD&resourceVersionMatch=NotOlderThan", 200, "a b c"),
+    ("resourceVersion=$OLD&resourceVersionMatch=NotOlderThan&limit=2", 200, "a b"),
+    ("resourceVersion=$OLD&resourceVersionMatch=Exact", 410, TOO_OLD),
+    ("resourceVersion=$OLD&limit=2", 410, TOO_OLD),
+    ("resourceVersion=$NOW&resourceVersionMatch=Exact", 200, "a b c"),
+    ("resourceVersion=$NOW&limit=2", 200, "a b"),
+    ("resourceVersion=$LATER&resourceVersionMatch=Exact", 200, "a b c"),
+    ("resourceVersion=0&resourceVersionMatch=Exact", 422, "is forbidden for resourceVersion"),
+    ("resourceVersionMatch=Exact", 422, "is forbidden unless resourceVersion is provided"),
+    ("resourceVersionMatch=NotOlderThan", 422, "is forbidden unless resourceVersion is provided"),
+    ("resourceVersion=$NOW&resourceVersionMatch=Newest", 422, UNKNOWN),
+    ("resourceVersionMatch=Newest&sendInitialEvents=true", 422, UNKNOWN),
+    ("resourceVersionMatch=Newest&sendInitialEvents=true", 422, "sendInitialEvents is forbidden for list"),
+    (
+        "resourceVersion=$NOW&continue=x",
+        400,
+        "specifying resource version is not allowed when using continue",
+    ),
+    (
+        "resourceVersion=$NOW&resourceVersionMatch=Exact&continue=x",
+        422,
+        "is forbidden when continue is provided",
+    ),
+    ("resourceVersion=x", 400, "invalid resource version"),
+    ("continue=x", 400, "continue key is not valid"),
+    ("labelSelector=a%3D%3D%3D", 400, "unable to parse requirement"),
+    ("fieldSelector=spec.x%3D1", 400, "field label not supported: spec.x"),
+    ("fieldSelector=metadata.name%3Db", 200, "b"),
+    ("fieldSelector=metadata.name!%3Db", 200, "a c"),
+    ("limit=x", 400, "strconv.ParseInt"),
+];
+
+const WATCHES: &[Case] = &[
+    ("resourceVersionMatch=NotOlderThan", 422, "is forbidden for watch unless sendInitialEvents is provided"),
+    ("resourceVersionMatch=Exact", 422, r#"supported values: \"NotOlderThan\""#),
+    (
+        "sendInitialEvents=true",
+        422,
+        "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+    ),
+    (
+        "sendInitialEvents=false",
+        422,
+        "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+    ),
+    (
+        "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&continue=x",
+        422,
+        "is forbidden when continue is provided",
+    ),
+    ("resourceVersion=x", 400, "invalid resource version"),
+];
+
+#[tokio::test]
+async fn which_state_a_list_sees() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    let old = make(&client, "a").await;
+    make(&client, "b").await;
+    let now = make(&client, "c").await;
+    let later = client.post("/api/v1/namespaces/default/secrets", &json!({"metadata": {"name": "s"}})).await;
+    let later = version(&later.json());
+    let fill = |query: &str| {
+        let values = [("$OLD", old), ("$NOW", now), ("$LATER", later)];
+        values.iter().fold(query.to_owned(), |text, (name, value)| text.replace(name, &value.to_string()))
+    };
+    for (query, code, expected) in LISTS {
+        let answer = client.get(&format!("{CONFIG_MAPS}?{}", fill(query))).await;
+        assert_eq!(answer.code, *code, "{query}: {}", answer.text);
+        if *code != 200 {
+            assert!(answer.text.contains(expected), "{query}: {}", answer.text);
+            continue;
+        }
+        assert_eq!(names(&answer.json()).join(" "), *expected, "{query}");
+        if query.contains("Exact") || (query.contains("limit=") && !query.contains("NotOlder")) {
+            let asked = if query.contains("$LATER") { later } else { now };
+            assert_eq!(version(&answer.json()), asked, "{query}: exactly what was asked for");
+        }
+    }
+    for (query, code, expected) in WATCHES {
+        let answer = client.get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1&{}", fill(query))).await;
+        assert_eq!(answer.code, *code, "{query}: {}", answer.text);
+        assert!(answer.text.contains(expected), "{query}: {}", answer.text);
+    }
+    let ahead = client.get(&format!("{CONFIG_MAPS}?resourceVersion={}", now + 1_000)).await;
+    assert_eq!((ahead.code, ahead.header("retry-after")), (504, "1"));
+    assert_eq!(ahead.json()["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+}
+
+/// An exact list goes on in its own state, whatever has changed meanwhile.
+#[tokio::test]
+async fn pages_are_of_the_state_that_was_asked_for() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    for name in ["a", "b"] {
+        make(&client, name).await;
+    }
+    let now = make(&client, "c").await;
+    client.post("/api/v1/namespaces/default/secrets", &json!({"metadata": {"name": "s"}})).await;
+    let first = client.get(&format!("{CONFIG_MAPS}?resourceVersion={now}&limit=1")).await.json();
+    assert_eq!((version(&first), &first["metadata"]["remainingItemCount"]), (now, &json!(2)));
+    let token = first["metadata"]["continue"].as_str().expect("a token");
+    client.delete(&format!("{CONFIG_MAPS}/b")).await;
+    make(&client, "d").await;
+    let second = client.get(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.json();
+    assert_eq!((version(&second), names(&second)), (now, vec!["b"]));
+    let token = second["metadata"]["continue"].as_str().expect("a token");
+    let last = client.get(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.json();
+    assert_eq!((names(&last), last["metadata"].get("continue")), (vec!["c"], None));
+    let selected = client.get(&format!("{CONFIG_MAPS}?limit=1&labelSelector=!x")).await.json();
+    assert_eq!(selected["metadata"].get("remainingItemCount"), None, "nobody counts what a selector leaves");
+}
