@@ -2,7 +2,7 @@ use object::{Key, Snapshot, Status, Time};
 use plan::{Attributes, Decision, User, Write};
 use serde_json::Value;
 
-use crate::PodIdentity;
+use crate::{FargateProfile, PodIdentity};
 
 /// `admission.k8s.io/v1` `Operation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct Request<'a> {
     pub suffix: &'a str,
     /// Of a cluster of EKS: how its pods come to the keys of their roles.
     pub pod_identity: Option<&'a PodIdentity>,
+    /// Of a cluster of EKS: the Fargate profiles that hold.
+    pub fargate_profiles: &'a [FargateProfile],
     /// May the request's user do this besides?
     pub authorize: &'a dyn Fn(&Attributes) -> Decision,
 }

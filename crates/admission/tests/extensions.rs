@@ -68,6 +68,7 @@ fn ask<T>(
         now: Time::from_secs(1_795_410_000),
         suffix: "x2z4v",
         pod_identity: None,
+        fargate_profiles: &[],
         authorize: &authorize,
     };
     ask(&Asked {

@@ -1,6 +1,8 @@
 //! Every plugin: a cluster, a request, and what becomes of it.
 
-use admission::{Operation, PodIdentity, Request, Verdict, mutate, validate};
+use admission::{
+    FargateProfile, FargateSelector, Operation, PodIdentity, Request, Verdict, mutate, validate,
+};
 use object::{Draft, Key, Snapshot, Time, body};
 use plan::{Attributes, Decision, User, Write};
 use serde_json::{Value, json};
@@ -39,6 +41,7 @@ struct Case<'a> {
     /// `verb resource name` of what the user may do besides.
     may: &'a str,
     pod_identity: Option<&'a PodIdentity>,
+    fargate_profiles: &'a [FargateProfile],
 }
 
 impl Case<'_> {
@@ -53,6 +56,7 @@ impl Case<'_> {
             old: None,
             may,
             pod_identity: None,
+            fargate_profiles: &[],
         }
     }
 
@@ -83,6 +87,7 @@ impl Case<'_> {
             now: Time::from_secs(1_795_410_000),
             suffix: "x2z4v",
             pod_identity: self.pod_identity,
+            fargate_profiles: self.fargate_profiles,
             authorize: &authorize,
         };
         let admitted = mutate(&snapshot, &request, self.object.clone()).map_err(|status| status.message)?;
@@ -880,5 +885,60 @@ fn pods_of_eks_are_told_where_their_keys_are() {
     ] {
         let pod = stored(account, metadata, plain());
         assert_eq!(variables(&pod["spec"]["containers"][0]), [""; 0], "{account}");
+    }
+}
+
+#[test]
+fn pods_that_a_fargate_profile_matches_are_its_schedulers() {
+    let profile = |name: &str, namespace: &str, labels: &[(&str, &str)]| FargateProfile {
+        name: name.into(),
+        selectors: vec![
+            FargateSelector { namespace: "elsewhere".into(), labels: Vec::new() },
+            FargateSelector {
+                namespace: namespace.into(),
+                labels: labels.iter().map(|&(key, value)| (key.into(), value.into())).collect(),
+            },
+        ],
+    };
+    let profiles = [
+        profile("web", "a", &[("app", "web-*")]),
+        profile("all", "?", &[("tier", "front"), ("app", "*")]),
+        profile("other", "b*", &[]),
+    ];
+    let label = "eks.amazonaws.com/fargate-profile";
+    let daemon_set =
+        json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]);
+    for (metadata, spec, chosen) in [
+        (json!({}), json!({}), None),
+        (json!({"labels": {"app": "web-1"}}), json!({}), Some("web")),
+        (json!({"labels": {"app": "db"}}), json!({}), None),
+        // All labels of a selector must match.
+        (json!({"labels": {"tier": "front"}}), json!({}), None),
+        // The first by its name.
+        (json!({"labels": {"tier": "front", "app": "web-1"}}), json!({}), Some("all")),
+        (json!({"labels": {"tier": "front", "app": "web-1", label: "web"}}), json!({}), Some("web")),
+        // One that is named must match too.
+        (json!({"labels": {"app": "web-1", label: "other"}}), json!({}), None),
+        (
+            json!({"labels": {"app": "web-1"}, "annotations": {"eks.amazonaws.com/compute-type": "ec2"}}),
+            json!({}),
+            None,
+        ),
+        (json!({"labels": {"app": "web-1"}, "ownerReferences": daemon_set}), json!({}), None),
+        (json!({"labels": {"app": "web-1"}}), json!({"nodeName": "n"}), None),
+        // Nobody else's scheduler is asked.
+        (json!({"labels": {"app": "web-1"}}), json!({"schedulerName": "mine"}), Some("web")),
+    ] {
+        let mut pod = pod(spec.clone());
+        for (name, value) in metadata.as_object().into_iter().flatten() {
+            pod["metadata"][name] = value.clone();
+        }
+        let world = world(&[]);
+        let stored = Case { fargate_profiles: &profiles, ..Case::create(&world, pod) }.stored();
+        let scheduler = stored["spec"]["schedulerName"].as_str().filter(|name| *name == "fargate-scheduler");
+        assert_eq!(scheduler.is_some(), chosen.is_some(), "{metadata} {spec}");
+        if let Some(chosen) = chosen {
+            assert_eq!(stored["metadata"]["labels"][label], chosen, "{metadata}");
+        }
     }
 }

@@ -21,6 +21,8 @@ pub enum Ask {
     Account,
     /// Why somebody may do something in it, or may not.
     Why(aws::iam::Question),
+    /// What all of it would cost on AWS.
+    Cost,
     /// Of one cluster, or of all.
     Status {
         name: Option<String>,
@@ -60,6 +62,7 @@ pub enum Told {
     /// What was asked for about the AWS account.
     Account(AccountStatus),
     Because(aws::iam::Explanation),
+    Costs(aws::cost::Bill),
     /// The end, if it went well.
     Done {
         clusters: Vec<ClusterStatus>,

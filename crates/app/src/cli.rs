@@ -35,6 +35,8 @@ pub enum Command {
     Status(Status),
     /// Show the AWS endpoint, what is in the account, and an example
     Aws(Listing),
+    /// Show what the running clusters would cost on EKS
+    Cost(Listing),
     /// Say why something is allowed or refused
     #[command(subcommand)]
     Why(Why),

@@ -274,6 +274,24 @@ pub fn aws(args: &Listing, screen: &Screen) -> Result<(), ClientError> {
     Ok(())
 }
 
+/// What it would all cost on AWS.
+pub fn cost(args: &Listing, screen: &Screen) -> Result<(), ClientError> {
+    need_root("ekso cost")?;
+    let site = Site::find(&args.site.data_dir)?.ok_or(ClientError::NoAccount)?;
+    let door = UnixStream::connect(site.socket()).map_err(|_| ClientError::NoAccount)?;
+    let mut bill = None;
+    ask_and(door, &Ask::Cost, |told| match told {
+        Told::Costs(told) => bill = Some(told),
+        other => screen.told(&other),
+    })?;
+    let bill = bill.ok_or(ClientError::NoAccount)?;
+    match args.output.output {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&bill)?),
+        Format::Text => println!("{}", output::bill(&bill)),
+    }
+    Ok(())
+}
+
 /// Whether somebody may do something in the AWS account, and what decided it.
 pub fn why_aws(args: &cli::WhyAws, screen: &Screen) -> Result<(), ClientError> {
     need_root("ekso why")?;

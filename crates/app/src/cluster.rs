@@ -138,7 +138,9 @@ impl Cluster {
         let gate = Gate::new(store.clone(), authorizers.clone(), clock.clone(), random, ranges)
             .of_version(setup.shape.minor);
         let gate = match &setup.account {
-            Some(account) => gate.with_pod_identity(login::pod_identity(account.clone(), setup.name)),
+            Some(account) => gate
+                .with_pod_identity(login::pod_identity(account.clone(), setup.name))
+                .with_fargate(login::fargate(account.clone(), setup.name)),
             None => gate,
         };
         let gate = Arc::new(gate.with_webhooks(Arc::new(apiserver::Caller::new(dial.clone()))));
@@ -303,7 +305,7 @@ fn is_of_instance(node: &Object, instance: &str) -> bool {
         provider_id: String,
     }
     let view: Option<View> = node.decode().ok();
-    view.is_some_and(|node| node.spec.provider_id.rsplit('/').next() == Some(instance))
+    view.is_some_and(|node| node.spec.provider_id.split('/').any(|part| part == instance))
 }
 
 /// Whether the state says that clients are known by another authority than ours. Two that differ would each undo what the other writes.

@@ -424,6 +424,15 @@ impl Daemon {
                 progress.tell(Told::Because(told.map_err(DaemonError::Question)?));
                 Ok(Vec::new())
             }
+            Ask::Cost => {
+                let (account, _) = self.account().await.ok_or(DaemonError::NoAccount)?;
+                let clusters = self.clusters.lock().await;
+                let objects = |name: &str| clusters.get(name).map(|cluster| cluster.gate.store().snapshot());
+                let state = account.snapshot();
+                let bill = aws::cost::bill(&state, &account.identity.region, account.now(), &objects);
+                progress.tell(Told::Costs(bill));
+                Ok(Vec::new())
+            }
             Ask::Status { name } => self.status(name.as_deref()).await,
         }
     }

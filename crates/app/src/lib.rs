@@ -62,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::List(args) => end(&screen, client::list(&args, &screen), client::ClientError::exit_code),
         Command::Status(args) => end(&screen, client::status(&args, &screen), client::ClientError::exit_code),
         Command::Aws(args) => end(&screen, client::aws(&args, &screen), client::ClientError::exit_code),
+        Command::Cost(args) => end(&screen, client::cost(&args, &screen), client::ClientError::exit_code),
         Command::Why(cli::Why::Aws(args)) => {
             end(&screen, client::why_aws(&args, &screen), client::ClientError::exit_code)
         }

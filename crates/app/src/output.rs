@@ -179,6 +179,59 @@ pub fn explanation(told: &aws::iam::Explanation) -> String {
     text
 }
 
+/// What things cost, and what the pods would cost elsewhere.
+pub fn bill(bill: &aws::cost::Bill) -> String {
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    let row = |line: &aws::cost::Line| {
+        let hourly = line.usd_per_hour;
+        vec![
+            or_dash(&line.cluster),
+            line.what.clone(),
+            line.detail.clone(),
+            line.count.to_string(),
+            hourly.map_or_else(|| "not sold".to_owned(), dollars),
+            hourly.map_or_else(|| "-".to_owned(), |usd| dollars(usd * aws::cost::HOURS_A_MONTH)),
+            dollars(line.usd_so_far),
+        ]
+    };
+    let mut rows: Vec<Vec<String>> = bill.lines.iter().map(row).collect();
+    let total = ["total", "", "", ""].map(str::to_owned).into_iter();
+    rows.push(total.chain([bill.usd_per_hour, bill.usd_per_month, bill.usd_so_far].map(dollars)).collect());
+    let mut text = table(&["CLUSTER", "WHAT", "", "COUNT", "USD/HOUR", "USD/MONTH", "SO FAR"], &rows);
+    let sides: Vec<Vec<String>> = bill
+        .clusters
+        .iter()
+        .map(|side| {
+            vec![
+                side.cluster.clone(),
+                dollars(side.ec2_usd_per_hour),
+                dollars(side.fargate_usd_per_hour),
+                format!("{} for {} pods", dollars(side.movable_usd_per_hour), side.movable_pods),
+                side.fixed_pods.to_string(),
+            ]
+        })
+        .collect();
+    if !sides.is_empty() {
+        text.push_str("\n\n");
+        let header =
+            ["CLUSTER", "EC2 NOW", "FARGATE NOW", "ITS OTHER PODS ON FARGATE", "PODS FARGATE CANNOT RUN"];
+        text += &table(&header, &sides);
+    }
+    text += &format!(
+        "\n\nPrices of {} as of {}, on demand, without traffic, discounts and free tiers.",
+        bill.prices_of, bill.prices_as_of
+    );
+    if bill.region != bill.prices_of {
+        text += &format!(" This account is in {}, whose prices are others.", bill.region);
+    }
+    text
+}
+
+/// `0.1000`
+fn dollars(usd: f64) -> String {
+    format!("{usd:.4}")
+}
+
 /// Commands that work as they stand, with what is in the account.
 fn account_example(status: &AccountStatus) -> Vec<String> {
     let of = |kind: &'static str| status.resources.iter().filter(move |one| one.kind == kind);

@@ -15,6 +15,7 @@ pub mod authorize;
 pub mod autoscaling;
 mod call;
 pub mod control;
+pub mod cost;
 pub mod credentials;
 mod dispatch;
 pub mod ec2;

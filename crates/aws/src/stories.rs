@@ -64,6 +64,17 @@ impl Account {
         account
     }
 
+    /// With the default VPC, and four public addresses.
+    pub fn with_vpc() -> Self {
+        let mut account = Self::new();
+        let pool =
+            crate::ec2::record::PublicPool { first: [198, 18, 0, 10].into(), last: [198, 18, 0, 13].into() };
+        let changes =
+            account.context(&Caller::default(), |context| crate::ec2::genesis::default_vpc(context, pool));
+        changes.apply(&mut account.state);
+        account
+    }
+
     pub fn context<T>(&mut self, caller: &Caller, run: impl FnOnce(&mut Context) -> T) -> T {
         self.drawn += 1;
         let mut ids = Ids::new([self.drawn; 32]);
@@ -198,15 +209,9 @@ fn roles_are_assumed() {
     Account::new().tell(include_str!("../testdata/sts/assume_role.yaml"));
 }
 
-/// A story of EC2, in an account with four public addresses.
+/// A story of EC2.
 fn ec2(story: &str) {
-    let mut account = Account::new();
-    let pool =
-        crate::ec2::record::PublicPool { first: [198, 18, 0, 10].into(), last: [198, 18, 0, 13].into() };
-    let changes =
-        account.context(&Caller::default(), |context| crate::ec2::genesis::default_vpc(context, pool));
-    changes.apply(&mut account.state);
-    account.tell(story);
+    Account::with_vpc().tell(story);
 }
 
 #[test]

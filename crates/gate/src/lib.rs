@@ -43,7 +43,7 @@ use object::{Resource, Status, Time};
 use schema::Kind;
 use store::Store;
 
-pub use admission::{Operation, PodIdentity};
+pub use admission::{FargateProfile, FargateSelector, Operation, PodIdentity};
 pub use admit::{Authority, Passed};
 pub use allocation::{ServiceRange, ServiceRanges};
 pub use catalog::{Catalog, Groups};
@@ -63,6 +63,9 @@ pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 /// Gives what is true of a cluster of EKS at the moment.
 pub type PodIdentitySource = Arc<dyn Fn() -> Arc<PodIdentity> + Send + Sync>;
 
+/// Gives the Fargate profiles of a cluster of EKS that hold at the moment.
+pub type FargateSource = Arc<dyn Fn() -> Arc<[FargateProfile]> + Send + Sync>;
+
 /// The way in of one cluster. Cheap to share; holds no state but what it compiled of the snapshot's policies, and what was converted lately.
 pub struct Gate {
     store: Arc<dyn Store>,
@@ -73,6 +76,7 @@ pub struct Gate {
     services: ServiceRanges,
     webhooks: Option<Arc<dyn Webhooks>>,
     pod_identity: Option<PodIdentitySource>,
+    fargate: Option<FargateSource>,
     extensions: Mutex<Arc<Extensions>>,
     conversions: Arc<conversion::Conversions>,
 }
@@ -94,6 +98,7 @@ impl Gate {
             services,
             webhooks: None,
             pod_identity: None,
+            fargate: None,
             extensions: Mutex::default(),
             conversions: Arc::default(),
         }
@@ -116,6 +121,7 @@ impl Gate {
             services: self.services,
             webhooks: self.webhooks.clone(),
             pod_identity: self.pod_identity.clone(),
+            fargate: self.fargate.clone(),
             extensions: Mutex::default(),
             conversions: self.conversions.clone(),
         }
@@ -124,6 +130,12 @@ impl Gate {
     /// With the way to roles of a cluster of EKS, which is asked for at each pod: it changes in the account, not in the cluster.
     pub fn with_pod_identity(mut self, source: PodIdentitySource) -> Self {
         self.pod_identity = Some(source);
+        self
+    }
+
+    /// With the Fargate profiles of a cluster of EKS, as [`Self::with_pod_identity`].
+    pub fn with_fargate(mut self, source: FargateSource) -> Self {
+        self.fargate = Some(source);
         self
     }
 

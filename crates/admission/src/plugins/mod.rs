@@ -6,6 +6,7 @@ mod certificate_subject_restriction;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
+pub(crate) mod fargate;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -22,7 +23,7 @@ mod taint_nodes_by_condition;
 
 use crate::Plugin;
 
-/// Every plugin that is on by default upstream and decides by itself; and pod identity, which is a webhook on EKS and comes where webhooks do.
+/// Every plugin that is on by default upstream and decides by itself; and Fargate and pod identity, which are webhooks on EKS and come where webhooks do.
 pub static PLUGINS: &[Plugin] = &[
     namespace_lifecycle::PLUGIN,
     limit_ranger::PLUGIN,
@@ -41,6 +42,7 @@ pub static PLUGINS: &[Plugin] = &[
     certificate_subject_restriction::PLUGIN,
     default_ingress_class::PLUGIN,
     pod_topology_labels::PLUGIN,
+    fargate::PLUGIN,
     pod_identity::PLUGIN,
     resource_quota::PLUGIN,
 ];

@@ -69,7 +69,8 @@ pub fn machine_name(instance: &Instance) -> &str {
 
 /// The cluster whose node it is, or is to be.
 fn cluster_of(instance: &Instance) -> Option<&String> {
-    instance.site_node.as_ref().map(|node| &node.cluster).or(instance.joined.as_ref())
+    let site_node = instance.site_node.as_ref().map(|node| &node.cluster);
+    site_node.or(instance.fargate.as_ref().map(|task| &task.cluster)).or(instance.joined.as_ref())
 }
 
 /// The instances that are nodes of a cluster.
@@ -306,7 +307,7 @@ impl Doer {
     /// An instance is no node of a cluster any more.
     async fn leave(&self, instance: &Instance, cluster: &str) -> Result<(), Ec2Error> {
         nodes::release_images(&self.site.cluster_images(cluster), instance.node_name())?;
-        self.clusters.left(cluster, instance.node_name(), &instance.instance_id).await;
+        self.clusters.left(cluster, instance.node_name(), instance.provider_part()).await;
         Ok(())
     }
 
@@ -345,9 +346,8 @@ impl Doer {
                 node.command(&join, public)
             }
         };
-        let limits = kind.as_ref().map_or(Limits::default(), |kind| Limits {
-            memory_bytes: Some(u64::from(kind.memory_mib) << 20),
-            cpu_millis: Some(u64::from(kind.cpus) * 1000),
+        let limits = size(instance, kind.as_ref()).map_or(Limits::default(), |(cpu_milli, memory_bytes)| {
+            Limits { memory_bytes: Some(memory_bytes), cpu_millis: Some(cpu_milli) }
         });
         Ok(MachineSpec {
             link: Link { vpc: instance.vpc_id.clone(), address: first.private_ip, subnet: subnet.cidr_block },
@@ -363,10 +363,32 @@ impl Doer {
     }
 }
 
-/// What its user data wishes, or the site's owner.
+/// Thousandths of a CPU and bytes of memory that a machine has; none for as large as the host.
+fn size(instance: &Instance, kind: Option<&InstanceType>) -> Option<(u64, u64)> {
+    let (cpu_milli, memory_mib) = match (&instance.fargate, kind) {
+        (Some(task), _) => (task.cpu_milli, task.memory_mib),
+        (None, kind) => kind.map(|kind| (kind.cpus * 1000, kind.memory_mib))?,
+    };
+    Some((u64::from(cpu_milli), u64::from(memory_mib) << 20))
+}
+
+/// On Fargate a node is for its pod alone.
+const FARGATE: (&str, &str) = ("eks.amazonaws.com/compute-type", "fargate");
+
+/// What its user data wishes, or the site's owner, or what Fargate has.
 fn bootstrap(instance: &Instance) -> Option<Bootstrap> {
     if let Some(node) = &instance.site_node {
         return Some(Bootstrap { cluster: node.cluster.clone(), ..Bootstrap::default() });
+    }
+    if let Some(task) = &instance.fargate {
+        let (key, value) = FARGATE;
+        return Some(Bootstrap {
+            cluster: task.cluster.clone(),
+            labels: [(key.to_owned(), value.to_owned())].into(),
+            taints: vec![format!("{key}={value}:NoSchedule")],
+            max_pods: Some(1),
+            ..Bootstrap::default()
+        });
     }
     user_data::read(instance.user_data.as_deref()?)
 }
@@ -405,12 +427,13 @@ impl Node<'_> {
         for registry in &join.insecure_registries {
             say("--insecure-registry", registry.clone());
         }
-        let (zone, id) = (&self.instance.availability_zone, &self.instance.instance_id);
-        say("--provider-id", format!("aws:///{zone}/{id}"));
-        if let Some(kind) = self.kind {
-            say("--cpu-milli", (kind.cpus * 1000).to_string());
-            say("--memory-bytes", (u64::from(kind.memory_mib) << 20).to_string());
-            say("--max-pods", self.joined.max_pods.unwrap_or_else(|| instance::max_pods(kind)).to_string());
+        say("--provider-id", self.instance.provider_id());
+        if let Some((cpu_milli, memory_bytes)) = size(self.instance, self.kind) {
+            say("--cpu-milli", cpu_milli.to_string());
+            say("--memory-bytes", memory_bytes.to_string());
+        }
+        if let Some(most) = self.joined.max_pods.or_else(|| self.kind.map(instance::max_pods)) {
+            say("--max-pods", most.to_string());
         }
         for (key, value) in self.labels() {
             say("--label", format!("{key}={value}"));
@@ -431,6 +454,9 @@ impl Node<'_> {
     /// Those of the user data, and those that EKS' nodes have.
     fn labels(&self) -> Vec<(String, String)> {
         let zone = &self.instance.availability_zone;
+        // What Fargate's are made of, nobody is told.
+        let is_of_a_type =
+            |(key, _): &(&str, String)| self.instance.fargate.is_none() || !key.ends_with("/instance-type");
         let own = [
             ("beta.kubernetes.io/instance-type", self.instance.instance_type.clone()),
             ("failure-domain.beta.kubernetes.io/region", self.region.to_owned()),
@@ -441,7 +467,11 @@ impl Node<'_> {
             ("topology.kubernetes.io/zone", zone.clone()),
         ];
         let given = self.joined.labels.iter().map(|(key, value)| (key.clone(), value.clone()));
-        own.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(given).collect()
+        own.into_iter()
+            .filter(is_of_a_type)
+            .map(|(key, value)| (key.to_owned(), value))
+            .chain(given)
+            .collect()
     }
 }
 
@@ -475,6 +505,7 @@ mod tests {
             state,
             joined: None,
             site_node: None,
+            fargate: None,
             reason: None,
             terminated: (state == State::Terminated).then(|| Time::from_secs(100)),
             tags: Default::default(),

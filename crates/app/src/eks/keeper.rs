@@ -7,15 +7,17 @@ use account::Account;
 use aws::autoscaling::{GROUP_TAG, Group, Member};
 use aws::control;
 use aws::ec2::record::Instance;
-use aws::eks::{ClusterRecord, NodeGroupRecord};
+use aws::eks::{ClusterRecord, FargateProfileRecord, NodeGroupRecord};
 use aws::state::{self, Record};
-use engine::{Outcome, Queue};
-use object::{Key, Snapshot, Time};
+use engine::{Outcome, Queue, Recorder};
+use gate::Gate;
+use object::{Key, Snapshot, Status, Time};
+use plan::{Plan, User};
 use store::WatchError;
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
-use super::clusters;
+use super::{clusters, fargate};
 use crate::cluster::now;
 use crate::daemon::Daemon;
 use crate::deciders::event_user;
@@ -32,16 +34,30 @@ pub struct Keeper {
     pub account: Arc<Account>,
     /// `https://127.0.0.1:4566`
     pub endpoint: String,
+    pub(super) fargate: fargate::Followed,
+    /// Keys that something outside of the account concerns.
+    pub(super) wake: mpsc::UnboundedSender<Key>,
+    woken: tokio::sync::Mutex<mpsc::UnboundedReceiver<Key>>,
 }
 
 impl Keeper {
     pub fn new(daemon: &Arc<Daemon>, account: Arc<Account>, endpoint: String) -> Arc<Self> {
-        Arc::new(Self { daemon: Arc::downgrade(daemon), account, endpoint })
+        let (wake, woken) = mpsc::unbounded_channel();
+        Arc::new(Self {
+            daemon: Arc::downgrade(daemon),
+            account,
+            endpoint,
+            fargate: fargate::Followed::default(),
+            wake,
+            woken: tokio::sync::Mutex::new(woken),
+        })
     }
 
     /// Runs until it is aborted, or the account closed.
     pub async fn run(self: Arc<Self>) {
         let mut queue = Queue::default();
+        // One run at a time.
+        let mut woken = self.woken.lock().await;
         let (finished, mut runs) = mpsc::unbounded_channel::<(Key, Outcome)>();
         let mut running = 0;
         loop {
@@ -49,6 +65,7 @@ impl Keeper {
             for resource in [ClusterRecord::RESOURCE, NodeGroupRecord::RESOURCE, Group::RESOURCE] {
                 snapshot.list(resource, "").for_each(|object| queue.add(object.key.clone()));
             }
+            fargate::all(&snapshot).into_iter().for_each(|key| queue.add(key));
             let mut watch = match self.account.store().watch(None, snapshot.revision()) {
                 Ok(watch) => watch,
                 Err(WatchError::Compacted { .. }) => continue,
@@ -79,11 +96,13 @@ impl Keeper {
                         running -= 1;
                         queue.finish(&key, outcome, now());
                     }
+                    Some(key) = woken.recv() => queue.add(key),
                     batch = watch.next() => match batch {
                         Ok(events) => {
                             let snapshot = self.account.snapshot();
                             for event in &events {
                                 concerned(&snapshot, event.key()).into_iter().for_each(|key| queue.add(key));
+                                fargate::concerned(&snapshot, event.key()).into_iter().for_each(|key| queue.add(key));
                             }
                         }
                         Err(end) => break end,
@@ -101,6 +120,7 @@ impl Keeper {
         let Some(daemon) = self.daemon.upgrade() else { return Outcome::Done { wake_at: None } };
         let result = match key.resource {
             ClusterRecord::RESOURCE => clusters::keep(self, &daemon, &key.name).await,
+            FargateProfileRecord::RESOURCE => fargate::keep(self, &daemon, &key.namespace).await,
             NodeGroupRecord::RESOURCE => self.keep_node_group(&daemon, key).await,
             _ => self.keep_group(&key.name).await,
         };
@@ -141,17 +161,7 @@ impl Keeper {
         let plan = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut wake_at = plan.wake_at;
         if let Some(gate) = gate {
-            let user = event_user();
-            for write in plan.in_cluster {
-                let done = match write {
-                    control::InCluster::Write(write) => gate.execute(&user, write).await.map(drop),
-                    control::InCluster::Evict(pod) => gate.evict(&user, &pod).await,
-                };
-                if let Err(status) = done {
-                    // A budget that allows nothing now; or somebody was faster. It is asked for again.
-                    debug!(%key, %status, "not now");
-                }
-            }
+            carry_out(&gate, plan.in_cluster, "node-group", None).await;
         }
         let state = self.account.snapshot();
         let settled = ["ACTIVE", "CREATE_FAILED"];
@@ -163,6 +173,42 @@ impl Keeper {
         }
         Ok(wake_at)
     }
+}
+
+/// Makes writes to a cluster. What is refused is asked for again: a budget allows nothing now, or somebody was faster.
+pub(super) async fn carry_out(
+    gate: &Gate,
+    steps: Vec<control::InCluster>,
+    component: &str,
+    recorder: Option<&Recorder>,
+) {
+    let user = event_user();
+    for step in steps {
+        let done = match step {
+            control::InCluster::Write(write) => gate.execute(&user, write).await.map(drop),
+            control::InCluster::Evict(pod) => gate.evict(&user, &pod).await,
+            control::InCluster::Do(plan) => execute(gate, &user, plan, component, recorder).await,
+        };
+        if let Err(status) = done {
+            debug!(component, %status, "not now");
+        }
+    }
+}
+
+async fn execute(
+    gate: &Gate,
+    user: &User,
+    plan: Plan,
+    component: &str,
+    recorder: Option<&Recorder>,
+) -> Result<(), Status> {
+    for write in plan.writes {
+        gate.execute(user, write).await?;
+    }
+    if let Some(recorder) = recorder {
+        plan.events.into_iter().for_each(|event| recorder.record(component, event));
+    }
+    Ok(())
 }
 
 /// The keys that must look at a change.

@@ -7,6 +7,7 @@
 //! ```
 
 mod clusters;
+mod fargate;
 mod keeper;
 
 pub use clusters::{enter, forget, standing, tell_running};

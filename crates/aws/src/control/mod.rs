@@ -3,8 +3,10 @@
 //! A controller looks at one key and says what should be written, in the account or in a cluster. It knows no clock and starts no machine:
 //! the app carries out what it says, runs its key again when something of it has changed, and starts and removes the machines of members.
 
+pub mod fargate;
 pub mod group;
 pub mod node_group;
+mod node_repair;
 pub mod site_nodes;
 
 use object::{Key, Snapshot, Time};
@@ -33,6 +35,8 @@ impl Plan {
 #[derive(Debug, PartialEq)]
 pub enum InCluster {
     Write(Write),
+    /// Writes in order until one fails, and what is told once they are done.
+    Do(plan::Plan),
     /// Of a pod, as `kubectl drain` does it: disruption budgets are asked.
     Evict(Key),
 }

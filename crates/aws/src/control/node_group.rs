@@ -7,7 +7,7 @@ use plan::{Expect, Write};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Clusters, InCluster, Plan};
+use super::{Clusters, InCluster, Plan, node_repair};
 use crate::Context;
 use crate::autoscaling::{self, Group, Lifecycle, Member, Owner, Tag, members};
 use crate::ec2::record::Subnet;
@@ -43,6 +43,7 @@ pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str, name
     let all = members(context.state, &group_name);
     let look = Look { now: context.now, nodes: &nodes, members: &all };
     if record.record.update_id.is_empty() {
+        node_repair::repair(&mut plan, context.now, &nodes, &record.record, &all);
         watch(&mut plan, record, &group, &look);
     } else if let Some(update) = state::get::<UpdateRecord>(context.state, cluster, &record.record.update_id)
     {
@@ -96,7 +97,7 @@ impl Look<'_> {
 }
 
 /// Whether a Node says that it is Ready.
-fn is_ready(node: &Object) -> bool {
+pub(super) fn is_ready(node: &Object) -> bool {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct View {

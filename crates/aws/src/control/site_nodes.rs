@@ -98,7 +98,7 @@ fn start(
         for subnet in &subnets {
             let (mut made, count) = (Changes::default(), nodes.len() as u64);
             let tags = [(format!("kubernetes.io/cluster/{}", cluster.shown.name), "owned".to_owned())].into();
-            let given = Given { tags, site_nodes: nodes.clone() };
+            let given = Given { tags, site_nodes: nodes.clone(), ..Given::default() };
             match launch(context, &mut made, &input, &subnet.subnet_id, count, given) {
                 Ok(_) => {
                     changes.0.extend(made.0);

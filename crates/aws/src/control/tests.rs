@@ -130,7 +130,7 @@ impl World {
                 put(&mut self.cluster, key, &object);
             }
             InCluster::Evict(pod) => drop(self.cluster.remove(&pod, self.cluster.revision() + 1)),
-            InCluster::Write(other) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -467,4 +467,37 @@ fn a_sites_own_nodes_are_instances_by_their_numbers() {
     world.commit(changes);
     world.settle();
     assert!(site_nodes::of(&world.account.state, CLUSTER).iter().all(|(_, kept)| kept.record.is_running()));
+}
+
+#[test]
+fn a_node_that_is_not_ready_for_half_an_hour_is_replaced() {
+    for (enabled, halted, is_replaced) in [(true, false, true), (false, false, false), (true, true, false)] {
+        let mut world = World::new(3);
+        world.settle();
+        let mut group =
+            state::get::<NodeGroupRecord>(&world.account.state, CLUSTER, NG).expect("a node group");
+        let config = &mut group.record.shown.node_repair_config;
+        config.enabled = enabled;
+        config.max_unhealthy_node_threshold_count = halted.then_some(0);
+        world.account.change(|changes| changes.update(&group));
+        let names = |world: &World| -> Vec<String> {
+            world.members().into_iter().map(|member| member.record.instance_id).collect()
+        };
+        let before = names(&world);
+        let key = Key::cluster(NODES, world.members()[0].record.node_name.as_str());
+        let mut node = world.cluster.get(&key).expect("a node").to_value().expect("JSON");
+        node["status"]["conditions"] =
+            json!([{"type": "Ready", "status": "Unknown", "lastTransitionTime": world.account.now}]);
+        put(&mut world.cluster, key, &node);
+
+        world.account.now = world.account.now.plus_secs(30 * 60 - 1);
+        world.settle();
+        assert_eq!(names(&world), before, "not yet");
+        world.account.now = world.account.now.plus_secs(1);
+        world.settle();
+        let after = names(&world);
+        assert_eq!((after.len(), !after.contains(&before[0])), (3, is_replaced), "{enabled} {halted}");
+        assert!(before[1..].iter().all(|name| after.contains(name)), "only the broken one goes");
+        assert_eq!(world.shown()["status"], "ACTIVE");
+    }
 }

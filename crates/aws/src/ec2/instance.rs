@@ -3,9 +3,12 @@
 use serde_json::{Value, json};
 
 use super::allocate::{Addresses, Public};
-use super::noun::{Filters, find, invalid, items, lacking, named, tags_for, text, texts, unsupported};
+use super::noun::{
+    Filters, find, invalid, items, lacking, missing, named, tags_for, text, texts, unsupported,
+};
 use super::record::{
-    Attachment, Instance, MetadataOptions, NetworkInterface, SiteNode, State, Subnet, Tags, Vpc, Wanted,
+    Attachment, FargateTask, Instance, MetadataOptions, NetworkInterface, SiteNode, State, Subnet, Tags, Vpc,
+    Wanted,
 };
 use super::{
     address, instance_show, instance_type, interface, key_pair, launch_options, launch_template, place,
@@ -63,6 +66,8 @@ pub struct Given {
     pub tags: Tags,
     /// The site's own nodes: one instance each.
     pub site_nodes: Vec<SiteNode>,
+    /// One machine, of a pod.
+    pub fargate: Option<FargateTask>,
 }
 
 /// Starts instances for a service, as `RunInstances` does with this input; into `subnet`, whatever a template says.
@@ -155,6 +160,7 @@ struct Launch {
     tags: Tags,
     interface_tags: Tags,
     site_nodes: Vec<SiteNode>,
+    fargate: Option<FargateTask>,
 }
 
 impl Launch {
@@ -164,9 +170,9 @@ impl Launch {
             "" => return Err(lacking("ImageId")),
             id => place::image(id)?,
         };
-        let is_of_the_site = !given.site_nodes.is_empty();
+        let is_of_no_type = !given.site_nodes.is_empty() || given.fargate.is_some();
         let kind = match spec["InstanceType"].as_str() {
-            Some(_) if is_of_the_site => None,
+            Some(_) if is_of_no_type => None,
             asked => Some(instance_type::asked(asked.unwrap_or("m5.large"))?),
         };
         if let Some(kind) = kind.as_ref().filter(|kind| kind.is_arm != image.is_arm) {
@@ -217,6 +223,7 @@ impl Launch {
             first["AssociatePublicIpAddress"].as_bool().unwrap_or(subnet.record.map_public_ip_on_launch);
         let joins = spec["UserData"].as_str().and_then(user_data::read);
         let pods = match &kind {
+            None if given.fargate.is_some() => Some(1),
             None => Some(PODS_OF_SMALL),
             Some(kind) => joins.map(|joins| joins.max_pods.unwrap_or_else(|| max_pods(kind))),
         };
@@ -235,6 +242,7 @@ impl Launch {
             interface_tags: tags_for(spec, "network-interface", TAGGED_WITH_INSTANCES)?,
             kind: kind.map_or_else(|| text(spec, "InstanceType").to_owned(), |kind| kind.name),
             site_nodes: given.site_nodes,
+            fargate: given.fargate,
             subnet,
             groups,
             existing,
@@ -337,7 +345,10 @@ impl Launch {
             vpc_id: self.subnet.record.vpc_id.clone(),
             subnet_id: self.subnet.record.subnet_id.clone(),
             availability_zone: self.subnet.record.availability_zone.clone(),
-            private_dns_name: interface::private_name(context, interface.private_ip),
+            private_dns_name: match self.fargate {
+                Some(_) => format!("fargate-{}", interface::private_name(context, interface.private_ip)),
+                None => interface::private_name(context, interface.private_ip),
+            },
             key_name: spec["KeyName"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
             profile: self.profile.clone(),
             user_data: spec["UserData"].as_str().map(str::to_owned),
@@ -357,6 +368,7 @@ impl Launch {
             state: State::Pending,
             joined: None,
             site_node,
+            fargate: self.fargate.clone(),
             reason: None,
             terminated: None,
             tags,
@@ -426,13 +438,15 @@ pub fn describe(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
 
 /// Those that are asked for, but for what was terminated long ago.
 fn shown(context: &Context, input: &Value) -> Result<Vec<Value>, Fault> {
-    let is_old = |item: &Value| {
+    let is_shown = |item: &Value| {
         let instance = state::get::<Instance>(context.state, "", text(item, "InstanceId"));
-        let at = instance.and_then(|instance| instance.record.terminated);
-        at.is_some_and(|at| context.now.secs_since(at) > SHOWN_SECONDS)
+        instance.is_some_and(|Kept { record, .. }| {
+            let is_old = record.terminated.is_some_and(|at| context.now.secs_since(at) > SHOWN_SECONDS);
+            !is_old && record.fargate.is_none()
+        })
     };
     let all = super::noun::described::<Instance>(context, input)?;
-    Ok(all.into_iter().filter(|item| !is_old(item)).collect())
+    Ok(all.into_iter().filter(is_shown).collect())
 }
 
 pub fn describe_status(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
@@ -447,6 +461,7 @@ pub fn describe_status(context: &mut Context, input: &Value) -> Result<Answer, F
     }
     let ids = texts(input, "InstanceIds");
     let all = state::list::<Instance>(context.state, "").into_iter().map(|kept| kept.record);
+    let all = all.filter(|one| one.fargate.is_none());
     let wanted = all.filter(|one| ids.is_empty() || ids.contains(&one.instance_id.as_str()));
     let wanted = wanted.filter(|one| input["IncludeAllInstances"] == true || one.state == State::Running);
     let shown = wanted.map(|one| instance_show::status(&one)).filter(|item| filters.admit(item));
@@ -459,7 +474,11 @@ fn asked(context: &Context, input: &Value) -> Result<Vec<Kept<Instance>>, Fault>
     if ids.is_empty() {
         return Err(lacking("InstanceIds"));
     }
-    ids.into_iter().map(|id| find(context.state, id)).collect()
+    let found = |id: &str| {
+        let found: Kept<Instance> = find(context.state, id)?;
+        if found.record.fargate.is_some() { Err(missing::<Instance>(id)) } else { Ok(found) }
+    };
+    ids.into_iter().map(found).collect()
 }
 
 fn change(instance: &Instance, before: State) -> Value {

@@ -299,6 +299,9 @@ pub struct Instance {
     /// Which node of the site's own it is, if it is one: no call makes it so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site_node: Option<SiteNode>,
+    /// What it is for on Fargate, if it is the machine of a pod there: it is shown to nobody, and no call reaches it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fargate: Option<FargateTask>,
     /// Code and message: why it is not running.
     #[serde(default)]
     pub reason: Option<(String, String)>,
@@ -315,6 +318,20 @@ impl Instance {
         self.site_node.as_ref().map_or(&self.private_dns_name, |node| &node.name)
     }
 
+    /// What tells it from all others in its node's provider id.
+    pub fn provider_part(&self) -> &str {
+        self.fargate.as_ref().map_or(&self.instance_id, |task| &task.task)
+    }
+
+    /// `aws:///us-east-1a/i-0123456789abcdef0`
+    pub fn provider_id(&self) -> String {
+        let zone = &self.availability_zone;
+        match &self.fargate {
+            Some(task) => format!("aws:///{zone}/{}/{}", task.task, self.private_dns_name),
+            None => format!("aws:///{zone}/{}", self.instance_id),
+        }
+    }
+
     pub fn is_running(&self) -> bool {
         self.state == State::Running
     }
@@ -323,6 +340,17 @@ impl Instance {
     pub fn is_alive(&self) -> bool {
         self.wanted == Wanted::Running && matches!(self.state, State::Pending | State::Running)
     }
+}
+
+/// The machine of one pod on Fargate, as large as the pod needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FargateTask {
+    pub cluster: String,
+    /// `0123456789-0123456789abcdef0123456789abcdef`
+    pub task: String,
+    pub cpu_milli: u32,
+    pub memory_mib: u32,
 }
 
 /// A node that the owner of the site asked for by a number, `ekso up --nodes 3`: it is as large as the host.

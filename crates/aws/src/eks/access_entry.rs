@@ -152,12 +152,21 @@ pub fn create_for_creator(context: &mut Context, changes: &mut Changes, cluster:
 
 /// Nodes of a role may join: what creating a node group with it does, if the cluster reads entries and has none yet.
 pub fn create_for_nodes(context: &mut Context, changes: &mut Changes, cluster: &ClusterRecord, role: &str) {
+    create_of(context, changes, cluster, role, "EC2_LINUX");
+}
+
+/// The same of the role of a Fargate profile.
+pub fn create_for_fargate(context: &mut Context, changes: &mut Changes, cluster: &ClusterRecord, role: &str) {
+    create_of(context, changes, cluster, role, "FARGATE_LINUX");
+}
+
+fn create_of(context: &mut Context, changes: &mut Changes, cluster: &ClusterRecord, role: &str, kind: &str) {
     let name = &cluster.shown.name;
     let is_known = state::get::<AccessEntry>(context.state, name, role).is_some();
     if is_known || !cluster.shown.access_config.authentication_mode.reads_entries() {
         return;
     }
-    let entry = AccessEntry::new(context, name, role, "EC2_LINUX");
+    let entry = AccessEntry::new(context, name, role, kind);
     changes.create(name, role, &entry);
 }
 
@@ -199,7 +208,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     }
     let kind = input["type"].as_str().unwrap_or("STANDARD");
     match kind {
-        "STANDARD" | "EC2_LINUX" => {}
+        "STANDARD" | "EC2_LINUX" | "FARGATE_LINUX" => {}
         _ => return Err(about(fault::unsupported(&format!("An access entry of type {kind}")))),
     }
     let mut entry = AccessEntry::new(context, name, principal, kind);

@@ -25,8 +25,8 @@ const CREATION_SECONDS: i64 = 120;
 const EVERYBODY: &str = "0.0.0.0/0";
 /// Whoever calls a public endpoint, since it is on this host alone.
 const CALLER: Ipv4Addr = Ipv4Addr::LOCALHOST;
-/// Clusters of an account in a region, and security groups beside a cluster's own.
-const MOST: usize = 100;
+/// Clusters of an account in a region (AWS's quota is 100 until one asks for more), and security groups beside a cluster's own.
+const MOST: usize = 250;
 const MOST_SECURITY_GROUPS: usize = 4;
 const MOST_PUBLIC_RANGES: usize = 40;
 
@@ -490,6 +490,9 @@ pub fn delete(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     }
     if !state::list::<NodeGroupRecord>(context.state, name).is_empty() {
         return Err(about(fault::in_use("Cluster has nodegroups attached")));
+    }
+    if !state::list::<super::FargateProfileRecord>(context.state, name).is_empty() {
+        return Err(about(fault::in_use("Cluster has Fargate profiles attached")));
     }
     found.record.shown.status = "DELETING".into();
     let mut changes = Changes::default();

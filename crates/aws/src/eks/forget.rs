@@ -3,14 +3,17 @@
 use super::access_entry::AccessEntry;
 use super::cluster::ClusterRecord;
 use super::node_group::NodeGroupRecord;
-use super::{Addon, IdentityProvider, PodIdentityAssociation, UpdateRecord, node_template, surroundings};
+use super::{
+    Addon, FargateNode, FargateProfileRecord, IdentityProvider, PodIdentityAssociation, UpdateRecord,
+    node_template, surroundings,
+};
 use crate::Context;
 use crate::autoscaling::{Activity, Group, Member, members};
 use crate::ec2::record::{Instance, State, Wanted};
 use crate::state::{self, Changes, Record};
 use crate::sts::jwt::{Issuer, key_of};
 
-/// Ends the instances that were started for a cluster, at once, and forgets what would start others.
+/// Ends the instances that were started for a cluster, at once, and forgets what would start others: node groups and Fargate profiles.
 pub fn end_nodes(context: &Context, name: &str) -> Changes {
     let mut changes = Changes::default();
     let groups = state::list::<NodeGroupRecord>(context.state, name);
@@ -19,12 +22,15 @@ pub fn end_nodes(context: &Context, name: &str) -> Changes {
     for mut instance in state::list::<Instance>(context.state, "") {
         let record = &mut instance.record;
         let is_site_node = record.site_node.as_ref().is_some_and(|node| node.cluster == name);
-        let is_its = is_site_node || members.contains(&record.instance_id);
+        let is_fargate = record.fargate.as_ref().is_some_and(|task| task.cluster == name);
+        let is_its = is_site_node || is_fargate || members.contains(&record.instance_id);
         if is_its && record.wanted != Wanted::Terminated {
             (record.wanted, record.state) = (Wanted::Terminated, State::ShuttingDown);
             changes.update(&instance);
         }
     }
+    all::<FargateNode>(context, &mut changes, name);
+    all::<FargateProfileRecord>(context, &mut changes, name);
     for group in groups {
         let scaling = group.record.group_name();
         all::<Member>(context, &mut changes, scaling);

@@ -9,12 +9,15 @@ mod addon;
 mod addon_catalog;
 mod cluster;
 mod cluster_config;
+mod fargate_node;
+mod fargate_profile;
 mod fault;
 mod forget;
 mod identity_provider;
 mod insight;
 mod node_group;
 mod node_group_update;
+mod node_repair;
 mod node_template;
 mod pod_identity;
 mod refused;
@@ -32,14 +35,17 @@ pub use cluster::{
     AuthenticationMode, CertificateAuthority, Cluster, ClusterRecord, Health, Identity, Issue, Oidc,
     VpcConfig, failed,
 };
+pub use fargate_node::{FargateNode, FargateState, PodRef};
+pub use fargate_profile::{FargateProfile, FargateProfileRecord, Selector};
 pub use forget::{end_nodes, forget};
 pub use identity_provider::{IdentityProvider, believed};
 pub use node_group::{NodeGroup, NodeGroupRecord, Rollout, Scaling, Taint, Template, UpdateConfig};
+pub use node_repair::NodeRepair;
 pub use node_template::remove as remove_template;
 pub use pod_identity::PodIdentityAssociation;
 pub use surroundings::{REQUESTER, control_plane_interfaces};
 pub use update::{Update, UpdateError, UpdateRecord};
-pub use version::{DEFAULT as DEFAULT_VERSION, VERSIONS};
+pub use version::{DEFAULT as DEFAULT_VERSION, VERSIONS, support_of};
 
 use crate::{Operation, Service, repeated};
 
@@ -73,7 +79,7 @@ const OPERATIONS: &[Operation] = &[
     row("CreateCapability", subject::cluster, refused::capability),
     row("CreateCluster", subject::new_cluster, cluster::create),
     row("CreateEksAnywhereSubscription", subject::any, refused::anywhere),
-    row("CreateFargateProfile", subject::new_of_cluster, refused::fargate),
+    row("CreateFargateProfile", subject::new_of_cluster, fargate_profile::create),
     row("CreateNodegroup", subject::new_of_cluster, node_group::create),
     row("CreatePodIdentityAssociation", subject::new_of_cluster, pod_identity::create),
     row("DeleteAccessEntry", subject::access_entry, access_entry::delete),
@@ -81,7 +87,7 @@ const OPERATIONS: &[Operation] = &[
     row("DeleteCapability", subject::cluster, refused::no_capability),
     row("DeleteCluster", subject::cluster, cluster::delete),
     row("DeleteEksAnywhereSubscription", subject::any, refused::no_subscription),
-    row("DeleteFargateProfile", subject::cluster, refused::no_fargate),
+    row("DeleteFargateProfile", subject::fargate_profile, fargate_profile::delete),
     row("DeleteNodegroup", subject::node_group, node_group::delete),
     row("DeletePodIdentityAssociation", subject::pod_identity, pod_identity::delete),
     row("DeregisterCluster", subject::cluster, refused::deregister),
@@ -93,7 +99,7 @@ const OPERATIONS: &[Operation] = &[
     row("DescribeCluster", subject::cluster, cluster::describe),
     row("DescribeClusterVersions", subject::any, version::describe),
     row("DescribeEksAnywhereSubscription", subject::any, refused::no_subscription),
-    row("DescribeFargateProfile", subject::cluster, refused::no_fargate),
+    row("DescribeFargateProfile", subject::fargate_profile, fargate_profile::describe),
     row("DescribeIdentityProviderConfig", subject::identity_provider, identity_provider::describe),
     row("DescribeInsight", subject::cluster, insight::describe),
     row("DescribeInsightsRefresh", subject::cluster, insight::describe_refresh),
@@ -109,7 +115,7 @@ const OPERATIONS: &[Operation] = &[
     row("ListCapabilities", subject::cluster, refused::no_capabilities),
     row("ListClusters", subject::clusters, cluster::list),
     row("ListEksAnywhereSubscriptions", subject::any, refused::no_subscriptions),
-    row("ListFargateProfiles", subject::cluster, refused::no_fargates),
+    row("ListFargateProfiles", subject::cluster, fargate_profile::list),
     row("ListIdentityProviderConfigs", subject::cluster, identity_provider::list),
     row("ListInsights", subject::cluster, insight::list),
     row("ListNodegroups", subject::cluster, node_group::list),

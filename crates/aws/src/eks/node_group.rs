@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::cluster::{self, ClusterRecord, Health, read};
+use super::node_repair::NodeRepair;
 use super::request::Request;
 use super::subject::arn;
 use super::update::text;
@@ -109,7 +110,8 @@ pub struct NodeGroup {
     pub disk_size: Option<u32>,
     pub health: Health,
     pub update_config: UpdateConfig,
-    pub node_repair_config: Value,
+    #[serde(default)]
+    pub node_repair_config: NodeRepair,
     /// The one that the user named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch_template: Option<Template>,
@@ -432,7 +434,7 @@ fn made(
         },
         health: Health::default(),
         update_config: with_default(asked.update_config.clone()),
-        node_repair_config: json!({"enabled": asked.node_repair_config["enabled"] == true}),
+        node_repair_config: NodeRepair::asked(&asked.node_repair_config)?,
         launch_template: user_template,
         tags: asked.tags.clone(),
     };

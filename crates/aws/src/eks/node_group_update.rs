@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{self, read};
 use super::node_group::{self, NodeGroupRecord, ScalingRequest, Taint, TemplateRequest, UpdateConfig};
+use super::node_repair::NodeRepair;
 use super::update::{self, Of, text};
 use super::{fault, node_template, version};
 use crate::state::{Changes, Kept};
@@ -88,9 +89,8 @@ pub fn config(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
         }
     }
     if let Some(repair) = asked.node_repair_config {
-        let enabled = repair["enabled"] == true;
-        shown.node_repair_config = json!({"enabled": enabled});
-        params.push(("NodeRepairEnabled", enabled.to_string()));
+        shown.node_repair_config = NodeRepair::asked(&repair).map_err(about)?;
+        params.push(("NodeRepairEnabled", shown.node_repair_config.enabled.to_string()));
     }
     if params.is_empty() {
         return Err(about(fault::invalid("No changes needed for the nodegroup config provided")));

@@ -25,20 +25,6 @@ pub fn encryption(context: &mut Context, input: &Value) -> Refused {
     of_cluster(context, input, unsupported("Envelope encryption with KMS"))
 }
 
-pub fn fargate(context: &mut Context, input: &Value) -> Refused {
-    of_cluster(context, input, unsupported("AWS Fargate"))
-}
-
-pub fn no_fargate(context: &mut Context, input: &Value) -> Refused {
-    let name = text(input, "fargateProfileName");
-    let fault = not_found(format!("No Fargate Profile found with name: {name}."));
-    of_cluster(context, input, fault.with("fargateProfileName", name))
-}
-
-pub fn no_fargates(context: &mut Context, input: &Value) -> Refused {
-    empty(context, input, "fargateProfileNames")
-}
-
 pub fn capability(context: &mut Context, input: &Value) -> Refused {
     of_cluster(context, input, unsupported("EKS Capabilities"))
 }

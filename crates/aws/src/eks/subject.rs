@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::access_entry::AccessEntry;
 use super::addon::Addon;
+use super::fargate_profile::FargateProfileRecord;
 use super::identity_provider::IdentityProvider;
 use super::node_group::NodeGroupRecord;
 use super::tags;
@@ -119,6 +120,13 @@ pub fn node_group(context: &Context, input: &Value) -> Subject {
     let known = state::get::<NodeGroupRecord>(context.state, cluster, name)
         .map(|kept| kept.record.shown.nodegroup_arn);
     of(context, known.unwrap_or_else(|| arn(context, &format!("nodegroup/{cluster}/{name}/*"))))
+}
+
+pub fn fargate_profile(context: &Context, input: &Value) -> Subject {
+    let (cluster, name) = (cluster_name(input), input["fargateProfileName"].as_str().unwrap_or_default());
+    let known = state::get::<FargateProfileRecord>(context.state, cluster, name)
+        .map(|kept| kept.record.shown.fargate_profile_arn);
+    of(context, known.unwrap_or_else(|| arn(context, &format!("fargateprofile/{cluster}/{name}/*"))))
 }
 
 pub fn identity_provider(context: &Context, input: &Value) -> Subject {

@@ -6,7 +6,7 @@ use object::Snapshot;
 
 use super::cluster::{ClusterRecord, VpcConfig};
 use super::fault;
-use crate::ec2::record::{NetworkInterface, Peer, SecurityGroup, Subnet, Vpc};
+use crate::ec2::record::{NetworkInterface, Peer, RouteTable, SecurityGroup, Subnet, Target, Vpc};
 use crate::ec2::{instance_type, interface, security_group};
 use crate::iam::{self, Trust};
 use crate::state::{self, Changes, Kept};
@@ -19,6 +19,20 @@ const INTERFACES: usize = 2;
 
 pub fn subnet(state: &Snapshot, id: &str) -> Result<Kept<Subnet>, Fault> {
     state::get(state, "", id).ok_or_else(|| fault::invalid(format!("The subnet ID '{id}' does not exist")))
+}
+
+/// Whether nothing on the internet reaches a subnet by itself: its route table, or the VPC's main one, leads to no internet gateway.
+pub fn is_private(state: &Snapshot, id: &str) -> bool {
+    let Ok(subnet) = subnet(state, id) else { return false };
+    let tables: Vec<RouteTable> =
+        state::list::<RouteTable>(state, "").into_iter().map(|kept| kept.record).collect();
+    let is_its_own = |table: &&RouteTable| {
+        table.associations.iter().any(|association| association.subnet_id.as_deref() == Some(id))
+    };
+    let own = tables.iter().find(is_its_own);
+    let main = || tables.iter().find(|table| table.vpc_id == subnet.record.vpc_id && table.is_main());
+    let routes = own.or_else(main).map(|table| &*table.routes).unwrap_or_default();
+    !routes.iter().any(|route| matches!(route.target, Target::InternetGateway(_)))
 }
 
 pub fn network(state: &Snapshot, vpc: &str) -> Option<Vpc> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::cluster::ClusterRecord;
+use super::fargate_profile::FargateProfileRecord;
 use super::node_group::NodeGroupRecord;
 use super::update::text;
 use super::{AccessEntry, Addon, IdentityProvider, PodIdentityAssociation, fault};
@@ -36,6 +37,7 @@ pub fn check(tags: &Tags) -> Result<(), Fault> {
 /// A record that has tags.
 enum Tagged {
     Cluster(Kept<ClusterRecord>),
+    FargateProfile(Kept<FargateProfileRecord>),
     NodeGroup(Kept<NodeGroupRecord>),
     Addon(Kept<Addon>),
     AccessEntry(Kept<AccessEntry>),
@@ -55,6 +57,10 @@ impl Tagged {
             "cluster" => state::get(state, "", cluster)
                 .filter(|kept: &Kept<ClusterRecord>| kept.record.shown.arn == arn)
                 .map(Self::Cluster),
+            "fargateprofile" => {
+                of(context, cluster, |one: &FargateProfileRecord| one.shown.fargate_profile_arn == arn)
+                    .map(Self::FargateProfile)
+            }
             "nodegroup" => of(context, cluster, |one: &NodeGroupRecord| one.shown.nodegroup_arn == arn)
                 .map(Self::NodeGroup),
             "addon" => of(context, cluster, |one: &Addon| one.addon_arn == arn).map(Self::Addon),
@@ -79,6 +85,7 @@ impl Tagged {
     fn tags(&mut self) -> &mut Tags {
         match self {
             Self::Cluster(kept) => &mut kept.record.shown.tags,
+            Self::FargateProfile(kept) => &mut kept.record.shown.tags,
             Self::NodeGroup(kept) => &mut kept.record.shown.tags,
             Self::Addon(kept) => &mut kept.record.tags,
             Self::AccessEntry(kept) => &mut kept.record.tags,
@@ -91,6 +98,7 @@ impl Tagged {
         let mut changes = Changes::default();
         match self {
             Self::Cluster(kept) => changes.update(kept),
+            Self::FargateProfile(kept) => changes.update(kept),
             Self::NodeGroup(kept) => changes.update(kept),
             Self::Addon(kept) => changes.update(kept),
             Self::AccessEntry(kept) => changes.update(kept),

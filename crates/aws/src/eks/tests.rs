@@ -723,15 +723,141 @@ fn every_operation_on_a_cluster_wants_one_and_what_is_not_there_is_not_active() 
     }
     let mut world = World::with_cluster(&[]);
     let of = json!({"clusterName": "shop", "name": "shop", "fargateProfileName": "f"});
-    assert_eq!(
-        world.refused("CreateFargateProfile", of.clone()),
-        "InvalidParameterException: AWS Fargate is not supported by Ekso"
-    );
     assert_eq!(world.ok("ListFargateProfiles", of.clone())["fargateProfileNames"], json!([]));
     assert_eq!(
         world.refused("DescribeFargateProfile", of),
         "ResourceNotFoundException: No Fargate Profile found with name: f."
     );
+}
+
+#[test]
+fn a_fargate_profile_is_refused_what_fargate_has_not() {
+    let mut world = World::with_cluster(&[]);
+    world.role("pods", "eks-fargate-pods.amazonaws.com");
+    let table = |id: &str, subnet: &str, target: Value| {
+        let association = json!([{"id": "a", "subnetId": subnet}]);
+        let route = json!([{"destination": "0.0.0.0/0", "target": target}]);
+        json!({"routeTableId": id, "vpcId": "vpc-1", "routes": route, "associations": association})
+    };
+    world.put("route-tables.ec2", "rtb-a", table("rtb-a", "subnet-a", json!({"internetGateway": "igw-1"})));
+    world.put("route-tables.ec2", "rtb-b", table("rtb-b", "subnet-b", json!({"natGateway": "nat-1"})));
+    let asked = |change: Value| {
+        let mut input = json!({
+            "clusterName": "shop", "fargateProfileName": "fp", "podExecutionRoleArn": "arn:aws:iam::000000000000:role/pods",
+            "subnets": ["subnet-b"], "selectors": [{"namespace": "prod-*", "labels": {"app": "web?"}}],
+        });
+        input.as_object_mut().expect("members").extend(change.as_object().expect("members").clone());
+        input
+    };
+    let labels: serde_json::Map<String, Value> = (0..6).map(|n| (format!("l{n}"), json!("v"))).collect();
+    for (change, why) in [
+        (
+            json!({"subnets": ["subnet-a"]}),
+            "Subnet subnet-a provided in Fargate Profile is not a private subnet",
+        ),
+        (json!({"subnets": ["subnet-2a"]}), "Subnet subnet-2a does not belong to the VPC of the cluster"),
+        (json!({"subnets": ["subnet-x"]}), "The subnet ID 'subnet-x' does not exist"),
+        (
+            json!({"podExecutionRoleArn": NODE_ROLE}),
+            "Misconfigured PodExecutionRole Trust Policy; Please add the eks-fargate-pods.amazonaws.com Service Principal",
+        ),
+        (
+            json!({"podExecutionRoleArn": "arn:aws:iam::000000000000:role/none"}),
+            "The pod execution role arn:aws:iam::000000000000:role/none does not exist in this account",
+        ),
+        (
+            json!({"fargateProfileName": "eks-fp"}),
+            "The fargate profile name starts with the reserved prefix: 'eks-'.",
+        ),
+        (
+            json!({"fargateProfileName": "f.p"}),
+            "The fargate profile name f.p must be letters, digits, '-' and '_', start with a letter or digit, and have at most 100 characters",
+        ),
+        (
+            json!({"selectors": []}),
+            "Fargate Profile must have at least one selector with at least one namespace value.",
+        ),
+        (
+            json!({"selectors": [{"labels": {"a": "b"}}]}),
+            "Fargate Profile must have at least one selector with at least one namespace value.",
+        ),
+        (json!({"selectors": vec![json!({"namespace": "a"}); 6]}), "Request contains more than 5 Selectors"),
+        (
+            json!({"selectors": [{"namespace": "a", "labels": labels}]}),
+            "Request contains Selector with more than 5 Label pairs",
+        ),
+    ] {
+        assert_eq!(
+            world.refused("CreateFargateProfile", asked(change)),
+            format!("InvalidParameterException: {why}")
+        );
+    }
+
+    let made = world.ok("CreateFargateProfile", asked(json!({"clientRequestToken": "t"})));
+    let made = &made["fargateProfile"];
+    assert_eq!((&made["status"], &made["subnets"]), (&json!("CREATING"), &json!(["subnet-b"])));
+    assert_eq!(
+        world.ok("CreateFargateProfile", asked(json!({"clientRequestToken": "t"})))["fargateProfile"],
+        *made
+    );
+    assert_eq!(
+        world.refused("CreateFargateProfile", asked(json!({}))),
+        "ResourceInUseException: A Fargate Profile already exists with this name in this cluster."
+    );
+    let busy = "because cluster shop currently has Fargate profile fp in status CREATING";
+    assert_eq!(
+        world.refused("CreateFargateProfile", asked(json!({"fargateProfileName": "two"}))),
+        format!("ResourceInUseException: Cannot create Fargate Profile two {busy}")
+    );
+    let of = json!({"clusterName": "shop", "fargateProfileName": "fp", "name": "shop"});
+    assert_eq!(
+        world.refused("DeleteFargateProfile", of.clone()),
+        format!("ResourceInUseException: Cannot delete Fargate Profile fp {busy}")
+    );
+    assert_eq!(world.ok("ListFargateProfiles", of.clone())["fargateProfileNames"], json!(["fp"]));
+    assert_eq!(world.ok("DescribeFargateProfile", of.clone())["fargateProfile"], *made);
+    assert_eq!(
+        world.refused("DeleteCluster", of),
+        "ResourceInUseException: Cluster has Fargate profiles attached"
+    );
+    let arn = json!({"resourceArn": made["fargateProfileArn"], "tags": {"team": "web"}});
+    world.ok("TagResource", arn.clone());
+    assert_eq!(world.ok("ListTagsForResource", arn)["tags"], json!({"team": "web"}));
+}
+
+#[test]
+fn insights_tell_what_stands_in_the_way_of_the_next_version() {
+    let mut world = World::with_cluster(&[("version", json!("1.35"))]);
+    let of = json!({"clusterName": "shop"});
+    let statuses = |world: &mut World| -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let all = world.ok("ListInsights", json!({"clusterName": "shop"}))["insights"].clone();
+        let all = all.as_array().cloned().unwrap_or_default();
+        all.iter().map(|one| (text(&one["name"]), text(&one["insightStatus"]["status"]))).collect()
+    };
+    let named = |name: &str, status: &str| (name.to_owned(), status.to_owned());
+    assert_eq!(
+        statuses(&mut world),
+        [
+            named("Cluster health issues", "PASSING"),
+            named("EKS add-on version compatibility", "PASSING"),
+            named("Kubelet version skew", "PASSING"),
+        ]
+    );
+    world.ok("CreateAddon", json!({"clusterName": "shop", "addonName": "kube-proxy"}));
+    assert_eq!(statuses(&mut world)[1], named("EKS add-on version compatibility", "WARNING"));
+    let wanted = json!({"clusterName": "shop", "filter": {"statuses": ["WARNING"]}});
+    let listed = world.ok("ListInsights", wanted)["insights"].clone();
+    let id = listed[0]["id"].clone();
+    let told = world.ok("DescribeInsight", json!({"clusterName": "shop", "id": id}))["insight"].clone();
+    assert_eq!(
+        told["categorySpecificSummary"]["addonCompatibilityDetails"],
+        json!([{"name": "kube-proxy", "compatibleVersions": ["v1.36.0-eksbuild.2"]}])
+    );
+    assert_eq!(told["resources"].as_array().map(Vec::len), Some(1));
+    // The newest version has no next one.
+    let mut world = World::with_cluster(&[]);
+    assert_eq!(world.ok("ListInsights", of)["insights"], json!([]));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The Kubernetes versions that clusters may have.
 
+use object::Time;
 use serde_json::{Value, json};
 
 use super::fault;
@@ -85,6 +86,11 @@ pub fn describe(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     });
     let shown: Vec<Value> = wanted.map(|version| shown(version, &now)).collect();
     Ok(Answer::read(json!({"clusterVersions": shown})))
+}
+
+/// `STANDARD_SUPPORT`, `EXTENDED_SUPPORT`, `UNSUPPORTED`: what a version has now.
+pub fn support_of(name: &str, now: Time) -> &'static str {
+    find(name).map_or("UNSUPPORTED", |version| support(version, &now.to_string()))
 }
 
 /// Dates of one form compare as text.

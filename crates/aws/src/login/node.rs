@@ -55,6 +55,10 @@ fn is_own(account: &Snapshot, cluster: &str, instance: &Instance) -> bool {
     if let Some(node) = &instance.site_node {
         return node.cluster == cluster;
     }
+    // Its scheduler has asked for the role of its profile.
+    if let Some(task) = &instance.fargate {
+        return task.cluster == cluster;
+    }
     let group = instance.tags.get(GROUP_TAG).and_then(|group| state::get::<Group>(account, "", group));
     group.is_some_and(|group| {
         let id = &instance.instance_id;
@@ -73,7 +77,12 @@ fn role_of(account: &Snapshot, instance: &Instance) -> Option<Common> {
 }
 
 /// Whether a role logs in as a node. An entry wins over the ConfigMap, as with every login.
-fn is_node(account: &Snapshot, objects: &Snapshot, cluster: &ClusterRecord, role: &Common) -> bool {
+pub(crate) fn is_node(
+    account: &Snapshot,
+    objects: &Snapshot,
+    cluster: &ClusterRecord,
+    role: &Common,
+) -> bool {
     let mode = cluster.shown.access_config.authentication_mode;
     let is_of_nodes = |groups: &[String]| groups.iter().any(|group| group == NODES);
     if mode.reads_entries()

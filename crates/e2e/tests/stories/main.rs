@@ -9,6 +9,7 @@ mod crashes;
 mod custom_resources;
 mod ec2;
 mod eks;
+mod fargate;
 mod front_door;
 mod guest;
 mod hosts;
@@ -83,6 +84,7 @@ const TALES: &[Tale] = &[
     Tale { name: "ec2", tell: ec2::tell },
     Tale { name: "eks", tell: eks::tell },
     Tale { name: "etcd", tell: stores::etcd },
+    Tale { name: "fargate", tell: fargate::tell },
     Tale { name: "hosts", tell: hosts::tell },
     Tale { name: "front_door", tell: front_door::tell },
     Tale { name: "iam", tell: iam::tell },

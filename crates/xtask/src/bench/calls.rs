@@ -18,15 +18,16 @@ const CLIENTS: usize = 8;
 const FOR: Duration = Duration::from_secs(5);
 
 /// A call, as its service's clients make it.
-struct Call {
-    name: &'static str,
-    service: &'static str,
-    method: Method,
-    path: &'static str,
-    body: &'static str,
+pub struct Call<'a> {
+    pub name: &'a str,
+    pub service: &'a str,
+    pub method: Method,
+    pub path: &'a str,
+    /// Of a form, or JSON.
+    pub body: &'a str,
 }
 
-const CALLS: [Call; 2] = [
+const CALLS: [Call<'static>; 2] = [
     Call {
         name: "sts GetCallerIdentity",
         service: "sts",
@@ -44,7 +45,7 @@ const CALLS: [Call; 2] = [
 ];
 
 /// Who calls, and where.
-struct Caller {
+pub struct Caller {
     address: String,
     id: String,
     secret: String,
@@ -58,7 +59,7 @@ pub fn run() -> Result<Vec<Row>> {
     CALLS.iter().map(|call| row(&site, &caller, call)).collect()
 }
 
-fn caller(site: &Site) -> Result<Caller> {
+pub fn caller(site: &Site) -> Result<Caller> {
     let access: Value = serde_json::from_slice(&std::fs::read(site.access())?)?;
     let word =
         |name: &str| access[name].as_str().map(str::to_owned).with_context(|| format!("there is no {name}"));
@@ -104,7 +105,7 @@ fn client(caller: &Caller, call: &Call) -> Result<Vec<Duration>> {
         let text = signed(caller, call)?;
         let sent = Instant::now();
         (&stream).write_all(&text)?;
-        let status = read_answer(&mut reader)?;
+        let (status, _) = read_answer(&mut reader)?;
         ensure!(status.contains(" 200 "), "{} was answered {status}", call.name);
         times.push(sent.elapsed());
     }
@@ -112,11 +113,13 @@ fn client(caller: &Caller, call: &Call) -> Result<Vec<Duration>> {
 }
 
 fn signed(caller: &Caller, call: &Call) -> Result<Vec<u8>> {
-    let mut request = Request::new(Bytes::from_static(call.body.as_bytes()));
+    let mut request = Request::new(Bytes::copy_from_slice(call.body.as_bytes()));
     *request.method_mut() = call.method.clone();
     *request.uri_mut() = call.path.parse()?;
     request.headers_mut().insert("host", caller.address.parse()?);
-    request.headers_mut().insert("content-type", "application/x-www-form-urlencoded".parse()?);
+    let kind =
+        if call.body.starts_with('{') { "application/json" } else { "application/x-www-form-urlencoded" };
+    request.headers_mut().insert("content-type", kind.parse()?);
     let key = Key { id: &caller.id, secret: &caller.secret, token: None };
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     sign(&mut request, &key, &caller.region, call.service, Time::from_secs(i64::try_from(now.as_secs())?))?;
@@ -128,8 +131,18 @@ fn signed(caller: &Caller, call: &Call) -> Result<Vec<u8>> {
     Ok(format!("{text}\r\n{}", call.body).into_bytes())
 }
 
-/// The status line; the rest of the answer is read and forgotten.
-fn read_answer(reader: &mut BufReader<&TcpStream>) -> Result<String> {
+/// Makes one call on a connection of its own: its answer, in JSON.
+pub fn ask(caller: &Caller, call: &Call) -> Result<Value> {
+    let stream = TcpStream::connect(&caller.address).context("connect to the endpoint")?;
+    (&stream).write_all(&signed(caller, call)?)?;
+    let (status, body) = read_answer(&mut BufReader::new(&stream))?;
+    let said = String::from_utf8_lossy(&body).into_owned();
+    ensure!(status.contains(" 200 "), "{} was answered {status}{said}", call.name);
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// The status line and the body.
+fn read_answer(reader: &mut BufReader<&TcpStream>) -> Result<(String, Vec<u8>)> {
     let (mut status, mut length) = (String::new(), 0);
     reader.read_line(&mut status)?;
     loop {
@@ -144,5 +157,5 @@ fn read_answer(reader: &mut BufReader<&TcpStream>) -> Result<String> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok(status)
+    Ok((status, body))
 }

@@ -5,6 +5,7 @@
 
 mod api;
 mod calls;
+mod eks;
 mod etcd;
 mod pods;
 mod policies;
@@ -51,6 +52,7 @@ const MEASURES: &[Measure] = &[
     ("snapshot", snapshot::run),
     ("pods", pods::run),
     ("calls", calls::run),
+    ("eks", eks::run),
     ("policies", policies::run),
 ];
 
