@@ -129,7 +129,7 @@ const OLD_ROWS: &[(&str, &str, &str)] = &[
     (
         "api-resources --api-group=apps",
         "",
-        "deployments           deploy       apps/v1                        true         Deployment\n",
+        "deployments           deploy       apps/v1      true         Deployment\n",
     ),
     ("explain deployment.spec.replicas", "", "FIELD:    replicas <integer>"),
     ("explain deployment.spec.replicas", "", "How many pods; absent: 1."),
