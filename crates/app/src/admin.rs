@@ -2,10 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::access_files::AccessFiles;
 use crate::account::Wanted;
 use crate::etcd::Place;
-use crate::guard_files::GuardFiles;
+use crate::server_files::ServerFiles;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,9 +39,7 @@ pub struct UpRequest {
     #[serde(flatten)]
     pub place: Place,
     #[serde(default)]
-    pub guard: GuardFiles,
-    #[serde(default)]
-    pub access: AccessFiles,
+    pub files: ServerFiles,
     #[serde(default)]
     pub aws: Wanted,
 }

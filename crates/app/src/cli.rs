@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::access_files::AccessFiles;
 use crate::account::{self, Wanted};
 use crate::etcd::Place;
-use crate::guard_files::GuardFiles;
+use crate::server_files::ServerFiles;
 use crate::site;
 
 /// Kubernetes on one Linux machine, from one command.
@@ -94,9 +93,7 @@ pub struct Up {
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
-    pub guard: GuardFiles,
-    #[command(flatten)]
-    pub access: AccessFiles,
+    pub files: ServerFiles,
     #[command(flatten)]
     pub aws: Aws,
 }
@@ -265,9 +262,7 @@ pub struct Server {
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
-    pub guard: GuardFiles,
-    #[command(flatten)]
-    pub access: AccessFiles,
+    pub files: ServerFiles,
     /// Features to switch, as upstream names them; known is CBORServingAndStorage [default: off], of which CBOR is served and not stored
     #[arg(long, value_name = "NAME=BOOL", value_delimiter = ',', value_parser = feature)]
     pub feature_gates: Vec<Feature>,

@@ -89,8 +89,7 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
         api_port: args.api_port,
         insecure_registries: args.insecure_registry.clone(),
         place: args.place.clone().absolute().map_err(ClientError::Folder)?,
-        guard: args.guard.clone().absolute().map_err(ClientError::Folder)?,
-        access: args.access.clone().absolute().map_err(ClientError::Folder)?,
+        files: args.files.clone().absolute().map_err(ClientError::Folder)?,
         aws: args.aws.wanted(),
     };
     let what = Ask::Up(Box::new(request));

@@ -23,14 +23,13 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{error, info};
 
-use crate::access_files::{AccessFileError, AccessFiles, followed};
 use crate::bootstrap;
 use crate::deciders::{Deciders, Identity, IdentityError, event_user};
 use crate::dial::{self, Inside};
 use crate::etcd::{EtcdError, Place};
-use crate::guard_files::{GuardFileError, GuardFiles};
 use crate::login;
 use crate::pki::{self, Pair, Pki, PkiError, Subject};
+use crate::server_files::{AccessFileError, GuardFileError, ServerFiles, followed};
 use crate::shape::{Shape, git_version};
 
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -75,10 +74,7 @@ pub struct Setup<'a> {
     pub dir: &'a Path,
     /// Where its state is, if not in the folder.
     pub place: &'a Place,
-    /// What guards its API and its data.
-    pub guard: &'a GuardFiles,
-    /// Who is believed and who may do what, besides what every cluster has.
-    pub access: &'a AccessFiles,
+    pub files: &'a ServerFiles,
     /// Names and addresses that the API's certificate is for, besides the usual ones.
     pub names: Vec<String>,
     /// Where pods and nodes reach the API; never none.
@@ -121,7 +117,7 @@ impl Cluster {
     /// Opens the state, completes what every cluster has, and starts the deciders. `serve` then opens the door.
     pub async fn start(setup: Setup<'_>) -> Result<Self, ClusterError> {
         let pki = Arc::new(Pki::open(&setup.dir.join("pki"))?);
-        let sealing = setup.guard.sealing().await?;
+        let sealing = setup.files.guard.sealing().await?;
         let store = open_store(setup.place, setup.dir.join("store"), sealing.clone()).await?;
         if setup.place.store.is_some() && is_of_another_authority(&store.snapshot(), &pki.ca_pem) {
             return Err(ClusterError::OtherAuthority { pki: setup.dir.join("pki") });
@@ -157,7 +153,7 @@ impl Cluster {
                 authorizers,
                 login: setup.account.clone().map(|account| login::door(account, setup.name)),
                 believed: believed(&setup, &stopped, &mut tasks)?,
-                token_webhook: setup.access.token_webhook()?,
+                token_webhook: setup.files.access.token_webhook()?,
                 tokens,
                 dial,
                 kubelet_tls: Arc::new(kubelet_client(&pki)?),
@@ -177,7 +173,7 @@ impl Cluster {
         tasks.extend(deciders.start(identity.as_ref().map(|identity| identity.name.clone()), &stopped));
         info!(cluster = setup.name, revision = store.snapshot().revision(), "the control plane runs");
         let (issuer, inside, shape) = (setup.shape.issuer.clone(), setup.inside, setup.shape);
-        tasks.extend(setup.guard.follow_keys(sealing.as_ref(), store.clone(), stopped.clone()));
+        tasks.extend(setup.files.guard.follow_keys(sealing.as_ref(), store.clone(), stopped.clone()));
         let (tasks, public) = (Mutex::new(tasks), Mutex::default());
         Ok(Self {
             gate,
@@ -330,7 +326,7 @@ fn authorizers(
     if let Some(account) = &setup.account {
         all = all.with_access_policies(login::policies(account.clone(), setup.name));
     }
-    if let Some(source) = followed(setup.access.authorization()?, stop, tasks) {
+    if let Some(source) = followed(setup.files.access.authorization()?, stop, tasks) {
         all = all.with_configuration(source, dial::from_host());
     }
     Ok(all)
@@ -343,7 +339,7 @@ fn believed(
     stop: &watch::Receiver<bool>,
     tasks: &mut Vec<JoinHandle<()>>,
 ) -> Result<Vec<Believed>, ClusterError> {
-    let file = followed(setup.access.authentication(&setup.shape.issuer)?, stop, tasks);
+    let file = followed(setup.files.access.authentication(&setup.shape.issuer)?, stop, tasks);
     let file = file.map(|source| Believed { source, dial: dial::from_host() });
     let provider = setup.account.as_ref().map(|account| Believed {
         source: login::provider(account.clone(), setup.name, &setup.shape.issuer),
@@ -397,7 +393,7 @@ fn server_config(
         }),
         jwks_uri: setup.shape.jwks_uri(),
         checks: sealing.map(health_of_keys).into_iter().collect(),
-        audit: setup.guard.audit(clock)?,
+        audit: setup.files.guard.audit(clock)?,
     })
 }
 

@@ -21,13 +21,12 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use crate::access_files::AccessFiles;
 use crate::account::{self, AccountError, Wanted};
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{API_PORT, Cluster, ClusterError, Setup};
 use crate::eks::{self, Keeper};
 use crate::etcd::Place;
-use crate::guard_files::GuardFiles;
+use crate::server_files::ServerFiles;
 use crate::shape::NEWEST;
 use crate::site::{self, ClusterSpec, Site};
 use crate::{census, ec2, exit, nodes};
@@ -480,8 +479,7 @@ impl Daemon {
             pods: None,
             issuer: None,
             place: Place::default(),
-            guard: GuardFiles::default(),
-            access: AccessFiles::default(),
+            files: ServerFiles::default(),
         });
         spec.up = true;
         spec.nodes = request.nodes.unwrap_or(spec.nodes);
@@ -491,8 +489,7 @@ impl Daemon {
         if request.place.store.is_some() {
             spec.place.clone_from(&request.place);
         }
-        spec.guard = request.guard.or(&spec.guard);
-        spec.access = request.access.or(&spec.access);
+        spec.files = request.files.clone().or(std::mem::take(&mut spec.files));
         match request.api_port {
             Some(0) => spec.api_port = free_port(0)?,
             Some(port) => spec.api_port = port,
@@ -573,8 +570,7 @@ impl Daemon {
             name: &spec.name,
             dir: &dir,
             place: &spec.place,
-            guard: &spec.guard,
-            access: &spec.access,
+            files: &spec.files,
             names: Vec::new(),
             inside,
             dial_from: nodes::inside(self.machines.clone(), account.clone(), &spec.name, vpc.ns().path()),

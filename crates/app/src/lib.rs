@@ -1,6 +1,5 @@
 //! Config → build → run(until told). Which components for which role.
 
-mod access_files;
 mod account;
 mod admin;
 mod bootstrap;
@@ -16,7 +15,6 @@ mod ec2;
 mod eks;
 mod etcd;
 mod exit;
-mod guard_files;
 mod image;
 mod join;
 mod kubeconfig;
@@ -27,6 +25,7 @@ mod owner;
 mod pki;
 mod profile;
 mod server;
+mod server_files;
 mod shape;
 mod signer;
 mod site;

@@ -67,8 +67,7 @@ pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
             api_port: args.api_port,
             insecure_registries: args.insecure_registry.clone(),
             place: args.place.clone().absolute().map_err(ServerError::Start)?,
-            guard: args.guard.clone().absolute().map_err(ServerError::Start)?,
-            access: args.access.clone().absolute().map_err(ServerError::Start)?,
+            files: args.files.clone().absolute().map_err(ServerError::Start)?,
             aws: args.aws.wanted(),
         };
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -121,8 +120,7 @@ async fn alone(
         name: &args.cluster.name,
         dir: &dir,
         place: &args.place,
-        guard: &args.guard,
-        access: &args.access,
+        files: &args.files,
         names,
         inside: vec![inside],
         dial_from: std::sync::Arc::new(|| None),

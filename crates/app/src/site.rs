@@ -22,11 +22,10 @@ use std::path::{Path, PathBuf};
 use files::FileError;
 use serde::{Deserialize, Serialize};
 
-use crate::access_files::AccessFiles;
 use crate::etcd::Place;
-use crate::guard_files::GuardFiles;
 use crate::owner::Owner;
 use crate::pki;
+use crate::server_files::ServerFiles;
 use crate::shape::{NEWEST, Shape};
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/ekso";
@@ -59,9 +58,7 @@ pub struct ClusterSpec {
     #[serde(flatten)]
     pub place: Place,
     #[serde(default)]
-    pub guard: GuardFiles,
-    #[serde(default)]
-    pub access: AccessFiles,
+    pub files: ServerFiles,
     /// 36 of 1.36.
     #[serde(default = "newest")]
     pub minor: u8,

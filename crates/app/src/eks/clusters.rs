@@ -20,11 +20,10 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::keeper::{Failure, Keeper};
-use crate::access_files::AccessFiles;
 use crate::cluster::Cluster;
 use crate::daemon::{Daemon, DaemonError, free_port};
 use crate::etcd::Place;
-use crate::guard_files::GuardFiles;
+use crate::server_files::ServerFiles;
 use crate::shape::NEWEST;
 use crate::site::ClusterSpec;
 
@@ -129,8 +128,7 @@ fn new_spec(keeper: &Keeper, record: &Kept<ClusterRecord>, minor: u8) -> Result<
         up: true,
         insecure_registries: Vec::new(),
         place: Place::default(),
-        guard: GuardFiles::default(),
-        access: AccessFiles::default(),
+        files: ServerFiles::default(),
         minor,
         services: network["serviceIpv4Cidr"].as_str().map(str::to_owned),
         pods: None,

@@ -1,7 +1,6 @@
-//! What guards a cluster's API and its data, as files of upstream's forms say it: the flags have upstream's names too.
+//! What guards a cluster's API and its data: encryption of what is stored, and what is written down of requests.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,10 +14,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use super::File;
+use super::watched::{LOOK_EVERY, Watched};
 use crate::dial;
 
-/// How often a file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often a KMS is asked whether it has the same key: upstream's interval, and that of one that is in trouble.
 const ASK_EVERY: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -74,30 +73,21 @@ pub enum GuardFileError {
 }
 
 impl GuardFiles {
-    /// The same, whatever folder the process that reads the files works in.
-    pub fn absolute(mut self) -> std::io::Result<Self> {
-        let files = [
+    pub(super) fn files(&mut self) -> [&mut File; 4] {
+        [
             &mut self.encryption_provider_config,
             &mut self.audit_policy_file,
             &mut self.audit_log_path,
             &mut self.audit_webhook_config_file,
-        ];
-        for file in files.into_iter().flatten().filter(|file| file.as_os_str() != "-") {
-            *file = std::path::absolute(&*file)?;
-        }
-        Ok(self)
+        ]
     }
 
-    /// These, and of `kept` what is not said anew.
-    pub fn or(&self, kept: &Self) -> Self {
-        let file = |said: &Option<PathBuf>, kept: &Option<PathBuf>| said.as_ref().or(kept.as_ref()).cloned();
+    pub(super) fn or(self, kept: Self) -> Self {
         Self {
-            encryption_provider_config: file(
-                &self.encryption_provider_config,
-                &kept.encryption_provider_config,
-            ),
-            audit_policy_file: file(&self.audit_policy_file, &kept.audit_policy_file),
-            audit_log_path: file(&self.audit_log_path, &kept.audit_log_path),
+            encryption_provider_config: self.encryption_provider_config.or(kept.encryption_provider_config),
+            audit_policy_file: self.audit_policy_file.or(kept.audit_policy_file),
+            audit_webhook_config_file: self.audit_webhook_config_file.or(kept.audit_webhook_config_file),
+            audit_log_path: self.audit_log_path.or(kept.audit_log_path),
             audit_log_maxage: self.audit_log_maxage.or(kept.audit_log_maxage),
             audit_log_maxbackup: self.audit_log_maxbackup.or(kept.audit_log_maxbackup),
             audit_log_maxsize: self.audit_log_maxsize.or(kept.audit_log_maxsize),
@@ -146,8 +136,7 @@ impl GuardFiles {
     ) -> Option<JoinHandle<()>> {
         let path = self.encryption_provider_config.clone()?;
         let keys = Keys {
-            seen: stamp(&path),
-            path,
+            file: Watched::new(&path),
             sealing: sealing?.clone(),
             store,
             due: Instant::now() + ASK_EVERY,
@@ -174,18 +163,9 @@ fn yaml(path: &Path) -> Result<serde_json::Value, GuardFileError> {
     })
 }
 
-/// What tells one content of a file from another.
-type Stamp = (u64, u64, i64, i64);
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let told = fs::metadata(path).ok()?;
-    Some((told.ino(), told.len(), told.mtime(), told.mtime_nsec()))
-}
-
 /// The keys of a store, as long as it is open.
 struct Keys {
-    path: PathBuf,
-    seen: Option<Stamp>,
+    file: Watched,
     sealing: Arc<Sealing>,
     store: Arc<dyn Store>,
     /// When the KMS is to be asked.
@@ -203,7 +183,7 @@ impl Keys {
             if self.look().await {
                 match self.store.reseal().await {
                     Ok(()) => {
-                        info!(file = %self.path.display(), "the keys have changed, and everything is under the new ones")
+                        info!(file = %self.file.path().display(), "the keys have changed, and everything is under the new ones")
                     }
                     Err(failure) => {
                         error!(%failure, "the keys have changed, but not everything could be written under the new ones")
@@ -215,10 +195,8 @@ impl Keys {
 
     /// Whether there are other keys than before.
     async fn look(&mut self) -> bool {
-        let now = stamp(&self.path);
-        if now.is_some() && now != self.seen {
-            self.seen = now;
-            let replaced = match rules(&self.path) {
+        if self.file.has_changed() {
+            let replaced = match rules(self.file.path()) {
                 Ok(rules) => self.sealing.replace(rules).await.map_err(GuardFileError::from),
                 Err(failure) => Err(failure),
             };
@@ -283,8 +261,7 @@ mod tests {
             files.into_iter().any(|bytes| bytes.windows(word.len()).any(|window| window == word.as_bytes()))
         };
         let mut keys = Keys {
-            seen: stamp(&path),
-            path: path.clone(),
+            file: Watched::new(&path),
             sealing,
             store: store.clone(),
             due: Instant::now() + ASK_EVERY,

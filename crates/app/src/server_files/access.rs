@@ -1,10 +1,8 @@
-//! Who is believed and who may do what, as files of upstream's forms say it: read at the start, and followed when they change.
+//! Who is believed and who may do what: read at the start, and followed when the files change.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use access::authentication::Configuration;
 use apiserver::{Authorization, Connection, TokenWebhook};
@@ -14,10 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
+use super::File;
+use super::watched::{LOOK_EVERY, Watched};
 use crate::dial;
-
-/// How often a file is looked at. What changes in between is seen at the next look: a second is upstream's word for "at once".
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The files, whose flags have upstream's names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -45,36 +42,21 @@ pub enum AccessFileError {
 }
 
 impl AccessFiles {
-    /// The same, whatever folder the process that reads the files works in.
-    pub fn absolute(mut self) -> std::io::Result<Self> {
-        let files = [
+    pub(super) fn files(&mut self) -> [&mut File; 3] {
+        [
             &mut self.authentication_config,
             &mut self.authorization_config,
             &mut self.authentication_token_webhook_config_file,
-        ];
-        for file in files.into_iter().flatten() {
-            *file = std::path::absolute(&*file)?;
-        }
-        Ok(self)
+        ]
     }
 
-    /// These, and of `kept` what is not said anew.
-    pub fn or(&self, kept: &Self) -> Self {
-        let file = self.authentication_token_webhook_config_file.as_ref();
+    pub(super) fn or(self, kept: Self) -> Self {
+        let webhook = self.authentication_token_webhook_config_file;
         Self {
-            authentication_config: self
-                .authentication_config
-                .as_ref()
-                .or(kept.authentication_config.as_ref())
-                .cloned(),
-            authorization_config: self
-                .authorization_config
-                .as_ref()
-                .or(kept.authorization_config.as_ref())
-                .cloned(),
-            authentication_token_webhook_config_file: file
-                .or(kept.authentication_token_webhook_config_file.as_ref())
-                .cloned(),
+            authentication_config: self.authentication_config.or(kept.authentication_config),
+            authorization_config: self.authorization_config.or(kept.authorization_config),
+            authentication_token_webhook_config_file: webhook
+                .or(kept.authentication_token_webhook_config_file),
         }
     }
 
@@ -105,18 +87,9 @@ type Read<T> = Box<dyn Fn(&[u8]) -> Result<T, String> + Send + Sync>;
 
 /// What a file says, as it was when it was last right.
 pub struct Followed<T> {
-    path: PathBuf,
+    file: Watched,
     read: Read<T>,
-    seen: Option<Stamp>,
     current: Arc<RwLock<Arc<T>>>,
-}
-
-/// What tells one content of a file from another.
-type Stamp = (u64, u64, i64, i64);
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let told = fs::metadata(path).ok()?;
-    Some((told.ino(), told.len(), told.mtime(), told.mtime_nsec()))
 }
 
 impl<T: Send + Sync + 'static> Followed<T> {
@@ -126,10 +99,10 @@ impl<T: Send + Sync + 'static> Followed<T> {
         path: &Path,
         read: impl Fn(&[u8]) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Self, AccessFileError> {
-        let seen = stamp(path);
+        let file = Watched::new(path);
         let first = read_file(path, &read)?;
         let current = Arc::new(RwLock::new(Arc::new(first)));
-        Ok(Self { path: path.to_owned(), read: Box::new(read), seen, current })
+        Ok(Self { file, read: Box::new(read), current })
     }
 
     pub fn source(&self) -> Arc<dyn Fn() -> Arc<T> + Send + Sync> {
@@ -151,15 +124,13 @@ impl<T: Send + Sync + 'static> Followed<T> {
     }
 
     fn look(&mut self) {
-        let now = stamp(&self.path);
-        if now.is_none() || now == self.seen {
+        if !self.file.has_changed() {
             return;
         }
-        self.seen = now;
-        match read_file(&self.path, &self.read) {
+        match read_file(self.file.path(), &self.read) {
             Ok(changed) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(changed);
-                info!(file = %self.path.display(), "follows the changed file");
+                info!(file = %self.file.path().display(), "follows the changed file");
             }
             Err(failure) => error!(%failure, "the changed file is not followed"),
         }
