@@ -91,7 +91,6 @@ impl GuardFiles {
             audit_log_maxage: self.audit_log_maxage.or(kept.audit_log_maxage),
             audit_log_maxbackup: self.audit_log_maxbackup.or(kept.audit_log_maxbackup),
             audit_log_maxsize: self.audit_log_maxsize.or(kept.audit_log_maxsize),
-            audit_webhook_config_file: file(&self.audit_webhook_config_file, &kept.audit_webhook_config_file),
         }
     }
 
