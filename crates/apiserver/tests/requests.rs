@@ -520,8 +520,8 @@ async fn what_was_done_is_counted() {
     client.get("/api/v1/namespaces/default/pods/none").await;
     let text = client.get("/metrics").await.text;
     for line in [
-        "apiserver_request_total{verb=\"LIST\",group=\"\",version=\"v1\",resource=\"pods\",subresource=\"\",scope=\"cluster\",code=\"200\"} 1",
-        "apiserver_request_total{verb=\"GET\",group=\"\",version=\"v1\",resource=\"pods\",subresource=\"\",scope=\"resource\",code=\"404\"} 1",
+        "apiserver_request_total{component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"cluster\",subresource=\"\",verb=\"LIST\",version=\"v1\",code=\"200\"} 1",
+        "apiserver_request_total{component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\",code=\"404\"} 1",
         "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 0",
         "apiserver_storage_objects{resource=\"namespaces\"} 4",
     ] {

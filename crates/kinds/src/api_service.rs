@@ -18,6 +18,8 @@ pub static KIND: Kind = Kind {
     namespaced: false,
     subresources: &[subresource::STATUS],
     type_name: "apiregistration.v1.APIService",
+    // That of the core group is "v1.".
+    name: names::path_segment,
     columns: &[
         NAME,
         column("Service", "string", "Who serves it.", |object, _| match path::get(object, "spec.service") {

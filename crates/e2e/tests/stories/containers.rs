@@ -192,7 +192,9 @@ spec:
         ("cat /config/colour", "blue"),
         ("cat /secret/word", "sesame"),
         ("stat -L -c %a /secret/word", "400"),
-        ("cat /all/labels", "app=\"reader\""),
+        ("grep -c '^app=\"reader\"$' /all/labels", "1"),
+        // What a binding copies from the node.
+        ("grep -c '^topology.kubernetes.io/zone=\"us-east-1' /all/labels", "1"),
         ("wc -c < /all/token | grep -c '[0-9][0-9][0-9]'", "1"),
         ("cat /var/run/secrets/kubernetes.io/serviceaccount/namespace", "volumes"),
         ("echo $colour $word $MY_MEMORY", "blue sesame 33554432"),

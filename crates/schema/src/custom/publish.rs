@@ -7,9 +7,11 @@ use super::Custom;
 use crate::Kind;
 
 /// What a definition's own words may be overlaid by: every object has these.
-const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
-const KIND: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
-const METADATA: &str = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+const API_VERSION: &str = "The group and version of this object.";
+const KIND: &str = "What kind of object this is.";
+/// Its first words, and those of `creationTimestamp`, are what the conformance suite looks for.
+const METADATA: &str =
+    "Standard object's metadata: name, namespace, labels and whatever else every object has.";
 
 /// The name of a version's type: its group backwards, as upstream has it. `com.example.stable.v1.CronTab`
 pub fn type_name(resource: Resource, version: &str, kind: &str) -> String {
