@@ -115,7 +115,15 @@ fn furnish(root: &Path) -> Result<()> {
         }
     }
     std::os::unix::fs::symlink("/bin/busybox", root.join("sbin/modprobe"))?;
-    fs::copy(ekso_binary()?, root.join("bin/ekso"))?;
+    let ekso = ekso_binary()?;
+    fs::copy(&ekso, root.join("bin/ekso"))?;
+    // The binary of tests is not static, as a released one is.
+    let libraries = run(Command::new(tool("ldd")?).arg(&ekso), "")?.stdout;
+    for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+        let copy = root.join(library.trim_start_matches('/'));
+        fs::create_dir_all(copy.parent().context("a library is in a folder")?)?;
+        fs::copy(library, copy)?;
+    }
     fs::copy(kubectl_binary(36)?, root.join("bin/kubectl"))?;
     for (file, text) in [
         ("etc/hosts", "127.0.0.1 localhost\n"),
