@@ -1,5 +1,7 @@
 //! Every plugin: a cluster, a request, and what becomes of it.
 
+mod eks;
+
 use admission::{
     FargateProfile, FargateSelector, Operation, PodIdentity, Request, Verdict, mutate, validate,
 };

@@ -1,5 +1,7 @@
 //! Calls in a row against a store in memory: each sees what the ones before it have changed.
 
+mod node_group;
+
 use object::{Draft, Key, Resource, Snapshot, Time, body};
 use serde_json::{Value, json};
 

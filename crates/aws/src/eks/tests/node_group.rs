@@ -66,7 +66,7 @@ fn a_node_group_belongs_to_a_cluster() {
 
 /// The groups, by subnet, of the interfaces of a control plane.
 fn interfaces(world: &World) -> Vec<(String, Vec<String>)> {
-    let all = super::control_plane_interfaces(&world.state, "shop").into_iter();
+    let all = crate::eks::control_plane_interfaces(&world.state, "shop").into_iter();
     all.map(|one| (one.record.subnet_id, one.record.groups)).collect()
 }
 
