@@ -625,9 +625,10 @@ impl Daemon {
                 .map_err(ec2::Ec2Error::from)?;
             self.ec2().await?.end().await?;
         }
+        // Its record first: of one without a folder the keeper would make an empty cluster.
+        eks::forget(self, name).await;
         let dir = self.site.cluster_dir(name);
         std::fs::remove_dir_all(&dir).map_err(|error| FileError::new("remove", &dir, error))?;
-        eks::forget(self, name).await;
         if self.site.clusters()?.is_empty() {
             self.stop_account().await;
             *self.network_is_up.lock().await = false;

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use apiserver::{Dial, Socket, is_proxyable};
 use machines::{NetNs, netns};
+use rustix::net::sockopt;
 use tokio::net::TcpStream;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a silent other side is asked whether it is still there. The third time is the last.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// Of a name, so many are tried.
 const MOST_ADDRESSES: usize = 8;
 
@@ -86,6 +89,12 @@ pub async fn dial(namespace: Option<PathBuf>, address: SocketAddr) -> io::Result
     let stream = connected.await.map_err(io::Error::other)??;
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
+    // The machine may end under it, and then nobody says so.
+    sockopt::set_socket_keepalive(&stream, true)?;
+    sockopt::set_tcp_keepidle(&stream, ALIVE_EVERY)?;
+    sockopt::set_tcp_keepintvl(&stream, ALIVE_EVERY)?;
+    sockopt::set_tcp_keepcnt(&stream, 3)?;
+    sockopt::set_tcp_user_timeout(&stream, 3 * ALIVE_EVERY.as_millis() as u32)?;
     TcpStream::from_std(stream)
 }
 

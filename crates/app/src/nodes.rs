@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use account::Account;
 use aws::Fault;
 use aws::control::site_nodes;
+use aws::ec2::record;
 use aws::state::Changes;
 use kinds::NODES;
 use machines::Machine;
@@ -224,7 +225,10 @@ pub fn release_images(dir: &Path, node: &str) -> Result<(), NodesError> {
 pub fn inside(machines: machines::Site, account: Arc<Account>, cluster: &str, router: &Path) -> Inside {
     let (cluster, router) = (cluster.to_owned(), router.to_owned());
     Arc::new(move || {
-        let nodes = ec2::nodes_of(&account.snapshot(), &cluster);
+        let mut nodes = ec2::nodes_of(&account.snapshot(), &cluster);
+        nodes.retain(|node| node.wanted == record::Wanted::Running);
+        // What ends with its machine begins where that is least likely: those of `ekso up`, the oldest, those of one pod last.
+        nodes.sort_by_key(|node| (node.fargate.is_some(), node.site_node.is_none(), node.launched));
         let mut machines = nodes.iter().filter_map(|node| machines.machine(ec2::machine_name(node)).ok());
         let running = machines.find(|machine| machine.running().is_some());
         Some(running.map_or_else(|| router.clone(), |machine| machine.netns_path()))

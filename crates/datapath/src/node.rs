@@ -48,7 +48,12 @@ pub fn set_routes(routes: &[Route]) -> Result<()> {
         // No uplink, no other nodes.
         return Ok(());
     };
-    let wanted: Vec<link::Route> = routes.iter().map(|route| link_route(route, uplink)).collect();
+    let near = |route: &&link::Route| route.link == uplink && route.via.is_none() && route.prefix > 0;
+    let near: Vec<&link::Route> = present.iter().filter(near).collect();
+    let is_near = |via: Ipv4Addr| near.iter().any(|net| holds(net, via));
+    // What is behind nodes of other subnets goes the way of the default route, where they are known.
+    let there = routes.iter().filter(|route| is_near(route.via));
+    let wanted: Vec<link::Route> = there.map(|route| link_route(route, uplink)).collect();
     let ours =
         |route: &&link::Route| route.protocol == link::PROTOCOL && route.link == uplink && route.prefix > 0;
     let present: Vec<&link::Route> = present.iter().filter(ours).collect();
@@ -59,6 +64,12 @@ pub fn set_routes(routes: &[Route]) -> Result<()> {
         links.replace_route(route)?;
     }
     Ok(())
+}
+
+/// Whether an address is of a route's destination, which is not all there are.
+fn holds(route: &link::Route, address: Ipv4Addr) -> bool {
+    let mask = u32::MAX << (32 - u32::from(route.prefix));
+    u32::from(address) & mask == u32::from(route.destination) & mask
 }
 
 fn link_route(route: &Route, uplink: u32) -> link::Route {

@@ -85,11 +85,16 @@ pub fn nodes_of(account: &Snapshot, cluster: &str) -> Vec<Instance> {
 pub fn pass(doer: &Arc<Doer>, account: &Snapshot) {
     let mut asleep: BTreeMap<String, bool> = BTreeMap::new();
     for kept in state::list::<Instance>(account, "") {
-        let instance = kept.record;
-        let id = instance.instance_id.clone();
-        if doer.state().busy.contains(&id) {
+        let (id, machine) = (kept.record.instance_id.clone(), machine_name(&kept.record).to_owned());
+        if !doer.state().busy.insert(machine.clone()) {
             continue;
         }
+        // What was listed may be past: somebody may have worked on it until just now.
+        let Some(kept) = state::get::<Instance>(&doer.account.snapshot(), "", &id) else {
+            doer.release(&machine);
+            continue;
+        };
+        let instance = kept.record;
         let is_running = doer.machine(&instance).is_ok_and(|machine| machine.running().is_some());
         let seen = doer.state().seen.get(&id).copied();
         let is_asleep = cluster_of(&instance).is_some_and(|cluster| {
@@ -100,15 +105,15 @@ pub fn pass(doer: &Arc<Doer>, account: &Snapshot) {
             if is_running {
                 doer.state().seen.entry(id).or_insert(instance.reboots);
             }
+            doer.release(&machine);
             continue;
         }
-        doer.state().busy.insert(id.clone());
         let doer = doer.clone();
         tokio::spawn(async move {
             let what = format!("{step:?}");
             let done = doer.take(&instance, step).await;
             doer.state().has_failed |= done.is_err();
-            doer.release(&id);
+            doer.release(&machine);
             match done {
                 Ok(()) => {
                     info!(instance = id, what, "the instance is a step further");
@@ -131,19 +136,19 @@ impl Doer {
         self.site.cluster(cluster).ok().flatten().is_some_and(|spec| !spec.up)
     }
 
-    /// Waits until nobody works on an instance, and has nobody begin.
-    async fn hold(&self, id: &str) {
+    /// Waits until nobody works on a machine, and has nobody begin.
+    async fn hold(&self, machine: &str) {
         loop {
             let released = self.released.notified();
-            if self.state().busy.insert(id.to_owned()) {
+            if self.state().busy.insert(machine.to_owned()) {
                 return;
             }
             released.await;
         }
     }
 
-    fn release(&self, id: &str) {
-        self.state().busy.remove(id);
+    fn release(&self, machine: &str) {
+        self.state().busy.remove(machine);
         self.released.notify_waiters();
     }
 
@@ -163,9 +168,15 @@ impl Doer {
         let begin = |instance: Instance| {
             let doer = self.clone();
             tokio::spawn(async move {
-                doer.hold(&instance.instance_id).await;
-                let done = doer.take(&instance, step).await;
-                doer.release(&instance.instance_id);
+                let machine = machine_name(&instance).to_owned();
+                doer.hold(&machine).await;
+                // Whoever held it may have done the same.
+                let known = state::get::<Instance>(&doer.account.snapshot(), "", &instance.instance_id);
+                let done = match known.filter(|kept| kept.record.state != State::Terminated) {
+                    Some(kept) => doer.take(&kept.record, step).await,
+                    None => Ok(()),
+                };
+                doer.release(&machine);
                 done
             })
         };

@@ -45,7 +45,8 @@ pub fn terminate(context: &mut Context, input: &Value) -> Result<Answer, Fault> 
     let id = input["InstanceId"].as_str().unwrap_or_default();
     let (mut group, mut member) = named(context, id)?;
     let mut changes = Changes::default();
-    if input["ShouldDecrementDesiredCapacity"] == true {
+    // Said again, it is not done again.
+    if input["ShouldDecrementDesiredCapacity"] == true && !member.record.lifecycle.is_terminating() {
         if group.record.desired <= group.record.min {
             let why = format!(
                 "Currently, desiredSize equals minSize ({}). Terminating instance without replacement will violate group's min size constraint. Either set shouldDecrementDesiredCapacity flag to false or lower group's min size.",

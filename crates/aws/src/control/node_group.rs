@@ -163,10 +163,15 @@ fn drain(
 ) {
     // An update that is not forced gives up instead of what is left on a node: `roll` ends it.
     let is_patient = record.rollout.is_some() && !record.force;
-    for mut member in members(context.state, group) {
-        if member.record.lifecycle != Lifecycle::TerminatingWait {
-            continue;
+    let leaving = members(context.state, group).into_iter();
+    let leaving: Vec<_> = leaving.filter(|one| one.record.lifecycle == Lifecycle::TerminatingWait).collect();
+    // All of them first: what is evicted from one must not go to another.
+    for member in &leaving {
+        if let Some(node) = nodes.and_then(|nodes| nodes.find(NODES, "", &member.record.node_name)) {
+            cordon(plan, node, false);
         }
+    }
+    for mut member in leaving {
         if nodes.is_none()
             && context.state.find(ClusterRecord::RESOURCE, "", &record.shown.cluster_name).is_some()
         {
@@ -189,10 +194,9 @@ fn drain(
     }
 }
 
-/// Cordons a node and evicts what is on it. How many pods are left.
+/// Evicts what is on a node. How much keeps it from going: its pods, and that more may come as long as it is not seen cordoned.
 fn empty(plan: &mut Plan, nodes: &Snapshot, node: &Object) -> usize {
-    cordon(plan, node, false);
-    let mut left = 0;
+    let mut left = usize::from(!is_cordoned(node));
     for pod in nodes.list_by_field(PODS, &node.key.name) {
         if !must_leave(pod) {
             continue;
@@ -205,7 +209,7 @@ fn empty(plan: &mut Plan, nodes: &Snapshot, node: &Object) -> usize {
     left
 }
 
-fn cordon(plan: &mut Plan, node: &Object, is_replaced: bool) {
+fn is_cordoned(node: &Object) -> bool {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct View {
@@ -217,8 +221,12 @@ fn cordon(plan: &mut Plan, node: &Object, is_replaced: bool) {
         unschedulable: bool,
     }
     let View { spec } = node.decode().unwrap_or_default();
+    spec.unschedulable
+}
+
+fn cordon(plan: &mut Plan, node: &Object, is_replaced: bool) {
     let mut patch = Map::new();
-    if !spec.unschedulable {
+    if !is_cordoned(node) {
         patch.insert("spec".into(), json!({"unschedulable": true}));
     }
     if is_replaced && node.meta.label(NOT_BALANCED).is_none() {
