@@ -105,6 +105,11 @@ fn client(view: &View, spec: &Spec, subject: &Subject, user: &User, own: bool) -
         };
         authorize(view, user, &attributes).allowed
     };
+    let bound = user.groups.iter().find_map(|group| group.strip_prefix(groups::BOOTSTRAPPER_OF));
+    let name = subject.common_name.trim_start_matches("system:node:").replace('.', ":");
+    if bound.is_some_and(|bound| bound != name) {
+        return None;
+    }
     if own && may("selfnodeclient") {
         let message = "Auto approving self kubelet client certificate after SubjectAccessReview.";
         return Some(Approval { message });

@@ -46,6 +46,8 @@ pub mod groups {
     pub const ANONYMOUS_USER: &str = "system:anonymous";
     pub const AUTHENTICATED: &str = "system:authenticated";
     pub const BOOTSTRAPPERS: &str = "system:bootstrappers";
+    /// Before a node's name, with `:` for its dots: who has the token of a machine becomes the node that it was made for, and no other.
+    pub const BOOTSTRAPPER_OF: &str = "system:bootstrappers:ekso:node:";
     pub const MASTERS: &str = "system:masters";
     pub const NODES: &str = "system:nodes";
     pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";

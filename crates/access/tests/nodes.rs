@@ -162,11 +162,15 @@ fn kubelets_get_their_certificates() {
     let view = View::new(&snapshot, &index);
     let (client, serving) = ("kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving");
     let (own, joins) = ("system:node:n1|system:nodes", "system:bootstrap:abcdef|system:bootstrappers");
+    // The token of a machine.
+    let bound = "system:bootstrap:abcdef|system:bootstrappers,system:bootstrappers:ekso:node:n1:ec2:internal";
     let dns = |name: &str| SanType::DnsName(name.try_into().expect("a name"));
     let ip = |text: &str| SanType::IpAddress(text.parse().expect("an address"));
     for (name, group, names, signer, usage, from, expected) in [
         ("system:node:n1", "system:nodes", vec![], client, "client auth", joins, true),
         ("system:node:n1", "system:nodes", vec![], client, "client auth", own, true),
+        ("system:node:n1.ec2.internal", "system:nodes", vec![], client, "client auth", bound, true),
+        ("system:node:n1", "system:nodes", vec![], client, "client auth", bound, false),
         ("system:node:n2", "system:nodes", vec![], client, "client auth", own, false),
         ("system:node:n1", "system:masters", vec![], client, "client auth", joins, false),
         ("admin", "system:nodes", vec![], client, "client auth", joins, false),

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use access::bootstrap;
+use access::{bootstrap, groups};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::try_join_all;
@@ -67,11 +67,11 @@ fn is_of_new_object(snapshot: &Snapshot, write: &Write) -> bool {
     snapshot.find(*resource, text("namespace"), text("name")).is_none()
 }
 
-/// Makes a bootstrap token, `<id>.<secret>`, that joins nodes until `expires`.
-pub async fn join_token(gate: &Gate, expires: Time) -> Result<String, Status> {
+/// Makes a bootstrap token, `<id>.<secret>`, that joins nodes until `expires`: any, or the one of that name.
+pub async fn join_token(gate: &Gate, expires: Time, node: Option<&str>) -> Result<String, Status> {
     let (id, secret) = (pki::random_word(6), pki::random_word(16));
     let data = |text: &str| STANDARD.encode(text);
-    let object = json!({
+    let mut object = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
         "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
         "data": {
@@ -79,6 +79,10 @@ pub async fn join_token(gate: &Gate, expires: Time) -> Result<String, Status> {
             "usage-bootstrap-authentication": data("true"), "description": data("made by ekso for a node to join"),
         },
     });
+    if let Some(node) = node {
+        let group = format!("{}{}", groups::BOOTSTRAPPER_OF, node.replace('.', ":"));
+        object["data"]["auth-extra-groups"] = data(&group).into();
+    }
     gate.execute(&loopback(), Write::Create { resource: SECRETS, object }).await?;
     Ok(format!("{id}.{secret}"))
 }

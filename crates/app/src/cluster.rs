@@ -247,9 +247,9 @@ impl Cluster {
         }
     }
 
-    /// A token with which a node joins within `seconds`.
-    pub async fn join_token(&self, seconds: i64) -> Result<String, ClusterError> {
-        let token = bootstrap::join_token(&self.gate, now().plus_secs(seconds)).await;
+    /// A token with which a node joins within `seconds`: any, or the one of that name.
+    pub async fn join_token(&self, seconds: i64, node: Option<&str>) -> Result<String, ClusterError> {
+        let token = bootstrap::join_token(&self.gate, now().plus_secs(seconds), node).await;
         let token = token.map_err(|status| ClusterError::Bootstrap(Box::new(status)))?;
         let ca = ca_der(&self.pki)?;
         let digest = ring::digest::digest(&ring::digest::SHA256, &ca);

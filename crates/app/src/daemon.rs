@@ -120,12 +120,12 @@ struct Following {
 struct Joining(Weak<Daemon>);
 
 impl ec2::Clusters for Joining {
-    fn join<'a>(&'a self, name: &'a str) -> ec2::Answer<'a, Option<ec2::Join>> {
+    fn join<'a>(&'a self, name: &'a str, node: &'a str) -> ec2::Answer<'a, Option<ec2::Join>> {
         Box::pin(async move {
             let daemon = self.0.upgrade()?;
             let cluster = daemon.clusters.lock().await.get(name)?.clone();
             let insecure_registries = daemon.site.cluster(name).ok()??.insecure_registries;
-            let token = match cluster.join_token(nodes::TOKEN_SECONDS).await {
+            let token = match cluster.join_token(nodes::TOKEN_SECONDS, Some(node)).await {
                 Ok(token) => token,
                 Err(failure) => {
                     warn!(cluster = name, %failure, "no token for a node that joins");

@@ -131,7 +131,7 @@ async fn alone(
     let cluster = Cluster::start(setup).await?;
     cluster.serve(listener).map_err(|source| ServerError::Listen { address, source })?;
     let kubeconfig = write_kubeconfig(&cluster, &args.cluster.name, &dir, inside)?;
-    let token = cluster.join_token(TOKEN_SECONDS).await?;
+    let token = cluster.join_token(TOKEN_SECONDS, None).await?;
     screen.next(
         &format!("The API is served at https://{address}. For root here:"),
         &format!("kubectl --kubeconfig {} get nodes", kubeconfig.display()),

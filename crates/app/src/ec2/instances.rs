@@ -344,7 +344,7 @@ impl Doer {
         let command = match bootstrap {
             None => vec!["/usr/bin/ekso".to_owned(), "machine-idle".to_owned()],
             Some(joined) => {
-                let join = self.clusters.join(&joined.cluster).await;
+                let join = self.clusters.join(&joined.cluster, instance.node_name()).await;
                 let join = join.ok_or_else(|| Ec2Error::NoCluster(joined.cluster.clone()))?;
                 files::write(&dir.join("token"), 0o600, join.token.as_bytes())?;
                 let images = nodes::images_of(&self.site, &joined.cluster).await?;

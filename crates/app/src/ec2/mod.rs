@@ -81,7 +81,7 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// What instances need of the clusters.
 pub trait Clusters: Send + Sync {
     /// How a node joins a cluster; none if none of that name runs.
-    fn join<'a>(&'a self, cluster: &'a str) -> Answer<'a, Option<Join>>;
+    fn join<'a>(&'a self, cluster: &'a str, node: &'a str) -> Answer<'a, Option<Join>>;
     /// What a cluster's store holds; none if none of that name runs.
     fn objects<'a>(&'a self, cluster: &'a str) -> Answer<'a, Option<Snapshot>>;
     /// The instance that was this node of a cluster is no more.
