@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use http::{Extensions, HeaderName, HeaderValue, Request, StatusCode, header};
+use http::{Extensions, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use object::{FieldSelector, LabelSelector, Reason, Resource, Status};
 use plan::{Attributes, Decision, User};
@@ -102,7 +102,7 @@ async fn filtered(
         let begun = written_down(audit, peer, (&user, real.as_ref()), &asked, &query, &mut request);
         begun.into_iter().for_each(|begun| drop(record.set(begun)));
     }
-    if asked.stays(&request, &query) && attributes.verb != "watch" {
+    if asked.needs_no_seat(&query) {
         return answered(shared, &user, &asked, &query, request).await;
     }
     let snapshot = shared.store().snapshot();
@@ -218,13 +218,29 @@ impl Asked {
     /// Watches and connections that stay open.
     fn stays(&self, request: &Request<Incoming>, query: &Query) -> bool {
         match self {
-            Self::Extension(both) => {
-                both.1.attributes().verb == "watch" || request.headers().contains_key(header::UPGRADE)
-            }
+            Self::Extension(both) => both.1.attributes().verb == "watch" || upgrades(request),
             Self::Path(..) => false,
             Self::Resource(target) => target.is_long_running(query),
         }
     }
+
+    /// Connections that stay open and are ours. What an extension has to begin, it begins in a seat like a watch: who asks for it says
+    /// themselves whether it stays.
+    fn needs_no_seat(&self, query: &Query) -> bool {
+        matches!(self, Self::Resource(target) if target.is_long_running(query) && target.verb != "watch")
+    }
+}
+
+/// Whether a connection is to become a stream: a WebSocket, or one of SPDY.
+fn upgrades(request: &Request<Incoming>) -> bool {
+    let has = |name: HeaderName, wanted: &[&str]| {
+        let texts = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let mut words = texts.flat_map(|text| text.split(',')).map(str::trim);
+        words.any(|word| wanted.iter().any(|wanted| word.eq_ignore_ascii_case(wanted)))
+    };
+    matches!(*request.method(), Method::GET | Method::POST)
+        && has(header::CONNECTION, &["upgrade"])
+        && has(header::UPGRADE, &["websocket", "SPDY/3.1"])
 }
 
 /// Whom a request is answered as.
@@ -269,7 +285,9 @@ async fn answered(
             let stays = asked.stays(&request, query);
             let passed = aggregate::pass(shared, &both.0, user, request);
             if stays {
-                return passed.await;
+                // It stays once it has begun; until then it holds a seat.
+                let limit = shared.config.limits.request_timeout;
+                return in_time(limit, attributes.verb, attributes.resource, passed).await;
             }
             bounded(shared, query, attributes.verb, attributes.resource, passed).await
         }
@@ -382,6 +400,15 @@ async fn bounded(
     };
     let reads = matches!(verb, "get" | "head" | "list");
     let _counted = Counted::new(&shared.in_flight[usize::from(reads)]);
+    in_time(limit, verb, resource, answered).await
+}
+
+async fn in_time(
+    limit: Duration,
+    verb: &str,
+    resource: &str,
+    answered: impl Future<Output = Answer>,
+) -> Answer {
     match tokio::time::timeout(limit, answered).await {
         Ok(answer) => answer,
         Err(_) => {

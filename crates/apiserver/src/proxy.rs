@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
+use crate::authenticate::SUBPROTOCOL_TOKEN;
 use crate::respond::Answer;
 use crate::server::Shared;
 
@@ -67,8 +68,9 @@ pub(crate) enum Secure {
 pub(crate) async fn pass(
     shared: &Arc<Shared>,
     goal: Goal,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Answer, Status> {
+    forget_user(request.headers_mut());
     let stream = connect(shared, &goal).await?;
     pass_over(stream, goal, request).await
 }
@@ -179,9 +181,24 @@ fn rewritten(
     Ok((Request::from_parts(head, body), incoming))
 }
 
+/// Takes out what a front proxy, or somebody in its place, says of who asks: that was for this server.
+pub(crate) fn forget_user(headers: &mut HeaderMap) {
+    let told: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-remote-")).cloned().collect();
+    for name in told {
+        headers.remove(name);
+    }
+}
+
 fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
+        if name == header::SEC_WEBSOCKET_PROTOCOL {
+            if let Some(value) = without_token(value) {
+                kept.append(name.clone(), value);
+            }
+            continue;
+        }
         if !NOT_PASSED_ON.contains(&name.as_str())
             && name != header::UPGRADE
             && !name.as_str().starts_with("impersonate-")
@@ -190,6 +207,18 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
         }
     }
     kept
+}
+
+/// The subprotocols that a WebSocket is offered in, without the one that is a token; None: there is no other.
+fn without_token(offered: &HeaderValue) -> Option<HeaderValue> {
+    let protocols = offered.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let kept: Vec<&[u8]> = protocols
+        .filter(|protocol| !protocol.is_empty() && !protocol.starts_with(SUBPROTOCOL_TOKEN.as_bytes()))
+        .collect();
+    if kept.is_empty() {
+        return None;
+    }
+    HeaderValue::from_bytes(&kept.join(&b", "[..])).ok()
 }
 
 fn returned(answer: Response<Incoming>) -> Answer {
@@ -248,5 +277,26 @@ mod tests {
         let mut names: Vec<&str> = kept.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["accept", "x-mine"]);
+        headers.insert("x-remote-group", HeaderValue::from_static("system:masters"));
+        forget_user(&mut headers);
+        assert!(!headers.contains_key("x-remote-group") && headers.contains_key("x-mine"));
+    }
+
+    #[test]
+    fn a_token_among_subprotocols_is_not_passed_on() {
+        let token = "base64url.bearer.authorization.k8s.io.c2VjcmV0";
+        for (offered, expected) in [
+            ("v5.channel.k8s.io, v4.channel.k8s.io".to_owned(), Some("v5.channel.k8s.io, v4.channel.k8s.io")),
+            (format!("v5.channel.k8s.io,{token}"), Some("v5.channel.k8s.io")),
+            (format!("{token} , v5.channel.k8s.io, {token}"), Some("v5.channel.k8s.io")),
+            (token.to_owned(), None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers
+                .insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(&offered).expect("a header"));
+            let kept = passed_on(&headers);
+            let kept = kept.get(header::SEC_WEBSOCKET_PROTOCOL).map(|value| value.to_str().expect("text"));
+            assert_eq!(kept, expected, "{offered}");
+        }
     }
 }

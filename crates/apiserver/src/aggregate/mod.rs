@@ -283,11 +283,7 @@ pub(crate) async fn pass(
 /// # Errors
 /// 400 if a part of it cannot be said: half of who asks is somebody else.
 fn introduce(user: &User, headers: &mut http::HeaderMap) -> Result<(), Status> {
-    let told: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("x-remote-")).cloned().collect();
-    for name in told {
-        headers.remove(name);
-    }
+    proxy::forget_user(headers);
     let mut add = |name: &str, value: &str| match (
         HeaderName::try_from(name),
         HeaderValue::from_bytes(value.as_bytes()),

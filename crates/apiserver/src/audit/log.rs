@@ -164,9 +164,18 @@ impl Target {
             millis += 1;
             backup = self.backup(&stem, &extension, millis);
         }
-        std::fs::rename(&self.options.path, backup)?;
+        let renamed = std::fs::rename(&self.options.path, backup);
+        // Whatever came of it, the lines that follow need a file. One that somebody moved away needs no turning over.
         self.reopen()?;
-        self.remove_old(now)
+        if let Err(failure) = renamed
+            && failure.kind() != io::ErrorKind::NotFound
+        {
+            return Err(failure);
+        }
+        if let Err(failure) = self.remove_old(now) {
+            error!(%failure, file = %self.options.path.display(), "old audit logs could not be removed");
+        }
+        Ok(())
     }
 
     fn names(&self) -> (String, String) {
@@ -249,6 +258,20 @@ mod tests {
         let mode = path.metadata().expect("there").permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
         assert_eq!(path.metadata().expect("there").len(), (400 << 10) + 1);
+    }
+
+    #[test]
+    fn a_file_that_somebody_moved_away_is_made_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.log");
+        let options = LogOptions { path: path.clone(), ..LogOptions::default() };
+        let mut target = Target::open(options).expect("opened");
+        target.write(b"one").expect("written");
+        std::fs::remove_file(&path).expect("removed");
+        target.turn_over(SystemTime::now()).expect("turned over");
+        target.write(b"two").expect("written");
+        assert_eq!(std::fs::read(&path).expect("a log"), b"two\n");
+        assert_eq!(names(folder.path()), ["audit.log"]);
     }
 
     #[test]

@@ -19,7 +19,6 @@ use gate::{Annotations, Clock};
 use http::{Extensions, HeaderMap, Request, StatusCode, header};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use plan::{Attributes, Decision, User};
 use serde_json::{Map, Value, json};
 
@@ -31,6 +30,9 @@ use webhook::Webhook;
 
 /// A body that is longer is not looked into for what became of a request.
 const LONGEST_STATUS: u64 = 64 << 10;
+
+/// The code of a request whose client did not wait for the answer: HTTP has none, and this is the customary one.
+const CLOSED_EARLY: u16 = 499;
 
 /// The policy of a server, and where its events go.
 pub struct Audit {
@@ -80,14 +82,14 @@ impl Audit {
     }
 
     /// Begins to write a request down, if the policy wants it. `user`: None if nobody was believed.
-    pub(crate) fn open(
+    pub(crate) fn open<B>(
         self: &Arc<Self>,
         id: &str,
         user: Option<&User>,
         attributes: &Attributes<'_>,
         address: Option<IpAddr>,
         stays: bool,
-        request: &Request<Incoming>,
+        request: &Request<B>,
     ) -> Option<Arc<Record>> {
         let scope = self.policy.scope(user, attributes)?;
         let received = (self.clock)();
@@ -133,6 +135,18 @@ pub(crate) struct Record {
 struct Late {
     event: Map<String, Value>,
     is_done: bool,
+}
+
+/// Who hangs up takes the request along, but not what it has done by then.
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.late().is_done {
+            return;
+        }
+        let status = json!({"metadata": {}, "status": "Failure", "code": CLOSED_EARLY,
+            "message": "Connection closed early"});
+        self.complete(&status, None);
+    }
 }
 
 impl Record {
@@ -396,6 +410,40 @@ fn sources(headers: &HeaderMap, address: Option<IpAddr>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_ends_once_even_if_nobody_waits_for_its_answer() {
+        let policy =
+            json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]});
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.log");
+        let log = LogOptions { path: path.clone(), ..LogOptions::default() };
+        let policy = Policy::parse(policy).expect("a policy");
+        let clock: Clock = Arc::new(|| object::Time::from_micros(0));
+        let audit = Arc::new(Audit::new(policy, Some(log), None, clock).expect("a log"));
+        let open = |id: &str| {
+            let request = Request::get("/version").body(()).expect("a request");
+            let attributes = Attributes { verb: "get", path: "/version", ..Attributes::default() };
+            audit.open(id, None, &attributes, None, false, &request).expect("a record")
+        };
+        drop(open("hung-up"));
+        open("answered").complete(&status_of(StatusCode::OK, None), None);
+        open("panicked").panicked();
+        drop(audit);
+        let log = std::fs::read_to_string(&path).expect("a log");
+        let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event"));
+        let told: Vec<String> = events
+            .filter(|event| event["stage"] != "RequestReceived")
+            .map(|event| {
+                let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+                format!("{} {} {}", word("auditID"), word("stage"), event["responseStatus"]["code"])
+            })
+            .collect();
+        assert_eq!(
+            told,
+            ["hung-up ResponseComplete 499", "answered ResponseComplete 200", "panicked Panic 500"]
+        );
+    }
 
     #[test]
     fn sources_are_those_that_proxies_name_and_the_connection() {

@@ -26,6 +26,8 @@ const CERTIFICATE_TRUST: Duration = Duration::from_secs(60);
 const MOST_TOKENS: usize = 4096;
 /// A longer one is no token of ours.
 const LONGEST_TOKEN: usize = 16 * 1024;
+/// What a WebSocket's subprotocol that is a bearer token begins with.
+pub(crate) const SUBPROTOCOL_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// Tokens that were verified a moment ago, by their digest.
 #[derive(Default)]
@@ -142,7 +144,7 @@ fn subprotocol_token(headers: &HeaderMap) -> Option<Cow<'_, str>> {
     headers.get(header::UPGRADE)?;
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(text);
     let mut offered = offered.flat_map(|text| text.split(',')).map(str::trim);
-    let encoded = offered.find_map(|one| one.strip_prefix("base64url.bearer.authorization.k8s.io."))?;
+    let encoded = offered.find_map(|one| one.strip_prefix(SUBPROTOCOL_TOKEN))?;
     let token = URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?;
     String::from_utf8(token).ok().filter(|token| !token.is_empty()).map(Cow::Owned)
 }
