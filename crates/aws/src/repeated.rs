@@ -12,7 +12,7 @@ use crate::{Answer, Context, Fault};
 /// How long a token is remembered.
 const REMEMBERED_SECONDS: i64 = 86_400;
 
-/// A call that had a token. It is named by the digest of its token.
+/// A call that had a token. It is named by the digest of its operation and token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Seen {
     /// Of the whole input, but for `DryRun`.
@@ -43,8 +43,9 @@ pub struct Tokens {
 
 type Run = fn(&mut Context, &Value) -> Result<Answer, Fault>;
 
-/// Runs a call once for its token.
+/// Runs a call once for its token, which is another one with another operation.
 pub fn once(
+    operation: &'static str,
     context: &mut Context,
     input: &Value,
     tokens: &Tokens,
@@ -57,7 +58,7 @@ pub fn once(
     }
     let mut meant = input.clone();
     meant.as_object_mut().map(|members| members.remove("DryRun"));
-    let (name, digest) = (hex(&format!("{}:{token}", tokens.member)), hex(&meant.to_string()));
+    let (name, digest) = (hex(&format!("{operation}:{token}")), hex(&meant.to_string()));
     let old = |seen: &Seen| context.now.secs_since(seen.at) >= REMEMBERED_SECONDS;
     let known = state::get::<Seen>(context.state, "", &name);
     if let Some(seen) = known.as_ref().map(|kept| &kept.record).filter(|seen| !old(seen)) {

@@ -64,7 +64,13 @@ fn none(list: &'static str, input: &Value) -> Result<Answer, Fault> {
 type Run = fn(&mut Context, &Value) -> Result<Answer, Fault>;
 
 /// Runs a call once for its `ClientToken`.
-fn once(context: &mut Context, input: &Value, again: Again, run: Run) -> Result<Answer, Fault> {
+fn once(
+    operation: &'static str,
+    context: &mut Context,
+    input: &Value,
+    again: Again,
+    run: Run,
+) -> Result<Answer, Fault> {
     const TOKENS: Tokens = Tokens {
         member: "ClientToken",
         mismatch: || {
@@ -72,7 +78,7 @@ fn once(context: &mut Context, input: &Value, again: Again, run: Run) -> Result<
             Fault::new("IdempotentParameterMismatch", message)
         },
     };
-    repeated::once(context, input, &TOKENS, again, run)
+    repeated::once(operation, context, input, &TOKENS, again, run)
 }
 
 fn refuse(what: &str) -> Result<Answer, Fault> {
@@ -94,14 +100,14 @@ pub const SERVICE: Service = Service {
         "AuthorizeSecurityGroupIngress", security_group::subject, security_group::authorize_ingress;
         "CreateInternetGateway", |c, i| subject_of_new(c, i, "internet-gateway"), |c, i| quota::internet_gateways(c).and_then(|()| gateway::create(c, i));
         "CreateKeyPair", |c, i| subject_of_new(c, i, "key-pair"), key_pair::create;
-        "CreateLaunchTemplate", |c, i| subject_of_new(c, i, "launch-template"), |c, i| once(c, i, SameAnswer, |c, i| quota::launch_templates(c).and_then(|()| launch_template::create(c, i)));
-        "CreateLaunchTemplateVersion", launch_template::subject, |c, i| once(c, i, SameAnswer, |c, i| quota::launch_template_versions(c, i).and_then(|()| launch_template::create_version(c, i)));
-        "CreateNatGateway", |c, i| subject_of_new(c, i, "natgateway"), |c, i| once(c, i, Looks, |c, i| quota::nat_gateways(c, i).and_then(|()| nat_gateway::create(c, i)));
+        "CreateLaunchTemplate", |c, i| subject_of_new(c, i, "launch-template"), |c, i| once("CreateLaunchTemplate", c, i, SameAnswer, |c, i| quota::launch_templates(c).and_then(|()| launch_template::create(c, i)));
+        "CreateLaunchTemplateVersion", launch_template::subject, |c, i| once("CreateLaunchTemplateVersion", c, i, SameAnswer, |c, i| quota::launch_template_versions(c, i).and_then(|()| launch_template::create_version(c, i)));
+        "CreateNatGateway", |c, i| subject_of_new(c, i, "natgateway"), |c, i| once("CreateNatGateway", c, i, Looks, |c, i| quota::nat_gateways(c, i).and_then(|()| nat_gateway::create(c, i)));
         "CreateNetworkAcl", |c, i| vpc::subject_of_inhabitant(c, i, "network-acl"), |_, _| refuse("network ACLs besides the default ones: use security groups");
         "CreateNetworkAclEntry", any, |_, _| refuse("rules of network ACLs: use security groups");
-        "CreateNetworkInterface", |c, i| subject_of_new(c, i, "network-interface"), |c, i| once(c, i, SameAnswer, |c, i| quota::interfaces(c).and_then(|()| interface::create(c, i)));
+        "CreateNetworkInterface", |c, i| subject_of_new(c, i, "network-interface"), |c, i| once("CreateNetworkInterface", c, i, SameAnswer, |c, i| quota::interfaces(c).and_then(|()| interface::create(c, i)));
         "CreateRoute", |c, i| subject::<RouteTable>(c, i, "RouteTableId"), |c, i| quota::routes(c, i).and_then(|()| route_table::create_route(c, i));
-        "CreateRouteTable", |c, i| vpc::subject_of_inhabitant(c, i, "route-table"), |c, i| once(c, i, SameAnswer, |c, i| quota::route_tables(c, i).and_then(|()| route_table::create(c, i)));
+        "CreateRouteTable", |c, i| vpc::subject_of_inhabitant(c, i, "route-table"), |c, i| once("CreateRouteTable", c, i, SameAnswer, |c, i| quota::route_tables(c, i).and_then(|()| route_table::create(c, i)));
         "CreateSecurityGroup", |c, i| vpc::subject_of_inhabitant(c, i, "security-group"), |c, i| quota::security_groups(c).and_then(|()| security_group::create(c, i));
         "CreateSubnet", |c, i| vpc::subject_of_inhabitant(c, i, "subnet"), |c, i| quota::subnets(c, i).and_then(|()| subnet::create(c, i));
         "CreateTags", tags::subject, tags::create;
@@ -172,7 +178,7 @@ pub const SERVICE: Service = Service {
         "ReplaceRouteTableAssociation", |c, i| subject::<RouteTable>(c, i, "RouteTableId"), route_table::replace_association;
         "RevokeSecurityGroupEgress", security_group::subject, security_group::revoke_egress;
         "RevokeSecurityGroupIngress", security_group::subject, security_group::revoke_ingress;
-        "RunInstances", launch_subject::of_run, |c, i| once(c, i, Looks, |c, i| quota::instances(c, i).and_then(|()| instance::run(c, i)));
+        "RunInstances", launch_subject::of_run, |c, i| once("RunInstances", c, i, Looks, |c, i| quota::instances(c, i).and_then(|()| instance::run(c, i)));
         "StartInstances", |c, i| subject::<Instance>(c, i, "InstanceIds"), instance::start;
         "StopInstances", |c, i| subject::<Instance>(c, i, "InstanceIds"), instance::stop;
         "TerminateInstances", |c, i| subject::<Instance>(c, i, "InstanceIds"), instance::terminate;

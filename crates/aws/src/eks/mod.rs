@@ -60,8 +60,10 @@ type Run = fn(&mut crate::Context, &serde_json::Value) -> Result<crate::Answer, 
 
 /// A change of what is there, made once for its `clientRequestToken`: sent again it gives the same update.
 macro_rules! once {
-    ($run:expr) => {
-        |context, input| repeated::once(context, input, &TOKENS, repeated::Again::SameAnswer, $run)
+    ($operation:literal, $run:expr) => {
+        |context, input| {
+            repeated::once($operation, context, input, &TOKENS, repeated::Again::SameAnswer, $run)
+        }
     };
 }
 
@@ -126,15 +128,31 @@ const OPERATIONS: &[Operation] = &[
     row("StartInsightsRefresh", subject::cluster, insight::start_refresh),
     row("TagResource", subject::tagged, tags::tag),
     row("UntagResource", subject::tagged, tags::untag),
-    row("UpdateAccessEntry", subject::access_entry, once!(access_entry::update)),
-    row("UpdateAddon", subject::addon, once!(addon::update)),
+    row("UpdateAccessEntry", subject::access_entry, once!("UpdateAccessEntry", access_entry::update)),
+    row("UpdateAddon", subject::addon, once!("UpdateAddon", addon::update)),
     row("UpdateCapability", subject::cluster, refused::no_capability),
-    row("UpdateClusterConfig", subject::settings, once!(cluster_config::update)),
-    row("UpdateClusterVersion", subject::settings, once!(cluster_config::update_version)),
+    row("UpdateClusterConfig", subject::settings, once!("UpdateClusterConfig", cluster_config::update)),
+    row(
+        "UpdateClusterVersion",
+        subject::settings,
+        once!("UpdateClusterVersion", cluster_config::update_version),
+    ),
     row("UpdateEksAnywhereSubscription", subject::any, refused::no_subscription),
-    row("UpdateNodegroupConfig", subject::node_group, once!(node_group_update::config)),
-    row("UpdateNodegroupVersion", subject::node_group, once!(node_group_update::version)),
-    row("UpdatePodIdentityAssociation", subject::pod_identity, once!(pod_identity::update)),
+    row(
+        "UpdateNodegroupConfig",
+        subject::node_group,
+        once!("UpdateNodegroupConfig", node_group_update::config),
+    ),
+    row(
+        "UpdateNodegroupVersion",
+        subject::node_group,
+        once!("UpdateNodegroupVersion", node_group_update::version),
+    ),
+    row(
+        "UpdatePodIdentityAssociation",
+        subject::pod_identity,
+        once!("UpdatePodIdentityAssociation", pod_identity::update),
+    ),
 ];
 
 #[cfg(test)]
