@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use base64::Engine;
-use object::{Key, Snapshot, Time};
+use object::{Key, Object, Snapshot, Time};
 use plan::User;
 use serde::Deserialize;
 
 use crate::{AccessError, groups};
 use kinds::SECRETS;
 
+const TYPE: &str = "bootstrap.kubernetes.io/token";
 const ID_LENGTH: usize = 6;
 const SECRET_LENGTH: usize = 16;
 
@@ -19,6 +20,19 @@ struct SecretView {
     r#type: String,
     #[serde(default)]
     data: BTreeMap<String, String>,
+}
+
+impl SecretView {
+    fn field(&self, name: &str) -> Option<String> {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(self.data.get(name)?).ok()?;
+        String::from_utf8(bytes).ok()
+    }
+}
+
+/// When the token that a Secret holds ends; none if it holds none, or one for ever.
+pub fn expiration(secret: &Object) -> Option<Time> {
+    let view = secret.decode::<SecretView>().ok().filter(|view| view.r#type == TYPE)?;
+    view.field("expiration")?.parse().ok()
 }
 
 /// The user of `<id>.<secret>`, if the Secret `bootstrap-token-<id>` in `kube-system` holds it and may be used for this.
@@ -31,13 +45,10 @@ pub(crate) fn authenticate(snapshot: &Snapshot, token: &str, now: Time) -> Resul
         return Err(refused("the secret is being deleted"));
     }
     let view: SecretView = object.decode().map_err(|_| refused("the secret does not decode"))?;
-    if view.r#type != "bootstrap.kubernetes.io/token" {
+    if view.r#type != TYPE {
         return Err(refused("the secret is of another type"));
     }
-    let field = |name: &str| -> Option<String> {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(view.data.get(name)?).ok()?;
-        String::from_utf8(bytes).ok()
-    };
+    let field = |name: &str| view.field(name);
     let held = field("token-secret").unwrap_or_default();
     if held.is_empty() || !same_secret(held.as_bytes(), secret.as_bytes()) {
         return Err(refused("the secret part does not match"));

@@ -20,7 +20,7 @@ pub mod authorization;
 mod authorize;
 mod bearer;
 pub mod bootstrap;
-mod bootstrap_token;
+pub mod bootstrap_token;
 mod certificate;
 mod config_file;
 pub mod csr;

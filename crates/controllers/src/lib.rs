@@ -38,6 +38,7 @@ mod service_pods;
 mod settings;
 mod stateful_set;
 mod taint_eviction;
+mod token_cleaner;
 mod ttl_after_finished;
 mod validating_admission_policy;
 mod views;
@@ -113,6 +114,7 @@ pub static ALL: &[&Controller] = &[
     &service_account::CONTROLLER,
     &stateful_set::CONTROLLER,
     &taint_eviction::CONTROLLER,
+    &token_cleaner::CONTROLLER,
     &ttl_after_finished::CONTROLLER,
     &validating_admission_policy::CONTROLLER,
 ];
