@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, StatusCode};
-use object::{Cause, Object, Reason, Revision, Snapshot, Status};
+use object::{Cause, Object, Reason, Resource, Revision, Snapshot, Status};
 use schema::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -46,27 +46,27 @@ impl From<Status> for Refusal {
     }
 }
 
-/// Snapshots that continue tokens go on in.
+/// Snapshots that continue tokens go on in, each of one resource: of another one it need not be the state at this revision.
 #[derive(Default)]
 pub(crate) struct Held {
-    by_revision: Mutex<BTreeMap<Revision, (Instant, Snapshot)>>,
+    by_revision: Mutex<BTreeMap<(Revision, Resource), (Instant, Snapshot)>>,
 }
 
 impl Held {
-    /// `revision` is the one that was told: a snapshot is as good as an older one if nothing of the resource has changed in between.
-    fn keep(&self, revision: Revision, snapshot: &Snapshot, lifetime: Duration, most: usize) {
+    /// `told` has the revision that the client was told: a snapshot is as good as an older one if nothing of the resource has changed in between.
+    fn keep(&self, told: (Revision, Resource), snapshot: &Snapshot, lifetime: Duration, most: usize) {
         let now = Instant::now();
         let mut held = self.by_revision.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|_, (since, _)| now.duration_since(*since) < lifetime);
         while held.len() >= most.max(1) {
             held.pop_first();
         }
-        held.entry(revision).or_insert_with(|| (now, snapshot.clone()));
+        held.entry(told).or_insert_with(|| (now, snapshot.clone()));
     }
 
-    fn get(&self, revision: Revision, lifetime: Duration) -> Option<Snapshot> {
+    fn get(&self, told: (Revision, Resource), lifetime: Duration) -> Option<Snapshot> {
         let held = self.by_revision.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, snapshot) = held.get(&revision)?;
+        let (since, snapshot) = held.get(&told)?;
         (since.elapsed() < lifetime).then(|| snapshot.clone())
     }
 }
@@ -102,7 +102,8 @@ pub(crate) async fn list(
     };
     if let Some(remaining) = page.remaining {
         let limits = &shared.config.limits;
-        shared.held.keep(revision, &snapshot, limits.token_lifetime, limits.held_snapshots);
+        let told = (revision, target.kind.resource);
+        shared.held.keep(told, &snapshot, limits.token_lifetime, limits.held_snapshots);
         let rv = i64::try_from(revision).unwrap_or(-1);
         metadata["continue"] = token(rv, page.objects.last().map(|last| &**last)).into();
         if selection.is_everything() {
@@ -217,7 +218,7 @@ impl Place {
 
 async fn place(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Place, Refusal> {
     if !options.token.is_empty() {
-        return continued(shared, options).await;
+        return continued(shared, kind, options).await;
     }
     Ok(at(shared, kind, options).await?)
 }
@@ -245,7 +246,7 @@ async fn at(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Place
     if changed <= revision {
         return Ok(Place { snapshot, revision, after: None });
     }
-    let held = shared.held.get(revision, shared.config.limits.token_lifetime);
+    let held = shared.held.get((revision, kind.resource), shared.config.limits.token_lifetime);
     let too_old = || Status::new(Reason::Expired, "The resourceVersion for the provided list is too old.");
     Ok(Place { snapshot: held.ok_or_else(too_old)?, revision, after: None })
 }
@@ -281,7 +282,7 @@ fn too_large(asked: Revision, now: Revision) -> Status {
     status
 }
 
-async fn continued(shared: &Shared, options: &ListOptions) -> Result<Place, Refusal> {
+async fn continued(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Place, Refusal> {
     if !matches!(&*options.resource_version, "" | "0") {
         let why = "specifying resource version is not allowed when using continue";
         return Err(Refusal::Status(Status::bad_request(why)));
@@ -292,7 +293,7 @@ async fn continued(shared: &Shared, options: &ListOptions) -> Result<Place, Refu
         return Ok(Place { after: Some(token.start), ..Place::newest(shared.newest().await?) });
     };
     let lifetime = shared.config.limits.token_lifetime;
-    match shared.held.get(revision, lifetime) {
+    match shared.held.get((revision, kind.resource), lifetime) {
         Some(snapshot) => Ok(Place { snapshot, revision, after: Some(token.start) }),
         None => Err(Refusal::Expired(token)),
     }

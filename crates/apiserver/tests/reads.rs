@@ -8,6 +8,7 @@ use common::client::Client;
 use serde_json::{Value, json};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 
 async fn make(client: &Client, name: &str) -> u64 {
     version(&client.post(CONFIG_MAPS, &json!({"metadata": {"name": name}})).await.json())
@@ -94,7 +95,7 @@ async fn which_state_a_list_sees() {
     let old = make(&client, "a").await;
     make(&client, "b").await;
     let now = make(&client, "c").await;
-    let later = client.post("/api/v1/namespaces/default/secrets", &json!({"metadata": {"name": "s"}})).await;
+    let later = client.post(SECRETS, &json!({"metadata": {"name": "s"}})).await;
     let later = version(&later.json());
     let fill = |query: &str| {
         let values = [("$OLD", old), ("$NOW", now), ("$LATER", later)];
@@ -143,6 +144,10 @@ async fn pages_are_of_the_state_that_was_asked_for() {
     let token = second["metadata"]["continue"].as_str().expect("a token");
     let last = client.get(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.json();
     assert_eq!((names(&last), last["metadata"].get("continue")), (vec!["c"], None));
+    // The state that is held of one resource says nothing of another: there is a secret in it that was made later.
+    let secrets =
+        client.get(&format!("{SECRETS}?resourceVersion={now}&resourceVersionMatch=Exact&limit=5")).await;
+    assert_eq!((secrets.code, &secrets.json()["reason"]), (410, &json!("Expired")));
     let selected = client.get(&format!("{CONFIG_MAPS}?limit=1&labelSelector=!x")).await.json();
     assert_eq!(selected["metadata"].get("remainingItemCount"), None, "nobody counts what a selector leaves");
 }

@@ -64,8 +64,13 @@ pub(crate) fn store_status(key: &Key, operation: &str, error: StoreError) -> Sta
     }
 }
 
-/// The draft of a finished object.
+/// The draft of a finished object. One that could not be read again is refused: nobody could delete it either.
 pub(crate) fn draft(kind: &Kind, key: &Key, object: &Value) -> Result<Draft, Status> {
+    if schema::patch::is_too_deep(object) {
+        return Err(Status::bad_request(format!(
+            "{key} exceeds the maximum depth: it is nested 128 levels deep or deeper"
+        )));
+    }
     let metadata = object.get("metadata").unwrap_or(&Value::Null);
     let meta = Meta::deserialize(metadata).map_err(Status::internal)?;
     Ok(Draft {

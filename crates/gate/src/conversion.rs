@@ -61,12 +61,15 @@ impl Conversions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call that failed is made again by whoever asks next.
-    fn forget(&self, id: &Id, failed: &Batch) {
-        let mut known = self.lock();
-        if known.batches.get(id).is_some_and(|(batch, _)| batch.ptr_eq(failed)) {
-            known.batches.remove(id);
-        }
+    /// A call that failed is made again by whoever asks next, for whichever of its objects.
+    fn forget(&self, failed: &Batch) {
+        let Known { batches, order, bytes } = &mut *self.lock();
+        batches.retain(|_, (batch, _)| !batch.ptr_eq(failed));
+        order.retain(|(id, size)| {
+            let stays = batches.contains_key(id);
+            *bytes -= if stays { 0 } else { *size };
+            stays
+        });
     }
 }
 
@@ -115,7 +118,7 @@ impl Gate {
             match batch.clone().await {
                 Ok(converted) => objects[place] = converted[within].clone(),
                 Err(status) => {
-                    self.conversions.forget(&id(&objects[place]), &batch);
+                    self.conversions.forget(&batch);
                     return Err(status);
                 }
             }

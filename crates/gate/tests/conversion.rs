@@ -131,6 +131,16 @@ impl Setting {
         snapshot.find(self.row("v1").resource, "a", name).cloned().expect("stored")
     }
 
+    /// So many, stored in version 1.
+    async fn many(&self, count: usize) -> Vec<Arc<Object>> {
+        let mut made = Vec::new();
+        for number in 0..count {
+            let spec = json!({"hostPort": "a:1"});
+            made.push(self.create("v1", &format!("a{number}"), spec).await.expect("created"));
+        }
+        made
+    }
+
     /// Calls and objects since this was asked last.
     fn asked(&self) -> (usize, usize) {
         let Converter { calls, objects, .. } = &*self.converter;
@@ -221,10 +231,7 @@ async fn another_stored_version() {
 #[tokio::test]
 async fn many_readers_cost_one_call() {
     let setting = Setting::new().await;
-    for number in 0..300 {
-        setting.create("v1", &format!("a{number}"), json!({"hostPort": "a:1"})).await.expect("created");
-    }
-    let all: Vec<_> = (0..300).map(|number| setting.stored(&format!("a{number}"))).collect();
+    let all = setting.many(300).await;
     let row = setting.row("v2");
     let readers = (0..50).map(|_| setting.world.gate.in_version(&row, all.clone()));
     for read in futures_util::future::join_all(readers).await {
@@ -232,6 +239,15 @@ async fn many_readers_cost_one_call() {
         assert_eq!(names, all.iter().map(|object| object.key.clone()).collect::<Vec<_>>(), "in their order");
     }
     assert_eq!(setting.asked(), (2, 300), "256 objects to a call");
+
+    let setting = Setting::new().await;
+    let all = setting.many(300).await;
+    let row = setting.row("v2");
+    *setting.converter.fails.lock().expect("a lock") = Some("connection refused".into());
+    setting.world.gate.in_version(&row, all.clone()).await.expect_err("nobody converts");
+    *setting.converter.fails.lock().expect("a lock") = None;
+    setting.world.gate.in_version(&row, all).await.expect("no object of the failed call keeps its error");
+    assert_eq!(setting.asked(), (2, 300), "all are asked for again");
 }
 
 #[tokio::test]

@@ -109,3 +109,21 @@ async fn a_namespace_is_emptied_before_it_goes() {
     let emptied = world.merge("namespaces", "a", "finalize", json!({"spec": {"finalizers": null}})).await;
     assert!(emptied.is_ok() && world.get("namespaces", "a").is_none());
 }
+
+/// Protobuf and CBOR carry values that JSON's reader, which reads what is stored, would refuse: they would stay for ever.
+#[tokio::test]
+async fn what_is_too_deep_to_be_deleted_is_not_created() {
+    let world = World::new().await;
+    for (levels, is_made) in [(126, true), (127, false)] {
+        let data = (1..levels).fold(json!({}), |inner, _| json!({"a": inner}));
+        let name = format!("r{levels}");
+        let made = world
+            .create(
+                "controllerrevisions.apps",
+                json!({"metadata": {"name": name}, "revision": 1, "data": data}),
+            )
+            .await;
+        assert_eq!(made.map_err(|status| status.code).err(), (!is_made).then_some(400), "{levels}");
+        assert_eq!(world.get("controllerrevisions.apps", &name).is_some(), is_made, "{levels}");
+    }
+}

@@ -62,6 +62,24 @@ fn values_with_a_form_of_their_own() {
     );
 }
 
+/// What is stored is what upstream stores, so that whoever reads it strictly can.
+#[test]
+fn base64_is_written_as_go_writes_it() {
+    for (text, expected) in [
+        ("", ""),
+        ("YQ==", "YQ=="),
+        ("YR==", "YQ=="),
+        ("YWJ=", "YWI="),
+        ("YWJj", "YWJj"),
+        ("YW\r\nI=\n", "YWI="),
+        ("\n", ""),
+    ] {
+        let body = json!({"data": {"a": text}}).to_string();
+        let read = kinds::decode(kind("", "Secret"), body.as_bytes(), FieldValidation::Strict).expect(text);
+        assert_eq!(read.value["data"]["a"], expected, "{text:?}");
+    }
+}
+
 #[test]
 fn unknown_and_repeated_fields_depend_on_the_mode() {
     let pod = kind("", "Pod");

@@ -247,6 +247,7 @@ impl Walk<'_> {
                 if let Some(at) = base64_error(text) {
                     return Err(format!("illegal base64 data at input byte {at}"));
                 }
+                write_as_go(text);
             }
             _ => return Err(path.mismatch(value, &self.go_type(expr))),
         }
@@ -374,4 +375,19 @@ fn base64_error(text: &str) -> Option<usize> {
         }
     }
     (!(symbols + padding).is_multiple_of(4)).then_some(text.len())
+}
+
+/// Makes valid base64 the text that Go writes for the same bytes: in one line, and with zeros in the bits behind the last byte.
+fn write_as_go(text: &mut String) {
+    const SYMBOLS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    text.retain(|symbol| !matches!(symbol, '\r' | '\n'));
+    let symbols = text.trim_end_matches('=').len();
+    let padding = text.len() - symbols;
+    let last = text[..symbols].bytes().next_back();
+    let Some(value) = last.and_then(|last| SYMBOLS.iter().position(|symbol| *symbol == last)) else { return };
+    // Two bits of six for each byte that the last four symbols lack.
+    let normal = value >> (2 * padding) << (2 * padding);
+    if value != normal {
+        text.replace_range(symbols - 1..symbols, char::from(SYMBOLS[normal]).encode_utf8(&mut [0; 4]));
+    }
 }

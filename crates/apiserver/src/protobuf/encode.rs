@@ -1,9 +1,11 @@
 //! JSON text as protobuf: each field is written as it is read, and no tree is built.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, PAD};
 use object::{Status, Time};
 use schema::Expr;
 use serde::Deserialize;
@@ -18,6 +20,9 @@ use super::{MAGIC, Member, SCHEMA, Union, members};
 
 /// What follows the items of a list: `contentEncoding` and `contentType`, which upstream writes empty.
 pub(crate) const LIST_TAIL: &[u8] = &[0x1a, 0, 0x22, 0];
+
+/// As Go reads base64: what stands in the bits behind the last byte does not matter.
+const BASE64: GeneralPurpose = GeneralPurpose::new(&STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
 const META: &str = "meta.v1.ObjectMeta";
 
@@ -301,7 +306,8 @@ impl Field<'_> {
             Expr::Time | Expr::MicroTime => self.time(text)?,
             Expr::Bytes => {
                 let begin = open(self.number, self.to);
-                STANDARD.decode_vec(text, self.to).map_err(|error| format!("base64: {error}"))?;
+                let text = one_line(text);
+                BASE64.decode_vec(&*text, self.to).map_err(|error| format!("base64: {error}"))?;
                 close(begin, self.to);
             }
             _ => return Err(self.wrong("a text")),
@@ -421,13 +427,19 @@ impl<'de> Visitor<'de> for Field<'_> {
     }
 }
 
+/// Base64 without the ends of lines that it may have.
+fn one_line(text: &str) -> Cow<'_, str> {
+    let is_end = |symbol: char| matches!(symbol, '\r' | '\n');
+    if text.contains(is_end) { text.replace(is_end, "").into() } else { text.into() }
+}
+
 fn schema() -> Result<Expr, String> {
     kinds::types().index(SCHEMA).map(Expr::Struct).ok_or_else(|| format!("no type {SCHEMA}"))
 }
 
 /// Each entry of a map is a message: 1 its key, 2 its value.
 fn entries<'de, A: MapAccess<'de>>(field: &mut Field<'_>, item: &Expr, mut map: A) -> Result<(), A::Error> {
-    while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+    while let Some(key) = map.next_key::<Cow<'de, str>>()? {
         let begin = open(field.number, field.to);
         bytes(1, key.as_bytes(), field.to);
         if let Expr::List(_) = item {

@@ -122,6 +122,12 @@ fn check_depth(path: &str, value: &Value) -> Result<(), PatchError> {
     }
 }
 
+/// Whether a value has as many levels that its text could not be read again. Whoever stores values asks this first: not all come from
+/// the reader of JSON, which has the same limit.
+pub fn is_too_deep(value: &Value) -> bool {
+    !is_shallower(value, TOO_DEEP)
+}
+
 fn is_shallower(value: &Value, levels: usize) -> bool {
     let Some(below) = levels.checked_sub(1) else { return false };
     match value {
@@ -255,6 +261,7 @@ mod tests {
                 let mut value = json!({"a": 1});
                 assert_eq!(json(&mut value, &patch).is_ok(), is_read, "{op} {levels} {path:?}");
                 assert!(serde_json::from_str::<Value>(&value.to_string()).is_ok(), "{op} {levels} {path:?}");
+                assert!(!is_too_deep(&value) && is_too_deep(&json!([deep(127)])), "{op} {levels} {path:?}");
             }
         }
         let patch = json!([{"op": "move", "from": "/deep", "path": "/a/b"}]);

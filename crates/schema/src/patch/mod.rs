@@ -10,7 +10,7 @@ use std::fmt;
 
 use object::{Reason, Status};
 
-pub use json::json;
+pub use json::{is_too_deep, json};
 pub use merge::merge;
 
 /// The most operations of one JSON patch.
