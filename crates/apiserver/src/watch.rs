@@ -189,7 +189,16 @@ impl Stream {
             () = sleep_until(wake) => None,
         };
         match found {
-            Some(Ok(events)) if self.kind.is_made_by_webhook() => self.convert(&events).await,
+            Some(Ok(events)) if self.kind.is_made_by_webhook() => {
+                // Who is asked may take long; what ends a watch does not wait for it.
+                let (shared, ends) = (self.shared.clone(), self.ends);
+                tokio::select! {
+                    biased;
+                    () = shared.stopping() => return None,
+                    () = self.convert(&events) => {}
+                    () = sleep_until(ends) => return None,
+                }
+            }
             Some(Ok(events)) => events.iter().for_each(|event| self.tell(event)),
             Some(Err(error)) => self.fail(error),
             None if Instant::now() >= self.ends => {

@@ -82,7 +82,11 @@ pub(crate) async fn write(
             let text = body::read(incoming, limit).await?;
             let delete = delete_options(query, headers, cbor, &text, &mut options)?;
             let outcome = shared.gate.delete(&to_gate(&options), &delete).await?;
-            let outcome = in_version(shared, &target.kind, outcome).await?;
+            // It is done: what a Status tells of needs nobody who converts it.
+            let outcome = match leaves_a_status(&target.kind, &outcome) {
+                true => outcome,
+                false => in_version(shared, &target.kind, outcome).await?,
+            };
             return Ok(deleted(shared, target, view, outcome, &delete, headers));
         }
         _ => {
@@ -91,7 +95,8 @@ pub(crate) async fn write(
             let objects = list::selected(shared, target, query).await?;
             let gone = shared.gate.delete_collection(&to_gate(&options), &delete, &objects).await?;
             let metadata = json!({"resourceVersion": shared.store().snapshot().revision().to_string()});
-            let gone = shared.gate.in_version(&target.kind, gone).await?;
+            // They are gone, whether or not somebody can be asked how they look in this version.
+            let gone = shared.gate.in_version(&target.kind, gone).await.unwrap_or_default();
             let gone = items::Objects::Chosen(gone.into_iter());
             return items::answer(shared, &target.kind, view, metadata, gone, headers).await;
         }
@@ -142,6 +147,10 @@ const RETURNED_WHEN_DELETED: &[&str] = &[
     "volumeattributesclasses.storage.k8s.io",
 ];
 
+fn leaves_a_status(kind: &Kind, outcome: &Outcome) -> bool {
+    matches!(outcome.answer, Done::Removed(_)) && !RETURNED_WHEN_DELETED.contains(&kind.resource.as_str())
+}
+
 fn deleted(
     shared: &Shared,
     target: &Target,
@@ -152,7 +161,7 @@ fn deleted(
 ) -> Answer {
     let kind = &target.kind;
     let mut answer = match &outcome.answer {
-        Done::Removed(object) if !RETURNED_WHEN_DELETED.contains(&kind.resource.as_str()) => {
+        Done::Removed(object) if leaves_a_status(kind, &outcome) => {
             let mut details =
                 json!({"name": &*object.key.name, "kind": kind.resource.plural(), "uid": &*object.meta.uid});
             if !kind.group.is_empty() {

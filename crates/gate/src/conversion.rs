@@ -19,6 +19,7 @@ use plan::Call;
 use schema::custom::ConversionWebhook;
 use schema::{Kind, path};
 use serde_json::Value;
+use store::Store;
 
 use crate::request::Request;
 use crate::webhooks::{self, Webhooks};
@@ -147,7 +148,7 @@ impl Gate {
         for batch in batches(new) {
             let job = convert_all(
                 self.webhooks.clone(),
-                self.store.snapshot(),
+                self.store.clone(),
                 kind.clone(),
                 batch.clone(),
                 self.uid(),
@@ -164,8 +165,7 @@ impl Gate {
             made.get(&id).or_else(|| known.batches.get(&id)).cloned().unwrap_or_else(|| {
                 let object = objects[*place].clone();
                 let webhooks = self.webhooks.clone();
-                let job =
-                    convert_all(webhooks, self.store.snapshot(), kind.clone(), vec![object], self.uid());
+                let job = convert_all(webhooks, self.store.clone(), kind.clone(), vec![object], self.uid());
                 (job.boxed().shared(), 0)
             })
         };
@@ -248,7 +248,7 @@ fn batches(objects: Vec<Arc<Object>>) -> Vec<Vec<Arc<Object>>> {
 /// Stored objects in the version of a row that a webhook makes.
 async fn convert_all(
     webhooks: Option<Arc<dyn Webhooks>>,
-    snapshot: Snapshot,
+    store: Arc<dyn Store>,
     kind: Kind,
     objects: Vec<Arc<Object>>,
     uid: String,
@@ -260,6 +260,8 @@ async fn convert_all(
     let api_version = kind.api_version();
     let read = |object: &Arc<Object>| serde_json::from_slice(&body::without_revision(&object.body));
     let values: Vec<Value> = objects.iter().map(read).collect::<Result<_, _>>().map_err(Status::internal)?;
+    // As it is when the call is made: many wait for their turn, and none keeps an old state alive.
+    let snapshot = store.snapshot();
     let converted = convert(webhooks.as_deref(), &snapshot, webhook, &api_version, &uid, values).await?;
     let made = objects.iter().zip(converted).map(|(object, mut value)| {
         custom.fit(&api_version, &mut value);

@@ -184,13 +184,15 @@ impl Gate {
                 }
                 let mut merged = ownership::apply(request, body, old, review.now, elsewhere)?;
                 let entries = metadata::metadata(&mut merged).remove("managedFields");
-                decode::fields(&Form::Kind(request.kind), &mut merged, request.options)
+                let mut warnings = decode::fields(&Form::Kind(request.kind), &mut merged, request.options)
                     .map_err(|error| Status::internal(&error))?;
+                // Of the configuration; what else there is in the object is not this client's.
+                warnings.retain(|told| request.options.problems.contains(told));
                 decode::finish(request, &mut merged)?;
                 if let Some(entries) = entries {
                     metadata::metadata(&mut merged).insert("managedFields".into(), entries);
                 }
-                (merged, Vec::new())
+                (merged, warnings)
             }
             Change::Patch(how, document) => patch::apply(request, row, *how, document, old)?,
         };

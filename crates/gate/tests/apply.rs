@@ -5,6 +5,7 @@ mod common;
 use common::World;
 use gate::{Change, Options, PatchKind, Preconditions, Request};
 use object::Status;
+use schema::FieldValidation;
 use serde_json::{Value, json};
 
 enum How {
@@ -280,4 +281,26 @@ async fn what_was_there_before_the_first_apply_is_contested() {
     let conflict =
         act(&world, "configmaps", &Apply, "A", data(json!({"k0": "9"}))).await.expect_err("a conflict");
     assert!(conflict.message.contains("conflict with \"ancient-changes\" using v1: .data.k0"), "{conflict}");
+}
+
+/// A key that is there twice: strictly it never comes here.
+#[tokio::test]
+async fn what_the_reader_found_is_told_or_ignored() {
+    let world = World::new().await;
+    for (field_validation, told) in [(FieldValidation::Warn, 1), (FieldValidation::Ignore, 0)] {
+        for value in ["created", "updated"] {
+            let options = Options {
+                field_manager: "A".into(),
+                field_validation,
+                problems: vec!["key \"k\" already set in map".into()],
+                ..Options::default()
+            };
+            let name = format!("o{told}");
+            let request = Request { options: &options, ..world.request("configmaps", "a", &name, "") };
+            let document = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": value}});
+            let change = Change::Patch(PatchKind::Apply, document);
+            let done = world.gate.update(&request, &change, &Preconditions::default()).await.expect(value);
+            assert_eq!(done.warnings.len(), told, "{value} {:?}", done.warnings);
+        }
+    }
 }

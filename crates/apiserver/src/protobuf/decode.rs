@@ -273,6 +273,9 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, String> {
     Ok(if is_text { words.into() } else { number.into() })
 }
 
+/// The years 0 to 9999, which JSON can tell, in microseconds since 1970.
+const YEARS: std::ops::Range<i64> = -62_167_219_200_000_000..253_402_300_800_000_000;
+
 /// `Timestamp`: 1 seconds, 2 nanoseconds. An empty one is Go's zero time: none.
 fn time(bytes: &[u8]) -> Result<Option<Time>, String> {
     if bytes.is_empty() {
@@ -287,7 +290,11 @@ fn time(bytes: &[u8]) -> Result<Option<Time>, String> {
             _ => {}
         }
     }
-    Ok(Some(Time::from_micros(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000))))
+    let micros = seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000);
+    if !YEARS.contains(&micros) {
+        return Err("Time: year outside of range [0,9999]".into());
+    }
+    Ok(Some(Time::from_micros(micros)))
 }
 
 fn text(bytes: &[u8]) -> Result<String, String> {

@@ -205,6 +205,7 @@ impl<'de> Visitor<'de> for Message<'_> {
                 expr: &field.expr,
                 number: *last,
                 union: member.union,
+                is_entry: false,
                 to: &mut *to,
             })?;
             if to.len() == inside {
@@ -246,13 +247,15 @@ struct Field<'a> {
     expr: &'a Expr,
     number: u32,
     union: Option<Union>,
+    /// Of a list or a map, where null of any JSON is an empty message.
+    is_entry: bool,
     to: &'a mut Vec<u8>,
 }
 
 impl Field<'_> {
     /// The same for an item of a list or a map.
     fn item<'b>(&'b mut self, expr: &'b Expr, number: u32) -> Field<'b> {
-        Field { expr, number, union: self.union, to: &mut *self.to }
+        Field { expr, number, union: self.union, is_entry: true, to: &mut *self.to }
     }
 
     fn wrong(&self, what: &str) -> String {
@@ -325,11 +328,15 @@ impl<'de> DeserializeSeed<'de> for Field<'_> {
         }
         // RawExtension, FieldsV1 and JSON: a message around JSON text.
         let raw = <&RawValue>::deserialize(deserializer)?;
-        if raw.get() != "null" {
-            let begin = open(self.number, self.to);
-            bytes(1, raw.get().as_bytes(), self.to);
-            close(begin, self.to);
+        let is_null = raw.get() == "null";
+        if is_null && !self.is_entry {
+            return Ok(());
         }
+        let begin = open(self.number, self.to);
+        if !is_null {
+            bytes(1, raw.get().as_bytes(), self.to);
+        }
+        close(begin, self.to);
         Ok(())
     }
 }

@@ -178,6 +178,26 @@ fn base64_is_read_as_go_reads_it() {
 }
 
 #[test]
+fn null_is_an_entry_of_a_list_of_anything() {
+    let schema = json!({"enum": ["a", null, 1]});
+    let mut made = Vec::new();
+    whole(SCHEMA, "v1", "X", schema.to_string().as_bytes(), &mut made).expect("encoded");
+    assert_eq!(decode(SCHEMA, &made).expect("decoded")["enum"], schema["enum"]);
+}
+
+#[test]
+fn times_are_of_years_with_four_digits() {
+    for (seconds, is_read) in
+        [(0, true), (253_402_300_799, true), (253_402_300_800, false), (i64::MIN, false)]
+    {
+        let mut stamp = vec![1 << 3];
+        super::wire::varint(i64::cast_unsigned(seconds), &mut stamp);
+        let metadata = bytes(1, &bytes(8, &stamp));
+        assert_eq!(decode("core.v1.ConfigMap", &envelope(&metadata)).is_ok(), is_read, "{seconds}");
+    }
+}
+
+#[test]
 fn what_does_not_fit_its_type_is_an_error() {
     for text in [
         "[]",

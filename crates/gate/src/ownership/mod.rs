@@ -235,6 +235,8 @@ fn configuration(request: &Request<'_>, applied: &Value) -> Result<Value, Status
     let mut config = applied.clone();
     let mut strict = request.options.clone();
     strict.field_validation = schema::FieldValidation::Strict;
+    // What the reader of the body found is as bad as the request has it.
+    strict.problems.clear();
     decode::fields(&Form::Kind(request.kind), &mut config, &strict)
         .map_err(|error| untyped(request, applied, &undeclared(&error)))?;
     // Conforming fills in what Go always writes; a configuration says only what it says.
