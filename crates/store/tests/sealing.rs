@@ -7,6 +7,7 @@ mod kms;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use base64::Engine as _;
 use etcd_server::EtcdServer;
@@ -188,6 +189,28 @@ async fn etcd_holds_what_upstream_would_have_written() {
     store.commit(Op::update(draft(SECRETS, "a"), made.revision).into()).await.expect("updated");
     assert_eq!((hidden_of(&store, "a"), hidden_of(&store, "old")), (HIDDEN.to_owned(), HIDDEN.to_owned()));
     keys.replace(rules(&json!([key("secretbox", "two", 2), key("aesgcm", "one", 1), {"identity": {}}])))
+        .await
+        .expect("replaced");
+    store.reseal().await.expect("sealed anew");
+
+    // A server that is given a key later than others serves nothing old meanwhile, and goes on once it has it.
+    let late = sealing(&json!([key("secretbox", "two", 2)])).await;
+    let other = Etcd::open(options(Some(late.clone()))).await.expect("opened");
+    keys.replace(rules(&json!([key("aesgcm", "three", 3), key("secretbox", "two", 2)])))
+        .await
+        .expect("replaced");
+    let at = store.snapshot().find(SECRETS, "default", "a").expect("the secret").revision;
+    let made = store.commit(Op::update(draft(SECRETS, "a"), at).into()).await.expect("updated");
+    let early = tokio::time::timeout(Duration::from_millis(500), other.read()).await;
+    assert!(early.is_err(), "a state without the last change was taken for the newest");
+    late.replace(rules(&json!([key("aesgcm", "three", 3), key("secretbox", "two", 2)])))
+        .await
+        .expect("replaced");
+    let read =
+        tokio::time::timeout(Duration::from_secs(30), other.read()).await.expect("in time").expect("read");
+    assert_eq!(read.find(SECRETS, "default", "a").expect("the secret").revision, made.revision);
+    other.close().await;
+    keys.replace(rules(&json!([key("secretbox", "two", 2), key("aesgcm", "three", 3)])))
         .await
         .expect("replaced");
     store.reseal().await.expect("sealed anew");

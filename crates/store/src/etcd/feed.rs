@@ -3,6 +3,7 @@
 //! The watch is of every key, not only of ours: so it passes every revision there is, and waiting for the revision of a linearizable read always
 //! ends. (Progress notifications would serve too, but etcd before 3.4.25 and 3.5.8 may send them ahead of changes that they claim to include.)
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use tonic::Status;
 use super::keys::{Keys, ROOT};
 use super::wire::{Client, DELETE, KeyValue, RangeRequest, WatchResponse};
 use super::{Import, Imported};
-use crate::Sealing;
 use crate::hub::Hub;
+use crate::{SealError, Sealing};
 
 /// Objects of one page of the first list.
 const PAGE: i64 = 1000;
@@ -35,14 +36,52 @@ enum End {
     Lost(Status),
 }
 
+/// Why a value could not be read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// A key is missing that may be there later: a KMS is out of reach, or another server writes with keys that this one is yet to be given.
+    Yet(String),
+    Ever(String),
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Yet(why) | Self::Ever(why)) = self;
+        f.write_str(why)
+    }
+}
+
+impl From<SealError> for Unread {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Kms { .. } | SealError::UnknownKey { .. } => Self::Yet(error.to_string()),
+            _ => Self::Ever(error.to_string()),
+        }
+    }
+}
+
 /// Another server wrote it while this one ran.
-fn left_out(key: &Key, why: &str) {
-    tracing::error!(%key, why, "etcd holds an object that cannot be read; it is left out");
+fn left_out(key: &Key, why: &Unread) {
+    tracing::error!(%key, %why, "etcd holds an object that cannot be read; it is left out");
+}
+
+/// Leaves out what can never be read.
+///
+/// # Errors
+/// Something may be readable later. Without it an older state of it would be served for ever.
+fn settled(unreadable: Vec<(Key, Unread)>) -> Result<(), Status> {
+    for (key, why) in unreadable {
+        match why {
+            Unread::Yet(why) => return Err(Status::unavailable(why)),
+            Unread::Ever(_) => left_out(&key, &why),
+        }
+    }
+    Ok(())
 }
 
 impl Source {
     /// Everything at one revision; and what of it cannot be read, with the reasons.
-    pub(super) async fn list(&self) -> Result<(Snapshot, Vec<(Key, String)>), Status> {
+    pub(super) async fn list(&self) -> Result<(Snapshot, Vec<(Key, Unread)>), Status> {
         let (mut state, mut unreadable) = (Snapshot::default(), Vec::new());
         let mut request = RangeRequest {
             key: ROOT.into(),
@@ -81,11 +120,13 @@ impl Source {
                 End::Lost(status) => status,
                 // Watchers learn that theirs is over, and list again too.
                 End::Compacted => match self.list().await {
-                    Ok((state, unreadable)) => {
-                        unreadable.iter().for_each(|(key, why)| left_out(key, why));
-                        hub.restart(state);
-                        continue;
-                    }
+                    Ok((state, unreadable)) => match settled(unreadable) {
+                        Ok(()) => {
+                            hub.restart(state);
+                            continue;
+                        }
+                        Err(status) => status,
+                    },
                     Err(status) => status,
                 },
             };
@@ -116,7 +157,11 @@ impl Source {
             if response.canceled {
                 return End::Lost(Status::unavailable(response.cancel_reason));
             }
-            let events = self.apply(&mut state, response).await;
+            // What was taken over of a response that cannot be read yet is given up: the next watch brings it again.
+            let events = match self.apply(&mut state, response).await {
+                Ok(events) => events,
+                Err(status) => return End::Lost(status),
+            };
             if state.revision() > hub.snapshot().revision() {
                 hub.publish(state.clone(), &events);
             }
@@ -124,7 +169,7 @@ impl Source {
     }
 
     /// The changes of a response; etcd never divides a revision between two.
-    async fn apply(&self, state: &mut Snapshot, response: WatchResponse) -> Vec<Arc<Event>> {
+    async fn apply(&self, state: &mut Snapshot, response: WatchResponse) -> Result<Vec<Arc<Event>>, Status> {
         let mut events = Vec::new();
         for event in response.events {
             let Some(kv) = event.kv else { continue };
@@ -132,34 +177,29 @@ impl Source {
             let change = if event.kind == DELETE {
                 self.keys.read(&kv.key).and_then(|key| state.remove(&key, revision))
             } else {
-                self.draft(&kv).await.map(|draft| state.put(draft.at(revision)))
+                self.draft(&kv).await?.map(|draft| state.put(draft.at(revision)))
             };
             events.extend(change.map(Arc::new));
             state.advance(revision);
         }
-        events
+        Ok(events)
     }
 
-    async fn draft(&self, kv: &KeyValue) -> Option<Draft> {
-        let key = self.keys.read(&kv.key)?;
+    /// None: it is nothing of ours, or it can never be read.
+    async fn draft(&self, kv: &KeyValue) -> Result<Option<Draft>, Status> {
+        let Some(key) = self.keys.read(&kv.key) else { return Ok(None) };
         match self.read(key.clone(), kv).await {
-            Ok(draft) => Some(draft),
-            Err(why) => {
-                left_out(&key, &why);
-                None
-            }
+            Ok(draft) => Ok(Some(draft)),
+            Err(why) => settled(vec![(key, why)]).map(|()| None),
         }
     }
 
-    async fn read(&self, key: Key, kv: &KeyValue) -> Result<Draft, String> {
+    async fn read(&self, key: Key, kv: &KeyValue) -> Result<Draft, Unread> {
         let value = match &self.sealing {
             None => kv.value.clone(),
-            Some(sealing) => {
-                let opened = sealing.unseal(&key, &kv.key, &kv.value).await;
-                opened.map_err(|error| error.to_string())?.plain
-            }
+            Some(sealing) => sealing.unseal(&key, &kv.key, &kv.value).await?.plain,
         };
-        let Imported { stored, fields } = (self.import)(key.resource, &value)?;
-        Draft::read(key, fields, stored).map_err(|error| error.to_string())
+        let Imported { stored, fields } = (self.import)(key.resource, &value).map_err(Unread::Ever)?;
+        Draft::read(key, fields, stored).map_err(|error| Unread::Ever(error.to_string()))
     }
 }

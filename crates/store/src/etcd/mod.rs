@@ -113,7 +113,7 @@ impl Etcd {
             message: causes(&status),
         })?;
         if let Some((key, why)) = unreadable.first() {
-            let (key, why) = (key.to_string(), why.clone());
+            let (key, why) = (key.to_string(), why.to_string());
             return Err(EtcdOpenError::Unreadable { count: unreadable.len(), key, why });
         }
         let hub = Hub::new(options.window, state);
