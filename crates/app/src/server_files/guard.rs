@@ -139,6 +139,9 @@ impl GuardFiles {
             sealing: sealing?.clone(),
             store,
             due: Instant::now() + ASK_EVERY,
+            is_unread: false,
+            owes: false,
+            again: Instant::now(),
         };
         Some(tokio::spawn(keys.follow(stop)))
     }
@@ -169,6 +172,12 @@ struct Keys {
     store: Arc<dyn Store>,
     /// When the KMS is to be asked.
     due: Instant,
+    /// The file is another one than is followed.
+    is_unread: bool,
+    /// Not everything is under the keys of now.
+    owes: bool,
+    /// When what has failed is tried again.
+    again: Instant,
 }
 
 impl Keys {
@@ -180,14 +189,23 @@ impl Keys {
                 _ = looks.tick() => {}
             }
             if self.look().await {
-                match self.store.reseal().await {
-                    Ok(()) => {
-                        info!(file = %self.file.path().display(), "the keys have changed, and everything is under the new ones")
-                    }
-                    Err(failure) => {
-                        error!(%failure, "the keys have changed, but not everything could be written under the new ones")
-                    }
-                }
+                (self.owes, self.again) = (true, Instant::now());
+            }
+            if self.owes && Instant::now() >= self.again {
+                self.reseal().await;
+            }
+        }
+    }
+
+    async fn reseal(&mut self) {
+        match self.store.reseal().await {
+            Ok(()) => {
+                self.owes = false;
+                info!(file = %self.file.path().display(), "the keys have changed, and everything is under the new ones");
+            }
+            Err(failure) => {
+                self.again = Instant::now() + ASK_AGAIN;
+                error!(%failure, "the keys have changed, but not everything could be written under the new ones");
             }
         }
     }
@@ -195,13 +213,22 @@ impl Keys {
     /// Whether there are other keys than before.
     async fn look(&mut self) -> bool {
         if self.file.has_changed() {
+            (self.is_unread, self.again) = (true, Instant::now());
+        }
+        if self.is_unread && Instant::now() >= self.again {
             let replaced = match rules(self.file.path()) {
                 Ok(rules) => self.sealing.replace(rules).await.map_err(GuardFileError::from),
                 Err(failure) => Err(failure),
             };
             match replaced {
-                Ok(()) => return true,
-                Err(failure) => error!(%failure, "the changed file is not followed"),
+                Ok(()) => {
+                    self.is_unread = false;
+                    return true;
+                }
+                Err(failure) => {
+                    self.again = Instant::now() + ASK_AGAIN;
+                    error!(%failure, "the changed file is not followed");
+                }
             }
         }
         if !self.sealing.has_kms() || Instant::now() < self.due {
@@ -264,10 +291,14 @@ mod tests {
             sealing,
             store: store.clone(),
             due: Instant::now() + ASK_EVERY,
+            is_unread: false,
+            owes: false,
+            again: Instant::now(),
         };
         assert!(!keys.look().await, "nothing has changed");
         fs::write(&path, "kind: Nothing\n").expect("written");
         assert!(!keys.look().await, "what is wrong is not followed");
+        assert!(keys.is_unread && keys.again > Instant::now(), "and tried again later");
         let second = configuration("two", 2).replace(
             "  - aesgcm",
             "  - aesgcm: {keys: [{name: zwei, secret: AwMDAwMDAwMDAwMDAwMDAw==}]}\n  - aesgcm",
@@ -275,9 +306,14 @@ mod tests {
         fs::write(&path, second).expect("written");
         assert!(keys.look().await);
         assert!(names("one"));
-        store.reseal().await.expect("sealed anew");
-        assert!(names("zwei") && !names("one"));
+        assert!(!keys.is_unread);
+        keys.owes = true;
+        keys.reseal().await;
+        assert!(!keys.owes && names("zwei") && !names("one"));
         store.close().await;
+        keys.owes = true;
+        keys.reseal().await;
+        assert!(keys.owes, "what has failed is still owed");
         fs::write(&path, "a: [unclosed, c2VjcmV0\n").expect("written");
         let told = files.sealing().await.err().expect("refused").to_string();
         assert!(told.contains("encryption.yaml is no YAML") && !told.contains("c2VjcmV0"), "{told}");
