@@ -141,9 +141,12 @@ impl Seats {
         let (marks, ticket, woken) = {
             let now = self.now();
             let mut state = self.lock();
-            if state.fairness.follow(snapshot, now) {
+            if let Some(woken) = state.fairness.follow(snapshot, now) {
                 state.mark();
+                state.wake(woken, now);
             }
+            let woken = state.fairness.adjust(now);
+            state.wake(woken, now);
             let schema = state.fairness.rules().classify(user, attributes);
             let marks = state.marks[schema].clone();
             match state.fairness.begin(schema, user, attributes, work, now) {

@@ -66,7 +66,7 @@ impl Ticket {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
     Run(Ticket),
-    /// It is woken by an id that [`Fairness::finish`] returns.
+    /// It is woken by an id that [`Fairness::finish`] returns, or whatever else makes room.
     Wait(Ticket),
     Refuse(Refusal),
 }
@@ -199,14 +199,14 @@ impl Fairness {
         &self.rules
     }
 
-    /// Follows what the snapshot says. Cheap if nothing has changed; whether something has.
-    pub fn follow(&mut self, snapshot: &Snapshot, now: Seconds) -> bool {
+    /// Follows what the snapshot says. Cheap if nothing has changed: None. Otherwise the ids of those that run now.
+    pub fn follow(&mut self, snapshot: &Snapshot, now: Seconds) -> Option<Vec<u64>> {
         if self.rules.is_current(snapshot) {
-            return false;
+            return None;
         }
         self.rules = Arc::new(Rules::read(snapshot));
         self.settle(now);
-        true
+        Some(self.wake_all(now))
     }
 
     /// Gives every level of the rules a place. One that is no longer there keeps its own until its last request is done.
@@ -240,7 +240,7 @@ impl Fairness {
         }
     }
 
-    /// Whether, when and how a request of a schema (see [`Rules::classify`]) runs.
+    /// Whether, when and how a request of a schema (see [`Rules::classify`]) runs. To be called after [`Fairness::adjust`].
     pub fn begin(
         &mut self,
         schema: usize,
@@ -249,7 +249,6 @@ impl Fairness {
         work: Work,
         now: Seconds,
     ) -> Verdict {
-        self.adjust(now);
         let rules = self.rules.clone();
         let (schema, count) = (&rules.schemas[schema], self.counted[schema]);
         let place = self.places[schema.level];
@@ -285,8 +284,9 @@ impl Fairness {
         counts.seats = counts.seats.saturating_sub(ticket.seats);
         counts.ran.add(now - ticket.since);
         self.levels[ticket.level].finish(ticket.queue, ticket.seats, ticket.since, now);
-        self.adjust(now);
-        self.wake(ticket.level, now)
+        let mut woken = self.adjust(now);
+        woken.extend(self.wake(ticket.level, now));
+        woken
     }
 
     /// A request no longer wants to wait; with the ids of those that it stood in the way of.
@@ -320,10 +320,14 @@ impl Fairness {
         woken
     }
 
-    /// Every ten seconds levels lend what they do not need to those that need more than is theirs.
-    fn adjust(&mut self, now: Seconds) {
+    fn wake_all(&mut self, now: Seconds) -> Vec<u64> {
+        (0..self.levels.len()).flat_map(|place| self.wake(place, now)).collect()
+    }
+
+    /// Every ten seconds levels lend what they do not need to those that need more than is theirs. Returns the ids of those that run now.
+    pub fn adjust(&mut self, now: Seconds) -> Vec<u64> {
         if now - self.adjusted_at < ADJUST_EVERY {
-            return;
+            return Vec::new();
         }
         self.adjusted_at = now;
         let bounds: Vec<shares::Bounds> =
@@ -332,6 +336,7 @@ impl Fairness {
         for (&place, current) in self.places.iter().zip(current) {
             self.levels[place].limits.current = current;
         }
+        self.wake_all(now)
     }
 
     /// Counts by schema and level.
