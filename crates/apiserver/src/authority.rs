@@ -19,6 +19,7 @@ use tracing::warn;
 
 use crate::connection::{Connection, ConnectionError};
 use crate::proxy::Dial;
+use crate::recent::Recent;
 
 const TABLES: [Resource; 4] = [ROLES, CLUSTER_ROLES, ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS];
 
@@ -75,10 +76,15 @@ struct Configured {
 }
 
 /// What webhooks answered, and which configuration they were asked by.
-#[derive(Default)]
 struct Answers {
     of: Option<Arc<Authorization>>,
-    kept: HashMap<Question, (Instant, Decision)>,
+    kept: Recent<Question, (Instant, Decision)>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { of: None, kept: Recent::new(MOST_ANSWERS) }
+    }
 }
 
 /// The name of an authorizer, and the review that it was sent.
@@ -238,18 +244,12 @@ impl Answers {
     /// Forgets what an older configuration was told.
     fn follow(&mut self, current: &Arc<Authorization>) {
         if !self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, current)) {
-            *self = Self { of: Some(current.clone()), kept: HashMap::new() };
+            *self = Self { of: Some(current.clone()), ..Self::default() };
         }
     }
 
     fn keep(&mut self, question: Question, ttl: Duration, decision: &Decision) {
-        let now = Instant::now();
-        if self.kept.len() >= MOST_ANSWERS {
-            self.kept.retain(|_, (until, _)| now < *until);
-        }
-        if self.kept.len() < MOST_ANSWERS {
-            self.kept.insert(question, (now + ttl, decision.clone()));
-        }
+        self.kept.put(question, (Instant::now() + ttl, decision.clone()));
     }
 }
 

@@ -36,6 +36,7 @@ mod protobuf;
 mod proxy;
 mod published;
 mod query;
+mod recent;
 mod respond;
 mod route;
 mod select;

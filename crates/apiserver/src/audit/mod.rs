@@ -15,10 +15,11 @@ use std::task::{Context, Poll};
 
 use access::audit::{Level, Policy, Scope, Stage};
 use bytes::Bytes;
+use futures_util::stream;
 use gate::{Annotations, Clock};
 use http::{Extensions, HeaderMap, Request, StatusCode, header};
 use http_body::{Body as _, Frame};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, StreamBody};
 use plan::{Attributes, Decision, User};
 use serde_json::{Map, Value, json};
 
@@ -31,6 +32,8 @@ use webhook::Webhook;
 /// A body that is longer is not looked into for what became of a request.
 const LONGEST_STATUS: u64 = 64 << 10;
 
+/// A longer answer is not written down whole: it would be held in memory for that.
+const LONGEST_ANSWER: u64 = 8 << 20;
 /// The code of a request whose client did not wait for the answer: HTTP has none, and this is the customary one.
 const CLOSED_EARLY: u16 = 499;
 
@@ -218,8 +221,8 @@ impl Record {
             self.tell(Stage::ResponseStarted, Some(&status_of(code, None)));
         }
         let length = answer.body().size_hint().exact();
-        let comes_in_pieces = length.is_none() && !self.wants_answer();
-        if (self.stays && !is_failure) || comes_in_pieces {
+        let is_too_long = self.wants_answer() && length.is_some_and(|length| length > LONGEST_ANSWER);
+        if (self.stays && !is_failure) || length.is_none() || is_too_long {
             let watched = Watched { record: self.clone(), code };
             return answer.map(|body| Body::new(Told { body, _watched: watched }));
         }
@@ -229,7 +232,14 @@ impl Record {
             return answer;
         }
         let (head, body) = answer.into_parts();
-        let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let bytes = match body.collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(failure) => {
+                let told = json!({"status": "Failure", "message": failure.to_string()});
+                self.complete(&status_of(code, Some(&told)), None);
+                return Answer::from_parts(head, broken(failure));
+            }
+        };
         let object = object_of(&bytes);
         let told = object.as_ref().filter(|object| is_failure && object["kind"] == "Status");
         self.complete(&status_of(code, told), object.as_ref());
@@ -294,6 +304,11 @@ pub(crate) fn heard(extensions: &Extensions, body: &Value) {
 /// Where admission writes, of a request that is written down.
 pub(crate) fn annotations(extensions: &Extensions) -> Option<Annotations> {
     extensions.get::<Arc<Record>>().map(|record| record.annotations())
+}
+
+/// A body that ends as another one did.
+fn broken(failure: std::io::Error) -> Body {
+    Body::new(StreamBody::new(stream::iter([Err(failure)])))
 }
 
 /// An answer that comes piece by piece.
@@ -410,6 +425,58 @@ fn sources(headers: &HeaderMap, address: Option<IpAddr>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is written down of an answer, and whether the client gets it whole.
+    async fn check(body: Body, expected: (Value, bool)) {
+        let policy = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+            "rules": [{"level": "RequestResponse"}]});
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.log");
+        let log = LogOptions { path: path.clone(), ..LogOptions::default() };
+        let policy = Policy::parse(policy).expect("a policy");
+        let clock: Clock = Arc::new(|| object::Time::from_micros(0));
+        let audit = Arc::new(Audit::new(policy, Some(log), None, clock).expect("a log"));
+        let request = Request::get("/version").body(()).expect("a request");
+        let attributes = Attributes { verb: "get", path: "/version", ..Attributes::default() };
+        let record = audit.open("a", None, &attributes, None, false, &request).expect("a record");
+        let answer = record.answered(Answer::new(body)).await;
+        let is_whole = answer.into_body().collect().await.is_ok();
+        drop((record, audit));
+        let log = std::fs::read_to_string(&path).expect("a log");
+        let event: Value = serde_json::from_str(&log).expect("one event");
+        let told = json!([event["responseStatus"], event.get("responseObject")]);
+        assert_eq!((told, is_whole), expected);
+    }
+
+    /// A body of a known length that breaks off.
+    struct Breaks;
+
+    impl http_body::Body for Breaks {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+            Poll::Ready(Some(Err(std::io::Error::other("gone"))))
+        }
+
+        fn size_hint(&self) -> http_body::SizeHint {
+            http_body::SizeHint::with_exact(2)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_written_down_if_it_is_short_and_whole() {
+        let ok = json!({"metadata": {}, "code": 200});
+        check(respond::full(Bytes::from_static(b"{}")), (json!([ok, {}]), true)).await;
+        let frames = stream::iter([Ok(Frame::data(Bytes::from_static(b"{}")))]);
+        check(Body::new(StreamBody::new(frames)), (json!([ok, null]), true)).await;
+        check(respond::full(Bytes::from(vec![b' '; 9 << 20])), (json!([ok, null]), true)).await;
+        let gone = json!({"metadata": {}, "code": 200, "status": "Failure", "message": "gone"});
+        check(Body::new(Breaks), (json!([gone, null]), false)).await;
+    }
 
     #[test]
     fn a_request_ends_once_even_if_nobody_waits_for_its_answer() {

@@ -4,7 +4,7 @@ pub(crate) mod oidc;
 pub(crate) mod webhook;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use object::{Reason, Status};
 use plan::{Attributes, User};
 use tracing::debug;
 
+use crate::recent::Recent;
 use crate::server::{Peer, Shared};
 
 /// How long a verified token is believed without looking again.
@@ -30,24 +31,24 @@ const LONGEST_TOKEN: usize = 16 * 1024;
 pub(crate) const SUBPROTOCOL_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// Tokens that were verified a moment ago, by their digest.
-#[derive(Default)]
-pub(crate) struct Verified(Mutex<HashMap<[u8; 32], (Instant, User)>>);
+pub(crate) struct Verified(Mutex<Recent<[u8; 32], (Instant, User)>>);
+
+impl Default for Verified {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::new(MOST_TOKENS)))
+    }
+}
 
 impl Verified {
     fn get(&self, digest: &[u8; 32]) -> Option<User> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, user) = known.get(digest)?;
         (since.elapsed() < TOKEN_TRUST).then(|| user.clone())
     }
 
     fn put(&self, digest: [u8; 32], user: &User) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_TOKENS {
-            known.retain(|_, (since, _)| since.elapsed() < TOKEN_TRUST);
-        }
-        if known.len() < MOST_TOKENS {
-            known.insert(digest, (Instant::now(), user.clone()));
-        }
+        known.put(digest, (Instant::now(), user.clone()));
     }
 }
 

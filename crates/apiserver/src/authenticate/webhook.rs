@@ -1,7 +1,7 @@
 //! Tokens that somebody else knows: `authentication.k8s.io/v1` TokenReview, posted to a webhook.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#webhook-token-authentication>
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,21 @@ use access::service_account::Identity;
 use plan::User;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::{MOST_TOKENS, digest};
 use crate::connection::Connection;
 use crate::proxy::Dial;
+use crate::recent::Recent;
 
 /// How long the webhook may take: upstream's limit for one try.
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long its answers hold: the default of `--authentication-token-webhook-cache-ttl`.
 const TTL: Duration = Duration::from_secs(120);
+/// A token that nobody knows may be made known any moment.
+const REFUSED_TTL: Duration = Duration::from_secs(10);
+/// Questions on their way at once: strangers may ask as much as they like.
+const MOST_CALLS: usize = 64;
 
 /// Where tokens are asked about that nobody here knows.
 pub struct TokenWebhook {
@@ -31,7 +37,8 @@ type Answer = Result<Identity, AccessError>;
 /// A webhook with what it answered lately, by the digests of tokens and audiences.
 pub(crate) struct Reviewer {
     webhook: TokenWebhook,
-    known: Mutex<HashMap<[u8; 32], (Instant, Answer)>>,
+    known: Mutex<Recent<[u8; 32], (Instant, Answer)>>,
+    calls: Semaphore,
 }
 
 #[derive(Deserialize)]
@@ -60,18 +67,23 @@ struct UserInfo {
 
 impl Reviewer {
     pub(crate) fn new(webhook: TokenWebhook) -> Self {
-        Self { webhook, known: Mutex::default() }
+        let known = Mutex::new(Recent::new(MOST_TOKENS));
+        Self { webhook, known, calls: Semaphore::new(MOST_CALLS) }
     }
 
     /// Who carries this token, for which of the audiences asked for. `own` are those of this API server: a webhook that says none means them.
     pub(crate) async fn ask(&self, token: &str, asked: &[&str], own: &[String]) -> Answer {
-        let key = digest(&format!("{token}\0{}", asked.join("\0")));
+        let key = digest(&question(token, asked));
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some((since, answer)) = known
-            && since.elapsed() < TTL
+        if let Some((until, answer)) = known
+            && Instant::now() < until
         {
             return answer;
         }
+        let called = tokio::time::timeout(LIMIT, self.calls.acquire()).await;
+        let Ok(Ok(_call)) = called else {
+            return Err(AccessError::Webhook("too many tokens are being asked about".to_owned()));
+        };
         let review = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {},
             "spec": {"token": token, "audiences": asked},
@@ -80,15 +92,15 @@ impl Reviewer {
         let answered =
             self.webhook.connection.post(&self.webhook.dial, &review, LIMIT).await.map_err(failed)?;
         let answer = read(answered, asked, own);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_TOKENS {
-            known.retain(|_, (since, _)| since.elapsed() < TTL);
-        }
-        if known.len() < MOST_TOKENS {
-            known.insert(key, (Instant::now(), answer.clone()));
-        }
+        let until = Instant::now() + if answer.is_ok() { TTL } else { REFUSED_TTL };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).put(key, (until, answer.clone()));
         answer
     }
+}
+
+/// A token and audiences as one text that no others have: each part has its length before it.
+fn question(token: &str, asked: &[&str]) -> String {
+    [token].iter().chain(asked).map(|part| format!("{}:{part}", part.len())).collect()
 }
 
 fn read(answered: Value, asked: &[&str], own: &[String]) -> Answer {
@@ -120,6 +132,13 @@ fn read(answered: Value, asked: &[&str], own: &[String]) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_questions_are_one() {
+        assert_eq!(question("a", &["b", "cd"]), "1:a1:b2:cd");
+        assert_ne!(question("a\0b", &["c"]), question("a", &["b", "c"]));
+        assert_ne!(question("a", &["b\0c"]), question("a", &["b", "c"]));
+    }
 
     #[test]
     fn what_a_webhook_answers() {
