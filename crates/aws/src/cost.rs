@@ -18,11 +18,12 @@ use crate::state;
 const PRICES: &str = include_str!("../data/prices.tsv");
 /// Of which region and when the table is.
 pub const REGION: &str = "us-east-1";
-pub const DATE: &str = "2025-06-01";
+pub const DATE: &str = "2026-01-19";
 /// As AWS' calculators have it.
 pub const HOURS_A_MONTH: f64 = 730.0;
-/// Fargate bills by the second, from this one on.
-const LEAST_FARGATE_SECS: i64 = 60;
+/// Instances and pods on Fargate are billed by the second, from this one on; gateways by hours that have begun.
+const LEAST_SECS: i64 = 60;
+const HOUR_SECS: i64 = 3_600;
 
 /// What everything costs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -95,10 +96,8 @@ fn instance_usd(name: &str) -> Option<f64> {
 }
 
 fn fargate_usd(capacity: Capacity) -> f64 {
-    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
     let (vcpus, gigabytes) = (f64::from(capacity.cpu_milli) / 1e3, f64::from(capacity.memory_mib) / 1024.0);
-    vcpus * usd(&format!("fargate.{architecture}.vcpu"))
-        + gigabytes * usd(&format!("fargate.{architecture}.memory"))
+    vcpus * usd("fargate.vcpu") + gigabytes * usd("fargate.memory")
 }
 
 /// Adds up equal things.
@@ -154,7 +153,7 @@ pub fn bill(account: &Snapshot, region: &str, now: Time, objects: &dyn Fn(&str) 
             continue;
         }
         let cluster = instance.joined.clone().unwrap_or_default();
-        let seconds = now.secs_since(instance.launched).max(LEAST_FARGATE_SECS);
+        let seconds = now.secs_since(instance.launched).max(LEAST_SECS);
         let hourly = instance_usd(&instance.instance_type);
         lines.add(&cluster, "EC2 instance", instance.instance_type, hourly, seconds);
     }
@@ -164,7 +163,7 @@ pub fn bill(account: &Snapshot, region: &str, now: Time, objects: &dyn Fn(&str) 
                 continue;
             }
             let capacity = Capacity { cpu_milli: node.cpu_milli, memory_mib: node.memory_mib };
-            let seconds = now.secs_since(node.created).max(LEAST_FARGATE_SECS);
+            let seconds = now.secs_since(node.created).max(LEAST_SECS);
             lines.add(
                 cluster.name(),
                 "Fargate pod",
@@ -176,7 +175,8 @@ pub fn bill(account: &Snapshot, region: &str, now: Time, objects: &dyn Fn(&str) 
     }
     for gateway in state::list::<NatGateway>(account, "").into_iter().map(|kept| kept.record) {
         if gateway.deleted.is_none() {
-            let seconds = now.secs_since(gateway.created);
+            let hours_begun = now.secs_since(gateway.created).max(0) / HOUR_SECS + 1;
+            let seconds = hours_begun * HOUR_SECS;
             lines.add("", "NAT gateway", gateway.vpc_id, Some(usd("nat-gateway")), seconds);
         }
     }
@@ -240,9 +240,23 @@ mod tests {
         for kind in instance_type::all() {
             assert!(instance_usd(&kind.name).is_some_and(|usd| usd > 0.0), "{}", kind.name);
         }
-        for (name, usd) in
-            [("m5.large", 0.096), ("t3.medium", 0.0416), ("c5.9xlarge", 1.53), ("m7i.48xlarge", 9.6768)]
-        {
+        for (name, usd) in [
+            ("c5.9xlarge", 1.53),
+            ("c6g.16xlarge", 2.176),
+            ("c7g.large", 0.0725),
+            ("c7i.48xlarge", 8.568),
+            ("m5.large", 0.096),
+            ("m6i.32xlarge", 6.144),
+            ("m7g.4xlarge", 0.6528),
+            ("m7i.48xlarge", 9.6768),
+            ("r5.24xlarge", 6.048),
+            ("r6g.8xlarge", 1.6128),
+            ("r7g.12xlarge", 2.5704),
+            ("r7i.24xlarge", 6.3504),
+            ("t3.medium", 0.0416),
+            ("t3a.2xlarge", 0.3008),
+            ("t4g.nano", 0.0042),
+        ] {
             let found = instance_usd(name).expect("a price");
             assert!((found - usd).abs() < 1e-9, "{name}: {found}");
         }
@@ -306,10 +320,11 @@ mod tests {
         near(line("EKS control plane").usd_per_hour.unwrap_or_default(), 0.10);
         near(line("EKS control plane").usd_so_far, 0.05);
         assert_eq!(line("EKS control plane").detail, "1.36, standard support");
-        let fargate = if cfg!(target_arch = "aarch64") { 0.0395 } else { 0.04937 };
+        let fargate = 0.04048 + 2.0 * 0.004445;
         near(line("Fargate pod").usd_per_hour.unwrap_or_default(), fargate);
         near(line("Fargate pod").usd_so_far, fargate / 2.0);
         near(line("NAT gateway").usd_per_hour.unwrap_or_default(), 0.045);
+        near(line("NAT gateway").usd_so_far, 0.045);
         assert_eq!(line("public IPv4 address").count, 1);
         near(bill.usd_per_hour, 0.10 + fargate + 0.045 + 0.005);
         let [side] = &bill.clusters[..] else { panic!("one cluster") };

@@ -510,6 +510,7 @@ mod tests {
             metadata: MetadataOptions { is_enabled: true, hop_limit: 1, shows_tags: false },
             is_spot: false,
             disable_api_termination: false,
+            ebs_optimized: false,
             launched: Time::from_secs(0),
             wanted,
             reboots: 1,

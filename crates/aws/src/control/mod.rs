@@ -7,6 +7,7 @@ pub mod fargate;
 pub mod group;
 pub mod node_group;
 mod node_repair;
+mod role_mapping;
 pub mod site_nodes;
 
 use object::{Key, Snapshot, Time};

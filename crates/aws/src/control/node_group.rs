@@ -7,11 +7,14 @@ use plan::{Expect, Write};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::role_mapping::{self, For};
 use super::{Clusters, InCluster, Plan, node_repair};
 use crate::Context;
 use crate::autoscaling::{self, Group, Lifecycle, Member, Owner, Tag, members};
 use crate::ec2::record::Subnet;
-use crate::eks::{AccessEntry, ClusterRecord, Issue, NodeGroupRecord, Rollout, UpdateError, UpdateRecord};
+use crate::eks::{
+    AccessEntry, ClusterRecord, Issue, NodeGroup, NodeGroupRecord, Rollout, UpdateError, UpdateRecord,
+};
 use crate::state::{self, Kept, Record};
 
 /// How long nodes may take to join, and pods to leave one.
@@ -32,7 +35,7 @@ pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str, name
     let nodes = clusters(cluster);
     drain(context, &mut plan, nodes.as_ref(), &record.record, &group_name);
     if record.record.shown.status == "DELETING" {
-        return delete(context, plan, record, group);
+        return delete(context, plan, nodes.as_ref(), record, group);
     }
     let Some(group) = group else {
         let group = made(context, &record.record);
@@ -44,7 +47,10 @@ pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str, name
     let look = Look { now: context.now, nodes: &nodes, members: &all };
     if record.record.update_id.is_empty() {
         node_repair::repair(&mut plan, context.now, &nodes, &record.record, &all);
-        watch(&mut plan, record, &group, &look);
+        let mapping = unmapped(context, &nodes, &record.record);
+        let is_mapped = mapping.is_none();
+        plan.in_cluster.extend(mapping.map(InCluster::Write));
+        watch(&mut plan, record, &group, &look, is_mapped);
     } else if let Some(update) = state::get::<UpdateRecord>(context.state, cluster, &record.record.update_id)
     {
         if update.record.shown.r#type == "VersionUpdate" {
@@ -94,6 +100,14 @@ impl Look<'_> {
         });
         launch.into_iter().chain(failed).collect()
     }
+}
+
+/// What maps the role of a group that is being made to nodes, where the cluster reads that and does not have it yet. Whoever takes it away
+/// later means it.
+fn unmapped(context: &Context, nodes: &Snapshot, record: &NodeGroupRecord) -> Option<Write> {
+    let shown = Some(&record.shown).filter(|shown| shown.status == "CREATING")?;
+    let cluster = state::get::<ClusterRecord>(context.state, "", &shown.cluster_name)?;
+    role_mapping::add(&cluster.record, nodes, &shown.node_role, For::Nodes)
 }
 
 /// Whether a Node says that it is Ready.
@@ -274,6 +288,7 @@ fn must_leave(pod: &Object) -> bool {
 fn delete(
     context: &Context,
     mut plan: Plan,
+    nodes: Option<&Snapshot>,
     record: Kept<NodeGroupRecord>,
     group: Option<Kept<Group>>,
 ) -> Plan {
@@ -284,6 +299,14 @@ fn delete(
         }
         Some(_) => {}
         None => {
+            let until = record.record.shown.modified_at.plus_secs(DRAIN_PATIENCE_SECS);
+            let mapping = nodes.and_then(|nodes| mapping_to_forget(context, nodes, &record.record));
+            if let Some(write) = mapping.filter(|_| context.now < until) {
+                // The group is there until it is done: somebody else may be writing.
+                plan.in_cluster.push(InCluster::Write(write));
+                plan.wake(context.now.plus_millis(DRAIN_AGAIN_MILLIS));
+                return plan;
+            }
             forget_entry(context, &mut plan, &record.record);
             crate::eks::remove_template(context, &mut plan.changes, &record.record);
             plan.changes.delete(&record);
@@ -292,22 +315,39 @@ fn delete(
     plan
 }
 
+/// Whether another group of the cluster has the same role.
+fn is_role_shared(context: &Context, record: &NodeGroupRecord) -> bool {
+    let shown = &record.shown;
+    state::list::<NodeGroupRecord>(context.state, &shown.cluster_name).iter().any(|other| {
+        other.record.shown.node_role == shown.node_role
+            && other.record.shown.nodegroup_name != shown.nodegroup_name
+    })
+}
+
+/// The mapping of its role goes with the last group that has it, and with it whatever nodes else have it.
+fn mapping_to_forget(context: &Context, nodes: &Snapshot, record: &NodeGroupRecord) -> Option<Write> {
+    let cluster = state::get::<ClusterRecord>(context.state, "", &record.shown.cluster_name)?;
+    let mapping = role_mapping::remove(&cluster.record, nodes, &record.shown.node_role, For::Nodes)?;
+    (!is_role_shared(context, record)).then_some(mapping)
+}
+
 /// The access entry that was made for the group's nodes goes with the last group of its role.
 fn forget_entry(context: &Context, plan: &mut Plan, record: &NodeGroupRecord) {
-    let (cluster, role) = (&record.shown.cluster_name, &record.shown.node_role);
-    let groups = state::list::<NodeGroupRecord>(context.state, cluster);
-    let is_shared = groups.iter().any(|other| {
-        other.record.shown.node_role == *role
-            && other.record.shown.nodegroup_name != record.shown.nodegroup_name
-    });
-    let entry = state::get::<AccessEntry>(context.state, cluster, role);
-    if let Some(entry) = entry.filter(|entry| !is_shared && entry.record.r#type == "EC2_LINUX") {
+    let entry = state::get::<AccessEntry>(context.state, &record.shown.cluster_name, &record.shown.node_role);
+    let entry = entry.filter(|entry| entry.record.r#type == "EC2_LINUX");
+    if let Some(entry) = entry.filter(|_| !is_role_shared(context, record)) {
         plan.changes.delete(&entry);
     }
 }
 
 /// Without an update: what the group does by itself is told, and whether all is well.
-fn watch(plan: &mut Plan, mut record: Kept<NodeGroupRecord>, group: &Kept<Group>, look: &Look) {
+fn watch(
+    plan: &mut Plan,
+    mut record: Kept<NodeGroupRecord>,
+    group: &Kept<Group>,
+    look: &Look,
+    is_mapped: bool,
+) {
     let before = record.record.clone();
     let shown = &mut record.record.shown;
     let group = &group.record;
@@ -316,15 +356,12 @@ fn watch(plan: &mut Plan, mut record: Kept<NodeGroupRecord>, group: &Kept<Group>
     let mut issues = look.issues(group);
     if shown.status == "CREATING" {
         let until = shown.created_at.plus_secs(JOIN_PATIENCE_SECS);
-        if look.is_settled(group.desired) {
+        let is_settled = look.is_settled(group.desired);
+        if is_settled && is_mapped {
             shown.status = "ACTIVE".into();
         } else if look.now >= until {
             shown.status = "CREATE_FAILED".into();
-            issues.push(Issue {
-                code: "NodeCreationFailure".into(),
-                message: "Instances failed to join the kubernetes cluster".into(),
-                resource_ids: look.alive().map(|member| member.record.instance_id.clone()).collect(),
-            });
+            issues.push(if is_settled { not_mapped(shown) } else { not_joined(look) });
         } else {
             plan.wake(until);
         }
@@ -336,6 +373,24 @@ fn watch(plan: &mut Plan, mut record: Kept<NodeGroupRecord>, group: &Kept<Group>
     }
     if record.record != before {
         plan.changes.update(&record);
+    }
+}
+
+fn not_joined(look: &Look) -> Issue {
+    Issue {
+        code: "NodeCreationFailure".into(),
+        message: "Instances failed to join the kubernetes cluster".into(),
+        resource_ids: look.alive().map(|member| member.record.instance_id.clone()).collect(),
+    }
+}
+
+fn not_mapped(shown: &NodeGroup) -> Issue {
+    Issue {
+        code: "AccessDenied".into(),
+        message:
+            "The node role could not be written into the ConfigMap aws-auth: see what refuses writes to it"
+                .into(),
+        resource_ids: vec![shown.node_role.clone()],
     }
 }
 

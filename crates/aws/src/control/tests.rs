@@ -1,6 +1,6 @@
 //! Groups and node groups over their whole lives, against an account in memory and a cluster whose nodes come and go as they are told.
 
-use kinds::{NODES, PODS};
+use kinds::{CONFIG_MAPS, NODES, PODS};
 use object::{Draft, Key, Snapshot, body};
 use plan::Write;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{InCluster, group, node_group, site_nodes};
 use crate::autoscaling::{Group, Lifecycle, members};
 use crate::ec2;
 use crate::ec2::record::{Instance, NetworkInterface, PublicPool, State, Wanted};
-use crate::eks::{ClusterRecord, NodeGroupRecord, UpdateRecord};
+use crate::eks::{AccessEntry, ClusterRecord, NodeGroupRecord, UpdateRecord};
 use crate::stories::{ACCOUNT, Account};
 use crate::{Caller, Context, state};
 
@@ -128,6 +128,10 @@ impl World {
                 let mut object = self.cluster.get(&key).expect("a node").to_value().expect("JSON");
                 merge(&mut object, &patch);
                 put(&mut self.cluster, key, &object);
+            }
+            InCluster::Write(Write::Create { resource, object }) => {
+                let text = |member: &str| object["metadata"][member].as_str().unwrap_or_default();
+                put(&mut self.cluster, Key::new(resource, text("namespace"), text("name")), &object);
             }
             InCluster::Evict(pod) => drop(self.cluster.remove(&pod, self.cluster.revision() + 1)),
             other => panic!("{other:?}"),
@@ -297,6 +301,61 @@ fn labels_and_taints_reach_the_nodes_there_are() {
     // Those to come are told by their template, and none of those there are is replaced for it.
     assert_eq!(world.members()[0].record.template.version, "1");
     assert_eq!(world.group().record.template.version, "3");
+}
+
+/// The roles that are mapped, each with its name, as the ConfigMap aws-auth has them.
+fn mapped(world: &World) -> Vec<(String, String)> {
+    let Some(object) = world.cluster.find(CONFIG_MAPS, "kube-system", "aws-auth") else { return Vec::new() };
+    let roles = object.to_value().expect("JSON")["data"]["mapRoles"].as_str().expect("roles").to_owned();
+    let roles: Vec<Value> = serde_saphyr::from_str(&roles).expect("a list");
+    let text = |role: &Value, member: &str| role[member].as_str().unwrap_or_default().to_owned();
+    roles.iter().map(|role| (text(role, "rolearn"), text(role, "username"))).collect()
+}
+
+/// Where the ConfigMap is read, the role is in it before the group is active and until the last group with it is gone; where entries
+/// are read it has one.
+#[test]
+fn the_role_of_a_node_group_is_mapped_while_it_lasts() {
+    let node = format!("arn:aws:iam::{ACCOUNT}:role/AmazonEKSNodeRole");
+    let ours = (node.clone(), "system:node:{{EC2PrivateDNSName}}".to_owned());
+    for (mode, is_in_map, is_entry) in
+        [("CONFIG_MAP", true, false), ("API_AND_CONFIG_MAP", true, true), ("API", false, true)]
+    {
+        let mut world = World::empty();
+        if mode != "CONFIG_MAP" {
+            let input = json!({"name": CLUSTER, "accessConfig": {"authenticationMode": mode}});
+            world.call("UpdateClusterConfig", &input);
+        }
+        world.make_group(1, &world.subnets());
+        let mut map_before_active = false;
+        for _ in 0..50 {
+            map_before_active |= world.shown()["status"] == "CREATING" && !mapped(&world).is_empty();
+            world.turn();
+        }
+        assert_eq!(world.shown()["status"], "ACTIVE", "{mode}");
+        assert_eq!(map_before_active, is_in_map, "{mode}");
+        let wanted = if is_in_map { vec![ours.clone()] } else { Vec::new() };
+        assert_eq!(mapped(&world), wanted, "{mode}");
+        let has_entry =
+            |world: &World| state::get::<AccessEntry>(&world.account.state, CLUSTER, &node).is_some();
+        assert_eq!(has_entry(&world), is_entry, "{mode}");
+
+        let other = json!({"clusterName": CLUSTER, "nodegroupName": "other", "subnets": world.subnets(), "nodeRole": node});
+        world.call("CreateNodegroup", &other);
+        let delete = |world: &mut World, name: &str| {
+            world.call("DeleteNodegroup", &json!({"clusterName": CLUSTER, "nodegroupName": name}));
+        };
+        delete(&mut world, NG);
+        world.settle();
+        assert_eq!((mapped(&world), has_entry(&world)), (wanted, is_entry), "{mode}: another group has it");
+        world.call("CreateNodegroup", &json!({"clusterName": CLUSTER, "nodegroupName": NG, "subnets": world.subnets(), "nodeRole": node}));
+        world.settle();
+        let record = state::get::<NodeGroupRecord>(&world.account.state, CLUSTER, "other").expect("a group");
+        world.account.change(|changes| changes.delete(&record));
+        delete(&mut world, NG);
+        world.settle();
+        assert_eq!((mapped(&world), has_entry(&world)), (Vec::new(), false), "{mode}: nobody has it");
+    }
 }
 
 #[test]

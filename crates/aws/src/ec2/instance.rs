@@ -362,6 +362,7 @@ impl Launch {
             },
             is_spot: text(&spec["InstanceMarketOptions"], "MarketType") == "spot",
             disable_api_termination: spec["DisableApiTermination"] == true,
+            ebs_optimized: spec["EbsOptimized"] == true,
             launched: context.now,
             wanted: Wanted::Running,
             reboots: 0,
@@ -689,7 +690,7 @@ pub fn describe_attribute(context: &mut Context, input: &Value) -> Result<Answer
     let (member, shown) = match text(input, "Attribute") {
         "disableApiStop" => ("DisableApiStop", value(json!(false))),
         "disableApiTermination" => ("DisableApiTermination", value(json!(instance.disable_api_termination))),
-        "ebsOptimized" => ("EbsOptimized", value(json!(false))),
+        "ebsOptimized" => ("EbsOptimized", value(json!(instance.ebs_optimized))),
         "enaSupport" => ("EnaSupport", value(json!(true))),
         "groupSet" => {
             let groups =

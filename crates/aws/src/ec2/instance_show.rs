@@ -23,7 +23,7 @@ pub fn show_with(instance: &Instance, interfaces: &[NetworkInterface], context: 
         "Architecture": kind.map_or("x86_64", |kind| kind.architecture()), "LaunchTime": instance.launched,
         "AmiLaunchIndex": instance.launch_index, "ClientToken": instance.client_token,
         "Placement": {"AvailabilityZone": instance.availability_zone, "GroupName": "", "Tenancy": "default"},
-        "Monitoring": {"State": "disabled"}, "EbsOptimized": false, "EnaSupport": true, "Hypervisor": "xen",
+        "Monitoring": {"State": "disabled"}, "EbsOptimized": instance.ebs_optimized, "EnaSupport": true, "Hypervisor": "xen",
         "VirtualizationType": "hvm", "RootDeviceType": "ebs", "RootDeviceName": place::ROOT_DEVICE,
         "BlockDeviceMappings": [], "ProductCodes": [], "PlatformDetails": "Linux/UNIX",
         "UsageOperation": "RunInstances", "MetadataOptions": metadata(&instance.metadata),

@@ -69,6 +69,13 @@ struct Family {
     is_arm: bool,
 }
 
+impl Family {
+    /// Whether it has the size of so many CPUs. Those that go up to 48xlarge have no 32xlarge.
+    fn has(&self, cpus: u32) -> bool {
+        cpus <= self.most_cpus && (self.most_cpus, cpus) != (192, 128)
+    }
+}
+
 const fn family(name: &'static str, gib_per_cpu: u32, most_cpus: u32, is_arm: bool) -> Family {
     Family { name, memory_mib_per_cpu: gib_per_cpu * 1024, sizes: SIZES, most_cpus, is_arm }
 }
@@ -105,7 +112,7 @@ const BURSTABLE: &[(&str, u32, u32, u16, u16)] = &[
 /// Every instance type, in the order of the tables.
 pub fn all() -> impl Iterator<Item = InstanceType> {
     let usual = FAMILIES.iter().flat_map(|family| {
-        let sizes = family.sizes.iter().filter(|(_, cpus, ..)| *cpus <= family.most_cpus);
+        let sizes = family.sizes.iter().filter(|(_, cpus, ..)| family.has(*cpus));
         sizes.map(|(size, cpus, interfaces, addresses)| InstanceType {
             name: format!("{}.{size}", family.name),
             cpus: *cpus,
@@ -222,7 +229,10 @@ mod tests {
             assert_eq!(find(name).map(|kind| kind.max_pods()), Some(pods), "{name}");
         }
         assert_eq!(find("r5.4xlarge").map(|kind| (kind.cpus, kind.memory_mib)), Some((16, 131_072)));
-        assert_eq!(find("m5.32xlarge"), None);
+        for name in ["m5.32xlarge", "m7i.32xlarge", "c6g.24xlarge"] {
+            assert_eq!(find(name), None);
+        }
+        assert!(find("m6i.32xlarge").is_some() && find("m7i.48xlarge").is_some());
     }
 
     #[test]

@@ -34,6 +34,14 @@ const ROWS: &[(&str, &[&str], &str)] = &[
     ),
     ("/Ipv6AddressCount", &["0"], "IPv6 in subnets"),
     ("/KernelId", &[], "kernels of one's own (KernelId)"),
+    (
+        "/MaintenanceOptions/AutoRecovery",
+        &["default"],
+        "instances that are not recovered (MaintenanceOptions)",
+    ),
+    ("/MaintenanceOptions/RebootMigration", &["default"], "migration (MaintenanceOptions)"),
+    ("/MetadataOptions/HttpProtocolIpv6", &["disabled"], "IPv6 in subnets"),
+    ("/Monitoring/Enabled", &["false"], "CloudWatch, and no detailed monitoring (Monitoring)"),
     ("/NetworkPerformanceOptions", &[], "choice of bandwidths (NetworkPerformanceOptions)"),
     ("/Operator", &[], "managed instances (Operator)"),
     ("/Placement/Affinity", &["default"], "dedicated hosts"),
@@ -133,6 +141,11 @@ mod tests {
                 ),
             ),
             (json!({"Placement": {"GroupName": "x"}}), Some("Ekso has no placement groups.")),
+            (json!({"EbsOptimized": true, "Monitoring": {"Enabled": false}}), None),
+            (
+                json!({"Monitoring": {"Enabled": true}}),
+                Some("Ekso has no CloudWatch, and no detailed monitoring (Monitoring)."),
+            ),
             (json!({"PrivateDnsNameOptions": {"HostnameType": "ip-name"}}), None),
             (
                 json!({"PrivateDnsNameOptions": {"HostnameType": "resource-name"}}),

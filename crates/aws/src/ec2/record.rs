@@ -287,6 +287,9 @@ pub struct Instance {
     pub metadata: MetadataOptions,
     pub is_spot: bool,
     pub disable_api_termination: bool,
+    /// As it was asked for. Types of today's families are so without being asked.
+    #[serde(default)]
+    pub ebs_optimized: bool,
     pub launched: Time,
     pub wanted: Wanted,
     /// Grows with each reboot that is asked for.

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use object::{Resource, Snapshot};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 const CONFIG_MAPS: Resource = Resource::new("configmaps");
 
 /// What the ConfigMap says. A part that cannot be read maps nobody; the others hold all the same, as with aws-iam-authenticator.
 #[derive(Default)]
-pub(super) struct AwsAuth {
+pub(crate) struct AwsAuth {
     roles: Vec<RoleMapping>,
     users: Vec<UserMapping>,
     accounts: Vec<String>,
@@ -45,7 +46,7 @@ struct View {
 
 /// Whom a principal is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     /// A template.
     pub username: String,
     pub groups: Vec<String>,
@@ -57,6 +58,11 @@ impl AwsAuth {
         let object = objects.find(CONFIG_MAPS, "kube-system", "aws-auth");
         let view: View = object.and_then(|object| object.decode().ok()).unwrap_or_default();
         Self::read(&view.data)
+    }
+
+    /// Whether a role is mapped by its canonical ARN, to whatever it may be.
+    pub fn maps_role(&self, canonical: &str) -> bool {
+        self.roles.iter().any(|role| role.rolearn.eq_ignore_ascii_case(canonical))
     }
 
     fn read(data: &BTreeMap<String, String>) -> Self {
@@ -95,9 +101,119 @@ fn part<T: DeserializeOwned>(data: &BTreeMap<String, String>, key: &str) -> Vec<
     serde_saphyr::from_str(text).unwrap_or_default()
 }
 
+/// The text of `mapRoles` with one more role. People write comments there: what stands there stays as it is wherever it is a list in
+/// lines. None if it cannot be read, since nothing can be added to that.
+pub(crate) fn with_role(known: &str, arn: &str, username: &str, groups: &[&str]) -> Option<String> {
+    let items: Vec<Value> =
+        if known.trim().is_empty() { Vec::new() } else { serde_saphyr::from_str(known).ok()? };
+    if items.is_empty() {
+        return Some(lines_of(arn, username, groups, ""));
+    }
+    let Some(indent) = indent_of_items(known) else {
+        // A list in brackets: JSON is one.
+        let new = json!({"groups": groups, "rolearn": arn, "username": username});
+        return Some(items.into_iter().chain([new]).collect::<Value>().to_string());
+    };
+    let gap = if known.ends_with('\n') { "" } else { "\n" };
+    Some(format!("{known}{gap}{}", lines_of(arn, username, groups, indent)))
+}
+
+fn lines_of(arn: &str, username: &str, groups: &[&str], indent: &str) -> String {
+    let groups: String = groups.iter().map(|group| format!("{indent}  - {group}\n")).collect();
+    format!("{indent}- groups:\n{groups}{indent}  rolearn: {arn}\n{indent}  username: {username}\n")
+}
+
+/// What stands before the items of a list in lines; none if it is no such list.
+fn indent_of_items(text: &str) -> Option<&str> {
+    let first = text.lines().find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))?;
+    let item = first.trim_start();
+    (item == "-" || item.starts_with("- ")).then(|| &first[..first.len() - item.len()])
+}
+
+/// The text of `mapRoles` without the role, if it is mapped to that name alone in lines of its own; none if nothing is to be taken away.
+pub(crate) fn without_role(known: &str, arn: &str, username: &str) -> Option<String> {
+    let indent = indent_of_items(known)?;
+    let is_item = |line: &str| {
+        line.strip_prefix(indent).is_some_and(|rest| rest.trim_end() == "-" || rest.starts_with("- "))
+    };
+    let mut blocks: Vec<String> = vec![String::new()];
+    for line in known.split_inclusive('\n') {
+        if is_item(line) {
+            blocks.push(String::new());
+        }
+        if let Some(last) = blocks.last_mut() {
+            last.push_str(line);
+        }
+    }
+    let is_meant = |block: &String| {
+        let items: Vec<RoleMapping> = serde_saphyr::from_str(block).unwrap_or_default();
+        matches!(&items[..], [one] if one.rolearn.eq_ignore_ascii_case(arn) && one.username == username)
+    };
+    // What is before the first item is none.
+    let head = blocks.remove(0);
+    let before = blocks.len();
+    blocks.retain(|block| !is_meant(block));
+    let rest = if blocks.is_empty() { "[]\n".to_owned() } else { blocks.concat() };
+    (blocks.len() < before).then(|| format!("{head}{rest}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NODE: &str = "arn:aws:iam::1:role/node";
+    const NAME: &str = "system:node:{{EC2PrivateDNSName}}";
+    const GROUPS: &[&str] = &["system:bootstrappers", "system:nodes"];
+    const ITEM: &str = "- groups:\n  - system:bootstrappers\n  - system:nodes\n  rolearn: arn:aws:iam::1:role/node\n  username: system:node:{{EC2PrivateDNSName}}\n";
+
+    /// What is added is read as it was meant, what was there before too, and what is taken away again leaves what was there.
+    #[test]
+    fn a_role_is_added_and_taken_away() {
+        let jo = "- rolearn: arn:aws:iam::1:role/jo\n  username: jo\n";
+        for (known, added, taken) in [
+            ("", Some(ITEM.to_owned()), "[]\n"),
+            ("[]\n", Some(ITEM.to_owned()), "[]\n"),
+            (jo, Some(format!("{jo}{ITEM}")), jo),
+            (jo.trim_end(), Some(format!("{jo}{ITEM}")), jo),
+            (
+                "# ours\n- rolearn: a\n  username: b\n",
+                Some(format!("# ours\n- rolearn: a\n  username: b\n{ITEM}")),
+                "# ours\n- rolearn: a\n  username: b\n",
+            ),
+            ("- rolearn: [", None, ""),
+            ("a: b\n", None, ""),
+        ] {
+            let seen = with_role(known, NODE, NAME, GROUPS);
+            assert_eq!(seen, added, "{known:?}");
+            let Some(seen) = seen else { continue };
+            assert_eq!(without_role(&seen, NODE, NAME).as_deref(), Some(taken), "{known:?}");
+            assert_eq!(without_role(taken, NODE, NAME), None);
+        }
+    }
+
+    #[test]
+    fn lists_of_other_forms_are_added_to_as_well() {
+        for known in [
+            "  - rolearn: a\n    username: b\n",
+            "[{rolearn: a, username: b}]",
+            "-\n  rolearn: a\n  username: b\n",
+        ] {
+            let seen = with_role(known, NODE, NAME, GROUPS).expect("a list");
+            let read = AwsAuth::read(&[("mapRoles".to_owned(), seen.clone())].into());
+            for (arn, name) in [("a", "b"), (NODE, NAME)] {
+                assert_eq!(read.find(arn, "1").map(|one| one.username).as_deref(), Some(name), "{seen}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_as_it_was_written_is_taken_away() {
+        let own = "- rolearn: arn:aws:iam::1:role/node\n  username: mine\n";
+        assert_eq!(without_role(own, NODE, NAME), None);
+        assert_eq!(without_role("[{rolearn: 'arn:aws:iam::1:role/node'}]", NODE, NAME), None);
+        let two = format!("{own}{ITEM}");
+        assert_eq!(without_role(&two, NODE, NAME).as_deref(), Some(own));
+    }
 
     #[test]
     fn a_principal_is_mapped_by_its_arn_or_its_account() {

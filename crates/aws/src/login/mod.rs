@@ -8,7 +8,7 @@
 //! Which of the two are asked is the cluster's authentication mode. Names, groups and what else is told of a user are those of
 //! aws-iam-authenticator. <https://docs.aws.amazon.com/eks/latest/userguide/grant-k8s-access.html>
 
-mod aws_auth;
+pub(crate) mod aws_auth;
 pub mod node;
 mod template;
 
@@ -160,7 +160,7 @@ impl<'a> Visitor<'a> {
 }
 
 /// A principal's ARN as it can be told from a session: a role's without its path. Names of roles are unique without it.
-fn canonical(principal: &str) -> String {
+pub(crate) fn canonical(principal: &str) -> String {
     match principal.split_once(":role/") {
         Some((account, path)) => {
             format!("{account}:role/{}", path.rsplit('/').next().unwrap_or(path))

@@ -19,6 +19,7 @@ use plan::{Expect, Occurrence, Write};
 use serde_json::{Value, json};
 
 use super::node_group::is_ready;
+use super::role_mapping::{self, For};
 use super::{Clusters, InCluster, Plan};
 use crate::ec2::instance::{Given, launch};
 use crate::ec2::place;
@@ -55,7 +56,7 @@ pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str) -> P
     let look = Look { objects: &objects, cluster: &record, profiles: &profiles };
     for profile in &profiles {
         match profile.record.shown.status.as_str() {
-            "CREATING" => begin(&mut plan, &look, context, profile),
+            "CREATING" => begin(&mut plan, &look, profile),
             "DELETING" => end(&mut plan, &look, context, profile, &nodes),
             _ => {}
         }
@@ -93,8 +94,9 @@ fn is_of(pod: &PodRef, object: &Object) -> bool {
 }
 
 /// A profile holds as soon as its role is known to the cluster.
-fn begin(plan: &mut Plan, look: &Look, context: &Context, profile: &Kept<FargateProfileRecord>) {
-    if let Some(write) = mapped(look, context, &profile.record.shown.pod_execution_role_arn) {
+fn begin(plan: &mut Plan, look: &Look, profile: &Kept<FargateProfileRecord>) {
+    let role = &profile.record.shown.pod_execution_role_arn;
+    if let Some(write) = role_mapping::add(&look.cluster.record, look.objects, role, For::Fargate) {
         plan.in_cluster.push(InCluster::Write(write));
     }
     let mut profile = profile.clone();
@@ -106,28 +108,6 @@ fn begin(plan: &mut Plan, look: &Look, context: &Context, profile: &Kept<Fargate
 fn is_mapped(look: &Look, context: &Context, role: &str) -> bool {
     let role = role_of_arn(context.state, role);
     role.is_some_and(|role| is_node(context.state, look.objects, &look.cluster.record, &role.record.common))
-}
-
-/// What EKS itself adds to the ConfigMap aws-auth of a cluster that reads it: the role of a profile.
-fn mapped(look: &Look, context: &Context, role: &str) -> Option<Write> {
-    let mode = look.cluster.record.shown.access_config.authentication_mode;
-    if !mode.reads_config_map() || is_mapped(look, context, role) {
-        return None;
-    }
-    let mapping = format!(
-        "- groups:\n  - system:bootstrappers\n  - system:nodes\n  - system:node-proxier\n  rolearn: {role}\n  username: system:node:{{{{SessionName}}}}\n"
-    );
-    let Some(object) = look.objects.find(CONFIG_MAPS, "kube-system", "aws-auth") else {
-        let object = json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": "aws-auth", "namespace": "kube-system"}, "data": {"mapRoles": mapping},
-        });
-        return Some(Write::Create { resource: CONFIG_MAPS, object });
-    };
-    let known = object.to_value().ok()?["data"]["mapRoles"].as_str().unwrap_or_default().to_owned();
-    let gap = if known.is_empty() || known.ends_with('\n') { "" } else { "\n" };
-    let patch = json!({"data": {"mapRoles": format!("{known}{gap}{mapping}")}});
-    Some(Write::Merge { key: object.key.clone(), expect: Expect::unchanged(object), subresource: "", patch })
 }
 
 /// The pods of a profile go, then their machines, then the profile, and its role's access with the last one that has it.
@@ -166,6 +146,8 @@ fn end(
     if let Some(entry) = entry.filter(|entry| !is_shared && entry.record.r#type == "FARGATE_LINUX") {
         plan.changes.delete(&entry);
     }
+    let mapping = role_mapping::remove(&look.cluster.record, look.objects, role, For::Fargate);
+    plan.in_cluster.extend(mapping.filter(|_| !is_shared).map(InCluster::Write));
     plan.changes.delete(profile);
 }
 
