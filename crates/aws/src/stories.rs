@@ -42,6 +42,7 @@ struct Step {
 }
 
 /// An account on a clock of its own.
+#[derive(Clone)]
 pub struct Account {
     pub state: Snapshot,
     pub now: Time,
@@ -142,8 +143,13 @@ impl Account {
         }
     }
 
+    /// From now on `$word` stands for a value.
+    pub fn name(&mut self, word: &str, value: &str) {
+        self.words.insert(format!("${word}"), value.to_owned());
+    }
+
     /// A value with its words replaced by what they stand for; the longest word first.
-    fn spoken(&self, value: &Value) -> Value {
+    pub fn spoken(&self, value: &Value) -> Value {
         match value {
             Value::String(text) => {
                 let words = self.words.iter().rev();
@@ -165,7 +171,7 @@ impl Account {
             let pointer = format!("/{}", path.replace('.', "/"));
             let value = output.pointer(&pointer).and_then(Value::as_str);
             let value = value.unwrap_or_else(|| panic!("{about}: there is no {path} in {output}"));
-            self.words.insert(format!("${word}"), value.to_owned());
+            self.name(word, value);
         }
         if let Some(name) = &step.keep {
             self.keep(name, output);
@@ -173,7 +179,8 @@ impl Account {
     }
 }
 
-fn includes(given: &Value, wanted: &Value, about: &str) {
+/// Ends the test where something that is wanted is not given.
+pub fn includes(given: &Value, wanted: &Value, about: &str) {
     match (given, wanted) {
         (Value::Object(given), Value::Object(wanted)) => {
             for (member, wanted) in wanted {

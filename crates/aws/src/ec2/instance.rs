@@ -379,8 +379,16 @@ impl Launch {
 
 /// How many pods a node of a type takes unless its user data says otherwise.
 pub fn max_pods(kind: &instance_type::InstanceType) -> u32 {
-    let most = if kind.cpus > LARGE_CPUS { PODS_OF_LARGE } else { PODS_OF_SMALL };
-    kind.max_pods().min(most)
+    kind.max_pods().min(most_pods(kind))
+}
+
+/// How many it takes if each of its addresses were a prefix.
+pub fn max_pods_of_prefixes(kind: &instance_type::InstanceType) -> u32 {
+    kind.max_pods_of_prefixes().min(most_pods(kind))
+}
+
+fn most_pods(kind: &instance_type::InstanceType) -> u32 {
+    if kind.cpus > LARGE_CPUS { PODS_OF_LARGE } else { PODS_OF_SMALL }
 }
 
 /// The length of a range that has an address for each pod. The network's and the broadcast's are for none.

@@ -27,10 +27,18 @@ impl InstanceType {
         u32::from(self.interfaces) * (u32::from(self.addresses) - 1) + 2
     }
 
+    /// The same where what each interface has besides its own address are prefixes.
+    pub fn max_pods_of_prefixes(&self) -> u32 {
+        u32::from(self.interfaces) * (u32::from(self.addresses) - 1) * PREFIX_ADDRESSES + 2
+    }
+
     pub fn architecture(&self) -> &'static str {
         if self.is_arm { "arm64" } else { "x86_64" }
     }
 }
+
+/// A delegated prefix is a /28.
+const PREFIX_ADDRESSES: u32 = 16;
 
 /// What a size of an instance family has: CPUs, interfaces, addresses of each.
 type Size = (&'static str, u32, u16, u16);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::addon_catalog::{self, Row};
+use super::addon_settings;
 use super::cluster::{self, Health, read};
 use super::request::Request;
 use super::subject::arn;
@@ -80,7 +81,8 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
         )))
     })?;
     let addon_version = version(row, cluster_version, input["addonVersion"].as_str()).map_err(about)?;
-    let configuration_values = configuration(input).map_err(about)?;
+    let configuration_values = configuration(row, input).map_err(about)?;
+    let configuration_values = configuration_values.filter(|values| !values.trim().is_empty());
     let tags = input.get("tags").map_or(Ok(BTreeMap::new()), read)?;
     tags::check(&tags).map_err(about)?;
     let uuid = context.ids.uuid();
@@ -114,8 +116,8 @@ fn version(row: &Row, cluster_version: &str, asked: Option<&str>) -> Result<&'st
     }
 }
 
-/// Values that would change what is built in are refused, as are roles for pods that are not there.
-fn configuration(input: &Value) -> Result<Option<String>, Fault> {
+/// Values that nothing here follows are refused, as are roles for pods that are not there.
+fn configuration(row: &Row, input: &Value) -> Result<Option<String>, Fault> {
     for member in ["serviceAccountRoleArn", "podIdentityAssociations"] {
         if !input[member].is_null() && input[member] != json!([]) {
             return Err(fault::unsupported(&format!(
@@ -126,22 +128,11 @@ fn configuration(input: &Value) -> Result<Option<String>, Fault> {
     if input["namespaceConfig"]["namespace"].as_str().is_some_and(|namespace| namespace != "kube-system") {
         return Err(fault::unsupported("Another namespace of an add-on (namespaceConfig)"));
     }
-    let Some(values) = input["configurationValues"].as_str().filter(|values| !values.trim().is_empty())
-    else {
-        return Ok(None);
-    };
-    match serde_json::from_str::<Value>(values) {
-        Ok(Value::Object(members)) if members.is_empty() => Ok(Some(values.into())),
-        Ok(Value::Object(members)) => {
-            let keys: Vec<&String> = members.keys().collect();
-            Err(fault::invalid(format!(
-                "ConfigurationValue provided in request is not supported: Json schema validation failed with error: [$.: does not have the properties {keys:?} defined in the schema]"
-            )))
-        }
-        _ => Err(fault::invalid(
-            "ConfigurationValue provided in request is not supported: it is not a JSON object",
-        )),
+    let values = input["configurationValues"].as_str();
+    if let Some(values) = values {
+        addon_settings::check(row, values)?;
     }
+    Ok(values.map(str::to_owned))
 }
 
 pub fn describe(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
@@ -168,9 +159,10 @@ pub fn update(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
         found.record.addon_version = version.into();
         params.push(("AddonVersion", version.to_owned()));
     }
-    if let Some(values) = configuration(input).map_err(about)? {
+    if let Some(values) = configuration(row, input).map_err(about)? {
         params.push(("ConfigurationValues", values.clone()));
-        found.record.configuration_values = Some(values);
+        // An empty text takes back what was set.
+        found.record.configuration_values = Some(values).filter(|values| !values.trim().is_empty());
     }
     if let Some(resolve) = input["resolveConflicts"].as_str() {
         params.push(("ResolveConflicts", resolve.to_owned()));

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::addon_settings::{self, Setting};
 use super::update::text;
 use super::version::VERSIONS;
 use super::{fault, version};
@@ -13,6 +14,7 @@ pub struct Row {
     pub kind: &'static str,
     /// One version for each of [`VERSIONS`], in their order.
     pub versions: [&'static str; 3],
+    pub settings: &'static [Setting],
 }
 
 /// In alphabetical order.
@@ -22,24 +24,28 @@ pub const ROWS: &[Row] = &[
         name: "coredns",
         kind: "networking",
         versions: ["v1.12.3-eksbuild.1", "v1.12.4-eksbuild.1", "v1.13.1-eksbuild.1"],
+        settings: &[],
     },
     // Here: what listens at 169.254.170.23 in each VPC's router.
     Row {
         name: "eks-pod-identity-agent",
         kind: "security",
         versions: ["v1.3.8-eksbuild.2", "v1.3.9-eksbuild.3", "v1.3.10-eksbuild.1"],
+        settings: &[],
     },
     // Here: each node's service rules.
     Row {
         name: "kube-proxy",
         kind: "networking",
         versions: ["v1.34.0-eksbuild.2", "v1.35.0-eksbuild.2", "v1.36.0-eksbuild.2"],
+        settings: addon_settings::KUBE_PROXY,
     },
     // Here: each node's links and routes of pods.
     Row {
         name: "vpc-cni",
         kind: "networking",
         versions: ["v1.20.4-eksbuild.1", "v1.21.1-eksbuild.1", "v1.21.1-eksbuild.3"],
+        settings: addon_settings::VPC_CNI,
     },
 ];
 
@@ -111,9 +117,6 @@ fn shown(row: &Row, wanted: Option<&str>) -> Value {
     })
 }
 
-/// What can be set: nothing, since what an add-on does is built in.
-pub const SCHEMA: &str = r#"{"$schema":"http://json-schema.org/draft-07/schema#","type":"object","properties":{},"additionalProperties":false}"#;
-
 pub fn describe_configuration(_: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let (name, wanted) = (text(input, "addonName"), text(input, "addonVersion"));
     let row = find(name).ok_or_else(|| no_such(name, None))?;
@@ -122,7 +125,8 @@ pub fn describe_configuration(_: &mut Context, input: &Value) -> Result<Answer, 
             fault::not_found(format!("Addon version {wanted} of {name} not found")).with("addonName", name)
         );
     }
+    let schema = addon_settings::schema(row.settings).to_string();
     Ok(Answer::read(json!({
-        "addonName": name, "addonVersion": wanted, "configurationSchema": SCHEMA, "podIdentityConfiguration": [],
+        "addonName": name, "addonVersion": wanted, "configurationSchema": schema, "podIdentityConfiguration": [],
     })))
 }

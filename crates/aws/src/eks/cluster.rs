@@ -314,6 +314,9 @@ fn refuse_unsupported(input: &Value) -> Result<(), Fault> {
             return Err(fault::unsupported(name));
         }
     }
+    if asks(&input["computeConfig"]["nodePools"]) || asks(&input["computeConfig"]["nodeRoleArn"]) {
+        return Err(fault::unsupported("EKS Auto Mode (computeConfig)"));
+    }
     match input["controlPlaneScalingConfig"]["tier"].as_str() {
         None | Some("standard") => Ok(()),
         Some(tier) => Err(fault::unsupported(&format!("The provisioned control plane's {tier}"))),

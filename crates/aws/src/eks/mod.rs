@@ -7,6 +7,7 @@ mod access_entry;
 mod access_policy;
 mod addon;
 mod addon_catalog;
+mod addon_settings;
 mod cluster;
 mod cluster_config;
 mod fargate_node;

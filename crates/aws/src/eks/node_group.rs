@@ -12,6 +12,7 @@ use super::request::Request;
 use super::subject::arn;
 use super::update::text;
 use super::{access_entry, fault, node_template, surroundings, tags, version};
+use crate::ec2::place::HOST_IS_ARM;
 use crate::state::{self, Changes, Kept, Record};
 use crate::{Answer, Context, Fault};
 
@@ -21,10 +22,14 @@ const MOST_NODES: u32 = 450;
 const MOST_TAINTS: usize = 50;
 const NAME_CHARS: usize = 63;
 
-const DEFAULT_TYPE: &str = "t3.medium";
+const DEFAULT_TYPE: &str = if HOST_IS_ARM { "t4g.medium" } else { "t3.medium" };
 const DEFAULT_DISK_GIB: u32 = 20;
-/// The image that nodes are said to have: this binary's own, which is neither.
-const IMAGES: &[&str] = &["AL2023_x86_64_STANDARD", "AL2023_ARM_64_STANDARD", CUSTOM];
+/// The images that nodes are said to have: this binary's own, which is none of AWS's.
+const IMAGE_X86: &str = "AL2023_x86_64_STANDARD";
+const IMAGE_ARM: &str = "AL2023_ARM_64_STANDARD";
+/// That of this host's processors, and the other one.
+const IMAGE: &str = if HOST_IS_ARM { IMAGE_ARM } else { IMAGE_X86 };
+const FOREIGN_IMAGE: &str = if HOST_IS_ARM { IMAGE_X86 } else { IMAGE_ARM };
 /// That of a launch template which names an image.
 const CUSTOM: &str = "CUSTOM";
 /// Prefixes of labels that only AWS and Kubernetes set.
@@ -276,14 +281,21 @@ fn check(
     }
     for (is_asked, what) in [
         (!input["remoteAccess"].is_null(), "SSH access to nodes (remoteAccess)"),
-        (input["warmPoolConfig"]["enabled"] == true, "A warm pool (warmPoolConfig)"),
+        (asks_for_warm_pool(input), "A warm pool (warmPoolConfig)"),
         (asked.capacity_type.as_deref() == Some("CAPACITY_BLOCK"), "The capacity type CAPACITY_BLOCK"),
         (asked.capacity_type.as_deref() == Some("SPOT"), "The capacity type SPOT"),
-        (asked.ami_type.as_deref().is_some_and(|kind| !IMAGES.contains(&kind)), "This amiType"),
     ] {
         if is_asked {
             return Err(fault::unsupported(what));
         }
+    }
+    match asked.ami_type.as_deref() {
+        None | Some(IMAGE | CUSTOM) => {}
+        Some(FOREIGN_IMAGE) => {
+            let what = format!("The amiType {FOREIGN_IMAGE}, whose processors are not this host's,");
+            return Err(fault::unsupported(&what));
+        }
+        Some(other) => return Err(fault::unsupported(&format!("The amiType {other}"))),
     }
     if asked.subnets.is_empty() {
         return Err(fault::invalid("The following supplied subnets are invalid: none was given"));
@@ -310,6 +322,12 @@ fn check(
         Some(wanted) => check_version(cluster, wanted),
         None => Ok(()),
     }
+}
+
+/// Whether an input says anything of a warm pool but that there shall be none.
+pub fn asks_for_warm_pool(input: &Value) -> bool {
+    let said = input["warmPoolConfig"].as_object().into_iter().flatten();
+    said.into_iter().any(|(member, value)| (member.as_str(), value) != ("enabled", &Value::Bool(false)))
 }
 
 /// Nodes are of the control plane's version, or of one before it.
@@ -420,7 +438,7 @@ fn made(
         instance_types: Some(types).filter(|types| !types.is_empty()),
         subnets: asked.subnets.clone(),
         ami_type: if given["ImageId"].is_null() {
-            asked.ami_type.clone().unwrap_or_else(|| IMAGES[0].into())
+            asked.ami_type.clone().unwrap_or_else(|| IMAGE.into())
         } else {
             CUSTOM.to_owned()
         },

@@ -43,7 +43,7 @@ pub fn config(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let mut found = ready(context, input)?;
     let about = |fault: Fault| named(fault, input);
     let asked: Config = read(input)?;
-    if input["warmPoolConfig"]["enabled"] == true {
+    if node_group::asks_for_warm_pool(input) {
         return Err(about(fault::unsupported("A warm pool (warmPoolConfig)")));
     }
     let (mut params, mut changes) = (Params::new(), Changes::default());
@@ -86,6 +86,9 @@ pub fn config(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
         }
         if let Some(percent) = shown.update_config.max_unavailable_percentage {
             params.push(("MaxUnavailablePercentage", percent.to_string()));
+        }
+        if let Some(strategy) = &shown.update_config.update_strategy {
+            params.push(("UpdateStrategy", strategy.clone()));
         }
     }
     if let Some(repair) = asked.node_repair_config {

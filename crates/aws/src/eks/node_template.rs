@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::cluster::ClusterRecord;
 use super::node_group::{NodeGroup, NodeGroupRecord, Template, TemplateRequest};
-use super::{fault, surroundings};
+use super::{addon_settings, fault, surroundings};
 use crate::ec2::record::{LaunchTemplate, Tags};
-use crate::ec2::{launch_template, place, user_data};
+use crate::ec2::{instance, instance_type, launch_template, place, user_data};
 use crate::iam::record::{Common, InstanceProfile, Role, named};
 use crate::state::{self, Changes};
 use crate::{Context, Fault};
@@ -159,7 +159,8 @@ fn data(
     if data["ImageId"].is_null() {
         let image = place::image_of_version(&shown.version);
         let image = image.ok_or_else(|| fault::invalid("unsupported Kubernetes version"))?.id;
-        let config = node_config(cluster, shown, template, &image);
+        let pods = pods_of_prefixes(context, shown, &data);
+        let config = node_config(cluster, shown, template, &image, pods);
         let composed = user_data::compose(&config, data["UserData"].as_str());
         let composed = composed.ok_or_else(|| {
             fault::invalid(
@@ -172,8 +173,25 @@ fn data(
     Ok(data)
 }
 
+/// How many pods nodes take where vpc-cni delegates prefixes: of the types of a group the least. None: by the addresses of their type.
+/// <https://docs.aws.amazon.com/eks/latest/userguide/cni-increase-ip-addresses.html>
+fn pods_of_prefixes(context: &Context, shown: &NodeGroup, data: &Value) -> Option<u32> {
+    if !addon_settings::delegates_prefixes(context, &shown.cluster_name) {
+        return None;
+    }
+    let types =
+        shown.instance_types.iter().flatten().map(String::as_str).chain(data["InstanceType"].as_str());
+    types.filter_map(instance_type::find).map(|kind| instance::max_pods_of_prefixes(&kind)).min()
+}
+
 /// As nodeadm reads it. <https://awslabs.github.io/amazon-eks-ami/nodeadm/doc/api/>
-fn node_config(cluster: &ClusterRecord, shown: &NodeGroup, template: &Template, image: &str) -> String {
+fn node_config(
+    cluster: &ClusterRecord,
+    shown: &NodeGroup,
+    template: &Template,
+    image: &str,
+    pods: Option<u32>,
+) -> String {
     let of = &cluster.shown;
     let services = of.kubernetes_network_config["serviceIpv4Cidr"].as_str().unwrap_or_default();
     let authority = of.certificate_authority.as_ref().map_or("", |authority| &authority.data);
@@ -194,6 +212,7 @@ fn node_config(cluster: &ClusterRecord, shown: &NodeGroup, template: &Template, 
     if !taints.is_empty() {
         flags.push(format!("--register-with-taints={}", taints.join(",")));
     }
+    flags.extend(pods.map(|pods| format!("--max-pods={pods}")));
     // A text in JSON is one in YAML, too.
     let flags: String = flags.iter().map(|flag| format!("    - {}\n", json!(flag))).collect();
     format!(

@@ -1,5 +1,6 @@
 //! Calls in a row against a store in memory: each sees what the ones before it have changed.
 
+mod members;
 mod node_group;
 
 use object::{Draft, Key, Resource, Snapshot, Time, body};
@@ -307,6 +308,30 @@ fn off_is_what_logging_and_auto_mode_may_be() {
     ]);
 }
 
+/// Nodes that come after vpc-cni was told to delegate prefixes take as many pods as these have addresses.
+#[test]
+fn prefixes_make_room_for_pods() {
+    let mut world = World::with_cluster(&[]);
+    let of =
+        |values: &str| json!({"clusterName": "shop", "addonName": "vpc-cni", "configurationValues": values});
+    world.ok("CreateAddon", of(r#"{"env": {"ENABLE_PREFIX_DELEGATION": "true"}}"#));
+    let pods = |world: &World| {
+        let versions = world.state.list(Resource::new("launch-template-versions.ec2"), "");
+        let newest = versions.last().expect("a version").to_value().expect("JSON");
+        let data = newest["spec"]["data"]["UserData"].as_str().expect("user data").to_owned();
+        crate::ec2::user_data::read(&data).expect("a node").max_pods
+    };
+    world.ok("CreateNodegroup", group(&[("instanceTypes", json!(["t3.medium"]))]));
+    assert_eq!(pods(&world), Some(110));
+    world.settle("nodegroups.eks");
+    let update = world.ok("UpdateAddon", of(""))["update"].clone();
+    assert_eq!(update["params"], json!([{"type": "ConfigurationValues", "value": ""}]));
+    let labels = json!({"addOrUpdateLabels": {"a": "b"}});
+    world
+        .ok("UpdateNodegroupConfig", json!({"clusterName": "shop", "nodegroupName": "ng", "labels": labels}));
+    assert_eq!(pods(&world), None);
+}
+
 #[test]
 fn a_configuration_changes_one_kind_at_a_time() {
     let mut world = World::with_cluster(&[]);
@@ -443,8 +468,8 @@ fn add_ons_are_what_is_built_in() {
             "InvalidParameterException: Addon version specified is not supported",
         ),
         (
-            with(of("vpc-cni"), &[("configurationValues", json!("{\"env\":{}}"))]),
-            "InvalidParameterException: ConfigurationValue provided in request is not supported: Json schema validation failed with error: [$.: does not have the properties [\"env\"] defined in the schema]",
+            with(of("vpc-cni"), &[("configurationValues", json!("{\"x\":{}}"))]),
+            "InvalidParameterException: ConfigurationValue provided in request is not supported: Json schema validation failed with error: [$.x: is not defined in the schema and the schema does not allow additional properties]",
         ),
     ] {
         assert_eq!(world.refused("CreateAddon", input), expected);
@@ -454,7 +479,9 @@ fn add_ons_are_what_is_built_in() {
     let version = &versions["addons"][0]["addonVersions"][0];
     assert_eq!(version["compatibilities"][0]["defaultVersion"], true);
     let input = json!({"addonName": "vpc-cni", "addonVersion": version["addonVersion"]});
-    assert!(world.ok("DescribeAddonConfiguration", input)["configurationSchema"].is_string());
+    let schema = world.ok("DescribeAddonConfiguration", input)["configurationSchema"].clone();
+    let schema: Value = serde_json::from_str(schema.as_str().expect("a text")).expect("JSON");
+    assert!(schema["properties"]["env"]["properties"]["ENABLE_PREFIX_DELEGATION"].is_object());
     let update =
         world.ok("UpdateAddon", with(of("coredns"), &[("resolveConflicts", json!("OVERWRITE"))]))["update"]
             .clone();

@@ -207,7 +207,10 @@ fn what_a_node_group_cannot_be_is_refused() {
             ("remoteAccess", json!({"ec2SshKey": "k"})),
             "SSH access to nodes (remoteAccess) is not supported by Ekso",
         ),
-        (("amiType", json!("WINDOWS_CORE_2022_x86_64")), "This amiType is not supported by Ekso"),
+        (
+            ("amiType", json!("WINDOWS_CORE_2022_x86_64")),
+            "The amiType WINDOWS_CORE_2022_x86_64 is not supported by Ekso",
+        ),
     ] {
         let mut world = World::with_cluster(&[]);
         let expected = format!("InvalidParameterException: {expected}");
