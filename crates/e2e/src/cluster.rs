@@ -120,9 +120,21 @@ impl Site {
         run(self.for_aws(aws_binary()?).args(words.split_whitespace()), "")
     }
 
-    /// A script in Python, with boto3 at hand.
-    pub fn python(&self, script: &str, args: &[&str]) -> Result<Answer> {
-        run(self.for_aws(python_binary()?).arg("-").args(args), script)
+    /// A story's script in Python, with boto3 and `prelude.py` at hand. `words` are the act, if it has several, and what that needs.
+    pub fn act(&self, script: &str, words: &[&str]) -> Result<()> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories");
+        let mut python = self.for_aws(python_binary()?);
+        // Without the bytecode, which it would leave in the source tree.
+        python.arg("-B").arg(folder.join(script)).args(words);
+        let places = [
+            ("STORY_AWS", aws_binary()?),
+            ("STORY_DATA", self.dir()),
+            ("STORY_EKSO", ekso_binary()?),
+            ("STORY_KUBECTL", kubectl_binary(36)?),
+            ("STORY_SCRATCH", self.scratch().to_owned()),
+        ];
+        let told = run(python.envs(places), "")?;
+        told.ok().map(drop).with_context(|| format!("{script} {}\n{}", words.join(" "), self.logs()))
     }
 
     pub fn ekso(&self, words: &str) -> Result<Answer> {

@@ -4,30 +4,12 @@ import json
 import subprocess
 import sys
 
-import boto3
-import botocore.exceptions
+from prelude import ACT, DATA, EC2, SCRATCH, SOON, check, killed_and_up, refused, until
 
-ACT, SCRATCH, DATA = sys.argv[1:4]
-EC2 = boto3.client("ec2")
 NOTES = f"{SCRATCH}/ec2.json"
 SITE = json.load(open(f"{DATA}/site.json"))["id"]
-SOON = {"Delay": 1, "MaxAttempts": 60}
 METADATA = "http://169.254.169.254/latest"
 DOOR = "http://169.254.169.250"
-
-
-def check(what, seen, expected):
-    if seen != expected:
-        sys.exit(f"{what}: {seen!r} instead of {expected!r}")
-
-
-def refused(what, call, code):
-    try:
-        answer = call()
-    except botocore.exceptions.ClientError as error:
-        check(what, error.response["Error"]["Code"], code)
-    else:
-        sys.exit(f"{what}: it was answered: {answer}")
 
 
 def inside(instance, *words, fails=False):
@@ -143,13 +125,6 @@ def inside_act():
     inside(name, *ask, "http://169.254.1.1/", fails=True)
 
 
-def until(what, look):
-    for _ in range(20):
-        if look():
-            return
-    sys.exit(f"{what}: it did not come")
-
-
 def in_the_middle():
     notes = json.load(open(NOTES))
     EC2.stop_instances(InstanceIds=notes["instances"][1:2])
@@ -159,6 +134,8 @@ def in_the_middle():
 
 
 def went_on():
+    # While instances come and go.
+    killed_and_up()
     notes = json.load(open(NOTES))
     one, two, shut, far, late = notes["instances"]
     EC2.get_waiter("instance_stopped").wait(InstanceIds=[two], WaiterConfig=SOON)

@@ -7,70 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
-import boto3
-import botocore.exceptions
-
-ACT, KUBECTL, AWS, SCRATCH, DATA = sys.argv[1:6]
-SESSION = boto3.Session()
-EKS, EC2, SCALING, STS = (SESSION.client(name) for name in ("eks", "ec2", "autoscaling", "sts"))
-ACCOUNT = STS.get_caller_identity()["Account"]
-SOON = {"Delay": 1, "MaxAttempts": 90}
-os.environ["PATH"] = os.path.dirname(AWS) + ":" + os.environ["PATH"]
-
-
-def check(what, seen, expected):
-    if seen != expected:
-        sys.exit(f"{what}: {seen!r} instead of {expected!r}")
-
-
-def contains(what, text, part):
-    if part not in text:
-        sys.exit(f"{what}: {part!r} is not in {text!r}")
-
-
-def refused(what, call, code, part=""):
-    try:
-        answer = call()
-    except botocore.exceptions.ClientError as error:
-        check(what, error.response["Error"]["Code"], code)
-        contains(what, error.response["Error"]["Message"], part)
-    else:
-        sys.exit(f"{what}: it was answered: {answer}")
-
-
-def until(what, look):
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        seen = look()
-        if seen:
-            return seen
-        time.sleep(0.2)
-    sys.exit(f"{what}: it did not come")
-
-
-def run(*words, stdin="", fails=False):
-    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=120)
-    if (done.returncode != 0) != fails:
-        sys.exit(f"{' '.join(words)}: {done.returncode}: {done.stdout}{done.stderr}")
-    return done.stdout + done.stderr if fails else done.stdout
-
-
-def kubeconfig(cluster):
-    return f"{SCRATCH}/{cluster}.kubeconfig"
-
-
-def kubectl(cluster, words, stdin="", fails=False):
-    return run(KUBECTL, "--kubeconfig", kubeconfig(cluster), *words.split(), stdin=stdin, fails=fails)
-
-
-def get(cluster, words):
-    return json.loads(kubectl(cluster, f"get {words} -o json"))
-
-
-def role(name):
-    return f"arn:aws:iam::{ACCOUNT}:role/{name}"
+from prelude import (ACT, AWS, DATA, EC2, EKS, IAM, KUBECTL, SCALING, SOON, STS, check, contains, get, killed_and_up, kubectl, logged_in,
+                     refused, role, run, until)
 
 
 def subnets():
@@ -145,7 +84,7 @@ def made():
     refused("a second", lambda: create("shop"), "ResourceInUseException", "Cluster already exists with name: shop")
     for cluster in ("shop", "bank"):
         EKS.get_waiter("cluster_active").wait(name=cluster, WaiterConfig=SOON)
-        run(AWS, "eks", "update-kubeconfig", "--name", cluster, "--kubeconfig", kubeconfig(cluster))
+        logged_in(cluster)
         contains("namespaces", kubectl(cluster, "get namespaces -o name"), "namespace/kube-system")
         contains("the issuer", EKS.describe_cluster(name=cluster)["cluster"]["identity"]["oidc"]["issuer"], "https://")
     check("all", EKS.list_clusters()["clusters"], ["bank", "dev", "shop"])
@@ -182,11 +121,13 @@ def in_the_middle():
     kubectl("shop", "apply -f -", WEB)
     kubectl("shop", "rollout status deployment/web --timeout=90s")
     refused("with nodes", lambda: EKS.delete_cluster(name="shop"), "ResourceInUseException", "nodegroups attached")
-    # The daemon is killed while this one is on its way.
+    # All processes are killed while this one is on its way.
     node_group("bank", 1)
 
 
 def went_on():
+    # While a node group is on its way.
+    killed_and_up()
     for cluster in ("shop", "bank"):
         EKS.get_waiter("cluster_active").wait(name=cluster, WaiterConfig=SOON)
         EKS.get_waiter("nodegroup_active").wait(**ng(cluster), WaiterConfig=SOON)
@@ -215,19 +156,10 @@ def sized(cluster, size):
 
 def changed():
     kubectl("shop", "apply -f -", BUDGET)
-    sized("shop", 3)
     group = sized("shop", 1)
     kubectl("shop", "rollout status deployment/web --timeout=90s")
     check("the budget held", get("shop", "deployment web")["status"]["readyReplicas"], 2)
-    # The version of the control plane first, then that of the nodes.
     refused("over one", lambda: EKS.update_cluster_version(name="bank", version="1.37"), "InvalidParameterException")
-    updated("bank", EKS.update_cluster_version(name="bank", version="1.36")["update"])
-    check("the version", json.loads(kubectl("bank", "version -o json"))["serverVersion"]["minor"], "36")
-    old = ready("bank")
-    updated("bank", EKS.update_nodegroup_version(**ng("bank"))["update"], nodegroupName="ng")
-    new = get("bank", "nodes")["items"]
-    check("nodes were replaced", [node["metadata"]["name"] in old for node in new], [False])
-    contains("their version", new[0]["status"]["nodeInfo"]["kubeletVersion"], "v1.36")
     # A machine that is killed is replaced.
     instance = group["Instances"][0]["InstanceId"]
     for path in glob.glob(f"{DATA}/**/machines/{instance}/pid.json", recursive=True):
@@ -301,7 +233,7 @@ def own_vpc():
     aws("eks", "create-nodegroup", "--cluster-name", "farm", "--nodegroup-name", "ng", "--subnets", *places,
         "--node-role", role("AmazonEKSNodeRole"), "--scaling-config", "minSize=2,maxSize=3,desiredSize=2")
     until("the node group", lambda: EKS.describe_nodegroup(**ng("farm"))["nodegroup"]["status"] == "ACTIVE")
-    run(AWS, "eks", "update-kubeconfig", "--name", "farm", "--kubeconfig", kubeconfig("farm"))
+    logged_in("farm")
     held = members("farm")
     check("nodes are instances", sorted(ready("farm")), sorted(one["PrivateDnsName"] for one in held.values()))
     check("of the VPC", {(one["VpcId"], one["PrivateIpAddress"].startswith("192.168.")) for one in held.values()}, {(vpc, True)})
@@ -380,24 +312,22 @@ def by(name, *values):
 
 def terraform_role(name, service, *policies):
     """aws_iam_role and aws_iam_role_policy_attachment."""
-    iam = SESSION.client("iam")
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}]}
-    arn = iam.create_role(RoleName=name, Path="/", AssumeRolePolicyDocument=json.dumps(trust), MaxSessionDuration=3600)["Role"]["Arn"]
-    check("the trust", iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"], trust)
-    check("policies of its own", iam.list_role_policies(RoleName=name)["PolicyNames"], [])
+    arn = IAM.create_role(RoleName=name, Path="/", AssumeRolePolicyDocument=json.dumps(trust), MaxSessionDuration=3600)["Role"]["Arn"]
+    check("the trust", IAM.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"], trust)
+    check("policies of its own", IAM.list_role_policies(RoleName=name)["PolicyNames"], [])
     for policy in policies:
-        iam.attach_role_policy(RoleName=name, PolicyArn=f"arn:aws:iam::aws:policy/{policy}")
-    attached = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+        IAM.attach_role_policy(RoleName=name, PolicyArn=f"arn:aws:iam::aws:policy/{policy}")
+    attached = IAM.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
     check("attached", sorted(one["PolicyName"] for one in attached), sorted(policies))
     return arn
 
 
 def terraform_role_gone(name):
-    iam = SESSION.client("iam")
-    for policy in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
-        iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
-    check("profiles of it", iam.list_instance_profiles_for_role(RoleName=name)["InstanceProfiles"], [])
-    iam.delete_role(RoleName=name)
+    for policy in IAM.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+        IAM.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
+    check("profiles of it", IAM.list_instance_profiles_for_role(RoleName=name)["InstanceProfiles"], [])
+    IAM.delete_role(RoleName=name)
 
 
 def terraform():
@@ -462,9 +392,8 @@ def terraform():
         EC2.authorize_security_group_ingress(GroupId=one, IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": other}]}])
     EKS.list_tags_for_resource(resourceArn=seen["arn"])
     issuer = seen["identity"]["oidc"]["issuer"]
-    iam = SESSION.client("iam")
-    provider = iam.create_open_id_connect_provider(Url=issuer, ClientIDList=["sts.amazonaws.com"], ThumbprintList=[])["OpenIDConnectProviderArn"]
-    check("its clients", iam.get_open_id_connect_provider(OpenIDConnectProviderArn=provider)["ClientIDList"], ["sts.amazonaws.com"])
+    provider = IAM.create_open_id_connect_provider(Url=issuer, ClientIDList=["sts.amazonaws.com"], ThumbprintList=[])["OpenIDConnectProviderArn"]
+    check("its clients", IAM.get_open_id_connect_provider(OpenIDConnectProviderArn=provider)["ClientIDList"], ["sts.amazonaws.com"])
     template = EC2.create_launch_template(
         LaunchTemplateName="tf-nodes", ClientToken="tf-nodes", TagSpecifications=tagged("launch-template", "tf"),
         LaunchTemplateData={"InstanceType": "t3.large", "SecurityGroupIds": [group],
@@ -511,7 +440,7 @@ def terraform():
     EKS.delete_nodegroup(**ng("tf"))
     EKS.get_waiter("nodegroup_deleted").wait(**ng("tf"), WaiterConfig=SOON)
     EC2.delete_launch_template(LaunchTemplateId=template["LaunchTemplateId"])
-    iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=provider)
+    IAM.delete_open_id_connect_provider(OpenIDConnectProviderArn=provider)
     EC2.revoke_security_group_ingress(GroupId=own, IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}])
     EC2.revoke_security_group_ingress(GroupId=group, IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": own}]}])
     EKS.delete_cluster(name="tf")
@@ -547,7 +476,7 @@ def gone():
     check("what is left", EKS.list_clusters()["clusters"], ["dev"])
     check("groups", SCALING.describe_auto_scaling_groups()["AutoScalingGroups"], [])
     check("templates", EC2.describe_launch_templates()["LaunchTemplates"], [])
-    check("profiles", [one["InstanceProfileName"] for one in SESSION.client("iam").list_instance_profiles()["InstanceProfiles"]],
+    check("profiles", [one["InstanceProfileName"] for one in IAM.list_instance_profiles()["InstanceProfiles"]],
           ["AmazonEKSNodeRole"])
 
 

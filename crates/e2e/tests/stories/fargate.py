@@ -1,66 +1,14 @@
 """Fargate as awscli, boto3 and kubectl see it. One act a run; ends with an error at the first surprise."""
 
+import functools
 import json
-import os
-import subprocess
-import sys
-import time
 
-import boto3
-import botocore.exceptions
+import prelude
+from prelude import ACT, AWS, DATA, EC2, EKS, EKSO, SOON, check, contains, killed_and_up, logged_in, refused, role, run, until
 
-ACT, KUBECTL, AWS, SCRATCH, EKSO, DATA = sys.argv[1:7]
-SESSION = boto3.Session()
-EKS, EC2, STS = (SESSION.client(name) for name in ("eks", "ec2", "sts"))
-ROLE = f"arn:aws:iam::{STS.get_caller_identity()['Account']}:role/AmazonEKSFargatePodExecutionRole"
-SOON = {"Delay": 1, "MaxAttempts": 90}
-KUBECONFIG = f"{SCRATCH}/dev.kubeconfig"
-os.environ["PATH"] = os.path.dirname(AWS) + ":" + os.environ["PATH"]
-
-
-def check(what, seen, expected):
-    if seen != expected:
-        sys.exit(f"{what}: {seen!r} instead of {expected!r}")
-
-
-def contains(what, text, part):
-    if part not in text:
-        sys.exit(f"{what}: {part!r} is not in {text!r}")
-
-
-def refused(what, call, code, part):
-    try:
-        answer = call()
-    except botocore.exceptions.ClientError as error:
-        check(what, error.response["Error"]["Code"], code)
-        contains(what, error.response["Error"]["Message"], part)
-    else:
-        sys.exit(f"{what}: it was answered: {answer}")
-
-
-def until(what, look):
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        seen = look()
-        if seen:
-            return seen
-        time.sleep(0.2)
-    sys.exit(f"{what}: it did not come")
-
-
-def run(*words, stdin=""):
-    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=120)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(words)}: {done.returncode}: {done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def kubectl(words, stdin=""):
-    return run(KUBECTL, "--kubeconfig", KUBECONFIG, *words.split(), stdin=stdin)
-
-
-def get(words):
-    return json.loads(kubectl(f"get {words} -o json"))
+ROLE = role("AmazonEKSFargatePodExecutionRole")
+kubectl = functools.partial(prelude.kubectl, "dev")
+get = functools.partial(prelude.get, "dev")
 
 
 def subnets(is_public):
@@ -99,7 +47,7 @@ def on_fargate():
 
 def made():
     EKS.get_waiter("cluster_active").wait(name="dev", WaiterConfig=SOON)
-    run(AWS, "eks", "update-kubeconfig", "--name", "dev", "--kubeconfig", KUBECONFIG)
+    logged_in("dev")
     refused("a public subnet", lambda: profile("fp", "default", subnets=subnets(True)[:1]),
             "InvalidParameterException", "is not a private subnet")
     refused("another's role", lambda: profile("fp", "default", podExecutionRoleArn=ROLE.replace("FargatePodExecution", "Node")),
@@ -177,13 +125,15 @@ def kinds():
     check("a DaemonSet stays on nodes", [one["spec"]["schedulerName"] for one in held if one["metadata"]["name"].startswith("everywhere")], ["default-scheduler"])
     kubectl("delete daemonset/everywhere pod/huge " + " ".join(f"pod/{name}" for name, *_ in REFUSED))
     check("no machine for what cannot run", len(on_fargate()), 1)
-    # The daemon is killed while these are on their way.
+    # All processes are killed while these are on their way.
     kubectl("delete pod/web --wait=false")
     for number in range(2):
         pod(f"late-{number}")
 
 
 def went_on():
+    # While pods come and go.
+    killed_and_up()
     late = [runs(f"late-{number}") for number in range(2)]
     names = sorted(one["spec"]["nodeName"] for one in late)
     check("a machine each", len(set(names)), 2)

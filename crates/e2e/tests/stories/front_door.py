@@ -4,41 +4,16 @@ import datetime
 import http.client
 import json
 import ssl
-import sys
 
-import boto3
 import botocore.auth
 import botocore.awsrequest
-import botocore.exceptions
 
-SESSION = boto3.Session()
+from prelude import CONFIG, SESSION, check, contains, refused
+
 KEYS = SESSION.get_credentials().get_frozen_credentials()
-CONFIG = SESSION._session.get_scoped_config()
 ENDPOINT = CONFIG["endpoint_url"]
 REGION = CONFIG["region"]
 PLACE = ENDPOINT.split("//")[1]
-
-
-def check(what, seen, expected):
-    if seen != expected:
-        sys.exit(f"{what}: {seen!r} instead of {expected!r}")
-
-
-def contains(what, text, part):
-    if part not in text:
-        sys.exit(f"{what}: {part!r} is not in {text!r}")
-
-
-def refused(what, call, code, status, part=""):
-    try:
-        answer = call()
-    except botocore.exceptions.ClientError as error:
-        told = error.response
-        check(what, told["Error"]["Code"], code)
-        check(what, told["ResponseMetadata"]["HTTPStatusCode"], status)
-        contains(what, told["Error"]["Message"], part)
-    else:
-        sys.exit(f"{what}: it was answered: {answer}")
 
 
 def clients(**keys):
@@ -51,7 +26,7 @@ def all_refused(what, codes, part="", **keys):
         name="forged", roleArn="arn:aws:iam::000000000000:role/x", resourcesVpcConfig={}), ec2.describe_vpcs]
     for call, (code, status) in zip(calls, codes):
         # EC2 says the same to all who show false keys.
-        refused(what, call, code, status, "" if code == "AuthFailure" else part)
+        refused(what, call, code, "" if code == "AuthFailure" else part, status)
 
 
 def who_one_is():
@@ -94,9 +69,9 @@ def expired():
     sts, eks, ec2 = clients()
     for minutes, part in ((-6, "Signature expired"), (6, "Signature not yet current")):
         moment = datetime.timedelta(minutes=minutes)
-        refused(part, lambda: at(moment, sts.get_caller_identity), "SignatureDoesNotMatch", 403, part)
-        refused(part, lambda: at(moment, eks.list_clusters), "InvalidSignatureException", 403, part)
-        refused(part, lambda: at(moment, ec2.describe_vpcs), "RequestExpired", 400, part)
+        refused(part, lambda: at(moment, sts.get_caller_identity), "SignatureDoesNotMatch", part, 403)
+        refused(part, lambda: at(moment, eks.list_clusters), "InvalidSignatureException", part, 403)
+        refused(part, lambda: at(moment, ec2.describe_vpcs), "RequestExpired", part, 400)
     at(datetime.timedelta(minutes=4), sts.get_caller_identity)
 
 

@@ -11,7 +11,7 @@ pub fn tell() -> Result<()> {
     let site = Site::new()?;
     let cluster = site.up("door", "--nodes 0").context(site.logs())?;
     let before = identity(&site)?;
-    site.python(include_str!("front_door.py"), &[])?.ok().with_context(|| site.logs())?;
+    site.act("front_door.py", &[])?;
 
     let status: Value = serde_json::from_str(&site.ekso("aws -o json")?.ok()?)?;
     ensure!(status["account"] == before["Account"] && status["profile"] == "ekso", "{status}");

@@ -1,32 +1,8 @@
 """IAM and STS as boto3 sees them. Ends with an error at the first surprise."""
 
 import json
-import sys
 
-import boto3
-import botocore.exceptions
-
-SESSION = boto3.Session()
-IAM = SESSION.client("iam")
-ACCOUNT = SESSION.client("sts").get_caller_identity()["Account"]
-
-
-def check(what, seen, expected):
-    if seen != expected:
-        sys.exit(f"{what}: {seen!r} instead of {expected!r}")
-
-
-def refused(what, call, code, status, part=""):
-    try:
-        answer = call()
-    except botocore.exceptions.ClientError as error:
-        told = error.response
-        check(what, told["Error"]["Code"], code)
-        check(what, told["ResponseMetadata"]["HTTPStatusCode"], status)
-        if part not in told["Error"]["Message"]:
-            sys.exit(f"{what}: {part!r} is not in {told['Error']['Message']!r}")
-    else:
-        sys.exit(f"{what}: it was answered: {answer}")
+from prelude import ACCOUNT, IAM, SESSION, check, refused
 
 
 def policy(*statements):
@@ -85,25 +61,25 @@ def terraforms_role():
     IAM.get_waiter("instance_profile_exists").wait(InstanceProfileName="app")
     IAM.add_role_to_instance_profile(InstanceProfileName="app", RoleName="app")
     check("its profiles", len(IAM.list_instance_profiles_for_role(RoleName="app")["InstanceProfiles"]), 1)
-    refused("a role in use", lambda: IAM.delete_role(RoleName="app"), "DeleteConflict", 409, "instance profile first")
+    refused("a role in use", lambda: IAM.delete_role(RoleName="app"), "DeleteConflict", "instance profile first", 409)
     IAM.remove_role_from_instance_profile(InstanceProfileName="app", RoleName="app")
     IAM.delete_instance_profile(InstanceProfileName="app")
-    refused("a role with policies", lambda: IAM.delete_role(RoleName="app"), "DeleteConflict", 409, "detach all policies")
-    refused("a policy in use", lambda: IAM.delete_policy(PolicyArn=arn), "DeleteConflict", 409)
+    refused("a role with policies", lambda: IAM.delete_role(RoleName="app"), "DeleteConflict", "detach all policies", 409)
+    refused("a policy in use", lambda: IAM.delete_policy(PolicyArn=arn), "DeleteConflict", status=409)
     IAM.detach_role_policy(RoleName="app", PolicyArn=arn)
     IAM.delete_role_policy(RoleName="app", PolicyName="own")
     IAM.delete_role(RoleName="app")
     IAM.delete_policy(PolicyArn=arn)
-    refused("gone", lambda: IAM.get_role(RoleName="app"), "NoSuchEntity", 404, "The role with name app cannot be found.")
+    refused("gone", lambda: IAM.get_role(RoleName="app"), "NoSuchEntity", "The role with name app cannot be found.", 404)
 
 
 def refusals():
-    refused("no policy", lambda: IAM.create_policy(PolicyName="p", PolicyDocument="{"), "MalformedPolicyDocument", 400)
+    refused("no policy", lambda: IAM.create_policy(PolicyName="p", PolicyDocument="{"), "MalformedPolicyDocument", status=400)
     refused("no trust", lambda: IAM.create_role(RoleName="r", AssumeRolePolicyDocument=trust({"AWS": "nobody"})),
-            "MalformedPolicyDocument", 400, 'Invalid principal in policy: "AWS":"nobody"')
-    refused("twice", lambda: IAM.create_user(UserName="admin"), "EntityAlreadyExists", 409)
-    refused("nobody", lambda: IAM.get_user(UserName="nobody"), "NoSuchEntity", 404)
-    refused("no name", lambda: IAM.create_user(UserName="a/b"), "ValidationError", 400)
+            "MalformedPolicyDocument", 'Invalid principal in policy: "AWS":"nobody"', 400)
+    refused("twice", lambda: IAM.create_user(UserName="admin"), "EntityAlreadyExists", status=409)
+    refused("nobody", lambda: IAM.get_user(UserName="nobody"), "NoSuchEntity", status=404)
+    refused("no name", lambda: IAM.create_user(UserName="a/b"), "ValidationError", status=400)
 
 
 def permissions():
@@ -111,19 +87,19 @@ def permissions():
     alice = user(IAM.create_access_key(UserName="alice")["AccessKey"])
     who = f"User: arn:aws:iam::{ACCOUNT}:user/alice is not authorized to perform: "
     check("who one is needs no permission", alice("sts").get_caller_identity()["Arn"], f"arn:aws:iam::{ACCOUNT}:user/alice")
-    refused("nothing is allowed", alice("iam").list_users, "AccessDenied", 403,
-            f"{who}iam:ListUsers on resource: arn:aws:iam::{ACCOUNT}:user/ because no identity-based policy allows the iam:ListUsers action")
-    refused("EKS says it its way", alice("eks").list_clusters, "AccessDeniedException", 403, f"{who}eks:ListClusters")
-    refused("and EC2", alice("ec2").describe_vpcs, "UnauthorizedOperation", 403, "not authorized to perform")
+    refused("nothing is allowed", alice("iam").list_users, "AccessDenied",
+            f"{who}iam:ListUsers on resource: arn:aws:iam::{ACCOUNT}:user/ because no identity-based policy allows the iam:ListUsers action", 403)
+    refused("EKS says it its way", alice("eks").list_clusters, "AccessDeniedException", f"{who}eks:ListClusters", 403)
+    refused("and EC2", alice("ec2").describe_vpcs, "UnauthorizedOperation", "not authorized to perform", 403)
     IAM.put_user_policy(UserName="alice", PolicyName="p", PolicyDocument=policy(
         allow(["iam:*", "eks:List*"], Condition={"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}),
         {"Effect": "Deny", "Action": "iam:DeleteUser", "Resource": "*"}))
     alice("eks").list_clusters()
     alice("iam").list_users()
-    refused("a deny", lambda: alice("iam").delete_user(UserName="alice"), "AccessDenied", 403, "with an explicit deny in an identity-based policy")
+    refused("a deny", lambda: alice("iam").delete_user(UserName="alice"), "AccessDenied", "with an explicit deny in an identity-based policy", 403)
     IAM.put_user_policy(UserName="alice", PolicyName="p", PolicyDocument=policy(
         allow("iam:*", Condition={"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}})))
-    refused("from elsewhere", alice("iam").list_users, "AccessDenied", 403)
+    refused("from elsewhere", alice("iam").list_users, "AccessDenied", status=403)
     return alice
 
 
@@ -132,21 +108,21 @@ def sessions(alice):
     IAM.create_role(RoleName="dev", AssumeRolePolicyDocument=trust({"AWS": f"arn:aws:iam::{ACCOUNT}:user/alice"}))
     IAM.attach_role_policy(RoleName="dev", PolicyArn="arn:aws:iam::aws:policy/IAMReadOnlyAccess")
     refused("the administrator is not trusted", lambda: SESSION.client("sts").assume_role(RoleArn=role, RoleSessionName="jo"),
-            "AccessDenied", 403, f"is not authorized to perform: sts:AssumeRole on resource: {role}")
+            "AccessDenied", f"is not authorized to perform: sts:AssumeRole on resource: {role}", 403)
     given = alice("sts").assume_role(RoleArn=role, RoleSessionName="jo")
     check("a session", given["AssumedRoleUser"]["Arn"], f"arn:aws:sts::{ACCOUNT}:assumed-role/dev/jo")
     dev = user(given["Credentials"])
     dev("iam").list_roles()
-    refused("only reads", lambda: dev("iam").create_user(UserName="x"), "AccessDenied", 403, "assumed-role/dev/jo is not authorized")
+    refused("only reads", lambda: dev("iam").create_user(UserName="x"), "AccessDenied", "assumed-role/dev/jo is not authorized", 403)
     narrow = user(alice("sts").assume_role(RoleArn=role, RoleSessionName="jo", Policy=policy(allow("iam:GetRole")))["Credentials"])
     narrow("iam").get_role(RoleName="dev")
-    refused("narrower", narrow("iam").list_roles, "AccessDenied", 403, "because no session policy allows")
+    refused("narrower", narrow("iam").list_roles, "AccessDenied", "because no session policy allows", 403)
     refused("no token", lambda: SESSION.client("sts").assume_role_with_web_identity(
-        RoleArn=role, RoleSessionName="jo", WebIdentityToken="a.b.c"), "InvalidIdentityToken", 400)
+        RoleArn=role, RoleSessionName="jo", WebIdentityToken="a.b.c"), "InvalidIdentityToken", status=400)
     IAM.detach_role_policy(RoleName="dev", PolicyArn="arn:aws:iam::aws:policy/IAMReadOnlyAccess")
-    refused("at once", dev("iam").list_roles, "AccessDenied", 403)
+    refused("at once", dev("iam").list_roles, "AccessDenied", status=403)
     IAM.delete_role(RoleName="dev")
-    refused("a session without its role", dev("iam").list_roles, "InvalidClientTokenId", 403)
+    refused("a session without its role", dev("iam").list_roles, "InvalidClientTokenId", status=403)
 
 
 def pages():

@@ -9,7 +9,7 @@ use serde_json::Value;
 pub fn tell() -> Result<()> {
     let site = Site::new()?;
     site.up("iam", "--nodes 0").context(site.logs())?;
-    site.python(include_str!("iam.py"), &[])?.ok().with_context(|| site.logs())?;
+    site.act("iam.py", &[])?;
     let why = |words: &str| -> Result<Value> {
         let text = site.ekso(&format!("why aws {words} -o json"))?.ok()?;
         Ok(serde_json::from_str(&text)?)

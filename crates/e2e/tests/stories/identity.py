@@ -10,59 +10,23 @@ import ssl
 import subprocess
 import sys
 import sysconfig
-import time
 import urllib.request
 
 import boto3
 import botocore.exceptions
 
-ACT, KUBECTL, AWS, SCRATCH, DATA, BUSYBOX = sys.argv[1:7]
-SESSION = boto3.Session()
-EKS, IAM, EC2, STS = (SESSION.client(name) for name in ("eks", "iam", "ec2", "sts"))
-CONFIG = SESSION._session.get_scoped_config()
-ACCOUNT = STS.get_caller_identity()["Account"]
-SOON = {"Delay": 1, "MaxAttempts": 120}
+from prelude import (ACCOUNT, ACT, AWS, CONFIG, EC2, EKS, IAM, KUBECTL, SCRATCH, SOON, WORDS, check, contains, killed_and_up, kubeconfig,
+                     kubectl, logged_in, processes, run, until)
+
 IRSA_TOKEN = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
 POD_TOKEN = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token"
 AGENT = "http://169.254.170.23/v1/credentials"
-os.environ["PATH"] = os.path.dirname(AWS) + ":" + os.environ["PATH"]
-
-
-def check(what, seen, expected):
-    if seen != expected:
-        sys.exit(f"{what}: {seen!r} instead of {expected!r}")
-
-
-def contains(what, text, part):
-    if part not in str(text):
-        sys.exit(f"{what}: {part!r} is not in {text!r}")
-
-
-def until(what, look):
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        seen = look()
-        if seen:
-            return seen
-        time.sleep(0.2)
-    sys.exit(f"{what}: it did not come")
-
-
-def run(*words, stdin="", fails=False):
-    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=120)
-    if (done.returncode != 0) != fails:
-        sys.exit(f"{' '.join(words)}: {done.returncode}: {done.stdout}{done.stderr}")
-    return done.stdout + done.stderr if fails else done.stdout
-
-
-def kubectl(cluster, words, stdin="", fails=False):
-    return run(KUBECTL, "--kubeconfig", f"{SCRATCH}/{cluster}.kubeconfig", *words.split(), stdin=stdin, fails=fails)
 
 
 def inside(pod, script, *args, cluster="shop"):
     """What a script prints in a pod, `namespace/name`."""
     namespace, name = pod.split("/")
-    return run(KUBECTL, "--kubeconfig", f"{SCRATCH}/{cluster}.kubeconfig", "-n", namespace, "exec", name, "--",
+    return run(KUBECTL, "--kubeconfig", kubeconfig(cluster), "-n", namespace, "exec", name, "--",
                "/bin/python", "-c", script, *args)
 
 
@@ -122,7 +86,7 @@ def packed():
         shutil.copy(file, root + file)
     for folder in ("bin", "tmp", "etc"):
         os.makedirs(f"{root}/{folder}", exist_ok=True)
-    shutil.copy(BUSYBOX, f"{root}/bin/busybox")
+    shutil.copy(WORDS[0], f"{root}/bin/busybox")
     os.symlink(program, f"{root}/bin/python")
     sdk = os.path.dirname(os.path.dirname(boto3.__file__))
     site = f"{root}{stdlib}/site-packages"
@@ -191,7 +155,7 @@ def made():
         if cluster == "shop":
             EKS.create_cluster(name="shop", roleArn=role_arn("AmazonEKSClusterRole"), resourcesVpcConfig={"subnetIds": subnets()})
         EKS.get_waiter("cluster_active").wait(name=cluster, WaiterConfig=SOON)
-        run(AWS, "eks", "update-kubeconfig", "--name", cluster, "--kubeconfig", f"{SCRATCH}/{cluster}.kubeconfig")
+        logged_in(cluster)
     EKS.create_nodegroup(clusterName="shop", nodegroupName="ng", subnets=subnets(), nodeRole=role_arn("AmazonEKSNodeRole"),
                          scalingConfig={"minSize": 1, "maxSize": 1, "desiredSize": 1})
     # The issuer says what it is and with what it signs.
@@ -521,18 +485,13 @@ def attacks():
 
 def node_process():
     """The process of the node's agent, which its machine starts anew."""
-    name = json.loads(kubectl("shop", "get nodes -o json"))["items"][0]["metadata"]["name"].encode()
-    for path in glob.glob("/proc/[0-9]*/cmdline"):
-        try:
-            words = open(path, "rb").read().split(b"\0")
-        except OSError:
-            continue
-        if name in words and b"node" in words and b"--server" in words and b"machine-init" not in words:
-            return int(path.split("/")[2])
-    sys.exit(f"no process of the node {name}")
+    name = json.loads(kubectl("shop", "get nodes -o json"))["items"][0]["metadata"]["name"]
+    return next(processes("node", "--server", name))
 
 
 def went_on():
+    # What a pod got before, it gets after: nothing of it is remembered by the daemon.
+    killed_and_up()
     EKS.get_waiter("cluster_active").wait(name="shop", WaiterConfig=SOON)
     acts_as("web/app", "irsa")
     acts_as("web/pod", "pods")
@@ -541,7 +500,7 @@ def went_on():
     old = inside("web/app", read)
     os.kill(node_process(), signal.SIGKILL)
     def rotated():
-        done = subprocess.run([KUBECTL, "--kubeconfig", f"{SCRATCH}/shop.kubeconfig", "-n", "web", "exec", "app", "--", "/bin/python",
+        done = subprocess.run([KUBECTL, "--kubeconfig", kubeconfig("shop"), "-n", "web", "exec", "app", "--", "/bin/python",
                                "-c", read], capture_output=True, text=True, timeout=60)
         return done.returncode == 0 and done.stdout != old
     until("a new token", rotated)
