@@ -18,7 +18,7 @@ mod pod;
 mod request;
 
 pub use plugins::PLUGINS;
-pub use plugins::fargate::{FargateProfile, FargateSelector};
+pub use plugins::fargate::Fargate;
 pub use plugins::pod_identity::PodIdentity;
 pub use request::{Admitted, Mutate, Operation, Plugin, Request, Validate, Verdict};
 

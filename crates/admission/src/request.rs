@@ -2,7 +2,7 @@ use object::{Key, Snapshot, Status, Time};
 use plan::{Attributes, Decision, User, Write};
 use serde_json::Value;
 
-use crate::{FargateProfile, PodIdentity};
+use crate::{Fargate, PodIdentity};
 
 /// `admission.k8s.io/v1` `Operation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub struct Request<'a> {
     pub suffix: &'a str,
     /// Of a cluster of EKS: how its pods come to the keys of their roles.
     pub pod_identity: Option<&'a PodIdentity>,
-    /// Of a cluster of EKS: the Fargate profiles that hold.
-    pub fargate_profiles: &'a [FargateProfile],
+    /// Of a cluster of EKS: what runs on Fargate.
+    pub fargate: Option<&'a dyn Fargate>,
     /// May the request's user do this besides?
     pub authorize: &'a dyn Fn(&Attributes) -> Decision,
 }

@@ -68,7 +68,7 @@ fn ask<T>(
         now: Time::from_secs(1_795_410_000),
         suffix: "x2z4v",
         pod_identity: None,
-        fargate_profiles: &[],
+        fargate: None,
         authorize: &authorize,
     };
     ask(&Asked {

@@ -317,6 +317,9 @@ pub struct Node {
     /// How many pods the node takes [default: 110]
     #[arg(long)]
     pub max_pods: Option<u32>,
+    /// The only pod that may run here, by its UID: every other one is refused
+    #[arg(long, value_name = "UID")]
+    pub only_pod: Option<String>,
     /// Processors that the node shows, in thousandths [default: the host's]
     #[arg(long)]
     pub cpu_milli: Option<u64>,

@@ -26,6 +26,7 @@ use tracing::{error, info};
 use crate::bootstrap;
 use crate::deciders::{Deciders, Identity, IdentityError, event_user};
 use crate::dial::{self, Inside};
+use crate::eks::OnFargate;
 use crate::etcd::{EtcdError, Place};
 use crate::login;
 use crate::pki::{self, Pair, Pki, PkiError, Subject};
@@ -136,7 +137,7 @@ impl Cluster {
         let gate = match &setup.account {
             Some(account) => gate
                 .with_pod_identity(login::pod_identity(account.clone(), setup.name))
-                .with_fargate(login::fargate(account.clone(), setup.name)),
+                .with_fargate(Arc::new(OnFargate::new(account.clone(), setup.name))),
             None => gate,
         };
         let gate = Arc::new(gate.with_webhooks(Arc::new(apiserver::Caller::new(dial.clone()))));

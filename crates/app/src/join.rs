@@ -98,6 +98,7 @@ fn config(args: &cli::Node) -> Result<node::Config, NodeCommandError> {
         cpu_milli: args.cpu_milli,
         memory_bytes: args.memory_bytes,
         max_pods: args.max_pods.unwrap_or(MAX_PODS),
+        only_pod: args.only_pod.clone(),
         run_dir: PathBuf::from("/run/ekso-node"),
         image_dir,
         logs_dir: PathBuf::from("/var/log/pods"),

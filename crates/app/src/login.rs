@@ -7,15 +7,12 @@ use access::authentication::Configuration;
 use account::Account;
 use apiserver::{AccessSource, AuthenticationSource, Login};
 use aws::ec2::record::Instance;
-use aws::eks::{
-    self, AccessEntry, ClusterRecord, FargateProfileRecord, IdentityProvider, PodIdentityAssociation,
-    believed,
-};
+use aws::eks::{AccessEntry, ClusterRecord, IdentityProvider, PodIdentityAssociation, believed};
 use aws::iam::record::{Role, User};
 use aws::login::{Door, grants};
 use aws::sigv4::TokenError;
 use aws::state::{self, Record};
-use gate::{FargateProfile, FargateSelector, FargateSource, PodIdentity, PodIdentitySource};
+use gate::{PodIdentity, PodIdentitySource};
 use object::{Revision, Snapshot};
 use tracing::warn;
 
@@ -113,35 +110,6 @@ pub fn pod_identity(account: Arc<Account>, cluster: &str) -> PodIdentitySource {
         *held = Some((at, told.clone()));
         told
     })
-}
-
-/// The Fargate profiles of the cluster that hold, made anew when one has changed.
-pub fn fargate(account: Arc<Account>, cluster: &str) -> FargateSource {
-    let name = cluster.to_owned();
-    let held: Mutex<(Revision, Arc<[FargateProfile]>)> = Mutex::new((0, Arc::new([])));
-    Arc::new(move || {
-        let state = account.snapshot();
-        let at = state.table(FargateProfileRecord::RESOURCE).map_or(0, |table| table.revision());
-        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.0 != at {
-            let profiles = state::list::<FargateProfileRecord>(&state, &name).into_iter();
-            let active = profiles.map(|kept| kept.record.shown).filter(|profile| profile.status == "ACTIVE");
-            *held = (at, active.map(admitted).collect());
-        }
-        held.1.clone()
-    })
-}
-
-/// A profile as admission sees it.
-fn admitted(profile: eks::FargateProfile) -> FargateProfile {
-    let selector = |selector: eks::Selector| FargateSelector {
-        namespace: selector.namespace,
-        labels: selector.labels.into_iter().collect(),
-    };
-    FargateProfile {
-        name: profile.fargate_profile_name,
-        selectors: profile.selectors.into_iter().map(selector).collect(),
-    }
 }
 
 /// Of what access policies depend on.

@@ -52,7 +52,6 @@ impl Review<'_> {
         let authorize =
             |attributes: &Attributes<'_>| self.gate.authority.authorize(self.snapshot, user, attributes);
         let pod_identity = self.gate.pod_identity.as_ref().map(|source| source());
-        let fargate = self.gate.fargate.as_ref().map(|source| source());
         ask(&admission::Request {
             user,
             operation: self.operation,
@@ -66,7 +65,7 @@ impl Review<'_> {
             now: self.now,
             suffix: &self.gate.suffix(),
             pod_identity: pod_identity.as_deref(),
-            fargate_profiles: fargate.as_deref().unwrap_or_default(),
+            fargate: self.gate.fargate.as_ref().map(|fargate| &**fargate as &dyn admission::Fargate),
             authorize: &authorize,
         })
     }

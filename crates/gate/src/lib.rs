@@ -43,7 +43,7 @@ use object::{Resource, Status, Time};
 use schema::Kind;
 use store::Store;
 
-pub use admission::{FargateProfile, FargateSelector, Operation, PodIdentity};
+pub use admission::{Fargate, Operation, PodIdentity};
 pub use admit::{Authority, Passed};
 pub use allocation::{ServiceRange, ServiceRanges};
 pub use catalog::{Catalog, Groups};
@@ -63,9 +63,6 @@ pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 /// Gives what is true of a cluster of EKS at the moment.
 pub type PodIdentitySource = Arc<dyn Fn() -> Arc<PodIdentity> + Send + Sync>;
 
-/// Gives the Fargate profiles of a cluster of EKS that hold at the moment.
-pub type FargateSource = Arc<dyn Fn() -> Arc<[FargateProfile]> + Send + Sync>;
-
 /// The way in of one cluster. Cheap to share; holds no state but what it compiled of the snapshot's policies, and what was converted lately.
 pub struct Gate {
     store: Arc<dyn Store>,
@@ -76,7 +73,7 @@ pub struct Gate {
     services: ServiceRanges,
     webhooks: Option<Arc<dyn Webhooks>>,
     pod_identity: Option<PodIdentitySource>,
-    fargate: Option<FargateSource>,
+    fargate: Option<Arc<dyn Fargate>>,
     extensions: Mutex<Arc<Extensions>>,
     conversions: Arc<conversion::Conversions>,
 }
@@ -133,9 +130,9 @@ impl Gate {
         self
     }
 
-    /// With the Fargate profiles of a cluster of EKS, as [`Self::with_pod_identity`].
-    pub fn with_fargate(mut self, source: FargateSource) -> Self {
-        self.fargate = Some(source);
+    /// With Fargate of a cluster of EKS, which is asked at each pod, as [`Self::with_pod_identity`].
+    pub fn with_fargate(mut self, fargate: Arc<dyn Fargate>) -> Self {
+        self.fargate = Some(fargate);
         self
     }
 

@@ -16,13 +16,21 @@ pub struct Rejection {
 }
 
 /// `others` are the pods of the node that have been admitted and have not ended; `labels` are the Node's,
-/// none while it is not known.
+/// none while it is not known. A pod that has a start time was admitted before this process began, and keeps its place.
 pub fn admit<'a>(
     pod: &Pod,
     others: impl Iterator<Item = &'a Pod> + Clone,
     node: &NodeFacts,
     labels: Option<&BTreeMap<Box<str>, Box<str>>>,
 ) -> Result<(), Rejection> {
+    let reject = |reason, message| Err(Rejection { reason, message: format!("Pod was rejected: {message}") });
+    // Before the start time is looked at: whoever may write a pod's status may write one.
+    if let Some(only) = node.only_pod.as_ref().filter(|only| **only != pod.metadata.uid) {
+        return reject("NodeReserved", format!("Node runs the pod with UID {only} alone"));
+    }
+    if pod.status.start_time.is_some() {
+        return Ok(());
+    }
     let differs = |labels: &BTreeMap<Box<str>, Box<str>>| {
         pod.spec
             .node_selector
@@ -30,10 +38,9 @@ pub fn admit<'a>(
             .any(|(key, value)| labels.get(key.as_str()).map(|held| &**held) != Some(value))
     };
     if labels.is_some_and(differs) {
-        let message = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
-        return Err(Rejection { reason: "NodeAffinity", message: message.into() });
+        let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        return reject("NodeAffinity", message.to_owned());
     }
-    let reject = |reason, message| Err(Rejection { reason, message: format!("Pod was rejected: {message}") });
     let count = i64::try_from(others.clone().count()).unwrap_or(i64::MAX);
     if let Some(message) = too_little("pods", 1, count, i64::from(node.max_pods)) {
         return reject("OutOfpods", message);

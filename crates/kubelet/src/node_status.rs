@@ -22,6 +22,8 @@ pub struct NodeFacts {
     pub memory_bytes: u64,
     pub disk_bytes: u64,
     pub max_pods: u32,
+    /// The UID of the only pod that may run here; any may without.
+    pub only_pod: Option<String>,
     pub cluster_dns: IpAddr,
     pub cluster_domain: String,
     /// Of pods that do not ask the cluster's DNS.

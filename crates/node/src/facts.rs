@@ -22,6 +22,7 @@ pub fn gather(config: &Config) -> NodeFacts {
         memory_bytes: config.memory_bytes.map_or(memory_bytes, |limit| limit.min(memory_bytes)),
         disk_bytes: disk_bytes(&config.root_dir),
         max_pods: config.max_pods,
+        only_pod: config.only_pod.clone(),
         cluster_dns: config.cluster_dns,
         cluster_domain: config.cluster_domain.clone(),
         resolver: resolver(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),

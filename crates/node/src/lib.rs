@@ -65,6 +65,8 @@ pub struct Config {
     pub cpu_milli: Option<u64>,
     pub memory_bytes: Option<u64>,
     pub max_pods: u32,
+    /// The UID of the only pod that may run here; any may without.
+    pub only_pod: Option<String>,
     /// What stays: containers, volumes, the node's keys.
     pub root_dir: PathBuf,
     /// What lives no longer than the machine runs.

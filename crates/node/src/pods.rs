@@ -228,11 +228,11 @@ impl Kubelet {
         }
     }
 
-    /// Asks once whether the pod may run here. One that has a start time was admitted before this process began.
+    /// Asks once whether the pod may run here.
     fn admit(&mut self, uid: &str) {
         let Some(worker) = self.workers.get(uid).filter(|worker| worker.admission.is_none()) else { return };
         let pod = worker.pod.clone();
-        let admission = if worker.is_gone || pod.status.start_time.is_some() || pod.is_terminal() {
+        let admission = if worker.is_gone || pod.is_terminal() {
             Ok(())
         } else {
             let others = self.admitted_beside(uid).map(|worker| &*worker.pod);

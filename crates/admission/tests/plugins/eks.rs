@@ -100,57 +100,61 @@ fn pods_of_eks_are_told_where_their_keys_are() {
     }
 }
 
+/// One profile, `fp`, for pods with `on: fargate`; it lacks what is privileged.
+struct Account;
+
+impl Fargate for Account {
+    fn profile_of(&self, namespace: &str, labels: &Value) -> Option<String> {
+        (namespace == "a" && labels["on"] == "fargate").then(|| "fp".into())
+    }
+
+    fn lacking(&self, container: &Value) -> Option<String> {
+        (container["securityContext"]["privileged"] == true).then(|| "Privileged".into())
+    }
+}
+
 #[test]
 fn pods_that_a_fargate_profile_matches_are_its_schedulers() {
-    let profile = |name: &str, namespace: &str, labels: &[(&str, &str)]| FargateProfile {
-        name: name.into(),
-        selectors: vec![
-            FargateSelector { namespace: "elsewhere".into(), labels: Vec::new() },
-            FargateSelector {
-                namespace: namespace.into(),
-                labels: labels.iter().map(|&(key, value)| (key.into(), value.into())).collect(),
-            },
-        ],
-    };
-    let profiles = [
-        profile("web", "a", &[("app", "web-*")]),
-        profile("all", "?", &[("tier", "front"), ("app", "*")]),
-        profile("other", "b*", &[]),
-    ];
     let label = "eks.amazonaws.com/fargate-profile";
     let daemon_set =
         json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]);
-    for (metadata, spec, chosen) in [
-        (json!({}), json!({}), None),
-        (json!({"labels": {"app": "web-1"}}), json!({}), Some("web")),
-        (json!({"labels": {"app": "db"}}), json!({}), None),
-        // All labels of a selector must match.
-        (json!({"labels": {"tier": "front"}}), json!({}), None),
-        // The first by its name.
-        (json!({"labels": {"tier": "front", "app": "web-1"}}), json!({}), Some("all")),
-        (json!({"labels": {"tier": "front", "app": "web-1", label: "web"}}), json!({}), Some("web")),
-        // One that is named must match too.
-        (json!({"labels": {"app": "web-1", label: "other"}}), json!({}), None),
-        (
-            json!({"labels": {"app": "web-1"}, "annotations": {"eks.amazonaws.com/compute-type": "ec2"}}),
-            json!({}),
-            None,
-        ),
-        (json!({"labels": {"app": "web-1"}, "ownerReferences": daemon_set}), json!({}), None),
-        (json!({"labels": {"app": "web-1"}}), json!({"nodeName": "n"}), None),
+    let on = json!({"on": "fargate"});
+    for (metadata, spec, is_chosen) in [
+        (json!({}), json!({}), false),
+        (json!({"labels": {"on": "nodes"}}), json!({}), false),
+        (json!({"labels": on}), json!({}), true),
+        (json!({"labels": on, "annotations": {"eks.amazonaws.com/compute-type": "ec2"}}), json!({}), false),
+        (json!({"labels": on, "ownerReferences": daemon_set}), json!({}), false),
+        (json!({"labels": on}), json!({"nodeName": "n"}), false),
         // Nobody else's scheduler is asked.
-        (json!({"labels": {"app": "web-1"}}), json!({"schedulerName": "mine"}), Some("web")),
+        (json!({"labels": on}), json!({"schedulerName": "mine"}), true),
     ] {
         let mut pod = pod(spec.clone());
         for (name, value) in metadata.as_object().into_iter().flatten() {
             pod["metadata"][name] = value.clone();
         }
         let world = world(&[]);
-        let stored = Case { fargate_profiles: &profiles, ..Case::create(&world, pod) }.stored();
-        let scheduler = stored["spec"]["schedulerName"].as_str().filter(|name| *name == "fargate-scheduler");
-        assert_eq!(scheduler.is_some(), chosen.is_some(), "{metadata} {spec}");
-        if let Some(chosen) = chosen {
-            assert_eq!(stored["metadata"]["labels"][label], chosen, "{metadata}");
-        }
+        let stored = Case { fargate: Some(&Account), ..Case::create(&world, pod) }.stored();
+        assert_eq!(stored["spec"]["schedulerName"] == "fargate-scheduler", is_chosen, "{metadata} {spec}");
+        assert_eq!(stored["metadata"]["labels"][label] == "fp", is_chosen, "{metadata} {spec}");
+    }
+}
+
+#[test]
+fn a_container_that_joins_a_pod_on_fargate_has_its_limits() {
+    let refused = r#"pods "web" is forbidden: Pod not supported on Fargate: Privileged"#;
+    for (scheduler, privileged, expected) in [
+        ("fargate-scheduler", true, refused),
+        ("fargate-scheduler", false, ""),
+        ("default-scheduler", true, ""),
+    ] {
+        let old = pod(json!({"schedulerName": scheduler}));
+        let mut new = old.clone();
+        new["spec"]["ephemeralContainers"] =
+            json!([{"name": "debug", "image": "i", "securityContext": {"privileged": privileged}}]);
+        let world = world(&[]);
+        let update = Case::update(&world, old, new);
+        let case = Case { subresource: "ephemeralcontainers", fargate: Some(&Account), ..update };
+        assert_eq!(case.refusal(), expected, "{scheduler} {privileged}");
     }
 }

@@ -2,9 +2,7 @@
 
 mod eks;
 
-use admission::{
-    FargateProfile, FargateSelector, Operation, PodIdentity, Request, Verdict, mutate, validate,
-};
+use admission::{Fargate, Operation, PodIdentity, Request, Verdict, mutate, validate};
 use object::{Draft, Key, Snapshot, Time, body};
 use plan::{Attributes, Decision, User, Write};
 use serde_json::{Value, json};
@@ -43,7 +41,7 @@ struct Case<'a> {
     /// `verb resource name` of what the user may do besides.
     may: &'a str,
     pod_identity: Option<&'a PodIdentity>,
-    fargate_profiles: &'a [FargateProfile],
+    fargate: Option<&'a dyn Fargate>,
 }
 
 impl Case<'_> {
@@ -58,7 +56,7 @@ impl Case<'_> {
             old: None,
             may,
             pod_identity: None,
-            fargate_profiles: &[],
+            fargate: None,
         }
     }
 
@@ -89,7 +87,7 @@ impl Case<'_> {
             now: Time::from_secs(1_795_410_000),
             suffix: "x2z4v",
             pod_identity: self.pod_identity,
-            fargate_profiles: self.fargate_profiles,
+            fargate: self.fargate,
             authorize: &authorize,
         };
         let admitted = mutate(&snapshot, &request, self.object.clone()).map_err(|status| status.message)?;

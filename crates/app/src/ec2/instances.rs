@@ -446,6 +446,9 @@ impl Node<'_> {
         if let Some(most) = self.joined.max_pods.or_else(|| self.kind.map(instance::max_pods)) {
             say("--max-pods", most.to_string());
         }
+        if let Some(task) = &self.instance.fargate {
+            say("--only-pod", task.pod_uid.clone());
+        }
         for (key, value) in self.labels() {
             say("--label", format!("{key}={value}"));
         }

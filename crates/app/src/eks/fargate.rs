@@ -5,13 +5,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use account::Account;
 use aws::control::{self, fargate};
 use aws::ec2::record::Instance;
-use aws::eks::{FargateNode, FargateProfileRecord};
+use aws::eks::{FargateNode, FargateProfile, FargateProfileRecord};
 use aws::state::{self, Record};
 use engine::Recorder;
 use gate::Gate;
 use object::{Key, Revision, Snapshot, Time};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -19,6 +21,46 @@ use super::keeper::{Failure, Keeper, carry_out};
 use crate::cluster::now;
 use crate::daemon::Daemon;
 use crate::deciders::event_user;
+
+/// What a cluster's admission asks of its account.
+pub struct OnFargate {
+    account: Arc<Account>,
+    cluster: String,
+    /// The profiles that hold, and the revision of the profiles that they were read at.
+    held: Mutex<(Revision, Arc<[FargateProfile]>)>,
+}
+
+impl OnFargate {
+    pub fn new(account: Arc<Account>, cluster: &str) -> Self {
+        Self { account, cluster: cluster.to_owned(), held: Mutex::new((0, Arc::new([]))) }
+    }
+
+    /// Those that hold, read anew when one has changed.
+    fn profiles(&self) -> Arc<[FargateProfile]> {
+        let state = self.account.snapshot();
+        let at = state.table(FargateProfileRecord::RESOURCE).map_or(0, |table| table.revision());
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.0 != at {
+            let profiles = state::list::<FargateProfileRecord>(&state, &self.cluster).into_iter();
+            let profiles = profiles.map(|kept| kept.record.shown);
+            *held = (at, profiles.filter(|profile| profile.status == "ACTIVE").collect());
+        }
+        held.1.clone()
+    }
+}
+
+impl gate::Fargate for OnFargate {
+    fn profile_of(&self, namespace: &str, labels: &Value) -> Option<String> {
+        let profiles = self.profiles();
+        let label = |name: &str| labels[name].as_str().map(str::to_owned);
+        let found = fargate::profile_of(profiles.iter(), namespace, &label);
+        found.map(|profile| profile.fargate_profile_name.clone())
+    }
+
+    fn lacking(&self, container: &Value) -> Option<String> {
+        fargate::lacking(container)
+    }
+}
 
 /// How often a cluster that does not run is looked for.
 const LOOK_AGAIN_MILLIS: i64 = 1_000;

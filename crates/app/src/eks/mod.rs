@@ -11,4 +11,5 @@ mod fargate;
 mod keeper;
 
 pub use clusters::{enter, forget, standing, tell_running};
+pub use fargate::OnFargate;
 pub use keeper::Keeper;

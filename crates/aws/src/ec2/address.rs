@@ -122,6 +122,7 @@ pub fn associate(context: &mut Context, input: &Value) -> Result<Answer, Fault> 
         }
         (id, _) => find::<NetworkInterface>(context.state, id)?,
     };
+    super::interface::is_free_to_change(&interface.record)?;
     let interface_id = interface.record.network_interface_id.clone();
     let may_move = input["AllowReassociation"].as_bool().unwrap_or(true);
     let is_elsewhere =

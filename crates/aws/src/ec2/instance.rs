@@ -308,6 +308,8 @@ impl Launch {
         interface.groups.clone_from(&self.groups);
         interface.tags.clone_from(&self.interface_tags);
         interface.attachment = attachment;
+        // A pod's on Fargate is for nobody to change.
+        interface.requester = self.fargate.as_ref().map(|_| "amazon-aws".to_owned());
         changes.create("", &interface.network_interface_id, &interface);
         Ok(interface)
     }

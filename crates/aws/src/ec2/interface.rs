@@ -223,18 +223,19 @@ pub fn show(interface: &NetworkInterface, context: &Context) -> Value {
         shown["RequesterId"] = json!(requester);
     }
     if let Some(attachment) = &interface.attachment {
-        shown["Attachment"] = show_attachment(context, attachment);
+        shown["Attachment"] = show_attachment(context, interface, attachment);
     }
     shown
 }
 
-fn show_attachment(context: &Context, attachment: &Attachment) -> Value {
+fn show_attachment(context: &Context, interface: &NetworkInterface, attachment: &Attachment) -> Value {
     let mut shown = json!({
         "AttachmentId": attachment.attachment_id, "DeviceIndex": attachment.device_index, "NetworkCardIndex": 0,
         "AttachTime": attachment.attached, "DeleteOnTermination": attachment.delete_on_termination, "Status": "attached",
         "InstanceOwnerId": context.account,
     });
-    if let Some(instance) = &attachment.instance_id {
+    // What a service runs is no instance of the account's owner.
+    if let Some(instance) = attachment.instance_id.as_ref().filter(|_| interface.requester.is_none()) {
         shown["InstanceId"] = json!(instance);
     }
     shown
@@ -262,7 +263,8 @@ pub fn remove(state: &Snapshot, changes: &mut Changes, interface: &Kept<NetworkI
     changes.delete(interface);
 }
 
-fn is_free_to_change(interface: &NetworkInterface) -> Result<(), Fault> {
+/// Those that a service keeps for itself are not.
+pub(super) fn is_free_to_change(interface: &NetworkInterface) -> Result<(), Fault> {
     if interface.requester.is_none() {
         return Ok(());
     }
@@ -347,6 +349,7 @@ fn by_attachment(context: &Context, id: &str) -> Result<Kept<NetworkInterface>, 
 
 pub fn modify(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let mut interface = named::<NetworkInterface>(context, input, "NetworkInterfaceId")?;
+    is_free_to_change(&interface.record)?;
     if let Some(description) = input["Description"]["Value"].as_str() {
         interface.record.description = description.to_owned();
     }
@@ -377,7 +380,7 @@ pub fn describe_attribute(context: &mut Context, input: &Value) -> Result<Answer
         "sourceDestCheck" => output["SourceDestCheck"] = json!({"Value": interface.source_dest_check}),
         "attachment" => {
             if let Some(attachment) = &interface.attachment {
-                output["Attachment"] = show_attachment(context, attachment);
+                output["Attachment"] = show_attachment(context, &interface, attachment);
             }
         }
         other => return Err(invalid(format!("Value ({other}) for parameter attribute is invalid."))),
@@ -387,6 +390,7 @@ pub fn describe_attribute(context: &mut Context, input: &Value) -> Result<Answer
 
 pub fn assign(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let mut interface = named::<NetworkInterface>(context, input, "NetworkInterfaceId")?;
+    is_free_to_change(&interface.record)?;
     let subnet = find::<Subnet>(context.state, &interface.record.subnet_id)?;
     let mut addresses = Addresses::of(context.state, &subnet.record);
     let mut taken = Vec::new();
@@ -431,6 +435,7 @@ fn context_limit(context: &Context, interface: &NetworkInterface) -> usize {
 
 pub fn unassign(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let mut interface = named::<NetworkInterface>(context, input, "NetworkInterfaceId")?;
+    is_free_to_change(&interface.record)?;
     for asked in texts(input, "PrivateIpAddresses") {
         let known = interface.record.secondary.iter().position(|ip| ip.to_string() == asked);
         let known = known.ok_or_else(|| {

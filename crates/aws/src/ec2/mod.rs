@@ -21,7 +21,7 @@ mod nat_gateway;
 mod noun;
 mod permission;
 pub mod place;
-mod quota;
+pub(crate) mod quota;
 pub mod record;
 mod route_table;
 pub mod security_group;

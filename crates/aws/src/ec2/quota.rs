@@ -12,6 +12,9 @@ use crate::state::{self, Record};
 use crate::{Context, Fault};
 
 const ADDRESSES: usize = 5;
+/// Of all pods on Fargate together. AWS gives a new account 6 and more to whoever asks; here nobody can be asked, so there are as many as
+/// 256 of the smallest pods have. <https://docs.aws.amazon.com/eks/latest/userguide/service-quotas.html>
+const FARGATE_VCPUS: u64 = 64;
 const INSTANCES: u64 = 1_000;
 const INTERFACES: usize = 5_000;
 const INTERNET_GATEWAYS: usize = 5;
@@ -107,6 +110,20 @@ pub fn instances(context: &Context, input: &Value) -> Result<(), Fault> {
         "You have requested more instances ({wanted}) than your current instance limit of {INSTANCES} allows for the specified instance type."
     );
     Err(Fault::new("InstanceLimitExceeded", message))
+}
+
+/// Refuses the machine of one more pod on Fargate. Those of pods that have ended count as long as they are there.
+pub fn fargate(context: &Context, cpu_milli: u32) -> Result<(), Fault> {
+    let instances = state::list::<Instance>(context.state, "").into_iter().map(|kept| kept.record);
+    let there = instances.filter(|one| one.state != State::Terminated).filter_map(|one| one.fargate);
+    let taken: u64 = there.map(|task| u64::from(task.cpu_milli)).sum();
+    if taken + u64::from(cpu_milli) <= FARGATE_VCPUS * 1_000 {
+        return Ok(());
+    }
+    let message = format!(
+        "Your AWS account has reached the limit on the number of vCPUs of Fargate pods it can run concurrently: {FARGATE_VCPUS}"
+    );
+    Err(Fault::new("ServiceQuotaExceededException", message))
 }
 
 #[cfg(test)]

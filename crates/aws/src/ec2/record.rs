@@ -352,6 +352,9 @@ pub struct FargateTask {
     pub cluster: String,
     /// `0123456789-0123456789abcdef0123456789abcdef`
     pub task: String,
+    /// The only pod that its node takes.
+    #[serde(default)]
+    pub pod_uid: String,
     pub cpu_milli: u32,
     pub memory_mib: u32,
 }

@@ -14,6 +14,7 @@ use super::subject::arn;
 use super::update::text;
 use super::{fault, surroundings, tags};
 use crate::iam::{self, Trust};
+use crate::policy::like;
 use crate::state::{self, Changes, Kept, Record};
 use crate::{Answer, Context, Fault};
 
@@ -51,7 +52,7 @@ pub struct FargateProfile {
     pub pod_execution_role_arn: String,
     pub subnets: Vec<String>,
     pub selectors: Vec<Selector>,
-    /// `CREATING`, `ACTIVE`, `DELETING`
+    /// `CREATING`, `CREATE_FAILED`, `ACTIVE`, `DELETING`
     pub status: String,
     pub tags: BTreeMap<String, String>,
     pub health: Health,
@@ -63,6 +64,19 @@ pub struct FargateProfile {
 pub struct Selector {
     pub namespace: String,
     pub labels: BTreeMap<String, String>,
+}
+
+impl FargateProfile {
+    /// Whether it is for the pods of a namespace that have these labels.
+    pub fn matches(&self, namespace: &str, labels: &dyn Fn(&str) -> Option<String>) -> bool {
+        let is_meant = |selector: &Selector| {
+            // All of them must be there.
+            let has =
+                |(key, pattern): (&String, &String)| labels(key).is_some_and(|value| like(pattern, &value));
+            like(&selector.namespace, namespace) && selector.labels.iter().all(has)
+        };
+        self.selectors.iter().any(is_meant)
+    }
 }
 
 /// What `CreateFargateProfile` reads of its input.
@@ -132,7 +146,8 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
 /// Only one profile of a cluster comes or goes at a time.
 fn refuse_second(context: &Context, cluster: &str, name: &str, verb: &str) -> Result<(), Fault> {
     let all = state::list::<FargateProfileRecord>(context.state, cluster);
-    let busy = all.iter().map(|kept| &kept.record.shown).find(|one| one.status != "ACTIVE");
+    let comes_or_goes = |one: &&FargateProfile| matches!(one.status.as_str(), "CREATING" | "DELETING");
+    let busy = all.iter().map(|kept| &kept.record.shown).find(comes_or_goes);
     match busy {
         Some(other) => Err(fault::in_use(format!(
             "Cannot {verb} Fargate Profile {name} because cluster {cluster} currently has Fargate profile {} in status {}",

@@ -18,6 +18,7 @@ mod set;
 pub use decide::{Kind, Policies, Request, Verdict, decide};
 pub use document::{Document, Malformed, Use};
 pub use keys::Keys;
+pub(crate) use pattern::like;
 pub use principal::{Principal, PrincipalKind};
 pub use set::{Origin, Set};
 

@@ -156,6 +156,12 @@ fn literal(units: &[Unit]) -> Option<String> {
     String::from_utf8(units.iter().map(byte).collect::<Option<_>>()?).ok()
 }
 
+/// Whether a pattern stands for a text: `*` for any characters, `?` for one, all else for itself.
+pub(crate) fn like(pattern: &str, text: &str) -> bool {
+    let signs = Signs { wildcards: true, variables: false, any_case: false };
+    glob(&Pattern::compile(pattern, signs).units, text.as_bytes(), false)
+}
+
 /// Matches without recursion: on a mismatch the last `*` takes one more byte.
 fn glob(units: &[Unit], text: &[u8], any_case: bool) -> bool {
     let (mut unit, mut at) = (0, 0);

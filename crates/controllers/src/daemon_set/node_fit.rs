@@ -76,7 +76,7 @@ impl Requirements {
     }
 
     pub fn fit(&self, node: &Node) -> Fit {
-        if !self.matches(node) || is_for_one_pod(node) {
+        if !self.matches(node) {
             return Fit::No;
         }
         let hurts = |effect: &str| {
@@ -192,9 +192,4 @@ pub fn pinned_node(pod: &Object) -> Option<String> {
     let terms = affinity.required_during_scheduling_ignored_during_execution?.node_selector_terms;
     let fields = terms.into_iter().flat_map(|term| term.match_fields);
     fields.filter(|one| one.key == "metadata.name" && one.operator == "In").flat_map(|one| one.values).next()
-}
-
-/// A node of Fargate has room for the pod that it was made for and for no other, whatever a DaemonSet tolerates.
-fn is_for_one_pod(node: &Node) -> bool {
-    node.object.meta.label("eks.amazonaws.com/compute-type").is_some_and(|kind| kind == "fargate")
 }

@@ -97,13 +97,14 @@ REFUSED = [
 DAEMON_SET = """
 apiVersion: apps/v1
 kind: DaemonSet
-metadata: {name: everywhere}
+metadata: {name: NAME}
 spec:
-  selector: {matchLabels: {on: fargate}}
+  selector: {matchLabels: {on: fargate, set: NAME}}
   template:
-    metadata: {labels: {on: fargate}}
+    metadata: {labels: {on: fargate, set: NAME}}
     spec:
       terminationGracePeriodSeconds: 1
+      tolerations: TOLERATIONS
       containers: [{name: box, image: "e2e:1", command: [sleep, "3600"]}]
 """
 
@@ -119,12 +120,31 @@ def kinds():
           [("POD_CPU_MEM_EXCEEDS_MAX_FARGATE_SIZE", "Your pod's cpu/memory requirements exceed the max Fargate configuration")])
     told = until("an event", lambda: [one for one in get("events --field-selector involvedObject.name=privileged")["items"]])
     check("in an event", {(one["type"], one["reason"]) for one in told}, {("Warning", "FailedScheduling")})
-    kubectl("apply -f -", DAEMON_SET)
-    kubectl("rollout status daemonset/everywhere --timeout=60s")
-    held = get("pods --field-selector spec.nodeName=dev-1")["items"]
-    check("a DaemonSet stays on nodes", [one["spec"]["schedulerName"] for one in held if one["metadata"]["name"].startswith("everywhere")], ["default-scheduler"])
-    kubectl("delete daemonset/everywhere pod/huge " + " ".join(f"pod/{name}" for name, *_ in REFUSED))
+    for name, tolerations in (("tainted", "[]"), ("everywhere", "[{operator: Exists}]")):
+        kubectl("apply -f -", DAEMON_SET.replace("NAME", name).replace("TOLERATIONS", tolerations))
+    kubectl("rollout status daemonset/tainted --timeout=60s")
+    held = get("pods -l set=tainted")["items"]
+    check("a DaemonSet stays on nodes", [(one["spec"]["schedulerName"], one["spec"]["nodeName"]) for one in held], [("default-scheduler", "dev-1")])
+    # What tolerates everything waits for ever beside the node's one pod, as users of EKS know it.
+    told = until("a daemon that fits nowhere", lambda: [one for daemon in get("pods -l set=everywhere")["items"] for one in condition(daemon["metadata"]["name"])])
+    check("why", [reason for reason, _ in told], ["Unschedulable"])
+    contains("why", told[0][1], "Too many pods")
+    # Nobody is asked who is put there by hand, or joins a pod that runs: the node and the API refuse it.
+    web = get("pod web")
+    pod("by-hand", labels={}, spec={"nodeName": web["spec"]["nodeName"]}, container={"securityContext": {"privileged": True}})
+    kubectl("wait pod/by-hand --for=jsonpath={.status.phase}=Failed --timeout=60s")
+    told = get("pod by-hand")["status"]
+    check("by hand", (told["reason"], told["message"]),
+          ("NodeReserved", f"Pod was rejected: Node runs the pod with UID {web['metadata']['uid']} alone"))
+    contains("a privileged container that joins", kubectl("debug web --image=e2e:1 --profile=sysadmin --container=debugger -- sh", fails=True),
+             'pods "web" is forbidden: Pod not supported on Fargate: invalid SecurityContext fields: Privileged')
+    pod("forged", labels={"eks.amazonaws.com/fargate-profile": "fp"}, spec={"schedulerName": "fargate-scheduler"})
+    check("labels of one's own", until("forged", lambda: condition("forged")),
+          [("FARGATE_PROFILE_NOT_FOUND", "Pod does not match the selectors of Fargate profile fp")])
+    kubectl("delete daemonset/tainted daemonset/everywhere pod/huge pod/by-hand pod/forged " + " ".join(f"pod/{name}" for name, *_ in REFUSED))
     check("no machine for what cannot run", len(on_fargate()), 1)
+    pod("job", spec={"restartPolicy": "Never"}, container={"command": ["echo", "done"]})
+    kubectl("wait pod/job --for=jsonpath={.status.phase}=Succeeded --timeout=60s")
     # All processes are killed while these are on their way.
     kubectl("delete pod/web --wait=false")
     for number in range(2):
@@ -134,10 +154,13 @@ def kinds():
 def went_on():
     # While pods come and go.
     killed_and_up()
-    late = [runs(f"late-{number}") for number in range(2)]
-    names = sorted(one["spec"]["nodeName"] for one in late)
-    check("a machine each", len(set(names)), 2)
-    until("those of pods that are gone go", lambda: on_fargate() == names)
+    late = [runs(f"late-{number}") for number in range(2)] + [get("pod job")]
+    names = [one["spec"]["nodeName"] for one in late]
+    check("a machine each", len(set(names)), 3)
+    until("those of pods that are gone go", lambda: on_fargate() == sorted(names))
+    check("one that has ended has its logs, and its machine", kubectl("logs job"), "done\n")
+    kubectl("delete pod/job")
+    until("as long as it is there", lambda: on_fargate() == sorted(names[:2]))
 
 
 def gone():

@@ -39,6 +39,23 @@ fn pods_that_do_not_fit_fail() {
         = Failed (NodeAffinity)
     ",
     );
+    // A node of its own has room for nobody else, whatever the status says.
+    for start in [Value::Null, json!("2020-01-01T00:00:00Z")] {
+        check(
+            "on another's node",
+            json!({"containers": [container("c")]}),
+            |w| {
+                w.node.only_pod = Some("another".into());
+                w.pod["status"] =
+                    if start.is_null() { json!({}) } else { json!({"startTime": start, "phase": "Running"}) };
+                w.settle();
+            },
+            r"
+        event NodeReserved: Pod was rejected: Node runs the pod with UID another alone
+        = Failed (NodeReserved)
+    ",
+        );
+    }
 }
 
 #[test]

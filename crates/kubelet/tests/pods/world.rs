@@ -48,6 +48,7 @@ pub fn node() -> NodeFacts {
         memory_bytes: 8 << 30,
         disk_bytes: 100 << 30,
         max_pods: 110,
+        only_pod: None,
         cluster_dns: "10.100.0.10".parse().expect("an address"),
         cluster_domain: "cluster.local".into(),
         resolver: DnsConfig { servers: vec!["9.9.9.9".into()], ..DnsConfig::default() },
@@ -106,9 +107,8 @@ impl World {
 
     pub fn step(&mut self) -> Step {
         let pod: Pod = serde_json::from_value(self.pod.clone()).expect("a pod");
-        let is_new = pod.status.start_time.is_none() && !self.is_gone;
-        let rejection =
-            is_new.then(|| admit(&pod, self.others.iter(), &self.node, Some(&self.labels)).err()).flatten();
+        let asked = || admit(&pod, self.others.iter(), &self.node, Some(&self.labels)).err();
+        let rejection = (!self.is_gone).then(asked).flatten();
         let others: Vec<Arc<Pod>> = self.others.iter().cloned().map(Arc::new).collect();
         let step = sync(&Input {
             pod: &pod,

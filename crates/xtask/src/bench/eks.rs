@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::calls::{Call, Caller, ask, caller};
+use super::pods::create_and_wait;
 use super::site::Site;
 use super::{Row, percentiles, seconds};
 
@@ -46,8 +47,27 @@ pub fn run() -> Result<Vec<Row>> {
             "3 s",
         ),
     ];
+    rows.push(fargate(&site, &caller)?);
     rows.extend(idle(&site, &caller)?);
     Ok(rows)
+}
+
+/// Pods of a Fargate profile in the cluster that `ekso up` made, one after another: each gets a machine.
+fn fargate(site: &Site, caller: &Caller) -> Result<Row> {
+    site.import_image()?;
+    let cluster = get(caller, "/clusters/bench")?;
+    let on = json!({"on": "fargate"});
+    let profile = json!({
+        "fargateProfileName": "fp", "podExecutionRoleArn": role(&cluster, "AmazonEKSFargatePodExecutionRole")?,
+        "selectors": [{"namespace": "default", "labels": on}],
+    });
+    post(caller, "/clusters/bench/fargate-profiles", &profile)?;
+    until(caller, "/clusters/bench/fargate-profiles/fp", "fargateProfile")?;
+    let mut times = Vec::new();
+    for number in 0..STARTS {
+        times.extend(create_and_wait(site, &[format!("fargate-{number}")], &on)?);
+    }
+    Ok(row("Fargate: create → Running of a pod", seconds(percentiles(times).0), "2 s"))
 }
 
 /// What each of many clusters adds.

@@ -22,19 +22,19 @@ pub fn run() -> Result<Vec<Row>> {
     let site = Site::new()?;
     site.up()?;
     site.import_image()?;
-    create_and_wait(&site, &["warm".to_owned()])?;
+    create_and_wait(&site, &["warm".to_owned()], &json!({}))?;
 
     let before = site.cpu()?;
     let mut times = Vec::new();
     for number in 0..ONE_AFTER_ANOTHER {
-        times.extend(create_and_wait(&site, &[format!("single-{number}")])?);
+        times.extend(create_and_wait(&site, &[format!("single-{number}")], &json!({}))?);
     }
     let single_cpu = (site.cpu()? - before) / ONE_AFTER_ANOTHER as u32;
     // A node takes 110 pods.
     clear(&site)?;
     let before = site.cpu()?;
     let names: Vec<String> = (0..AT_ONCE).map(|number| format!("many-{number}")).collect();
-    let many = create_and_wait(&site, &names)?;
+    let many = create_and_wait(&site, &names, &json!({}))?;
     let many_cpu = (site.cpu()? - before) / AT_ONCE as u32;
     let (runc_single, runc_many) = runc(&site)?;
 
@@ -74,8 +74,8 @@ fn clear(site: &Site) -> Result<()> {
     }
 }
 
-/// Creates pods and gives, for each, the time from the request until a watch said that it runs.
-pub fn create_and_wait(site: &Site, names: &[String]) -> Result<Vec<Duration>> {
+/// Creates pods with these labels and gives, for each, the time from the request until a watch said that it runs.
+pub fn create_and_wait(site: &Site, names: &[String], labels: &Value) -> Result<Vec<Duration>> {
     let mut watch = site.curl(&format!("{PODS}?watch=1&timeoutSeconds={}", PATIENCE.as_secs()))?;
     let mut watch = watch
         .stdin(Stdio::null())
@@ -83,16 +83,21 @@ pub fn create_and_wait(site: &Site, names: &[String]) -> Result<Vec<Duration>> {
         .stderr(Stdio::null())
         .spawn()
         .context("watch the pods")?;
-    let waited = create_and_watch(site, names, &mut watch);
+    let waited = create_and_watch(site, names, labels, &mut watch);
     watch.kill().and_then(|()| watch.wait()).context("end the watch")?;
     waited
 }
 
-fn create_and_watch(site: &Site, names: &[String], watch: &mut Child) -> Result<Vec<Duration>> {
+fn create_and_watch(
+    site: &Site,
+    names: &[String],
+    labels: &Value,
+    watch: &mut Child,
+) -> Result<Vec<Duration>> {
     let events = BufReader::new(watch.stdout.take().context("the watch is piped")?);
     let mut creating: BTreeMap<&str, (Instant, Child)> = BTreeMap::new();
     for name in names {
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": {
             "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "bench:1"}]}});
         let mut curl = site.curl(PODS)?;
         curl.args([

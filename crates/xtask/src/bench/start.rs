@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
 use super::pods::create_and_wait;
 use super::site::Site;
@@ -21,7 +22,7 @@ pub fn run() -> Result<Vec<Row>> {
         site.import_image()?;
         let since = Instant::now();
         let (api_at, ready_at) = up(&site, since)?;
-        create_and_wait(&site, &[format!("first-{number}")])?;
+        create_and_wait(&site, &[format!("first-{number}")], &json!({}))?;
         api.push(api_at);
         ready.push(ready_at);
         pod.push(since.elapsed());

@@ -6,10 +6,14 @@
 //! pod is gone      ─► the record is Ending ─► the machine is removed, then its node, then the record
 //! ```
 //!
+//! A pod that has ended is not gone: its machine stays, with its logs, and is paid for, until somebody deletes the pod.
+//! <https://github.com/aws/containers-roadmap/issues/1284>
+//!
 //! The admission plugin `Fargate` has marked the pods. A pod that Fargate cannot run stays pending, and its condition says why.
 
 mod capacity;
 mod pod;
+mod profile;
 
 use std::collections::BTreeMap;
 
@@ -19,21 +23,19 @@ use plan::{Expect, Occurrence, Write};
 use serde_json::{Value, json};
 
 use super::node_group::is_ready;
-use super::role_mapping::{self, For};
 use super::{Clusters, InCluster, Plan};
 use crate::ec2::instance::{Given, launch};
-use crate::ec2::place;
 use crate::ec2::record::{FargateTask, Instance, State, Wanted};
+use crate::ec2::{place, quota};
 use crate::eks::{
     AccessEntry, ClusterRecord, FargateNode, FargateProfile, FargateProfileRecord, FargateState, PodRef,
 };
-use crate::iam::record::role_of_arn;
-use crate::iam::{self, Trust};
-use crate::login::node::is_node;
 use crate::state::{self, Changes, Kept, Record};
 use crate::{Context, Fault};
 pub use capacity::Capacity;
 use pod::Pod;
+pub use pod::lacking;
+pub use profile::profile_of;
 
 /// Its name: what pods ask for, and what its events are from.
 pub const SCHEDULER: &str = "fargate-scheduler";
@@ -56,8 +58,8 @@ pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str) -> P
     let look = Look { objects: &objects, cluster: &record, profiles: &profiles };
     for profile in &profiles {
         match profile.record.shown.status.as_str() {
-            "CREATING" => begin(&mut plan, &look, profile),
-            "DELETING" => end(&mut plan, &look, context, profile, &nodes),
+            "CREATING" => profile::begin(&mut plan, &look, context, profile),
+            "DELETING" => profile::end(&mut plan, &look, context, profile, &nodes),
             _ => {}
         }
     }
@@ -93,64 +95,6 @@ fn is_of(pod: &PodRef, object: &Object) -> bool {
     *object.meta.uid == *pod.uid
 }
 
-/// A profile holds as soon as its role is known to the cluster.
-fn begin(plan: &mut Plan, look: &Look, profile: &Kept<FargateProfileRecord>) {
-    let role = &profile.record.shown.pod_execution_role_arn;
-    if let Some(write) = role_mapping::add(&look.cluster.record, look.objects, role, For::Fargate) {
-        plan.in_cluster.push(InCluster::Write(write));
-    }
-    let mut profile = profile.clone();
-    profile.record.shown.status = "ACTIVE".into();
-    plan.changes.update(&profile);
-}
-
-/// Whether a role logs in to the cluster as a node.
-fn is_mapped(look: &Look, context: &Context, role: &str) -> bool {
-    let role = role_of_arn(context.state, role);
-    role.is_some_and(|role| is_node(context.state, look.objects, &look.cluster.record, &role.record.common))
-}
-
-/// The pods of a profile go, then their machines, then the profile, and its role's access with the last one that has it.
-fn end(
-    plan: &mut Plan,
-    look: &Look,
-    context: &Context,
-    profile: &Kept<FargateProfileRecord>,
-    nodes: &[Kept<FargateNode>],
-) {
-    let name = &profile.record.shown.fargate_profile_name;
-    let mut left = nodes.iter().filter(|node| node.record.profile == *name).count();
-    for object in look.objects.list(PODS, "") {
-        let is_its = object.meta.label(PROFILE_LABEL).is_some_and(|label| *label == **name);
-        if !is_its || Pod::read(object).is_none_or(|pod| pod.spec.scheduler_name != SCHEDULER) {
-            continue;
-        }
-        left += 1;
-        if !object.meta.is_deleting() {
-            plan.in_cluster.push(InCluster::Write(Write::Delete {
-                key: object.key.clone(),
-                expect: Expect::same(object),
-                grace_seconds: None,
-                propagation: None,
-            }));
-        }
-    }
-    if left > 0 {
-        return;
-    }
-    let role = &profile.record.shown.pod_execution_role_arn;
-    let is_shared = look.profiles.iter().any(|other| {
-        other.record.shown.pod_execution_role_arn == *role && other.record.shown.fargate_profile_name != *name
-    });
-    let entry = state::get::<AccessEntry>(context.state, look.cluster.name(), role);
-    if let Some(entry) = entry.filter(|entry| !is_shared && entry.record.r#type == "FARGATE_LINUX") {
-        plan.changes.delete(&entry);
-    }
-    let mapping = role_mapping::remove(&look.cluster.record, look.objects, role, For::Fargate);
-    plan.in_cluster.extend(mapping.filter(|_| !is_shared).map(InCluster::Write));
-    plan.changes.delete(profile);
-}
-
 /// Follows the machine of a pod until the pod is on it, and lets it go with the pod.
 fn follow(plan: &mut Plan, look: &Look, context: &Context, kept: &Kept<FargateNode>) {
     let mut kept = kept.clone();
@@ -179,6 +123,10 @@ fn follow(plan: &mut Plan, look: &Look, context: &Context, kept: &Kept<FargateNo
         return plan.changes.update(&kept);
     }
     if !pod.spec.node_name.is_empty() {
+        // Somebody else has bound it to another node: this one would wait for nothing.
+        if pod.spec.node_name != kept.record.node_name {
+            let_go(plan, kept, instance);
+        }
         return;
     }
     // A pod that nobody has started is not waited for: whoever deletes it is rid of it at once.
@@ -265,23 +213,34 @@ fn provide(
     if profile.status != "ACTIVE" {
         return false;
     }
+    // Its labels, and its scheduler's name, may be somebody's own words: admission marks only what matches.
+    let labels = |name: &str| object.meta.label(name).map(str::to_owned);
+    if !profile.matches(&object.key.namespace, &labels) {
+        let message = format!("Pod does not match the selectors of Fargate profile {label}");
+        return refuse(plan, context.now, object, pod, "FARGATE_PROFILE_NOT_FOUND", message);
+    }
     if let Some(lacks) = pod.unsupported(look.objects, object) {
         // A claim may be bound later.
         plan.wake(context.now.plus_secs(AGAIN_SECS));
         let message = format!("Pod not supported on Fargate: {lacks}");
         return refuse(plan, context.now, object, pod, "POD_UNSUPPORTED_ON_FARGATE", message);
     }
-    let Some(capacity) = Capacity::of(pod.wanted()) else {
+    let Some(capacity) = pod::capacity(object) else {
         let message = "Your pod's cpu/memory requirements exceed the max Fargate configuration".to_owned();
         return refuse(plan, context.now, object, pod, "POD_CPU_MEM_EXCEEDS_MAX_FARGATE_SIZE", message);
     };
     let role = &profile.pod_execution_role_arn;
-    if iam::trust(context, role, SERVICE) != Trust::Given || !is_mapped(look, context, role) {
+    if !profile::can_launch(look, context, role) {
         plan.wake(context.now.plus_secs(AGAIN_SECS));
         let message = format!(
             "Misconfigured Fargate Profile: fargate profile {label} blocked for new launches due to: Pod execution role is not found in auth config or does not have all required permissions for launching fargate pods."
         );
         return refuse(plan, context.now, object, pod, "FARGATE_PROFILE_BLOCKED", message);
+    }
+    if let Err(fault) = quota::fargate(context, capacity.cpu_milli) {
+        // Another cluster's pods may make room.
+        plan.wake(context.now.plus_secs(AGAIN_SECS));
+        return refuse(plan, context.now, object, pod, "FARGATE_VCPU_LIMIT_EXCEEDED", fault.message);
     }
     match order(plan, look, context, object, profile, capacity, served) {
         Ok(()) => true,
@@ -316,6 +275,7 @@ fn order(
         let task = FargateTask {
             cluster: cluster.name.clone(),
             task: format!("{}-{}", context.ids.hex(10), context.ids.hex(32)),
+            pod_uid: object.meta.uid.to_string(),
             cpu_milli: capacity.cpu_milli,
             memory_mib: capacity.memory_mib,
         };
@@ -426,7 +386,7 @@ pub fn would_be(objects: &Snapshot, object: &Object) -> WouldBe {
     if is_over || pod.spec.node_name.is_empty() || pod.spec.scheduler_name == SCHEDULER {
         return WouldBe::Nothing;
     }
-    match Capacity::of(pod.wanted()) {
+    match pod::capacity(object) {
         Some(capacity) if pod.unsupported(objects, object).is_none() => WouldBe::Sized(capacity),
         _ => WouldBe::Refused,
     }

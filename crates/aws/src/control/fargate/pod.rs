@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use kinds::PERSISTENT_VOLUME_CLAIMS;
+use kinds::amounts::effective;
 use object::{Object, Snapshot};
 use schema::Quantity;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::capacity::Wanted;
+use super::capacity::{Capacity, Wanted};
 
 /// The parts of a pod that the scheduler looks at.
 #[derive(Debug, Default, Deserialize)]
@@ -32,8 +33,9 @@ pub struct Spec {
     host_ipc: bool,
     containers: Vec<Container>,
     init_containers: Vec<Container>,
+    resource_claims: Vec<Value>,
+    scheduling_gates: Vec<Value>,
     volumes: Vec<Value>,
-    overhead: Amounts,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -46,7 +48,6 @@ pub struct Status {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Container {
-    restart_policy: Option<String>,
     ports: Vec<Port>,
     resources: Resources,
     security_context: SecurityContext,
@@ -111,9 +112,11 @@ impl Pod {
         object.decode().ok()
     }
 
+    /// Whether a machine is its scheduler's to find. One that is held back by its gates is not.
     pub fn is_waiting(&self) -> bool {
         self.spec.scheduler_name == super::SCHEDULER
             && self.spec.node_name.is_empty()
+            && self.spec.scheduling_gates.is_empty()
             && !matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
     }
 
@@ -130,6 +133,7 @@ impl Pod {
             (spec.host_pid, "HostPID"),
             (spec.host_ipc, "HostIPC"),
             (spec.runtime_class_name.is_some(), "RuntimeClassName"),
+            (!spec.resource_claims.is_empty(), "ResourceClaims"),
             (self.containers().any(|one| !one.volume_devices.is_empty()), "VolumeDevices"),
         ];
         let fields: Vec<&str> =
@@ -138,17 +142,7 @@ impl Pod {
         if is_of_daemon_set(object) {
             reasons.push("DaemonSet not supported".to_owned());
         }
-        let mut context: Vec<String> = Vec::new();
-        for container in self.containers() {
-            if container.security_context.privileged {
-                context.push("Privileged".into());
-            }
-            let added = container.security_context.capabilities.add.iter();
-            let refused = added.filter(|name| !CAPABILITIES.contains(&name.trim_start_matches("CAP_")));
-            context.extend(refused.map(|name| format!("Capabilities added: {name}")));
-        }
-        context.dedup();
-        push(&mut reasons, "invalid SecurityContext fields: ", &context);
+        reasons.extend(refused_context(self.containers()));
         let volumes: Vec<String> =
             spec.volumes.iter().filter_map(|volume| unsupported_volume(objects, object, volume)).collect();
         push(&mut reasons, "volumes not supported: ", &volumes);
@@ -168,32 +162,6 @@ impl Pod {
         (!reasons.is_empty()).then(|| reasons.join(", "))
     }
 
-    /// Containers run together, init containers one after the other, those that stay beside both.
-    pub fn wanted(&self) -> Wanted {
-        let of = |name: &str| -> u64 {
-            let request = |one: &Container| {
-                let asked = one.resources.requests.get(name).or_else(|| one.resources.limits.get(name));
-                asked.map_or(0, |asked| amount(name, *asked))
-            };
-            let stays = |one: &&Container| one.restart_policy.as_deref() == Some("Always");
-            let sidecars: u64 =
-                self.spec.init_containers.iter().filter(stays).map(request).fold(0, u64::saturating_add);
-            let running = self.spec.containers.iter().map(request).fold(sidecars, u64::saturating_add);
-            // Those that stay run already when a later one starts.
-            let mut beside: u64 = 0;
-            let mut starting: u64 = 0;
-            for one in &self.spec.init_containers {
-                starting = starting.max(beside.saturating_add(request(one)));
-                if stays(&one) {
-                    beside = beside.saturating_add(request(one));
-                }
-            }
-            let overhead = self.spec.overhead.get(name).map_or(0, |asked| amount(name, *asked));
-            running.max(starting).saturating_add(overhead)
-        };
-        Wanted { cpu_milli: of("cpu"), memory_bytes: of("memory") }
-    }
-
     /// Whether the pod is told already that it is not scheduled, for this reason.
     pub fn is_told(&self, reason: &str, message: &str) -> bool {
         self.status.conditions.iter().any(|one| {
@@ -210,6 +178,40 @@ fn push<T: AsRef<str>>(reasons: &mut Vec<String>, what: &str, names: &[T]) {
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
         reasons.push(format!("{what}{}", names.join(", ")));
     }
+}
+
+/// Of some containers, what Fargate grants none: `invalid SecurityContext fields: Privileged,Privileged`.
+fn refused_context<'a>(containers: impl Iterator<Item = &'a Container>) -> Option<String> {
+    let mut fields: Vec<String> = Vec::new();
+    for container in containers {
+        if container.security_context.privileged {
+            fields.push("Privileged".into());
+        }
+        let added = container.security_context.capabilities.add.iter();
+        let refused = added.filter(|name| !CAPABILITIES.contains(&name.trim_start_matches("CAP_")));
+        fields.extend(refused.map(|name| format!("Capabilities added: {name}")));
+    }
+    (!fields.is_empty()).then(|| format!("invalid SecurityContext fields: {}", fields.join(",")))
+}
+
+/// What Fargate lacks for a container that joins a pod which runs there already; none if it runs it.
+pub fn lacking(container: &Value) -> Option<String> {
+    match Container::deserialize(container) {
+        Ok(container) => refused_context([&container].into_iter()),
+        Err(error) => Some(format!("a container that cannot be read: {error}")),
+    }
+}
+
+/// The size of the machine that a pod needs; none if there is none so big.
+pub fn capacity(pod: &Object) -> Option<Capacity> {
+    let requests = effective(&pod.to_value().ok()?, "requests");
+    let amount = |name: &str, of: fn(Quantity) -> i64| {
+        requests.get(name).map_or(0, |asked| u64::try_from(of(*asked)).unwrap_or(0))
+    };
+    Capacity::of(Wanted {
+        cpu_milli: amount("cpu", Quantity::millis),
+        memory_bytes: amount("memory", Quantity::units),
+    })
 }
 
 fn is_of_daemon_set(pod: &Object) -> bool {
@@ -238,9 +240,4 @@ fn unsupported_volume(objects: &Snapshot, pod: &Object, volume: &Value) -> Optio
     }
     // Only EFS' static volumes work on Fargate, and there is no EFS here: what could be bound is on a node's own disk.
     Some(format!("{name} is of an unsupported volume Type"))
-}
-
-fn amount(name: &str, quantity: Quantity) -> u64 {
-    let amount = if name == "cpu" { quantity.millis() } else { quantity.units() };
-    u64::try_from(amount).unwrap_or(0)
 }

@@ -205,7 +205,7 @@ fn a_pod_has_a_machine_as_long_as_it_lives() {
         "fp",
         json!({"containers": [
             {"name": "a", "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}},
-            {"name": "b", "resources": {"limits": {"cpu": "250m", "memory": "512Mi"}}},
+            {"name": "b", "resources": {"requests": {"cpu": "250m", "memory": "512Mi"}}},
         ]}),
     );
     world.settle();
@@ -213,6 +213,23 @@ fn a_pod_has_a_machine_as_long_as_it_lives() {
     assert_eq!((node.cpu_milli, node.memory_mib, node.state), (1_000, 2_048, FargateState::Starting));
     assert!(world.private().contains(&node.subnet_id));
     assert!(world.object("web")["spec"]["nodeName"].is_null(), "not before its node is there");
+
+    // Its interface is shown, as that of a service: nobody opens it to the world, or learns which instance it is.
+    let shown = world.call("DescribeNetworkInterfaces", json!({})).expect("shown");
+    let shown = shown["NetworkInterfaces"].as_array().into_iter().flatten();
+    let interface = shown.clone().find(|one| one["RequesterManaged"] == true).expect("an interface");
+    assert_eq!(interface["Attachment"]["InstanceId"], Value::Null);
+    let id = &interface["NetworkInterfaceId"];
+    let own = "OperationNotPermitted: You are not allowed to manage 'ela-attach' attachments or interfaces of services.";
+    let address = world.call("AllocateAddress", json!({})).expect("an address")["AllocationId"].clone();
+    for (name, input) in [
+        ("AssociateAddress", json!({"AllocationId": address, "NetworkInterfaceId": id})),
+        ("ModifyNetworkInterfaceAttribute", json!({"NetworkInterfaceId": id, "Groups": ["sg-1"]})),
+        ("AssignPrivateIpAddresses", json!({"NetworkInterfaceId": id, "SecondaryPrivateIpAddressCount": 1})),
+        ("DeleteNetworkInterface", json!({"NetworkInterfaceId": id})),
+    ] {
+        assert_eq!(world.call(name, input).expect_err("refused"), own, "{name}");
+    }
 
     world.machines();
     world.settle();
@@ -274,6 +291,16 @@ fn what_fargate_cannot_run_stays_pending_and_says_why() {
             "invalid SecurityContext fields: Capabilities added: NET_ADMIN",
         ),
         (
+            json!({"initContainers": [privileged], "containers": [privileged]}),
+            "POD_UNSUPPORTED_ON_FARGATE",
+            "invalid SecurityContext fields: Privileged,Privileged",
+        ),
+        (
+            json!({"resourceClaims": [{"name": "gpu"}]}),
+            "POD_UNSUPPORTED_ON_FARGATE",
+            "fields not supported: ResourceClaims",
+        ),
+        (
             json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}),
             "POD_UNSUPPORTED_ON_FARGATE",
             "port contains HostIP or HostPort",
@@ -295,6 +322,11 @@ fn what_fargate_cannot_run_stays_pending_and_says_why() {
         ),
         (
             json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "17"}}}]}),
+            "POD_CPU_MEM_EXCEEDS_MAX_FARGATE_SIZE",
+            "Your pod's cpu/memory requirements exceed the max Fargate configuration",
+        ),
+        (
+            json!({"resources": {"requests": {"memory": "121Gi"}}}),
             "POD_CPU_MEM_EXCEEDS_MAX_FARGATE_SIZE",
             "Your pod's cpu/memory requirements exceed the max Fargate configuration",
         ),
@@ -338,6 +370,182 @@ fn a_pod_of_no_profile_and_one_whose_role_is_not_mapped_wait() {
         "{:?}",
         world.told
     );
+}
+
+#[test]
+fn the_first_profile_by_its_name_that_matches_is_a_pods() {
+    let profile = |name: &str, namespace: &str, labels: Value| -> FargateProfile {
+        serde_json::from_value(json!({
+            "fargateProfileName": name, "fargateProfileArn": "", "clusterName": CLUSTER, "createdAt": Time::from_secs(0),
+            "podExecutionRoleArn": "", "subnets": [], "status": "ACTIVE", "tags": {}, "health": {"issues": []},
+            "selectors": [{"namespace": "elsewhere"}, {"namespace": namespace, "labels": labels}],
+        }))
+        .expect("a profile")
+    };
+    let profiles = [
+        profile("web", "a", json!({"app": "web-*"})),
+        profile("all", "?", json!({"tier": "front", "app": "*"})),
+        profile("other", "b*", json!({})),
+    ];
+    for (namespace, labels, expected) in [
+        ("a", json!({}), None),
+        ("a", json!({"app": "web-1"}), Some("web")),
+        ("a", json!({"app": "db"}), None),
+        // All labels of a selector must match.
+        ("a", json!({"tier": "front"}), None),
+        ("a", json!({"tier": "front", "app": "web-1"}), Some("all")),
+        ("a", json!({"tier": "front", "app": "web-1", PROFILE_LABEL: "web"}), Some("web")),
+        // One that is named must match too.
+        ("a", json!({"app": "web-1", PROFILE_LABEL: "other"}), None),
+        ("b", json!({}), Some("other")),
+        ("b-1", json!({}), Some("other")),
+        ("elsewhere", json!({}), Some("all")),
+        ("aa", json!({"app": "web-1"}), None),
+    ] {
+        let label = |name: &str| labels[name].as_str().map(str::to_owned);
+        let found = profile_of(&profiles, namespace, &label).map(|found| &*found.fargate_profile_name);
+        assert_eq!(found, expected, "{namespace} {labels}");
+    }
+}
+
+#[test]
+fn a_profile_holds_when_its_role_logs_in_as_a_node() {
+    use crate::eks::AuthenticationMode::{Api, ApiAndConfigMap, ConfigMap};
+    let role = format!("arn:aws:iam::{ACCOUNT}:role/AmazonEKSFargatePodExecutionRole");
+    let another = "- rolearn: arn:aws:iam::1:role/Node\n  groups: [system:nodes]";
+    let person = format!("- rolearn: {role}\n  groups: [team]\n");
+    for (mode, entry, map_roles, expected) in [
+        (Api, None, None, "ACTIVE"),
+        (ApiAndConfigMap, None, None, "CREATING, then ACTIVE"),
+        // Another's entry of the same role wins over the ConfigMap.
+        (ApiAndConfigMap, Some("STANDARD"), None, "CREATING, then CREATE_FAILED"),
+        (Api, Some("STANDARD"), None, "CREATE_FAILED"),
+        (Api, Some("EC2_LINUX"), None, "ACTIVE"),
+        (ConfigMap, None, None, "CREATING, then ACTIVE"),
+        (ConfigMap, None, Some("[]\n"), "CREATING, then ACTIVE"),
+        (ConfigMap, None, Some(another), "CREATING, then ACTIVE"),
+        (ConfigMap, None, Some("{no: list}"), "CREATE_FAILED"),
+        (ConfigMap, None, Some(&person), "CREATE_FAILED"),
+    ] {
+        let about = format!("{mode:?} {entry:?} {map_roles:?}");
+        let mut world = World::new();
+        if let Some(kind) = entry {
+            world.call("CreateAccessEntry", json!({"principalArn": role, "type": kind})).expect("an entry");
+        }
+        let mut cluster = state::get::<ClusterRecord>(&world.account.state, "", CLUSTER).expect("a cluster");
+        cluster.record.shown.access_config.authentication_mode = mode;
+        world.account.change(|changes| changes.update(&cluster));
+        if let Some(text) = map_roles {
+            let object = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "aws-auth", "namespace": "kube-system"}, "data": {"mapRoles": text},
+            });
+            world.put(Key::new(CONFIG_MAPS, "kube-system", "aws-auth"), &object);
+        }
+        world.profile("fp").expect("a profile");
+        world.turn();
+        let first = world.statuses().join("");
+        world.settle();
+        let then = world.statuses().join("");
+        let seen = if first == then { first } else { format!("{first}, then {then}") };
+        assert_eq!(seen, expected, "{about}");
+        let shown = world.call("DescribeFargateProfile", json!({"fargateProfileName": "fp"})).expect("shown");
+        let issue = &shown["fargateProfile"]["health"]["issues"][0]["code"];
+        let code = if entry.is_some() { "PodExecutionRoleAlreadyInUse" } else { "AccessDenied" };
+        assert_eq!(issue == code, then == "CREATE_FAILED", "{about}: {shown}");
+        // One that failed can be deleted, and another one made.
+        let deleted =
+            world.call("DeleteFargateProfile", json!({"fargateProfileName": "fp"})).expect("deleted");
+        assert_eq!(deleted["fargateProfile"]["status"], "DELETING");
+    }
+}
+
+#[test]
+fn a_pod_that_has_ended_keeps_its_machine_until_it_is_deleted() {
+    let mut world = World::new();
+    world.profile("fp").expect("a profile");
+    world.settle();
+    world.pod("job", "fp", json!({}));
+    world.settle();
+    world.machines();
+    world.settle();
+    let mut object = world.object("job");
+    object["status"]["phase"] = "Succeeded".into();
+    world.put(Key::new(PODS, "default", "job"), &object);
+    world.settle();
+    assert_eq!(world.nodes()[0].state, FargateState::Running, "its logs are there");
+    world.objects.remove(&Key::new(PODS, "default", "job"), world.objects.revision() + 1);
+    world.settle();
+    world.machines();
+    world.settle();
+    assert!(world.nodes().is_empty());
+}
+
+#[test]
+fn what_is_edited_by_hand_gets_no_machine_and_keeps_none() {
+    let mut world = World::new();
+    world.profile("fp").expect("a profile");
+    world.settle();
+    // The scheduler's name and the label of a profile that does not match.
+    world.pod("forged", "fp", json!({}));
+    let mut object = world.object("forged");
+    object["metadata"]["namespace"] = "elsewhere".into();
+    world.objects.remove(&Key::new(PODS, "default", "forged"), world.objects.revision() + 1);
+    world.put(Key::new(PODS, "elsewhere", "forged"), &object);
+    // One that is held back.
+    world.pod("gated", "fp", json!({"schedulingGates": [{"name": "quota"}]}));
+    world.settle();
+    assert_eq!(world.told, ["FailedScheduling Pod does not match the selectors of Fargate profile fp"]);
+    assert!(world.nodes().is_empty());
+
+    world.pod("web", "fp", json!({}));
+    world.pod("moved", "fp", json!({}));
+    world.settle();
+    world.machines();
+    world.settle();
+    assert_eq!(world.nodes().len(), 2);
+    // Bound elsewhere: its machine would wait for nothing.
+    let mut object = world.object("moved");
+    object["spec"]["nodeName"] = "dev-1".into();
+    world.put(Key::new(PODS, "default", "moved"), &object);
+    world.settle();
+    world.machines();
+    world.settle();
+    assert_eq!(world.nodes().len(), 1);
+    // Whose label is another's now goes with its profile all the same.
+    let mut object = world.object("web");
+    object["metadata"]["labels"][PROFILE_LABEL] = "another".into();
+    world.put(Key::new(PODS, "default", "web"), &object);
+    world.call("DeleteFargateProfile", json!({"fargateProfileName": "fp"})).expect("deleted");
+    world.settle();
+    world.machines();
+    world.settle();
+    assert!(world.statuses().is_empty(), "{:?}", world.statuses());
+    assert_eq!(world.object("web"), Value::Null);
+}
+
+#[test]
+fn there_are_as_many_machines_as_the_quota_allows() {
+    let mut world = World::new();
+    world.profile("fp").expect("a profile");
+    world.settle();
+    let large = json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "16"}}}]});
+    for number in 0..5 {
+        world.pod(&format!("large-{number}"), "fp", large.clone());
+    }
+    world.settle();
+    assert_eq!(world.nodes().len(), 4);
+    let limit = "Your AWS account has reached the limit on the number of vCPUs of Fargate pods it can run concurrently: 64";
+    assert_eq!(world.told, [format!("FailedScheduling {limit}")]);
+    assert_eq!(world.object("large-4")["status"]["conditions"][0]["reason"], "FARGATE_VCPU_LIMIT_EXCEEDED");
+    world.machines();
+    world.settle();
+    world.objects.remove(&Key::new(PODS, "default", "large-0"), world.objects.revision() + 1);
+    world.settle();
+    world.machines();
+    world.settle();
+    let held: Vec<String> = world.nodes().into_iter().map(|node| node.pod.name).collect();
+    assert!(held.len() == 4 && held.contains(&"large-4".to_owned()), "{held:?}");
 }
 
 #[test]
