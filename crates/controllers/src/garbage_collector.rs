@@ -139,12 +139,38 @@ fn look_for_owners(snapshot: &Snapshot, object: &Arc<Object>, plan: &mut Plan) {
         }
         return;
     }
+    let owner_waits = fates.contains(&Fate::Waits);
+    if owner_waits
+        && blocks(object)
+        && snapshot.owned_by(&object.meta.uid).any(|dependent| is_waiting(dependent))
+    {
+        plan.write(unblock(object));
+        return;
+    }
     plan.write(Write::Delete {
         key: object.key.clone(),
         expect: Expect::unchanged(object),
         grace_seconds: None,
-        propagation: Some(propagation(snapshot, object, fates.contains(&Fate::Waits))),
+        propagation: Some(propagation(snapshot, object, owner_waits)),
     });
+}
+
+fn blocks(object: &Object) -> bool {
+    object.meta.owner_references.iter().any(|reference| reference.block_owner_deletion == Some(true))
+}
+
+/// What stands between an owner and a dependent that both wait may close a circle, in which each would wait for the next for ever. As
+/// upstream does, it then holds up nobody; that also happens where there is no circle.
+fn unblock(object: &Object) -> Write {
+    let free = |held: &OwnerReference| {
+        let mut reference = json!(held);
+        if held.block_owner_deletion == Some(true) {
+            reference["blockOwnerDeletion"] = false.into();
+        }
+        reference
+    };
+    let references: Vec<Value> = object.meta.owner_references.iter().map(free).collect();
+    crate::writes::merge(object, json!({"metadata": {"ownerReferences": references}}))
 }
 
 /// An owner that waits wants to outlast the whole tree below it.

@@ -17,9 +17,11 @@ mod hollow;
 mod invariants;
 mod random;
 mod scenario;
+mod waits;
 mod work;
 mod world;
 
 pub use invariants::{Bounds, Violation};
-pub use scenario::{Action, SCENARIOS, Scenario};
+pub use scenario::{Action, Promise, SCENARIOS, Scenario};
+pub use waits::WAITS;
 pub use world::{Faults, World};

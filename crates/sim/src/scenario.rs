@@ -12,9 +12,14 @@ use crate::hollow::{EXIT_CODE, NEVER_READY, RUNS_FOR};
 use crate::invariants::{self, Bounds, Violation};
 use crate::world::{Faults, World};
 
+/// What must be true, or why it is not.
+pub type Promise = fn(&Snapshot) -> Result<(), String>;
+
 /// What happens at a moment.
 #[derive(Clone, Copy)]
 pub enum Action {
+    /// From now on this holds after every step, in the place of what held so far.
+    Always(Promise),
     Create(Resource, fn() -> Value),
     /// (resource, namespace, name, merge patch)
     Merge(Resource, &'static str, &'static str, fn() -> Value),
@@ -23,6 +28,8 @@ pub enum Action {
     RestartKubelet(&'static str),
     RestartControllers,
     SetBounds(Option<Bounds>),
+    /// What the user writes because of what there is.
+    Write(fn(&Snapshot) -> Vec<Write>),
 }
 
 /// A story.
@@ -35,7 +42,7 @@ pub struct Scenario {
     /// How long after the last action everything must be at rest.
     pub settle_secs: i64,
     /// What must be true then.
-    pub end: fn(&Snapshot) -> Result<(), String>,
+    pub end: Promise,
 }
 
 /// At rest means: nothing is written for so long.
@@ -71,6 +78,7 @@ impl Scenario {
 
 fn act(world: &mut World, action: Action) {
     match action {
+        Action::Always(promise) => world.set_promise(promise),
         Action::Create(resource, object) => world.do_as_admin(Write::Create { resource, object: object() }),
         Action::Merge(resource, namespace, name, patch) => world.do_as_admin(Write::Merge {
             key: Key::new(resource, namespace, name),
@@ -88,14 +96,17 @@ fn act(world: &mut World, action: Action) {
         Action::RestartKubelet(node) => world.restart_kubelet(node),
         Action::RestartControllers => world.restart_controllers(),
         Action::SetBounds(bounds) => world.set_bounds(bounds),
+        Action::Write(writes) => {
+            writes(&world.snapshot()).into_iter().for_each(|write| world.do_as_admin(write))
+        }
     }
 }
 
-fn template(labels: Value, image: &str) -> Value {
+pub(crate) fn template(labels: Value, image: &str) -> Value {
     json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": image}]}})
 }
 
-fn deployment() -> Value {
+pub(crate) fn deployment() -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "default", "name": "web"},
         "spec": {
@@ -117,7 +128,7 @@ fn service() -> Value {
     })
 }
 
-fn job(annotations: Value, spec: Value) -> Value {
+pub(crate) fn job(annotations: Value, spec: Value) -> Value {
     let mut template = template(json!({}), "job:1");
     template["metadata"]["annotations"] = annotations;
     template["spec"]["restartPolicy"] = "Never".into();
@@ -393,7 +404,7 @@ pub static SCENARIOS: &[Scenario] = &[
     },
 ];
 
-fn same(found: usize, wanted: usize, what: &str) -> Result<(), String> {
+pub(crate) fn same(found: usize, wanted: usize, what: &str) -> Result<(), String> {
     if found == wanted { Ok(()) } else { Err(format!("{found} {what}, not {wanted}")) }
 }
 
@@ -434,6 +445,7 @@ fn job_condition(snapshot: &Snapshot, kind: &str, reason: &str) -> Result<(), St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::waits::WAITS;
 
     /// More with `EKSO_SIM_SEEDS=100`.
     fn seeds() -> std::ops::Range<u64> {
@@ -449,7 +461,7 @@ mod tests {
     #[test]
     fn every_story_ends_well() {
         let only = std::env::var("EKSO_SIM_ONLY").unwrap_or_default();
-        let stories = SCENARIOS.iter().filter(|scenario| scenario.name.contains(&only));
+        let stories = SCENARIOS.iter().chain(WAITS).filter(|scenario| scenario.name.contains(&only));
         let failures: Vec<String> =
             stories.flat_map(|scenario| seeds().filter_map(|seed| check(scenario, seed).err())).collect();
         assert!(failures.is_empty(), "{}", failures.join("\n"));

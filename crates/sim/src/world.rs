@@ -17,12 +17,15 @@ use store::{Memory, Store, Watch};
 use crate::hollow::{Deed, Kubelets};
 use crate::invariants::{self, Bounds, Violation};
 use crate::random::Random;
+use crate::scenario::Promise;
 use crate::work::{Who, Work};
 
 /// 2026-01-01T00:00:00Z
 const BEGINNING: Time = Time::from_secs(1_767_225_600);
 /// More steps than this in one stretch of time mean that something goes round in circles.
 const MOST_STEPS: usize = 200_000;
+/// What every namespace has as `ca.crt` in its ConfigMap `kube-root-ca.crt`.
+pub(crate) const CA_PEM: &str = "the authority of a cluster without a server";
 /// Plans under way at once.
 const MOST_FLIGHTS: usize = 8;
 
@@ -51,6 +54,7 @@ pub struct World {
     faults: Faults,
     bounds: Option<Bounds>,
     was_reached: bool,
+    promise: Promise,
     /// Writes so far, without heartbeats.
     writes: usize,
     log: Vec<String>,
@@ -97,10 +101,11 @@ impl World {
             work: Work::default(),
             watch,
             kubelets: Kubelets::default(),
-            settings: Settings::default(),
+            settings: Settings { ca_pem: CA_PEM.into(), ..Settings::default() },
             faults,
             bounds,
             was_reached: false,
+            promise: |_| Ok(()),
             writes: 0,
             log: Vec::new(),
         };
@@ -133,6 +138,11 @@ impl World {
     pub fn set_bounds(&mut self, bounds: Option<Bounds>) {
         self.bounds = bounds;
         self.was_reached = false;
+    }
+
+    /// From now on this holds after every step, in the place of what held so far.
+    pub fn set_promise(&mut self, promise: Promise) {
+        self.promise = promise;
     }
 
     pub fn set_faults(&mut self, faults: Faults) {
@@ -198,6 +208,7 @@ impl World {
         while self.step(end) {
             let snapshot = self.store.snapshot();
             invariants::check_step(&snapshot, self.bounds, &mut self.was_reached)
+                .and_then(|()| (self.promise)(&snapshot).map_err(Violation))
                 .map_err(|violation| at(self.now(), violation))?;
             steps += 1;
             if steps > MOST_STEPS {
