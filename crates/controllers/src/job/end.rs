@@ -3,6 +3,7 @@
 use object::Time;
 use serde::Deserialize;
 
+use super::indexes::Indexes;
 use super::{Run, Spec, index_of};
 use crate::views::{Condition, Pod, condition};
 
@@ -41,6 +42,40 @@ struct OnPodCondition {
     kind: String,
     #[serde(default)]
     status: String,
+}
+
+/// `batch/v1` `SuccessPolicy`.
+#[derive(Deserialize)]
+pub struct SuccessPolicy {
+    #[serde(default)]
+    rules: Vec<SuccessRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SuccessRule {
+    succeeded_indexes: Option<String>,
+    succeeded_count: Option<i64>,
+}
+
+impl SuccessRule {
+    /// All of the indexes that it names, or as many of them, or of all, as it asks for.
+    fn holds(&self, succeeded: &Indexes, completions: Option<i64>) -> bool {
+        let Some(named) = &self.succeeded_indexes else {
+            return self.succeeded_count.is_some_and(|count| succeeded.len() >= count);
+        };
+        let named = Indexes::parse(named, completions);
+        let ended = i64::try_from(named.0.intersection(&succeeded.0).count()).unwrap_or(i64::MAX);
+        ended >= self.succeeded_count.unwrap_or_else(|| named.len())
+    }
+}
+
+/// The first rule of the Job's success policy that holds: KEP-3998.
+fn met_rule(run: &Run) -> Option<usize> {
+    let policy = run.spec.success_policy.as_ref()?;
+    let succeeded = run.completed();
+    let holds = |rule: &SuccessRule| rule.holds(&succeeded, run.spec.completions);
+    policy.rules.iter().position(holds).filter(|_| succeeded.len() > 0)
 }
 
 /// What the first rule that fits a failed pod says: its action, and the words for the Job's condition.
@@ -103,6 +138,8 @@ pub fn decide(run: &mut Run) {
     }
     if let Some((reason, message)) = failure(run) {
         run.set("FailureTarget", "True", reason, &message);
+    } else if let Some(index) = met_rule(run) {
+        run.set("SuccessCriteriaMet", "True", "SuccessPolicy", &format!("Matched rules at index {index}"));
     } else if has_enough(run) {
         run.set(
             "SuccessCriteriaMet",

@@ -67,6 +67,8 @@ struct Spec {
     #[serde(default)]
     pod_failure_policy: Option<end::FailurePolicy>,
     #[serde(default)]
+    success_policy: Option<end::SuccessPolicy>,
+    #[serde(default)]
     template: Template,
 }
 
