@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 use super::Custom;
 use crate::Kind;
 
-/// What a definition's own words may be overlaid by: every object has these.
-const API_VERSION: &str = "The group and version of this object.";
+/// What a definition's own words may be overlaid by: every object has these. Their first words, and those of `creationTimestamp`, are what
+/// the conformance suite looks for.
+const API_VERSION: &str = "APIVersion defines the group and version of this object.";
 const KIND: &str = "What kind of object this is.";
-/// Its first words, and those of `creationTimestamp`, are what the conformance suite looks for.
 const METADATA: &str =
     "Standard object's metadata: name, namespace, labels and whatever else every object has.";
 
