@@ -30,5 +30,5 @@ fuzz: ## Feed every reader of outside input with made-up input, some seconds eac
 bench: ## Measure, with the peers beside: a table of figures
 	@scripts/bench
 
-conformance: ## Run the conformance suite of Kubernetes, the real one: about two hours
+conformance: ## Run the conformance suite of Kubernetes, the real one: about an hour and a half
 	@scripts/conformance
