@@ -53,7 +53,8 @@ pub(crate) async fn answer(
 ) -> Result<Answer, Status> {
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let rest = schema::path::text(options, "path");
-    if rest.is_empty() && request.method() == http::Method::GET && !upgrades {
+    let is_read = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
+    if rest.is_empty() && is_read && !upgrades {
         // Relative links work only below a slash.
         let mut answer = respond::bytes(StatusCode::MOVED_PERMANENTLY, "text/plain", "");
         let place = format!("{}/{}", request.uri().path(), query_of(&request));

@@ -132,4 +132,30 @@ mod tests {
             assert_eq!(found.map_err(String::as_str), wanted, "{name}");
         }
     }
+
+    /// [sig-api-machinery] AdmissionWebhook should honor timeout: a hook that takes five seconds, asked with one and with ten.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_with_its_timeout() {
+        let caller = Caller::new(Arc::new(|_, _| {
+            Box::pin(async {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                Err(std::io::ErrorKind::ConnectionRefused.into())
+            })
+        }));
+        let authority = rcgen::generate_simple_self_signed(["hook".to_owned()]).expect("a certificate");
+        for (timeout_ms, seconds, wanted) in [
+            (1_000, 1, "context deadline exceeded"),
+            (10_000, 5, "dial tcp 10.0.0.1:443: connection refused"),
+        ] {
+            let call = Call {
+                target: Target::Url("https://10.0.0.1".into()),
+                ca_bundle: Some(authority.cert.pem().into_bytes().into()),
+                timeout_ms,
+                body: json!({}),
+            };
+            let begun = tokio::time::Instant::now();
+            let answer = caller.call(&Snapshot::default(), &call).await;
+            assert_eq!((begun.elapsed().as_secs(), answer), (seconds, Err(wanted.to_owned())));
+        }
+    }
 }

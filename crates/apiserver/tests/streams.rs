@@ -123,6 +123,20 @@ async fn logs_come_from_the_kubelet() {
     assert_eq!(*asked.lock().expect("a lock"), expected);
 }
 
+/// Relative links of a page work only below a slash.
+#[tokio::test]
+async fn the_root_of_a_proxied_server_ends_with_a_slash() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    let asked = pod(&cluster, &client).await;
+    for method in ["GET", "HEAD"] {
+        let reply = client.send(method, "/api/v1/nodes/n1/proxy?x=1", &[], "").await;
+        assert_eq!((reply.code, reply.header("location")), (301, "/api/v1/nodes/n1/proxy/?x=1"), "{method}");
+    }
+    assert_eq!(client.send("POST", "/api/v1/nodes/n1/proxy?x=1", &[], "").await.code, 200);
+    assert_eq!(*asked.lock().expect("a lock"), ["POST /?x=1 1 false"]);
+}
+
 #[tokio::test]
 async fn an_upgraded_connection_is_a_raw_stream() {
     let cluster = Cluster::start().await;

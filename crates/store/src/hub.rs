@@ -13,10 +13,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use object::{Change, Event, Resource, Revision, Snapshot};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::{Usage, Watch, WatchError};
 
@@ -382,17 +383,23 @@ mod tests {
         assert_eq!((idle.progress(), slow.progress()), (on.now.revision(), 1));
     }
 
-    #[test]
-    fn old_changes_go_but_for_a_few() {
-        let mut on = Ground::new(Window { bytes: 1 << 20, age: Some(Duration::ZERO), keep: 4 });
+    #[tokio::test(start_paused = true)]
+    async fn old_changes_go_but_for_a_few() {
+        let age = Window::default().age.expect("an age");
+        let mut on = Ground::new(Window { keep: 4, ..Window::default() });
         for _ in 0..10 {
             on.put(PODS, "a", 10);
         }
-        // The age of the newest is none, so at least what is kept regardless is there.
+        let past = on.put(LEASES, "quiet", 10);
+        tokio::time::advance(age).await;
+        on.put(PODS, "a", 10);
+        assert!(on.hub.watch(Some(PODS), 1).is_ok(), "nothing is older than five minutes");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        on.put(PODS, "a", 10);
+        assert!(matches!(on.hub.watch(Some(PODS), 1), Err(WatchError::Compacted { from: 1, .. })));
         let floor = on.hub.log(Some(PODS)).lock().floor;
-        let kept = on.hub.watch(Some(PODS), floor).expect("a watch").take().expect("changes").len();
-        assert!((4..=10).contains(&kept), "{kept}");
-        assert!(floor > 1, "clocks move between ten changes");
+        assert_eq!(on.hub.watch(Some(PODS), floor).expect("a watch").take().expect("changes").len(), 4);
+        assert!(on.hub.watch(Some(LEASES), past - 1).is_ok(), "few changes stay however old they are");
     }
 
     #[test]
