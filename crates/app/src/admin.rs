@@ -16,6 +16,8 @@ pub enum Ask {
     Delete {
         name: String,
     },
+    /// Every cluster, and the account.
+    DeleteAll,
     /// Of the AWS account.
     Account,
     /// Why somebody may do something in it, or may not.

@@ -125,6 +125,9 @@ impl Aws {
 pub struct Delete {
     #[command(flatten)]
     pub cluster: Named,
+    /// Every cluster, those of the AWS API too, and the AWS account
+    #[arg(long, conflicts_with = "name")]
+    pub all: bool,
     /// The kubeconfig that the context was put in [default: the one that `up` used]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

@@ -50,8 +50,8 @@ pub enum ClientError {
     Talk(std::io::Error),
     #[error("{message}")]
     Failed { message: String, code: u8 },
-    #[error("there is no cluster named {0}: `ekso up --name {0}` makes one")]
-    NoCluster(String),
+    #[error("there is no cluster named {name}: {instead}")]
+    NoCluster { name: String, instead: String },
     #[error("print as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -60,7 +60,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Failed { code, .. } => *code,
-            Self::NoCluster(_) | Self::NoAccount => exit::NO_CLUSTER,
+            Self::NoCluster { .. } | Self::NoAccount => exit::NO_CLUSTER,
             Self::Daemon(failure) => failure.exit_code(),
             Self::FewRights(_) | Self::NotRoot(_) => exit::MACHINE_LACKS,
             _ => exit::FAILED,
@@ -199,32 +199,48 @@ pub fn down(args: &Named, screen: &Screen) -> Result<(), ClientError> {
 pub fn delete(args: &Delete, screen: &Screen) -> Result<(), ClientError> {
     need_root("ekso delete")?;
     let named = &args.cluster;
-    let site = existing(named)?;
-    let record = site.context(&named.name)?;
+    let (site, names, what) = if args.all {
+        let Some(site) = Site::find(&named.site.data_dir)? else { return Ok(()) };
+        let names = site.clusters()?.into_iter().map(|spec| spec.name).collect();
+        (site, names, Ask::DeleteAll)
+    } else {
+        (existing(named)?, vec![named.name.clone()], Ask::Delete { name: named.name.clone() })
+    };
+    // Read before it is gone.
+    let contexts = names.iter().map(|name| Ok((name, site.context(name)?)));
+    let contexts: Vec<_> = contexts.collect::<Result<_, FileError>>()?;
     let profile = site.profile()?;
-    run_or_ask(&site, &Ask::Delete { name: named.name.clone() }, screen)?;
+    run_or_ask(&site, &what, screen)?;
     let owner = Owner::current();
     // The account goes with the last cluster.
     if let Some(profile) = profile.filter(|_| !site.aws().exists()) {
         profile::remove(&site, &owner, &profile)?;
     }
-    let previous = record.as_ref().and_then(|record| record.previous.clone());
-    let path = match (&args.kubeconfig, record) {
-        (Some(path), _) => Some(path.clone()),
-        (None, record) => record.map(|record| record.path),
-    };
-    if let Some(path) = path {
-        kubeconfig::remove(&path, &owner, &site::context_name(&named.name), previous.as_deref())?;
+    for (name, record) in contexts {
+        let (path, previous) = record.map_or((None, None), |record| (Some(record.path), record.previous));
+        if let Some(path) = args.kubeconfig.clone().or(path) {
+            kubeconfig::remove(&path, &owner, &site::context_name(name), previous.as_deref())?;
+        }
     }
     Ok(())
 }
 
 /// The site of a cluster that must exist.
 fn existing(args: &Named) -> Result<Site, ClientError> {
-    let none = || ClientError::NoCluster(args.name.clone());
-    let site = Site::find(&args.site.data_dir)?.ok_or_else(none)?;
-    site.cluster(&args.name)?.ok_or_else(none)?;
-    Ok(site)
+    let site = Site::find(&args.site.data_dir)?;
+    let clusters = site.as_ref().map_or_else(|| Ok(Vec::new()), Site::clusters)?;
+    let others: Vec<&str> = clusters.iter().map(|spec| spec.name.as_str()).collect();
+    match site.filter(|_| others.contains(&&*args.name)) {
+        Some(site) => Ok(site),
+        None => {
+            let name = args.name.clone();
+            let instead = match &*others {
+                [] => format!("`ekso up --name {name}` makes one"),
+                others => format!("choose with --name, there are: {}", others.join(", ")),
+            };
+            Err(ClientError::NoCluster { name, instead })
+        }
+    }
 }
 
 pub fn list(args: &Listing, screen: &Screen) -> Result<(), ClientError> {

@@ -411,6 +411,17 @@ impl Daemon {
                 self.delete(&name, progress).await?;
                 Ok(Vec::new())
             }
+            Ask::DeleteAll => {
+                if let Err(failure) = self.open_account(&Wanted::default(), progress).await {
+                    warn!(%failure, "everything goes without the account's word");
+                }
+                for spec in self.site.clusters()? {
+                    self.delete(&spec.name, progress).await?;
+                }
+                // It went with the last cluster, if there was one.
+                self.end().await?;
+                Ok(Vec::new())
+            }
             Ask::Account => {
                 let running = self.account.lock().await;
                 let status = running.as_ref().ok_or(DaemonError::NoAccount)?.status().await?;
@@ -630,14 +641,19 @@ impl Daemon {
         let dir = self.site.cluster_dir(name);
         std::fs::remove_dir_all(&dir).map_err(|error| FileError::new("remove", &dir, error))?;
         if self.site.clusters()?.is_empty() {
-            self.stop_account().await;
-            *self.network_is_up.lock().await = false;
-            let machines = self.machines.clone();
-            tokio::task::spawn_blocking(move || machines.delete()).await??;
-            remove_site(&self.site.dir)?;
+            self.end().await?;
         }
-        progress.step("everything of it is removed", since);
+        progress.step(&format!("everything of {name} is removed"), since);
         Ok(())
+    }
+
+    /// Removes what the site has besides clusters. Can be repeated.
+    async fn end(&self) -> Result<(), DaemonError> {
+        self.stop_account().await;
+        *self.network_is_up.lock().await = false;
+        let machines = self.machines.clone();
+        tokio::task::spawn_blocking(move || machines.delete()).await??;
+        Ok(remove_site(&self.site.dir)?)
     }
 
     async fn status(&self, name: Option<&str>) -> Result<Vec<ClusterStatus>, DaemonError> {

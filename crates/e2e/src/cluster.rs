@@ -192,6 +192,13 @@ impl Site {
         self.is_gone()
     }
 
+    /// Deletes every cluster, and demands that nothing is left.
+    pub fn delete_all(&self) -> Result<()> {
+        self.remember();
+        self.ekso("delete --all")?.ok()?;
+        self.is_gone()
+    }
+
     pub fn is_gone(&self) -> Result<()> {
         let Some(id) = self.id.get() else { return Ok(()) };
         let left = leftovers(id, &self.dir())?;
@@ -221,11 +228,7 @@ impl Site {
 impl Drop for Site {
     /// A story that failed half-way leaves clusters; they go here.
     fn drop(&mut self) {
-        let listed = self.ekso("list -o json").map(|answer| answer.stdout).unwrap_or_default();
-        let clusters: Value = serde_json::from_str(&listed).unwrap_or_default();
-        for cluster in clusters.as_array().into_iter().flatten() {
-            let _ = self.ekso(&format!("delete --name {}", cluster["name"].as_str().unwrap_or_default()));
-        }
+        let _ = self.ekso("delete --all");
     }
 }
 

@@ -29,7 +29,12 @@ pub fn down_and_up() -> Result<()> {
         Ok((room.kubectl("get nodes -o name")?.lines().count() == 1).then_some(()))
     })?;
     room.rolled_out("deployment/web")?;
-    site.delete("again")
+    site.up("another", "--nodes 0")?;
+    site.ekso("delete")?
+        .fails_with("there is no cluster named dev: choose with --name, there are: again, another")?;
+    site.delete_all()?;
+    // Nothing is left to delete.
+    site.delete_all()
 }
 
 /// Two data folders on one host never meet.

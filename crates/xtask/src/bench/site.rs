@@ -167,7 +167,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        let _ = output(&mut self.ekso("delete --name bench"));
+        let _ = output(&mut self.ekso("delete --all"));
     }
 }
 
