@@ -4,24 +4,27 @@ use std::sync::Arc;
 
 use cel::{Field, ObjectType, Sizes, Type, Value as Cel};
 use schema::Violation;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 const GROUP: &str = "apiserver.config.k8s.io";
 /// Older versions say the same in the fields that are known here.
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
 
-/// Is the file of this kind?
-pub fn header(file: &Value, kind: &str) -> Result<(), String> {
+/// What a file of this kind says below its head. Fields that `T` does not know are refused, if it says so.
+pub fn content<T: DeserializeOwned>(file: &Value, kind: &str) -> Result<T, String> {
     let text = |name: &str| file[name].as_str().unwrap_or_default();
     let version = text("apiVersion").strip_prefix(GROUP).and_then(|rest| rest.strip_prefix('/'));
-    if text("kind") == kind && version.is_some_and(|version| VERSIONS.contains(&version)) {
-        return Ok(());
+    if text("kind") != kind || !version.is_some_and(|version| VERSIONS.contains(&version)) {
+        return Err(format!(
+            "it is of apiVersion {:?} and kind {:?}: expected {GROUP}/v1 and {kind}",
+            text("apiVersion"),
+            text("kind")
+        ));
     }
-    Err(format!(
-        "it is of apiVersion {:?} and kind {:?}: expected {GROUP}/v1 and {kind}",
-        text("apiVersion"),
-        text("kind")
-    ))
+    let mut members = file.as_object().cloned().unwrap_or_default();
+    members.retain(|name, _| name != "apiVersion" && name != "kind");
+    serde_json::from_value(members.into()).map_err(|error| format!("strict decoding error: {error}"))
 }
 
 /// What is wrong, each with the field it is about.

@@ -106,7 +106,7 @@ fn client(view: &View, spec: &Spec, subject: &Subject, user: &User, own: bool) -
         authorize(view, user, &attributes).allowed
     };
     let bound = user.groups.iter().find_map(|group| group.strip_prefix(groups::BOOTSTRAPPER_OF));
-    let name = subject.common_name.trim_start_matches("system:node:").replace('.', ":");
+    let name = subject.common_name.strip_prefix("system:node:").unwrap_or_default().replace('.', ":");
     if bound.is_some_and(|bound| bound != name) {
         return None;
     }
@@ -172,20 +172,31 @@ pub enum Purpose {
     Server,
 }
 
+/// What may be signed, and for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signable {
+    pub purpose: Purpose,
+    /// The request itself, DER of PKCS #10: what was looked at here, whatever else stands beside it.
+    pub der: Vec<u8>,
+}
+
 /// Whether a signer signs an approved request. None: it is somebody else's signer.
 ///
 /// # Errors
 /// What the signer does not allow, for the condition `Failed`: whoever approves is not asked whether the request is one for this signer.
-pub fn signable(signer: &str, request: &str, usages: &[String]) -> Option<Result<Purpose, String>> {
+pub fn signable(signer: &str, request: &str, usages: &[String]) -> Option<Result<Signable, String>> {
     let check = match signer {
         CLIENT => for_clients,
         KUBELET_CLIENT => for_kubelets,
         KUBELET_SERVING => for_kubelet_servers,
         _ => return None,
     };
-    let subject =
-        subject(request).ok_or_else(|| "unable to parse csr: not a PEM encoded PKCS #10 request".to_owned());
-    Some(subject.and_then(|subject| check(&subject, usages).map_err(str::to_owned)))
+    let read =
+        read(request).ok_or_else(|| "unable to parse csr: not a PEM encoded PKCS #10 request".to_owned());
+    Some(read.and_then(|(subject, der)| {
+        let purpose = check(&subject, usages).map_err(str::to_owned)?;
+        Ok(Signable { purpose, der })
+    }))
 }
 
 type Signed = Result<Purpose, &'static str>;
@@ -237,9 +248,21 @@ fn of_node(subject: &Subject) -> Result<(), &'static str> {
 
 /// The subject of `spec.request`: base64 of PEM of PKCS #10. None: it is none, or its signature does not hold.
 pub fn subject(request: &str) -> Option<Subject> {
+    Some(read(request)?.0)
+}
+
+/// The subject, and the request as DER. Of a text with several blocks, or with something around one, everybody must take the same.
+fn read(request: &str) -> Option<(Subject, Vec<u8>)> {
     let pem = base64::engine::general_purpose::STANDARD.decode(request).ok()?;
     let pem = Pem::iter_from_buffer(&pem).next()?.ok()?;
-    let (_, request) = X509CertificationRequest::from_der(&pem.contents).ok()?;
+    if pem.label != "CERTIFICATE REQUEST" {
+        return None;
+    }
+    Some((parsed(&pem.contents)?, pem.contents))
+}
+
+fn parsed(der: &[u8]) -> Option<Subject> {
+    let ([], request) = X509CertificationRequest::from_der(der).ok()? else { return None };
     request.verify_signature().ok()?;
     let info = &request.certification_request_info;
     let mut subject = Subject::default();

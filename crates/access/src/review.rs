@@ -147,14 +147,9 @@ pub fn token_of(review: &Value) -> Result<(String, Vec<String>), Status> {
 
 /// A `TokenReview` with what was found out.
 pub fn token(mut review: Value, found: Result<Identity, AccessError>) -> Value {
-    let has_asked = review["spec"]["audiences"].as_array().is_some_and(|audiences| !audiences.is_empty());
     review["status"] = match found {
-        Ok(found) => {
-            let mut status = json!({"authenticated": true, "user": user_info(&found.user)});
-            if has_asked {
-                status["audiences"] = json!(found.audiences);
-            }
-            status
+        Ok(Identity { user, audiences }) => {
+            json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
         }
         Err(AccessError::Unrecognized) => json!({"user": {}}),
         Err(error) => json!({"user": {}, "error": format!("[invalid bearer token, {error}]")}),

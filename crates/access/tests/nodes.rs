@@ -21,6 +21,7 @@ fn cluster() -> Snapshot {
             "imagePullSecrets": [{"name": "pull"}],
             "volumes": [
                 {"name": "v", "persistentVolumeClaim": {"claimName": "data"}},
+                {"name": "g", "persistentVolumeClaim": {"claimName": "greedy"}},
                 {"name": "s", "secret": {"secretName": "mounted"}},
                 {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {}}},
                 {"name": "p", "projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}}],
@@ -35,6 +36,17 @@ fn cluster() -> Snapshot {
             "claimRef": {"namespace": "a", "name": "data"},
             "csi": {"nodeStageSecretRef": {"namespace": "a", "name": "stage"}}}}),
         json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv2"}, "spec": {}}),
+        // A claim that names somebody else's volume does not make it its own.
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "greedy"},
+            "spec": {"volumeName": "pv3"}}),
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv3"}, "spec": {
+            "claimRef": {"namespace": "b", "name": "theirs"},
+            "csi": {"nodeStageSecretRef": {"namespace": "a", "name": "theirs"}}}}),
+        // What a kubelet says of its own files gives it nothing.
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "db", "annotations": {
+            "kubernetes.io/config.mirror": "x"}}, "spec": {"nodeName": "n1", "serviceAccountName": "mirrored", "volumes": [
+                {"name": "data", "ephemeral": {"volumeClaimTemplate": {}}},
+                {"name": "s", "csi": {"nodePublishSecretRef": {"name": "mirrored"}}}]}}),
         json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": {"name": "va1"}, "spec": {"nodeName": "n1"}}),
     ]);
     snapshot(&objects)
@@ -54,6 +66,12 @@ fn a_node_reaches_what_its_pods_need() {
         ("get secrets a/stage", "yes"),
         ("get secrets a/far", unrelated),
         ("get secrets b/mounted", unrelated),
+        ("get secrets a/theirs", unrelated),
+        ("get secrets a/mirrored", unrelated),
+        ("create serviceaccounts/token a/mirrored", unrelated),
+        ("get persistentvolumeclaims a/db-data", unrelated),
+        ("get persistentvolumes /pv3", unrelated),
+        ("get pods a/db", "yes"),
         ("list secrets a/", "No Object name found"),
         ("list secrets /", "can only read namespaced object of this type"),
         ("delete secrets a/mounted", "can only read resources of this type"),
@@ -266,7 +284,7 @@ fn signers_sign_what_they_are_for() {
         let asked = ["digital signature".to_owned(), usage.to_owned()];
         let found = csr::signable(signer, request, &asked);
         let found =
-            found.as_ref().map(|found| found.as_ref().map(|purpose| *purpose).map_err(String::as_str));
+            found.as_ref().map(|found| found.as_ref().map(|found| found.purpose).map_err(String::as_str));
         assert_eq!(found, expected, "{name} {group} {names:?} {signer} {usage}");
     }
     let broken = csr::signable(client, "bm9uc2Vuc2U=", &["client auth".to_owned()]);
@@ -310,6 +328,29 @@ fn reviews_are_answered() {
     assert!(rules["status"]["nonResourceRules"].as_array().is_some_and(|rules| !rules.is_empty()));
     let me = review::self_subject(&user("alice|devs"), NOW, json!({}));
     assert_eq!(me["status"]["userInfo"], json!({"username": "alice", "groups": ["devs"]}));
+}
+
+/// What is signed is what was looked at: not a request that stands before it, where PEM has its comments.
+#[test]
+fn of_two_requests_the_one_that_was_checked_is_signed() {
+    let of = |name: &str, group: &str| {
+        let made =
+            signing_request(name, group, &[], "kubernetes.io/kube-apiserver-client", "client auth", "x");
+        let text = made["spec"]["request"].as_str().expect("a request").to_owned();
+        let pem = base64::engine::general_purpose::STANDARD.decode(text).expect("base64");
+        String::from_utf8(pem).expect("PEM")
+    };
+    let (mine, theirs) = (of("jane", "devs"), of("root", "system:masters"));
+    let bare: String = theirs.lines().filter(|line| !line.starts_with("-----")).collect();
+    for text in [format!("{bare}\n{mine}"), format!("{mine}{theirs}"), format!("{mine}{bare}\n")] {
+        let request = base64::engine::general_purpose::STANDARD.encode(&text);
+        let usages = ["client auth".to_owned()];
+        let found = csr::signable("kubernetes.io/kube-apiserver-client", &request, &usages);
+        let der = found.expect("the signer's").expect("signable").der;
+        let holds = |word: &str| der.windows(word.len()).any(|window| window == word.as_bytes());
+        assert!(holds("jane") && !holds("system:masters"), "{text}");
+        assert_eq!(csr::subject(&request).expect("a subject").common_name, "jane");
+    }
 }
 
 /// A name that only the reader of the certificate sees would be a way to become anybody.

@@ -13,6 +13,7 @@
 //! whether its user may do something else besides is asked through `Request::authorize`.
 
 pub mod extension;
+mod pkcs10;
 mod plugins;
 mod pod;
 mod request;

@@ -1,7 +1,7 @@
 //! Approves and signs what nodes ask for: the doer beside `access::csr`, with the authority's key.
 
 use access::View;
-use access::csr::Purpose;
+use access::csr::{Purpose, Signable};
 use access::rbac::Index;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -111,9 +111,7 @@ fn approve(gate: &Gate, object: &Object) -> Option<Write> {
 fn sign(pki: &Pki, object: &Object, spec: &Spec) -> Option<Write> {
     let signable = access::csr::signable(&spec.signer_name, &spec.request, &spec.usages)?;
     let expect = Expect::unchanged(object);
-    let signed = signable.and_then(|purpose| {
-        let der = request_der(&spec.request)
-            .ok_or_else(|| "the request is not PEM of a certificate request".to_owned())?;
+    let signed = signable.and_then(|Signable { purpose, der }| {
         let server = purpose == Purpose::Server;
         pki.sign_request(&der, server, spec.expiration_seconds).map_err(|error| error.to_string())
     });
@@ -127,12 +125,6 @@ fn sign(pki: &Pki, object: &Object, spec: &Spec) -> Option<Write> {
             Some(patch(&object.key, expect, "status", condition("Failed", "SignerValidationFailure", &why)))
         }
     }
-}
-
-fn request_der(base64: &str) -> Option<Vec<u8>> {
-    let text = String::from_utf8(STANDARD.decode(base64).ok()?).ok()?;
-    let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
-    STANDARD.decode(body.trim()).ok()
 }
 
 fn condition(name: &str, reason: &str, message: &str) -> Value {

@@ -9,17 +9,13 @@ use serde_json::Value;
 
 use super::mapping::About;
 use super::{Anonymous, ClaimRule, Configuration, Expression, Extra, Issuer, Mapping, UserRule};
-use crate::config_file::{header, told};
+use crate::config_file::{content, told};
 
 const MOST_ISSUERS: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct File {
-    #[serde(rename = "apiVersion")]
-    _api_version: String,
-    #[serde(rename = "kind")]
-    _kind: String,
     #[serde(default)]
     jwt: Vec<Jwt>,
     #[serde(default)]
@@ -113,9 +109,7 @@ struct ExtraView {
 /// # Errors
 /// What is wrong with the file, each with the field it is about, in upstream's words.
 pub fn read(file: &Value, own_issuers: &[&str]) -> Result<Configuration, Vec<String>> {
-    header(file, "AuthenticationConfiguration").map_err(|why| vec![why])?;
-    let File { jwt, anonymous, .. } =
-        File::deserialize(file).map_err(|error| vec![format!("strict decoding error: {error}")])?;
+    let File { jwt, anonymous } = content(file, "AuthenticationConfiguration").map_err(|why| vec![why])?;
     let mut found = Vec::new();
     let list = At::root("jwt");
     if jwt.len() > MOST_ISSUERS {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::webhook::condition;
 use super::{Authorizer, Webhook};
-use crate::config_file::{go_duration_ms, header, told};
+use crate::config_file::{content, go_duration_ms, told};
 
 const KINDS: [&str; 5] = ["AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
 const MOST_CONDITIONS: usize = 64;
@@ -17,10 +17,6 @@ const LONGEST_TIMEOUT_MS: u64 = 30_000;
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct File {
-    #[serde(rename = "apiVersion")]
-    _api_version: String,
-    #[serde(rename = "kind")]
-    _kind: String,
     #[serde(default)]
     authorizers: Vec<AuthorizerView>,
 }
@@ -86,9 +82,7 @@ struct Condition {
 /// # Errors
 /// What is wrong with the file, each with the field it is about, in upstream's words.
 pub fn read(file: &Value) -> Result<Vec<Authorizer>, Vec<String>> {
-    header(file, "AuthorizationConfiguration").map_err(|why| vec![why])?;
-    let File { authorizers, .. } =
-        File::deserialize(file).map_err(|error| vec![format!("strict decoding error: {error}")])?;
+    let File { authorizers } = content(file, "AuthorizationConfiguration").map_err(|why| vec![why])?;
     let (mut chain, mut found) = (Vec::new(), Vec::new());
     let list = At::root("authorizers");
     if authorizers.is_empty() {

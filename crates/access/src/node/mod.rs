@@ -6,7 +6,7 @@
 
 mod views;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use object::{Key, Object, Snapshot};
 use plan::{Attributes, Decision, User};
@@ -180,7 +180,7 @@ impl Asked<'_> {
             "persistentvolumes" => self.mounts_volume(),
             "resourceslices" => self.is_at(&Key::cluster(RESOURCE_SLICES, self.request.name)),
             "volumeattachments" => self.is_at(&Key::cluster(VOLUME_ATTACHMENTS, self.request.name)),
-            _ => self.pods_of_node().any(|pod| self.mentions(pod)),
+            _ => self.pods_of_node(self.request.namespace).any(|(pod, view)| self.mentions(pod, view)),
         };
         if found {
             return yes();
@@ -188,8 +188,12 @@ impl Asked<'_> {
         no(format!("no relationship found between node '{}' and this object", self.node))
     }
 
-    fn pods_of_node(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.snapshot.list_by_field(PODS, self.node)
+    /// Of a namespace, those that others have put there: a mirror pod is the kubelet's own word, and must not lead it anywhere.
+    fn pods_of_node(&self, namespace: &str) -> impl Iterator<Item = (&Object, PodView)> {
+        let all = self.snapshot.list_by_field(PODS, self.node);
+        let there = all.filter(move |pod| *pod.key.namespace == *namespace);
+        let decoded = there.filter_map(|pod| Some((&**pod, pod.decode::<PodView>().ok()?)));
+        decoded.filter(|(_, view)| !view.is_mirror())
     }
 
     fn is_mine(&self) -> bool {
@@ -203,11 +207,7 @@ impl Asked<'_> {
         view.is_some_and(|view| view.spec.node_name == self.node)
     }
 
-    fn mentions(&self, pod: &Object) -> bool {
-        if *pod.key.namespace != *self.request.namespace {
-            return false;
-        }
-        let Ok(PodView { spec, status }) = pod.decode::<PodView>() else { return false };
+    fn mentions(&self, pod: &Object, PodView { spec, status, .. }: PodView) -> bool {
         let name = self.request.name;
         match self.request.resource {
             "serviceaccounts" => spec.service_account_name == name,
@@ -227,20 +227,23 @@ impl Asked<'_> {
         let key = Key::cluster(PERSISTENT_VOLUMES, self.request.name);
         let view: Option<VolumeObject> = self.snapshot.get(&key).and_then(|object| object.decode().ok());
         let Some(claim) = view.and_then(|view| view.spec.claim_ref) else { return false };
-        self.pods_of_node().filter(|pod| *pod.key.namespace == *claim.namespace).any(|pod| {
-            let spec = pod.decode::<PodView>().unwrap_or_default().spec;
-            spec.claims(&pod.key.name).any(|held| held == claim.name)
-        })
+        let mut there = self.pods_of_node(&claim.namespace);
+        there.any(|(pod, view)| view.spec.claims(&pod.key.name).any(|held| held == claim.name))
     }
 
     /// The secrets that a CSI driver needs for a volume that the pod mounts.
     fn volume_secret(&self, pod: &Object, spec: &PodSpec) -> bool {
-        spec.claims(&pod.key.name).any(|claim| {
-            let key = Key::new(PERSISTENT_VOLUME_CLAIMS, pod.key.namespace.clone(), claim);
+        spec.claims(&pod.key.name).any(|name| {
+            let key = Key::new(PERSISTENT_VOLUME_CLAIMS, pod.key.namespace.clone(), name.as_str());
             let claim: Option<ClaimObject> = self.snapshot.get(&key).and_then(|object| object.decode().ok());
             let volume = claim.map(|claim| claim.spec.volume_name).unwrap_or_default();
             let volume = self.snapshot.get(&Key::cluster(PERSISTENT_VOLUMES, volume));
             let view: Option<VolumeObject> = volume.and_then(|object| object.decode().ok());
+            // A claim may name any volume: it is the volume that says whose it is.
+            let view = view.filter(|view| {
+                let of = view.spec.claim_ref.as_ref();
+                of.is_some_and(|of| of.namespace == *pod.key.namespace && of.name == name)
+            });
             view.and_then(|view| view.spec.csi)
                 .is_some_and(|csi| csi.has_secret(self.request.namespace, self.request.name))
         })

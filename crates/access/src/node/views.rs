@@ -1,13 +1,29 @@
 //! The objects that the Node authorizer looks into, down to what it needs of them.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct PodView {
+    pub metadata: PodMeta,
     pub spec: PodSpec,
     pub status: PodStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct PodMeta {
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+impl PodView {
+    /// A pod that stands for one that the kubelet runs from a file.
+    pub fn is_mirror(&self) -> bool {
+        self.metadata.annotations.as_ref().is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))
+    }
 }
 
 #[derive(Default, Deserialize)]

@@ -8,7 +8,7 @@ use plan::Attributes;
 use schema::path;
 use serde_json::Value;
 
-use crate::{Operation, Plugin, Request, Verdict, pod};
+use crate::{Operation, Plugin, Request, Verdict, pkcs10, pod};
 
 pub const PLUGIN: Plugin = Plugin { name: "NodeRestriction", mutate: Some(mutate), validate: Some(validate) };
 
@@ -27,6 +27,36 @@ const OWN_LABELS: [&str; 13] = [
     "node.kubernetes.io/windows-build",
     "topology.kubernetes.io/region",
     "topology.kubernetes.io/zone",
+];
+
+/// The signers whose certificates make a node.
+const NODE_SIGNERS: [&str; 2] =
+    ["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"];
+
+/// Sources of a volume that lead to no object of the API.
+const SELF_CONTAINED: [&str; 22] = [
+    "awsElasticBlockStore",
+    "azureDisk",
+    "cephfs",
+    "cinder",
+    "downwardAPI",
+    "emptyDir",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "gitRepo",
+    "hostPath",
+    "image",
+    "iscsi",
+    "nfs",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "storageos",
+    "vsphereVolume",
 ];
 
 fn mutate(
@@ -55,6 +85,7 @@ fn check(snapshot: &Snapshot, request: &Request, object: Option<&Value>) -> Resu
     let asked = Asked { snapshot, request, object, node };
     let found = match request.key.resource {
         kinds::PODS => asked.pod(),
+        kinds::CERTIFICATE_SIGNING_REQUESTS => asked.certificate(),
         kinds::NODES => asked.node(),
         kinds::PERSISTENT_VOLUME_CLAIMS => asked.claim(),
         kinds::SERVICE_ACCOUNTS => asked.account(),
@@ -72,6 +103,10 @@ struct Asked<'a> {
     object: Option<&'a Value>,
     node: &'a str,
 }
+
+/// Of a claim's status, what a kubelet that has resized the volume says.
+const CLAIM_FIELDS: [&str; 4] =
+    ["status.allocatedResourceStatuses", "status.allocatedResources", "status.capacity", "status.conditions"];
 
 /// Ok, or why not.
 type Found = Result<(), String>;
@@ -107,7 +142,17 @@ impl Asked<'_> {
                 })?;
                 let labels = |pod: &Value| pod["metadata"].get("labels").cloned();
                 let same = self.request.old.is_none_or(|old| labels(old) == labels(self.object()));
-                allow_if(same, || format!("node {node:?} cannot update labels through pod status"))
+                allow_if(same, || format!("node {node:?} cannot update labels through pod status"))?;
+                // What they name, a node may read.
+                for (field, what) in [
+                    ("status.resourceClaimStatuses", "resource claim statues"),
+                    ("status.extendedResourceClaimStatus", "extended resource claim status"),
+                ] {
+                    let new = path::get(self.object(), field);
+                    let same = self.request.old.is_none_or(|old| path::get(old, field) == new);
+                    allow_if(same, || format!("node {node:?} cannot update {what}"))?;
+                }
+                Ok(())
             }
             (Operation::Create, "eviction") => allow_if(stored().as_deref() == Some(node), || {
                 format!("node {node:?} can only evict pods with spec.nodeName set to itself")
@@ -134,23 +179,31 @@ impl Asked<'_> {
             format!("node {node:?} can only create pods with spec.nodeName set to itself")
         })?;
         self.owned_by_node(pod)?;
-        for (is_used, what) in [
-            (!path::text(pod, "spec.serviceAccountName").is_empty(), "a service account"),
-            (mentions(pod, &["secret", "secretRef", "secretKeyRef"]), "secrets"),
-            (mentions(pod, &["configMap", "configMapRef", "configMapKeyRef"]), "configmaps"),
-            (mentions(pod, &["persistentVolumeClaim"]), "a persistentvolumeclaim"),
-            (!path::list(pod, "spec.resourceClaims").is_empty(), "a resourceclaim"),
-        ] {
-            allow_if(!is_used, || format!("node {node:?} can not create pods that reference {what}"))?;
+        match api_reference(pod) {
+            Some(what) => Err(format!("node {node:?} can not create pods that reference {what}")),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// A node asks for certificates in its own name.
+    fn certificate(&self) -> Found {
+        let signer = path::text(self.object(), "spec.signerName");
+        if self.request.operation != Operation::Create || !NODE_SIGNERS.contains(&signer) {
+            return Ok(());
+        }
+        let subject = pkcs10::subject(path::text(self.object(), "spec.request"));
+        let subject = subject.ok_or_else(|| pkcs10::UNREADABLE.to_owned())?;
+        let own = format!("system:node:{}", self.node);
+        allow_if(subject.common_names == [own.as_str()], || {
+            format!("can only create a node CSR with CN={own}")
+        })
     }
 
     fn owned_by_node(&self, pod: &Value) -> Found {
         let (node, owners) = (self.node, path::list(pod, "metadata.ownerReferences"));
-        if owners.is_empty() {
-            return Ok(());
-        }
+        allow_if(!owners.is_empty(), || {
+            format!("node {node:?} can only create pods with an owner reference set to itself")
+        })?;
         allow_if(owners.len() == 1, || {
             format!("node {node:?} can only create pods with a single owner reference set to itself")
         })?;
@@ -209,13 +262,20 @@ impl Asked<'_> {
             (Operation::Update, "status", Some(old)) => {
                 let bare = |claim: &Value| {
                     let mut claim = claim.clone();
-                    for field in ["status", "metadata.managedFields", "metadata.resourceVersion"] {
+                    for field in
+                        CLAIM_FIELDS.iter().chain(&["metadata.managedFields", "metadata.resourceVersion"])
+                    {
                         path::remove(&mut claim, field);
+                    }
+                    if claim["status"].as_object().is_none_or(|status| status.is_empty()) {
+                        path::remove(&mut claim, "status");
                     }
                     claim
                 };
                 allow_if(bare(old) == bare(self.object()), || {
-                    format!("node {node:?} is not allowed to update fields other than status")
+                    format!(
+                        "node {node:?} is not allowed to update fields other than status.quantity and status.conditions"
+                    )
                 })
             }
             (Operation::Update, "status", None) => Ok(()),
@@ -346,12 +406,57 @@ fn is_own_label(name: &str) -> bool {
             && (within("kubelet.kubernetes.io") || within("node.kubernetes.io")))
 }
 
+/// What of the API a pod leads to; none if it leads nowhere.
+fn api_reference(pod: &Value) -> Option<String> {
+    for (is_used, what) in [
+        (!path::text(pod, "spec.serviceAccountName").is_empty(), "serviceaccounts"),
+        (mentions(pod, &SECRETS), "secrets"),
+        (mentions(pod, &CONFIG_MAPS), "configmaps"),
+        (!path::list(pod, "spec.resourceClaims").is_empty(), "resourceclaims"),
+    ] {
+        if is_used {
+            return Some(what.to_owned());
+        }
+    }
+    path::list(pod, "spec.volumes").iter().find_map(|volume| {
+        let sources = volume.as_object().into_iter().flatten().filter(|(name, _)| *name != "name");
+        sources.map(|(source, _)| &**source).find_map(|source| match source {
+            "csi" => Some("csidrivers (via CSI volumes)".to_owned()),
+            "glusterfs" => Some("endpoints (via glusterFS volumes)".to_owned()),
+            "persistentVolumeClaim" => Some("persistentvolumeclaims".to_owned()),
+            "ephemeral" => Some("persistentvolumeclaims (via ephemeral volumes)".to_owned()),
+            "azureFile" => Some("secrets (via azureFile volumes)".to_owned()),
+            "projected" => path::list(volume, "projected.sources").iter().find_map(projected_reference),
+            known if SELF_CONTAINED.contains(&known) => None,
+            other => Some(format!("what a volume of the type {other:?} leads to")),
+        })
+    })
+}
+
+fn projected_reference(source: &Value) -> Option<String> {
+    let kinds = source.as_object().into_iter().flatten().map(|(kind, _)| &**kind);
+    kinds
+        .filter(|kind| *kind != "downwardAPI")
+        .map(|kind| match kind {
+            "serviceAccountToken" => "serviceaccounts (via projected volumes)".to_owned(),
+            "clusterTrustBundle" => "clustertrustbundles".to_owned(),
+            "podCertificate" => "podcertificates".to_owned(),
+            other => format!("what a projected source of the type {other:?} leads to"),
+        })
+        .next()
+}
+
+/// The fields of volumes, projections and environments that name Secrets, and those that name ConfigMaps.
+pub(super) const SECRETS: [&str; 4] = ["secret", "secretRef", "secretKeyRef", "nodePublishSecretRef"];
+pub(super) const CONFIG_MAPS: [&str; 3] = ["configMap", "configMapRef", "configMapKeyRef"];
+
 /// Does the pod use one of these fields of volumes, projections or environments?
 pub(super) fn mentions(pod: &Value, fields: &[&str]) -> bool {
     let has = |object: &Value| fields.iter().any(|field| object.get(field).is_some());
-    let volume = path::list(pod, "spec.volumes")
-        .iter()
-        .any(|volume| has(volume) || path::list(volume, "projected.sources").iter().any(has));
+    let volume = path::list(pod, "spec.volumes").iter().any(|volume| {
+        let mut sources = volume.as_object().into_iter().flatten().map(|(_, source)| source);
+        has(volume) || sources.any(has) || path::list(volume, "projected.sources").iter().any(has)
+    });
     let pull = fields.contains(&"secret") && !path::list(pod, "spec.imagePullSecrets").is_empty();
     volume
         || pull

@@ -5,6 +5,7 @@ use object::{Key, Snapshot, Status};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::node_restriction::{CONFIG_MAPS, SECRETS, mentions};
 use crate::{Operation, Plugin, Request, Verdict, pod};
 
 pub const PLUGIN: Plugin = Plugin { name: "ServiceAccount", mutate: Some(mutate), validate: Some(validate) };
@@ -90,10 +91,10 @@ fn check_mirror(request: &Request, pod: &Value) -> Result<(), Status> {
     if pod["spec"]["serviceAccountName"].as_str().is_some_and(|name| !name.is_empty()) {
         return refuse("a mirror pod may not reference service accounts");
     }
-    if super::node_restriction::mentions(pod, &["secret", "secretRef", "secretKeyRef"]) {
+    if mentions(pod, &SECRETS) {
         return refuse("a mirror pod may not reference secrets");
     }
-    if super::node_restriction::mentions(pod, &["configMap", "configMapRef", "configMapKeyRef"]) {
+    if mentions(pod, &CONFIG_MAPS) {
         return refuse("a mirror pod may not reference configmaps");
     }
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();

@@ -494,7 +494,36 @@ fn a_kubelet_keeps_to_its_node() {
     let on = |node: &str| pod(json!({"nodeName": node}));
     let mirror = |mut pod: Value| {
         pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+        let owner =
+            json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "uid-n1", "controller": true});
+        pod["metadata"]["ownerReferences"] = json!([owner]);
         pod
+    };
+    let with = |field: &str, value: Value| {
+        let mut pod = mirror(on("n1"));
+        pod["spec"][field] = value;
+        pod
+    };
+    let volume = |source: Value| {
+        let mut volume = json!({"name": "v"});
+        volume.as_object_mut().expect("an object").extend(source.as_object().expect("an object").clone());
+        with("volumes", json!([volume]))
+    };
+    let unowned = {
+        let mut pod = mirror(on("n1"));
+        pod["metadata"]["ownerReferences"] = json!([]);
+        pod
+    };
+    let claims = |names: &[&str]| {
+        let mut pod = on("n1");
+        let statuses: Vec<Value> =
+            names.iter().map(|name| json!({"name": "c", "resourceClaimName": name})).collect();
+        pod["status"]["resourceClaimStatuses"] = statuses.into();
+        pod
+    };
+    let claim = |status: Value| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "c"},
+        "spec": {"volumeName": "v"}, "status": status})
     };
     let node = |name: &str, labels: Value, taints: Value| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": {"taints": taints}});
     let token = |name: &str, uid: &str| json!({"kind": "TokenRequest", "apiVersion": "v1", "spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}}});
@@ -509,7 +538,8 @@ fn a_kubelet_keeps_to_its_node() {
     ]);
     let driver = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "csi.example.com"},
         "spec": {"tokenRequests": [{"audience": "driver"}]}});
-    let world = world(&[near, far, account.clone(), driver]);
+    let own = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    let world = world(&[near, far, account.clone(), driver, own]);
     let plain = |name: &str| node(name, json!({}), json!([]));
     let base = |object: Value| Case { user: "system:node:n1|system:nodes", ..Case::create(&world, object) };
     let update = |old: Value, new: Value, subresource: &'static str| Case {
@@ -528,6 +558,56 @@ fn a_kubelet_keeps_to_its_node() {
             "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"n1\" can only create mirror pods",
         ),
         (base(mirror(on("n2"))), "node \"n1\" can only create pods with spec.nodeName set to itself"),
+        (base(unowned), "node \"n1\" can only create pods with an owner reference set to itself"),
+        (base(volume(json!({"hostPath": {"path": "/etc"}}))), ""),
+        (base(volume(json!({"projected": {"sources": [{"downwardAPI": {}}]}}))), ""),
+        (
+            base(with("serviceAccountName", json!("default"))),
+            "a mirror pod may not reference service accounts",
+        ),
+        (base(with("imagePullSecrets", json!([{"name": "s"}]))), "a mirror pod may not reference secrets"),
+        (
+            base(volume(json!({"csi": {"driver": "d", "nodePublishSecretRef": {"name": "s"}}}))),
+            "a mirror pod may not reference secrets",
+        ),
+        (
+            base(volume(json!({"iscsi": {"secretRef": {"name": "s"}}}))),
+            "a mirror pod may not reference secrets",
+        ),
+        (
+            base(volume(json!({"csi": {"driver": "d"}}))),
+            "node \"n1\" can not create pods that reference csidrivers (via CSI volumes)",
+        ),
+        (
+            base(volume(json!({"persistentVolumeClaim": {"claimName": "c"}}))),
+            "node \"n1\" can not create pods that reference persistentvolumeclaims",
+        ),
+        (
+            base(volume(json!({"ephemeral": {"volumeClaimTemplate": {"spec": {}}}}))),
+            "node \"n1\" can not create pods that reference persistentvolumeclaims (via ephemeral volumes)",
+        ),
+        (
+            base(volume(json!({"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}))),
+            "a mirror pod may not use ServiceAccountToken volume projections",
+        ),
+        (
+            base(with("resourceClaims", json!([{"name": "c", "resourceClaimName": "c"}]))),
+            "node \"n1\" can not create pods that reference resourceclaims",
+        ),
+        (update(claims(&["a"]), claims(&["a"]), "status"), ""),
+        (update(claims(&[]), claims(&["a"]), "status"), "node \"n1\" cannot update resource claim statues"),
+        (
+            update(
+                claim(json!({"phase": "Bound"})),
+                claim(json!({"phase": "Bound", "capacity": {"storage": "2Gi"}})),
+                "status",
+            ),
+            "",
+        ),
+        (
+            update(claim(json!({"phase": "Bound"})), claim(json!({"phase": "Lost"})), "status"),
+            "node \"n1\" is not allowed to update fields other than status.quantity and status.conditions",
+        ),
         (delete(on("n1")), ""),
         (delete(on("n2")), "node \"n1\" can only delete pods with spec.nodeName set to itself"),
         (update(on("n1"), on("n1"), "status"), ""),
