@@ -15,6 +15,7 @@ use object::{Key, Resource, Revision, Snapshot, Status};
 use plan::{Attributes, Decision, User};
 use serde_json::Value;
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::connection::{Connection, ConnectionError};
@@ -26,6 +27,10 @@ const TABLES: [Resource; 4] = [ROLES, CLUSTER_ROLES, ROLE_BINDINGS, CLUSTER_ROLE
 /// How many answers of webhooks are kept; a longer question is asked each time.
 const MOST_ANSWERS: usize = 8192;
 const LONGEST_QUESTION: usize = 10_000;
+/// How many threads may wait for webhooks at once: the runtime has some hundreds, and without one left nothing moves any more.
+const MOST_WAITING: usize = 128;
+/// And for how long: upstream's limit for a request.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Where the access policies of a cluster of EKS are asked for, at each decision: they change in the account, not in the cluster.
 pub type AccessSource = Arc<dyn Fn() -> Arc<AccessPolicies> + Send + Sync>;
@@ -73,6 +78,7 @@ struct Configured {
     source: AuthorizationSource,
     dial: Dial,
     answers: Mutex<Answers>,
+    waiting: Semaphore,
 }
 
 /// What webhooks answered, and which configuration they were asked by.
@@ -103,7 +109,8 @@ impl Authorizers {
 
     /// With the authorizers of a configuration instead of Node and RBAC; their webhooks are reached with `dial`.
     pub fn with_configuration(self, source: AuthorizationSource, dial: Dial) -> Self {
-        Self { configured: Some(Configured { source, dial, answers: Mutex::default() }), ..self }
+        let waiting = Semaphore::new(MOST_WAITING);
+        Self { configured: Some(Configured { source, dial, answers: Mutex::default(), waiting }), ..self }
     }
 
     fn index(&self, snapshot: &Snapshot) -> Arc<Index> {
@@ -160,21 +167,25 @@ impl Authorizers {
         }
     }
 
-    /// As [`Authorizers::decide`], for whoever cannot wait: the thread does.
+    /// As [`Authorizers::decide`], for whoever cannot wait: the thread does, for so long, and if there are not too many. Otherwise webhooks
+    /// are out of reach, and their failure policies decide.
     fn decide_here<T>(&self, snapshot: &Snapshot, ask: impl Fn(&View<'_>) -> T + Sync) -> T {
         let waits =
             Handle::try_current().ok().filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
-        match (&self.configured, waits) {
-            (None, _) => self.view(snapshot, None, &access::authorization::NoWebhooks, ask),
-            (Some(_), Some(handle)) => {
-                tokio::task::block_in_place(|| handle.block_on(self.decide(snapshot, ask)))
-            }
-            // Not in a server: a webhook is then out of reach, and its failure policy decides.
-            (Some(configured), None) => {
-                let current = (configured.source)();
-                self.view(snapshot, Some(&current), &access::authorization::NoWebhooks, ask)
+        let Some(configured) = &self.configured else {
+            return self.view(snapshot, None, &access::authorization::NoWebhooks, ask);
+        };
+        let current = (configured.source)();
+        let has_webhooks = !current.connections.is_empty();
+        if let Some(handle) = waits.filter(|_| has_webhooks)
+            && let Ok(_turn) = configured.waiting.try_acquire()
+        {
+            let decided = async { tokio::time::timeout(LONGEST_WAIT, self.decide(snapshot, &ask)).await };
+            if let Ok(decided) = tokio::task::block_in_place(|| handle.block_on(decided)) {
+                return decided;
             }
         }
+        self.view(snapshot, Some(&current), &access::authorization::NoWebhooks, ask)
     }
 }
 

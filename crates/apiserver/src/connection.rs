@@ -19,6 +19,11 @@ use serde_json::Value;
 use crate::https::{self, Place};
 use crate::proxy::Dial;
 
+/// How often a webhook is asked in all, and how long the first pause between is; each is half as long again as the one before. Upstream's
+/// `DefaultRetryBackoff`.
+const TRIES: usize = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
 #[derive(Debug, thiserror::Error)]
 #[error("the kubeconfig {}: {why}", .path.display())]
 pub struct ConnectionError {
@@ -111,13 +116,26 @@ impl Connection {
         read(path).map_err(|why| ConnectionError { path: path.to_owned(), why })
     }
 
-    /// Posts a document and reads the one that answers it.
+    /// Posts a document and reads the one that answers it; `limit` is that of one try. Who cannot answer just now is asked again.
     ///
     /// # Errors
-    /// What kept it from being answered.
+    /// What kept it from being answered the last time.
     pub(crate) async fn post(&self, dial: &Dial, document: &Value, limit: Duration) -> Result<Value, String> {
-        let body = serde_json::to_vec(document).map_err(|error| error.to_string())?;
-        let (status, body) = self.send(dial, body.into(), limit).await?;
+        let body = Bytes::from(serde_json::to_vec(document).map_err(|error| error.to_string())?);
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            let sent = self.send(dial, body.clone(), limit).await;
+            if !may_pass(&sent) {
+                return self.understood(sent);
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause * 3 / 2;
+        }
+        self.understood(self.send(dial, body, limit).await)
+    }
+
+    fn understood(&self, sent: Result<(StatusCode, Bytes), String>) -> Result<Value, String> {
+        let (status, body) = sent?;
         if !status.is_success() {
             return Err(self.failed(&format!("the server answered {status}")));
         }
@@ -156,6 +174,18 @@ impl Connection {
             Ok(answered) => answered.map_err(|why| self.failed(&why)),
             Err(_) => Err(self.failed("context deadline exceeded")),
         }
+    }
+}
+
+/// Whether what went wrong may be gone the next time: upstream's `DefaultShouldRetry`.
+fn may_pass(sent: &Result<(StatusCode, Bytes), String>) -> bool {
+    match sent {
+        Ok((status, _)) => matches!(
+            *status,
+            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+        ),
+        // The words of ECONNRESET, wherever on the way it happened.
+        Err(why) => why.contains("Connection reset by peer"),
     }
 }
 

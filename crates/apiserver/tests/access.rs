@@ -73,6 +73,11 @@ impl Elsewhere {
         Self { address, ca_pem, pages, asked }
     }
 
+    /// A path answers with these codes first.
+    fn fails(&self, path: &str, codes: &[u16]) {
+        self.page(&format!("{path}!"), json!(codes));
+    }
+
     fn page(&self, path: &str, value: Value) {
         self.pages.lock().expect("pages").insert(path.to_owned(), value);
     }
@@ -127,10 +132,16 @@ async fn answer(seen: Seen, request: Request<Incoming>) -> Result<Response<Full<
         }
         _ => page,
     });
+    let failures = seen.0.lock().expect("pages").get_mut(&format!("{path}!")).and_then(take_first);
     seen.1.lock().expect("asked").push((path, body));
-    let status = if told.is_some() { 200 } else { 404 };
+    let status = failures.unwrap_or(if told.is_some() { 200 } else { 404 });
     let text = told.map(|told| told.to_string()).unwrap_or_default();
     Ok(Response::builder().status(status).body(Full::new(Bytes::from(text))).expect("an answer"))
+}
+
+fn take_first(codes: &mut Value) -> Option<u16> {
+    let codes = codes.as_array_mut().filter(|codes| !codes.is_empty())?;
+    codes.remove(0).as_u64().and_then(|code| u16::try_from(code).ok())
 }
 
 fn from_host() -> Dial {
@@ -374,6 +385,14 @@ async fn webhooks_are_asked_where_the_configuration_puts_them() {
     let role = json!({"metadata": {"name": "all"}, "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]});
     let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
     assert_eq!(friend.post(roles, &role).await.code, 201);
+
+    // What may pass is asked again; what will not is an answer.
+    let before = hook.count("/access");
+    hook.fails("/access", &[500, 429]);
+    hook.page("/access", json!({"late": {"allowed": true}}));
+    assert_eq!((client("late").get(pods).await.code, hook.count("/access")), (200, before + 3));
+    hook.fails("/access", &[403]);
+    assert_eq!((client("later").get(pods).await.code, hook.count("/access")), (500, before + 4));
 
     let before = hook.count("/access");
     let quiet = client("quiet").get(pods).await;
