@@ -38,6 +38,11 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Whether something was read at the start that [`Self::reseal`] has to write anew, and nobody else does.
+    fn was_stale(&self) -> bool {
+        false
+    }
+
     /// Ends background work; everything acknowledged is on disk already.
     fn close(&self) -> Pending<'_, ()>;
 }

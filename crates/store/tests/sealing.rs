@@ -185,6 +185,7 @@ async fn etcd_holds_what_upstream_would_have_written() {
     plain.close().await;
     let keys = sealing(&json!([key("aesgcm", "one", 1), {"identity": {}}])).await;
     let store = Etcd::open(options(Some(keys.clone()))).await.expect("opened");
+    assert!(store.was_stale(), "what is plain is to be sealed");
     let made = store.commit(Op::create(draft(SECRETS, "a")).into()).await.expect("created");
     store.commit(Op::update(draft(SECRETS, "a"), made.revision).into()).await.expect("updated");
     assert_eq!((hidden_of(&store, "a"), hidden_of(&store, "old")), (HIDDEN.to_owned(), HIDDEN.to_owned()));
@@ -217,6 +218,7 @@ async fn etcd_holds_what_upstream_would_have_written() {
     store.close().await;
     let two = sealing(&json!([key("secretbox", "two", 2)])).await;
     let store = Etcd::open(options(Some(two))).await.expect("opened with the second key alone");
+    assert!(!store.was_stale());
     assert_eq!((hidden_of(&store, "a"), hidden_of(&store, "old")), (HIDDEN.to_owned(), HIDDEN.to_owned()));
     store.close().await;
     let another = sealing(&json!([key("secretbox", "two", 9)])).await;

@@ -14,6 +14,7 @@ use super::keys::{Keys, ROOT};
 use super::wire::{Client, DELETE, KeyValue, RangeRequest, WatchResponse};
 use super::{Import, Imported};
 use crate::hub::Hub;
+use crate::sealing::Opened;
 use crate::{SealError, Sealing};
 
 /// Objects of one page of the first list.
@@ -29,11 +30,27 @@ pub(super) struct Source {
     pub(super) sealing: Option<Arc<Sealing>>,
 }
 
+/// Everything at one revision.
+pub(super) struct Listed {
+    pub(super) state: Snapshot,
+    /// What cannot be read, with the reasons.
+    pub(super) unreadable: Vec<(Key, Unread)>,
+    /// Something is under another key than new values are, or plain where they are sealed.
+    pub(super) is_stale: bool,
+}
+
 /// Why a watch ended.
 enum End {
     /// etcd no longer has the changes that come next.
     Compacted,
     Lost(Status),
+}
+
+/// A value.
+struct Read {
+    draft: Draft,
+    /// New values are written otherwise.
+    is_stale: bool,
 }
 
 /// Why a value could not be read.
@@ -80,9 +97,8 @@ fn settled(unreadable: Vec<(Key, Unread)>) -> Result<(), Status> {
 }
 
 impl Source {
-    /// Everything at one revision; and what of it cannot be read, with the reasons.
-    pub(super) async fn list(&self) -> Result<(Snapshot, Vec<(Key, Unread)>), Status> {
-        let (mut state, mut unreadable) = (Snapshot::default(), Vec::new());
+    pub(super) async fn list(&self) -> Result<Listed, Status> {
+        let (mut state, mut unreadable, mut is_stale) = (Snapshot::default(), Vec::new(), false);
         let mut request = RangeRequest {
             key: ROOT.into(),
             // The first key behind all that begin with the root.
@@ -98,7 +114,10 @@ impl Source {
             for kv in &page.kvs {
                 let Some(key) = self.keys.read(&kv.key) else { continue };
                 match self.read(key.clone(), kv).await {
-                    Ok(draft) => drop(state.put(draft.at(kv.mod_revision as u64))),
+                    Ok(read) => {
+                        is_stale |= read.is_stale;
+                        drop(state.put(read.draft.at(kv.mod_revision as u64)));
+                    }
                     Err(why) => unreadable.push((key, why)),
                 }
             }
@@ -108,7 +127,7 @@ impl Source {
             }
         }
         state.advance(request.revision as u64);
-        Ok((state, unreadable))
+        Ok(Listed { state, unreadable, is_stale })
     }
 
     /// Keeps the hub up to date until it is closed.
@@ -120,7 +139,7 @@ impl Source {
                 End::Lost(status) => status,
                 // Watchers learn that theirs is over, and list again too.
                 End::Compacted => match self.list().await {
-                    Ok((state, unreadable)) => match settled(unreadable) {
+                    Ok(Listed { state, unreadable, .. }) => match settled(unreadable) {
                         Ok(()) => {
                             hub.restart(state);
                             continue;
@@ -189,17 +208,18 @@ impl Source {
     async fn draft(&self, kv: &KeyValue) -> Result<Option<Draft>, Status> {
         let Some(key) = self.keys.read(&kv.key) else { return Ok(None) };
         match self.read(key.clone(), kv).await {
-            Ok(draft) => Ok(Some(draft)),
+            Ok(read) => Ok(Some(read.draft)),
             Err(why) => settled(vec![(key, why)]).map(|()| None),
         }
     }
 
-    async fn read(&self, key: Key, kv: &KeyValue) -> Result<Draft, Unread> {
-        let value = match &self.sealing {
-            None => kv.value.clone(),
-            Some(sealing) => sealing.unseal(&key, &kv.key, &kv.value).await?.plain,
+    async fn read(&self, key: Key, kv: &KeyValue) -> Result<Read, Unread> {
+        let opened = match &self.sealing {
+            None => Opened { plain: kv.value.clone(), is_stale: false },
+            Some(sealing) => sealing.unseal(&key, &kv.key, &kv.value).await?,
         };
-        let Imported { stored, fields } = (self.import)(key.resource, &value).map_err(Unread::Ever)?;
-        Draft::read(key, fields, stored).map_err(|error| Unread::Ever(error.to_string()))
+        let Imported { stored, fields } = (self.import)(key.resource, &opened.plain).map_err(Unread::Ever)?;
+        let draft = Draft::read(key, fields, stored).map_err(|error| Unread::Ever(error.to_string()))?;
+        Ok(Read { draft, is_stale: opened.is_stale })
     }
 }

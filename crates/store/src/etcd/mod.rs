@@ -91,6 +91,8 @@ pub struct Etcd {
     keys: Arc<Keys>,
     hub: Arc<Hub>,
     sealing: Option<Arc<Sealing>>,
+    /// Something was kept otherwise than it is written now, when it was opened.
+    was_stale: bool,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -108,10 +110,11 @@ impl Etcd {
             import: options.import,
             sealing: sealing.clone(),
         };
-        let (state, unreadable) = source.list().await.map_err(|status| EtcdOpenError::Unreachable {
+        let listed = source.list().await.map_err(|status| EtcdOpenError::Unreachable {
             endpoints: options.endpoints.join(","),
             message: causes(&status),
         })?;
+        let feed::Listed { state, unreadable, is_stale: was_stale } = listed;
         if let Some((key, why)) = unreadable.first() {
             let (key, why) = (key.to_string(), why.to_string());
             return Err(EtcdOpenError::Unreadable { count: unreadable.len(), key, why });
@@ -121,7 +124,7 @@ impl Etcd {
         if let Some(every) = options.compact_every {
             tasks.push(tokio::spawn(compact::run(client.clone(), every)));
         }
-        Ok(Self { client, keys, hub, sealing, tasks })
+        Ok(Self { client, keys, hub, sealing, was_stale, tasks })
     }
 
     async fn linearizable(&self) -> Result<Snapshot, StoreError> {
@@ -212,6 +215,10 @@ impl Store for Etcd {
 
     fn reseal(&self) -> Pending<'_, Result<(), StoreError>> {
         Box::pin(self.seal_anew())
+    }
+
+    fn was_stale(&self) -> bool {
+        self.was_stale
     }
 
     fn close(&self) -> Pending<'_, ()> {

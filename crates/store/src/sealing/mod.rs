@@ -105,6 +105,12 @@ impl Rules {
         config::parse(text)
     }
 
+    /// Whether anything is sealed by them.
+    pub fn seal(&self) -> bool {
+        let mut first = self.groups.iter().filter_map(|group| group.providers.first());
+        first.any(|provider| !matches!(provider, Provider::Identity))
+    }
+
     fn group(&self, resource: Resource) -> Option<&Group> {
         self.groups.iter().find(|group| group.resources.iter().any(|pattern| pattern.is_of(resource)))
     }
