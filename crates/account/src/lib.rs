@@ -12,4 +12,4 @@ mod server;
 
 pub use account::{Account, Clock, Identity, OpenError, Random};
 pub use guard::Names;
-pub use server::{Limits, Server};
+pub use server::{Answers, Limits, Server};

@@ -62,7 +62,17 @@ struct Shared {
     names: Names,
     limits: Limits,
     tls: TlsAcceptor,
+    answers: Answers,
     stop: watch::Sender<bool>,
+}
+
+/// What an endpoint answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// Calls of every service, and what issuers say.
+    Calls,
+    /// Only what the site's issuers of tokens say of themselves and of their keys, over TLS.
+    Issuers,
 }
 
 /// How long it waits when the host has nothing left to accept with.
@@ -72,10 +82,15 @@ const BREATH: Duration = Duration::from_millis(100);
 const HANDSHAKE: u8 = 0x16;
 
 impl Server {
-    pub fn new(account: Arc<Account>, names: Names, tls: Arc<rustls::ServerConfig>, limits: Limits) -> Self {
-        let shared =
-            Shared { account, names, limits, tls: TlsAcceptor::from(tls), stop: watch::Sender::new(false) };
-        Self { shared: Arc::new(shared) }
+    pub fn new(
+        account: Arc<Account>,
+        names: Names,
+        tls: Arc<rustls::ServerConfig>,
+        limits: Limits,
+        answers: Answers,
+    ) -> Self {
+        let (tls, stop) = (TlsAcceptor::from(tls), watch::Sender::new(false));
+        Self { shared: Arc::new(Shared { account, names, limits, tls, answers, stop }) }
     }
 
     /// Ends every [`serve`](Self::serve); requests at work may finish.
@@ -133,6 +148,10 @@ async fn accept(shared: Arc<Shared>, watcher: Watcher, socket: TcpStream) -> Res
     let is_encrypted = first[0] == HANDSHAKE;
     let origin = Origin { address, is_encrypted, ..Origin::default() };
     if !is_encrypted {
+        if shared.answers == Answers::Issuers {
+            // Keys that anybody on the way could have changed are of no use.
+            return Ok(());
+        }
         return converse(shared, watcher, origin, socket).await;
     }
     let stream = tokio::time::timeout(patience, shared.tls.accept(socket)).await??;
@@ -171,6 +190,9 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Response<Bytes> 
         && let Some(document) = discovery::document(&shared.account.snapshot(), request.uri().path())
     {
         return json(&document);
+    }
+    if shared.answers == Answers::Issuers {
+        return plain(StatusCode::NOT_FOUND, "there is no such document of an issuer of tokens");
     }
     let (head, body) = request.into_parts();
     let read = Limited::new(body, shared.limits.body_bytes).collect();

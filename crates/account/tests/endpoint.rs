@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use account::{Account, Identity, Limits, Names, Server};
+use account::{Account, Answers, Identity, Limits, Names, Server};
 use aws::credentials::AccessKey;
 use aws::state;
 use object::Time;
@@ -43,7 +43,7 @@ async fn endpoint(limits: Limits) -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let account = account(Arc::new(Memory::new())).await;
-    let server = Server::new(account, Names::loopback_and(&[]), Arc::new(tls), limits);
+    let server = Server::new(account, Names::loopback_and(&[]), Arc::new(tls), limits, Answers::Calls);
     let task = tokio::spawn({
         let server = server.clone();
         async move { server.serve(listener).await }

@@ -4,16 +4,20 @@
 //! aws/
 //!   account.json   which account it is, and its port
 //!   access.json    what the command line writes into the profile
-//!   pki/  store/
+//!   pki/  store/   of the endpoint; in pki/issuers of what answers for issuers of tokens
 //! ```
+//!
+//! An issuer of tokens is asked from the host, from pods and from whatever else leaves a VPC, as those of EKS are asked from the internet:
+//! the site's edge has an address for them, where nothing else is answered.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 
-use account::{Account, Identity, Limits, Names, OpenError, Server};
+use account::{Account, Answers, Identity, Limits, Names, OpenError, Server};
 use files::FileError;
+use machines::netns;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
@@ -31,6 +35,10 @@ pub const PORT: u16 = 4566;
 pub const REGION: &str = "us-east-1";
 /// Where a port is looked for when the usual one is taken.
 const ANY: u16 = 0;
+/// Where issuers of tokens answer: IAM names a provider without its port, so it must be the usual one.
+const HTTPS: u16 = 443;
+/// The keys of what answers there, in the account's folder.
+const ISSUERS: &str = "pki/issuers";
 
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
@@ -38,6 +46,8 @@ pub enum AccountError {
     File(#[from] FileError),
     #[error(transparent)]
     Pki(#[from] PkiError),
+    #[error(transparent)]
+    Machines(#[from] machines::Error),
     #[error("open the account's store: {0}")]
     Store(#[from] store::OpenError),
     #[error(transparent)]
@@ -46,6 +56,8 @@ pub enum AccountError {
     Worker(#[from] tokio::task::JoinError),
     #[error("the keys of the AWS endpoint: {0}")]
     Keys(String),
+    #[error("listen at {address} in the site's edge, for its issuers of tokens: {why}")]
+    Issuers { address: SocketAddr, why: String },
     #[error(
         "the AWS endpoint's port {port} on 127.0.0.1 cannot be used: {source}; choose another with --aws-port (0 takes a free one)"
     )]
@@ -100,11 +112,20 @@ impl Site {
         files::read_json(&self.aws().join("access.json"))
     }
 
-    /// The authority of the endpoint's certificate, PEM.
-    pub fn aws_authority(&self) -> Result<String, FileError> {
-        let pem = files::read(&self.aws().join("pki/ca.crt"))?.unwrap_or_default();
-        Ok(String::from_utf8_lossy(&pem).into_owned())
+    /// The authorities of the endpoint and of the issuers of tokens, PEM: what a client of the account believes.
+    pub fn aws_authorities(&self) -> Result<String, FileError> {
+        Ok(pem(&self.aws().join("pki/ca.crt"))? + &self.issuers_authority()?)
     }
+
+    /// The authority of what answers for the site's issuers of tokens, PEM.
+    pub fn issuers_authority(&self) -> Result<String, FileError> {
+        pem(&self.aws().join(ISSUERS).join("ca.crt"))
+    }
+}
+
+fn pem(path: &Path) -> Result<String, FileError> {
+    let pem = files::read(path)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&pem).into_owned())
 }
 
 /// An account that answers.
@@ -113,11 +134,45 @@ pub struct Running {
     port: u16,
     server: Server,
     serving: JoinHandle<()>,
+    issuers: Issuers,
+}
+
+/// What answers for the site's issuers of tokens.
+struct Issuers {
+    address: Ipv4Addr,
+    server: Server,
+    serving: JoinHandle<()>,
+}
+
+impl Issuers {
+    /// Opens their door in the edge, which must be there.
+    fn start(dir: &Path, machines: &machines::Site, account: Arc<Account>) -> Result<Self, AccountError> {
+        let address = machines.public_addresses()?.pool.issuers();
+        let authority = CertificateAuthority::open_for(&dir.join(ISSUERS), "ekso token issuers", address)?;
+        let tls = tls(&authority, &[], &[address.into()])?;
+        let names = Names::loopback_and(&[address.to_string()]);
+        let server = Server::new(account, names, tls, Limits::default(), Answers::Issuers);
+        let at = SocketAddr::from((address, HTTPS));
+        let failed =
+            |why: &dyn std::fmt::Display| AccountError::Issuers { address: at, why: why.to_string() };
+        let listener = netns::tcp_listener(&machines.edge_ns()?, at).map_err(|error| failed(&error))?;
+        listener.set_nonblocking(true).map_err(|error| failed(&error))?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| failed(&error))?;
+        let serving = tokio::spawn({
+            let server = server.clone();
+            async move { server.serve(listener).await }
+        });
+        Ok(Self { address, server, serving })
+    }
 }
 
 impl Running {
-    /// Opens the site's account, or makes it, and opens its door.
-    pub async fn start(site: &Site, wanted: &Wanted) -> Result<Self, AccountError> {
+    /// Opens the site's account, or makes it, and opens its doors. The site's network must be up.
+    pub async fn start(
+        site: &Site,
+        machines: &machines::Site,
+        wanted: &Wanted,
+    ) -> Result<Self, AccountError> {
         let dir = site.aws();
         files::make_dir(&dir)?;
         let path = dir.join("account.json");
@@ -134,9 +189,13 @@ impl Running {
         let identity = Identity { account: record.account.clone(), region: record.region.clone() };
         let account =
             Account::open(identity, store, Arc::new(cluster::now), Arc::new(pki::fill_random)).await?;
-        let tls = Arc::new(tls(&dir.join("pki"))?);
+        let authority = CertificateAuthority::open(&dir.join("pki"), "ekso AWS endpoint")?;
+        let addresses: [IpAddr; 3] =
+            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), machines::AWS_DOOR.into()];
+        let tls = tls(&authority, &["localhost"], &addresses)?;
         let names = Names::loopback_and(&[machines::AWS_DOOR.to_string()]);
-        let server = Server::new(account.clone(), names, tls, Limits::default());
+        let server = Server::new(account.clone(), names, tls, Limits::default(), Answers::Calls);
+        let issuers = Issuers::start(&dir, machines, account.clone())?;
         let failed = |source| AccountError::Port { port: record.port, source };
         listener.set_nonblocking(true).map_err(failed)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
@@ -144,7 +203,7 @@ impl Running {
             let server = server.clone();
             async move { server.serve(listener).await }
         });
-        let running = Self { account, port: record.port, server, serving };
+        let running = Self { account, port: record.port, server, serving, issuers };
         files::write_json(&dir.join("access.json"), &running.access()?)?;
         info!(
             account = record.account,
@@ -158,6 +217,11 @@ impl Running {
     /// `https://127.0.0.1:4566`
     pub fn endpoint(&self) -> String {
         format!("https://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+    }
+
+    /// Below which the issuers of tokens of new clusters are: `https://198.18.149.3`. An issuer stays what it was first.
+    pub fn issuers(&self) -> String {
+        format!("https://{}", self.issuers.address)
     }
 
     /// What answers, for more listeners.
@@ -217,8 +281,11 @@ impl Running {
     /// Ends the calls in order, then the store.
     pub async fn stop(self) {
         self.server.stop();
-        if let Err(panic) = self.serving.await {
-            tracing::error!(%panic, "the AWS endpoint ended badly");
+        self.issuers.server.stop();
+        for serving in [self.serving, self.issuers.serving] {
+            if let Err(panic) = serving.await {
+                tracing::error!(%panic, "the AWS endpoint ended badly");
+            }
         }
         self.account.close().await;
     }
@@ -310,12 +377,13 @@ fn account_number() -> String {
     format!("{}", number + 100_000_000_000)
 }
 
-fn tls(dir: &Path) -> Result<rustls::ServerConfig, AccountError> {
-    let authority = CertificateAuthority::open(dir, "ekso AWS endpoint")?;
+fn tls(
+    authority: &CertificateAuthority,
+    names: &[&str],
+    addresses: &[IpAddr],
+) -> Result<Arc<rustls::ServerConfig>, AccountError> {
     let subject = Subject { common_name: "ekso", organizations: &[] };
-    let addresses: [IpAddr; 3] =
-        [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), machines::AWS_DOOR.into()];
-    let pair = authority.server(&subject, &["localhost"], &addresses)?;
+    let pair = authority.server(&subject, names, addresses)?;
     let keys = |error: &dyn std::fmt::Display| AccountError::Keys(error.to_string());
     let leaf = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(|error| keys(&error))?;
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(|error| keys(&error))?;
@@ -325,7 +393,7 @@ fn tls(dir: &Path) -> Result<rustls::ServerConfig, AccountError> {
         config.map_err(|error| keys(&error))?.with_no_client_auth().with_single_cert(vec![leaf], key);
     let mut config = config.map_err(|error| keys(&error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
-    Ok(config)
+    Ok(Arc::new(config))
 }
 
 /// A region's name, as AWS gives them: tools refuse one that cannot be.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Wanted;
 use crate::etcd::Place;
-use crate::server_files::ServerFiles;
+use crate::server_files::{Flag, ServerFiles};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,6 +42,9 @@ pub struct UpRequest {
     pub place: Place,
     #[serde(default)]
     pub files: ServerFiles,
+    /// What of the files that it has is taken off.
+    #[serde(default)]
+    pub without: Vec<Flag>,
     #[serde(default)]
     pub aws: Wanted,
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::account::{self, Wanted};
 use crate::etcd::Place;
-use crate::server_files::ServerFiles;
+use crate::server_files::{Flag, ServerFiles};
 use crate::site;
 
 /// Kubernetes on one Linux machine, from one command.
@@ -94,6 +94,9 @@ pub struct Up {
     pub place: Place,
     #[command(flatten)]
     pub files: ServerFiles,
+    /// Take off what this flag gave the cluster before; the state itself is not touched
+    #[arg(long, value_name = "FLAG", value_enum)]
+    pub without: Vec<Flag>,
     #[command(flatten)]
     pub aws: Aws,
 }

@@ -90,6 +90,7 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
         insecure_registries: args.insecure_registry.clone(),
         place: args.place.clone().absolute().map_err(ClientError::Folder)?,
         files: args.files.clone().absolute().map_err(ClientError::Folder)?,
+        without: args.without.clone(),
         aws: args.aws.wanted(),
     };
     let what = Ask::Up(Box::new(request));
@@ -179,7 +180,7 @@ fn write_profile(site: &Site, args: &cli::Aws) -> Result<Option<profile::Record>
     if let Some(elsewhere) = known.filter(|known| known.files != place) {
         profile::remove(site, &owner, &elsewhere)?;
     }
-    let record = profile::write(site, &owner, &place, &access, &site.aws_authority()?)?;
+    let record = profile::write(site, &owner, &place, &access, &site.aws_authorities()?)?;
     site.save_profile(record.clone())?;
     Ok(Some(record))
 }

@@ -84,6 +84,8 @@ pub struct Setup<'a> {
     pub shape: Shape,
     /// CBOR is read and written at the API.
     pub cbor: bool,
+    /// What pods trust beside the cluster's own authority, PEM: that of the issuer of their tokens, if it answers elsewhere.
+    pub more_roots: String,
     /// The account that it is in: its principals log in, and its access policies hold.
     pub account: Option<Arc<Account>>,
 }
@@ -95,6 +97,8 @@ pub struct Cluster {
     /// Where pods and nodes reach the API; never none.
     pub inside: Vec<SocketAddr>,
     pub shape: Shape,
+    /// What it was started with.
+    pub files: ServerFiles,
     /// The public keys of its tokens, and who signs them.
     pub jwks: serde_json::Value,
     pub issuer: String,
@@ -181,6 +185,7 @@ impl Cluster {
             pki,
             inside,
             shape,
+            files: setup.files.clone(),
             jwks,
             issuer,
             server,
@@ -454,7 +459,7 @@ fn settings(setup: &Setup, pki: &Pki) -> Settings {
         pod_cidr: setup.shape.pods.to_string(),
         service_cidr: setup.shape.services.to_string(),
         cluster_dns_ip: setup.shape.dns_ip().into(),
-        ca_pem: pki.ca_pem.clone(),
+        ca_pem: format!("{}{}", pki.ca_pem, setup.more_roots),
         kubernetes_service_ip: setup.shape.kubernetes_ip().into(),
         // An address that only this host has is of no use to pods.
         api_server_addresses: setup

@@ -262,18 +262,20 @@ impl Daemon {
             return Ok(running.check(wanted)?);
         }
         let since = Instant::now();
-        let running = account::Running::start(&self.site, wanted).await?;
+        self.bring_network_up().await?;
+        let running = account::Running::start(&self.site, &self.machines, wanted).await?;
         self.follow_ec2(&running).await?;
-        let keeper = Keeper::new(self, running.account.clone(), running.endpoint());
+        let keeper = Keeper::new(self, running.account.clone(), running.issuers());
         *self.keeper.lock().await = Some(tokio::spawn(keeper.run()));
         *held = Some(running);
         progress.step("AWS endpoint answers", since);
         Ok(())
     }
 
+    /// The account, and below which URL the issuers of its clusters' tokens are.
     pub(crate) async fn account(&self) -> Option<(Arc<Account>, String)> {
         let held = self.account.lock().await;
-        held.as_ref().map(|running| (running.account.clone(), running.endpoint()))
+        held.as_ref().map(|running| (running.account.clone(), running.issuers()))
     }
 
     pub(crate) async fn ec2(&self) -> Result<Arc<ec2::Doer>, DaemonError> {
@@ -282,7 +284,6 @@ impl Daemon {
     }
 
     async fn follow_ec2(self: &Arc<Self>, running: &account::Running) -> Result<(), DaemonError> {
-        self.bring_network_up().await?;
         let clusters = Arc::new(Joining(Arc::downgrade(self)));
         let (account, machines) = (running.account.clone(), self.machines.clone());
         let doer = ec2::Doer::new(account, machines, self.site.clone(), clusters, running.server()).await?;
@@ -500,7 +501,13 @@ impl Daemon {
         if request.place.store.is_some() {
             spec.place.clone_from(&request.place);
         }
-        spec.files = request.files.clone().or(std::mem::take(&mut spec.files));
+        let before = std::mem::take(&mut spec.files);
+        let kept = request.without.iter().fold(before.clone(), |kept, flag| kept.without(*flag));
+        spec.files = request.files.clone().or(kept);
+        if spec.files != before {
+            // What is wrong with them is told before anything is stopped or written down.
+            spec.files.check(&before, &spec.shape().issuer)?;
+        }
         match request.api_port {
             Some(0) => spec.api_port = free_port(0)?,
             Some(port) => spec.api_port = port,
@@ -541,8 +548,16 @@ impl Daemon {
     ) -> Result<(ClusterSpec, Arc<Cluster>), DaemonError> {
         let mut clusters = self.clusters.lock().await;
         let spec = eks::enter(self, spec).await?;
-        if let Some(cluster) = clusters.get(&spec.name) {
-            return Ok((spec, cluster.clone()));
+        match clusters.remove(&spec.name) {
+            Some(cluster) if cluster.files != spec.files => {
+                progress.doing("stopping the control plane, to start it with its new files");
+                cluster.stop().await;
+            }
+            Some(cluster) => {
+                clusters.insert(spec.name.clone(), cluster.clone());
+                return Ok((spec, cluster));
+            }
+            None => {}
         }
         progress.doing("starting the control plane");
         let since = Instant::now();
@@ -587,6 +602,7 @@ impl Daemon {
             dial_from: nodes::inside(self.machines.clone(), account.clone(), &spec.name, vpc.ns().path()),
             shape: spec.shape(),
             cbor: false,
+            more_roots: self.site.issuers_authority()?,
             account: Some(account),
         };
         let cluster = Cluster::start(setup).await?;

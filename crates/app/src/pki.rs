@@ -1,13 +1,14 @@
 //! The keys and certificates of one cluster: made once, kept in its folder, never logged.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use files::FileError;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CidrSubnet, DnType,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
+    SanType, SerialNumber,
 };
 use rustls::pki_types::CertificateSigningRequestDer;
 
@@ -95,13 +96,31 @@ impl Pki {
 impl CertificateAuthority {
     /// Reads the authority's key and certificate from `dir`, making what is missing.
     pub fn open(dir: &Path, common_name: &str) -> Result<Self, PkiError> {
+        Self::open_or_make(dir, || authority(common_name))
+    }
+
+    /// As [`Self::open`], of one whose word is good for this address only: who trusts it trusts it with nothing else.
+    pub fn open_for(dir: &Path, common_name: &str, address: Ipv4Addr) -> Result<Self, PkiError> {
+        let only = GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(address.into(), 32));
+        // A constraint on addresses leaves names free; the empty name is at the end of all of them.
+        let all_names = GeneralSubtree::DnsName(String::new());
+        let constraints =
+            NameConstraints { permitted_subtrees: vec![only], excluded_subtrees: vec![all_names] };
+        Self::open_or_make(dir, || {
+            let mut params = authority(common_name);
+            params.name_constraints = Some(constraints);
+            params
+        })
+    }
+
+    fn open_or_make(dir: &Path, params: impl FnOnce() -> CertificateParams) -> Result<Self, PkiError> {
         files::make_dir(dir)?;
         let ca_key = key(&dir.join("ca.key"))?;
         let ca_path = dir.join("ca.crt");
         let ca_pem = match files::read(&ca_path)? {
             Some(text) => String::from_utf8(text).map_err(|_| PkiError::NotPem { path: ca_path.clone() })?,
             None => {
-                let made = authority(common_name).self_signed(&ca_key);
+                let made = params().self_signed(&ca_key);
                 let made = made.map_err(certificate("make the authority"))?.pem();
                 files::write(&ca_path, 0o644, made.as_bytes())?;
                 made
@@ -254,6 +273,9 @@ pub fn random_word(count: usize) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::pem::PemObject;
+
     use super::*;
 
     /// Seconds from now to the end of what is signed for a request of so many.
@@ -280,6 +302,35 @@ mod tests {
             (Some(999 * DAY), 365 * DAY),
         ] {
             assert!((expected - 5..=expected).contains(&life(asked)), "{asked:?}: {}", life(asked));
+        }
+    }
+
+    #[test]
+    fn an_authority_for_one_address_vouches_for_nothing_else() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let own = Ipv4Addr::new(198, 18, 0, 3);
+        let authority = CertificateAuthority::open_for(dir.path(), "issuers", own).expect("an authority");
+        let mut roots = rustls::RootCertStore::empty();
+        let root = rustls::pki_types::CertificateDer::from_pem_slice(authority.ca_pem.as_bytes());
+        roots.add(root.expect("PEM")).expect("a root");
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(roots.into(), provider);
+        let verifier = verifier.build().expect("a verifier");
+        let is_believed = |names: &[&str], addresses: &[IpAddr], asked: &str| {
+            let subject = Subject { common_name: "x", organizations: &[] };
+            let pair = authority.server(&subject, names, addresses).expect("signed");
+            let leaf = rustls::pki_types::CertificateDer::from_pem_slice(pair.certificate.as_bytes());
+            let name = asked.to_owned().try_into().expect("a name");
+            let now = rustls::pki_types::UnixTime::now();
+            verifier.verify_server_cert(&leaf.expect("PEM"), &[], &name, &[], now).is_ok()
+        };
+        assert!(is_believed(&[], &[own.into()], "198.18.0.3"));
+        let api = Ipv4Addr::new(10, 100, 0, 1);
+        assert!(!is_believed(&[], &[api.into()], "10.100.0.1"));
+        assert!(!is_believed(&[], &["fd00::1".parse().expect("an address")], "fd00::1"));
+        for name in ["kubernetes", "kubernetes.default.svc", "localhost"] {
+            assert!(!is_believed(&[name], &[], name), "{name}");
+            assert!(!is_believed(&[name], &[own.into()], name), "{name}");
         }
     }
 

@@ -68,6 +68,7 @@ pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
             insecure_registries: args.insecure_registry.clone(),
             place: args.place.clone().absolute().map_err(ServerError::Start)?,
             files: args.files.clone().absolute().map_err(ServerError::Start)?,
+            without: args.without.clone(),
             aws: args.aws.wanted(),
         };
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -126,6 +127,7 @@ async fn alone(
         dial_from: std::sync::Arc::new(|| None),
         shape: Shape::default(),
         cbor: args.feature_gates.last() == Some(&cli::Feature::Cbor(true)),
+        more_roots: String::new(),
         account: None,
     };
     let cluster = Cluster::start(setup).await?;

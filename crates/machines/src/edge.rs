@@ -57,6 +57,7 @@ impl Edge {
             let mut links = Links::open()?;
             let lo = links.get("lo")?.index;
             links.set_up(lo)?;
+            links.add_address(lo, pool.issuers(), 32)?;
             let uplink = links.get(UPLINK)?.index;
             links.add_address(uplink, pool.edge(), Pool::PREFIX)?;
             links.set_up(uplink)?;

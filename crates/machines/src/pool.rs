@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 use plan::net::Cidr;
 use serde::{Deserialize, Serialize};
 
-/// A /24 whose addresses the host reaches: .1 is the host, .2 the site's edge, the rest machines and load balancers.
+/// A /24 whose addresses the host reaches: .1 is the host, .2 the site's edge, .3 its issuers of tokens, the rest machines and load
+/// balancers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     network: Ipv4Addr,
@@ -53,6 +54,11 @@ impl Pool {
     /// The edge's own address, the gateway to all others.
     pub fn edge(self) -> Ipv4Addr {
         self.address(2)
+    }
+
+    /// Where the edge answers for the site's issuers of tokens: the host reaches it, and whatever leaves a VPC.
+    pub fn issuers(self) -> Ipv4Addr {
+        self.address(3)
     }
 
     /// Addresses for machines and load balancers.

@@ -120,6 +120,11 @@ impl Site {
         self.run.join("vpcs").join(id)
     }
 
+    /// The namespace between the host and the VPCs, where [`Pool::issuers`] is. The site must be up.
+    pub fn edge_ns(&self) -> Result<NetNs> {
+        Ok(NetNs::open(self.run.join("edge"))?)
+    }
+
     /// The router of a VPC that was applied.
     pub fn vpc(&self, id: &str) -> Result<Vpc> {
         Ok(Vpc::new(NetNs::open(self.vpc_ns(id))?, &self.id))

@@ -115,8 +115,8 @@ fn version_update(state: &object::Snapshot, cluster: &str) -> Option<Kept<Update
     )
 }
 
-fn issuer(endpoint: &str, record: &ClusterRecord) -> String {
-    format!("{endpoint}/id/{}", record.public_id)
+fn issuer(issuers: &str, record: &ClusterRecord) -> String {
+    format!("{issuers}/id/{}", record.public_id)
 }
 
 fn new_spec(keeper: &Keeper, record: &Kept<ClusterRecord>, minor: u8) -> Result<ClusterSpec, DaemonError> {
@@ -132,7 +132,7 @@ fn new_spec(keeper: &Keeper, record: &Kept<ClusterRecord>, minor: u8) -> Result<
         minor,
         services: network["serviceIpv4Cidr"].as_str().map(str::to_owned),
         pods: None,
-        issuer: Some(issuer(&keeper.endpoint, &record.record)),
+        issuer: Some(issuer(&keeper.issuers, &record.record)),
     })
 }
 
@@ -215,7 +215,7 @@ pub async fn forget(daemon: &Daemon, name: &str) {
 /// Takes a cluster of the command line into the account, by the same call that anybody makes. What it learns there, its issuer, is in the
 /// spec that comes back.
 pub async fn enter(daemon: &Daemon, spec: &ClusterSpec) -> Result<ClusterSpec, DaemonError> {
-    let (account, endpoint) = daemon.account().await.ok_or(DaemonError::NoAccount)?;
+    let (account, issuers) = daemon.account().await.ok_or(DaemonError::NoAccount)?;
     let known = |account: &Account| state::get::<ClusterRecord>(&account.snapshot(), "", &spec.name);
     if known(&account).is_none() {
         let id = &account.identity.account;
@@ -237,7 +237,7 @@ pub async fn enter(daemon: &Daemon, spec: &ClusterSpec) -> Result<ClusterSpec, D
     let mut spec = spec.clone();
     let is_new = !daemon.site.cluster_dir(&spec.name).join("store").exists();
     if let Some(record) = known(&account).filter(|_| is_new && spec.issuer.is_none()) {
-        spec.issuer = Some(issuer(&endpoint, &record.record));
+        spec.issuer = Some(issuer(&issuers, &record.record));
         daemon.site.save(&spec)?;
     }
     Ok(spec)

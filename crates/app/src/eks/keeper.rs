@@ -32,8 +32,8 @@ pub struct Keeper {
     /// The daemon ends without being kept by what it runs.
     daemon: Weak<Daemon>,
     pub account: Arc<Account>,
-    /// `https://127.0.0.1:4566`
-    pub endpoint: String,
+    /// Below which the issuers of tokens are: `https://198.18.149.3`
+    pub issuers: String,
     pub(super) fargate: fargate::Followed,
     /// Keys that something outside of the account concerns.
     pub(super) wake: mpsc::UnboundedSender<Key>,
@@ -41,12 +41,12 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(daemon: &Arc<Daemon>, account: Arc<Account>, endpoint: String) -> Arc<Self> {
+    pub fn new(daemon: &Arc<Daemon>, account: Arc<Account>, issuers: String) -> Arc<Self> {
         let (wake, woken) = mpsc::unbounded_channel();
         Arc::new(Self {
             daemon: Arc::downgrade(daemon),
             account,
-            endpoint,
+            issuers,
             fargate: fargate::Followed::default(),
             wake,
             woken: tokio::sync::Mutex::new(woken),

@@ -60,6 +60,11 @@ pub enum GuardFileError {
     Encryption { path: PathBuf, source: ConfigError },
     #[error("--encryption-provider-config: {0}")]
     Keys(#[from] SealError),
+    #[error(
+        "what is stored is sealed with the keys of {}: make \"identity\" the first provider there, so that everything is \
+         written plain, and take the file off then", .0.display()
+    )]
+    Sealed(PathBuf),
     #[error("{}: {why}", .path.display())]
     Policy { path: PathBuf, why: String },
     #[error(
@@ -94,6 +99,41 @@ impl GuardFiles {
         }
     }
 
+    /// What makes no sense without a log.
+    pub(super) fn forget_log(&mut self) {
+        self.audit_log_path = None;
+        (self.audit_log_maxage, self.audit_log_maxbackup, self.audit_log_maxsize) = (None, None, None);
+    }
+
+    pub(super) fn forget_audit(&mut self) {
+        self.forget_log();
+        (self.audit_policy_file, self.audit_webhook_config_file) = (None, None);
+    }
+
+    /// Reads all of them. Of a state that was sealed by `before` the keys stay.
+    pub(super) fn check(&self, before: &Self) -> Result<(), GuardFileError> {
+        match (&self.encryption_provider_config, &before.encryption_provider_config) {
+            (Some(path), _) => drop(rules(path)?),
+            // Without the file nobody knows; the store tells, if it cannot be opened.
+            (None, Some(path)) if rules(path).is_ok_and(|rules| rules.seal()) => {
+                return Err(GuardFileError::Sealed(path.clone()));
+            }
+            (None, _) => {}
+        }
+        self.policy()?;
+        self.audit_webhook_config_file.as_deref().map(Connection::read).transpose()?;
+        Ok(())
+    }
+
+    fn policy(&self) -> Result<Option<Policy>, GuardFileError> {
+        let Some(path) = &self.audit_policy_file else { return Ok(None) };
+        if self.audit_log_path.is_none() && self.audit_webhook_config_file.is_none() {
+            return Err(GuardFileError::Nowhere);
+        }
+        let read = Policy::parse(yaml(path)?);
+        read.map(Some).map_err(|why| GuardFileError::Policy { path: path.clone(), why })
+    }
+
     /// The keys of the store; None: it is kept plain.
     pub async fn sealing(&self) -> Result<Option<Arc<Sealing>>, GuardFileError> {
         match &self.encryption_provider_config {
@@ -104,12 +144,7 @@ impl GuardFiles {
 
     /// What is written down of requests; None: nothing.
     pub fn audit(&self, clock: gate::Clock) -> Result<Option<Arc<Audit>>, GuardFileError> {
-        let Some(policy) = &self.audit_policy_file else { return Ok(None) };
-        if self.audit_log_path.is_none() && self.audit_webhook_config_file.is_none() {
-            return Err(GuardFileError::Nowhere);
-        }
-        let read = Policy::parse(yaml(policy)?);
-        let read = read.map_err(|why| GuardFileError::Policy { path: policy.clone(), why })?;
+        let Some(policy) = self.policy()? else { return Ok(None) };
         let log = self.audit_log_path.as_ref().map(|path| AuditLog {
             path: path.clone(),
             max_age_days: self.audit_log_maxage.unwrap_or(0),
@@ -123,7 +158,7 @@ impl GuardFiles {
                 Some(AuditWebhook { connection, dial: dial::from_host(), batch_wait: BATCH_WAIT })
             }
         };
-        Ok(Some(Arc::new(Audit::new(read, log, webhook, clock)?)))
+        Ok(Some(Arc::new(Audit::new(policy, log, webhook, clock)?)))
     }
 
     /// Follows the keys until told to stop: the file, and a KMS whose key is changed. What is stored is then sealed anew.
@@ -137,10 +172,10 @@ impl GuardFiles {
         let keys = Keys {
             file: Watched::new(&path),
             sealing: sealing?.clone(),
+            owes: store.was_stale(),
             store,
             due: Instant::now() + ASK_EVERY,
             is_unread: false,
-            owes: false,
             again: Instant::now(),
         };
         Some(tokio::spawn(keys.follow(stop)))
@@ -201,11 +236,11 @@ impl Keys {
         match self.store.reseal().await {
             Ok(()) => {
                 self.owes = false;
-                info!(file = %self.file.path().display(), "the keys have changed, and everything is under the new ones");
+                info!(file = %self.file.path().display(), "everything is under the keys of the file");
             }
             Err(failure) => {
                 self.again = Instant::now() + ASK_AGAIN;
-                error!(%failure, "the keys have changed, but not everything could be written under the new ones");
+                error!(%failure, "not everything could be written under the keys of the file");
             }
         }
     }

@@ -6,8 +6,10 @@ mod watched;
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+
+use crate::cluster::ClusterError;
 
 pub use access::{AccessFileError, AccessFiles, followed};
 pub use guard::{GuardFileError, GuardFiles};
@@ -39,6 +41,82 @@ impl ServerFiles {
     pub fn or(self, kept: Self) -> Self {
         Self { guard: self.guard.or(kept.guard), access: self.access.or(kept.access) }
     }
+
+    /// These without what a flag gave, nor what is of no use without it.
+    pub fn without(mut self, flag: Flag) -> Self {
+        let Self { guard, access } = &mut self;
+        match flag {
+            Flag::AuditLogPath => guard.forget_log(),
+            Flag::AuditPolicyFile => guard.forget_audit(),
+            Flag::AuditWebhookConfigFile => guard.audit_webhook_config_file = None,
+            Flag::AuthenticationConfig => access.authentication_config = None,
+            Flag::AuthenticationTokenWebhookConfigFile => {
+                access.authentication_token_webhook_config_file = None;
+            }
+            Flag::AuthorizationConfig => access.authorization_config = None,
+            Flag::EncryptionProviderConfig => guard.encryption_provider_config = None,
+        }
+        self
+    }
+
+    /// Whether a cluster would start with these, as far as they say themselves, and with the state that it had with `before`. `own_issuer`
+    /// is the cluster's.
+    pub fn check(&self, before: &Self, own_issuer: &str) -> Result<(), ClusterError> {
+        self.access.authentication(own_issuer)?;
+        self.access.authorization()?;
+        self.access.token_webhook()?;
+        Ok(self.guard.check(&before.guard)?)
+    }
+}
+
+/// A file that may be taken off again, named as its flag is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum Flag {
+    AuditLogPath,
+    AuditPolicyFile,
+    AuditWebhookConfigFile,
+    AuthenticationConfig,
+    AuthenticationTokenWebhookConfigFile,
+    AuthorizationConfig,
+    EncryptionProviderConfig,
 }
 
 type File = Option<PathBuf>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_is_taken_off_with_what_needs_it() {
+        let path = |name: &str| Some(PathBuf::from(name));
+        let kept = ServerFiles {
+            guard: GuardFiles {
+                audit_policy_file: path("policy"),
+                audit_log_path: path("log"),
+                audit_log_maxage: Some(7),
+                encryption_provider_config: path("keys"),
+                ..GuardFiles::default()
+            },
+            access: AccessFiles { authorization_config: path("authorizers"), ..AccessFiles::default() },
+        };
+        for flag in Flag::value_variants() {
+            let left = kept.clone().without(*flag);
+            let is_any = [
+                left.guard.audit_policy_file.is_some(),
+                left.guard.audit_log_path.is_some(),
+                left.guard.audit_log_maxage.is_some(),
+                left.guard.encryption_provider_config.is_some(),
+                left.access.authorization_config.is_some(),
+            ];
+            let expected = match flag {
+                Flag::AuditLogPath => [true, false, false, true, true],
+                Flag::AuditPolicyFile => [false, false, false, true, true],
+                Flag::AuthorizationConfig => [true, true, true, true, false],
+                Flag::EncryptionProviderConfig => [true, true, true, false, true],
+                _ => [true; 5],
+            };
+            assert_eq!(is_any, expected, "{flag:?}");
+        }
+    }
+}
