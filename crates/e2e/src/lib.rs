@@ -9,6 +9,7 @@
 mod certificates;
 mod clients;
 mod cluster;
+mod elsewhere;
 mod etcd;
 mod harness;
 mod hosts;
@@ -18,9 +19,11 @@ mod seccomp;
 
 pub use certificates::{Issued, Wanted, issue};
 pub use clients::{
-    Answer, Running, aws_binary, brought_folder, ekso_binary, kernel_folder, kubectl_binary, run, start, tool,
+    Answer, Running, aws_binary, brought_folder, ekso_binary, kernel_folder, kubectl_binary, python_binary,
+    run, start, tool,
 };
 pub use cluster::{Cluster, PATIENCE, Room, Site, free_port, until};
+pub use elsewhere::Elsewhere;
 pub use etcd::Etcd;
 pub use harness::{Chapter, Ignored, Story, Tale, main};
 pub use hosts::{Host, Lan};

@@ -11,6 +11,7 @@ mod ec2;
 mod eks;
 mod fargate;
 mod front_door;
+mod guarded;
 mod guest;
 mod hosts;
 mod iam;
@@ -85,6 +86,7 @@ const TALES: &[Tale] = &[
     Tale { name: "eks", tell: eks::tell },
     Tale { name: "etcd", tell: stores::etcd },
     Tale { name: "fargate", tell: fargate::tell },
+    Tale { name: "guarded", tell: guarded::tell },
     Tale { name: "hosts", tell: hosts::tell },
     Tale { name: "front_door", tell: front_door::tell },
     Tale { name: "iam", tell: iam::tell },

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Cluster, Etcd, Room, Site, run, start, tool, until};
+use e2e::{Cluster, Elsewhere, Etcd, Room, Site, run, start, tool, until};
 
 pub fn etcd() -> Result<()> {
     let site = Site::new()?;
@@ -41,7 +41,7 @@ pub fn etcd() -> Result<()> {
 
 pub fn images() -> Result<()> {
     let site = Site::new()?;
-    let elsewhere = Elsewhere::new()?;
+    let elsewhere = Elsewhere::new(0)?;
     let config = site.scratch().join("registry.yml");
     let root = site.scratch().join("registry");
     let registry = format!("{}:5000", elsewhere.address);
@@ -50,7 +50,7 @@ pub fn images() -> Result<()> {
         root.display()
     );
     std::fs::write(&config, text)?;
-    let mut serve = elsewhere.command("docker-registry")?;
+    let mut serve = elsewhere.command(&tool("docker-registry")?)?;
     let _server = start(serve.arg("serve").arg(&config), &site.scratch().join("registry.log"))?;
     until("the registry answers", || Ok(std::net::TcpStream::connect(&registry).ok()))?;
     site.ekso(&format!("up --name images --api-port 0 --insecure-registry {registry}"))?
@@ -88,50 +88,6 @@ pub fn images() -> Result<()> {
     let refused = site.ekso(&format!("image import {}", hostile.display()))?;
     ensure!(refused.code == 1 && !Path::new("/tmp/ekso-e2e-escaped").exists(), "{refused:?}");
     site.delete("images")
-}
-
-/// Another host: a network namespace behind a link of its own. Machines reach other hosts, and not this one.
-struct Elsewhere {
-    name: String,
-    link: String,
-    address: &'static str,
-}
-
-impl Elsewhere {
-    /// Of a range for documentation, which no network has.
-    fn new() -> Result<Self> {
-        let id = std::process::id();
-        let one = Self { name: format!("e2e-{id}"), link: format!("e2e{id}"), address: "203.0.113.2" };
-        let (name, link) = (&one.name, &one.link);
-        for words in [
-            format!("netns add {name}"),
-            format!("link add {link} type veth peer name eth0 netns {name}"),
-            format!("addr add 203.0.113.1/30 dev {link}"),
-            format!("link set {link} up"),
-            format!("-n {name} addr add 203.0.113.2/30 dev eth0"),
-            format!("-n {name} link set eth0 up"),
-            format!("-n {name} link set lo up"),
-            format!("-n {name} route add default via 203.0.113.1"),
-        ] {
-            run(Command::new(tool("ip")?).args(words.split(' ')), "")?.ok()?;
-        }
-        Ok(one)
-    }
-
-    /// A program that runs there.
-    fn command(&self, program: &str) -> Result<Command> {
-        let mut command = Command::new(tool("ip")?);
-        command.args(["netns", "exec", &self.name]).arg(tool(program)?);
-        Ok(command)
-    }
-}
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        for words in [["link", "del", &self.link], ["netns", "del", &self.name]] {
-            let _ = tool("ip").and_then(|ip| run(Command::new(ip).args(words), ""));
-        }
-    }
 }
 
 /// An OCI layout with one layer, made with tar and skopeo's own rules: `umoci` is not on every machine.
