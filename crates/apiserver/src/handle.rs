@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
 use http::{Extensions, HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -299,9 +299,14 @@ async fn answered(
         }
         Asked::Resource(target) => {
             let began = Instant::now();
+            let deprecation = target.kind.deprecation();
+            if deprecation.is_some() {
+                let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+                shared.deprecated.record(target, agent.unwrap_or_default(), SystemTime::now());
+            }
             let mut answer = limited(shared, user, target, query, request).await;
-            if let Some(text) = target.kind.custom.as_ref().and_then(|custom| custom.deprecation.as_deref()) {
-                respond::warn(&mut answer, &[text.to_owned()]);
+            if let Some(text) = deprecation {
+                respond::warn(&mut answer, &[text.into_owned()]);
             }
             shared.requests.record(target, answer.status().as_u16(), began.elapsed());
             answer

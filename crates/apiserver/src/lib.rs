@@ -60,6 +60,7 @@ pub use cbor::decode as decode_cbor;
 pub use config::{Config, Deps, FrontProxies, Limits, Login, Version};
 pub use connection::{Connection, ConnectionError};
 pub use health::HealthCheck;
+pub use metrics::deprecated::{DeprecatedClient, DeprecatedUse};
 pub use protobuf::{decode as decode_protobuf, identity as protobuf_identity};
 pub use proxy::{Dial, Socket, is_proxyable};
 pub use server::{ServeError, Server};

@@ -34,6 +34,7 @@ use crate::gather::Gathered;
 use crate::health::Outcomes;
 use crate::list::Held;
 use crate::metrics::Requests;
+use crate::metrics::deprecated::{DeprecatedUse, DeprecatedUses};
 use crate::published::Published;
 use crate::{Authorizers, Config, Deps, Dial, aggregate, handle, tls};
 
@@ -75,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) verified: Verified,
     pub(crate) held: Held,
     pub(crate) requests: Requests,
+    pub(crate) deprecated: DeprecatedUses,
     pub(crate) outcomes: Outcomes,
     pub(crate) documents: Published,
     pub(crate) seats: Seats,
@@ -160,6 +162,7 @@ impl Server {
             verified: Verified::default(),
             held: Held::default(),
             requests: Requests::default(),
+            deprecated: DeprecatedUses::default(),
             outcomes: Outcomes::default(),
             documents: Published::default(),
             seats,
@@ -170,6 +173,11 @@ impl Server {
             stop: watch::Sender::new(false),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Who has asked for versions of kinds that clients should leave, since the server began.
+    pub fn deprecated_uses(&self) -> Vec<DeprecatedUse> {
+        self.shared.deprecated.all()
     }
 
     /// Ends every watch and every [`serve`](Self::serve), letting requests at work finish.

@@ -114,11 +114,21 @@ pub struct Cluster {
 
 /// Wall time.
 pub fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    time_of(SystemTime::now())
+}
+
+/// A moment of the wall clock; before 1970, its first.
+pub fn time_of(moment: SystemTime) -> Time {
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
     Time::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 impl Cluster {
+    /// Who has asked the API server for versions of kinds that clients should leave.
+    pub fn deprecated_uses(&self) -> Vec<apiserver::DeprecatedUse> {
+        self.server.deprecated_uses()
+    }
+
     /// Opens the state, completes what every cluster has, and starts the deciders. `serve` then opens the door.
     pub async fn start(setup: Setup<'_>) -> Result<Self, ClusterError> {
         let pki = Arc::new(Pki::open(&setup.dir.join("pki"))?);

@@ -1,5 +1,5 @@
 use object::Resource;
-use schema::{Kind, path};
+use schema::{Deprecated, Kind, path};
 use serde_json::Value;
 
 use crate::column::{NAME, column};
@@ -11,6 +11,7 @@ pub static KIND: Kind = Kind {
     resource: COMPONENT_STATUSES,
     group: "",
     version: "v1",
+    deprecated: Some(Deprecated { since: 19, removed: None, instead: None }),
     kind: "ComponentStatus",
     singular: "componentstatus",
     short_names: &["cs"],

@@ -1,5 +1,5 @@
 use object::Resource;
-use schema::{At, Kind, Violation, names, path};
+use schema::{At, Deprecated, Kind, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column};
@@ -12,6 +12,11 @@ pub static KIND: Kind = Kind {
     resource: ENDPOINTS,
     group: "",
     version: "v1",
+    deprecated: Some(Deprecated {
+        since: 33,
+        removed: None,
+        instead: Some(("discovery.k8s.io/v1", "EndpointSlice")),
+    }),
     kind: "Endpoints",
     singular: "endpoints",
     short_names: &["ep"],

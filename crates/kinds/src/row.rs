@@ -10,6 +10,7 @@ pub const BASE: Kind = Kind {
     group: "",
     version: "",
     since: 0,
+    deprecated: None,
     kind: "",
     singular: "",
     short_names: &[],

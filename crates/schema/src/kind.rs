@@ -20,6 +20,8 @@ pub struct Kind {
     pub version: &'static str,
     /// The minor version of Kubernetes that serves it first, without being asked to: 36. Zero: every one that can be chosen.
     pub since: u8,
+    /// Whether clients should go elsewhere; of compiled-in rows: what a definition says is in `custom`.
+    pub deprecated: Option<Deprecated>,
     pub kind: &'static str,
     pub singular: &'static str,
     pub short_names: &'static [&'static str],
@@ -50,6 +52,17 @@ pub struct Kind {
     pub conversion: Option<Conversion>,
     /// What a definition says; None: the row was compiled in, and the table of types says it.
     pub custom: Option<Arc<Custom>>,
+}
+
+/// A version of a kind that clients should leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deprecated {
+    /// The minor version of Kubernetes that says so first: 33.
+    pub since: u8,
+    /// The one that serves it no more; None: nobody has said when.
+    pub removed: Option<u8>,
+    /// Group with version, and kind, of what is there instead: `("discovery.k8s.io/v1", "EndpointSlice")`.
+    pub instead: Option<(&'static str, &'static str)>,
 }
 
 /// The way between a served version and the stored one.
@@ -136,6 +149,19 @@ pub fn selected(object: &Value, path: &str) -> Box<str> {
 pub const WHOLE: &[&str] = &["*"];
 
 impl Kind {
+    /// What clients are warned of, in upstream's words; None: nothing.
+    pub fn deprecation(&self) -> Option<Cow<'_, str>> {
+        if let Some(custom) = &self.custom {
+            return custom.deprecation.as_deref().map(Cow::Borrowed);
+        }
+        let Deprecated { since, removed, instead } = self.deprecated?;
+        let slash = if self.group.is_empty() { "" } else { "/" };
+        let (group, version, kind) = (self.group, self.version, self.kind);
+        let removed = removed.map(|minor| format!(", unavailable in v1.{minor}+")).unwrap_or_default();
+        let instead = instead.map(|(version, kind)| format!("; use {version} {kind}")).unwrap_or_default();
+        Some(format!("{group}{slash}{version} {kind} is deprecated in v1.{since}+{removed}{instead}").into())
+    }
+
     /// `PodList`
     pub fn list_kind(&self) -> String {
         format!("{}List", self.kind)

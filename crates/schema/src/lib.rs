@@ -24,7 +24,7 @@ pub use at::At;
 pub use decode::{DecodeError, Decoded, FieldValidation};
 pub use duration::human_duration;
 pub use json::parse as parse_json;
-pub use kind::{Cell, Column, Conversion, Kind, Strategy, Subresource, WHOLE, selected};
+pub use kind::{Cell, Column, Conversion, Deprecated, Kind, Strategy, Subresource, WHOLE, selected};
 pub use patch::{PatchError, json as json_patch, merge as merge_patch};
 pub use quantity::Quantity;
 pub use types::{Expr, Field, ListType, PatchStrategy, TableError, Type, Types};

@@ -2,6 +2,7 @@
 //!
 //! The series are bounded: their labels are the catalog's rows, verbs and status codes, never what a client wrote.
 
+pub(crate) mod deprecated;
 mod flow;
 mod process;
 
@@ -121,6 +122,7 @@ pub(crate) fn head(text: &mut String, name: &str, kind: &str, help: &str) {
 pub(crate) fn page(shared: &Shared) -> String {
     let mut text = String::with_capacity(16 * 1024);
     shared.requests.write(&mut text);
+    shared.deprecated.write(&mut text);
     head(
         &mut text,
         "apiserver_current_inflight_requests",

@@ -7,6 +7,7 @@ use account::Account;
 use aws::autoscaling::{GROUP_TAG, Group, Member};
 use aws::control;
 use aws::ec2::record::Instance;
+use aws::eks::observed::Observed;
 use aws::eks::{ClusterRecord, FargateProfileRecord, NodeGroupRecord};
 use aws::state::{self, Record};
 use engine::{Outcome, Queue, Recorder};
@@ -17,7 +18,7 @@ use store::WatchError;
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
-use super::{clusters, fargate};
+use super::{clusters, fargate, insights};
 use crate::cluster::now;
 use crate::daemon::Daemon;
 use crate::deciders::event_user;
@@ -66,6 +67,8 @@ impl Keeper {
                 snapshot.list(resource, "").for_each(|object| queue.add(object.key.clone()));
             }
             fargate::all(&snapshot).into_iter().for_each(|key| queue.add(key));
+            let clusters = snapshot.list(ClusterRecord::RESOURCE, "");
+            clusters.for_each(|object| queue.add(insights::key(&object.key.name)));
             let mut watch = match self.account.store().watch(None, snapshot.revision()) {
                 Ok(watch) => watch,
                 Err(WatchError::Compacted { .. }) => continue,
@@ -122,6 +125,7 @@ impl Keeper {
             ClusterRecord::RESOURCE => clusters::keep(self, &daemon, &key.name).await,
             FargateProfileRecord::RESOURCE => fargate::keep(self, &daemon, &key.namespace).await,
             NodeGroupRecord::RESOURCE => self.keep_node_group(&daemon, key).await,
+            Observed::RESOURCE => insights::keep(self, &daemon, &key.namespace).await,
             _ => self.keep_group(&key.name).await,
         };
         match result {
@@ -221,9 +225,9 @@ fn concerned(account: &Snapshot, changed: &Key) -> Vec<Key> {
         ClusterRecord::RESOURCE => {
             let groups =
                 state::list::<NodeGroupRecord>(account, &changed.name).into_iter().map(|kept| kept.key);
-            groups.chain([changed.clone()]).collect()
+            groups.chain([changed.clone(), insights::key(&changed.name)]).collect()
         }
-        NodeGroupRecord::RESOURCE => vec![changed.clone()],
+        NodeGroupRecord::RESOURCE | Observed::RESOURCE => vec![changed.clone()],
         Group::RESOURCE => {
             let gone = || {
                 let all = state::list::<NodeGroupRecord>(account, "").into_iter();

@@ -8,6 +8,7 @@
 
 mod clusters;
 mod fargate;
+mod insights;
 mod keeper;
 
 pub use clusters::{enter, forget, standing, tell_running};

@@ -246,6 +246,12 @@ fn revoke(context: &mut Context, input: &Value, is_egress: bool) -> Result<Answe
         if let Some(referenced) = shown["ReferencedGroupInfo"]["GroupId"].as_str() {
             shown["ReferencedGroupId"] = json!(referenced);
         }
+        // Of a rule that is gone less is told.
+        if let Some(members) = shown.as_object_mut() {
+            for other in ["GroupOwnerId", "ReferencedGroupInfo", "SecurityGroupRuleArn", "Tags"] {
+                members.remove(other);
+            }
+        }
         shown
     });
     let output = json!({"Return": true, "RevokedSecurityGroupRules": shown.collect::<Vec<_>>()});

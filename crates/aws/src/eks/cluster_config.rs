@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::cluster::{self, AuthenticationMode, VpcRequest, read};
 use super::node_group::NodeGroupRecord;
 use super::update::{self, Of, text};
-use super::{fault, surroundings, version};
+use super::{fault, insight, surroundings, version};
 use crate::state::{self, Changes, Kept};
 use crate::{Answer, Context, Fault};
 
@@ -188,6 +188,9 @@ pub fn update_version(context: &mut Context, input: &Value) -> Result<Answer, Fa
         return Err(about(fault::invalid(why)));
     }
     update::refuse_second(context, name, "VersionUpdate")?;
+    if input["force"] != true && !insight::is_ready(context, &found) {
+        return Err(about(fault::not_ready()));
+    }
     let params = vec![("Version", wanted.to_owned()), ("PlatformVersion", to.platform.to_owned())];
     let mut changes = Changes::default();
     let record = update::begin(context, &mut changes, name, Of::Cluster, "VersionUpdate", params);

@@ -3,6 +3,7 @@
 use super::access_entry::AccessEntry;
 use super::cluster::ClusterRecord;
 use super::node_group::NodeGroupRecord;
+use super::observed::Observed;
 use super::{
     Addon, FargateNode, FargateProfileRecord, IdentityProvider, PodIdentityAssociation, UpdateRecord,
     node_template, surroundings,
@@ -51,6 +52,7 @@ pub fn forget(context: &Context, name: &str) -> Changes {
     all::<AccessEntry>(context, &mut changes, name);
     all::<Addon>(context, &mut changes, name);
     all::<IdentityProvider>(context, &mut changes, name);
+    all::<Observed>(context, &mut changes, name);
     all::<PodIdentityAssociation>(context, &mut changes, name);
     all::<UpdateRecord>(context, &mut changes, name);
     for interface in surroundings::control_plane_interfaces(context.state, name) {

@@ -20,6 +20,7 @@ mod node_group;
 mod node_group_update;
 mod node_repair;
 mod node_template;
+pub mod observed;
 mod pod_identity;
 mod refused;
 mod request;
@@ -105,7 +106,7 @@ const OPERATIONS: &[Operation] = &[
     row("DescribeFargateProfile", subject::fargate_profile, fargate_profile::describe),
     row("DescribeIdentityProviderConfig", subject::identity_provider, identity_provider::describe),
     row("DescribeInsight", subject::cluster, insight::describe),
-    row("DescribeInsightsRefresh", subject::cluster, insight::describe_refresh),
+    row("DescribeInsightsRefresh", subject::cluster, observed::describe_refresh),
     row("DescribeNodegroup", subject::node_group, node_group::describe),
     row("DescribePodIdentityAssociation", subject::pod_identity, pod_identity::describe),
     row("DescribeUpdate", subject::cluster, update::describe),
@@ -126,7 +127,7 @@ const OPERATIONS: &[Operation] = &[
     row("ListTagsForResource", subject::tagged, tags::list),
     row("ListUpdates", subject::cluster, update::list),
     row("RegisterCluster", subject::any, refused::register),
-    row("StartInsightsRefresh", subject::cluster, insight::start_refresh),
+    row("StartInsightsRefresh", subject::cluster, observed::start_refresh),
     row("TagResource", subject::tagged, tags::tag),
     row("UntagResource", subject::tagged, tags::untag),
     row("UpdateAccessEntry", subject::access_entry, once!("UpdateAccessEntry", access_entry::update)),
@@ -158,3 +159,5 @@ const OPERATIONS: &[Operation] = &[
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub use tests::members::account as account_with_everything;

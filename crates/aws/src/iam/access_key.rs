@@ -56,7 +56,7 @@ pub fn list(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
         })
     };
     let keys: Vec<Value> = keys(context, &name).into_iter().map(shown).collect();
-    Ok(Answer::read(json!({"UserName": name, "AccessKeyMetadata": keys, "IsTruncated": false})))
+    Ok(Answer::read(json!({"AccessKeyMetadata": keys, "IsTruncated": false})))
 }
 
 pub fn update(context: &mut Context, input: &Value) -> Result<Answer, Fault> {

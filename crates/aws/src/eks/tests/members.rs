@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::ec2::place::HOST_IS_ARM;
 use crate::ec2::record::Subnet;
-use crate::eks::{ClusterRecord, NodeGroupRecord};
+use crate::eks::{ClusterRecord, FargateProfileRecord, NodeGroupRecord};
 use crate::model::{self, Kind, Model, Shape};
 use crate::state;
 use crate::stories::{ACCOUNT, Account, includes};
@@ -91,7 +91,7 @@ fn usual(call: &str) -> (Value, &'static str, Value) {
 }
 
 /// An account with a cluster and one thing of each kind that belongs to it.
-fn account() -> Account {
+pub fn account() -> Account {
     let mut account = Account::with_vpc();
     let role = |name: &str| format!("arn:aws:iam::{ACCOUNT}:role/{name}");
     let all: Vec<Subnet> =
@@ -134,6 +134,10 @@ fn settle(account: &mut Account) {
         account.change(|changes| changes.update(&kept));
     }
     for mut kept in state::list::<NodeGroupRecord>(&account.state, "") {
+        kept.record.shown.status = "ACTIVE".into();
+        account.change(|changes| changes.update(&kept));
+    }
+    for mut kept in state::list::<FargateProfileRecord>(&account.state, "") {
         kept.record.shown.status = "ACTIVE".into();
         account.change(|changes| changes.update(&kept));
     }

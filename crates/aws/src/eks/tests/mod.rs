@@ -1,12 +1,12 @@
 //! Calls in a row against a store in memory: each sees what the ones before it have changed.
 
-mod members;
+pub mod members;
 mod node_group;
 
 use object::{Draft, Key, Resource, Snapshot, Time, body};
 use serde_json::{Value, json};
 
-use super::SERVICE;
+use super::{SERVICE, observed};
 use crate::state::Expect;
 use crate::{Caller, Context, Fault, Ids};
 
@@ -656,12 +656,13 @@ fn insights_tell_what_stands_in_the_way_of_the_next_version() {
         statuses(&mut world),
         [
             named("Cluster health issues", "PASSING"),
+            named("Deprecated APIs removed in Kubernetes v1.36", "UNKNOWN"),
             named("EKS add-on version compatibility", "PASSING"),
-            named("Kubelet version skew", "PASSING"),
+            named("Kubelet version skew", "UNKNOWN"),
         ]
     );
     world.ok("CreateAddon", json!({"clusterName": "shop", "addonName": "kube-proxy"}));
-    assert_eq!(statuses(&mut world)[1], named("EKS add-on version compatibility", "WARNING"));
+    assert_eq!(statuses(&mut world)[2], named("EKS add-on version compatibility", "WARNING"));
     let wanted = json!({"clusterName": "shop", "filter": {"statuses": ["WARNING"]}});
     let listed = world.ok("ListInsights", wanted)["insights"].clone();
     let id = listed[0]["id"].clone();
@@ -674,6 +675,98 @@ fn insights_tell_what_stands_in_the_way_of_the_next_version() {
     // The newest version has no next one.
     let mut world = World::with_cluster(&[]);
     assert_eq!(world.ok("ListInsights", of)["insights"], json!([]));
+}
+
+/// Looks into a cluster as the host does.
+fn look_into(world: &mut World, seen: Option<observed::Seen>) {
+    let mut ids = Ids::new([9; 32]);
+    let (caller, state) = (Caller::default(), world.state.clone());
+    let (account, region) = ("000000000000", "us-east-1");
+    let context = Context { account, region, now: NOW, caller: &caller, state: &state, ids: &mut ids };
+    for change in observed::observe(&context, "shop", seen).0 {
+        world.store(change.key, &change.object.expect("a record"));
+    }
+}
+
+#[test]
+fn what_the_next_version_serves_no_more_blocks_the_upgrade() {
+    let cases: [(u8, i64, &str, &str, bool); 4] = [
+        (36, -60, "v1.35.0", "ERROR", true),
+        (37, -60, "v1.35.0", "WARNING", false),
+        // Nobody has asked for a month.
+        (36, -31 * 86_400, "v1.35.0", "PASSING", false),
+        // The kubelet's own check speaks.
+        (38, -31 * 86_400, "v1.32.9", "PASSING", true),
+    ];
+    for (removed, last, kubelet, status, is_blocked) in cases {
+        let about = format!("{removed} {last} {kubelet}");
+        let mut world = World::with_cluster(&[("version", json!("1.35"))]);
+        let of = json!({"clusterName": "shop"});
+        assert!(
+            world.refused("DescribeInsightsRefresh", of.clone()).starts_with("ResourceNotFoundException")
+        );
+        assert!(observed::due(&world.state, "shop").is_some_and(|due| due <= NOW.plus_secs(9)));
+        assert_eq!(world.ok("StartInsightsRefresh", of.clone())["status"], "IN_PROGRESS");
+        assert_eq!(world.ok("DescribeInsightsRefresh", of.clone())["status"], "IN_PROGRESS");
+        let client = observed::Client { user_agent: "helm/3".into(), requests: 7, last: NOW.plus_secs(last) };
+        let used = observed::DeprecatedUse {
+            group: "flow.example".into(),
+            version: "v1beta3".into(),
+            resource: "things".into(),
+            removed: Some(removed),
+            instead: Some("flow.example/v1".into()),
+            clients: vec![client],
+        };
+        let nobody_said = observed::DeprecatedUse { removed: None, ..used.clone() };
+        let seen = observed::Seen {
+            at: NOW,
+            kubelets: vec![("n1".into(), kubelet.into())],
+            deprecated: vec![used, nobody_said],
+        };
+        look_into(&mut world, Some(seen));
+        let refresh = world.ok("DescribeInsightsRefresh", of.clone());
+        assert_eq!((&refresh["status"], refresh["endedAt"].is_null()), (&json!("COMPLETED"), false));
+        assert!(observed::due(&world.state, "shop") >= Some(NOW.plus_secs(86_400)));
+        let listed = world.ok("ListInsights", of.clone())["insights"].clone();
+        assert_eq!(listed[1]["insightStatus"]["status"], status, "{about}");
+        assert_eq!(
+            listed[3]["insightStatus"]["status"],
+            if kubelet == "v1.32.9" { "ERROR" } else { "PASSING" }
+        );
+        let told =
+            world.ok("DescribeInsight", with(of, &[("id", listed[1]["id"].clone())]))["insight"].clone();
+        let details = &told["categorySpecificSummary"]["deprecationDetails"];
+        if status == "PASSING" {
+            assert_eq!((&told["resources"], details.is_null()), (&json!([]), true), "{about}");
+        } else {
+            let wanted = json!([{
+                "usage": "/apis/flow.example/v1beta3/things", "replacedWith": "/apis/flow.example/v1/things",
+                "stopServingVersion": format!("1.{removed}"),
+                "clientStats": [{"userAgent": "helm/3", "numberOfRequestsLast30Days": 7, "lastRequestTime": NOW.plus_secs(last)}],
+            }]);
+            assert_eq!(*details, wanted, "{about}");
+            assert_eq!(told["resources"][0]["kubernetesResourceUri"], "/apis/flow.example/v1beta3/things");
+        }
+        let upgrade = json!({"name": "shop", "version": "1.36"});
+        if is_blocked {
+            let told = world.refused("UpdateClusterVersion", upgrade.clone());
+            assert!(
+                told.starts_with("InvalidStateException: Amazon EKS detected upgrade readiness issues."),
+                "{told}"
+            );
+        }
+        let forced = with(upgrade, &[("force", json!(is_blocked))]);
+        assert_eq!(world.ok("UpdateClusterVersion", forced)["update"]["status"], "InProgress", "{about}");
+    }
+}
+
+#[test]
+fn a_cluster_that_does_not_run_tells_that_it_was_not_looked_at() {
+    let mut world = World::with_cluster(&[("version", json!("1.35"))]);
+    look_into(&mut world, None);
+    let of = json!({"clusterName": "shop"});
+    assert_eq!(world.ok("DescribeInsightsRefresh", of.clone())["status"], "FAILED");
+    assert_eq!(world.ok("ListInsights", of)["insights"][1]["insightStatus"]["status"], "UNKNOWN");
 }
 
 #[test]
