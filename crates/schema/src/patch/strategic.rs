@@ -8,6 +8,9 @@
 //! result  containers: [{name: a, image: y}]
 //! ```
 //!
+//! The items of a patch come in its order, new ones before those that it does not name; those it does not name stay before what stood
+//! behind them. `$setElementOrder` gives another order than the patch's own.
+//!
 //! The directives: <https://github.com/kubernetes/community/blob/main/contributors/devel/sig-api-machinery/strategic-merge-patch.md>.
 
 use std::collections::{HashMap, HashSet};
@@ -62,15 +65,20 @@ fn merge_members(
     }
     retain_keys(target, &mut patch)?;
     delete_from_lists(target, &mut patch)?;
-    let orders = take_orders(&mut patch)?;
+    let merge_key = |name: &str| field_of(types, expr, name).and_then(|field| field.merge_key);
+    let mut orders = Vec::new();
+    for (name, order) in take_orders(&mut patch)? {
+        let held = target.get(&name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        orders.push((places(held, merge_key(&name)), name, order));
+    }
     for (name, change) in patch {
         let field = field_of(types, expr, &name);
         merge_member(types, expr, field, target, name, change)?;
     }
-    for (name, order) in orders {
-        let field = field_of(types, expr, &name);
+    for (before, name, order) in orders {
         if let Some(Value::Array(items)) = target.get_mut(&name) {
-            sort_by(items, &order, field.and_then(|field| field.merge_key));
+            let key = merge_key(&name);
+            sort_by(items, &places(&order, key), &before, key);
         }
     }
     Ok(())
@@ -180,10 +188,13 @@ fn merge_list(
     target: &mut Vec<Value>,
     mut patch: Vec<Value>,
 ) -> Result<(), PatchError> {
+    let before = places(target, merge_key);
+    let order = places(&patch, merge_key);
     let Some(key) = merge_key else {
         // A list of plain values is a set.
         let mut held: HashSet<String> = target.iter().map(Value::to_string).collect();
         target.extend(patch.into_iter().filter(|value| held.insert(value.to_string())));
+        sort_by(target, &order, &before, merge_key);
         return Ok(());
     };
     let is_replace = |one: &Value| one.get(DIRECTIVE).and_then(Value::as_str) == Some("replace");
@@ -225,25 +236,34 @@ fn merge_list(
             }
         }
     }
+    sort_by(target, &order, &before, merge_key);
     Ok(())
 }
 
-/// Puts the items that the patch orders into its order; the others keep their places among them as well as that allows.
-fn sort_by(items: &mut Vec<Value>, order: &[Value], merge_key: Option<&str>) {
-    let wanted = places(order, merge_key);
+/// Puts the items that have a place in `order` into it. Each of the others goes before the first of them that stood behind it `before`;
+/// nothing stood before what is new.
+fn sort_by(
+    items: &mut Vec<Value>,
+    order: &HashMap<String, usize>,
+    before: &HashMap<String, usize>,
+    merge_key: Option<&str>,
+) {
     let mut ordered = Vec::new();
     let mut others = Vec::new();
-    for (own, item) in std::mem::take(items).into_iter().enumerate() {
-        match wanted.get(&identity(&item, merge_key)) {
-            Some(&at) => ordered.push((at, own, item)),
-            None => others.push((own, item)),
+    for item in std::mem::take(items) {
+        let identity = identity(&item, merge_key);
+        let stood = before.get(&identity).copied();
+        match order.get(&identity) {
+            Some(&at) => ordered.push((at, stood, item)),
+            None => others.push((stood, item)),
         }
     }
     ordered.sort_by_key(|(at, ..)| *at);
-    // Each of the others goes before the first ordered item that stood behind it.
     let mut others = others.into_iter().peekable();
-    for (_, own, item) in ordered {
-        while let Some((_, other)) = others.next_if(|(other, _)| *other < own) {
+    for (_, stood, item) in ordered {
+        let stood_behind =
+            |other: Option<usize>| other.zip(stood).is_some_and(|(other, stood)| other < stood);
+        while let Some((_, other)) = others.next_if(|(other, _)| stood_behind(*other)) {
             items.push(other);
         }
         items.push(item);
@@ -307,7 +327,7 @@ mod tests {
         check(
             before(),
             json!({"pods": [{"name": "a", "image": "y", "ports": [{"port": 2}]}, {"name": "c", "image": null}]}),
-            json!({"pods": [{"name": "a", "image": "y", "ports": [{"port": 1}, {"port": 2}]}, {"name": "b"}, {"name": "c"}]}),
+            json!({"pods": [{"name": "a", "image": "y", "ports": [{"port": 2}, {"port": 1}]}, {"name": "c"}, {"name": "b"}]}),
         );
         check(
             before(),
@@ -343,6 +363,23 @@ mod tests {
             json!({"list": ["a", "b", "c", "d"]}),
             json!({"$setElementOrder/list": ["d", "b"], "list": ["d", "b"]}),
             json!({"list": ["a", "c", "d", "b"]}),
+        );
+        check(
+            json!({"list": ["a", "b", "c"]}),
+            json!({"$setElementOrder/list": ["b", "x", "a"], "list": ["x"]}),
+            json!({"list": ["b", "x", "a", "c"]}),
+        );
+        // What is new comes before what is not named, and that before what stood behind it.
+        check(json!({"list": ["a", "b"]}), json!({"list": ["x"]}), json!({"list": ["x", "a", "b"]}));
+        check(
+            json!({"list": ["a", "b", "c"]}),
+            json!({"list": ["c", "x"]}),
+            json!({"list": ["a", "b", "c", "x"]}),
+        );
+        check(
+            json!({"pods": [{"name": "web"}]}),
+            json!({"pods": [{"name": "new", "image": "i"}]}),
+            json!({"pods": [{"name": "new", "image": "i"}, {"name": "web"}]}),
         );
         check(
             json!({"pods": [{"name": "a"}, {"name": "b"}]}),
