@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::node_status::NodeFacts;
-use crate::pod::{Container, Pod};
+use crate::pod::{Container, Pod, Port};
 use crate::resources::amount;
 
 /// Why a pod fails without having run: `status.reason` and `status.message`.
@@ -52,7 +52,30 @@ pub fn admit<'a>(
             return reject(reason, message);
         }
     }
+    let taken = |port: &Port| others.clone().any(|other| host_ports(other).any(|held| clash(held, port)));
+    if host_ports(pod).any(taken) {
+        let message =
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        return reject("NodePorts", message.into());
+    }
     Ok(())
+}
+
+/// The ports of the node that a pod asks for. On the node's network the API server has made every port one of them.
+fn host_ports(pod: &Pod) -> impl Iterator<Item = &Port> {
+    let sidecars = pod.spec.init_containers.iter().filter(|container| container.is_sidecar());
+    let containers = pod.spec.containers.iter().chain(sidecars);
+    containers.flat_map(|container| &container.ports).filter(|port| port.host_port != 0)
+}
+
+fn clash(one: &Port, other: &Port) -> bool {
+    let of_all = |port: &Port| matches!(&*port.host_ip, "" | "0.0.0.0");
+    fn protocol(port: &Port) -> &str {
+        if port.protocol.is_empty() { "TCP" } else { &port.protocol }
+    }
+    one.host_port == other.host_port
+        && protocol(one) == protocol(other)
+        && (one.host_ip == other.host_ip || of_all(one) || of_all(other))
 }
 
 /// What a resource falls short by, if the pod does not fit beside the others.

@@ -166,6 +166,8 @@ pub struct Port {
     pub name: String,
     pub container_port: u16,
     pub host_port: u16,
+    #[serde(rename = "hostIP")]
+    pub host_ip: String,
     pub protocol: String,
 }
 

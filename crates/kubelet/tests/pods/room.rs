@@ -59,6 +59,42 @@ fn pods_that_do_not_fit_fail() {
 }
 
 #[test]
+fn a_port_of_the_node_is_one_pods() {
+    let asking = |ports: Value| json!({"containers": [{"name": "c", "image": "bb", "ports": ports}]});
+    let runs = r"
+        = Pending | c ContainerCreating
+        sandbox 0
+        pull bb
+        start c#0
+        = Running Ready | c running ready
+    ";
+    let fails = r"
+        event NodePorts: Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports
+        = Failed (NodePorts)
+    ";
+    let held = json!([{"containerPort": 80, "hostPort": 80}, {"containerPort": 81, "hostPort": 81, "hostIP": "127.0.0.1"}]);
+    for (what, port, transcript) in [
+        ("the same", json!({"hostPort": 80, "protocol": "TCP"}), fails),
+        ("of one address of all", json!({"hostPort": 80, "hostIP": "127.0.0.1"}), fails),
+        ("of all addresses with one", json!({"hostPort": 81, "hostIP": "0.0.0.0"}), fails),
+        ("of another address", json!({"hostPort": 81, "hostIP": "10.0.0.1"}), runs),
+        ("of another protocol", json!({"hostPort": 80, "protocol": "UDP"}), runs),
+        ("of the pod alone", json!({"containerPort": 80}), runs),
+    ] {
+        check(
+            what,
+            asking(json!([port])),
+            |world| {
+                let other = json!({"spec": asking(held.clone())});
+                world.others.push(serde_json::from_value(other).expect("a pod"));
+                world.settle();
+            },
+            transcript,
+        );
+    }
+}
+
+#[test]
 fn a_claim_is_waited_for() {
     let mut spec = pod("Always", &[], &[container("c")]);
     spec["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "d"}}]);
