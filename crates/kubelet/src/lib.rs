@@ -30,3 +30,4 @@ pub use references::{Reference, references};
 pub use resize::is_wanted as is_resize_wanted;
 pub use status::{is_overwritten, pod_status, status_patch};
 pub use sync::{Event, Input, Step, sync};
+pub use volumes::renew_token_at;

@@ -1,5 +1,6 @@
 //! What a pod's volumes should hold.
 
+use object::Time;
 use plan::pod::{File, FileContent, HostPathKind, Volume, VolumeSource};
 use schema::quantity::Quantity;
 
@@ -12,6 +13,7 @@ use crate::pod::{
 
 const DEFAULT_MODE: u32 = 0o644;
 const TOKEN_SECONDS: i64 = 3_600;
+const TOKEN_RENEWAL_SECONDS: i64 = 24 * 3_600;
 
 /// Every volume, or the message of a FailedMount: which volume, and what it lacks.
 pub fn volumes(facts: &Facts) -> Result<Vec<Volume>, String> {
@@ -189,4 +191,31 @@ fn downward_files(facts: &Facts, items: &[DownwardFile], mode: Option<u32>) -> R
         });
     }
     Ok(files)
+}
+
+/// When a token of a volume that was fetched now is fetched anew: four fifths of its time later, and a day later at the latest.
+/// <https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken>
+pub fn renew_token_at(now: Time, expires: Time) -> Time {
+    let lifetime = expires.secs_since(now).max(0);
+    now.plus_secs((lifetime * 4 / 5).min(TOKEN_RENEWAL_SECONDS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_renewed_before_they_are_over() {
+        let now = Time::from_secs(1_000);
+        for (lifetime, wait) in [
+            (600, 480),
+            (3_607, 2_885),
+            (24 * 3_600, 69_120),
+            (30 * 3_600, 24 * 3_600),
+            (365 * 24 * 3_600, 24 * 3_600),
+            (-5, 0),
+        ] {
+            assert_eq!(renew_token_at(now, now.plus_secs(lifetime)), now.plus_secs(wait), "{lifetime}");
+        }
+    }
 }

@@ -243,20 +243,24 @@ impl Job {
             FileContent::Bytes(bytes) => (bytes.clone(), None),
             FileContent::Token { audience, expiration_seconds } => {
                 let token = self.token(audience.as_deref(), *expiration_seconds).await;
-                let token = token.map_err(|error| {
+                let (token, expires) = token.map_err(|error| {
                     format!(
                         "MountVolume.SetUp failed for volume \"{}\" : failed to fetch token: {error}",
                         volume.name
                     )
                 })?;
-                (token.into_bytes(), Some(clock::now().plus_secs(expiration_seconds * 4 / 5)))
+                (token.into_bytes(), Some(kubelet::renew_token_at(clock::now(), expires)))
             }
         };
         Ok((Content { path: file.path.clone(), mode: file.mode, uid: file.uid, bytes }, renew_at))
     }
 
-    /// A token of the pod's service account, bound to the pod.
-    async fn token(&self, audience: Option<&str>, expiration_seconds: i64) -> Result<String, ApiError> {
+    /// A token of the pod's service account, bound to the pod, and when it is over: the server may give less time than is asked for.
+    async fn token(
+        &self,
+        audience: Option<&str>,
+        expiration_seconds: i64,
+    ) -> Result<(String, Time), ApiError> {
         let Pod { metadata, spec, .. } = &*self.pod;
         let path = format!(
             "/api/v1/namespaces/{}/serviceaccounts/{}/token",
@@ -271,7 +275,10 @@ impl Job {
             },
         });
         let answer: Value = self.tools.api.create(&path, &request).await?;
-        Ok(answer["status"]["token"].as_str().unwrap_or_default().to_owned())
+        let status = &answer["status"];
+        let expires = status["expirationTimestamp"].as_str().and_then(|text| text.parse().ok());
+        let expires = expires.unwrap_or_else(|| clock::now().plus_secs(expiration_seconds));
+        Ok((status["token"].as_str().unwrap_or_default().to_owned(), expires))
     }
 
     async fn pull(&self, pull: Pull) -> Done {
