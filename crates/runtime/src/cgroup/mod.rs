@@ -164,13 +164,13 @@ impl Group<'_> {
         self.cgroups.v1.values().chain(&self.cgroups.v2).map(|root| root.join(&self.path)).collect()
     }
 
-    /// The directories by the name under which a container sees them in `/sys/fs/cgroup`; the empty name is the whole.
+    /// The directories by the name under which a container sees them in `/sys/fs/cgroup`; the empty name is the whole. Beside version 1
+    /// the hierarchy of version 2 is not shown, as runc does not either: it limits nothing there, and who finds one looks there for limits.
     pub fn views(&self) -> Vec<(String, PathBuf)> {
         if self.cgroups.unified {
             return self.v2().map(|directory| (String::new(), directory)).into_iter().collect();
         }
-        let v1 = self.cgroups.v1.iter().map(|(name, root)| (name.to_string(), root.join(&self.path)));
-        v1.chain(self.v2().map(|directory| ("unified".to_string(), directory))).collect()
+        self.cgroups.v1.iter().map(|(name, root)| (name.to_string(), root.join(&self.path))).collect()
     }
 
     fn v1(&self, controller: &str) -> Option<PathBuf> {
@@ -330,6 +330,18 @@ mod tests {
                 "/sys/fs/cgroup/unified/ekso/kubepods/pod1",
             ],
         );
+    }
+
+    #[test]
+    fn containers_see_what_limits_them() {
+        for (mountinfo, own, want) in [
+            (V2, "0::/\n", vec![""]),
+            (V1, "4:memory:/docker/ab\n1:cpu,cpuacct:/\n0::/\n", vec!["cpu", "cpuacct", "memory"]),
+        ] {
+            let cgroups = Cgroups::parse(mountinfo, own, "ekso").unwrap();
+            let views = cgroups.group("pod1").unwrap().views();
+            assert_eq!(views.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), want);
+        }
     }
 
     #[test]
