@@ -1,14 +1,16 @@
-//! The Service `kubernetes` of the namespace `default`: where pods find the API servers.
+//! The Service `kubernetes` of the namespace `default`, where pods find the API servers, and the ServiceCIDR of the same name, which says
+//! where the addresses of services come from.
 //!
 //! <https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>
 
-use kinds::{ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, SERVICES};
+use kinds::{ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, SERVICE_CIDRS, SERVICES};
 use object::{Event, Key, Snapshot, Time};
-use plan::{Plan, Write};
+use plan::{Expect, Plan, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::endpoint_slice::SERVICE_NAME;
+use crate::views::{Condition, condition};
 use crate::writes::merge;
 use crate::{Controller, Settings, Watch};
 
@@ -19,6 +21,7 @@ pub static CONTROLLER: Controller = Controller {
         Watch { resource: ENDPOINTS, keys: the_one },
         Watch { resource: ENDPOINT_SLICES, keys: the_one },
         Watch { resource: NAMESPACES, keys: the_one },
+        Watch { resource: SERVICE_CIDRS, keys: the_one },
         Watch { resource: SERVICES, keys: the_one },
     ],
     reconcile,
@@ -33,13 +36,15 @@ fn the_one(_: &Snapshot, event: &Event) -> Vec<Key> {
     let key = event.key();
     let concerns = match key.resource {
         NAMESPACES => *key.name == *NAMESPACE,
+        SERVICE_CIDRS => *key.name == *NAME,
         _ => *key.namespace == *NAMESPACE && *key.name == *NAME,
     };
     if concerns { vec![Key::new(SERVICES, NAMESPACE, NAME)] } else { Vec::new() }
 }
 
-fn reconcile(snapshot: &Snapshot, key: &Key, _: Time, settings: &Settings) -> Plan {
+fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, settings: &Settings) -> Plan {
     let mut plan = Plan::default();
+    publish_range(snapshot, settings, now, &mut plan);
     if snapshot.find(NAMESPACES, "", NAMESPACE).is_none_or(|found| found.meta.is_deleting()) {
         return plan;
     }
@@ -75,6 +80,44 @@ fn reconcile(snapshot: &Snapshot, key: &Key, _: Time, settings: &Settings) -> Pl
     }
     publish_slice(snapshot, settings, &https, metadata(json!({SERVICE_NAME: NAME})), &mut plan);
     plan
+}
+
+/// The range as an object; that it is ready is said once, as upstream's `defaultservicecidr` does.
+fn publish_range(snapshot: &Snapshot, settings: &Settings, now: Time, plan: &mut Plan) {
+    #[derive(Deserialize)]
+    struct View {
+        spec: Spec,
+        #[serde(default)]
+        status: Status,
+    }
+    #[derive(Deserialize)]
+    struct Spec {
+        cidrs: Vec<String>,
+    }
+    #[derive(Default, Deserialize)]
+    struct Status {
+        #[serde(default)]
+        conditions: Vec<Condition>,
+    }
+    let Some(held) = snapshot.find(SERVICE_CIDRS, "", NAME) else {
+        let object = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": NAME},
+            "spec": {"cidrs": [settings.service_cidr]},
+        });
+        return plan.write(Write::Create { resource: SERVICE_CIDRS, object });
+    };
+    let Ok(View { spec, status }) = held.decode() else { return };
+    let is_ours = spec.cidrs == [&*settings.service_cidr];
+    if held.meta.is_deleting() || !is_ours || condition(&status.conditions, "Ready").is_some() {
+        return;
+    }
+    let ready = Condition::new("Ready", "True", "", "Kubernetes default Service CIDR is ready", now);
+    plan.write(Write::Merge {
+        key: held.key.clone(),
+        expect: Expect::unchanged(held),
+        subresource: "status",
+        patch: json!({"status": {"conditions": [ready]}}),
+    });
 }
 
 fn publish_slice(snapshot: &Snapshot, settings: &Settings, https: &Value, metadata: Value, plan: &mut Plan) {

@@ -42,6 +42,7 @@ mod token_cleaner;
 mod ttl_after_finished;
 mod validating_admission_policy;
 mod views;
+mod volume_class_protection;
 mod volume_protection;
 mod writes;
 
@@ -117,4 +118,5 @@ pub static ALL: &[&Controller] = &[
     &token_cleaner::CONTROLLER,
     &ttl_after_finished::CONTROLLER,
     &validating_admission_policy::CONTROLLER,
+    &volume_class_protection::CONTROLLER,
 ];
