@@ -659,7 +659,7 @@ impl Daemon {
         if self.site.clusters()?.is_empty() {
             self.end().await?;
         }
-        progress.step(&format!("everything of {name} is removed"), since);
+        progress.step(format!("everything of {name} is removed"), since);
         Ok(())
     }
 

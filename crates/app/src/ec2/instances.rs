@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use aws::control::fargate::COMPUTE_TYPE;
 use aws::ec2::instance::{self, SHOWN_SECONDS};
 use aws::ec2::instance_type::{self, InstanceType};
 use aws::ec2::record::{Instance, NetworkInterface, State, Subnet, Vpc, Wanted};
@@ -383,16 +384,13 @@ fn size(instance: &Instance, kind: Option<&InstanceType>) -> Option<(u64, u64)> 
     Some((u64::from(cpu_milli), u64::from(memory_mib) << 20))
 }
 
-/// On Fargate a node is for its pod alone.
-const FARGATE: (&str, &str) = ("eks.amazonaws.com/compute-type", "fargate");
-
 /// What its user data wishes, or the site's owner, or what Fargate has.
 fn bootstrap(instance: &Instance) -> Option<Bootstrap> {
     if let Some(node) = &instance.site_node {
         return Some(Bootstrap { cluster: node.cluster.clone(), ..Bootstrap::default() });
     }
     if let Some(task) = &instance.fargate {
-        let (key, value) = FARGATE;
+        let (key, value) = COMPUTE_TYPE;
         return Some(Bootstrap {
             cluster: task.cluster.clone(),
             labels: [(key.to_owned(), value.to_owned())].into(),
@@ -467,25 +465,14 @@ impl Node<'_> {
 
     /// Those of the user data, and those that EKS' nodes have.
     fn labels(&self) -> Vec<(String, String)> {
-        let zone = &self.instance.availability_zone;
         // What Fargate's are made of, nobody is told.
-        let is_of_a_type =
-            |(key, _): &(&str, String)| self.instance.fargate.is_none() || !key.ends_with("/instance-type");
-        let own = [
-            ("beta.kubernetes.io/instance-type", self.instance.instance_type.clone()),
-            ("failure-domain.beta.kubernetes.io/region", self.region.to_owned()),
-            ("failure-domain.beta.kubernetes.io/zone", zone.clone()),
-            ("node.kubernetes.io/instance-type", self.instance.instance_type.clone()),
-            ("topology.k8s.aws/zone-id", place::zone_id(self.region, zone)),
-            ("topology.kubernetes.io/region", self.region.to_owned()),
-            ("topology.kubernetes.io/zone", zone.clone()),
-        ];
+        let kind = Some(&self.instance.instance_type).filter(|_| self.instance.fargate.is_none());
+        let keys = ["beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"];
+        let of_kind = kind.into_iter().flat_map(|kind| keys.map(|key| (key, kind.clone())));
+        let of_place = place::labels(self.region, &self.instance.availability_zone);
         let given = self.joined.labels.iter().map(|(key, value)| (key.clone(), value.clone()));
-        own.into_iter()
-            .filter(is_of_a_type)
-            .map(|(key, value)| (key.to_owned(), value))
-            .chain(given)
-            .collect()
+        let own = of_kind.chain(of_place).map(|(key, value)| (key.to_owned(), value));
+        own.chain(given).collect()
     }
 }
 

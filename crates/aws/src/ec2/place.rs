@@ -16,6 +16,17 @@ pub fn zone_id(region: &str, zone: &str) -> String {
     format!("{}-az{number}", abbreviated(region))
 }
 
+/// What a node says of where it is, as the cloud controller labels it.
+pub fn labels(region: &str, zone: &str) -> [(&'static str, String); 5] {
+    [
+        ("failure-domain.beta.kubernetes.io/region", region.to_owned()),
+        ("failure-domain.beta.kubernetes.io/zone", zone.to_owned()),
+        ("topology.k8s.aws/zone-id", zone_id(region, zone)),
+        ("topology.kubernetes.io/region", region.to_owned()),
+        ("topology.kubernetes.io/zone", zone.to_owned()),
+    ]
+}
+
 /// `use1` of `us-east-1`, `apse2` of `ap-southeast-2`.
 fn abbreviated(region: &str) -> String {
     const DIRECTIONS: &[(&str, &str)] = &[

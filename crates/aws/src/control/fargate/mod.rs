@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use super::node_group::is_ready;
 use super::{Clusters, InCluster, Plan};
 use crate::ec2::instance::{Given, launch};
-use crate::ec2::record::{FargateTask, Instance, State, Wanted};
+use crate::ec2::record::{FargateTask, Instance, State, Subnet, Wanted};
 use crate::ec2::{place, quota};
 use crate::eks::{
     AccessEntry, ClusterRecord, FargateNode, FargateProfile, FargateProfileRecord, FargateState, PodRef,
@@ -42,6 +42,8 @@ pub const SCHEDULER: &str = "fargate-scheduler";
 /// The label of a pod, and its value on nodes besides.
 const PROFILE_LABEL: &str = "eks.amazonaws.com/fargate-profile";
 const SERVICE: &str = "eks-fargate-pods.amazonaws.com";
+/// What its nodes are labelled and tainted with: a node is for its pod alone.
+pub const COMPUTE_TYPE: (&str, &str) = ("eks.amazonaws.com/compute-type", "fargate");
 /// How long a machine may take until its node is Ready; then another one is tried.
 const PATIENCE_SECS: i64 = 5 * 60;
 /// How soon a pod that cannot be started is looked at again: what it lacks may stand in the account.
@@ -237,12 +239,20 @@ fn provide(
         );
         return refuse(plan, context.now, object, pod, "FARGATE_PROFILE_BLOCKED", message);
     }
+    let subnets = match subnets_for(context, pod, profile, served) {
+        Ok(subnets) => subnets,
+        Err(unmatched) => {
+            let message =
+                format!("Pod not supported on Fargate: no node of profile {label} has the label {unmatched}");
+            return refuse(plan, context.now, object, pod, "POD_UNSUPPORTED_ON_FARGATE", message);
+        }
+    };
     if let Err(fault) = quota::fargate(context, capacity.cpu_milli) {
         // Another cluster's pods may make room.
         plan.wake(context.now.plus_secs(AGAIN_SECS));
         return refuse(plan, context.now, object, pod, "FARGATE_VCPU_LIMIT_EXCEEDED", fault.message);
     }
-    match order(plan, look, context, object, profile, capacity, served) {
+    match order(plan, look, context, object, profile, capacity, &subnets) {
         Ok(()) => true,
         Err(fault) => {
             plan.wake(context.now.plus_secs(AGAIN_SECS));
@@ -252,7 +262,32 @@ fn provide(
     }
 }
 
-/// A machine in the subnet that has the fewest, or in the next one that has room.
+/// The subnets where a pod's node selector is met, those first that have the fewest machines; else what of it is met nowhere. Its node
+/// would refuse it, and whoever made the pod would make the next one at once, each with a machine.
+fn subnets_for<'a>(
+    context: &Context,
+    pod: &Pod,
+    profile: &'a FargateProfile,
+    served: &BTreeMap<String, usize>,
+) -> Result<Vec<&'a String>, String> {
+    let mut unmatched = None;
+    let mut subnets: Vec<&String> = Vec::new();
+    for id in &profile.subnets {
+        // One that is gone says so when it is asked for room.
+        let subnet = state::get::<Subnet>(context.state, "", id);
+        match subnet.and_then(|subnet| pod.unmatched(context.region, &subnet.record.availability_zone)) {
+            Some(label) => unmatched = Some(label),
+            None => subnets.push(id),
+        }
+    }
+    subnets.sort_by_key(|subnet| served.get(*subnet));
+    match unmatched {
+        Some(unmatched) if subnets.is_empty() => Err(unmatched),
+        _ => Ok(subnets),
+    }
+}
+
+/// A machine in the first of these subnets that has room.
 fn order(
     plan: &mut Plan,
     look: &Look,
@@ -260,7 +295,7 @@ fn order(
     object: &Object,
     profile: &FargateProfile,
     capacity: Capacity,
-    served: &BTreeMap<String, usize>,
+    subnets: &[&String],
 ) -> Result<(), Fault> {
     let cluster = &look.cluster.record.shown;
     let input = json!({
@@ -268,10 +303,8 @@ fn order(
         "SecurityGroupIds": [cluster.resources_vpc_config.cluster_security_group_id],
         "MetadataOptions": {"HttpEndpoint": "disabled"},
     });
-    let mut subnets: Vec<&String> = profile.subnets.iter().collect();
-    subnets.sort_by_key(|subnet| served.get(*subnet));
     let mut failure = Fault::new("InvalidSubnetID.NotFound", "the profile has no subnets");
-    for subnet in subnets {
+    for &subnet in subnets {
         let task = FargateTask {
             cluster: cluster.name.clone(),
             task: format!("{}-{}", context.ids.hex(10), context.ids.hex(32)),

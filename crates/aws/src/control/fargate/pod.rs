@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::capacity::{Capacity, Wanted};
+use crate::ec2::place;
 
 /// The parts of a pod that the scheduler looks at.
 #[derive(Debug, Default, Deserialize)]
@@ -35,6 +36,7 @@ pub struct Spec {
     init_containers: Vec<Container>,
     resource_claims: Vec<Value>,
     scheduling_gates: Vec<Value>,
+    node_selector: BTreeMap<String, String>,
     volumes: Vec<Value>,
 }
 
@@ -118,6 +120,19 @@ impl Pod {
             && self.spec.node_name.is_empty()
             && self.spec.scheduling_gates.is_empty()
             && !matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// A label that the pod asks of its node, and that no node of Fargate in a zone has: `disk=ssd`.
+    pub fn unmatched(&self, region: &str, zone: &str) -> Option<String> {
+        let (compute_type, fargate) = super::COMPUTE_TYPE;
+        let architecture = if place::HOST_IS_ARM { "arm64" } else { "amd64" };
+        let own =
+            [(compute_type, fargate), ("kubernetes.io/arch", architecture), ("kubernetes.io/os", "linux")];
+        let own = own.map(|(key, value)| (key, value.to_owned()));
+        let labels: BTreeMap<&str, String> = place::labels(region, zone).into_iter().chain(own).collect();
+        let mut asked = self.spec.node_selector.iter();
+        let unmatched = asked.find(|(key, value)| labels.get(key.as_str()) != Some(*value));
+        unmatched.map(|(key, value)| format!("{key}={value}"))
     }
 
     fn containers(&self) -> impl Iterator<Item = &Container> {

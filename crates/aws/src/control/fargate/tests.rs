@@ -296,6 +296,11 @@ fn what_fargate_cannot_run_stays_pending_and_says_why() {
             "invalid SecurityContext fields: Privileged,Privileged",
         ),
         (
+            json!({"nodeSelector": {"kubernetes.io/os": "linux", "disk": "ssd"}}),
+            "POD_UNSUPPORTED_ON_FARGATE",
+            "no node of profile fp has the label disk=ssd",
+        ),
+        (
             json!({"resourceClaims": [{"name": "gpu"}]}),
             "POD_UNSUPPORTED_ON_FARGATE",
             "fields not supported: ResourceClaims",
@@ -577,4 +582,9 @@ fn the_pods_of_a_profile_are_spread_over_its_subnets() {
     let mut served: BTreeMap<String, usize> = BTreeMap::new();
     world.nodes().into_iter().for_each(|node| *served.entry(node.subnet_id).or_default() += 1);
     assert_eq!(served.values().copied().collect::<Vec<_>>(), [2, 2, 2]);
+    // One that asks for a zone is in that zone's.
+    world.pod("zonal", "fp", json!({"nodeSelector": {"topology.kubernetes.io/zone": "us-east-1b"}}));
+    world.settle();
+    let zonal = world.nodes().into_iter().find(|node| node.pod.name == "zonal").expect("a machine");
+    assert!(zonal.provider_id.starts_with("aws:///us-east-1b/"), "{}", zonal.provider_id);
 }
