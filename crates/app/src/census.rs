@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use aws::control::ready::is_ready;
 use kinds::{NODES, PODS};
 use object::Object;
 use serde::Deserialize;
 
 use crate::admin::{ClusterStatus, NodeStatus};
 use crate::cluster::Cluster;
+use crate::shape;
 use crate::site::{self, ClusterSpec, Site};
-use crate::{nodes, shape};
 
 pub fn status(
     site: &Site,
@@ -63,7 +64,7 @@ pub fn node_status(node: &Object) -> NodeStatus {
     };
     NodeStatus {
         name: node.key.name.to_string(),
-        ready: nodes::is_ready(node),
+        ready: is_ready(node),
         internal_ip: address("InternalIP"),
         external_ip: address("ExternalIP"),
     }

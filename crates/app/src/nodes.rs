@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use account::Account;
 use aws::Fault;
+use aws::autoscaling;
+use aws::control::ready::is_ready;
 use aws::control::site_nodes;
 use aws::ec2::record;
 use aws::state::Changes;
@@ -14,7 +16,6 @@ use kinds::NODES;
 use machines::Machine;
 use object::{Object, Snapshot};
 use runtime::image::Store;
-use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::census;
@@ -180,27 +181,6 @@ fn is_ready_in(snapshot: &Snapshot, name: &str) -> bool {
     snapshot.find(NODES, "", name).is_some_and(|node| is_ready(node))
 }
 
-/// Whether a Node says that it is Ready.
-pub fn is_ready(node: &Object) -> bool {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct View {
-        status: Status,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Status {
-        conditions: Vec<Condition>,
-    }
-    #[derive(Deserialize)]
-    struct Condition {
-        r#type: String,
-        status: String,
-    }
-    let view: View = node.decode().unwrap_or_default();
-    view.status.conditions.iter().any(|one| one.r#type == "Ready" && one.status == "True")
-}
-
 /// The folder of a cluster's images, with everything that was imported.
 pub async fn images_of(site: &Site, cluster: &str) -> Result<PathBuf, NodesError> {
     let (imported, own) = (site.images(), site.cluster_images(cluster));
@@ -221,14 +201,24 @@ pub fn release_images(dir: &Path, node: &str) -> Result<(), NodesError> {
     Ok(())
 }
 
+/// Whether its Auto Scaling group is emptying it.
+fn is_leaving(account: &Snapshot, node: &record::Instance) -> bool {
+    let member = autoscaling::member(account, &node.instance_id);
+    member.is_some_and(|member| member.record.lifecycle.is_terminating())
+}
+
 /// From where the control plane reaches the cluster's network: one of its machines that runs, else the router.
 pub fn inside(machines: machines::Site, account: Arc<Account>, cluster: &str, router: &Path) -> Inside {
     let (cluster, router) = (cluster.to_owned(), router.to_owned());
     Arc::new(move || {
-        let mut nodes = ec2::nodes_of(&account.snapshot(), &cluster);
+        let state = account.snapshot();
+        let mut nodes = ec2::nodes_of(&state, &cluster);
         nodes.retain(|node| node.wanted == record::Wanted::Running);
-        // What ends with its machine begins where that is least likely: those of `ekso up`, the oldest, those of one pod last.
-        nodes.sort_by_key(|node| (node.fargate.is_some(), node.site_node.is_none(), node.launched));
+        // What ends with its machine begins where that is least likely: those of `ekso up`, the oldest, those of one pod, those that are
+        // about to go last.
+        nodes.sort_by_cached_key(|node| {
+            (is_leaving(&state, node), node.fargate.is_some(), node.site_node.is_none(), node.launched)
+        });
         let mut machines = nodes.iter().filter_map(|node| machines.machine(ec2::machine_name(node)).ok());
         let running = machines.find(|machine| machine.running().is_some());
         Some(running.map_or_else(|| router.clone(), |machine| machine.netns_path()))

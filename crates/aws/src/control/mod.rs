@@ -7,7 +7,9 @@ pub mod fargate;
 pub mod group;
 pub mod node_group;
 mod node_repair;
+pub mod ready;
 mod role_mapping;
+mod rollout;
 pub mod site_nodes;
 
 use object::{Key, Snapshot, Time};

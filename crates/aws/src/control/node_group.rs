@@ -1,5 +1,4 @@
-//! Managed node groups: an Auto Scaling group that is as the node group says, nodes that are emptied before they go, and updates that
-//! replace nodes a few at a time. <https://docs.aws.amazon.com/eks/latest/userguide/managed-node-update-behavior.html>
+//! Managed node groups: an Auto Scaling group that is as the node group says, and nodes that are emptied before they go.
 
 use kinds::{NODES, PODS};
 use object::{Object, Snapshot, Time};
@@ -8,23 +7,23 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::role_mapping::{self, For};
-use super::{Clusters, InCluster, Plan, node_repair};
+use super::{Clusters, InCluster, Plan, node_repair, ready, rollout};
 use crate::Context;
 use crate::autoscaling::{self, Group, Lifecycle, Member, Owner, Tag, members};
 use crate::ec2::record::Subnet;
-use crate::eks::{
-    AccessEntry, ClusterRecord, Issue, NodeGroup, NodeGroupRecord, Rollout, UpdateError, UpdateRecord,
-};
+use crate::eks::{AccessEntry, ClusterRecord, Issue, NodeGroup, NodeGroupRecord, UpdateError, UpdateRecord};
 use crate::state::{self, Kept, Record};
 
 /// How long nodes may take to join, and pods to leave one.
-const JOIN_PATIENCE_SECS: i64 = 15 * 60;
-const DRAIN_PATIENCE_SECS: i64 = 15 * 60;
+pub(super) const JOIN_PATIENCE_SECS: i64 = 15 * 60;
+pub(super) const DRAIN_PATIENCE_SECS: i64 = 15 * 60;
+/// How long a node stays that is to go and empty: what was begun through its machine, by the API server say, comes to its end.
+const LINGER_SECS: i64 = 3;
 /// How often an eviction that a budget refuses is tried again.
 const DRAIN_AGAIN_MILLIS: i64 = 500;
 
 /// Nodes that are about to be replaced get no traffic of load balancers.
-const NOT_BALANCED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+pub(super) const NOT_BALANCED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// Decides what a node group should do next.
 pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str, name: &str) -> Plan {
@@ -54,7 +53,7 @@ pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str, name
     } else if let Some(update) = state::get::<UpdateRecord>(context.state, cluster, &record.record.update_id)
     {
         if update.record.shown.r#type == "VersionUpdate" {
-            roll(&mut plan, record, group, update, &look);
+            rollout::roll(&mut plan, record, group, update, &look);
         } else {
             configure(&mut plan, record, group, update, &look);
         }
@@ -63,25 +62,29 @@ pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str, name
 }
 
 /// What is true of a group's nodes.
-struct Look<'a> {
-    now: Time,
-    nodes: &'a Snapshot,
-    members: &'a [Kept<Member>],
+pub(super) struct Look<'a> {
+    pub now: Time,
+    pub nodes: &'a Snapshot,
+    pub members: &'a [Kept<Member>],
 }
 
 impl Look<'_> {
-    fn alive(&self) -> impl Iterator<Item = &Kept<Member>> {
+    pub fn alive(&self) -> impl Iterator<Item = &Kept<Member>> {
         self.members.iter().filter(|member| !member.record.lifecycle.is_terminating())
     }
 
-    fn is_ready(&self, member: &Member) -> bool {
+    pub fn is_ready(&self, member: &Member) -> bool {
         member.lifecycle == Lifecycle::InService
             && !member.is_unhealthy
-            && self.nodes.find(NODES, "", &member.node_name).is_some_and(|node| is_ready(node))
+            && self.node(member).is_some_and(ready::is_ready)
+    }
+
+    pub fn node(&self, member: &Member) -> Option<&Object> {
+        self.nodes.find(NODES, "", &member.node_name).map(|node| &**node)
     }
 
     /// Whether there are as many nodes as are wanted, all Ready, and none on its way out.
-    fn is_settled(&self, desired: u32) -> bool {
+    pub fn is_settled(&self, desired: u32) -> bool {
         self.members.len() == desired as usize
             && self.members.iter().all(|member| self.is_ready(&member.record))
     }
@@ -108,27 +111,6 @@ fn unmapped(context: &Context, nodes: &Snapshot, record: &NodeGroupRecord) -> Op
     let shown = Some(&record.shown).filter(|shown| shown.status == "CREATING")?;
     let cluster = state::get::<ClusterRecord>(context.state, "", &shown.cluster_name)?;
     role_mapping::add(&cluster.record, nodes, &shown.node_role, For::Nodes)
-}
-
-/// Whether a Node says that it is Ready.
-pub(super) fn is_ready(node: &Object) -> bool {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct View {
-        status: Status,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Status {
-        conditions: Vec<Condition>,
-    }
-    #[derive(Deserialize)]
-    struct Condition {
-        r#type: String,
-        status: String,
-    }
-    let View { status } = node.decode().unwrap_or_default();
-    status.conditions.iter().any(|one| one.r#type == "Ready" && one.status == "True")
 }
 
 /// The group that EKS makes for a node group.
@@ -175,14 +157,14 @@ fn drain(
     record: &NodeGroupRecord,
     group: &str,
 ) {
-    // An update that is not forced gives up instead of what is left on a node: `roll` ends it.
+    // An update that is not forced gives up instead of what is left on a node: `rollout` ends it.
     let is_patient = record.rollout.is_some() && !record.force;
     let leaving = members(context.state, group).into_iter();
     let leaving: Vec<_> = leaving.filter(|one| one.record.lifecycle == Lifecycle::TerminatingWait).collect();
     // All of them first: what is evicted from one must not go to another.
     for member in &leaving {
         if let Some(node) = nodes.and_then(|nodes| nodes.find(NODES, "", &member.record.node_name)) {
-            cordon(plan, node, false);
+            cordon(plan, node, record.rollout.is_some());
         }
     }
     for mut member in leaving {
@@ -198,7 +180,10 @@ fn drain(
             Some((nodes, node)) if !is_over => empty(plan, nodes, node),
             _ => 0,
         };
-        if left == 0 {
+        let is_lingering = node.is_some()
+            && record.shown.status != "DELETING"
+            && context.now < member.record.since.plus_secs(LINGER_SECS);
+        if left == 0 && !is_lingering {
             member.record.lifecycle = Lifecycle::TerminatingProceed;
             member.record.since = context.now;
             plan.changes.update(&member);
@@ -238,7 +223,7 @@ fn is_cordoned(node: &Object) -> bool {
     spec.unschedulable
 }
 
-fn cordon(plan: &mut Plan, node: &Object, is_replaced: bool) {
+pub(super) fn cordon(plan: &mut Plan, node: &Object, is_replaced: bool) {
     let mut patch = Map::new();
     if !is_cordoned(node) {
         patch.insert("spec".into(), json!({"unschedulable": true}));
@@ -251,7 +236,7 @@ fn cordon(plan: &mut Plan, node: &Object, is_replaced: bool) {
     }
 }
 
-fn merge(node: &Object, patch: Value) -> InCluster {
+pub(super) fn merge(node: &Object, patch: Value) -> InCluster {
     let expect = Expect::same(node);
     InCluster::Write(Write::Merge { key: node.key.clone(), expect, subresource: "", patch })
 }
@@ -474,108 +459,7 @@ fn labels_and_taints(node: &Object, record: &NodeGroupRecord, update: &UpdateRec
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
-/// An update of the version: more nodes first, then the old ones go a few at a time, then those that were too many.
-fn roll(
-    plan: &mut Plan,
-    mut record: Kept<NodeGroupRecord>,
-    mut group: Kept<Group>,
-    mut update: Kept<UpdateRecord>,
-    look: &Look,
-) {
-    let at_once = record.record.shown.update_config.nodes_at_once(group.record.desired);
-    let Some(rollout) = record.record.rollout else {
-        let mut zones: Vec<&String> = group.record.subnets.iter().map(|(_, zone)| zone).collect();
-        zones.sort_unstable();
-        zones.dedup();
-        let is_minimal = record.record.shown.update_config.update_strategy.as_deref() == Some("MINIMAL");
-        let surge = if is_minimal { 0 } else { at_once.max(u32::try_from(zones.len()).unwrap_or(1)) };
-        record.record.rollout = Some(Rollout { surge, is_shrinking: false });
-        group.record.max += surge;
-        group.record.desired += surge;
-        group.record.template = record.record.template.clone();
-        plan.changes.update(&group);
-        plan.changes.update(&record);
-        return;
-    };
-    let (new, old): (Vec<_>, Vec<_>) =
-        look.alive().partition(|member| member.record.template == record.record.template);
-    let ready = new.iter().filter(|member| look.is_ready(&member.record)).count();
-    if !old.is_empty() {
-        let is_stuck = look.members.iter().any(|member| {
-            member.record.lifecycle == Lifecycle::TerminatingWait
-                && look.now >= member.record.since.plus_secs(DRAIN_PATIENCE_SECS)
-        });
-        if is_stuck && !record.record.force {
-            return fail(plan, record, group, update, rollout, look);
-        }
-        if ready < rollout.surge as usize {
-            return;
-        }
-        for member in &old {
-            if let Some(node) = look.nodes.find(NODES, "", &member.record.node_name) {
-                cordon(plan, node, true);
-            }
-        }
-        // A node that is leaving and one that is not yet Ready in its place are both unavailable.
-        let leaving = look.members.iter().filter(|member| member.record.lifecycle.is_terminating()).count();
-        let starting = new.len() - ready;
-        let free = (at_once as usize).saturating_sub(leaving.max(starting));
-        for member in old.into_iter().take(free) {
-            let mut member = member.clone();
-            member.record.lifecycle = Lifecycle::TerminatingWait;
-            member.record.since = look.now;
-            plan.changes.update(&member);
-        }
-        return;
-    }
-    if !rollout.is_shrinking {
-        if ready == new.len() && look.members.len() == new.len() {
-            shrink(&mut group.record, rollout.surge);
-            record.record.rollout = Some(Rollout { is_shrinking: true, ..rollout });
-            plan.changes.update(&group);
-            plan.changes.update(&record);
-        }
-        return;
-    }
-    if look.is_settled(group.record.desired) {
-        record.record.rollout = None;
-        end(plan, &mut record, &mut update, None);
-    }
-}
-
-/// Takes back what an update added; somebody may have changed the sizes meanwhile.
-fn shrink(group: &mut Group, surge: u32) {
-    group.max = group.max.saturating_sub(surge).max(group.min);
-    group.desired = group.desired.saturating_sub(surge).clamp(group.min, group.max);
-}
-
-/// Pods that may not be evicted stop an update; what is new stays, the rest too.
-fn fail(
-    plan: &mut Plan,
-    mut record: Kept<NodeGroupRecord>,
-    mut group: Kept<Group>,
-    mut update: Kept<UpdateRecord>,
-    rollout: Rollout,
-    look: &Look,
-) {
-    shrink(&mut group.record, rollout.surge);
-    plan.changes.update(&group);
-    for member in look.members.iter().filter(|member| member.record.lifecycle == Lifecycle::TerminatingWait) {
-        let mut member = member.clone();
-        member.record.lifecycle = Lifecycle::InService;
-        member.record.since = look.now;
-        plan.changes.update(&member);
-    }
-    record.record.rollout = None;
-    let error = UpdateError {
-        error_code: "PodEvictionFailure".into(),
-        error_message: "Reached max retries while trying to evict pods from nodes in node group".into(),
-        resource_ids: vec![record.record.shown.nodegroup_name.clone()],
-    };
-    end(plan, &mut record, &mut update, Some(error));
-}
-
-fn end(
+pub(super) fn end(
     plan: &mut Plan,
     record: &mut Kept<NodeGroupRecord>,
     update: &mut Kept<UpdateRecord>,
@@ -584,6 +468,7 @@ fn end(
     update.record.shown.status = if error.is_some() { "Failed".into() } else { "Successful".into() };
     update.record.shown.errors = error.into_iter().collect();
     record.record.update_id = String::new();
+    (record.record.before, record.record.rollout) = (None, None);
     record.record.force = false;
     record.record.shown.status = "ACTIVE".into();
     plan.changes.update(update);

@@ -1,10 +1,9 @@
 //! Node auto repair: a node that has not been Ready for long is replaced.
 
 use kinds::NODES;
-use object::{Object, Snapshot, Time};
-use serde::Deserialize;
+use object::{Snapshot, Time};
 
-use super::Plan;
+use super::{Plan, ready};
 use crate::autoscaling::{Lifecycle, Member};
 use crate::eks::NodeGroupRecord;
 use crate::state::Kept;
@@ -32,7 +31,7 @@ pub fn repair(
         .filter(|member| !member.record.is_unhealthy)
         .filter_map(|member| {
             let node = nodes.find(NODES, "", &member.record.node_name)?;
-            Some((not_ready_since(node)?, member))
+            Some((ready::not_ready_since(node)?, member))
         })
         .collect();
     if config.is_halted(broken.len(), members.len()) {
@@ -54,28 +53,4 @@ pub fn repair(
         member.record.is_unhealthy = true;
         plan.changes.update(&member);
     }
-}
-
-/// Since when a node has not been Ready, if it is not.
-fn not_ready_since(node: &Object) -> Option<Time> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct View {
-        status: Status,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Status {
-        conditions: Vec<Condition>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Condition {
-        r#type: String,
-        status: String,
-        last_transition_time: Option<Time>,
-    }
-    let View { status } = node.decode().ok()?;
-    let ready = status.conditions.into_iter().find(|one| one.r#type == "Ready")?;
-    ready.last_transition_time.filter(|_| ready.status != "True")
 }

@@ -23,6 +23,10 @@ struct World {
     /// The most members that there were at once, and the fewest Ready nodes.
     most: usize,
     fewest: usize,
+    /// Pods that a budget keeps from being evicted.
+    held: Vec<Key>,
+    /// Whether machines that start have no node.
+    is_mute: bool,
 }
 
 fn put(state: &mut Snapshot, key: Key, object: &Value) {
@@ -45,7 +49,14 @@ impl World {
         let pool = PublicPool { first: [198, 18, 0, 10].into(), last: [198, 18, 0, 99].into() };
         let changes = account.context(&Caller::default(), |context| ec2::genesis::default_vpc(context, pool));
         changes.apply(&mut account.state);
-        let mut world = Self { account, cluster: Snapshot::default(), most: 0, fewest: usize::MAX };
+        let mut world = Self {
+            account,
+            cluster: Snapshot::default(),
+            most: 0,
+            fewest: usize::MAX,
+            held: Vec::new(),
+            is_mute: false,
+        };
         let role = format!("arn:aws:iam::{ACCOUNT}:role/AmazonEKSClusterRole");
         let input =
             json!({"name": CLUSTER, "roleArn": role, "resourcesVpcConfig": {"subnetIds": world.subnets()}});
@@ -133,6 +144,7 @@ impl World {
                 let text = |member: &str| object["metadata"][member].as_str().unwrap_or_default();
                 put(&mut self.cluster, Key::new(resource, text("namespace"), text("name")), &object);
             }
+            InCluster::Evict(pod) if self.held.contains(&pod) => {}
             InCluster::Evict(pod) => drop(self.cluster.remove(&pod, self.cluster.revision() + 1)),
             other => panic!("{other:?}"),
         }
@@ -146,7 +158,8 @@ impl World {
             (Wanted::Terminated, State::ShuttingDown) => State::Terminated,
             _ => return,
         };
-        if observed == State::Running {
+        if observed == State::Running && self.is_mute {
+        } else if observed == State::Running {
             let node = json!({"metadata": {"name": name, "labels": {}}, "spec": {},
                 "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
             put(&mut self.cluster, Key::cluster(NODES, name), &node);
@@ -167,9 +180,17 @@ impl World {
 
     fn settle(&mut self) {
         for _ in 0..200 {
-            if !self.turn() {
+            if self.turn() {
+                continue;
+            }
+            // Nodes that are to go stay for a moment.
+            let now = self.account.now;
+            let leaving =
+                self.members().into_iter().filter(|one| one.record.lifecycle == Lifecycle::TerminatingWait);
+            if leaving.into_iter().all(|member| now >= member.record.since.plus_secs(10)) {
                 return;
             }
+            self.later(10);
         }
         panic!("it never comes to rest: {}", self.shown());
     }
@@ -187,8 +208,25 @@ impl World {
     }
 
     fn update_status(&self, id: &str) -> String {
+        self.shown_update(id).status
+    }
+
+    fn shown_update(&self, id: &str) -> crate::eks::Update {
         let update = state::get::<UpdateRecord>(&self.account.state, CLUSTER, id);
-        update.map(|update| update.record.shown.status).unwrap_or_default()
+        update.expect("an update").record.shown
+    }
+
+    /// A pod on the node of each member.
+    fn put_pods(&mut self) {
+        for member in self.members() {
+            let name = format!("web-{}", member.record.instance_id);
+            let pod = json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"nodeName": member.record.node_name}});
+            put(&mut self.cluster, Key::new(PODS, "default", name), &pod);
+        }
+    }
+
+    fn later(&mut self, secs: i64) {
+        self.account.now = self.account.now.plus_secs(secs);
     }
 
     fn zones(&self) -> Vec<String> {
@@ -226,11 +264,7 @@ fn nodes_are_spread_over_zones_and_then_the_group_is_active() {
 fn a_group_that_is_asked_for_less_empties_nodes_before_they_go() {
     let mut world = World::new(3);
     world.settle();
-    for member in world.members() {
-        let name = format!("web-{}", member.record.instance_id);
-        let pod = json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"nodeName": member.record.node_name}});
-        put(&mut world.cluster, Key::new(PODS, "default", name), &pod);
-    }
+    world.put_pods();
     let update = world.update("UpdateNodegroupConfig", &json!({"scalingConfig": {"desiredSize": 1}}));
     world.settle();
     assert_eq!(world.update_status(&update), "Successful");
@@ -262,6 +296,76 @@ fn an_update_brings_new_nodes_before_it_takes_old_ones() {
     let images: Vec<String> = running.filter(Instance::is_running).map(|one| one.image_id).collect();
     let newest = ec2::place::image_of_version("1.36").expect("an image").id;
     assert_eq!(images, [newest.clone(), newest.clone(), newest]);
+}
+
+#[test]
+fn an_update_fails_where_a_budget_keeps_pods_and_the_group_is_what_it_was() {
+    let mut world = World::new(3);
+    world.settle();
+    world.put_pods();
+    world.held = world.cluster.list(PODS, "").map(|pod| pod.key.clone()).collect();
+    let before = world.members();
+    let update = world.update("UpdateNodegroupVersion", &json!({"version": "1.36"}));
+    world.settle();
+    assert_eq!(
+        (world.update_status(&update), world.members().len()),
+        ("InProgress".into(), 7),
+        "one in the place of the one that is being emptied"
+    );
+    let leaving = world.members().into_iter().find(|one| one.record.lifecycle == Lifecycle::TerminatingWait);
+    let leaving = leaving.expect("one is being emptied").record.node_name;
+    world.later(15 * 60);
+    world.settle();
+    let shown = world.shown_update(&update);
+    assert_eq!(shown.status, "Failed");
+    assert_eq!(shown.errors[0].error_code, "PodEvictionFailure");
+    assert_eq!(shown.errors[0].resource_ids, [leaving]);
+    assert_eq!(world.shown()["status"], "ACTIVE");
+    assert_eq!(world.shown()["version"], "1.35");
+    let names = |members: &[state::Kept<crate::autoscaling::Member>]| -> Vec<String> {
+        members.iter().map(|member| member.record.instance_id.clone()).collect()
+    };
+    assert_eq!(names(&world.members()), names(&before), "those with the pods are still there, and no others");
+    assert_eq!(world.cluster.list(PODS, "").count(), 3);
+    for node in world.cluster.list(NODES, "") {
+        let node = node.to_value().expect("JSON");
+        assert_eq!((&node["spec"], &node["metadata"]["labels"]), (&json!({}), &json!({})));
+    }
+    assert_eq!((world.group().record.desired, world.group().record.max), (3, 5));
+
+    // With the budget out of the way, the same succeeds; and so it does in spite of it by force.
+    world.held.pop();
+    let update = world.update("UpdateNodegroupVersion", &json!({"version": "1.36", "force": true}));
+    world.settle();
+    assert_eq!(world.update_status(&update), "InProgress");
+    for _ in 0..3 {
+        world.later(15 * 60);
+        world.settle();
+    }
+    assert_eq!(world.update_status(&update), "Successful");
+    assert_eq!(world.shown()["version"], "1.36");
+}
+
+#[test]
+fn an_update_whose_nodes_never_join_fails_and_takes_none_of_the_old() {
+    let mut world = World::new(2);
+    world.settle();
+    let before = world.members();
+    world.is_mute = true;
+    let update = world.update("UpdateNodegroupVersion", &json!({"version": "1.36"}));
+    world.settle();
+    assert_eq!(world.update_status(&update), "InProgress");
+    world.later(15 * 60);
+    world.settle();
+    let shown = world.shown_update(&update);
+    assert_eq!(shown.status, "Failed");
+    assert_eq!(shown.errors[0].error_code, "NodeCreationFailure");
+    assert_eq!(shown.errors[0].resource_ids.len(), 3);
+    let ids = |members: Vec<state::Kept<crate::autoscaling::Member>>| -> Vec<String> {
+        members.into_iter().map(|member| member.record.instance_id).collect()
+    };
+    assert_eq!(ids(world.members()), ids(before));
+    assert_eq!(world.shown()["status"], "ACTIVE");
 }
 
 #[test]

@@ -41,7 +41,9 @@ pub use fargate_node::{FargateNode, FargateState, PodRef};
 pub use fargate_profile::{FargateProfile, FargateProfileRecord, Selector};
 pub use forget::{end_nodes, forget};
 pub use identity_provider::{IdentityProvider, believed};
-pub use node_group::{NodeGroup, NodeGroupRecord, Rollout, Scaling, Taint, Template, UpdateConfig};
+pub use node_group::{
+    Before, NodeGroup, NodeGroupRecord, Phase, Rollout, Scaling, Taint, Template, UpdateConfig,
+};
 pub use node_repair::NodeRepair;
 pub use node_template::remove as remove_template;
 pub use pod_identity::PodIdentityAssociation;

@@ -49,6 +49,9 @@ pub struct NodeGroupRecord {
     /// How far an update of the version is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
+    /// What it was before that update, and is again if the update fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Before>>,
     /// The template that EKS itself made of the group's settings; its nodes are of its newest version, or of an older one.
     pub template: Template,
     #[serde(default)]
@@ -72,8 +75,28 @@ impl NodeGroupRecord {
 pub struct Rollout {
     /// How many nodes more there are meanwhile.
     pub surge: u32,
-    /// Whether those are on their way out again.
-    pub is_shrinking: bool,
+    pub phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// New nodes come, and old ones go.
+    Replacing,
+    /// All are new; those that are too many go.
+    Shrinking,
+    /// It was given up: the old nodes take pods again.
+    Failing,
+}
+
+/// What an update of the version changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Before {
+    pub version: String,
+    pub release_version: String,
+    pub launch_template: Option<Template>,
+    pub template: Template,
 }
 
 /// A launch template and one of its versions.
@@ -464,6 +487,7 @@ fn made(
         update_id: String::new(),
         force: false,
         rollout: None,
+        before: None,
         template,
         request: Request::of(input),
     })

@@ -6,7 +6,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::cluster::{self, read};
-use super::node_group::{self, NodeGroupRecord, ScalingRequest, Taint, TemplateRequest, UpdateConfig};
+use super::node_group::{
+    self, Before, NodeGroupRecord, ScalingRequest, Taint, TemplateRequest, UpdateConfig,
+};
 use super::node_repair::NodeRepair;
 use super::update::{self, Of, text};
 use super::{fault, node_template, version};
@@ -157,6 +159,12 @@ pub fn version(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     }
     let release = node_group::release_of(&wanted, input["releaseVersion"].as_str()).map_err(about)?;
     let mut params: Params = vec![("Version", wanted.clone()), ("ReleaseVersion", release.clone())];
+    found.record.before = Some(Box::new(Before {
+        version: current,
+        release_version: found.record.shown.release_version.clone(),
+        launch_template: found.record.shown.launch_template.clone(),
+        template: found.record.template.clone(),
+    }));
     if let Some(asked) = input.get("launchTemplate").filter(|asked| !asked.is_null()) {
         let asked: TemplateRequest = read(asked)?;
         let template = node_template::of_user(context, &asked).map_err(about)?;

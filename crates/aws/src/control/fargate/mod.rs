@@ -22,7 +22,7 @@ use object::{Key, Object, Snapshot, Time};
 use plan::{Expect, Occurrence, Write};
 use serde_json::{Value, json};
 
-use super::node_group::is_ready;
+use super::ready::is_ready;
 use super::{Clusters, InCluster, Plan};
 use crate::ec2::instance::{Given, launch};
 use crate::ec2::record::{FargateTask, Instance, State, Subnet, Wanted};
