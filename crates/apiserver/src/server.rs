@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use schema::Kind;
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
@@ -40,6 +41,9 @@ use crate::{Authorizers, Config, Deps, Dial, aggregate, handle, tls};
 
 /// How long requests may take to finish once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long a connection that has asked nothing yet may take to: who connected before the server was told to stop means to.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Until accept() is tried again when the process can hold no more connections.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -252,6 +256,8 @@ impl Server {
                 drop((permit, source));
             });
         }
+        // Nobody is let in any more who would not be answered.
+        drop(listener);
         if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
             warn!("some requests did not finish in time and were cut off");
         }
@@ -316,7 +322,9 @@ async fn converse<S>(
 {
     let head_timeout = shared.config.limits.head_timeout;
     let peer = Peer { address: Some(address.ip()), ..peer };
-    let service = service_fn(move |request| {
+    let asked = Arc::new(Notify::new());
+    let service = service_fn(|request| {
+        asked.notify_one();
         let (shared, peer) = (shared.clone(), peer.clone());
         async move { Ok::<_, Infallible>(handle::handle(shared, peer, request).await) }
     });
@@ -330,10 +338,25 @@ async fn converse<S>(
         .keep_alive_timeout(Duration::from_secs(15))
         .max_header_list_size(64 * 1024);
     let stream = Gathered::new(stream);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), service);
-    if let Err(error) = stream.run(watcher.watch(connection.into_owned())).await {
+    let served = async {
+        let mut connection =
+            pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), service));
+        let told = async {
+            shared.stopping().await;
+            let _ = tokio::time::timeout(FIRST_REQUEST, asked.notified()).await;
+        };
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = told => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    };
+    if let Err(error) = stream.clone().run(served).await {
         debug!(%address, %error, "connection ended");
     }
+    // Until now the server waited for it.
+    drop(watcher);
 }
 
 /// Errors of accept() that pass when others give back what they hold: files, memory.

@@ -5,6 +5,8 @@ mod common;
 use common::Cluster;
 use common::client::Client;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -578,4 +580,19 @@ async fn tokens_and_connections_are_admitted() {
         assert_eq!(reply.code, code, "{path}: {}", reply.text);
         assert!(reply.text.contains(words), "{path}: {}", reply.text);
     }
+}
+
+#[tokio::test]
+async fn who_has_connected_when_the_server_stops_and_asks_at_once_is_answered() {
+    let cluster = Cluster::start().await;
+    let mut early = Client::admin(&cluster).connect().await;
+    cluster.server.stop();
+    while TcpStream::connect(cluster.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let request = b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    early.write_all(request).await.expect("an open connection");
+    let mut answer = Vec::new();
+    early.read_to_end(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&answer));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use access::ClientCa;
@@ -26,6 +26,7 @@ use tracing::{error, info};
 use crate::bootstrap;
 use crate::deciders::{Deciders, Identity, IdentityError, event_user};
 use crate::dial::{self, Inside};
+use crate::doors::Doors;
 use crate::eks::OnFargate;
 use crate::etcd::{EtcdError, Place};
 use crate::login;
@@ -107,7 +108,8 @@ pub struct Cluster {
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// What answers at the public endpoint, while there is one.
-    public: Mutex<Option<AbortHandle>>,
+    public: Mutex<Option<(AbortHandle, SocketAddr)>>,
+    doors: Mutex<Doors>,
     /// Held as long as the cluster runs here.
     _identity: Option<Identity>,
 }
@@ -203,6 +205,7 @@ impl Cluster {
             stop,
             tasks,
             public,
+            doors: Mutex::default(),
             _identity: identity,
         })
     }
@@ -210,6 +213,7 @@ impl Cluster {
     /// Serves the API on a listener until `stop`.
     pub fn serve(&self, listener: StdListener) -> std::io::Result<AbortHandle> {
         listener.set_nonblocking(true)?;
+        self.doors().keep(&listener)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (server, tls) = (self.server.clone(), self.tls.clone());
         let task = tokio::spawn(async move {
@@ -230,11 +234,18 @@ impl Cluster {
     ) -> std::io::Result<()> {
         let mut public = self.public.lock().unwrap_or_else(PoisonError::into_inner);
         if is_wanted && public.is_none() {
-            *public = Some(self.serve(listen()?)?);
-        } else if !is_wanted && let Some(open) = public.take() {
+            let listener = listen()?;
+            let address = listener.local_addr()?;
+            *public = Some((self.serve(listener)?, address));
+        } else if !is_wanted && let Some((open, address)) = public.take() {
             open.abort();
+            self.doors().take(address);
         }
         Ok(())
+    }
+
+    fn doors(&self) -> MutexGuard<'_, Doors> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client certificate with every right.
@@ -275,6 +286,18 @@ impl Cluster {
 
     /// Ends requests in order, then the deciders, then the store.
     pub async fn stop(&self) {
+        drop(std::mem::take(&mut *self.doors()));
+        self.end().await;
+    }
+
+    /// As [`stop`](Self::stop), with its doors left open for who serves the cluster next.
+    pub async fn leave_open(&self) -> Doors {
+        let doors = std::mem::take(&mut *self.doors());
+        self.end().await;
+        doors
+    }
+
+    async fn end(&self) {
         self.server.stop();
         self.stop.send_replace(true);
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 use crate::account::{self, AccountError, Wanted};
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{API_PORT, Cluster, ClusterError, Setup};
+use crate::doors::Doors;
 use crate::eks::{self, Keeper};
 use crate::etcd::Place;
 use crate::server_files::ServerFiles;
@@ -561,7 +562,7 @@ impl Daemon {
         }
         progress.doing("starting the control plane");
         let since = Instant::now();
-        let cluster = Arc::new(self.start_control_plane(&spec).await?);
+        let cluster = Arc::new(self.start_control_plane(&spec, Doors::default()).await?);
         eks::tell_running(self, &spec, &cluster).await;
         clusters.insert(spec.name.clone(), cluster.clone());
         progress.step("API server answers", since);
@@ -579,7 +580,12 @@ impl Daemon {
     }
 
     /// Starts a control plane where the account has its interfaces, with its public endpoint on this host's loopback.
-    pub(crate) async fn start_control_plane(&self, spec: &ClusterSpec) -> Result<Cluster, DaemonError> {
+    /// `doors` are those that its predecessor left open.
+    pub(crate) async fn start_control_plane(
+        &self,
+        spec: &ClusterSpec,
+        mut doors: Doors,
+    ) -> Result<Cluster, DaemonError> {
         let (account, _) = self.account().await.ok_or(DaemonError::NoAccount)?;
         let standing = eks::standing(&account, &spec.name);
         let standing = standing.ok_or_else(|| DaemonError::NoPlace(spec.name.clone()))?;
@@ -587,8 +593,10 @@ impl Daemon {
         let vpc = self.machines.vpc(&standing.vpc.vpc_id)?;
         let inside: Vec<SocketAddr> =
             standing.addresses.iter().map(|address| (*address, API_PORT).into()).collect();
-        let within = inside.iter().map(|address| {
-            netns::tcp_listener(vpc.ns(), *address).map_err(|error| DaemonError::Inside(error.to_string()))
+        let within = inside.iter().map(|address| match doors.take(*address) {
+            Some(open) => Ok(open),
+            None => netns::tcp_listener(vpc.ns(), *address)
+                .map_err(|error| DaemonError::Inside(error.to_string())),
         });
         let within: Vec<TcpListener> = within.collect::<Result<_, _>>()?;
         let dir = self.site.cluster_dir(&spec.name);
@@ -606,7 +614,7 @@ impl Daemon {
             account: Some(account),
         };
         let cluster = Cluster::start(setup).await?;
-        self.open_public_door(spec, &cluster, &standing.vpc)?;
+        self.open_public_door(spec, &cluster, &standing.vpc, doors)?;
         for listener in within {
             cluster.serve(listener).map_err(|error| DaemonError::Inside(error.to_string()))?;
         }
@@ -619,8 +627,10 @@ impl Daemon {
         spec: &ClusterSpec,
         cluster: &Cluster,
         vpc: &VpcConfig,
+        mut doors: Doors,
     ) -> Result<(), DaemonError> {
-        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, spec.api_port));
+        let address = (Ipv4Addr::LOCALHOST, spec.api_port).into();
+        let listen = || doors.take(address).map_or_else(|| TcpListener::bind(address), Ok);
         let port = |source| DaemonError::Port { port: spec.api_port, source };
         cluster.set_public(vpc.endpoint_public_access, listen).map_err(port)
     }

@@ -11,6 +11,7 @@ mod daemon;
 mod deciders;
 mod dial;
 mod doctor;
+mod doors;
 mod ec2;
 mod eks;
 mod etcd;

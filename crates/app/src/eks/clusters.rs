@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::keeper::{Failure, Keeper};
 use crate::cluster::Cluster;
 use crate::daemon::{Daemon, DaemonError, free_port};
+use crate::doors::Doors;
 use crate::etcd::Place;
 use crate::server_files::ServerFiles;
 use crate::shape::NEWEST;
@@ -50,6 +51,7 @@ async fn bring(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<Option<Ti
         Some(spec) => spec,
         None => new_spec(keeper, &record, wanted)?,
     };
+    let mut doors = Doors::default();
     if spec.minor != wanted {
         info!(
             cluster = name,
@@ -58,7 +60,7 @@ async fn bring(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<Option<Ti
             "the control plane starts anew with another version"
         );
         if let Some(old) = clusters.remove(name) {
-            old.stop().await;
+            doors = old.leave_open().await;
         }
         spec.minor = wanted;
     }
@@ -67,11 +69,16 @@ async fn bring(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<Option<Ti
         return Ok(None);
     }
     if !clusters.contains_key(name) {
-        let cluster = daemon.start_control_plane(&spec).await?;
+        let cluster = daemon.start_control_plane(&spec, doors).await?;
         clusters.insert(name.to_owned(), Arc::new(cluster));
     }
     if let Some(cluster) = clusters.get(name) {
-        daemon.open_public_door(&spec, cluster, &record.record.shown.resources_vpc_config)?;
+        daemon.open_public_door(
+            &spec,
+            cluster,
+            &record.record.shown.resources_vpc_config,
+            Doors::default(),
+        )?;
         told(&keeper.account, &spec, cluster).await?;
         daemon.ec2().await?.look();
     }
