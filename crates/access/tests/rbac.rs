@@ -222,6 +222,16 @@ fn an_unchanged_role_may_be_written_by_anybody() {
     new["metadata"]["labels"] = json!({"a": "b"});
     let key = Key::new(kinds::ROLES, "a", "editor");
     assert_eq!(check_write(&view, &user("alice"), &key, &new, Some(&old)), Ok(()));
+    let old = binding("", "b", "ClusterRole/health", json!([]));
+    let key = Key::new(kinds::CLUSTER_ROLE_BINDINGS, "", "b");
+    for (field, value, is_allowed) in
+        [("labels", json!({"a": "b"}), false), ("finalizers", json!(["example.com/f"]), true)]
+    {
+        let mut new = old.clone();
+        new["metadata"][field] = value;
+        let answer = check_write(&view, &user("bob"), &key, &new, Some(&old));
+        assert_eq!(answer.is_ok(), is_allowed, "a binding's {field}: {answer:?}");
+    }
 }
 
 #[test]

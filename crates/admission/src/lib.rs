@@ -39,13 +39,18 @@ pub fn mutate(snapshot: &Snapshot, request: &Request, mut object: Value) -> Resu
     Ok(Admitted { object, warnings })
 }
 
-/// Judges a request. `object` is as it would be stored; a delete has none.
-pub fn validate(snapshot: &Snapshot, request: &Request, object: Option<&Value>) -> Result<Verdict, Status> {
-    let mut verdict = Verdict::default();
+/// Judges a request. `object` is as it would be stored; a delete has none. What the audit log should hold is in the verdict of a
+/// request that is refused, too.
+pub fn validate(
+    snapshot: &Snapshot,
+    request: &Request,
+    object: Option<&Value>,
+    verdict: &mut Verdict,
+) -> Result<(), Status> {
     for plugin in PLUGINS {
         if let Some(validate) = plugin.validate {
-            validate(snapshot, request, object, &mut verdict)?;
+            validate(snapshot, request, object, verdict)?;
         }
     }
-    Ok(verdict)
+    Ok(())
 }

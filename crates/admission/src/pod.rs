@@ -28,10 +28,16 @@ pub fn each_container(pod: &mut Value, mut each: impl FnMut(&mut Value, bool)) {
     }
 }
 
-/// `[a, b]` of several, `a` of one: how upstream joins errors.
+/// `[a, b]` of several, `a` of one, and each text once: how upstream joins errors.
 pub fn joined(errors: &[String]) -> String {
-    match errors {
-        [one] => one.clone(),
-        many => format!("[{}]", many.join(", ")),
+    let mut texts: Vec<&str> = Vec::new();
+    for error in errors {
+        if !texts.contains(&error.as_str()) {
+            texts.push(error);
+        }
+    }
+    match texts[..] {
+        [one] => one.to_owned(),
+        _ => format!("[{}]", texts.join(", ")),
     }
 }

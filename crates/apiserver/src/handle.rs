@@ -303,12 +303,14 @@ async fn answered(
             if deprecation.is_some() {
                 let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
                 shared.deprecated.record(target, agent.unwrap_or_default(), SystemTime::now());
+                audit::deprecated(request.extensions());
             }
             let mut answer = limited(shared, user, target, query, request).await;
             if let Some(text) = deprecation {
                 respond::warn(&mut answer, &[text.into_owned()]);
             }
-            shared.requests.record(target, answer.status().as_u16(), began.elapsed());
+            let is_dry = query.get("dryRun") == "All";
+            shared.requests.record(target, is_dry, answer.status().as_u16(), began.elapsed());
             answer
         }
     }

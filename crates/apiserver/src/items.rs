@@ -199,6 +199,8 @@ impl Items {
             }
             match view.shape {
                 Shape::Table(include, meta) => table::row(kind, include, meta, object, *now, &mut buffer),
+                // Go writes no kind and version of what is typed; custom resources are not.
+                Shape::Whole if kind.custom.is_none() => show::item(kind, object, &mut buffer),
                 shape => show::object(kind, shape, object, *now, &mut buffer),
             }
             buffer.len() >= BUFFER_BYTES

@@ -80,8 +80,12 @@ pub(crate) async fn list(
     headers: &HeaderMap,
 ) -> Result<Answer, Status> {
     let view = negotiate::view(headers, query, &target.kind, Asked::List, shared.config.cbor)?;
-    let options = ListOptions::read(query)?;
+    let mut options = ListOptions::read(query)?;
     options.check_list()?;
+    if options.resource_version == "0" && options.token.is_empty() {
+        // Upstream's cache has never cut such a list, and clients count on getting all of it.
+        options.limit = 0;
+    }
     let selection = Selection::new(&target.kind, &target.namespace, "", &options)?;
     let Place { snapshot, revision, after } = match place(shared, &target.kind, &options).await {
         Ok(found) => found,

@@ -89,12 +89,24 @@ pub(crate) fn failure_document(code: u16, status: Value) -> Answer {
     answer
 }
 
-/// Adds a `Warning: 299` header for each text (RFC 7234, section 5.5, as upstream uses it).
+/// So much of all warnings together is told whole; of more, each is told in part.
+const WARNINGS_CHARS: usize = 4 * 1024;
+const WARNING_CHARS: usize = 256;
+
+/// Adds a `Warning: 299` header for each text (RFC 7234, section 5.5, as upstream uses it), and none twice.
 pub(crate) fn warn(answer: &mut Answer, warnings: &[String]) {
+    let name = HeaderName::from_static("warning");
+    let all: usize = warnings.iter().map(|text| text.chars().count()).sum();
+    let mut left = WARNINGS_CHARS;
     for text in warnings {
+        let most = if all > WARNINGS_CHARS { WARNING_CHARS.min(left) } else { usize::MAX };
+        let text: String = text.chars().take(most).collect();
+        left = left.saturating_sub(text.chars().count());
         let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
-            answer.headers_mut().append(HeaderName::from_static("warning"), value);
+        let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) else { continue };
+        let is_told = answer.headers().get_all(&name).iter().any(|told| *told == value);
+        if !is_told && !text.is_empty() {
+            answer.headers_mut().append(name.clone(), value);
         }
     }
 }

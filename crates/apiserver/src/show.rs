@@ -1,6 +1,6 @@
 //! Objects in the shape that a client asked for.
 
-use object::{Object, Time};
+use object::{Object, Time, body};
 use schema::Kind;
 use serde::Deserialize;
 use serde_json::Value;
@@ -36,6 +36,22 @@ pub(crate) fn whole(kind: &Kind, object: &Object, to: &mut Vec<u8>) {
         }
         Err(_) => to.extend_from_slice(&object.body),
     }
+}
+
+/// As an item of a list of a built-in kind, without what the list says of all of them.
+pub(crate) fn item(kind: &Kind, object: &Object, to: &mut Vec<u8>) {
+    let stored = Some(object).filter(|object| kind.reads_as_stored(object));
+    if let Some(rest) = stored.and_then(|object| body::without_type(&object.body)) {
+        to.push(b'{');
+        return to.extend_from_slice(rest);
+    }
+    let mut value = value(kind, object);
+    if let Some(members) = value.as_object_mut() {
+        members.remove("apiVersion");
+        members.remove("kind");
+    }
+    // Writing to memory cannot fail.
+    let _ = serde_json::to_writer(to, &value);
 }
 
 /// `PartialObjectMetadata` of a body.

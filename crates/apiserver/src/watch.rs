@@ -21,6 +21,7 @@ use store::{Watch, WatchError};
 use tokio::time::{Instant, sleep_until};
 
 use crate::list::{at_least, revision};
+use crate::metrics::Open;
 use crate::negotiate::{self, Asked, Media, Meta, Shape, View};
 use crate::query::{ListOptions, Query};
 use crate::respond::Answer;
@@ -47,7 +48,8 @@ pub(crate) async fn watch(
     let options = ListOptions::read(query)?;
     options.check_watch()?;
     let selection = Selection::new(&target.kind, &target.namespace, &target.name, &options)?;
-    let stream = begin(shared, &target.kind, view, selection, &options).await?;
+    let mut stream = begin(shared, &target.kind, view, selection, &options).await?;
+    stream.open = Some(Open::new(shared, target));
     let body = StreamBody::new(stream::unfold(stream, Stream::step)).boxed_unsync();
     let mut answer = Response::new(body);
     if let Some(media) = view.media.of_watch() {
@@ -78,6 +80,8 @@ struct Stream {
     ends: Instant,
     /// The table's columns were told.
     described: bool,
+    /// Counts it among the open ones.
+    open: Option<Open>,
 }
 
 /// resourceVersion and sendInitialEvents of a watch:
@@ -139,6 +143,7 @@ async fn begin(
         next_bookmark: now + shared.config.limits.bookmark_every,
         ends: now + lasts,
         described: false,
+        open: None,
     };
     if !shared.gate.catalog().serves(kind) {
         return Ok(stream);
@@ -191,13 +196,16 @@ impl Stream {
         match found {
             Some(Ok(events)) if self.kind.is_made_by_webhook() => {
                 // Who is asked may take long; what ends a watch does not wait for it.
-                let (shared, ends) = (self.shared.clone(), self.ends);
+                let (shared, kind, ends) = (self.shared.clone(), self.kind.clone(), self.ends);
+                let mut definitions = self.definitions.take();
                 tokio::select! {
                     biased;
                     () = shared.stopping() => return None,
+                    () = replaced(&shared, &kind, &mut definitions) => return None,
                     () = self.convert(&events) => {}
                     () = sleep_until(ends) => return None,
                 }
+                self.definitions = definitions;
             }
             Some(Ok(events)) => events.iter().for_each(|event| self.tell(event)),
             Some(Err(error)) => self.fail(error),

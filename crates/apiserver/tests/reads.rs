@@ -35,6 +35,7 @@ const UNKNOWN: &str = r#"Unsupported value: \"Newest\": supported values: \"Exac
 const LISTS: &[Case] = &[
     ("", 200, "a b c"),
     ("resourceVersion=0", 200, "a b c"),
+    ("resourceVersion=0&limit=1", 200, "a b c"),
     ("resourceVersion=0&resourceVersionMatch=NotOlderThan", 200, "a b c"),
     ("resourceVersion=$OLD", 200, "a b c"),
     ("resourceVersion=$OLD&resourceVersionMatch=NotOlderThan", 200, "a b c"),

@@ -348,6 +348,7 @@ async fn an_object_lives_and_dies_over_http() {
     assert_eq!(deleted["items"].as_array().map(Vec::len), Some(1));
     let left = client.get(CONFIG_MAPS).await.json();
     assert_eq!(left["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!((&left["kind"], left["items"][0].get("kind")), (&json!("ConfigMapList"), None));
     let shapes = client
         .send(
             "GET",
@@ -595,4 +596,35 @@ async fn who_has_connected_when_the_server_stops_and_asks_at_once_is_answered() 
     let mut answer = Vec::new();
     early.read_to_end(&mut answer).await.expect("an answer");
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn what_is_accepted_and_not_meant_is_warned_about() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    let endpoints = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+    let dots = "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [must not contain dots]";
+    let deployment = json!({"metadata": {"name": "a.b"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let map = json!({"metadata": {"name": "m"}, "dato": {}});
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    for (method, path, body, expected) in [
+        ("GET", "/api/v1/endpoints", String::new(), endpoints),
+        ("GET", "/api/v1/namespaces/default/endpoints/none", String::new(), endpoints),
+        ("GET", "/api/v1/componentstatuses", String::new(), "v1 ComponentStatus is deprecated in v1.19+"),
+        ("GET", "/api/v1/pods", String::new(), ""),
+        ("POST", deployments, deployment.to_string(), dots),
+        ("POST", CONFIG_MAPS, map.to_string(), "unknown field \\\"dato\\\""),
+    ] {
+        let reply = client.send(method, path, &[("content-type", "application/json")], body).await;
+        let expected = if expected.is_empty() { String::new() } else { format!("299 - \"{expected}\"") };
+        assert_eq!(reply.header("warning"), expected, "{method} {path}: {}", reply.text);
+    }
+    let metrics = client.get("/metrics").await.text;
+    for line in [
+        r#"apiserver_requested_deprecated_apis{group="",removed_release="",resource="endpoints",subresource="",version="v1"} 1"#,
+        r#"apiserver_request_sli_duration_seconds_count{component="apiserver",group="",resource="endpoints",scope="cluster",subresource="",verb="LIST",version="v1"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
 }

@@ -132,7 +132,8 @@ impl History<'_> {
             .filter(|revision| !is_live(revision))
             .filter_map(|revision| revision.object.as_ref())
             .collect();
-        let keep = usize::try_from(limit).unwrap_or(0);
+        // A limit below zero keeps all.
+        let keep = usize::try_from(limit).unwrap_or(usize::MAX);
         for object in idle.iter().take(idle.len().saturating_sub(keep)) {
             plan.write(delete(object));
         }

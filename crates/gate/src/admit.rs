@@ -320,7 +320,13 @@ pub(crate) async fn validate(
     if let (Some(new), "") = (new, review.request.subresource) {
         review.gate.authority.may_grant(review.snapshot, review.request.user, key, new, old)?;
     }
-    let mut verdict = review.ask(key, old, |request| admission::validate(review.snapshot, request, new))?;
+    let mut verdict = Verdict::default();
+    let judged =
+        review.ask(key, old, |request| admission::validate(review.snapshot, request, new, &mut verdict));
+    if let Err(refused) = judged {
+        review.request.options.annotate(verdict.audit);
+        return Err(refused);
+    }
     if let Some(extensions) = review.extensions(key, old) {
         // A delete has nothing to change, and mutating webhooks may refuse it all the same.
         if new.is_none() {

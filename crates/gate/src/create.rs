@@ -113,6 +113,7 @@ impl Gate {
         metadata::prepare(&kind, &mut new, None);
         let mut ops = service::allocate(self, snapshot, &key, &mut new, None)?;
         decode::validate(&kind, &new, None)?;
+        warnings.extend((kind.warn)(&new, None));
         ops.extend(admit::validate(&review, &key, Some(&new), None, warnings).await?);
         ops.extend(namespace.map(|namespace| stands(namespace)));
         ops.extend(definition_stands(snapshot, &kind)?);

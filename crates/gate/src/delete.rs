@@ -38,6 +38,16 @@ impl Gate {
     /// # Errors
     /// 403 admission, 404, 409 preconditions, 422 options that contradict each other.
     pub async fn delete(&self, request: &Request<'_>, options: &DeleteOptions) -> Result<Outcome, Status> {
+        self.delete_asked(request, options, true).await
+    }
+
+    /// As [`delete`](Self::delete); without admission where the request that this is a part of has passed it.
+    pub(crate) async fn delete_asked(
+        &self,
+        request: &Request<'_>,
+        options: &DeleteOptions,
+        is_asked: bool,
+    ) -> Result<Outcome, Status> {
         check_options(options)?;
         let key = commit::key_of(request, request.name);
         let mut raced = 0;
@@ -54,7 +64,9 @@ impl Gate {
                 now: self.now(),
             };
             let (old, mut also) = (self.seen(&review, &stored).await?, Vec::new());
-            also.extend(admit::validate(&review, &key, None, Some(&old), &mut warnings).await?);
+            if is_asked {
+                also.extend(admit::validate(&review, &key, None, Some(&old), &mut warnings).await?);
+            }
             // What is marked is written, and so in the form that is stored now.
             let kept = self.kind(request.kind.resource)?;
             let kept = self.replaced(&kept)?.unwrap_or(kept);

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use admission::Operation;
 use kinds::POD_DISRUPTION_BUDGETS;
 use object::{Cause, LabelSelector, Object, Reason, Snapshot, Status, Time};
 use plan::Propagation;
@@ -14,7 +15,7 @@ use store::{Op, Precondition};
 
 use crate::commit::{self, Failed};
 use crate::pod::{set_condition, success};
-use crate::request::{DeleteOptions, Outcome, Preconditions, Request};
+use crate::request::{DeleteOptions, Options, Outcome, Preconditions, Request};
 use crate::{Gate, metadata};
 
 const ATTEMPTS: u32 = 64;
@@ -45,8 +46,14 @@ struct BudgetStatus {
     disrupted_pods: Option<serde_json::Map<String, Value>>,
 }
 
-pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, body: Value) -> Result<Outcome, Status> {
+pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, mut body: Value) -> Result<Outcome, Status> {
+    path::set_default(&mut body, "apiVersion", "policy/v1");
+    path::set_default(&mut body, "kind", "Eviction");
+    let passed = gate.admit(request, Operation::Create, body).await?;
+    let (body, warnings) = (passed.object, passed.warnings);
     let options = options(request, &body)?;
+    let dry = Options { dry_run: is_dry(request, &body)?, ..request.options.clone() };
+    let request = &Request { options: &dry, ..*request };
     let key = commit::key_of(request, request.name);
     let mut raced = 0;
     for _ in 0..ATTEMPTS {
@@ -57,7 +64,7 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, body: Value) -> Re
         let spent =
             if ignores_budgets(stored, &pod) { None } else { spend(gate, &snapshot, stored, &pod, now)? };
         if request.options.dry_run {
-            return Ok(Outcome { created: true, ..Outcome::made(success()) });
+            return Ok(Outcome { created: true, warnings, ..Outcome::made(success()) });
         }
         if !stored.meta.is_deleting() || spent.is_some() {
             let mut marked = pod;
@@ -79,10 +86,22 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, body: Value) -> Re
             }
         }
         let delete = Request { subresource: "", ..*request };
-        let outcome = gate.delete(&delete, &options).await?;
-        return Ok(Outcome { created: true, warnings: outcome.warnings, ..Outcome::made(success()) });
+        // Whoever watches over deletions was not asked: an eviction is what was admitted.
+        gate.delete_asked(&delete, &options, false).await?;
+        return Ok(Outcome { created: true, warnings, ..Outcome::made(success()) });
     }
     Err(Status::stale(&key))
+}
+
+/// `kubectl drain --dry-run=server` says so in the body, others in the query.
+fn is_dry(request: &Request<'_>, body: &Value) -> Result<bool, Status> {
+    let told = path::list(body, "deleteOptions.dryRun");
+    match told.iter().find(|one| *one != "All") {
+        Some(other) => {
+            Err(Status::bad_request(format!("dryRun: Unsupported value: {other}: supported values: \"All\"")))
+        }
+        None => Ok(request.options.dry_run || !told.is_empty()),
+    }
 }
 
 fn options(request: &Request<'_>, body: &Value) -> Result<DeleteOptions, Status> {

@@ -116,11 +116,15 @@ impl Gate {
         }
         let mut others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old))?;
         decode::validate(&kind, &new, row.compares.then_some(&old))?;
+        if row.is_main() {
+            warnings.extend((kind.warn)(&new, Some(&old)));
+        }
+        // Whoever may refuse an update is asked about one that changes nothing, too.
+        others.extend(admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings).await?);
         let draft = commit::draft(&kind, &stored.key, &self.kept(&kind, new.clone()).await?)?;
         if draft.stored == object::body::without_revision(&stored.body) {
             return Ok(Decided { ops: Vec::new(), new, unchanged: true, removed: false, warnings });
         }
-        others.extend(admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings).await?);
         let removed = removal::is_finished(&kind, stored, &draft.meta, &new);
         let mut ops = if removed {
             removal::ops(review.snapshot, stored)

@@ -97,3 +97,79 @@ async fn an_approval_takes_conditions_and_metadata() {
     assert_eq!(condition["lastTransitionTime"], since, "it holds since then");
     assert_ne!(condition["lastUpdateTime"], since, "and was written now");
 }
+
+const BUDGETS: &str = "poddisruptionbudgets.policy";
+
+/// A budget: its policy for pods that are not ready, disruptions that are left, pods that are and should be healthy.
+type Budget = (&'static str, i64, i64, i64);
+
+#[tokio::test]
+async fn an_eviction_asks_the_budget() {
+    const MORE: &str =
+        "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+    const NO: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
+    let dry = json!({"deleteOptions": {"dryRun": ["All"]}});
+    let cases: &[(&str, bool, &[Budget], Value, Result<bool, (u16, &str)>)] = &[
+        ("Running", true, &[], json!({}), Ok(true)),
+        ("Running", true, &[], dry.clone(), Ok(false)),
+        ("Running", true, &[("", 1, 2, 1)], json!({}), Ok(true)),
+        ("Running", true, &[("", 1, 2, 1)], dry.clone(), Ok(false)),
+        ("Running", true, &[("", 0, 1, 1)], json!({}), Err((429, NO))),
+        ("Running", true, &[("", 0, 1, 1)], dry, Err((429, NO))),
+        ("Pending", false, &[("", 0, 0, 1)], json!({}), Ok(true)),
+        ("Running", false, &[("", 0, 0, 1)], json!({}), Err((429, NO))),
+        ("Running", false, &[("", 0, 1, 1)], json!({}), Ok(true)),
+        ("Running", false, &[("AlwaysAllow", 0, 0, 1)], json!({}), Ok(true)),
+        ("Running", true, &[("", 1, 2, 1), ("", 1, 2, 1)], json!({}), Err((500, MORE))),
+        (
+            "Running",
+            true,
+            &[],
+            json!({"metadata": {"name": "other"}}),
+            Err((400, "name in URL does not match name in Eviction object")),
+        ),
+        (
+            "Running",
+            true,
+            &[],
+            json!({"deleteOptions": {"preconditions": {"uid": "x"}}}),
+            Err((409, "the UID in the precondition (x) does not match")),
+        ),
+    ];
+    for (phase, is_ready, budgets, body, wanted) in cases {
+        let world = World::new().await;
+        let pod = json!({"metadata": {"name": "p", "labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        world.create("pods", pod).await.expect("a pod");
+        let ready = if *is_ready { "True" } else { "False" };
+        let status = json!({"status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}});
+        change(&world, ("pods", "p", "status"), Change::Patch(PatchKind::Merge, status))
+            .await
+            .expect("a status");
+        for (index, (policy, allowed, healthy, desired)) in budgets.iter().enumerate() {
+            let name = format!("b{index}");
+            let mut spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}});
+            if !policy.is_empty() {
+                spec["unhealthyPodEvictionPolicy"] = (*policy).into();
+            }
+            world.create(BUDGETS, json!({"metadata": {"name": name}, "spec": spec})).await.expect("a budget");
+            let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": allowed,
+                "currentHealthy": healthy, "desiredHealthy": desired, "expectedPods": 2}});
+            change(&world, (BUDGETS, &name, "status"), Change::Patch(PatchKind::Merge, status))
+                .await
+                .expect("a status");
+        }
+        let mut eviction = json!({"metadata": {"name": "p"}});
+        schema::merge_patch(&mut eviction, body);
+        let answer = world.post("pods", "p", "eviction", eviction).await;
+        let about = format!("{phase} {is_ready} {budgets:?} {body}");
+        match (answer, wanted) {
+            (Ok(_), Ok(is_gone)) => assert_eq!(world.get("pods", "p").is_none(), *is_gone, "{about}"),
+            (Err(status), Err((code, words))) => {
+                assert_eq!(status.code, *code, "{about}: {}", status.message);
+                assert!(status.message.contains(words), "{about}: {}", status.message);
+                assert!(world.get("pods", "p").is_some(), "{about}");
+            }
+            (answer, _) => panic!("{about}: {answer:?}"),
+        }
+    }
+}

@@ -10,7 +10,11 @@ pub type Amounts = BTreeMap<String, Quantity>;
 
 /// The amounts at `side` (`requests` or `limits`) of an object with `resources`. What does not parse is left out.
 pub fn amounts(object: &Value, side: &str) -> Amounts {
-    let entries = object["resources"][side].as_object().into_iter().flatten();
+    parsed(&object["resources"][side])
+}
+
+fn parsed(amounts: &Value) -> Amounts {
+    let entries = amounts.as_object().into_iter().flatten();
     entries.filter_map(|(name, amount)| Some((name.clone(), quantity(amount)?))).collect()
 }
 
@@ -19,20 +23,53 @@ pub fn quantity(value: &Value) -> Option<Quantity> {
     serde_json::from_value(value.clone()).ok()
 }
 
-/// What a pod takes as a whole: <https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers>.
+/// What a pod asks for as a whole: <https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers>.
 ///
 /// Containers and sidecars add up; an init container counts if it needs more than that, beside the sidecars started
-/// before it. Pod-level amounts (KEP-2837) stand in for the sum; the overhead comes on top (of limits only where there
-/// are some).
+/// before it. Pod-level amounts (KEP-2837) stand in for the sum.
+pub fn asked(pod: &Value, side: &str) -> Amounts {
+    summed(pod, side, |container, _| amounts(container, side))
+}
+
+/// What a pod takes: what it asks for or, while a resize is under way, what its containers still have, whichever is more
+/// (KEP-1287). The overhead comes on top (of limits only where there are some).
 pub fn effective(pod: &Value, side: &str) -> Amounts {
+    let is_infeasible = path::list(pod, "status.conditions")
+        .iter()
+        .any(|one| one["type"] == "PodResizePending" && one["reason"] == "Infeasible");
+    let mut total = summed(pod, side, |container, statuses| {
+        let asked = amounts(container, side);
+        let status = path::list(pod, statuses).iter().find(|status| status["name"] == container["name"]);
+        let Some(status) = status.filter(|status| status["resources"].is_object()) else { return asked };
+        let mut held = if is_infeasible { Amounts::new() } else { asked };
+        raise(&mut held, &amounts(status, side));
+        if side == "requests" {
+            raise(&mut held, &parsed(&status["allocatedResources"]));
+        }
+        held
+    });
+    for (name, amount) in parsed(&pod["spec"]["overhead"]) {
+        match total.get_mut(&name) {
+            Some(sum) => *sum += amount,
+            None if side == "requests" => {
+                total.insert(name, amount);
+            }
+            None => {}
+        }
+    }
+    total
+}
+
+/// `own` is told where the statuses of the container's kind are.
+fn summed(pod: &Value, side: &str, own: impl Fn(&Value, &str) -> Amounts) -> Amounts {
     let mut total = Amounts::new();
     for container in path::list(pod, "spec.containers") {
-        add(&mut total, &amounts(container, side));
+        add(&mut total, &own(container, "status.containerStatuses"));
     }
     let mut sidecars = Amounts::new();
     let mut init = Amounts::new();
     for container in path::list(pod, "spec.initContainers") {
-        let own = amounts(container, side);
+        let own = own(container, "status.initContainerStatuses");
         let mut needed = sidecars.clone();
         add(&mut needed, &own);
         if container["restartPolicy"] == "Always" {
@@ -42,19 +79,7 @@ pub fn effective(pod: &Value, side: &str) -> Amounts {
         raise(&mut init, &needed);
     }
     raise(&mut total, &init);
-    for (name, amount) in amounts(&pod["spec"], side) {
-        total.insert(name, amount);
-    }
-    for (name, amount) in pod["spec"]["overhead"].as_object().into_iter().flatten() {
-        let Some(amount) = quantity(amount) else { continue };
-        match total.get_mut(name) {
-            Some(sum) => *sum += amount,
-            None if side == "requests" => {
-                total.insert(name.clone(), amount);
-            }
-            None => {}
-        }
-    }
+    total.extend(amounts(&pod["spec"], side));
     total
 }
 

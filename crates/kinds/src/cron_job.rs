@@ -5,9 +5,9 @@ use serde_json::Value;
 use crate::column::{AGE, NAME, column, since, text, text_or, wide};
 use crate::spec::{
     check::{self, Found},
-    template,
+    template, warnings,
 };
-use crate::{row, strategy, subresource};
+use crate::{job_validation, row, strategy, subresource};
 
 pub const CRON_JOBS: Resource = Resource::new("cronjobs.batch");
 
@@ -58,8 +58,21 @@ pub static KIND: Kind = Kind {
     name,
     default: |job| template::default(job, "spec.jobTemplate.spec.template"),
     validate,
+    warn,
     ..row::BASE
 };
+
+fn warn(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut found = warnings::of_controller(new, old, "spec.jobTemplate.spec.template");
+    found.extend(
+        job_validation::too_many(&new["spec"]["jobTemplate"]["spec"], "spec.jobTemplate.spec")
+            .filter(|_| old.is_none()),
+    );
+    if path::text(new, "spec.schedule").contains("TZ") {
+        found.push("cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details".into());
+    }
+    found
+}
 
 /// A job's name is its cron job's and eleven characters more, and must fit a label.
 const NAME_MAX: usize = 52;

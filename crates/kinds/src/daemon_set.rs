@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::column::{AGE, NAME, column, int, labels};
 use crate::spec::{
     check::{self, Found},
-    template,
+    template, warnings,
 };
 use crate::{row, strategy, subresource};
 
@@ -53,8 +53,18 @@ pub static KIND: Kind = Kind {
     strategy: Strategy { prepare, ..strategy::SPEC_AND_STATUS },
     default,
     validate,
+    warn,
     ..row::BASE
 };
+
+/// A daemon set's name is not warned about: its pods' hostnames come from their own names.
+fn warn(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let generation = |set: &Value| path::int(set, "metadata.generation");
+    if old.is_some_and(|old| generation(old) == generation(new)) {
+        return Vec::new();
+    }
+    warnings::of_pod(&new["spec"]["template"], "spec.template.")
+}
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 

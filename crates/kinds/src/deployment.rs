@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::column::{AGE, NAME, column, int, wide};
 use crate::spec::{
     check::{self, Found},
-    label_selector, template,
+    label_selector, template, warnings,
 };
 use crate::{row, strategy, subresource};
 
@@ -47,6 +47,7 @@ pub static KIND: Kind = Kind {
     strategy: Strategy { generation: &["metadata.annotations", "spec"], ..strategy::SPEC_AND_STATUS },
     default,
     validate,
+    warn: |new, old| warnings::of_controller(new, old, "spec.template"),
     ..row::BASE
 };
 

@@ -3,6 +3,7 @@ use schema::{At, Kind, Strategy, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, text};
+use crate::spec::addresses;
 use crate::spec::check::{self, Found, Seen};
 use crate::{column, row, strategy};
 
@@ -28,8 +29,23 @@ pub static KIND: Kind = Kind {
         ..strategy::PLAIN
     },
     validate,
+    warn,
     ..row::BASE
 };
+
+fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
+    if path::text(new, "addressType") == "FQDN" {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (index, endpoint) in path::list(new, "endpoints").iter().enumerate() {
+        for (nested, address) in path::list(endpoint, "addresses").iter().enumerate() {
+            let at = format!("endpoints[{index}].addresses[{nested}]");
+            found.extend(addresses::warn_of_ip(&at, address.as_str().unwrap_or_default()));
+        }
+    }
+    found
+}
 
 const SHOWN: usize = 3;
 const ENDPOINTS_MAX: usize = 1000;

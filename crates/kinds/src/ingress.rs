@@ -34,8 +34,18 @@ pub static KIND: Kind = Kind {
     ],
     strategy: Strategy { prepare, ..strategy::SPEC_AND_STATUS },
     validate,
+    warn,
     ..row::BASE
 };
+
+fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
+    let class = "kubernetes.io/ingress.class";
+    let is_old_way = new["metadata"]["annotations"].get(class).is_some();
+    if !is_old_way || path::get(new, "spec.ingressClassName").is_some() {
+        return Vec::new();
+    }
+    vec![format!("annotation \"{class}\" is deprecated, please use 'spec.ingressClassName' instead")]
+}
 
 const SHOWN: usize = 3;
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::column::{AGE, NAME, column, human_duration};
 use crate::job_validation::validate;
 use crate::spec::template;
-use crate::{row, strategy, subresource};
+use crate::spec::warnings;
+use crate::{job_validation, row, strategy, subresource};
 
 pub const JOBS: Resource = Resource::new("jobs.batch");
 
@@ -38,8 +39,18 @@ pub static KIND: Kind = Kind {
     strategy: Strategy { orphans_by_default: true, prepare, ..strategy::SPEC_AND_STATUS },
     default,
     validate,
+    warn,
     ..row::BASE
 };
+
+fn warn(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut found = job_validation::too_many(&new["spec"], "spec")
+        .filter(|_| old.is_none())
+        .into_iter()
+        .collect::<Vec<_>>();
+    found.extend(warnings::of_controller(new, old, "spec.template"));
+    found
+}
 
 /// The labels by which a job knows its pods: (key, whether it holds the uid or else the name).
 pub const POD_LABELS: [(&str, bool); 4] = [

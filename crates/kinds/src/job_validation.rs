@@ -307,3 +307,11 @@ fn take(to: &mut Value, from: &Value, at: &str) {
         }
     }
 }
+
+/// An indexed Job so large that its failed indexes may not be told any more. `spec` is the Job's, `at` its path.
+pub fn too_many(spec: &Value, at: &str) -> Option<String> {
+    let is_large = path::text(spec, "completionMode") == "Indexed"
+        && path::int(spec, "completions").unwrap_or_default() > 100_000
+        && path::int(spec, "parallelism").unwrap_or_default() > 10_000;
+    is_large.then(|| format!("{at}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"))
+}

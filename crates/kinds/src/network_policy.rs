@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column};
 use crate::spec::{
+    addresses,
     check::{self, Found},
     label_selector, template,
 };
@@ -30,8 +31,27 @@ pub static KIND: Kind = Kind {
     strategy: strategy::SPEC,
     default,
     validate,
+    warn,
     ..row::BASE
 };
+
+fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
+    let mut found = Vec::new();
+    for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
+        for (index, rule) in path::list(&new["spec"], rules).iter().enumerate() {
+            for (nested, peer) in path::list(rule, peers).iter().enumerate() {
+                let at = format!("spec.{rules}[{index}].{peers}[{nested}].ipBlock");
+                let block = &peer["ipBlock"];
+                found.extend(addresses::warn_of_cidr(&format!("{at}.cidr"), path::text(block, "cidr")));
+                for (last, range) in path::list(block, "except").iter().enumerate() {
+                    let at = format!("{at}.except[{last}]");
+                    found.extend(addresses::warn_of_cidr(&at, range.as_str().unwrap_or_default()));
+                }
+            }
+        }
+    }
+    found
+}
 
 /// It is about what comes in, and about what goes out if it has rules for it.
 fn default(policy: &mut Value) {

@@ -57,8 +57,20 @@ pub static KIND: Kind = Kind {
     strategy: Strategy { prepare, ..strategy::PLAIN },
     default,
     validate,
+    warn,
     ..row::BASE
 };
+
+fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
+    let mut found = Vec::new();
+    if path::get(new, "spec.configSource").is_some() {
+        found.push("spec.configSource: the feature is no longer supported and will not be honored".into());
+    }
+    if !path::text(new, "spec.externalID").is_empty() {
+        found.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
+    }
+    found
+}
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
 

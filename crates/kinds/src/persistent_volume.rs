@@ -7,7 +7,7 @@ use crate::spec::storage;
 use crate::spec::{
     affinity,
     check::{self, Found},
-    resources, volume,
+    node_labels, resources, volume,
 };
 use crate::{row, strategy, subresource};
 
@@ -52,8 +52,48 @@ pub static KIND: Kind = Kind {
     strategy: Strategy { main_keeps: &["status"], prepare, ..strategy::PLAIN },
     default,
     validate,
+    warn,
     ..row::BASE
 };
+
+fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
+    const GONE: [(&str, &str); 6] = [
+        ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+        ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+        ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+        ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
+        ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+        ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
+    ];
+    const ANNOTATIONS: [(&str, &str); 2] = [
+        (
+            "volume.beta.kubernetes.io/storage-class",
+            "deprecated since v1.8; use \"storageClassName\" attribute instead",
+        ),
+        (
+            "volume.beta.kubernetes.io/mount-options",
+            "deprecated since v1.31; use \"mountOptions\" attribute instead",
+        ),
+    ];
+    let mut found = Vec::new();
+    for (key, told) in ANNOTATIONS {
+        if new["metadata"]["annotations"].get(key).is_some() {
+            found.push(format!("metadata.annotations[{key}]: {told}"));
+        }
+    }
+    if path::text(new, "spec.persistentVolumeReclaimPolicy") == "Recycle" {
+        found.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".into());
+    }
+    let terms = "spec.nodeAffinity.required.nodeSelectorTerms";
+    for (index, term) in path::list(new, terms).iter().enumerate() {
+        node_labels::warn_of_term(term, &format!("{terms}[{index}]"), &mut found);
+    }
+    for (kind, told) in GONE.iter().filter(|(kind, _)| new["spec"].get(kind).is_some()) {
+        let kind = if *kind == "storageos" { "storageOS" } else { kind };
+        found.push(format!("spec.{kind}: {told}"));
+    }
+    found
+}
 
 const SOURCES: [&str; 22] = [
     "awsElasticBlockStore",

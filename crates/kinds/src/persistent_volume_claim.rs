@@ -6,7 +6,7 @@ use crate::column::{AGE, NAME, column, text, text_or, wide};
 use crate::spec::storage;
 use crate::spec::{
     check::{self, Found},
-    label_selector, resources,
+    label_selector, resources, warnings,
 };
 use crate::{row, strategy, subresource};
 
@@ -46,8 +46,21 @@ pub static KIND: Kind = Kind {
     ],
     strategy: Strategy { main_keeps: &["status"], prepare, ..strategy::PLAIN },
     validate,
+    warn,
     ..row::BASE
 };
+
+fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
+    const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+    let mut found = Vec::new();
+    if new["metadata"]["annotations"].get(CLASS).is_some() {
+        found.push(format!(
+            "metadata.annotations[{CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
+        ));
+    }
+    found.extend(warnings::of_claim_spec(&new["spec"], "spec"));
+    found
+}
 
 const SIZE: &str = "resources.requests.storage";
 

@@ -2,7 +2,7 @@ use object::Resource;
 use schema::{At, Kind, Strategy, Subresource, Violation, metadata, path};
 use serde_json::{Value, json};
 
-use crate::spec::{pod_spec, qos, resources};
+use crate::spec::{pod_spec, qos, resources, warnings};
 use crate::{pod_columns, pod_update, row, strategy, subresource};
 
 pub const PODS: Resource = Resource::new("pods");
@@ -52,8 +52,19 @@ pub static KIND: Kind = Kind {
     strategy: Strategy { grace_seconds: Some(grace_seconds), prepare, ..strategy::SPEC_AND_STATUS },
     default,
     validate,
+    warn,
     ..row::BASE
 };
+
+/// An update of a pod is not worth a look: it is rarely a person who makes it.
+fn warn(new: &Value, old: Option<&Value>) -> Vec<String> {
+    if old.is_some() {
+        return Vec::new();
+    }
+    let mut found: Vec<String> = warnings::of_name(new, "the Pod's hostname").into_iter().collect();
+    found.extend(warnings::of_pod(new, ""));
+    found
+}
 
 fn grace_seconds(pod: &Value) -> i64 {
     let is_over = matches!(path::text(pod, "status.phase"), "Failed" | "Succeeded");

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::column::{NAME, column, labels};
 use crate::spec::template;
+use crate::spec::warnings;
 use crate::{row, strategy};
 
 pub const POD_TEMPLATES: Resource = Resource::new("podtemplates");
@@ -31,6 +32,7 @@ pub static KIND: Kind = Kind {
     strategy: Strategy { generation: &["template"], ..strategy::PLAIN },
     default: |template| template::default(template, "template"),
     validate,
+    warn: |new, _| warnings::of_pod(&new["template"], "template."),
     ..row::BASE
 };
 

@@ -3,15 +3,18 @@
 //!
 //! Admission charges what comes and the controller finds what went; both count by this.
 
-use object::Resource;
+use std::collections::BTreeMap;
+
+use object::{Resource, Time};
 use schema::{Quantity, path};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::amounts::{Amounts, amounts, effective};
+use crate::amounts::{Amounts, amounts, effective, quantity};
 use crate::spec::qos;
 use crate::{
-    CONFIG_MAPS, PERSISTENT_VOLUME_CLAIMS, PODS, REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SECRETS, SERVICES,
+    CONFIG_MAPS, PERSISTENT_VOLUME_CLAIMS, PODS, REPLICATION_CONTROLLERS, RESOURCE_CLAIMS, RESOURCE_QUOTAS,
+    SECRETS, SERVICES,
 };
 
 /// Kinds that are counted under their plain name too, besides `count/<resource>`.
@@ -25,7 +28,15 @@ const COUNTED: [Resource; 7] = [
     SERVICES,
 ];
 
-const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
+/// `gold.storageclass.storage.k8s.io/requests.storage`
+const OF_CLASS: [&str; 2] =
+    [".storageclass.storage.k8s.io/persistentvolumeclaims", ".storageclass.storage.k8s.io/requests.storage"];
+
+/// `gpu.deviceclass.resource.k8s.io/devices`
+const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
+
+/// A request for all devices of a class counts as the most that a claim may get.
+const MOST_DEVICES: i64 = 32;
 
 /// Could an object of this resource use up what the quota limits under this name?
 pub fn concerns(resource: Resource, name: &str) -> bool {
@@ -37,26 +48,40 @@ pub fn concerns(resource: Resource, name: &str) -> bool {
     }
     match resource {
         PODS => is_compute(name),
-        SERVICES => name.starts_with("services."),
-        PERSISTENT_VOLUME_CLAIMS => name == "requests.storage" || name.contains(OF_CLASS),
+        SERVICES => matches!(name, "services.nodeports" | "services.loadbalancers"),
+        PERSISTENT_VOLUME_CLAIMS => {
+            name == "requests.storage" || OF_CLASS.iter().any(|suffix| name.ends_with(suffix))
+        }
+        RESOURCE_CLAIMS => name.ends_with(DEVICES),
         _ => false,
     }
 }
 
 fn is_compute(name: &str) -> bool {
-    let bare = name.strip_prefix("requests.").or_else(|| name.strip_prefix("limits.")).unwrap_or(name);
-    let known = matches!(bare, "cpu" | "memory" | "ephemeral-storage") || bare.starts_with("hugepages-");
-    let extended = name.starts_with("requests.") && bare.contains('/');
-    known || extended
+    let of_limits = name.strip_prefix("limits.");
+    let bare = of_limits.or_else(|| name.strip_prefix("requests.")).unwrap_or(name);
+    let is_huge = of_limits.is_none() && bare.starts_with("hugepages-");
+    let is_native = !bare.contains('/') || bare.contains("kubernetes.io/");
+    matches!(bare, "cpu" | "memory" | "ephemeral-storage")
+        || is_huge
+        || name.starts_with("requests.") && !is_native
 }
 
-/// All that an object uses up: `count/<resource>`, and what its kind is counted by besides. A pod that has ended is only counted.
-pub fn usage(resource: Resource, object: &Value) -> Amounts {
+/// When a pod that is to go counts no more, whether it is gone or stuck on a lost node.
+pub fn freed_at(pod: &Value) -> Option<Time> {
+    let since: Time = pod["metadata"]["deletionTimestamp"].as_str()?.parse().ok()?;
+    Some(since.plus_secs(pod["metadata"]["deletionGracePeriodSeconds"].as_i64()?))
+}
+
+/// All that an object uses up: `count/<resource>`, and what its kind is counted by besides. A pod that has ended, or should
+/// long have, is only counted.
+pub fn usage(resource: Resource, object: &Value, now: Time) -> Amounts {
     let mut used = Amounts::new();
     let one = Quantity::from_units(1);
     used.insert(format!("count/{resource}"), one);
-    let is_over = resource == PODS && matches!(path::text(object, "status.phase"), "Failed" | "Succeeded");
-    if is_over {
+    let has_ended = || matches!(path::text(object, "status.phase"), "Failed" | "Succeeded");
+    let is_late = || freed_at(object).is_some_and(|end| now > end);
+    if resource == PODS && (has_ended() || is_late()) {
         return used;
     }
     if COUNTED.contains(&resource) {
@@ -68,6 +93,7 @@ pub fn usage(resource: Resource, object: &Value) -> Amounts {
         }
         SERVICES => service(object, &mut used),
         PERSISTENT_VOLUME_CLAIMS => claim(object, &mut used),
+        RESOURCE_CLAIMS => devices(object, &mut used),
         _ => {}
     }
     used
@@ -104,26 +130,49 @@ fn service(object: &Value, used: &mut Amounts) {
         }
         "LoadBalancer" => {
             used.insert("services.loadbalancers".to_owned(), Quantity::from_units(1));
-            if object["spec"]["allocateLoadBalancerNodePorts"] != false {
-                used.insert("services.nodeports".to_owned(), ports);
-            }
+            // Ports that somebody chose count although none would be allocated.
+            let chosen =
+                path::list(object, "spec.ports").iter().filter(|port| port["nodePort"].as_i64() > Some(0));
+            let chosen = Quantity::from_units(i64::try_from(chosen.count()).unwrap_or(i64::MAX));
+            let is_off = object["spec"]["allocateLoadBalancerNodePorts"] == false;
+            used.insert("services.nodeports".to_owned(), if is_off { chosen } else { ports });
         }
         _ => {}
     }
 }
 
 fn claim(object: &Value, used: &mut Amounts) {
-    let class = match path::text(object, "spec.storageClassName") {
-        "" => None,
-        class => Some(class),
-    };
-    if let Some(class) = class {
-        used.insert(format!("{class}{OF_CLASS}persistentvolumeclaims"), Quantity::from_units(1));
+    let annotated = object["metadata"]["annotations"]["volume.beta.kubernetes.io/storage-class"].as_str();
+    let class = annotated.unwrap_or_else(|| path::text(object, "spec.storageClassName"));
+    let [claims_of_class, storage_of_class] = OF_CLASS;
+    if !class.is_empty() {
+        used.insert(format!("{class}{claims_of_class}"), Quantity::from_units(1));
     }
-    if let Some(size) = amounts(&object["spec"], "requests").get("storage") {
-        used.insert("requests.storage".to_owned(), *size);
-        if let Some(class) = class {
-            used.insert(format!("{class}{OF_CLASS}requests.storage"), *size);
+    let Some(asked) = amounts(&object["spec"], "requests").get("storage").copied() else { return };
+    let given = quantity(&object["status"]["allocatedResources"]["storage"]);
+    let size = given.filter(|given| *given > asked).unwrap_or(asked).round_up();
+    used.insert("requests.storage".to_owned(), size);
+    if !class.is_empty() {
+        used.insert(format!("{class}{storage_of_class}"), size);
+    }
+}
+
+/// Devices by their class; of alternatives the most that one of them would take.
+fn devices(object: &Value, used: &mut Amounts) {
+    for request in path::list(object, "spec.devices.requests") {
+        let mut most: BTreeMap<String, i64> = BTreeMap::new();
+        let alternatives = path::list(request, "firstAvailable").iter();
+        for choice in path::get(request, "exactly").into_iter().chain(alternatives) {
+            let class = path::text(choice, "deviceClassName");
+            let count = match path::text(choice, "allocationMode") {
+                "All" => MOST_DEVICES,
+                _ => path::int(choice, "count").unwrap_or(1),
+            };
+            let held = most.entry(format!("{class}{DEVICES}")).or_insert(count);
+            *held = count.max(*held);
+        }
+        for (name, count) in most {
+            *used.entry(name).or_insert(Quantity::ZERO) += Quantity::from_units(count);
         }
     }
 }
@@ -171,10 +220,16 @@ fn holds(resource: Resource, object: &Value, scope: &str, operator: &str, values
         (PODS, "NotTerminating") => path::int(object, "spec.activeDeadlineSeconds").is_none(),
         (PODS, "BestEffort") => is_best_effort(object),
         (PODS, "NotBestEffort") => !is_best_effort(object),
-        (PODS, "PriorityClass") => selects(path::text(object, "spec.priorityClassName"), operator, values),
+        (PODS, "PriorityClass") => selects(&[path::text(object, "spec.priorityClassName")], operator, values),
         (PODS, "CrossNamespacePodAffinity") => crosses_namespaces(object),
         (PERSISTENT_VOLUME_CLAIMS, "VolumeAttributesClass") => {
-            selects(path::text(object, "spec.volumeAttributesClassName"), operator, values)
+            // While a claim goes from one class to another it is of both.
+            let classes = [
+                path::text(object, "spec.volumeAttributesClassName"),
+                path::text(object, "status.currentVolumeAttributesClassName"),
+                path::text(object, "status.modifyVolumeStatus.targetVolumeAttributesClassName"),
+            ];
+            selects(&classes, operator, values)
         }
         _ => false,
     }
@@ -184,13 +239,15 @@ fn is_best_effort(pod: &Value) -> bool {
     qos::class(&pod["spec"]) == "BestEffort"
 }
 
-fn selects(held: &str, operator: &str, values: &[String]) -> bool {
-    let listed = values.iter().any(|value| value == held);
+/// Is one of the names what the scope asks for? Empty ones are no names.
+fn selects(names: &[&str], operator: &str, values: &[String]) -> bool {
+    let names: Vec<&&str> = names.iter().filter(|name| !name.is_empty()).collect();
+    let is_listed = |name: &&&str| values.iter().any(|value| value == **name);
     match operator {
-        "In" => !held.is_empty() && listed,
-        "NotIn" => !listed,
-        "DoesNotExist" => held.is_empty(),
-        _ => !held.is_empty(),
+        "In" => names.iter().any(is_listed),
+        "NotIn" => names.is_empty() || !names.iter().all(is_listed),
+        "DoesNotExist" => names.is_empty(),
+        _ => !names.is_empty(),
     }
 }
 

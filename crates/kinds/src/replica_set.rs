@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::column::{AGE, NAME, column, int};
 use crate::spec::{
     check::{self, Found},
-    template,
+    template, warnings,
 };
 use crate::{row, strategy, subresource};
 
@@ -39,6 +39,7 @@ pub static KIND: Kind = Kind {
     strategy: Strategy { prepare, ..strategy::SPEC_AND_STATUS },
     default: |set| template::default(set, "spec.template"),
     validate,
+    warn: |new, old| warnings::of_controller(new, old, "spec.template"),
     ..row::BASE
 };
 

@@ -3,7 +3,7 @@ use schema::{At, Kind, Strategy, Violation, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, int, labels, wide};
-use crate::spec::{check, template};
+use crate::spec::{check, template, warnings};
 use crate::{row, strategy, subresource};
 
 pub const REPLICATION_CONTROLLERS: Resource = Resource::new("replicationcontrollers");
@@ -40,6 +40,7 @@ pub static KIND: Kind = Kind {
     strategy: Strategy { orphans_by_default: true, prepare, ..strategy::SPEC_AND_STATUS },
     default,
     validate,
+    warn: |new, old| warnings::of_controller(new, old, "spec.template"),
     ..row::BASE
 };
 

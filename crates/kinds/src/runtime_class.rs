@@ -3,7 +3,7 @@ use schema::{At, Kind, Strategy, Violation, metadata, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, text};
-use crate::spec::{check, resources, scheduling};
+use crate::spec::{check, node_labels, resources, scheduling};
 use crate::{row, strategy};
 
 pub const RUNTIME_CLASSES: Resource = Resource::new("runtimeclasses.node.k8s.io");
@@ -25,8 +25,17 @@ pub static KIND: Kind = Kind {
     ],
     strategy: Strategy { create_on_update: true, ..strategy::GUARDED },
     validate,
+    warn,
     ..row::BASE
 };
+
+fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
+    let labels = path::members(new, "scheduling.nodeSelector").map(|(label, _)| label);
+    labels
+        .filter_map(|label| node_labels::deprecation(label))
+        .map(|told| format!("scheduling.nodeSelector: {told}"))
+        .collect()
+}
 
 fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();

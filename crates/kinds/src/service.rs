@@ -47,6 +47,7 @@ pub static KIND: Kind = Kind {
     name: names::dns_label,
     default: service_spec::default,
     validate: service_spec::validate,
+    warn: service_spec::warn,
     ..row::BASE
 };
 

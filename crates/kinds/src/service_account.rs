@@ -23,6 +23,12 @@ pub static KIND: Kind = Kind {
     type_name: "core.v1.ServiceAccount",
     columns: &[NAME, AGE],
     strategy: Strategy { prepare, ..strategy::PLAIN },
+    warn: |new, _| {
+        let key = "kubernetes.io/enforce-mountable-secrets";
+        let is_set = new["metadata"]["annotations"][key] == "true";
+        let told = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets";
+        is_set.then(|| format!("metadata.annotations[{key}]: {told}")).into_iter().collect()
+    },
     ..row::BASE
 };
 

@@ -3,6 +3,7 @@
 use schema::{At, Violation, metadata, names, path};
 use serde_json::Value;
 
+use crate::spec::addresses;
 use crate::spec::check::{self, Found, Seen};
 
 const STICKY_SECONDS: i64 = 10_800;
@@ -372,4 +373,51 @@ fn primary(spec: &Value, before: &Value, field: &str, unset: &str, at: At<'_>, f
         }
         _ => {}
     }
+}
+
+/// What has no effect, is read otherwise than it looks, or will go.
+pub fn warn(service: &Value, _old: Option<&Value>) -> Vec<String> {
+    let mut found = Vec::new();
+    let old_hints = "service.kubernetes.io/topology-aware-hints";
+    if service["metadata"]["annotations"].get(old_hints).is_some() {
+        found.push(format!(
+            "annotation {old_hints} is deprecated, please use service.kubernetes.io/topology-mode instead"
+        ));
+    }
+    let spec = &service["spec"];
+    let kind = path::text(spec, "type");
+    let is_headless = kind == "ClusterIP" && path::text(spec, "clusterIP") == "None";
+    let externals = path::list(spec, "externalIPs");
+    let of_list = |list: &str, warn: fn(&str, &str) -> Option<String>| -> Vec<String> {
+        let all = path::list(spec, list).iter().enumerate();
+        all.filter_map(|(index, value)| warn(&format!("spec.{list}[{index}]"), value.as_str()?)).collect()
+    };
+    if !matches!(path::text(spec, "clusterIP"), "" | "None") {
+        found.extend(of_list("clusterIPs", addresses::warn_of_ip));
+    }
+    if is_headless {
+        let ignored = [
+            ("loadBalancerIP", !path::text(spec, "loadBalancerIP").is_empty()),
+            ("externalIPs", !externals.is_empty()),
+            ("SessionAffinity", path::text(spec, "sessionAffinity") != "None"),
+        ];
+        let ignored = ignored.iter().filter(|(_, is_set)| *is_set);
+        found.extend(ignored.map(|(field, _)| format!("spec.{field} is ignored for headless services")));
+    }
+    found.extend(of_list("externalIPs", addresses::warn_of_ip));
+    if !externals.is_empty() && !is_headless && kind != "ExternalName" {
+        found.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
+    }
+    found.extend(addresses::warn_of_ip("spec.loadBalancerIP", path::text(spec, "loadBalancerIP")));
+    found.extend(of_list("loadBalancerSourceRanges", addresses::warn_of_cidr));
+    if kind == "ExternalName" && !externals.is_empty() {
+        found.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());
+    }
+    if kind != "ExternalName" && !path::text(spec, "externalName").is_empty() {
+        found.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".into());
+    }
+    if path::text(spec, "trafficDistribution") == "PreferClose" {
+        found.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".into());
+    }
+    found
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::column::{AGE, NAME, column};
 use crate::spec::{
     check::{self, Found},
-    template,
+    template, warnings,
 };
 use crate::{row, strategy, subresource};
 
@@ -35,8 +35,17 @@ pub static KIND: Kind = Kind {
     strategy: Strategy { prepare, ..strategy::SPEC_AND_STATUS },
     default,
     validate,
+    warn,
     ..row::BASE
 };
+
+fn warn(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut found = warnings::of_controller(new, old, "spec.template");
+    if path::int(new, "spec.revisionHistoryLimit").is_some_and(|limit| limit < 0) {
+        found.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".into());
+    }
+    found
+}
 
 const MUTABLE: [&str; 7] = [
     "minReadySeconds",
@@ -100,7 +109,7 @@ fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
             &mut found,
         );
     }
-    for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
+    for field in ["replicas", "minReadySeconds"] {
         check::not_negative(spec, field, at, &mut found);
     }
     check::not_negative(&spec["ordinals"], "start", at.field("ordinals"), &mut found);

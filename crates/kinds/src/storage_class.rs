@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::column::{AGE, column, text, text_or};
 use crate::spec::check::{self, Found};
+use crate::spec::node_labels;
 use crate::spec::storage;
 use crate::{row, strategy};
 
@@ -37,8 +38,21 @@ pub static KIND: Kind = Kind {
     ],
     strategy: strategy::PLAIN,
     validate,
+    warn,
     ..row::BASE
 };
+
+fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
+    let mut found = Vec::new();
+    for (index, topology) in path::list(new, "allowedTopologies").iter().enumerate() {
+        for (nested, expression) in path::list(topology, "matchLabelExpressions").iter().enumerate() {
+            let at = format!("allowedTopologies[{index}].matchLabelExpressions[{nested}].key");
+            let told = node_labels::deprecation(path::text(expression, "key"));
+            found.extend(told.map(|told| format!("{at}: {told}")));
+        }
+    }
+    found
+}
 
 const PARAMETERS_MAX: usize = 512;
 const PARAMETERS_MAX_BYTES: usize = 256 * 1024;

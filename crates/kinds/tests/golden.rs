@@ -1,5 +1,6 @@
 //! Worked cases, as files: `testdata/<kind>/<case>.input.json` is what a client creates, `<case>.output.json` what is stored of it (and, beside
-//! it, the cells that kubectl shows); `<case>.invalid.json` is an object with what is wrong with it, and with `old` an update.
+//! it, the cells that kubectl shows); `<case>.invalid.json` is an object with what is wrong with it, and with `old` an update; `<case>.warns.json`
+//! one that is accepted, with what its client is warned about.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p kinds` writes the outputs anew.
 
@@ -101,6 +102,25 @@ fn what_is_wrong_is_told_in_upstreams_words() {
         let wanted: Vec<&str> =
             case["violations"].as_array().expect("violations").iter().filter_map(Value::as_str).collect();
         assert_eq!(told, wanted, "{}", path.display());
+    }
+}
+
+#[test]
+fn what_is_most_likely_not_meant_is_told() {
+    for path in cases(".warns.json") {
+        let case = read(&path);
+        let mut new = decoded(&case["object"]);
+        let kind = kind_of(&new);
+        (kind.strategy.prepare)(&mut new, None);
+        assert_eq!(messages(kind, &new, None), [""; 0], "{}: it is accepted", path.display());
+        let old = case.get("old").map(decoded);
+        let told = (kind.warn)(&new, old.as_ref());
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            let mut case = case.clone();
+            case["warnings"] = told.clone().into();
+            fs::write(&path, format!("{case:#}\n")).expect("written");
+        }
+        assert_eq!(json!(told), read(&path)["warnings"], "{}", path.display());
     }
 }
 

@@ -94,6 +94,11 @@ pub fn without_revision(body: &[u8]) -> Bytes {
     [&body[..at], &body[rest.min(body.len())..]].concat().into()
 }
 
+/// The text behind `{"apiVersion":…,"kind":…,`: what is left of an object where its list says what it is.
+pub fn without_type(body: &[u8]) -> Option<&[u8]> {
+    body.get(after_metadata(body)? - METADATA.len()..)
+}
+
 fn after_metadata(text: &[u8]) -> Option<usize> {
     text.windows(METADATA.len()).position(|window| window == METADATA).map(|at| at + METADATA.len())
 }
@@ -116,6 +121,9 @@ mod tests {
             assert_eq!(read["metadata"]["resourceVersion"], "42");
             assert_eq!(read["metadata"]["name"], object["metadata"]["name"]);
             assert_eq!(without_revision(&body), stored);
+            let rest = [b"{", without_type(&body).expect("metadata")].concat();
+            let rest: Value = serde_json::from_slice(&rest).expect("JSON");
+            assert_eq!((rest.get("kind"), &rest["metadata"]), (None, &read["metadata"]));
         }
     }
 }

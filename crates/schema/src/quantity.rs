@@ -246,6 +246,11 @@ impl Quantity {
         Self { nanos: div_away(self.nanos, MILLI_NANOS) * MILLI_NANOS, ..self }
     }
 
+    /// Whole units, rounded away from zero.
+    pub fn round_up(self) -> Self {
+        Self { nanos: div_away(self.nanos, NANO) * NANO, ..self }
+    }
+
     /// The text that the API gives back for a text: canonical, but for some that upstream keeps as they were written (`1.234`, `5.`, `1E3`).
     pub fn normalise(text: &str) -> Result<String, QuantityError> {
         let quantity: Self = text.parse()?;

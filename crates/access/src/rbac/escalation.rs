@@ -30,7 +30,8 @@ pub fn check_write(
     {
         return Ok(());
     }
-    if role { check_role(view, user, key, new, old) } else { check_binding(view, user, key, new, old) }
+    // Of a binding every change is a grant: upstream does not look at what changed.
+    if role { check_role(view, user, key, new, old) } else { check_binding(view, user, key, new) }
 }
 
 fn check_role(view: &View, user: &User, key: &Key, new: &Value, old: Option<&Value>) -> Result<(), Status> {
@@ -48,17 +49,7 @@ fn check_role(view: &View, user: &User, key: &Key, new: &Value, old: Option<&Val
     Ok(())
 }
 
-fn check_binding(
-    view: &View,
-    user: &User,
-    key: &Key,
-    new: &Value,
-    old: Option<&Value>,
-) -> Result<(), Status> {
-    let unchanged = |field: &str| old.is_some_and(|old| old.get(field) == new.get(field));
-    if unchanged("roleRef") && unchanged("subjects") {
-        return Ok(());
-    }
+fn check_binding(view: &View, user: &User, key: &Key, new: &Value) -> Result<(), Status> {
     let role: RoleRef = new
         .get("roleRef")
         .and_then(|role| serde_json::from_value(role.clone()).ok())

@@ -1,7 +1,7 @@
 //! Defaults and bounds of what containers, pods and claims ask for:
 //! <https://kubernetes.io/docs/concepts/policy/limit-range/>.
 
-use kinds::amounts::{Amounts, amounts, effective};
+use kinds::amounts::{Amounts, amounts, asked};
 use object::{Snapshot, Status};
 use schema::{Quantity, path};
 use serde::Deserialize;
@@ -56,15 +56,16 @@ fn mutate(
     if !concerns_pod(request, object) {
         return Ok(());
     }
-    let mut notes = Vec::new();
     for limits in limits(snapshot, request) {
+        let mut notes = Vec::new();
         for limit in limits.iter().filter(|limit| limit.r#type == "Container") {
             pod::each_container(object, |container, is_init| complete(container, is_init, limit, &mut notes));
         }
-    }
-    if !notes.is_empty() {
-        let note = format!("LimitRanger plugin set: {}", notes.join("; "));
-        object["metadata"]["annotations"]["kubernetes.io/limit-ranger"] = note.into();
+        // The last range that set something is the one that is told of.
+        if !notes.is_empty() {
+            let note = format!("LimitRanger plugin set: {}", notes.join("; "));
+            object["metadata"]["annotations"]["kubernetes.io/limit-ranger"] = note.into();
+        }
     }
     Ok(())
 }
@@ -95,7 +96,8 @@ fn validate(
     _: &mut Verdict,
 ) -> Result<(), Status> {
     let Some(object) = object else { return Ok(()) };
-    let claim = request.is(kinds::PERSISTENT_VOLUME_CLAIMS, &[Operation::Create, Operation::Update]);
+    let claim = request.is(kinds::PERSISTENT_VOLUME_CLAIMS, &[Operation::Create, Operation::Update])
+        && object["metadata"].get("deletionTimestamp").is_none();
     let pod = concerns_pod(request, object);
     if !claim && !pod {
         return Ok(());
@@ -125,7 +127,7 @@ fn pod_errors(object: &Value, limit: &Limit) -> Vec<String> {
             }
         }
         "Pod" => {
-            let (requests, limits) = (effective(object, "requests"), effective(object, "limits"));
+            let (requests, limits) = (asked(object, "requests"), asked(object, "limits"));
             bounds(limit, &requests, &limits, &mut errors);
         }
         _ => {}

@@ -12,6 +12,7 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod persistent_volume_claim_resize;
 pub(crate) mod pod_identity;
+mod pod_resize;
 mod pod_security;
 mod pod_topology_labels;
 mod priority;
@@ -42,6 +43,7 @@ pub static PLUGINS: &[Plugin] = &[
     certificate_subject_restriction::PLUGIN,
     default_ingress_class::PLUGIN,
     pod_topology_labels::PLUGIN,
+    pod_resize::PLUGIN,
     fargate::PLUGIN,
     pod_identity::PLUGIN,
     resource_quota::PLUGIN,

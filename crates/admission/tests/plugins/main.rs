@@ -92,7 +92,8 @@ impl Case<'_> {
         };
         let admitted = mutate(&snapshot, &request, self.object.clone()).map_err(|status| status.message)?;
         let object = (self.operation != Operation::Delete).then_some(&admitted.object);
-        let verdict = validate(&snapshot, &request, object).map_err(|status| status.message)?;
+        let mut verdict = Verdict::default();
+        validate(&snapshot, &request, object, &mut verdict).map_err(|status| status.message)?;
         Ok((admitted.object, verdict))
     }
 
@@ -255,12 +256,69 @@ fn limits_are_set_and_kept() {
     ] {
         assert_eq!(refused(json!([limit]), requests, limits), expected);
     }
+    let two = pod(
+        json!({"overhead": {"memory": "1Gi"}, "containers": [{"name": "c", "resources": {"limits": {"memory": "1Gi"}}}, {"name": "d"}, {"name": "e"}]}),
+    );
+    assert_eq!(
+        Case::create(&range(json!([{"type": "Container", "max": {"cpu": "1"}}])), two.clone()).refusal(),
+        "pods \"web\" is forbidden: maximum cpu usage per Container is 1.  No limit is specified",
+        "the same text once"
+    );
+    let most = range(json!([{"type": "Pod", "max": {"memory": "1Gi"}}]));
+    let resize = Case { subresource: "resize", ..Case::update(&most, two.clone(), two) };
+    assert_eq!(resize.refusal(), "", "the overhead is not the pod's");
     let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "data"},
         "spec": {"resources": {"requests": {"storage": "3Gi"}}}});
     assert_eq!(
         Case::create(&range(json!([{"type": "PersistentVolumeClaim", "max": {"storage": "2Gi"}}])), claim)
             .refusal(),
         "persistentvolumeclaims \"data\" is forbidden: maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi"
+    );
+    let mut both = defaults;
+    both.push(json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"namespace": "a", "name": "m"},
+        "spec": {"limits": [{"type": "Container", "defaultRequest": {"ephemeral-storage": "1Gi"}}]}}));
+    assert_eq!(
+        Case::create(&both, sized(json!({}), json!({}))).stored()["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
+        "LimitRanger plugin set: ephemeral-storage request for container c",
+        "the last range that set something"
+    );
+}
+
+#[test]
+fn resizes_fit_the_node() {
+    let mut node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"kubernetes.io/os": "linux"}},
+        "status": {"allocatable": {"cpu": "4", "memory": "1Gi"}}});
+    let asking = |cpu: &str, memory: &str| {
+        let mut pod = sized(json!({"cpu": cpu, "memory": memory}), json!({}));
+        pod["spec"]["nodeName"] = "n".into();
+        pod
+    };
+    let refused = |node: &Value, new: Value| {
+        let world = world(std::slice::from_ref(node));
+        let case = Case { subresource: "resize", ..Case::update(&world, asking("9", "9Gi"), new) };
+        let message = case.refusal();
+        message.split_once(" is forbidden: ").map_or(message.clone(), |(_, why)| why.to_owned())
+    };
+    for (cpu, memory, expected) in [
+        ("4", "1Gi", ""),
+        ("9", "9Gi", ""),
+        (
+            "4001m",
+            "1Gi",
+            "Node didn't have enough allocatable resources: cpu, requested: 4001, allocatable: 4000",
+        ),
+        (
+            "5",
+            "2Gi",
+            "Node didn't have enough allocatable resources: cpu, requested: 5000, allocatable: 4000; memory, requested: 2147483648, allocatable: 1073741824",
+        ),
+    ] {
+        assert_eq!(refused(&node, asking(cpu, memory)), expected, "{cpu} {memory}");
+    }
+    node["metadata"]["labels"]["kubernetes.io/os"] = "windows".into();
+    assert_eq!(
+        refused(&node, asking("1", "1Gi")),
+        "pod resize is only supported on linux nodes, node \"n\" is \"windows\""
     );
 }
 
@@ -667,64 +725,274 @@ fn a_kubelet_keeps_to_its_node() {
     }
 }
 
+fn labelled(labels: Value) -> Vec<Value> {
+    let mut world = world(&[]);
+    for (name, value) in labels.as_object().expect("labels") {
+        world[0]["metadata"]["labels"][format!("pod-security.kubernetes.io/{name}")] = value.clone();
+    }
+    world
+}
+
 #[test]
-fn pod_security_is_judged_by_the_namespace() {
-    let labelled = |mode: &str, level: &str| {
-        let mut world = world(&[]);
-        world[0]["metadata"]["labels"] = json!({format!("pod-security.kubernetes.io/{mode}"): level});
-        world
+fn pod_security_has_levels_and_versions() {
+    let context =
+        |context: Value| json!({"containers": [{"name": "c", "image": "i", "securityContext": context}]});
+    let strict = |more: Value| {
+        let mut spec = json!({"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "c", "image": "i",
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]});
+        spec.as_object_mut().expect("a spec").extend(more.as_object().expect("a map").clone());
+        spec
     };
-    let restricted = "allowPrivilegeEscalation != false (container \"c\" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")";
-    let refused = |level: &str, spec: Value| Case::create(&labelled("enforce", level), pod(spec)).refusal();
-    assert_eq!(
-        refused("restricted", json!({})),
-        format!("pods \"web\" is forbidden: violates PodSecurity \"restricted:latest\": {restricted}")
+    let rootless = strict(
+        json!({"hostUsers": false, "securityContext": {"runAsUser": 0, "seccompProfile": {"type": "Localhost"}}}),
     );
-    assert_eq!(refused("baseline", json!({})), "");
-    let container = |context: Value| json!({"containers": [{"name": "c", "securityContext": context}]});
-    for (spec, expected) in [
-        (json!({"hostNetwork": true, "hostPID": true}), "host namespaces (hostNetwork=true, hostPID=true)"),
-        (json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}), "hostPath volumes (volume \"v\")"),
+    let proc_mount = |host_users: bool| {
+        let mut spec = context(json!({"procMount": "Unmasked"}));
+        spec["hostUsers"] = host_users.into();
+        spec
+    };
+    let unmasked = "procMount (container \"c\" must not set securityContext.procMount to \"Unmasked\")";
+    let sysctl = |name: &str| json!({"securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+    let engine = json!({"securityContext": {"seLinuxOptions": {"type": "container_engine_t"}}});
+    let probe = json!({"containers": [{"name": "c", "livenessProbe": {"httpGet": {"host": "10.0.0.1"}, "tcpSocket": {"host": "h"}}}]});
+    let volumes = json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}, {"name": "w", "nfs": {}}, {"name": "x", "image": {}}]});
+    for (level, version, spec, expected) in [
         (
-            container(json!({"privileged": true})),
+            "restricted",
+            "latest",
+            json!({"containers": [{"name": "c", "image": "i"}]}),
+            "allowPrivilegeEscalation != false (container \"c\" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")",
+        ),
+        ("baseline", "latest", json!({}), ""),
+        ("restricted", "latest", strict(json!({})), ""),
+        // Baseline's findings come first, whatever they are about.
+        (
+            "restricted",
+            "v1.7",
+            json!({"hostNetwork": true, "hostPID": true, "volumes": [{"name": "v", "hostPath": {"path": "/"}}], "securityContext": {"runAsNonRoot": true}}),
+            "host namespaces (hostNetwork=true, hostPID=true), restricted volume types (volume \"v\" uses restricted volume type \"hostPath\")",
+        ),
+        (
+            "restricted",
+            "latest",
+            strict(volumes.clone()),
+            "restricted volume types (volumes \"v\", \"w\" use restricted volume types \"hostPath\", \"nfs\")",
+        ),
+        ("baseline", "latest", volumes, "hostPath volumes (volume \"v\")"),
+        (
+            "baseline",
+            "latest",
+            context(json!({"privileged": true})),
             "privileged (container \"c\" must not set securityContext.privileged=true)",
         ),
         (
-            container(json!({"capabilities": {"add": ["NET_ADMIN", "CHOWN"]}})),
+            "baseline",
+            "latest",
+            context(json!({"capabilities": {"add": ["NET_ADMIN", "CHOWN"]}})),
             "non-default capabilities (container \"c\" must not include \"NET_ADMIN\" in securityContext.capabilities.add)",
         ),
         (
+            "restricted",
+            "latest",
+            strict(
+                json!({"containers": [{"name": "c", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"add": ["CHOWN"]}}}]}),
+            ),
+            "unrestricted capabilities (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]; container \"c\" must not include \"CHOWN\" in securityContext.capabilities.add)",
+        ),
+        (
+            "baseline",
+            "latest",
             json!({"containers": [{"name": "c", "ports": [{"hostPort": 80}]}, {"name": "d", "ports": [{"hostPort": 81}]}]}),
             "hostPort (containers \"c\", \"d\" use hostPorts 80, 81)",
         ),
         (
-            json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}, {"name": "net.ipv4.tcp_rmem"}]}}),
-            "forbidden sysctls (kernel.msgmax)",
+            "baseline",
+            "latest",
+            probe.clone(),
+            "probe or lifecycle host (container \"c\" uses probe or lifecycle hosts \"10.0.0.1\", \"h\")",
+        ),
+        ("baseline", "v1.33", probe, ""),
+        ("baseline", "latest", sysctl("kernel.msgmax"), "forbidden sysctls (kernel.msgmax)"),
+        ("baseline", "latest", sysctl("net.ipv4.tcp_rmem"), ""),
+        ("baseline", "v1.99", sysctl("net.ipv4.tcp_rmem"), ""),
+        ("baseline", "v1.31", sysctl("net.ipv4.tcp_rmem"), "forbidden sysctls (net.ipv4.tcp_rmem)"),
+        (
+            "baseline",
+            "v1.26",
+            sysctl("net.ipv4.ip_local_reserved_ports"),
+            "forbidden sysctls (net.ipv4.ip_local_reserved_ports)",
+        ),
+        ("baseline", "v1.31", engine.clone(), ""),
+        (
+            "baseline",
+            "v1.30",
+            engine,
+            "seLinuxOptions (pod set forbidden securityContext.seLinuxOptions: type \"container_engine_t\")",
+        ),
+        (
+            "baseline",
+            "latest",
+            json!({"securityContext": {"seLinuxOptions": {"user": "u", "role": "r"}}, "containers": [{"name": "c", "securityContext": {"seLinuxOptions": {"type": "t"}}}]}),
+            "seLinuxOptions (pod and container \"c\" set forbidden securityContext.seLinuxOptions: type \"t\"; user may not be set; role may not be set)",
+        ),
+        ("baseline", "v1.35", proc_mount(false), ""),
+        ("baseline", "v1.34", proc_mount(false), unmasked),
+        ("baseline", "latest", proc_mount(true), unmasked),
+        ("restricted", "latest", rootless.clone(), ""),
+        (
+            "restricted",
+            "v1.34",
+            rootless,
+            "runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true), runAsUser=0 (pod must not set runAsUser=0)",
+        ),
+        (
+            "restricted",
+            "latest",
+            strict(
+                json!({"securityContext": {"runAsNonRoot": false, "seccompProfile": {"type": "Unconfined"}}}),
+            ),
+            "runAsNonRoot != true (pod must not set securityContext.runAsNonRoot=false), seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")",
+        ),
+        (
+            "baseline",
+            "latest",
+            json!({"securityContext": {"appArmorProfile": {"type": "Unconfined"}, "windowsOptions": {"hostProcess": true}}}),
+            "forbidden AppArmor profile (pod must not set AppArmor profile type to \"Unconfined\"), hostProcess (pod must not set securityContext.windowsOptions.hostProcess=true)",
+        ),
+        (
+            "restricted",
+            "latest",
+            json!({"os": {"name": "windows"}, "securityContext": {"runAsNonRoot": true}}),
+            "",
+        ),
+        (
+            "restricted",
+            "v1.24",
+            json!({"os": {"name": "windows"}, "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}, "containers": [{"name": "c", "securityContext": {"allowPrivilegeEscalation": false}}]}),
+            "unrestricted capabilities (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"])",
         ),
     ] {
-        assert_eq!(
-            refused("baseline", spec),
-            format!("pods \"web\" is forbidden: violates PodSecurity \"baseline:latest\": {expected}")
-        );
+        let world = labelled(json!({"enforce": level, "enforce-version": version}));
+        let expected = match expected {
+            "" => String::new(),
+            found => {
+                format!("pods \"web\" is forbidden: violates PodSecurity \"{level}:{version}\": {found}")
+            }
+        };
+        assert_eq!(Case::create(&world, pod(spec)).refusal(), expected);
     }
-    let good = json!({"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [{"name": "c", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]});
-    assert_eq!(refused("restricted", good), "");
-    let (_, verdict) = Case::create(&labelled("warn", "restricted"), pod(json!({}))).run().expect("admitted");
-    assert_eq!(verdict.warnings, [format!("would violate PodSecurity \"restricted:latest\": {restricted}")]);
+    let mut annotated = pod(json!({}));
+    annotated["metadata"]["annotations"] = json!({
+        "container.apparmor.security.beta.kubernetes.io/c": "unconfined",
+        "seccomp.security.alpha.kubernetes.io/pod": "unconfined",
+    });
+    assert_eq!(
+        Case::create(&labelled(json!({"enforce": "baseline", "enforce-version": "v1.18"})), annotated)
+            .refusal(),
+        "pods \"web\" is forbidden: violates PodSecurity \"baseline:v1.18\": forbidden AppArmor profile (annotation must not set AppArmor profile type to \"container.apparmor.security.beta.kubernetes.io/c=\"unconfined\"\"), seccompProfile (forbidden annotation seccomp.security.alpha.kubernetes.io/pod=\"unconfined\")"
+    );
+}
+
+#[test]
+fn pod_security_warns_and_is_written_down() {
+    let host = json!({"hostNetwork": true});
+    let found = "would violate PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)";
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "a", "name": "d"},
         "spec": {"template": {"spec": {"hostNetwork": true, "containers": []}}}});
-    let (_, verdict) = Case::create(&labelled("warn", "baseline"), deployment).run().expect("admitted");
-    assert_eq!(
-        verdict.warnings,
-        ["would violate PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"]
+    let policy = |text: &str| ("pod-security.kubernetes.io/enforce-policy".to_owned(), text.to_owned());
+    let violation = ("pod-security.kubernetes.io/audit-violations".to_owned(), found.to_owned());
+    let unread = (
+        "pod-security.kubernetes.io/error".to_owned(),
+        "Failed to parse policy: metadata.labels[pod-security.kubernetes.io/warn]: Invalid value: \"strict\": must be one of privileged, baseline, restricted".to_owned(),
     );
-    let mut wrong = namespace("b");
-    wrong["metadata"]["labels"] = json!({"pod-security.kubernetes.io/enforce": "strict"});
-    assert_eq!(
-        Case::create(&[], wrong).refusal(),
-        "Namespace \"b\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": must be one of privileged, baseline, restricted"
-    );
+    for (labels, object, warnings, audit) in [
+        (json!({}), pod(host.clone()), vec![], vec![policy("privileged:latest")]),
+        (json!({}), deployment.clone(), vec![], vec![]),
+        (json!({"warn": "baseline"}), pod(host.clone()), vec![found], vec![policy("privileged:latest")]),
+        (json!({"warn": "baseline"}), deployment.clone(), vec![found], vec![]),
+        (
+            json!({"audit": "baseline"}),
+            pod(host.clone()),
+            vec![],
+            vec![violation.clone(), policy("privileged:latest")],
+        ),
+        (json!({"enforce": "baseline", "audit": "baseline"}), deployment, vec![], vec![violation]),
+        (json!({"warn": "strict"}), pod(host), vec![], vec![unread, policy("privileged:latest")]),
+    ] {
+        let (_, verdict) = Case::create(&labelled(labels.clone()), object).run().expect("admitted");
+        assert_eq!(
+            (verdict.warnings, verdict.audit),
+            (warnings.into_iter().map(str::to_owned).collect(), audit),
+            "{labels}"
+        );
+    }
+    let old = pod(json!({"hostNetwork": true, "containers": [{"name": "c", "image": "i"}]}));
+    let enforced = labelled(json!({"enforce": "baseline"}));
+    let update = |spec: Value, subresource: &'static str| {
+        let case = Case { subresource, ..Case::update(&enforced, old.clone(), pod(spec)) };
+        case.refusal().contains("violates PodSecurity")
+    };
+    let with = |more: Value| {
+        let mut spec = old["spec"].clone();
+        spec.as_object_mut().expect("a spec").extend(more.as_object().expect("a map").clone());
+        spec
+    };
+    assert!(!update(with(json!({"activeDeadlineSeconds": 5})), ""));
+    assert!(update(with(json!({"containers": [{"name": "c", "image": "other"}]})), ""));
+    assert!(!update(old["spec"].clone(), "ephemeralcontainers"));
+    assert!(update(
+        with(json!({"ephemeralContainers": [{"name": "e", "image": "i"}]})),
+        "ephemeralcontainers"
+    ));
+    assert!(!update(old["spec"].clone(), "resize"));
+}
+
+#[test]
+fn a_stricter_namespace_tells_of_its_pods() {
+    let named = |name: &str, spec: Value, owner: &str| {
+        let mut pod = pod(spec);
+        pod["metadata"]["name"] = name.into();
+        if !owner.is_empty() {
+            pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": owner, "controller": true}]);
+        }
+        pod
+    };
+    let host = json!({"hostNetwork": true, "hostPID": true});
+    let world = world(&[
+        named("b", host.clone(), "r"),
+        named("c", host.clone(), "r"),
+        named("a", host, ""),
+        named("d", json!({"volumes": [{"name": "v", "hostPath": {}}]}), ""),
+        named("e", json!({}), ""),
+    ]);
+    let labels = |level: &str, version: &str| {
+        let mut namespace = namespace("a");
+        namespace["metadata"]["labels"] = json!({"pod-security.kubernetes.io/enforce": level, "pod-security.kubernetes.io/enforce-version": version});
+        namespace
+    };
+    let told = |level: &str| {
+        vec![
+            format!("existing pods in namespace \"a\" violate the new PodSecurity enforce level \"{level}\""),
+            "a (and 2 other pods): host namespaces".to_owned(),
+            "d: hostPath volumes".to_owned(),
+        ]
+    };
+    for (old, new, expected) in [
+        (namespace("a"), labels("baseline", "latest"), told("baseline:latest")),
+        (labels("restricted", "v1.30"), labels("baseline", "v1.31"), told("baseline:v1.31")),
+        (labels("restricted", "latest"), labels("baseline", "latest"), vec![]),
+        (labels("baseline", "latest"), labels("baseline", "latest"), vec![]),
+        (labels("baseline", "latest"), labels("privileged", "v1.30"), vec![]),
+    ] {
+        let (_, verdict) = Case::update(&world, old, new).run().expect("admitted");
+        assert_eq!(verdict.warnings, expected);
+    }
+    let wrong = labels("strict", "v1.05");
+    let expected = "Namespace \"a\" is invalid: [metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": must be one of privileged, baseline, restricted, metadata.labels[pod-security.kubernetes.io/enforce-version]: Invalid value: \"v1.05\": must be \"latest\" or \"v1.x\"]";
+    assert_eq!(Case::create(&[], wrong.clone()).refusal(), expected);
+    assert_eq!(Case::update(&[], namespace("a"), wrong.clone()).refusal(), expected);
+    assert_eq!(Case::update(&[], wrong.clone(), wrong).refusal(), "", "who cannot mend it may still write");
 }
 
 fn quota(spec: Value, hard: Value, used: Value) -> Value {
@@ -789,6 +1057,47 @@ fn quota_is_charged_or_refused() {
                 json!({"requests.storage": "3Gi", "fast.storageclass.storage.k8s.io/requests.storage": "2Gi"}),
             ),
         ),
+        (
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "a", "name": "s"},
+                "spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{}, {"nodePort": 30001}]}}),
+            json!({"services.nodeports": "5", "services.loadbalancers": "5"}),
+            json!({"services.nodeports": "0", "services.loadbalancers": "0"}),
+            Ok(json!({"services.nodeports": "1", "services.loadbalancers": "1"})),
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "c"},
+                "spec": {"resources": {"requests": {"storage": "1500m"}}}}),
+            json!({"requests.storage": "4Gi"}),
+            json!({"requests.storage": "0"}),
+            Ok(json!({"requests.storage": "2"})),
+        ),
+        (
+            json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"namespace": "a", "name": "c"},
+            "spec": {"devices": {"requests": [
+                {"name": "a", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2}},
+                {"name": "b", "firstAvailable": [
+                    {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1},
+                    {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 3},
+                ]},
+            ]}}}),
+            json!({"gpu.deviceclass.resource.k8s.io/devices": "8"}),
+            json!({"gpu.deviceclass.resource.k8s.io/devices": "0"}),
+            Ok(json!({"gpu.deviceclass.resource.k8s.io/devices": "5"})),
+        ),
+        (
+            pod(json!({"containers": [{"name": "b"}, {"name": "a"}], "initContainers": [{"name": "a"}]})),
+            json!({"cpu": "1"}),
+            json!({"cpu": "0"}),
+            Err("failed quota: q: must specify cpu for: a,b"),
+        ),
+        (
+            sized(json!({"example.com/gpu": "2"}), json!({"example.com/gpu": "2"})),
+            json!({"requests.example.com/gpu": "1"}),
+            json!({"requests.example.com/gpu": "0"}),
+            Err(
+                "exceeded quota: q, requested: requests.example.com/gpu=2, used: requests.example.com/gpu=0, limited: requests.example.com/gpu=1",
+            ),
+        ),
     ] {
         let world = world(&[quota(json!({}), hard, used)]);
         let case = Case::create(&world, object);
@@ -834,6 +1143,27 @@ fn quotas_have_scopes() {
         Case::create(&world, pod(json!({"priorityClassName": "high"}))).refusal().contains("exceeded quota")
     );
     assert_eq!(Case::create(&world, pod(json!({}))).refusal(), "");
+}
+
+#[test]
+fn a_claim_that_comes_under_a_quota_is_charged_whole() {
+    let claim = |class: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "c"},
+        "spec": {"volumeAttributesClassName": class, "resources": {"requests": {"storage": "2Gi"}}}, "status": {"phase": "Bound"}})
+    };
+    let scope = json!({"scopeSelector": {"matchExpressions": [{"scopeName": "VolumeAttributesClass", "operator": "In", "values": ["gold"]}]}});
+    let world = world(&[quota(
+        scope,
+        json!({"persistentvolumeclaims": "1"}),
+        json!({"persistentvolumeclaims": "0"}),
+    )]);
+    let writes =
+        |old: Value, new: Value| Case::update(&world, old, new).run().expect("admitted").1.writes.len();
+    assert_eq!(writes(claim("silver"), claim("gold")), 1);
+    assert_eq!(writes(claim("gold"), claim("gold")), 0);
+    let mut going = claim("silver");
+    going["status"]["currentVolumeAttributesClassName"] = "gold".into();
+    assert_eq!(writes(claim("gold"), going), 0, "it is of both classes");
 }
 
 #[test]

@@ -294,6 +294,13 @@ pub(crate) fn decided(extensions: &Extensions, decision: &Decision) {
     }
 }
 
+/// The request is for a version or a kind that should no longer be used.
+pub(crate) fn deprecated(extensions: &Extensions) {
+    if let Some(record) = extensions.get::<Arc<Record>>() {
+        record.annotate("k8s.io/deprecated", "true");
+    }
+}
+
 /// A request's body was read; its record, if it has one, hears of it.
 pub(crate) fn heard(extensions: &Extensions, body: &Value) {
     if let Some(record) = extensions.get::<Arc<Record>>() {

@@ -9,15 +9,17 @@ mod process;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::route::Target;
 use crate::server::Shared;
 
 /// Upper bounds of the buckets of request durations, in seconds.
-const BUCKETS: [f64; 16] =
-    [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 60.0];
+const BUCKETS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0,
+];
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Labels {
@@ -27,6 +29,8 @@ struct Labels {
     resource: &'static str,
     subresource: String,
     scope: &'static str,
+    /// `All`, or empty.
+    dry_run: &'static str,
 }
 
 #[derive(Default)]
@@ -39,13 +43,44 @@ struct Series {
 
 /// The counts of one server.
 #[derive(Default)]
-pub(crate) struct Requests(Mutex<BTreeMap<Labels, Series>>);
+pub(crate) struct Requests {
+    series: Mutex<BTreeMap<Labels, Series>>,
+    /// Watches that are open.
+    open: Mutex<BTreeMap<Labels, u64>>,
+}
+
+/// A watch counts as long as this lives.
+pub(crate) struct Open {
+    shared: Arc<Shared>,
+    labels: Labels,
+}
+
+impl Open {
+    pub(crate) fn new(shared: &Arc<Shared>, target: &Target) -> Self {
+        let labels = labels(target, false);
+        *lock(&shared.requests.open).entry(labels.clone()).or_default() += 1;
+        Self { shared: shared.clone(), labels }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut open = lock(&self.shared.requests.open);
+        if let Some(count) = open.get_mut(&self.labels) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Requests {
-    pub(crate) fn record(&self, target: &Target, code: u16, took: Duration) {
-        let labels = labels(target);
+    pub(crate) fn record(&self, target: &Target, is_dry: bool, code: u16, took: Duration) {
+        let labels = labels(target, is_dry);
         let seconds = took.as_secs_f64();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.series);
         let series = all.entry(labels).or_default();
         *series.by_code.entry(code).or_default() += 1;
         series.count += 1;
@@ -56,7 +91,12 @@ impl Requests {
     }
 
     fn write(&self, text: &mut String) {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = "apiserver_longrunning_requests";
+        head(text, name, "gauge", "Watches that are open.");
+        for (labels, count) in lock(&self.open).iter() {
+            let _ = writeln!(text, "{name}{{{}}} {count}", labels.place());
+        }
+        let all = lock(&self.series);
         head(text, "apiserver_request_total", "counter", "Requests by verb, resource and HTTP code.");
         for (labels, series) in all.iter() {
             for (code, count) in &series.by_code {
@@ -67,27 +107,50 @@ impl Requests {
         let name = "apiserver_request_duration_seconds";
         head(text, name, "histogram", "How long answers took; of a watch, until it began.");
         for (labels, series) in all.iter() {
-            let labels = labels.text();
-            for (count, bound) in series.buckets.iter().zip(BUCKETS) {
-                let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
-            }
-            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", series.count);
-            let _ = writeln!(text, "{name}_sum{{{labels}}} {}", series.seconds);
-            let _ = writeln!(text, "{name}_count{{{labels}}} {}", series.count);
+            series.write(name, &labels.text(), text);
         }
+        // What upstream measures its objectives by, which says nothing of streams and trials.
+        let name = "apiserver_request_sli_duration_seconds";
+        head(text, name, "histogram", "How long answers took that a client waits for.");
+        let counts =
+            |labels: &Labels| labels.dry_run.is_empty() && !matches!(labels.verb, "CONNECT" | "WATCH");
+        for (labels, series) in all.iter().filter(|(labels, _)| counts(labels)) {
+            series.write(name, &labels.place(), text);
+        }
+    }
+}
+
+impl Series {
+    fn write(&self, name: &str, labels: &str, text: &mut String) {
+        for (count, bound) in self.buckets.iter().zip(BUCKETS) {
+            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+        }
+        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", self.count);
+        let _ = writeln!(text, "{name}_sum{{{labels}}} {}", self.seconds);
+        let _ = writeln!(text, "{name}_count{{{labels}}} {}", self.count);
     }
 }
 
 impl Labels {
     fn text(&self) -> String {
-        let Self { verb, group, version, resource, subresource, scope } = self;
+        let (component, rest) = ("component=\"apiserver\"", self.rest());
+        format!("{component},dry_run=\"{}\",{rest}", self.dry_run)
+    }
+
+    /// Without whether it was a trial.
+    fn place(&self) -> String {
+        format!("component=\"apiserver\",{}", self.rest())
+    }
+
+    fn rest(&self) -> String {
+        let Self { verb, group, version, resource, subresource, scope, .. } = self;
         format!(
-            "component=\"apiserver\",dry_run=\"\",group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\""
+            "group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\""
         )
     }
 }
 
-fn labels(target: &Target) -> Labels {
+fn labels(target: &Target, is_dry: bool) -> Labels {
     let verb = match (target.verb, &*target.subresource) {
         (_, "attach" | "exec" | "log" | "portforward" | "proxy") => "CONNECT",
         ("create", _) => "POST",
@@ -111,6 +174,7 @@ fn labels(target: &Target) -> Labels {
         resource: target.kind.resource.plural(),
         subresource: target.subresource.clone(),
         scope,
+        dry_run: if is_dry { "All" } else { "" },
     }
 }
 

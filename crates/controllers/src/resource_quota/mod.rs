@@ -55,11 +55,11 @@ fn keys(snapshot: &Snapshot, event: &Event) -> Vec<Key> {
     snapshot.list(RESOURCE_QUOTAS, &key.namespace).filter(concerned).map(|quota| quota.key.clone()).collect()
 }
 
-fn reconcile(snapshot: &Snapshot, key: &Key, _: Time, _: &Settings) -> Plan {
+fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
     let mut plan = Plan::default();
     let Some(quota) = snapshot.get(key).filter(|quota| !quota.meta.is_deleting()) else { return plan };
     let Ok(View { spec }) = quota.decode() else { return plan };
-    let used = used(snapshot, &key.namespace, &spec);
+    let used = used(snapshot, &key.namespace, &spec, now, &mut plan);
     let mut new = json!({});
     if !spec.hard.is_empty() {
         let used: BTreeMap<&String, String> =
@@ -79,7 +79,14 @@ fn reconcile(snapshot: &Snapshot, key: &Key, _: Time, _: &Settings) -> Plan {
     plan
 }
 
-fn used<'s>(snapshot: &Snapshot, namespace: &str, spec: &'s Spec) -> BTreeMap<&'s String, Quantity> {
+/// Looks again when a pod that is to go stops counting.
+fn used<'s>(
+    snapshot: &Snapshot,
+    namespace: &str,
+    spec: &'s Spec,
+    now: Time,
+    plan: &mut Plan,
+) -> BTreeMap<&'s String, Quantity> {
     let mut used: BTreeMap<&String, Quantity> =
         spec.hard.keys().map(|name| (name, Quantity::default())).collect();
     let resources: Vec<Resource> = snapshot.tables().map(|(resource, _)| resource).collect();
@@ -93,7 +100,10 @@ fn used<'s>(snapshot: &Snapshot, namespace: &str, spec: &'s Spec) -> BTreeMap<&'
             if !spec.scopes.match_object(resource, &value) {
                 continue;
             }
-            let amounts = quota::usage(resource, &value);
+            let amounts = quota::usage(resource, &value, now);
+            if let Some(end) = quota::freed_at(&value).filter(|end| resource == PODS && *end >= now) {
+                plan.wake(end.plus_secs(1));
+            }
             for &name in &names {
                 if let (Some(amount), Some(total)) = (amounts.get(name), used.get_mut(name)) {
                     *total += *amount;

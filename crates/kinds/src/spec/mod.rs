@@ -2,6 +2,7 @@
 //!
 //! Each file holds the defaults that the table of types cannot say, and the validation, of one part.
 
+pub mod addresses;
 pub mod admission_policy;
 pub mod affinity;
 pub mod check;
@@ -9,6 +10,7 @@ pub mod container;
 pub mod devices;
 pub mod env;
 pub mod label_selector;
+pub mod node_labels;
 pub mod pod_spec;
 pub mod probe;
 pub mod qos;
@@ -21,4 +23,5 @@ pub mod security_context;
 pub mod storage;
 pub mod template;
 pub mod volume;
+pub mod warnings;
 pub mod webhook;

@@ -2,15 +2,20 @@
 //! <https://kubernetes.io/docs/concepts/security/pod-security-admission/>.
 
 mod checks;
+mod existing;
+
+use std::fmt;
 
 use object::{Key, Snapshot, Status};
 use schema::{At, Violation, path};
 use serde_json::Value;
 
 use crate::{Operation, Plugin, Request, Verdict};
-use checks::CHECKS;
+use checks::{CHECKS, Finding, NEWEST};
 
 pub const PLUGIN: Plugin = Plugin { name: "PodSecurity", mutate: None, validate: Some(validate) };
+
+const PREFIX: &str = "pod-security.kubernetes.io";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
@@ -19,13 +24,21 @@ enum Level {
     Restricted,
 }
 
-/// One mode's policy: a level, and the version as the label writes it. Every version is judged by the latest rules.
+/// What one mode asks for; printed as upstream does: `baseline:v1.30`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Policy {
     level: Level,
-    version: String,
+    /// The minor version; none means the latest.
+    minor: Option<u32>,
 }
 
-const MODES: [&str; 3] = ["audit", "enforce", "warn"];
+/// What a namespace asks for, and which of its labels cannot be read.
+struct Policies {
+    enforce: Policy,
+    audit: Policy,
+    warn: Policy,
+    wrong: Vec<Violation>,
+}
 
 fn validate(
     snapshot: &Snapshot,
@@ -35,37 +48,35 @@ fn validate(
 ) -> Result<(), Status> {
     let Some(object) = object else { return Ok(()) };
     if request.is(kinds::NAMESPACES, &[Operation::Create, Operation::Update]) {
-        return check_labels(object, request.old);
+        return namespace(snapshot, request, object, verdict);
     }
     let Some((pod, is_pod)) = pod_of(request, object) else { return Ok(()) };
     let Some(namespace) = snapshot.get(&Key::cluster(kinds::NAMESPACES, request.key.namespace.clone()))
     else {
         return Ok(());
     };
-    let policy = |mode: &str| {
-        let label = |name: String| namespace.meta.label(&name);
-        Policy {
-            level: label(format!("pod-security.kubernetes.io/{mode}"))
-                .and_then(level)
-                .unwrap_or(Level::Privileged),
-            version: label(format!("pod-security.kubernetes.io/{mode}-version"))
-                .unwrap_or("latest")
-                .to_owned(),
+    let policies = Policies::read(|label| namespace.meta.label(label));
+    let mut note = |what: &str, text: String| verdict.audit.push((format!("{PREFIX}/{what}"), text));
+    if is_pod && policies.are_privileged() {
+        note("enforce-policy", policies.enforce.to_string());
+        return Ok(());
+    }
+    if request.operation == Operation::Update && is_pod && !is_significant(request.old, object) {
+        return Ok(());
+    }
+    if !policies.wrong.is_empty() {
+        note("error", format!("Failed to parse policy: {}", listed(&policies.wrong)));
+    }
+    if let Some(found) = told(pod, policies.audit) {
+        note("audit-violations", format!("would violate {found}"));
+    }
+    if is_pod {
+        note("enforce-policy", policies.enforce.to_string());
+        if let Some(found) = told(pod, policies.enforce) {
+            return Err(request.forbidden(Some(object), format!("violates {found}")));
         }
-    };
-    let enforce = policy("enforce");
-    if let Some(found) = violations(pod, enforce.level).filter(|_| is_pod) {
-        let why = format!("violates PodSecurity \"{}:{}\": {found}", enforce.level.name(), enforce.version);
-        return Err(request.forbidden(Some(object), why));
     }
-    let told = |policy: &Policy| {
-        let found = violations(pod, policy.level)?;
-        Some(format!("would violate PodSecurity \"{}:{}\": {found}", policy.level.name(), policy.version))
-    };
-    verdict.warnings.extend(told(&policy("warn")));
-    if let Some(text) = told(&policy("audit")) {
-        verdict.audit.push(("pod-security.kubernetes.io/audit-violations".to_owned(), text));
-    }
+    verdict.warnings.extend(told(pod, policies.warn).map(|found| format!("would violate {found}")));
     Ok(())
 }
 
@@ -73,9 +84,9 @@ fn validate(
 fn pod_of<'a>(request: &Request, object: &'a Value) -> Option<(&'a Value, bool)> {
     let resource = request.key.resource;
     if resource == kinds::PODS {
-        let judged = match (request.operation, request.subresource) {
-            (Operation::Create, "") | (Operation::Update, "ephemeralcontainers") => true,
-            (Operation::Update, "") => request.old.is_none_or(|old| images(old) != images(object)),
+        let judged = match request.operation {
+            Operation::Create => request.subresource.is_empty(),
+            Operation::Update => matches!(request.subresource, "" | "ephemeralcontainers" | "resize"),
             _ => false,
         };
         return judged.then_some((object, true));
@@ -97,20 +108,101 @@ fn pod_of<'a>(request: &Request, object: &'a Value) -> Option<(&'a Value, bool)>
     template.is_object().then_some((template, false))
 }
 
-fn images(pod: &Value) -> Vec<&Value> {
-    crate::pod::containers(pod).map(|container| &container["image"]).collect()
+/// Does the update bring an image? Nothing else that may change matters to a policy.
+fn is_significant(old: Option<&Value>, new: &Value) -> bool {
+    let images = |pod: &Value| -> Vec<Value> {
+        crate::pod::containers(pod).map(|container| container["image"].clone()).collect()
+    };
+    let Some(old) = old else { return true };
+    let debuggers = |pod: &Value| -> Vec<(Value, Value)> {
+        let all = path::list(pod, "spec.ephemeralContainers").iter();
+        all.map(|container| (container["name"].clone(), container["image"].clone())).collect()
+    };
+    let before = debuggers(old);
+    images(old) != images(new) || debuggers(new).iter().any(|held| !before.contains(held))
 }
 
-fn violations(pod: &Value, level: Level) -> Option<String> {
-    let found: Vec<String> = CHECKS
-        .iter()
-        .filter(|check| check.level <= level && (level != Level::Restricted || !check.is_replaced))
-        .filter_map(|check| {
-            let detail = (check.find)(pod)?;
-            Some(format!("{} ({detail})", check.reason))
-        })
-        .collect();
-    (!found.is_empty()).then(|| found.join(", "))
+fn findings(pod: &Value, policy: Policy) -> Vec<Finding> {
+    let minor = policy.minor.unwrap_or(NEWEST).min(NEWEST);
+    let holds = |check: &&checks::Check| {
+        let is_replaced = policy.level == Level::Restricted && minor >= check.replaced_since;
+        check.level <= policy.level && minor >= check.since && !is_replaced
+    };
+    CHECKS.iter().filter(holds).filter_map(|check| (check.find)(pod, minor)).collect()
+}
+
+/// `PodSecurity "baseline:latest": privileged (…), hostPort (…)`
+fn told(pod: &Value, policy: Policy) -> Option<String> {
+    let found = findings(pod, policy);
+    let found: Vec<String> =
+        found.iter().map(|found| format!("{} ({})", found.reason, found.detail)).collect();
+    (!found.is_empty()).then(|| format!("PodSecurity \"{policy}\": {}", found.join(", ")))
+}
+
+impl Policies {
+    /// A label that cannot be read is as strict as can be where it is enforced, and says nothing where it only tells.
+    fn read<'a>(label: impl Fn(&str) -> Option<&'a str>) -> Self {
+        let mut wrong = Vec::new();
+        let root = At::root("metadata.labels");
+        let mut mode = |mode: &str, unread: Level| {
+            let mut policy = Policy { level: Level::Privileged, minor: None };
+            let name = format!("{PREFIX}/{mode}");
+            if let Some(text) = label(&name) {
+                policy.level = level(text).unwrap_or_else(|| {
+                    let why = "must be one of privileged, baseline, restricted";
+                    wrong.push(Violation::invalid(root.key(&name), text, why));
+                    unread
+                });
+            }
+            let name = format!("{name}-version");
+            if let Some(text) = label(&name) {
+                policy.minor = version(text).unwrap_or_else(|| {
+                    wrong.push(Violation::invalid(root.key(&name), text, "must be \"latest\" or \"v1.x\""));
+                    None
+                });
+            }
+            policy
+        };
+        let enforce = mode("enforce", Level::Restricted);
+        let audit = mode("audit", Level::Privileged);
+        let warn = mode("warn", Level::Privileged);
+        Self { enforce, audit, warn, wrong }
+    }
+
+    fn are_privileged(&self) -> bool {
+        let all = [self.enforce, self.audit, self.warn];
+        self.wrong.is_empty() && all.iter().all(|policy| policy.level == Level::Privileged)
+    }
+}
+
+/// Labels that are wrong are refused when they are set, not when a pod comes; and pods that a stricter level would refuse
+/// are told of.
+fn namespace(
+    snapshot: &Snapshot,
+    request: &Request,
+    namespace: &Value,
+    verdict: &mut Verdict,
+) -> Result<(), Status> {
+    let of = |namespace: &Value| Policies::read(|label| namespace["metadata"]["labels"][label].as_str());
+    let name = path::text(namespace, "metadata.name");
+    let new = of(namespace);
+    let old = request.old.filter(|_| request.operation == Operation::Update).map(of);
+    let is_old_mistake = old.as_ref().is_some_and(|old| listed(&old.wrong) == listed(&new.wrong));
+    if !new.wrong.is_empty() && !is_old_mistake {
+        return Err(Violation::to_status(&new.wrong, "", "Namespace", name));
+    }
+    let Some(old) = old else { return Ok(()) };
+    let is_relaxed = new.enforce.minor == old.enforce.minor && new.enforce.level <= old.enforce.level;
+    if new.enforce.level != Level::Privileged && !is_relaxed {
+        verdict.warnings.extend(existing::warnings(snapshot, name, new.enforce));
+    }
+    Ok(())
+}
+
+/// As upstream prints several errors at once.
+fn listed(wrong: &[Violation]) -> String {
+    let texts: Vec<String> = wrong.iter().map(|one| format!("{}: {}", one.field, one.body())).collect();
+    crate::pod::joined(&texts)
 }
 
 impl Level {
@@ -123,42 +215,25 @@ impl Level {
     }
 }
 
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.minor {
+            None => write!(f, "{}:latest", self.level.name()),
+            Some(minor) => write!(f, "{}:v1.{minor}", self.level.name()),
+        }
+    }
+}
+
 fn level(text: &str) -> Option<Level> {
     [Level::Privileged, Level::Baseline, Level::Restricted].into_iter().find(|level| level.name() == text)
 }
 
-/// Labels that are wrong are refused when they are set, not when a pod comes.
-fn check_labels(namespace: &Value, old: Option<&Value>) -> Result<(), Status> {
-    let labels = &namespace["metadata"]["labels"];
-    let root = At::root("metadata.labels");
-    let mut found = Vec::new();
-    for mode in MODES {
-        for (name, check, why) in [
-            (
-                format!("pod-security.kubernetes.io/{mode}"),
-                (|text: &str| level(text).is_some()) as fn(&str) -> bool,
-                "must be one of privileged, baseline, restricted",
-            ),
-            (
-                format!("pod-security.kubernetes.io/{mode}-version"),
-                is_version,
-                "must be \"latest\" or \"v1.x\"",
-            ),
-        ] {
-            let Some(value) = labels[&name].as_str() else { continue };
-            let unchanged = old.is_some_and(|old| old["metadata"]["labels"][&name] == value);
-            if !check(value) && !unchanged {
-                found.push(Violation::invalid(root.key(&name), value, why));
-            }
-        }
+/// `latest` (no minor version) or `v1.30`.
+fn version(text: &str) -> Option<Option<u32>> {
+    if text == "latest" {
+        return Some(None);
     }
-    if found.is_empty() {
-        return Ok(());
-    }
-    Err(Violation::to_status(&found, "", "Namespace", path::text(namespace, "metadata.name")))
-}
-
-fn is_version(text: &str) -> bool {
-    let minor = text.strip_prefix("v1.").filter(|minor| !minor.is_empty());
-    text == "latest" || minor.is_some_and(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()))
+    let minor = text.strip_prefix("v1.")?;
+    let is_plain = minor == "0" || !minor.starts_with(['0', '+']);
+    minor.parse().ok().filter(|_| is_plain).map(Some)
 }

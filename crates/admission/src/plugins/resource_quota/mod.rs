@@ -39,7 +39,7 @@ fn validate(
     verdict: &mut Verdict,
 ) -> Result<(), Status> {
     let Some(object) = object.filter(|_| is_charged(request)) else { return Ok(()) };
-    let wanted = quota::usage(request.key.resource, object);
+    let wanted = quota::usage(request.key.resource, object, request.now);
     let mut charges = Vec::new();
     for held in snapshot.list(kinds::RESOURCE_QUOTAS, &request.key.namespace) {
         let quota: Quota = held.decode().map_err(Status::internal)?;
@@ -60,8 +60,12 @@ fn validate(
         }
         charges.push((held, quota));
     }
-    let delta = delta(request, wanted);
+    if let Some((name, _)) = wanted.iter().find(|(_, amount)| amount.is_negative()) {
+        let why = format!("quota usage is negative for resource(s): {name}");
+        return Err(request.forbidden(Some(object), why));
+    }
     for (held, quota) in charges {
+        let delta = delta(request, &wanted, &quota);
         let write = charge(request, object, held, &quota, &delta)?;
         verdict.writes.extend(write.filter(|_| !request.dry_run));
     }
@@ -70,20 +74,26 @@ fn validate(
 
 /// New objects, and updates that can change how much is used.
 fn is_charged(request: &Request) -> bool {
+    const CHANGE: [object::Resource; 3] =
+        [kinds::PERSISTENT_VOLUME_CLAIMS, kinds::RESOURCE_CLAIMS, kinds::SERVICES];
     let resource = request.key.resource;
     match (request.operation, request.subresource) {
         (Operation::Create, "") => request.namespaced,
-        (Operation::Update, "") => resource == kinds::SERVICES || resource == kinds::PERSISTENT_VOLUME_CLAIMS,
+        (Operation::Update, "") => CHANGE.contains(&resource),
+        (Operation::Update, "status") => resource == kinds::PERSISTENT_VOLUME_CLAIMS,
         (Operation::Update, "resize") => resource == kinds::PODS,
         _ => false,
     }
 }
 
-/// What the request adds to the usage; negative where an update gives something back.
-fn delta(request: &Request, wanted: Amounts) -> Amounts {
-    let mut delta = wanted;
-    if let (Operation::Update, Some(old)) = (request.operation, request.old) {
-        for (name, amount) in quota::usage(request.key.resource, old) {
+/// What the request adds to the usage; negative where an update gives something back. An object that comes under the quota
+/// by the update is charged whole.
+fn delta(request: &Request, wanted: &Amounts, quota: &Quota) -> Amounts {
+    let mut delta = wanted.clone();
+    let resource = request.key.resource;
+    let old = request.old.filter(|_| request.operation == Operation::Update);
+    if let Some(old) = old.filter(|old| quota.spec.match_object(resource, old)) {
+        for (name, amount) in quota::usage(resource, old, request.now) {
             *delta.entry(name).or_insert(Quantity::ZERO) -= amount;
         }
     }
@@ -113,7 +123,8 @@ fn charge(
         .iter()
         .filter(|(name, amount)| !amount.is_negative() && used_of(name) + *amount > hard[*name])
         .collect();
-    if !exceeded.is_empty() {
+    // What a controller found to be used is used, whatever the quota says.
+    if !exceeded.is_empty() && request.subresource != "status" {
         let print = |amount: &dyn Fn(&(&String, Quantity)) -> Quantity| {
             let items: Vec<String> =
                 exceeded.iter().map(|item| format!("{}={}", item.0, amount(item))).collect();
