@@ -503,7 +503,7 @@ async fn a_put_may_create_and_versions_are_one_object() {
     assert_eq!(client.patch(&format!("{}/h", at("v1")), "merge-patch+json", &patch).await.code, 200);
     let listed = client.get(&at("v1")).await.json();
     assert_eq!(
-        (&listed["items"][0]["apiVersion"], &listed["items"][0]["spec"]["maxReplicas"]),
+        (&listed["apiVersion"], &listed["items"][0]["spec"]["maxReplicas"]),
         (&json!("autoscaling/v1"), &json!(5))
     );
     assert_eq!(client.get(&at("v2")).await.json()["items"][0]["spec"]["maxReplicas"], 5);

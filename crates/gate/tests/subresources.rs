@@ -103,13 +103,16 @@ const BUDGETS: &str = "poddisruptionbudgets.policy";
 /// A budget: its policy for pods that are not ready, disruptions that are left, pods that are and should be healthy.
 type Budget = (&'static str, i64, i64, i64);
 
+/// The pod's phase and whether it is ready, its budgets, the body; whether the pod goes, or code and words of the refusal.
+type Case<'a> = (&'a str, bool, &'a [Budget], Value, Result<bool, (u16, &'a str)>);
+
 #[tokio::test]
 async fn an_eviction_asks_the_budget() {
     const MORE: &str =
         "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
     const NO: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
     let dry = json!({"deleteOptions": {"dryRun": ["All"]}});
-    let cases: &[(&str, bool, &[Budget], Value, Result<bool, (u16, &str)>)] = &[
+    let cases: &[Case<'_>] = &[
         ("Running", true, &[], json!({}), Ok(true)),
         ("Running", true, &[], dry.clone(), Ok(false)),
         ("Running", true, &[("", 1, 2, 1)], json!({}), Ok(true)),
