@@ -303,7 +303,8 @@ async fn answered(
             if deprecation.is_some() {
                 let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
                 shared.deprecated.record(target, agent.unwrap_or_default(), SystemTime::now());
-                audit::deprecated(request.extensions());
+                let removed = target.kind.deprecated.and_then(|row| row.removed);
+                audit::deprecated(request.extensions(), removed);
             }
             let mut answer = limited(shared, user, target, query, request).await;
             if let Some(text) = deprecation {

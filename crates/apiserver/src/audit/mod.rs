@@ -295,9 +295,13 @@ pub(crate) fn decided(extensions: &Extensions, decision: &Decision) {
 }
 
 /// The request is for a version or a kind that should no longer be used.
-pub(crate) fn deprecated(extensions: &Extensions) {
+/// `removed`: the minor version that serves it no more, if anybody has said.
+pub(crate) fn deprecated(extensions: &Extensions, removed: Option<u8>) {
     if let Some(record) = extensions.get::<Arc<Record>>() {
         record.annotate("k8s.io/deprecated", "true");
+        if let Some(minor) = removed {
+            record.annotate("k8s.io/removed-release", &format!("1.{minor}"));
+        }
     }
 }
 
