@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::calls::{Call, Caller, ask, caller};
 use super::pods::create_and_wait;
-use super::site::Site;
+use super::site::{Site, output};
 use super::{Row, percentiles, seconds};
 
 const STARTS: usize = 5;
@@ -56,10 +56,17 @@ pub fn run() -> Result<Vec<Row>> {
 fn fargate(site: &Site, caller: &Caller) -> Result<Row> {
     site.import_image()?;
     let cluster = get(caller, "/clusters/bench")?;
+    // The cluster's own subnets are public, which Fargate refuses.
+    let account: Value = serde_json::from_str(&output(&mut site.ekso("aws -o json"))?)?;
+    let subnets = account["resources"].as_array().into_iter().flatten();
+    let is_private = |one: &&Value| {
+        one["kind"] == "subnet" && one["detail"].as_str().is_some_and(|detail| detail.ends_with("private"))
+    };
+    let subnets: Vec<&Value> = subnets.filter(is_private).map(|subnet| &subnet["id"]).collect();
     let on = json!({"on": "fargate"});
     let profile = json!({
         "fargateProfileName": "fp", "podExecutionRoleArn": role(&cluster, "AmazonEKSFargatePodExecutionRole")?,
-        "selectors": [{"namespace": "default", "labels": on}],
+        "selectors": [{"namespace": "default", "labels": on}], "subnets": subnets,
     });
     post(caller, "/clusters/bench/fargate-profiles", &profile)?;
     until(caller, "/clusters/bench/fargate-profiles/fp", "fargateProfile")?;
