@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::kubelet;
+use crate::links::{self, Way};
 use crate::proxy::{self, Goal, Secure};
 use crate::respond::{self, Answer};
 use crate::route::Target;
@@ -49,7 +50,7 @@ pub(crate) async fn answer(
     shared: &Arc<Shared>,
     target: &Target,
     options: &Value,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let rest = schema::path::text(options, "path");
@@ -70,7 +71,28 @@ pub(crate) async fn answer(
         "pods" => at_pod(&snapshot, target, path)?,
         _ => at_service(shared, &snapshot, target, path)?,
     };
-    proxy::pass(shared, goal, request).await
+    let way = Way {
+        prefix: request.uri().path().strip_suffix(rest).unwrap_or_default().to_owned(),
+        host: host_of(&request),
+        backend: format!("{}:{}", goal.address, goal.port),
+    };
+    if accepts_pages(&request) {
+        // Links are not found in what is compressed.
+        request.headers_mut().remove(header::ACCEPT_ENCODING);
+    }
+    let answer = proxy::pass(shared, goal, request).await?;
+    Ok(if way.prefix.is_empty() { answer } else { links::rewritten(answer, way) })
+}
+
+fn host_of(request: &Request<Incoming>) -> String {
+    let told = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    told.or(request.uri().authority().map(http::uri::Authority::as_str)).unwrap_or_default().to_owned()
+}
+
+/// Whether it is a browser that asks for something to show.
+fn accepts_pages(request: &Request<Incoming>) -> bool {
+    let accepted = request.headers().get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|text| text.split(',')).any(|kind| kind.trim().starts_with("text/html"))
 }
 
 fn query_of(request: &Request<Incoming>) -> String {

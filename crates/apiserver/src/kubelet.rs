@@ -15,6 +15,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
+use crate::websocket;
 
 const KUBELET_PORT: u16 = 10250;
 /// So much of a kubelet's error is passed on.
@@ -77,7 +78,7 @@ pub(crate) async fn log(
     shared: &Arc<Shared>,
     target: &Target,
     query: &Query,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     let snapshot = shared.newest().await?;
     let (stored, pod) = pod(&snapshot, target)?;
@@ -104,8 +105,12 @@ pub(crate) async fn log(
     check_log(query)?;
     let path = format!("/containerLogs/{}/{}/{container}", target.namespace, target.name);
     let goal = at_node(&snapshot, &pod.spec.node_name, &path, &arguments)?;
-    let answer = proxy::pass(shared, goal, request).await?;
-    checked(answer).await
+    let opening = websocket::take(&mut request)?;
+    let answer = checked(proxy::pass(shared, goal, request).await?).await?;
+    Ok(match opening {
+        Some(opening) => opening.answer(answer.into_body()),
+        None => answer,
+    })
 }
 
 fn check_log(query: &Query) -> Result<(), Status> {

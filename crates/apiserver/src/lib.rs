@@ -27,6 +27,7 @@ mod health;
 mod https;
 mod items;
 mod kubelet;
+mod links;
 mod list;
 mod metrics;
 mod negotiate;
@@ -47,6 +48,7 @@ mod table;
 mod tls;
 mod watch;
 mod webhooks;
+mod websocket;
 mod write;
 mod yaml;
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use common::Cluster;
 use common::client::Client;
+use futures_util::StreamExt;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -17,6 +18,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 /// A kubelet that tells what it was asked, and echoes upgraded connections.
 async fn kubelet(cluster: &Cluster) -> (u16, Arc<Mutex<Vec<String>>>) {
@@ -120,6 +124,42 @@ async fn logs_come_from_the_kubelet() {
         "GET /containerLogs/default/p/waiting 1 false",
         "GET /stats/summary?only=1 1 false",
     ];
+    assert_eq!(*asked.lock().expect("a lock"), expected);
+}
+
+/// As messages of a WebSocket, for browsers, in the dialect that is offered.
+#[tokio::test]
+async fn a_log_is_read_over_a_websocket() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    let asked = pod(&cluster, &client).await;
+    bind(&client, "bindings").await;
+    let path = "/api/v1/namespaces/default/pods/p/log?container=c";
+    let upgrade = |protocol: &'static str| {
+        [
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-protocol", protocol),
+        ]
+    };
+    for (protocol, begin, line) in [
+        ("binary.k8s.io", Message::Binary("".into()), Message::Binary("a line\n".into())),
+        ("base64.binary.k8s.io", Message::text(""), Message::text("YSBsaW5lCg==")),
+    ] {
+        let answer = client.open("GET", path, &upgrade(protocol), "").await;
+        assert_eq!(answer.status(), 101, "{protocol}");
+        assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(answer.headers()["sec-websocket-protocol"], protocol);
+        let connection = TokioIo::new(hyper::upgrade::on(answer).await.expect("an upgrade"));
+        let socket = WebSocketStream::from_raw_socket(connection, Role::Client, None).await;
+        let said: Vec<Message> = socket.map(|message| message.expect("a message")).collect().await;
+        assert_eq!(said, [begin, line, Message::Close(None)], "{protocol}");
+    }
+    let refused = client.send("GET", path, &upgrade("v5.channel.k8s.io"), "").await;
+    assert_eq!(refused.code, 400, "{}", refused.text);
+    let expected = ["GET /containerLogs/default/p/c 1 false"; 2];
     assert_eq!(*asked.lock().expect("a lock"), expected);
 }
 
