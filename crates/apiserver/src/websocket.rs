@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use object::Status;
+use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -136,7 +137,10 @@ async fn relay(
     let goodbye = async { while heard.next().await.is_some_and(|said| said.is_ok()) {} };
     // Who does not answer has heard everything all the same.
     let _ = tokio::time::timeout(GOODBYE, goodbye).await;
-    Ok(())
+    match heard.reunite(sink) {
+        Ok(socket) => Ok(socket.into_inner().shutdown().await?),
+        Err(_) => Ok(()), // they are of one socket
+    }
 }
 
 fn message(data: Bytes, is_base64: bool) -> Message {
