@@ -112,18 +112,19 @@ pub fn instances(context: &Context, input: &Value) -> Result<(), Fault> {
     Err(Fault::new("InstanceLimitExceeded", message))
 }
 
-/// Refuses the machine of one more pod on Fargate. Those of pods that have ended count as long as they are there.
-pub fn fargate(context: &Context, cpu_milli: u32) -> Result<(), Fault> {
+/// Thousandths of vCPUs that pods on Fargate may take yet. Those that have ended count as long as their machines are there.
+pub fn fargate_milli_left(context: &Context) -> u64 {
     let instances = state::list::<Instance>(context.state, "").into_iter().map(|kept| kept.record);
     let there = instances.filter(|one| one.state != State::Terminated).filter_map(|one| one.fargate);
     let taken: u64 = there.map(|task| u64::from(task.cpu_milli)).sum();
-    if taken + u64::from(cpu_milli) <= FARGATE_VCPUS * 1_000 {
-        return Ok(());
-    }
-    let message = format!(
+    (FARGATE_VCPUS * 1_000).saturating_sub(taken)
+}
+
+/// What a pod is told that needs more than is left.
+pub fn fargate_reached() -> String {
+    format!(
         "Your AWS account has reached the limit on the number of vCPUs of Fargate pods it can run concurrently: {FARGATE_VCPUS}"
-    );
-    Err(Fault::new("ServiceQuotaExceededException", message))
+    )
 }
 
 #[cfg(test)]

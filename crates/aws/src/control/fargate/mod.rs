@@ -65,11 +65,10 @@ pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str) -> P
             _ => {}
         }
     }
-    let mut served: BTreeMap<String, usize> = BTreeMap::new();
     for node in &nodes {
-        *served.entry(node.record.subnet_id.clone()).or_default() += 1;
         follow(&mut plan, &look, context, node);
     }
+    let mut room = None;
     for object in objects.list(PODS, "") {
         let is_placed = object.fields.first().is_some_and(|node| !node.is_empty());
         let is_served = || nodes.iter().any(|node| is_of(&node.record.pod, object));
@@ -77,7 +76,8 @@ pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str) -> P
             continue;
         }
         let Some(pod) = Pod::read(object).filter(Pod::is_waiting) else { continue };
-        if provide(&mut plan, &look, context, object, &pod, &served) {
+        let room = room.get_or_insert_with(|| Room::of(&look, context, &nodes));
+        if provide(&mut plan, &look, context, object, &pod, room) {
             // Free addresses are looked up in the state: the next one is for the next run.
             plan.wake(context.now);
             break;
@@ -91,6 +91,32 @@ struct Look<'a> {
     objects: &'a Snapshot,
     cluster: &'a Kept<ClusterRecord>,
     profiles: &'a [Kept<FargateProfileRecord>],
+}
+
+/// What there is for one more machine. Looked up once a run, since any number of pods may be waiting.
+struct Room<'a> {
+    vcpus_milli: u64,
+    /// Profiles whose role can start pods.
+    launching: Vec<&'a str>,
+    /// How many machines each subnet has.
+    served: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Room<'a> {
+    fn of(look: &Look<'a>, context: &Context, nodes: &'a [Kept<FargateNode>]) -> Self {
+        let profiles = look.profiles.iter().map(|kept| &kept.record.shown);
+        let launching =
+            profiles.filter(|profile| profile::can_launch(look, context, &profile.pod_execution_role_arn));
+        let mut served = BTreeMap::new();
+        for node in nodes {
+            *served.entry(node.record.subnet_id.as_str()).or_default() += 1;
+        }
+        Self {
+            vcpus_milli: quota::fargate_milli_left(context),
+            launching: launching.map(|profile| profile.fargate_profile_name.as_str()).collect(),
+            served,
+        }
+    }
 }
 
 fn is_of(pod: &PodRef, object: &Object) -> bool {
@@ -199,7 +225,7 @@ fn provide(
     context: &mut Context,
     object: &Object,
     pod: &Pod,
-    served: &BTreeMap<String, usize>,
+    room: &Room,
 ) -> bool {
     let label = object.meta.label(PROFILE_LABEL).map(|label| (*label).to_owned()).unwrap_or_default();
     let profile =
@@ -231,15 +257,14 @@ fn provide(
         let message = "Your pod's cpu/memory requirements exceed the max Fargate configuration".to_owned();
         return refuse(plan, context.now, object, pod, "POD_CPU_MEM_EXCEEDS_MAX_FARGATE_SIZE", message);
     };
-    let role = &profile.pod_execution_role_arn;
-    if !profile::can_launch(look, context, role) {
+    if !room.launching.contains(&label.as_str()) {
         plan.wake(context.now.plus_secs(AGAIN_SECS));
         let message = format!(
             "Misconfigured Fargate Profile: fargate profile {label} blocked for new launches due to: Pod execution role is not found in auth config or does not have all required permissions for launching fargate pods."
         );
         return refuse(plan, context.now, object, pod, "FARGATE_PROFILE_BLOCKED", message);
     }
-    let subnets = match subnets_for(context, pod, profile, served) {
+    let subnets = match subnets_for(context, pod, profile, &room.served) {
         Ok(subnets) => subnets,
         Err(unmatched) => {
             let message =
@@ -247,10 +272,17 @@ fn provide(
             return refuse(plan, context.now, object, pod, "POD_UNSUPPORTED_ON_FARGATE", message);
         }
     };
-    if let Err(fault) = quota::fargate(context, capacity.cpu_milli) {
+    if u64::from(capacity.cpu_milli) > room.vcpus_milli {
         // Another cluster's pods may make room.
         plan.wake(context.now.plus_secs(AGAIN_SECS));
-        return refuse(plan, context.now, object, pod, "FARGATE_VCPU_LIMIT_EXCEEDED", fault.message);
+        return refuse(
+            plan,
+            context.now,
+            object,
+            pod,
+            "FARGATE_VCPU_LIMIT_EXCEEDED",
+            quota::fargate_reached(),
+        );
     }
     match order(plan, look, context, object, profile, capacity, &subnets) {
         Ok(()) => true,
@@ -268,7 +300,7 @@ fn subnets_for<'a>(
     context: &Context,
     pod: &Pod,
     profile: &'a FargateProfile,
-    served: &BTreeMap<String, usize>,
+    served: &BTreeMap<&str, usize>,
 ) -> Result<Vec<&'a String>, String> {
     let mut unmatched = None;
     let mut subnets: Vec<&String> = Vec::new();
@@ -280,7 +312,7 @@ fn subnets_for<'a>(
             None => subnets.push(id),
         }
     }
-    subnets.sort_by_key(|subnet| served.get(*subnet));
+    subnets.sort_by_key(|subnet| served.get(subnet.as_str()));
     match unmatched {
         Some(unmatched) if subnets.is_empty() => Err(unmatched),
         _ => Ok(subnets),
