@@ -187,7 +187,7 @@ fn nobody_grants_what_they_do_not_hold() {
     };
     let aggregating = || {
         let mut object = role("ClusterRole", "", "new", json!([]));
-        object["aggregationRule"] = json!({"clusterRoleSelectors": []});
+        object["aggregationRule"] = json!({"clusterRoleSelectors": [{}]});
         object
     };
     let missing = |group: &str, name: &str, who: &str, groups: &str, rules: &str| {
@@ -212,16 +212,35 @@ fn nobody_grants_what_they_do_not_hold() {
     }
 }
 
+/// A label alone can gather a role's rules into another role, whose holders then have them.
 #[test]
-fn an_unchanged_role_may_be_written_by_anybody() {
+fn a_role_is_changed_by_who_holds_it_and_collected_by_anybody() {
     let snapshot = people();
     let index = Index::of(&snapshot);
     let view = View::new(&snapshot, &index);
-    let old = role("Role", "a", "editor", json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]));
-    let mut new = old.clone();
-    new["metadata"]["labels"] = json!({"a": "b"});
-    let key = Key::new(kinds::ROLES, "a", "editor");
-    assert_eq!(check_write(&view, &user("alice"), &key, &new, Some(&old)), Ok(()));
+    let mut old =
+        role("ClusterRole", "", "all", json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]));
+    old["metadata"]["finalizers"] = json!(["a.example.com/b"]);
+    let written = |who: &str, old: &Value, change: &dyn Fn(&mut Value)| {
+        let mut new = old.clone();
+        change(&mut new);
+        let key = Key::new(kinds::CLUSTER_ROLES, "", "all");
+        check_write(&view, &user(who), &key, &new, Some(old)).is_ok()
+    };
+    let labelled = |role: &mut Value| {
+        role["metadata"]["labels"] = json!({"rbac.authorization.k8s.io/aggregate-to-view": "true"});
+    };
+    assert!(!written("alice", &old, &labelled));
+    assert!(written("root|system:masters", &old, &labelled));
+    assert!(written("alice", &old, &|role| role["metadata"]["finalizers"] = json!([])));
+    assert!(
+        !written("alice", &old, &|role| role["rules"] = json!([{"verbs": 7}])),
+        "rules that cannot be read"
+    );
+    let mut aggregated = role("ClusterRole", "", "all", json!([]));
+    aggregated["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]});
+    assert!(!written("alice", &aggregated, &labelled));
+    assert!(!written("alice", &aggregated, &|role| role["aggregationRule"] = Value::Null));
     let old = binding("", "b", "ClusterRole/health", json!([]));
     let key = Key::new(kinds::CLUSTER_ROLE_BINDINGS, "", "b");
     for (field, value, is_allowed) in

@@ -34,19 +34,22 @@ pub fn check_write(
     if role { check_role(view, user, key, new, old) } else { check_binding(view, user, key, new) }
 }
 
+/// Whatever is changed of a role, its rules must be held: a label alone can make them part of another role.
 fn check_role(view: &View, user: &User, key: &Key, new: &Value, old: Option<&Value>) -> Result<(), Status> {
-    let changed = |field: &str| old.is_none_or(|old| old.get(field) != new.get(field));
     if may(view, user, "escalate", key.resource, &key.namespace, &key.name) {
         return Ok(());
     }
-    if changed("rules") {
-        confirm(view, user, key, &rules_of(new))?;
-    }
-    let aggregates = new.get("aggregationRule").is_some_and(|rule| !rule.is_null());
-    if aggregates && changed("aggregationRule") && confirm(view, user, key, &everything()).is_err() {
+    confirm(view, user, key, &rules_of(new)?)?;
+    // It gathers anything, and keeps from being made less what it has gathered.
+    let aggregates = [Some(new), old].into_iter().flatten().any(is_aggregated);
+    if aggregates && confirm(view, user, key, &everything()).is_err() {
         return Err(Status::forbidden(key, "must have cluster-admin privileges to use the aggregationRule"));
     }
     Ok(())
+}
+
+fn is_aggregated(role: &Value) -> bool {
+    role["aggregationRule"]["clusterRoleSelectors"].as_array().is_some_and(|selectors| !selectors.is_empty())
 }
 
 fn check_binding(view: &View, user: &User, key: &Key, new: &Value) -> Result<(), Status> {
@@ -119,8 +122,11 @@ fn compact(atoms: Vec<Rule>) -> Vec<Rule> {
     rules
 }
 
-fn rules_of(role: &Value) -> Vec<Rule> {
-    role.get("rules").and_then(|rules| serde_json::from_value(rules.clone()).ok()).unwrap_or_default()
+/// Rules that cannot be read are none that could be held.
+fn rules_of(role: &Value) -> Result<Vec<Rule>, Status> {
+    let rules = role.get("rules").filter(|rules| !rules.is_null());
+    let rules = rules.map(|rules| serde_json::from_value(rules.clone())).transpose();
+    Ok(rules.map_err(|error| Status::bad_request(format!("rules: {error}")))?.unwrap_or_default())
 }
 
 fn everything() -> [Rule; 2] {

@@ -17,6 +17,8 @@ use crate::{Answer, Context, Fault};
 
 /// The one kind there is.
 const KIND: &str = "oidc";
+/// How the names that Kubernetes gives itself begin: no provider's prefix may.
+const RESERVED: &str = "system:";
 
 /// As `DescribeIdentityProviderConfig` shows it; it belongs to its cluster and is named by its name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -172,6 +174,13 @@ fn check(oidc: &Value, issuer: &str, own: Option<&str>) -> Result<(), Fault> {
     let is_url = host.is_some_and(|host| !host.is_empty() && !host.contains('@'));
     if !is_url || issuer.contains(['?', '#']) || issuer.contains(char::is_whitespace) {
         return Err(fault::invalid("issuerUrl must be an https URL without query, fragment and user"));
+    }
+    for member in ["usernamePrefix", "groupsPrefix"] {
+        // Also a part of it would make Kubernetes' own names, with a claim that goes on where it ends.
+        let prefix = text(oidc, member);
+        if !prefix.is_empty() && (prefix.starts_with(RESERVED) || RESERVED.starts_with(prefix)) {
+            return Err(fault::invalid(format!("{member} must not be {RESERVED} or any portion of it")));
+        }
     }
     if own == Some(issuer) {
         return Err(fault::invalid("issuerUrl must not be the OIDC issuer of the cluster itself"));

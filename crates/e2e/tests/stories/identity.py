@@ -250,7 +250,28 @@ print(first != second, session.client("sts").get_caller_identity()["Arn"].split(
 """
 
 
+# Whoever checks tokens in a pod believes what every pod is given; at the issuers' address nothing else is to be had.
+ISSUER = """
+import json, ssl, sys, urllib.error, urllib.request
+context = ssl.create_default_context(cafile="/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
+def ask(url, body=None):
+    try:
+        with urllib.request.urlopen(url, body, context=context, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, None
+url = sys.argv[1]
+root = "/".join(url.split("/")[:3]) + "/"
+print(json.dumps([ask(url + "/.well-known/openid-configuration"), ask(url + "/keys"), ask(root, b"Action=GetCallerIdentity&Version=2011-06-15")]))
+"""
+
+
 def irsa():
+    url = issuer("shop")
+    said, keys, other = json.loads(inside("web/app", ISSUER, url))
+    check("the issuer as a pod sees it", (said[0], said[1]["issuer"], said[1]["jwks_uri"]), (200, url, f"{url}/keys"))
+    check("its keys as a pod sees them", keys, [200, document(f"{url}/keys")])
+    check("what is no document of an issuer", other, [404, None])
     acts_as("web/app", "irsa")
     ((code, message),) = calls("web/app", CLUSTERS)
     check("what the role may not", code, "AccessDeniedException")

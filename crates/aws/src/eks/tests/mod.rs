@@ -788,6 +788,15 @@ fn a_cluster_believes_one_provider() {
         let refused = world.refused("AssociateIdentityProviderConfig", issuer(url));
         assert!(refused.starts_with("InvalidParameterException: issuerUrl must be"), "{url}: {refused}");
     }
+    for (member, prefix) in
+        [("groupsPrefix", "system:"), ("groupsPrefix", "sys"), ("usernamePrefix", "system:node:")]
+    {
+        let mut changed = oidc.clone();
+        changed[member] = prefix.into();
+        let refused = world.refused("AssociateIdentityProviderConfig", of(json!({"oidc": changed})));
+        let wanted = format!("InvalidParameterException: {member} must not be system: or any portion of it");
+        assert_eq!(refused, wanted, "{prefix}");
+    }
     assert_eq!(super::believed(&world.state, "shop"), None);
     let asked = of(json!({"oidc": oidc, "tags": {"a": "1"}, "clientRequestToken": "t"}));
     let update = world.ok("AssociateIdentityProviderConfig", asked.clone())["update"].clone();
