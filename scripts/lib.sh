@@ -194,3 +194,54 @@ karpenter sigs.k8s.io/karpenter@v1.0.0 pkg/apis/crds
 END
     mv "$new" .tmp/definitions
 }
+
+# The release of Kubernetes whose source is compiled.
+KUBERNETES=36.0
+
+# need_go: a Go that is new enough, out of the module proxy where the installed one is older.
+need_go() {
+    local wanted=go1.26.0 dir
+    install_debian golang-go=go ca-certificates=/etc/ssl/certs/ca-certificates.crt
+    if [ "$(printf '%s\n' "$wanted" "$(go version | cut -d' ' -f3)" | sort -V | head -1)" != "$wanted" ]; then
+        say "Fetching $wanted"
+        dir=$(go mod download -json "golang.org/toolchain@v0.0.1-$wanted.linux-$(go env GOARCH)" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+        # Modules carry no modes.
+        chmod -R +x "$dir/bin" "$dir/pkg/tool"
+        PATH="$dir/bin:$PATH"
+    fi
+    export CGO_ENABLED=0 GOFLAGS=-mod=mod GOTOOLCHAIN=local
+}
+
+# source_of MODULE VERSION DIR: a module's source, writable. Its siblings come from the proxy, not from its repository.
+source_of() {
+    local fetched
+    [ -d "$3" ] && return
+    fetched=$(go mod download -json "$1@$2" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+    rm -rf "$3.new"
+    cp -r --no-preserve=mode "$fetched" "$3.new"
+    rm -rf "$3.new"/{vendor,go.work,go.work.sum}
+    sed -i -E '/^replace \(/,/^\)/d; s#^(\tk8s\.io/[a-z-]+) v0\.0\.0( |$)#\1 v0.'"$KUBERNETES"'\2#' "$3.new/go.mod"
+    mv "$3.new" "$3"
+}
+
+# built FILE DIR COMMAND…: runs a build in DIR unless its result is there.
+built() {
+    local file=$1 dir=$2
+    shift 2
+    [ -e "$file" ] && return
+    say "Building $(basename "$file")"
+    (cd "$dir" && "$1" "$2" -o "$file.new" "${@:3}")
+    mv "$file.new" "$file"
+}
+
+# need_kube_apiserver: .tmp/bin/kube-apiserver, upstream's own, and the etcd that it is made for. Ten minutes on two cores.
+need_kube_apiserver() {
+    local source=$PWD/.tmp/conformance/kubernetes
+    [ -x .tmp/bin/kube-apiserver ] && [ -x .tmp/bin/etcd-of-kubernetes ] && return
+    need_go
+    mkdir -p .tmp/conformance
+    source_of k8s.io/kubernetes "v1.$KUBERNETES" "$source"
+    built "$PWD/.tmp/bin/kube-apiserver" "$source" go build \
+        -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v1.$KUBERNETES" ./cmd/kube-apiserver
+    built "$PWD/.tmp/bin/etcd-of-kubernetes" "$source" go build -ldflags '-s -w' go.etcd.io/etcd/server/v3
+}

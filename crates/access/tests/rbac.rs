@@ -444,6 +444,14 @@ fn an_aggregated_role_collects_the_rules_of_others() {
     assert_eq!(rbac::aggregated_rules(&snapshot, role("cluster-admin")), None);
 }
 
+/// Brings an index from the state of one snapshot to that of another.
+fn follow(index: &mut Index, before: &Snapshot, after: &Snapshot) {
+    for resource in [kinds::ROLES, kinds::CLUSTER_ROLES, kinds::ROLE_BINDINGS, kinds::CLUSTER_ROLE_BINDINGS] {
+        let table = |snapshot: &Snapshot| snapshot.table(resource).cloned().unwrap_or_default();
+        index.follow(&table(before), &table(after));
+    }
+}
+
 fn changes() -> impl Strategy<Value = Vec<(bool, u8, u8, u8)>> {
     prop::collection::vec((any::<bool>(), 0..4u8, 0..3u8, 0..3u8), 0..40)
 }
@@ -453,6 +461,7 @@ proptest! {
     fn folding_events_and_rebuilding_come_to_the_same(changes in changes()) {
         let mut snapshot = Snapshot::default();
         let mut index = Index::default();
+        let (mut between, mut followed) = (Snapshot::default(), Index::default());
         for (is_put, kind, name, variant) in changes {
             let (namespace, name) = (if kind % 2 == 0 { "" } else { "a" }, format!("n{name}"));
             let object = match kind {
@@ -473,7 +482,16 @@ proptest! {
             if let Some(event) = event {
                 index.apply(&event);
             }
+            if variant == 0 {
+                follow(&mut followed, &between, &snapshot);
+                between = snapshot.clone();
+            }
         }
         prop_assert_eq!(index, Index::of(&snapshot));
+        follow(&mut followed, &between, &snapshot);
+        prop_assert_eq!(&followed, &Index::of(&snapshot));
+        // And back, as for who asks about what was.
+        follow(&mut followed, &snapshot, &between);
+        prop_assert_eq!(followed, Index::of(&between));
     }
 }

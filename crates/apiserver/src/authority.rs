@@ -11,7 +11,7 @@ use access::authorization::{AskWebhook, Authorizer, Webhook};
 use access::rbac::Index;
 use access::{AccessPolicies, View};
 use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
-use object::{Key, Resource, Revision, Snapshot, Status};
+use object::{Key, Resource, Revision, Snapshot, Status, Table};
 use plan::{Attributes, Decision, User};
 use serde_json::Value;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -66,12 +66,43 @@ impl Authorization {
     }
 }
 
-/// The authorizers of a cluster. Roles and bindings change rarely, so the index is made anew when one of them has.
+/// The authorizers of a cluster, with an index that follows the roles and bindings.
 #[derive(Default)]
 pub struct Authorizers {
-    cached: Mutex<Option<([Revision; 4], Arc<Index>)>>,
+    indexed: Mutex<Arc<Indexed>>,
     access: Option<AccessSource>,
     configured: Option<Configured>,
+}
+
+/// Roles and bindings, and what was made of them.
+#[derive(Default)]
+struct Indexed {
+    tables: [Table; TABLES.len()],
+    index: Arc<Index>,
+}
+
+impl Indexed {
+    /// The revision of the last change that is in it.
+    fn revision(&self) -> Revision {
+        self.tables.iter().map(Table::revision).max().unwrap_or(0)
+    }
+
+    /// The same for a snapshot, if anything in it is different.
+    fn follow(&self, snapshot: &Snapshot) -> Option<Self> {
+        let revision = |table: Option<&Table>| table.map_or(0, Table::revision);
+        let mut known = TABLES.iter().zip(&self.tables);
+        if known.all(|(resource, table)| revision(snapshot.table(*resource)) == table.revision()) {
+            return None;
+        }
+        let tables = TABLES.map(|resource| snapshot.table(resource).cloned().unwrap_or_default());
+        let mut index = (*self.index).clone();
+        for (before, after) in self.tables.iter().zip(&tables) {
+            if before.revision() != after.revision() {
+                index.follow(before, after);
+            }
+        }
+        Some(Self { tables, index: Arc::new(index) })
+    }
 }
 
 struct Configured {
@@ -114,16 +145,16 @@ impl Authorizers {
     }
 
     fn index(&self, snapshot: &Snapshot) -> Arc<Index> {
-        let at = TABLES.map(|resource| snapshot.table(resource).map_or(0, |table| table.revision()));
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, index)) = &*cached
-            && *known == at
-        {
-            return index.clone();
+        let lock = || self.indexed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().clone();
+        // Nobody waits while it is brought up to date.
+        let Some(made) = known.follow(snapshot) else { return known.index.clone() };
+        let made = Arc::new(made);
+        let mut indexed = lock();
+        if indexed.revision() < made.revision() {
+            *indexed = made.clone();
         }
-        let index = Arc::new(Index::of(snapshot));
-        *cached = Some((at, index.clone()));
-        index
+        made.index.clone()
     }
 
     /// Calls `ask` with what authorization looks at.

@@ -1,7 +1,7 @@
 //! Seats for requests: asks `access::fairness` who runs, keeps those who wait, and wakes them.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use access::fairness::{Fairness, Refusal, Rules, Seconds, Ticket, Verdict, Work};
@@ -23,7 +23,7 @@ pub(crate) struct Seats {
 
 struct State {
     fairness: Fairness,
-    /// The headers of each schema.
+    /// The headers of each schema of the rules that it goes by.
     marks: Vec<Marks>,
     /// Who waits, each told when it began to run.
     waiting: HashMap<u64, oneshot::Sender<Seconds>>,
@@ -129,6 +129,21 @@ impl Seats {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The rules of a snapshot, or later ones. Read, where they are new, while others take their seats.
+    fn rules(&self, snapshot: &Snapshot) -> Arc<Rules> {
+        let known = self.lock().fairness.rules().clone();
+        if !known.is_older_than(snapshot) {
+            return known;
+        }
+        let rules = Arc::new(Rules::read(snapshot));
+        let now = self.now();
+        let mut state = self.lock();
+        let woken = state.fairness.follow(rules, now);
+        state.mark();
+        state.wake(woken, now);
+        state.fairness.rules().clone()
+    }
+
     /// A seat, now or within `patience`; otherwise in how many seconds the client should come again.
     pub(crate) async fn take(
         &self,
@@ -138,16 +153,16 @@ impl Seats {
         work: Work,
         patience: Duration,
     ) -> (Marks, Result<Seat<'_>, Refusal>) {
+        let rules = self.rules(snapshot);
+        let schema = rules.classify(user, attributes);
         let (marks, ticket, woken) = {
             let now = self.now();
             let mut state = self.lock();
-            if let Some(woken) = state.fairness.follow(snapshot, now) {
-                state.mark();
-                state.wake(woken, now);
-            }
             let woken = state.fairness.adjust(now);
             state.wake(woken, now);
-            let schema = state.fairness.rules().classify(user, attributes);
+            // Other rules came meanwhile.
+            let is_same = Arc::ptr_eq(&rules, state.fairness.rules());
+            let schema = if is_same { schema } else { state.fairness.rules().classify(user, attributes) };
             let marks = state.marks[schema].clone();
             match state.fairness.begin(schema, user, attributes, work, now) {
                 Verdict::Run(ticket) => return (marks, Ok(Seat { seats: self, ticket })),

@@ -42,6 +42,7 @@ mod respond;
 mod route;
 mod select;
 mod server;
+mod shared_events;
 mod show;
 mod special;
 mod table;

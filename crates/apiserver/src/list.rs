@@ -96,8 +96,14 @@ pub(crate) async fn list(
     let is_converted = target.kind.is_made_by_webhook();
     if options.limit == 0 && selection.needs_scan(&target.kind) && !is_converted {
         let table = snapshot.table(target.kind.resource).cloned().unwrap_or_default();
-        let last = after.map(|(namespace, name)| (namespace.into(), name.into()));
-        let objects = Objects::Selected { table, selection, last };
+        let behind = after.as_ref().map(|(namespace, name)| (&**namespace, &**name));
+        let objects = match selection.look_up(&table, behind, usize::MAX) {
+            Some(found) => Objects::Chosen(found.into_iter().cloned().collect::<Vec<_>>().into_iter()),
+            None => {
+                let last = after.map(|(namespace, name)| (namespace.into(), name.into()));
+                Objects::Selected { table, selection, last }
+            }
+        };
         return items::answer(shared, &target.kind, view, metadata, objects, headers).await;
     }
     let page = if is_converted {
@@ -169,7 +175,12 @@ fn select(
         _ => match snapshot.table(kind.resource) {
             Some(table) => {
                 let after = after.map(|(namespace, name)| (&**namespace, &**name));
-                Box::new(table.range(selection.namespace(), after))
+                // One more than is given tells that there are more.
+                let most = if limit == 0 { usize::MAX } else { limit.saturating_add(1) };
+                match selection.look_up(table, after, most) {
+                    Some(found) => Box::new(found.into_iter()),
+                    None => Box::new(table.range(selection.namespace(), after)),
+                }
             }
             None => Box::new(std::iter::empty()),
         },

@@ -7,7 +7,7 @@ use schema::Kind;
 use crate::query::Query;
 
 /// How an answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Media {
     /// Behind its switch (KEP-4222).
     Cbor,
@@ -17,7 +17,7 @@ pub(crate) enum Media {
 }
 
 /// How objects are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Shape {
     /// As they are stored.
     Whole,
@@ -28,7 +28,7 @@ pub(crate) enum Shape {
 }
 
 /// The version of `meta.k8s.io` that a shape is told in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Meta {
     V1,
     V1Beta1,
@@ -44,7 +44,7 @@ impl Meta {
 }
 
 /// What a table's rows carry besides their cells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum IncludeObject {
     None,
     Metadata,
@@ -52,7 +52,7 @@ pub(crate) enum IncludeObject {
 }
 
 /// What a request is answered with: which shape, in which encoding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct View {
     pub(crate) shape: Shape,
     pub(crate) media: Media,

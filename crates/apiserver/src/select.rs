@@ -1,8 +1,9 @@
 //! Which objects a request selects.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use object::{FieldSelector, LabelSelector, Object, Status};
+use object::{FieldSelector, LabelSelector, Object, Status, Table};
 use schema::Kind;
 
 use crate::query::ListOptions;
@@ -54,8 +55,22 @@ impl Selection {
 
     /// The same of an object that is known to be of the namespace.
     pub(crate) fn matches_within(&self, object: &Object) -> bool {
+        self.labels.matches(&object.meta.labels) && self.fields_match(object)
+    }
+
+    fn fields_match(&self, object: &Object) -> bool {
         self.terms.iter().all(|term| (value(object, term.source) == *term.value) == term.equal)
-            && self.labels.matches(&object.meta.labels)
+    }
+
+    /// What is selected of a table behind an exclusive (namespace, name), as many as are wanted, if its labels lead there faster than
+    /// going through the namespace.
+    pub(crate) fn look_up<'a>(
+        &self,
+        table: &'a Table,
+        after: Option<(&str, &str)>,
+        most: usize,
+    ) -> Option<Vec<&'a Arc<Object>>> {
+        table.look_up(&self.namespace, &self.labels, after, most, |object| self.fields_match(object))
     }
 
     /// Whether names and namespaces alone tell what is selected.

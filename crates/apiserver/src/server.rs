@@ -37,6 +37,7 @@ use crate::list::Held;
 use crate::metrics::Requests;
 use crate::metrics::deprecated::{DeprecatedUse, DeprecatedUses};
 use crate::published::Published;
+use crate::shared_events::SharedEvents;
 use crate::{Authorizers, Config, Deps, Dial, aggregate, handle, tls};
 
 /// How long requests may take to finish once the server is told to stop.
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) deprecated: DeprecatedUses,
     pub(crate) outcomes: Outcomes,
     pub(crate) documents: Published,
+    /// Events of watches.
+    pub(crate) events: SharedEvents,
     pub(crate) seats: Seats,
     /// Requests at work that write, and that only read: for metrics.
     pub(crate) in_flight: [AtomicUsize; 2],
@@ -169,6 +172,7 @@ impl Server {
             deprecated: DeprecatedUses::default(),
             outcomes: Outcomes::default(),
             documents: Published::default(),
+            events: SharedEvents::default(),
             seats,
             in_flight: Default::default(),
             connections: Arc::new(Semaphore::new(limits.connections)),

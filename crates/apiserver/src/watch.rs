@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use kinds::CUSTOM_RESOURCE_DEFINITIONS;
-use object::{Change, Event, Object, Reason, Revision, Snapshot, Status, body};
+use object::{Change, Event, Object, Reason, Revision, Snapshot, Status, Table, body};
 use schema::Kind;
 use serde_json::{Value, json};
 use store::{Watch, WatchError};
@@ -36,6 +36,8 @@ const LEAST_WATCH: Duration = Duration::from_secs(1800);
 const END: &[u8] = b"}\n";
 /// Up to this size joining an object to its frame costs less than sending it in pieces.
 const JOINED_BYTES: usize = 16 * 1024;
+/// Events that come at once go out in pieces of about this size.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Answers a watch.
 pub(crate) async fn watch(
@@ -70,11 +72,13 @@ struct Stream {
     definitions: Option<Watch>,
     /// None: the stream ends when what is ready has been sent.
     log: Option<Watch>,
-    /// Objects of the initial state that are still to be sent.
-    initial: std::vec::IntoIter<Arc<Object>>,
+    /// The initial state, as far as it is still to be sent.
+    initial: Initial,
     /// Sent behind the initial state.
     initial_end: Option<Revision>,
     ready: VecDeque<Bytes>,
+    /// Small events that go out together behind what is ready.
+    gathered: Vec<u8>,
     bookmarks: bool,
     next_bookmark: Instant,
     ends: Instant,
@@ -110,10 +114,10 @@ async fn begin(
         Some(snapshot) if wants_state && kind.is_made_by_webhook() => {
             let mut all = shared.gate.in_version(kind, state(snapshot, kind, &by_key)).await?;
             all.retain(|object| selection.matches(object));
-            all
+            Initial::Chosen(all.into_iter())
         }
-        Some(snapshot) if wants_state => state(snapshot, kind, &selection),
-        _ => Vec::new(),
+        Some(snapshot) if wants_state => Initial::of(snapshot, kind, &selection),
+        _ => Initial::Done,
     };
     let now = Instant::now();
     // Zero is what clients send who do not care.
@@ -136,9 +140,10 @@ async fn begin(
         by_key,
         definitions,
         log: None,
-        initial: initial.into_iter(),
+        initial,
         initial_end: (options.initial_events == Some(true)).then_some(from),
         ready: VecDeque::new(),
+        gathered: Vec::new(),
         bookmarks: options.bookmarks,
         next_bookmark: now + shared.config.limits.bookmark_every,
         ends: now + lasts,
@@ -155,8 +160,38 @@ async fn begin(
     Ok(stream)
 }
 
+/// The objects that a watch begins with.
+enum Initial {
+    Chosen(std::vec::IntoIter<Arc<Object>>),
+    /// Whatever of a table is selected, behind the last (namespace, name) that was sent: a thousand watches that begin at once hold one
+    /// table, and not a thousand lists of its objects.
+    Selected {
+        table: Table,
+        last: Option<(Arc<str>, Arc<str>)>,
+    },
+    Done,
+}
+
+impl Initial {
+    fn of(snapshot: &Snapshot, kind: &Kind, selection: &Selection) -> Self {
+        if !selection.needs_scan(kind) {
+            return Self::Chosen(state(snapshot, kind, selection).into_iter());
+        }
+        let Some(table) = snapshot.table(kind.resource) else { return Self::Done };
+        match selection.look_up(table, None, usize::MAX) {
+            Some(found) => Self::Chosen(found.into_iter().cloned().collect::<Vec<_>>().into_iter()),
+            None => Self::Selected { table: table.clone(), last: None },
+        }
+    }
+}
+
+/// What is selected by a name, by the indexed field, or by going through the namespace.
 fn state(snapshot: &Snapshot, kind: &Kind, selection: &Selection) -> Vec<Arc<Object>> {
     let matches = |object: &&Arc<Object>| selection.matches(object);
+    if let (Some(name), false) = (selection.name(), selection.needs_scan(kind)) {
+        let found = snapshot.find(kind.resource, selection.namespace(), name);
+        return found.into_iter().filter(matches).cloned().collect();
+    }
     match selection.indexed() {
         Some(value) => snapshot.list_by_field(kind.resource, value).filter(matches).cloned().collect(),
         None => snapshot.list(kind.resource, selection.namespace()).filter(matches).cloned().collect(),
@@ -170,15 +205,59 @@ impl Stream {
             if let Some(piece) = self.ready.pop_front() {
                 return Some((Ok(Frame::data(piece)), self));
             }
-            if let Some(object) = self.initial.next() {
-                self.frame("ADDED", &object);
-                continue;
-            }
-            if let Some(revision) = self.initial_end.take() {
+            self.begin();
+            if let Some(revision) = self.initial_end.take_if(|_| matches!(self.initial, Initial::Done)) {
                 self.bookmark(revision, true);
-                continue;
             }
-            self.wait().await?;
+            self.release();
+            if self.ready.is_empty() {
+                self.wait().await?;
+                self.release();
+            }
+        }
+    }
+
+    /// Gets more of the initial state ready, if there is more: about a piece.
+    fn begin(&mut self) {
+        while let Initial::Chosen(rest) = &mut self.initial {
+            match rest.next() {
+                Some(object) => self.frame("ADDED", &object),
+                None => self.initial = Initial::Done,
+            }
+            if self.has_piece() {
+                return;
+            }
+        }
+        let Initial::Selected { table, last } = &mut self.initial else { return };
+        let (table, after) = (table.clone(), last.take());
+        let after = after.as_ref().map(|(namespace, name)| (&**namespace, &**name));
+        let namespace = self.selection.namespace().to_owned();
+        let mut full_at = None;
+        for object in table.range(&namespace, after) {
+            if self.selection.matches_within(object) {
+                self.frame("ADDED", object);
+            }
+            if self.has_piece() {
+                full_at = Some((object.key.namespace.clone(), object.key.name.clone()));
+                break;
+            }
+        }
+        match (&mut self.initial, full_at) {
+            (Initial::Selected { last, .. }, Some(at)) => *last = Some(at),
+            // That was all, or one of them could not be told and ended the watch.
+            _ => self.initial = Initial::Done,
+        }
+    }
+
+    /// Whether enough is there to be sent.
+    fn has_piece(&self) -> bool {
+        !self.ready.is_empty() || self.gathered.len() >= PIECE_BYTES
+    }
+
+    /// What was gathered goes out.
+    fn release(&mut self) {
+        if !self.gathered.is_empty() {
+            self.ready.push_back(std::mem::take(&mut self.gathered).into());
         }
     }
 
@@ -259,9 +338,11 @@ impl Stream {
         let was = event.previous.as_ref().filter(|previous| self.selection.matches(previous));
         let is = event.change != Change::Deleted && self.selection.matches(&event.object);
         match (was, is) {
-            (None, true) => self.frame("ADDED", &event.object),
-            (Some(_), true) => self.frame("MODIFIED", &event.object),
-            (Some(_), false) if event.change == Change::Deleted => self.frame("DELETED", &event.object),
+            (None, true) => self.frame_shared("ADDED", &event.object),
+            (Some(_), true) => self.frame_shared("MODIFIED", &event.object),
+            (Some(_), false) if event.change == Change::Deleted => {
+                self.frame_shared("DELETED", &event.object)
+            }
             (Some(previous), false) => {
                 let left = departed(previous, event.revision);
                 self.frame("DELETED", &left);
@@ -270,44 +351,84 @@ impl Stream {
         }
     }
 
-    fn frame(&mut self, change: &'static str, object: &Object) {
-        let text = match self.view.shape {
-            Shape::Whole if self.kind.reads_as_stored(object) => object.body.clone(),
-            shape => {
-                let mut text = Vec::with_capacity(object.body.len());
-                let now = self.shared.gate.now();
-                match shape {
-                    Shape::Table(include, meta) => {
-                        let describe = !std::mem::replace(&mut self.described, true);
-                        table::single(&self.kind, include, meta, object, describe, now, &mut text);
-                    }
-                    shape => show::object(&self.kind, shape, object, now, &mut text),
-                }
-                text.into()
-            }
+    /// A change that others who watch are told of too.
+    fn frame_shared(&mut self, change: &'static str, object: &Arc<Object>) {
+        let is_costly = match self.view.shape {
+            // How old an object is depends on when it is told.
+            Shape::Table(..) => false,
+            Shape::Metadata(_) => true,
+            Shape::Whole => self.view.media != Media::Json,
         };
+        if !is_costly {
+            return self.frame(change, object);
+        }
+        let (shared, kind, view) = (self.shared.clone(), self.kind.clone(), self.view);
+        let written = shared.events.get(&kind, view, change, object, || {
+            let text = self.text(object);
+            self.event(change, &text)
+        });
+        self.send(written);
+    }
+
+    fn frame(&mut self, change: &'static str, object: &Object) {
+        let text = self.text(object);
         self.put(change, text);
+    }
+
+    /// An object in JSON, in the shape that was asked for.
+    fn text(&mut self, object: &Object) -> Bytes {
+        if self.view.shape == Shape::Whole && self.kind.reads_as_stored(object) {
+            return object.body.clone();
+        }
+        let mut text = Vec::with_capacity(object.body.len());
+        let now = self.shared.gate.now();
+        match self.view.shape {
+            Shape::Table(include, meta) => {
+                let describe = !std::mem::replace(&mut self.described, true);
+                table::single(&self.kind, include, meta, object, describe, now, &mut text);
+            }
+            shape => show::object(&self.kind, shape, object, now, &mut text),
+        }
+        text.into()
     }
 
     /// Makes an event of an object's text, in the encoding that was asked for.
     fn put(&mut self, change: &'static str, text: Bytes) {
-        let event = match self.view.media {
-            Media::Json if text.len() > JOINED_BYTES => {
-                let head = Bytes::from_static(json_head(change));
-                return self.ready.extend([head, text, Bytes::from_static(END)]);
-            }
-            Media::Protobuf => self.protobuf(&text).map(|object| {
+        if self.view.media != Media::Json {
+            let event = self.event(change, &text);
+            return self.send(event);
+        }
+        let head = json_head(change);
+        if text.len() > JOINED_BYTES {
+            self.release();
+            return self.ready.extend([Bytes::from_static(head), text, Bytes::from_static(END)]);
+        }
+        self.gathered.reserve(head.len() + text.len() + END.len());
+        [head, &text, END].iter().for_each(|part| self.gathered.extend_from_slice(part));
+    }
+
+    fn event(&self, change: &'static str, text: &[u8]) -> Result<Bytes, Status> {
+        match self.view.media {
+            Media::Protobuf => {
                 let mut framed = Vec::new();
-                protobuf::event(change, &object, &mut framed);
-                framed
-            }),
-            Media::Json | Media::Yaml => Ok([json_head(change), &text, END].concat()),
-            Media::Cbor => serde_json::from_slice::<Value>(&text)
-                .map_err(Status::internal)
-                .and_then(|object| respond::encode(Media::Cbor, &json!({"type": change, "object": object}))),
-        };
+                protobuf::event(change, &self.protobuf(text)?, &mut framed);
+                Ok(framed.into())
+            }
+            Media::Json | Media::Yaml => Ok([json_head(change), text, END].concat().into()),
+            Media::Cbor => {
+                let object: Value = serde_json::from_slice(text).map_err(Status::internal)?;
+                Ok(respond::encode(Media::Cbor, &json!({"type": change, "object": object}))?.into())
+            }
+        }
+    }
+
+    fn send(&mut self, event: Result<Bytes, Status>) {
         match event {
-            Ok(event) => self.ready.push_back(event.into()),
+            Ok(event) if event.len() <= JOINED_BYTES => self.gathered.extend_from_slice(&event),
+            Ok(event) => {
+                self.release();
+                self.ready.push_back(event);
+            }
             Err(status) => self.end(&status),
         }
     }
@@ -348,7 +469,7 @@ impl Stream {
     /// An ERROR event, behind which nothing comes.
     fn end(&mut self, status: &Status) {
         self.log = None;
-        self.initial = Vec::new().into_iter();
+        self.initial = Initial::Done;
         self.initial_end = None;
         let status = status.to_json();
         let event = match respond::encode(self.view.media, &status) {
@@ -360,13 +481,14 @@ impl Stream {
             _ if self.view.media == Media::Cbor => cbor::encode(&json!({"type": "ERROR", "object": status})),
             _ => format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n").into_bytes(),
         };
+        self.release();
         self.ready.push_back(event.into());
     }
 
     /// The log cannot be followed any more: an ERROR event ends the stream.
     fn fail(&mut self, error: WatchError) {
         self.log = None;
-        self.initial = Vec::new().into_iter();
+        self.initial = Initial::Done;
         self.initial_end = None;
         if let WatchError::Compacted { .. } = error {
             self.end(&Status::new(Reason::Expired, error.to_string()));

@@ -158,3 +158,61 @@ async fn a_table_describes_its_columns_once() {
     assert_eq!(columns, [true, false]);
     assert_eq!(tables[1]["object"]["rows"][0]["cells"][0], "two");
 }
+
+/// More than goes out at once, and more than is gone through for a label: what a watch begins with is what a list has, each once and in
+/// order, however it is looked for; and what lists page by page.
+#[tokio::test]
+async fn a_long_state_comes_whole_however_it_is_looked_for() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    let long = "x".repeat(400);
+    for nth in 0..300 {
+        let labels = json!({"every": "x", "tens": (nth / 10).to_string()});
+        let object =
+            json!({"metadata": {"name": format!("map-{nth:03}"), "labels": labels}, "data": {"v": long}});
+        client.post(CONFIG_MAPS, &object).await;
+    }
+    for (selector, expected) in [
+        ("", 300),
+        ("every", 300),
+        ("every=x", 300),
+        ("tens=7", 10),
+        ("tens in (29,3)", 20),
+        ("every=x,tens>27", 20),
+        ("tens!=7,every", 290),
+        ("none", 0),
+    ] {
+        let query =
+            format!("labelSelector={}", selector.replace(' ', "%20").replace('=', "%3D").replace('>', "%3E"));
+        let list = client.get(&format!("{CONFIG_MAPS}?{query}")).await.json();
+        let name = |object: &Value| object["metadata"]["name"].as_str().expect("a name").to_owned();
+        let names =
+            |list: &Value| list["items"].as_array().expect("items").iter().map(name).collect::<Vec<_>>();
+        let all = names(&list);
+        assert_eq!(all.len(), expected, "{selector}");
+        assert!(all.is_sorted(), "{selector}");
+
+        let (mut paged, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = client.get(&format!("{CONFIG_MAPS}?{query}&limit=7&continue={token}")).await.json();
+            paged.extend(names(&page));
+            match page["metadata"]["continue"].as_str() {
+                Some(next) if !next.is_empty() => token = next.to_owned(),
+                _ => break,
+            }
+        }
+        assert_eq!(paged, all, "{selector}, page by page");
+
+        let state =
+            "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+        let mut events = client.watch(&format!("{CONFIG_MAPS}?{state}&{query}")).await;
+        for expected in &all {
+            assert_eq!(events.told().await, format!("ADDED {expected}"), "{selector}");
+        }
+        let end = events.next().await.expect("the end of the state");
+        assert_eq!(
+            end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true",
+            "{selector}"
+        );
+    }
+}

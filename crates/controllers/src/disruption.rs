@@ -111,10 +111,8 @@ fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
     let mut plan = Plan::default();
     let Some(budget) = snapshot.get(key) else { return plan };
     let Ok(View { spec, status }) = budget.decode() else { return plan };
-    let selects = |pod: &&Arc<Object>| {
-        spec.selector.as_ref().is_some_and(|selector| selector.matches(&pod.meta.labels))
-    };
-    let pods: Vec<Pod> = snapshot.list(PODS, &key.namespace).filter(selects).map(Pod::read).collect();
+    let selected = spec.selector.iter().flat_map(|selector| snapshot.select(PODS, &key.namespace, selector));
+    let pods: Vec<Pod> = selected.map(Pod::read).collect();
     let disrupted = still_disrupted(&status, &pods, now, &mut plan);
     let counted = count(snapshot, &spec, &pods);
     let healthy = pods

@@ -78,8 +78,7 @@ impl Service {
         let labels = self.spec.selector.iter().flatten();
         let selector = LabelSelector::of_labels(labels.map(|(name, value)| (&**name, &**value)));
         snapshot
-            .list(PODS, &self.object.key.namespace)
-            .filter(|pod| selector.matches(&pod.meta.labels))
+            .select(PODS, &self.object.key.namespace, &selector)
             .map(Pod::read)
             .filter(|pod| !pod.is_finished() && !pod.status.pod_ip.is_empty())
             .collect()

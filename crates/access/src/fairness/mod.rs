@@ -19,7 +19,7 @@ mod simulation;
 
 use std::sync::Arc;
 
-use object::{Resource, Snapshot};
+use object::Resource;
 use plan::{Attributes, User};
 
 use level::{Admitted, Level};
@@ -195,18 +195,19 @@ impl Fairness {
         new
     }
 
-    pub fn rules(&self) -> &Rules {
+    /// The rules that it goes by. Who classifies a request by them needs nothing else of it.
+    pub fn rules(&self) -> &Arc<Rules> {
         &self.rules
     }
 
-    /// Follows what the snapshot says. Cheap if nothing has changed: None. Otherwise the ids of those that run now.
-    pub fn follow(&mut self, snapshot: &Snapshot, now: Seconds) -> Option<Vec<u64>> {
-        if self.rules.is_current(snapshot) {
-            return None;
+    /// Goes by other rules, if they are of a later state. Returns the ids of those that run now.
+    pub fn follow(&mut self, rules: Arc<Rules>, now: Seconds) -> Vec<u64> {
+        if !rules.is_later_than(&self.rules) {
+            return Vec::new();
         }
-        self.rules = Arc::new(Rules::read(snapshot));
+        self.rules = rules;
         self.settle(now);
-        Some(self.wake_all(now))
+        self.wake_all(now)
     }
 
     /// Gives every level of the rules a place. One that is no longer there keeps its own until its last request is done.
@@ -240,7 +241,8 @@ impl Fairness {
         }
     }
 
-    /// Whether, when and how a request of a schema (see [`Rules::classify`]) runs. To be called after [`Fairness::adjust`].
+    /// Whether, when and how a request of a schema (see [`Rules::classify`], of the rules that it goes by now) runs. To be called after
+    /// [`Fairness::adjust`].
     pub fn begin(
         &mut self,
         schema: usize,

@@ -66,9 +66,13 @@ enum Distinguisher {
 }
 
 impl Rules {
-    /// Whether these are the rules of a snapshot; cheap enough for every request.
-    pub fn is_current(&self, snapshot: &Snapshot) -> bool {
-        self.seen == revisions(snapshot)
+    /// Whether a snapshot says something that these do not know: cheap enough for every request.
+    pub fn is_older_than(&self, snapshot: &Snapshot) -> bool {
+        revisions(snapshot).iter().max() > self.seen.iter().max()
+    }
+
+    pub(super) fn is_later_than(&self, other: &Self) -> bool {
+        self.seen.iter().max() > other.seen.iter().max()
     }
 
     pub fn read(snapshot: &Snapshot) -> Self {
@@ -470,7 +474,7 @@ mod tests {
         let pods = Attributes { verb: "list", resource: "pods", namespace: "a", ..Attributes::default() };
         check(&rules, &jane, pods, "global-default", "global-default");
         put(&mut snapshot, &schema("system"));
-        assert!(!rules.is_current(&snapshot));
+        assert!(rules.is_older_than(&snapshot));
         let rules = Rules::read(&snapshot);
         check(&rules, &jane, pods, "mine", "system");
         check(&rules, &jane, Attributes { namespace: "b", ..pods }, "global-default", "global-default");

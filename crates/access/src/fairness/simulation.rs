@@ -12,7 +12,11 @@ use crate::bootstrap;
 const LIMIT: u32 = 600;
 
 fn fresh() -> Snapshot {
-    let mut snapshot = Snapshot::default();
+    filled(Snapshot::default())
+}
+
+/// With the objects that each cluster has, written anew.
+fn filled(mut snapshot: Snapshot) -> Snapshot {
     for object in bootstrap::flow_control() {
         let source = usize::from(object["kind"] != "FlowSchema");
         let key = object::Key::cluster(SOURCES[source], object["metadata"]["name"].as_str().expect("a name"));
@@ -256,14 +260,26 @@ fn levels_that_go_let_their_requests_end() {
         server.ask(&one, 1.0, Work::default());
     }
     assert!(!server.waiting.is_empty());
-    let woken = server.fairness.follow(&Snapshot::default(), 0.5).expect("other rules");
+    let mut emptied = fresh();
+    for source in SOURCES {
+        let keys: Vec<_> = emptied.list(source, "").map(|object| object.key.clone()).collect();
+        for key in keys {
+            let revision = emptied.revision() + 1;
+            emptied.remove(&key, revision);
+        }
+    }
+    let woken = server.fairness.follow(Arc::new(Rules::read(&emptied)), 0.5);
     server.wake(woken);
+    assert_eq!(server.fairness.levels().count(), 2, "those that always are");
     // The schemas are gone but for those that always are: who came before goes on as it began.
     assert!(matches!(server.ask(&one, 1.0, Work::default()), Verdict::Run(_)));
     server.until(10.0);
     assert!(server.waiting.is_empty() && server.running.is_empty());
     assert_eq!(server.done["one"], 81);
-    assert_eq!(server.fairness.follow(&fresh(), 10.0), Some(Vec::new()));
+    assert!(server.fairness.follow(Arc::new(Rules::read(&fresh())), 10.0).is_empty());
+    assert_eq!(server.fairness.levels().count(), 2, "what was before comes too late");
+    assert!(server.fairness.follow(Arc::new(Rules::read(&filled(emptied))), 10.0).is_empty());
+    assert!(server.fairness.levels().count() > 2);
     assert!(server.fairness.levels().all(|level| level.in_use == 0 && level.waiting == 0));
 }
 

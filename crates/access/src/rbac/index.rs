@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use object::{Change, Event, Object, Resource, Snapshot};
+use object::{Change, Event, Object, Resource, Snapshot, Table};
 use plan::{Attributes, Decision, User};
 use serde::Deserialize;
 
@@ -103,6 +103,17 @@ impl Index {
         match event.change {
             Change::Deleted => self.remove(&event.object),
             Change::Created | Change::Updated => self.put(&event.object),
+        }
+    }
+
+    /// Takes in what makes a table of roles or bindings differ from another version of it. Reads only what was changed.
+    pub fn follow(&mut self, before: &Table, after: &Table) {
+        for (was, is) in after.changes_since(before) {
+            match (was, is) {
+                (_, Some(is)) => self.put(is),
+                (Some(was), None) => self.remove(was),
+                (None, None) => {}
+            }
         }
     }
 

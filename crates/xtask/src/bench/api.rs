@@ -20,8 +20,6 @@ const PODS_PATH: &str = "/api/v1/namespaces/default/pods";
 /// How kubectl asks for a list to print.
 const TABLE: &str = "Accept: application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
-/// How the cost of a list that selects nothing grows: the largest is that of upstream's own measurement.
-const GROWTH: [u32; 4] = [1_000, 10_000, 100_000, 300_000];
 const CROWD: u32 = 400;
 
 pub fn run() -> Result<Vec<Row>> {
@@ -70,27 +68,6 @@ pub fn run() -> Result<Vec<Row>> {
         ),
     ];
     rows.extend(pods);
-    Ok(rows)
-}
-
-/// Lists that select none of ever more objects.
-pub fn growth() -> Result<Vec<Row>> {
-    let client = Client::new()?;
-    let path = format!("{MAPS_PATH}?labelSelector=bench%3Dnone");
-    let mut rows = Vec::new();
-    let mut there = 0;
-    for count in GROWTH {
-        client.create(count - there, MAPS_PATH, &map())?;
-        there = count;
-        let (time, cpu) = client.lists(&path, &[])?;
-        rows.push(Row {
-            figure: format!("list of {count} × 1 KB by a label that none has, p50"),
-            value: seconds(time),
-            cpu: micros(cpu),
-            peer: String::new(),
-            reach: if count == GROWTH[3] { "1 ms; upstream 499 ms" } else { "a figure" },
-        });
-    }
     Ok(rows)
 }
 

@@ -27,7 +27,7 @@ struct Put {
 struct Ignored {}
 
 /// An etcd of the benchmark's own; it ends with this value.
-struct Server {
+pub struct Server {
     child: Child,
     port: u16,
 }
@@ -43,7 +43,7 @@ impl Drop for Server {
 /// As many puts of a value of so many bytes, each to a key of its own, by so many clients with a connection each;
 /// and the CPU time that etcd took for one.
 pub fn puts(folder: &Path, count: u32, clients: u32, bytes: usize) -> Result<(Load, Duration)> {
-    let server = Server::start(folder)?;
+    let server = Server::start(Path::new("etcd"), folder)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", server.port))?;
     let channels = runtime.block_on(connect(&endpoint, clients))?;
@@ -103,10 +103,20 @@ async fn put_all(
 }
 
 impl Server {
-    fn start(folder: &Path) -> Result<Self> {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn start(program: &Path, folder: &Path) -> Result<Self> {
         let (port, peer) = (free_port()?, free_port()?);
-        let mut etcd = Command::new("etcd");
+        let mut etcd = Command::new(program);
         etcd.arg("--data-dir").arg(folder).args(["--log-level", "error"]);
+        // Room for what the benchmarks put into it.
+        etcd.arg(format!("--quota-backend-bytes={}", 8_u64 << 30));
         for flag in ["--listen-client-urls", "--advertise-client-urls"] {
             etcd.arg(flag).arg(format!("http://127.0.0.1:{port}"));
         }
@@ -119,6 +129,6 @@ impl Server {
     }
 }
 
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -5,13 +5,16 @@
 
 mod api;
 mod calls;
+mod client;
 mod eks;
 mod etcd;
+mod growth;
 mod pods;
 mod policies;
 mod site;
 mod snapshot;
 mod start;
+mod upstream;
 mod watches;
 
 use std::time::Duration;
@@ -47,7 +50,11 @@ type Measure = (&'static str, fn() -> Result<Vec<Row>>);
 const MEASURES: &[Measure] = &[
     ("start", start::run),
     ("api", api::run),
-    ("growth", api::growth),
+    ("writes", || upstream::compared(growth::writes)),
+    ("growth", || upstream::compared(growth::lists)),
+    ("memory", || upstream::compared(growth::memory)),
+    ("informers", || upstream::compared(growth::informers)),
+    ("large", || upstream::compared(growth::large)),
     ("watches", watches::run),
     ("snapshot", snapshot::run),
     ("pods", pods::run),

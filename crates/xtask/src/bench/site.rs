@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::client::Api;
+
 /// A site in a temporary folder, deleted with this value.
 pub struct Site {
     scratch: tempfile::TempDir,
@@ -115,6 +117,13 @@ impl Site {
         let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
         let answer = self.post("/api/v1/namespaces/default/serviceaccounts/default/token", &request)?;
         Ok(answer["status"]["token"].as_str().context("a token")?.to_owned())
+    }
+
+    /// The API, as an account that may do everything.
+    pub fn api(&self) -> Result<Api> {
+        let endpoint = self.endpoint()?;
+        let port = endpoint.rsplit(':').next().and_then(|port| port.parse().ok()).context("the port")?;
+        Api::new(&self.pki().join("ca.crt"), port, &self.token()?)
     }
 
     /// curl as the administrator, for a path of the API.

@@ -1,20 +1,15 @@
 //! A thousand watchers of one kind, and a change that all of them are told of.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::client::{Api, Request, allow_sockets};
 use super::site::Site;
 use super::{Row, micros, percentiles, seconds};
 
@@ -25,14 +20,14 @@ const PATH: &str = "/api/v1/namespaces/default/configmaps";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn run() -> Result<Vec<Row>> {
-    allow_sockets()?;
+    allow_sockets(WATCHERS)?;
     let site = Site::new()?;
     site.up()?;
     let value = "x".repeat(1_000);
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "watched"}, "data": {"v": value}});
     let created = site.post(PATH, &object)?;
     let revision = created["metadata"]["resourceVersion"].as_str().context("a revision")?;
-    let api = Api::of(&site)?;
+    let api = site.api()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
 
     let (memory, cpu) = (site.memory_bytes()?, site.cpu()?);
@@ -61,66 +56,13 @@ pub fn run() -> Result<Vec<Row>> {
     ])
 }
 
-/// Each watcher is a socket, here and in the daemon, which inherits the limit.
-fn allow_sockets() -> Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = u64::from(WATCHERS) * 2;
-    ensure!(
-        limit.maximum.is_none_or(|most| most >= wanted),
-        "at most {:?} files may be open here",
-        limit.maximum
-    );
-    if limit.current.is_some_and(|now| now < wanted) {
-        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
-            .context("allow more files")?;
-    }
-    Ok(())
-}
-
-/// How the API is spoken to: by hand, so that the client costs little of the cores that are shared.
-struct Api {
-    tls: TlsConnector,
-    port: u16,
-    token: String,
-}
-
-impl Api {
-    fn of(site: &Site) -> Result<Self> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(site.pki().join("ca.crt")).context("read the authority")?)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let endpoint = site.endpoint()?;
-        let port = endpoint.rsplit(':').next().and_then(|port| port.parse().ok()).context("the port")?;
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), port, token: site.token()? })
-    }
-
-    async fn connect(&self) -> Result<TlsStream<TcpStream>> {
-        let address = Ipv4Addr::LOCALHOST;
-        let socket = TcpStream::connect((address, self.port)).await?;
-        socket.set_nodelay(true)?;
-        Ok(self.tls.connect(ServerName::IpAddress(address.into()), socket).await?)
-    }
-
-    fn request(&self, method: &str, path: &str, more: &str, body: &str) -> String {
-        let length = body.len();
-        format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n{more}Content-Length: {length}\r\n\r\n{body}",
-            self.token
-        )
-    }
-}
-
 /// When this many watchers watch, each tells when an event has come whole.
 async fn watch_all(
     api: &Api,
     revision: &str,
     tell: &mpsc::UnboundedSender<Instant>,
 ) -> Result<Vec<tokio::task::JoinHandle<Result<()>>>> {
-    let request = api.request("GET", &format!("{PATH}?watch=1&resourceVersion={revision}"), "", "");
+    let request = api.request(&Request::get(&format!("{PATH}?watch=1&resourceVersion={revision}")));
     let mut watchers = Vec::new();
     for _ in 0..WATCHERS {
         let mut stream = api.connect().await?;
@@ -174,9 +116,10 @@ async fn change_all(api: &Api, told: &mut mpsc::UnboundedReceiver<Instant>) -> R
     let mut writer = api.connect().await?;
     let mut times = Vec::new();
     for change in 0..CHANGES {
-        let patch = json!({"metadata": {"annotations": {"change": change.to_string()}}}).to_string();
-        let kind = "Content-Type: application/merge-patch+json\r\n";
-        let request = api.request("PATCH", &format!("{PATH}/watched"), kind, &patch);
+        let body = json!({"metadata": {"annotations": {"change": change.to_string()}}}).to_string();
+        let content_type = "application/merge-patch+json";
+        let path = format!("{PATH}/watched");
+        let request = api.request(&Request { method: "PATCH", path, content_type, body });
         let since = Instant::now();
         writer.write_all(request.as_bytes()).await?;
         let said = answer(&mut writer).await?;

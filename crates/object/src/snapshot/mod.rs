@@ -1,12 +1,17 @@
+mod labels;
+
+use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Change, Event, Key, Meta, Resource, Revision, body};
+use crate::{Change, Event, Key, LabelSelector, Meta, Resource, Revision, body};
+use labels::Labels;
 
 /// One stored object: typed metadata beside its JSON text.
 #[derive(Debug)]
@@ -68,7 +73,7 @@ impl Draft {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     revision: Revision,
-    tables: OrdMap<Resource, Table>,
+    tables: OrdMap<Resource, Arc<Table>>,
     /// (owner's uid, key of the owned)
     owned: OrdSet<Arc<(Box<str>, Key)>>,
 }
@@ -76,12 +81,21 @@ pub struct Snapshot {
 /// All objects of one resource.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    objects: OrdMap<Arc<str>, Arc<Object>>,
+    objects: Objects,
     /// The value of the kind's first selectable field and the path, for values that are not empty.
     by_field: OrdSet<Arc<str>>,
+    labels: Arc<Labels>,
     bytes: usize,
+    /// Zero: nothing was ever put into it.
+    version: u64,
     revision: Revision,
 }
+
+/// By their paths.
+type Objects = OrdMap<Arc<str>, Arc<Object>>;
+
+/// Gives every version of every table a number of its own; later ones have greater numbers.
+static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Between the parts of a path, below everything that namespaces consist of: paths are ordered by namespace, then name, as lists are.
 const BETWEEN: &str = "\0";
@@ -138,6 +152,60 @@ impl Table {
         let found = (!is_behind).then(|| self.objects.range::<_, str>(range));
         found.into_iter().flatten().map(|(_, object)| object)
     }
+
+    /// The objects of one namespace (of all, if it is empty) behind `after`, an exclusive (namespace, name), that a label selector matches
+    /// and that are accepted, ordered as lists are, as many as are wanted. None: [`Table::range`] finds them as fast.
+    ///
+    /// The first question about a label goes through the table. Later ones look up what it found, and what has changed since.
+    pub fn look_up<'a>(
+        &'a self,
+        namespace: &str,
+        labels: &LabelSelector,
+        after: Option<(&str, &str)>,
+        most: usize,
+        accepts: impl Fn(&Object) -> bool,
+    ) -> Option<Vec<&'a Arc<Object>>> {
+        let after = after.map(|(namespace, name)| [namespace, BETWEEN, name].concat()).unwrap_or_default();
+        let paths = self.labels.candidates(self, namespace, labels, &after)?;
+        let objects = paths.iter().filter_map(|path| self.objects.get(path));
+        let matching = objects.filter(|object| labels.matches(&object.meta.labels) && accepts(object));
+        Some(matching.take(most).collect())
+    }
+
+    /// What differs from another version of the table: the objects before and after, in the order of their paths. Compares no contents:
+    /// an object that was written anew differs.
+    pub fn changes_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a Arc<Object>>, Option<&'a Arc<Object>>)> {
+        let (mut old, mut new) = (before.objects.iter().peekable(), self.objects.iter().peekable());
+        std::iter::from_fn(move || {
+            loop {
+                let order = match (old.peek(), new.peek()) {
+                    (Some((old, _)), Some((new, _))) => old.cmp(new),
+                    (Some(_), None) => Ordering::Less,
+                    (None, Some(_)) => Ordering::Greater,
+                    (None, None) => return None,
+                };
+                let was = if order.is_le() { old.next() } else { None };
+                let is = if order.is_ge() { new.next() } else { None };
+                match (was, is) {
+                    (Some((_, was)), Some((_, is))) if Arc::ptr_eq(was, is) => {}
+                    (was, is) => return Some((was.map(|(_, was)| was), is.map(|(_, is)| is))),
+                }
+            }
+        })
+    }
+
+    /// To be called behind each change, with the object that it did away with.
+    fn changed(&mut self, path: &Arc<str>, previous: Option<&Object>, revision: Revision) {
+        // A list may bring older objects after newer ones.
+        self.revision = self.revision.max(revision);
+        let gone = previous.map_or(0, |previous| previous.body.len());
+        self.bytes -= gone;
+        let from = std::mem::replace(&mut self.version, VERSIONS.fetch_add(1, Relaxed));
+        self.labels.changed(self, from, path, gone);
+    }
 }
 
 impl Snapshot {
@@ -155,11 +223,11 @@ impl Snapshot {
     }
 
     pub fn table(&self, resource: Resource) -> Option<&Table> {
-        self.tables.get(&resource)
+        self.tables.get(&resource).map(|table| &**table)
     }
 
     pub fn tables(&self) -> impl Iterator<Item = (Resource, &Table)> {
-        self.tables.iter().map(|(resource, table)| (*resource, table))
+        self.tables.iter().map(|(resource, table)| (*resource, &**table))
     }
 
     /// The objects of a resource in one namespace, or in all if it is empty, ordered by namespace and name.
@@ -169,6 +237,22 @@ impl Snapshot {
         namespace: &'a str,
     ) -> impl Iterator<Item = &'a Arc<Object>> {
         self.tables.get(&resource).into_iter().flat_map(move |table| table.range(namespace, None))
+    }
+
+    /// The objects of a resource in one namespace, or in all if it is empty, that a label selector matches, ordered by namespace and name.
+    pub fn select(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        labels: &LabelSelector,
+    ) -> impl Iterator<Item = &Arc<Object>> {
+        let found = self.tables.get(&resource).map(|table| {
+            table.look_up(namespace, labels, None, usize::MAX, |_| true).unwrap_or_else(|| {
+                let all = table.range(namespace, None);
+                all.filter(|object| labels.matches(&object.meta.labels)).collect()
+            })
+        });
+        found.unwrap_or_default().into_iter()
     }
 
     /// The objects whose first selectable field (for pods: `spec.nodeName`) has this value.
@@ -200,11 +284,12 @@ impl Snapshot {
         let object = Arc::new(object);
         let path = path(&object.key);
         self.revision = self.revision.max(object.revision);
-        let table = self.tables.entry(object.key.resource).or_default();
-        // A list may bring older objects after newer ones.
-        table.revision = table.revision.max(object.revision);
+        let table = Arc::make_mut(self.tables.entry(object.key.resource).or_default());
         table.bytes += object.body.len();
-        let previous = table.objects.insert(path.as_str().into(), object.clone());
+        // One text for all versions: what else knows the path shares it.
+        let known = table.objects.get_key_value(&*path).map(|(known, _)| known.clone());
+        let known = known.unwrap_or_else(|| path.as_str().into());
+        let previous = table.objects.insert(known.clone(), object.clone());
         let old_field = previous.as_ref().and_then(|old| indexed(old));
         if old_field != indexed(&object) {
             if let Some(value) = old_field {
@@ -214,9 +299,7 @@ impl Snapshot {
                 table.by_field.insert([value, BETWEEN, &path].concat().into());
             }
         }
-        if let Some(old) = &previous {
-            table.bytes -= old.body.len();
-        }
+        table.changed(&known, previous.as_deref(), object.revision);
         self.own(&object, previous.as_deref());
         let change = if previous.is_some() { Change::Updated } else { Change::Created };
         Event { revision: object.revision, change, object, previous }
@@ -225,14 +308,13 @@ impl Snapshot {
     /// Removes an object, if it is there, and says so at the given revision.
     pub fn remove(&mut self, key: &Key, revision: Revision) -> Option<Event> {
         let path = path(key);
-        let table = self.tables.get_mut(&key.resource)?;
-        let previous = table.objects.remove(&*path)?;
+        let table = Arc::make_mut(self.tables.get_mut(&key.resource)?);
+        let (known, previous) = table.objects.remove_with_key(&*path)?;
         self.revision = self.revision.max(revision);
-        table.revision = revision;
-        table.bytes -= previous.body.len();
         if let Some(value) = indexed(&previous) {
             table.by_field.remove(&*[value, BETWEEN, &path].concat());
         }
+        table.changed(&known, Some(&previous), revision);
         for owner in &previous.meta.owner_references {
             self.owned.remove(&(owner.uid.clone(), key.clone()));
         }
