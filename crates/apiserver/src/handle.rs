@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
-use http::{Extensions, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use object::{FieldSelector, LabelSelector, Reason, Resource, Status};
 use plan::{Attributes, Decision, User};
@@ -90,12 +90,16 @@ async fn filtered(
         Err(answer) => return answer,
     };
     let attributes = asked.attributes();
-    let Who { user, real } = match who(shared, &believed, &attributes, &request).await {
-        Ok(who) => who,
-        Err(status) => {
-            turned_away(shared, peer, Some(&believed), record, &request);
-            return respond::failure(&status);
+    let Who { user, real } = if acts_as_another(request.headers()) {
+        match authenticate::impersonate(shared, believed.clone(), request.headers(), &attributes).await {
+            Ok(user) => Who { user, real: Some(believed) },
+            Err(status) => {
+                turned_away(shared, peer, Some(&believed), record, &request);
+                return respond::failure(&status);
+            }
         }
+    } else {
+        Who { user: believed, real: None }
     };
     let mut request = request;
     if let Some(audit) = &shared.config.audit {
@@ -250,22 +254,9 @@ struct Who {
     real: Option<User>,
 }
 
-/// Whom whoever is believed acts as. What may be done as somebody else depends on what it is.
-///
-/// # Errors
-/// Why they may not.
-async fn who(
-    shared: &Shared,
-    believed: &User,
-    attributes: &Attributes<'_>,
-    request: &Request<Incoming>,
-) -> Result<Who, Status> {
-    let headers = request.headers();
-    if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-        return Ok(Who { user: believed.clone(), real: None });
-    }
-    let user = authenticate::impersonate(shared, believed.clone(), headers, attributes).await?;
-    Ok(Who { user, real: Some(believed.clone()) })
+/// Whether whoever asks wants to be somebody else. What may be done as somebody else depends on what it is.
+fn acts_as_another(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("impersonate-"))
 }
 
 /// Authorized, and carried out by whoever can.

@@ -161,10 +161,8 @@ impl Labels {
                     return Some(postings.behind(requirement, namespace, after));
                 }
             }
-            let scanned = limit * SCANS_PER_LOOKUP;
-            if table.range(namespace, None).nth(scanned).is_none() {
-                return None;
-            }
+            // The namespace has come to its end first.
+            table.range(namespace, None).nth(limit * SCANS_PER_LOOKUP)?;
             limit *= SCANS_PER_LOOKUP;
         }
     }

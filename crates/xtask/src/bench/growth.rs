@@ -27,17 +27,22 @@ const LARGE_BYTES: usize = 100_000;
 const LARGE_OBJECTS: u32 = 10_000;
 const READERS: u32 = 4;
 
+/// The nth request.
+type Make = fn(u32) -> Request;
+/// The nth request of so many.
+type MakeOf = fn(u32, u32) -> Request;
+
 /// Creates, patches and applies, and what many at once wait for.
 pub fn writes(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
     allow_sockets(CROWD)?;
     let count = server.at_most(20_000, 5_000);
-    let load = |clients: u32, make: fn(u32, u32) -> Request| -> Result<(Load, Duration)> {
+    let load = |clients: u32, make: MakeOf| -> Result<(Load, Duration)> {
         let before = server.cpu()?;
         let load = runtime.block_on(server.api.load(clients, count, move |nth| make(nth, count)))?;
         Ok((load, (server.cpu()? - before) / count))
     };
     let mut figures = Vec::new();
-    let loads: [(&str, u32, fn(u32, u32) -> Request, &'static str); 6] = [
+    let loads: [(&str, u32, MakeOf, &'static str); 6] = [
         ("creates of 1 KB ConfigMaps", CLIENTS, |nth, _| create(nth, VALUE_BYTES), "10,000 a second"),
         ("reads of one object", CLIENTS, |nth, _| Request::get(&path(nth)), "20,000 a second"),
         ("merge patches of one field", CLIENTS, |nth, _| patch(nth), "a figure"),
@@ -123,7 +128,7 @@ pub fn memory(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
         served(&server.api, things).await
     })?;
     let mut figures = Vec::new();
-    let kinds: [(&str, &str, fn(u32) -> Request, &'static str); 2] = [
+    let kinds: [(&str, &str, Make, &'static str); 2] = [
         ("a ConfigMap", MAPS, |nth| create(nth, VALUE_BYTES), ""),
         ("a custom resource", things, thing, "5.2 × its JSON, and etcd's (kubernetes#142062)"),
     ];
@@ -197,18 +202,11 @@ pub fn large(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (what, is_watch) in [("lists", false), ("watches that begin", true)] {
         let (memory, before) = (server.memory_bytes()?, server.cpu()?);
-        let readers = runtime.block_on(async {
-            let mut readers = Vec::new();
-            for _ in 0..READERS {
-                readers.push(if is_watch {
-                    informer(&server.api).await?
-                } else {
-                    lister(&server.api).await?
-                });
-            }
-            anyhow::Ok(readers)
-        })?;
+        let connected = runtime.block_on(clients(&server.api, READERS))?;
         let since = Instant::now();
+        let begin =
+            |client| if is_watch { runtime.spawn(synced(client)) } else { runtime.spawn(listed(client)) };
+        let readers: Vec<_> = connected.into_iter().map(begin).collect();
         let peak = while_they_run(server, &readers)?;
         let mut last = Duration::ZERO;
         for reader in readers {
