@@ -30,6 +30,7 @@ pub mod policy;
 mod repeated;
 mod service;
 pub mod sigv4;
+pub mod ssm;
 pub mod state;
 #[cfg(test)]
 mod stories;
@@ -42,5 +43,12 @@ pub use ids::Ids;
 pub use service::{Further, Operation, Service, Subject};
 
 /// Every service there is, by signing name.
-pub const SERVICES: &[&Service] =
-    &[&autoscaling::SERVICE, &ec2::SERVICE, &eks::SERVICE, &eks_auth::SERVICE, &iam::SERVICE, &sts::SERVICE];
+pub const SERVICES: &[&Service] = &[
+    &autoscaling::SERVICE,
+    &ec2::SERVICE,
+    &eks::SERVICE,
+    &eks_auth::SERVICE,
+    &iam::SERVICE,
+    &ssm::SERVICE,
+    &sts::SERVICE,
+];

@@ -265,6 +265,7 @@ const WITHOUT_VPC: &[&str] = &[
     include_str!("../testdata/iam/users.yaml"),
     include_str!("../testdata/sts/assume_role.yaml"),
     include_str!("../testdata/whole/iam.yaml"),
+    include_str!("../testdata/whole/ssm.yaml"),
 ];
 const WITH_VPC: &[&str] = &[
     include_str!("../testdata/ec2/addresses.yaml"),

@@ -17,6 +17,8 @@ use crate::state::{self, Kept, Record};
 /// How long nodes may take to join, and pods to leave one.
 pub(super) const JOIN_PATIENCE_SECS: i64 = 15 * 60;
 pub(super) const DRAIN_PATIENCE_SECS: i64 = 15 * 60;
+/// The same for pods of a group that is deleted.
+const DELETION_PATIENCE_SECS: i64 = 5 * 60;
 /// How long a node stays that is to go and empty: what was begun through its machine, by the API server say, comes to its end.
 const LINGER_SECS: i64 = 3;
 /// How often an eviction that a budget refuses is tried again.
@@ -175,7 +177,9 @@ fn drain(
             continue;
         }
         let node = nodes.and_then(|nodes| Some((nodes, nodes.find(NODES, "", &member.record.node_name)?)));
-        let is_over = !is_patient && context.now >= member.record.since.plus_secs(DRAIN_PATIENCE_SECS);
+        let patience =
+            if record.shown.status == "DELETING" { DELETION_PATIENCE_SECS } else { DRAIN_PATIENCE_SECS };
+        let is_over = !is_patient && context.now >= member.record.since.plus_secs(patience);
         let left = match node {
             Some((nodes, node)) if !is_over => empty(plan, nodes, node),
             _ => 0,

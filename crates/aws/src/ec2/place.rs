@@ -131,7 +131,15 @@ impl Image {
     pub fn architecture(&self) -> &'static str {
         if self.is_arm { "arm64" } else { "x86_64" }
     }
+
+    /// As AWS names them.
+    pub fn name(&self) -> String {
+        format!("amazon-eks-node-al2023-{}-standard-{}-v20261101", self.architecture(), self.version)
+    }
 }
+
+/// When the images were made.
+pub const IMAGES_MADE: &str = "2026-11-01T00:00:00.000Z";
 
 /// Whether this binary's machines are of the Arm architecture: others cannot be run.
 pub const HOST_IS_ARM: bool = cfg!(target_arch = "aarch64");
@@ -189,15 +197,14 @@ pub fn describe_images(_: &mut Context, input: &Value) -> Result<Answer, Fault> 
 const AMAZON: &str = "602401143452";
 
 fn show_image(image: &Image) -> Value {
-    let name =
-        format!("amazon-eks-node-al2023-{}-standard-{}-v20261101", image.architecture(), image.version);
+    let name = image.name();
     json!({
         "ImageId": image.id, "Name": name, "ImageLocation": format!("amazon/{name}"), "OwnerId": AMAZON,
         "ImageOwnerAlias": "amazon", "ImageType": "machine", "Public": true, "State": "available",
         "Architecture": image.architecture(), "VirtualizationType": "hvm", "Hypervisor": "xen",
         "RootDeviceType": "ebs", "RootDeviceName": ROOT_DEVICE, "PlatformDetails": "Linux/UNIX",
         "UsageOperation": "RunInstances", "EnaSupport": true, "ImdsSupport": "v2.0", "BootMode": "uefi-preferred",
-        "CreationDate": "2026-11-01T00:00:00.000Z",
+        "CreationDate": IMAGES_MADE,
         "Description": format!("A machine of Ekso that is a node of Kubernetes {}", image.version),
         "BlockDeviceMappings": [], "Tags": [],
     })

@@ -43,6 +43,7 @@ pub use forget::{end_nodes, forget};
 pub use identity_provider::{IdentityProvider, believed};
 pub use node_group::{
     Before, NodeGroup, NodeGroupRecord, Phase, Rollout, Scaling, Taint, Template, UpdateConfig,
+    newest_release,
 };
 pub use node_repair::NodeRepair;
 pub use node_template::remove as remove_template;

@@ -500,6 +500,11 @@ pub fn with_default(mut config: UpdateConfig) -> UpdateConfig {
     config
 }
 
+/// The release of a version (`1.36`) that nodes get; none of one that there is not.
+pub fn newest_release(version: &str) -> Option<String> {
+    release_of(version, None).ok()
+}
+
 /// The release of a version: there is one of each.
 pub fn release_of(wanted: &str, asked: Option<&str>) -> Result<String, Fault> {
     let row = version::find(wanted).ok_or_else(|| fault::invalid("unsupported Kubernetes version"))?;

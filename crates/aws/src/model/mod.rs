@@ -157,6 +157,7 @@ const MODELS: &[(&str, &str)] = &[
     ("eks", include_str!("../../data/models/eks.txt")),
     ("eks-auth", include_str!("../../data/models/eks-auth.txt")),
     ("iam", include_str!("../../data/models/iam.txt")),
+    ("ssm", include_str!("../../data/models/ssm.txt")),
     ("sts", include_str!("../../data/models/sts.txt")),
 ];
 

@@ -102,6 +102,11 @@ def made():
             f"--token={token}", "get", "namespaces", fails=fails)
 
 
+def mapped(cluster):
+    """The roles that EKS itself, or anybody, has written into aws-auth."""
+    return get(cluster, "--namespace kube-system configmap aws-auth")["data"]["mapRoles"]
+
+
 def in_the_middle():
     node_group("shop", 2, labels={"tier": "web"}, taints=[])
     EKS.get_waiter("nodegroup_active").wait(**ng("shop"), WaiterConfig=SOON)
@@ -118,6 +123,7 @@ def in_the_middle():
         check("pods of a t3.medium", node["status"]["capacity"]["pods"], "17")
         check("processors of a t3.medium", node["status"]["capacity"]["cpu"], "2")
     check("zones", len({node["metadata"]["labels"]["topology.kubernetes.io/zone"] for node in nodes}), 2)
+    contains("their role", mapped("shop"), f"rolearn: {role('AmazonEKSNodeRole')}\n")
     kubectl("shop", "apply -f -", WEB)
     kubectl("shop", "rollout status deployment/web --timeout=90s")
     refused("with nodes", lambda: EKS.delete_cluster(name="shop"), "ResourceInUseException", "nodegroups attached")
@@ -463,6 +469,94 @@ def terraform():
     EC2.delete_vpc(VpcId=vpc)
 
 
+def insights(cluster):
+    return {one["name"]: one["insightStatus"]["status"] for one in EKS.list_insights(clusterName=cluster)["insights"]}
+
+
+def eksctl():
+    """What eksctl calls besides CloudFormation, for a cluster and a node group that its stacks would have made: create, update, delete. It
+    is not run itself."""
+    region, cluster = STS.meta.region_name, {"clusterName": "bank"}
+    STS.get_caller_identity()
+    versions = EKS.describe_cluster_versions()["clusterVersions"]
+    check("a version that is supported", {one["versionStatus"] for one in versions} - {"UNSUPPORTED"} != set(), True)
+    check("all clusters", "bank" in EKS.list_clusters(include=["all"])["clusters"], True)
+    seen = EKS.describe_cluster(name="bank")["cluster"]
+    zones = EC2.describe_availability_zones(
+        Filters=by("region-name", region) + by("state", "available") + by("zone-type", "availability-zone"))["AvailabilityZones"]
+    pages = EC2.get_paginator("describe_instance_type_offerings").paginate(
+        LocationType="availability-zone", Filters=by("instance-type", "m5.large"))
+    check("m5.large in every zone", len([one for page in pages for one in page["InstanceTypeOfferings"]]), len(zones))
+    EC2.describe_regions()
+    network = seen["resourcesVpcConfig"]
+    check("its subnets", len(EC2.describe_subnets(SubnetIds=network["subnetIds"])["Subnets"]), 3)
+    EC2.describe_vpcs(VpcIds=[network["vpcId"]])
+    EC2.describe_route_tables(Filters=by("vpc-id", network["vpcId"]))
+    # Add-ons come before nodes, and nobody waits for them but for vpc-cni.
+    for addon in ("vpc-cni", "kube-proxy", "coredns"):
+        refused(addon, lambda: EKS.describe_addon(**cluster, addonName=addon), "ResourceNotFoundException", status=404)
+        found = EKS.describe_addon_versions(addonName=addon, kubernetesVersion=seen["version"])["addons"][0]["addonVersions"]
+        version = [one for one in found if one["compatibilities"][0]["defaultVersion"]][0]
+        check("needs no role", version["requiresIamPermissions"], False)
+        EKS.describe_addon_configuration(addonName=addon, addonVersion=version["addonVersion"])
+        made = EKS.create_addon(**cluster, addonName=addon, addonVersion=version["addonVersion"], resolveConflicts="OVERWRITE")
+        check("on its way", made["addon"]["status"], "CREATING")
+    EKS.get_waiter("addon_active").wait(**cluster, addonName="vpc-cni", WaiterConfig=SOON)
+    EKS.update_addon(**cluster, addonName="vpc-cni", resolveConflicts="OVERWRITE", configurationValues="env:\n  ENABLE_PREFIX_DELEGATION: 'true'\n")
+    refused("a setting that does nothing", lambda: EKS.update_addon(**cluster, addonName="coredns", configurationValues='{"replicaCount": 3}'),
+            "InvalidParameterException", "$.replicaCount: is not defined in the schema", status=400)
+    refused("metrics-server", lambda: EKS.describe_addon_versions(addonName="metrics-server"), "InvalidParameterException")
+    kubectl("bank", "get --raw /version")
+    # withOIDC, and a role for a service account.
+    issuer = seen["identity"]["oidc"]["issuer"]
+    provider = IAM.create_open_id_connect_provider(
+        Url=issuer, ClientIDList=["sts.amazonaws.com"], ThumbprintList=["0" * 40], Tags=[{"Key": "alpha.eksctl.io/cluster-name", "Value": "bank"}])
+    provider = provider["OpenIDConnectProviderArn"]
+    IAM.get_open_id_connect_provider(OpenIDConnectProviderArn=provider)
+    # create podidentityassociation
+    pods = terraform_role("eksctl-pods", "pods.eks.amazonaws.com")
+    made = EKS.create_pod_identity_association(**cluster, namespace="default", serviceAccount="web", roleArn=pods)["association"]
+    check("associations", len(EKS.list_pod_identity_associations(**cluster, namespace="default")["associations"]), 1)
+    EKS.delete_pod_identity_association(**cluster, associationId=made["associationId"])
+    # create nodegroup: the tags of its Auto Scaling group.
+    check("node groups", EKS.list_nodegroups(**cluster)["nodegroups"], ["ng"])
+    group = EKS.describe_nodegroup(**ng("bank"))["nodegroup"]["resources"]["autoScalingGroups"][0]["name"]
+    tag = {"ResourceId": group, "ResourceType": "auto-scaling-group", "Key": "k8s.io/cluster-autoscaler/node-template/label/a",
+           "Value": "b", "PropagateAtLaunch": False}
+    SCALING.create_or_update_tags(Tags=[tag])
+    check("tags", SCALING.describe_tags(Filters=[{"Name": "key", "Values": [tag["Key"]]}])["Tags"][0]["Value"], "b")
+    # create accessentry
+    entry = {"clusterName": "bank", "principalArn": pods}
+    EKS.create_access_entry(**entry, kubernetesGroups=["viewers"])
+    check("entries", pods in EKS.list_access_entries(**cluster)["accessEntries"], True)
+    EKS.delete_access_entry(**entry)
+    # create fargateprofile
+    private = EC2.describe_subnets(Filters=by("tag:kubernetes.io/role/internal-elb", "1") + by("vpc-id", network["vpcId"]))["Subnets"]
+    check("profiles", EKS.list_fargate_profiles(**cluster)["fargateProfileNames"], [])
+    EKS.create_fargate_profile(**cluster, fargateProfileName="fp", podExecutionRoleArn=role("AmazonEKSFargatePodExecutionRole"),
+                               subnets=[one["SubnetId"] for one in private], selectors=[{"namespace": "away"}])
+    EKS.get_waiter("fargate_profile_active").wait(**cluster, fargateProfileName="fp", WaiterConfig=SOON)
+    # What the cluster itself sees before an upgrade: nothing in its way, though somebody asks for Endpoints, which nobody removes.
+    get("bank", "endpoints")
+    contains("who asks for what goes", kubectl("bank", "get --raw /metrics"), 'apiserver_requested_deprecated_apis{group="",removed_release="",resource="endpoints"')
+    check("a refresh", EKS.start_insights_refresh(**cluster)["status"], "IN_PROGRESS")
+    until("a refresh", lambda: EKS.describe_insights_refresh(**cluster)["status"] == "COMPLETED")
+    check("insights", insights("bank"), dict.fromkeys((
+        "Cluster health issues", "Deprecated APIs removed in Kubernetes v1.36", "EKS add-on version compatibility", "Kubelet version skew"),
+        "PASSING") | {"EKS add-on version compatibility": "WARNING"})
+    updated("bank", EKS.update_cluster_version(name="bank", version="1.36")["update"])
+    # delete cluster
+    EKS.delete_fargate_profile(**cluster, fargateProfileName="fp")
+    EKS.get_waiter("fargate_profile_deleted").wait(**cluster, fargateProfileName="fp", WaiterConfig=SOON)
+    for addon in ("vpc-cni", "kube-proxy", "coredns"):
+        EKS.delete_addon(**cluster, addonName=addon)
+    EC2.describe_key_pairs()
+    EC2.describe_security_groups(Filters=by("tag-key", "kubernetes.io/cluster/bank"))
+    EC2.describe_network_interfaces(Filters=by("vpc-id", network["vpcId"]))
+    IAM.delete_open_id_connect_provider(OpenIDConnectProviderArn=provider)
+    terraform_role_gone("eksctl-pods")
+
+
 def gone():
     # With its last node gone, the budget would hold the last pod for as long as AWS lets it.
     kubectl("shop", "delete poddisruptionbudget web")
@@ -470,6 +564,8 @@ def gone():
         EKS.delete_nodegroup(**ng(cluster))
     for cluster in ("shop", "bank"):
         EKS.get_waiter("nodegroup_deleted").wait(**ng(cluster), WaiterConfig=SOON)
+        if cluster == "shop":
+            check("its role is nobody's", mapped(cluster), "[]\n")
         EKS.delete_cluster(name=cluster)
     for cluster in ("shop", "bank"):
         EKS.get_waiter("cluster_deleted").wait(name=cluster, WaiterConfig=SOON)

@@ -15,6 +15,7 @@ pub fn tell() -> Result<()> {
     act("changed")?;
     act("own_vpc")?;
     act("terraform")?;
+    act("eksctl")?;
     act("gone")?;
     site.delete("dev")
 }
