@@ -104,18 +104,28 @@ fn part<T: DeserializeOwned>(data: &BTreeMap<String, String>, key: &str) -> Vec<
 /// The text of `mapRoles` with one more role. People write comments there: what stands there stays as it is wherever it is a list in
 /// lines. None if it cannot be read, since nothing can be added to that.
 pub(crate) fn with_role(known: &str, arn: &str, username: &str, groups: &[&str]) -> Option<String> {
-    let items: Vec<Value> =
-        if known.trim().is_empty() { Vec::new() } else { serde_saphyr::from_str(known).ok()? };
+    let items = items_of(known)?;
     if items.is_empty() {
         return Some(lines_of(arn, username, groups, ""));
     }
-    let Some(indent) = indent_of_items(known) else {
-        // A list in brackets: JSON is one.
-        let new = json!({"groups": groups, "rolearn": arn, "username": username});
-        return Some(items.into_iter().chain([new]).collect::<Value>().to_string());
-    };
     let gap = if known.ends_with('\n') { "" } else { "\n" };
-    Some(format!("{known}{gap}{}", lines_of(arn, username, groups, indent)))
+    let indent = indent_of_items(known);
+    let lines = indent.map(|indent| format!("{known}{gap}{}", lines_of(arn, username, groups, indent)));
+    let is_whole = |text: &String| items_of(text).is_some_and(|all| all.len() == items.len() + 1);
+    Some(lines.filter(is_whole).unwrap_or_else(|| {
+        // A list in brackets, or whatever else: JSON is YAML.
+        let new = json!({"groups": groups, "rolearn": arn, "username": username});
+        items.iter().cloned().chain([new]).collect::<Value>().to_string()
+    }))
+}
+
+/// The items of a list in YAML; none of what is none.
+fn items_of(text: &str) -> Option<Vec<Value>> {
+    if text.trim().is_empty() {
+        return Some(Vec::new());
+    }
+    let items: Option<Vec<Value>> = serde_saphyr::from_str(text).ok()?;
+    Some(items.unwrap_or_default())
 }
 
 fn lines_of(arn: &str, username: &str, groups: &[&str], indent: &str) -> String {
@@ -153,12 +163,17 @@ pub(crate) fn without_role(known: &str, arn: &str, username: &str) -> Option<Str
     let head = blocks.remove(0);
     let before = blocks.len();
     blocks.retain(|block| !is_meant(block));
+    let gone = before - blocks.len();
     let rest = if blocks.is_empty() { "[]\n".to_owned() } else { blocks.concat() };
-    (blocks.len() < before).then(|| format!("{head}{rest}"))
+    let rest = format!("{head}{rest}");
+    let is_whole = items_of(known)?.len() == items_of(&rest)?.len() + gone;
+    (gone > 0 && is_whole).then_some(rest)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NODE: &str = "arn:aws:iam::1:role/node";
@@ -202,6 +217,27 @@ mod tests {
             let read = AwsAuth::read(&[("mapRoles".to_owned(), seen.clone())].into());
             for (arn, name) in [("a", "b"), (NODE, NAME)] {
                 assert_eq!(read.find(arn, "1").map(|one| one.username).as_deref(), Some(name), "{seen}");
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever somebody has written there, no item of it is lost, and what comes out can be read.
+        #[test]
+        fn nothing_that_stands_there_is_lost(
+            text in "(( {0,2})(- |-\\n|)(rolearn: [ab]|username: b|groups: \\[x\\]|\\[\\]|# c|---|\\.\\.\\.|'|: )?\\n?){0,7}",
+        ) {
+            let Some(before) = items_of(&text) else {
+                prop_assert_eq!(with_role(&text, NODE, NAME, GROUPS), None);
+                return Ok(());
+            };
+            let all = with_role(&text, NODE, NAME, GROUPS).expect("a list");
+            let after = items_of(&all).expect("a list");
+            prop_assert_eq!(&after[..before.len()], &before[..]);
+            prop_assert_eq!(after.len(), before.len() + 1);
+            prop_assert_eq!(&after[before.len()]["rolearn"], NODE);
+            if let Some(rest) = without_role(&all, NODE, NAME) {
+                prop_assert_eq!(items_of(&rest).expect("a list"), before);
             }
         }
     }
