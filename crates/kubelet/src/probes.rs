@@ -16,7 +16,7 @@ pub fn wanted(pod: &Pod, observed: &Observed, pod_ip: &str) -> Vec<Probe> {
         if running.status.state != ContainerState::Running {
             continue;
         }
-        if container.startup_probe.is_some() && !has_started(container, running, observed) {
+        if container.startup_probe.is_some() && !has_started(pod, container, running, observed) {
             probes.extend(probe(container, running, ProbeKind::Startup, pod_ip));
             continue;
         }
@@ -32,18 +32,34 @@ pub fn wanted(pod: &Pod, observed: &Observed, pod_ip: &str) -> Vec<Probe> {
 }
 
 /// Whether a running container has passed its startup probe, if it has one.
-pub fn has_started(container: &Container, running: &Running, observed: &Observed) -> bool {
+pub fn has_started(pod: &Pod, container: &Container, running: &Running, observed: &Observed) -> bool {
     if running.status.state != ContainerState::Running || observed.post_start_running.contains(&running.id) {
         return false;
     }
-    container.startup_probe.is_none() || health(running, ProbeKind::Startup, observed) == Some(true)
+    container.startup_probe.is_none()
+        || health(running, ProbeKind::Startup, observed)
+            .unwrap_or_else(|| was(pod, container, running, "started"))
 }
 
 /// Whether a running container takes requests.
-pub fn is_ready(container: &Container, running: &Running, observed: &Observed) -> bool {
-    has_started(container, running, observed)
+pub fn is_ready(pod: &Pod, container: &Container, running: &Running, observed: &Observed) -> bool {
+    has_started(pod, container, running, observed)
         && (container.readiness_probe.is_none()
-            || health(running, ProbeKind::Readiness, observed) == Some(true))
+            || health(running, ProbeKind::Readiness, observed)
+                .unwrap_or_else(|| was(pod, container, running, "ready")))
+}
+
+/// What was last written of a running container. It holds until probes say otherwise: an agent that starts anew has not asked yet, and
+/// nothing has changed for who takes requests (KEP-4781).
+fn was(pod: &Pod, container: &Container, running: &Running, member: &str) -> bool {
+    let written = pod.status.of_container(&container.name);
+    let is_same = |status: &&serde_json::Value| status["containerID"] == id(running);
+    written.filter(is_same).is_some_and(|status| status[member] == true)
+}
+
+/// A container as the API names it.
+pub fn id(container: &Running) -> String {
+    format!("ekso://{}", container.id)
 }
 
 /// The probe that says a running container must be restarted, if one does.

@@ -110,7 +110,7 @@ pub fn has_finished(pod: &Pod, observed: &Observed) -> bool {
 pub fn is_recorded(pod: &Pod, observed: &Observed) -> bool {
     let is_told = |container: &Container| {
         newest(observed, &container.name).is_none_or(|known| {
-            let id = format!("ekso://{}", known.id);
+            let id = probes::id(known);
             let stored = pod.status.of_container(&container.name);
             known.status.state == ContainerState::Created
                 || stored.is_some_and(|stored| stored["state"]["terminated"]["containerID"] == id.as_str())
@@ -141,7 +141,7 @@ fn init_is_done(pod: &Pod, observed: &Observed) -> bool {
         newest(observed, &container.name).is_some_and(|known| match known.status.state {
             ContainerState::Exited => !container.is_sidecar() && known.status.exit_code == 0,
             ContainerState::Running => {
-                container.is_sidecar() && probes::has_started(container, known, observed)
+                container.is_sidecar() && probes::has_started(pod, container, known, observed)
             }
             ContainerState::Created => false,
         })
@@ -227,7 +227,7 @@ fn conditions(
         .iter()
         .chain(spec.init_containers.iter().filter(|one| one.is_sidecar()))
         .filter(|one| {
-            !newest(observed, &one.name).is_some_and(|known| probes::is_ready(one, known, observed))
+            !newest(observed, &one.name).is_some_and(|known| probes::is_ready(pod, one, known, observed))
         })
         .map(|one| one.name.as_str())
         .collect();
@@ -237,7 +237,7 @@ fn conditions(
         .filter(|one| {
             !newest(observed, &one.name).is_some_and(|known| match known.status.state {
                 ContainerState::Exited => known.status.exit_code == 0,
-                ContainerState::Running => one.is_sidecar() && probes::has_started(one, known, observed),
+                ContainerState::Running => one.is_sidecar() && probes::has_started(pod, one, known, observed),
                 ContainerState::Created => false,
             })
         })
@@ -367,11 +367,11 @@ fn container_status(
         "imageID": known.map_or("", |known| if known.image_ref.is_empty() { &known.image_id } else { &known.image_ref }),
         "restartCount": restart_count(pod, container, known),
         "ready": known.is_some_and(|known| is_shown_ready(pod, container, known, observed)),
-        "started": known.is_some_and(|known| probes::has_started(container, known, observed)),
+        "started": known.is_some_and(|known| probes::has_started(pod, container, known, observed)),
         "state": {}, "lastState": {},
     });
     if let Some(known) = known {
-        status["containerID"] = format!("ekso://{}", known.id).into();
+        status["containerID"] = probes::id(known).into();
     }
     if let Some(known) = known.filter(|known| known.status.state == ContainerState::Running) {
         let Requirements { requests, limits } = resize::shown(pod, container, known, node);
@@ -432,7 +432,7 @@ fn is_shown_ready(pod: &Pod, container: &Container, known: &Known, observed: &Ob
     if is_init && !container.is_sidecar() {
         return known.status.state == ContainerState::Exited && known.status.exit_code == 0;
     }
-    probes::is_ready(container, known, observed)
+    probes::is_ready(pod, container, known, observed)
 }
 
 fn terminated(known: &Known, observed: &Observed) -> Value {
@@ -448,7 +448,7 @@ fn terminated(known: &Known, observed: &Observed) -> Value {
         "message": text_or_null(message),
         "startedAt": time(status.started_at_ns),
         "finishedAt": time(status.finished_at_ns),
-        "containerID": format!("ekso://{}", known.id),
+        "containerID": probes::id(known),
     });
     if status.signal != 0 {
         state["signal"] = status.signal.into();

@@ -389,7 +389,8 @@ impl<'a> Steps<'a> {
             match here {
                 Some(known) if known.status.state == ContainerState::Running => {
                     self.check_health(container, known);
-                    if !container.is_sidecar() || !probes::has_started(container, known, self.input.observed)
+                    if !container.is_sidecar()
+                        || !probes::has_started(self.input.pod, container, known, self.input.observed)
                     {
                         return starts;
                     }

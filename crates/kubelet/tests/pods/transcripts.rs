@@ -492,6 +492,39 @@ fn probes() {
     );
 }
 
+/// KEP-4781: nothing changes for who is ready, until probes say so.
+#[test]
+fn probed_before_a_restart() {
+    check(
+        "probed_before_a_restart",
+        pod(
+            "Always",
+            &[],
+            &[json!({"name": "c", "image": "bb",
+                "startupProbe": {"exec": {"command": ["x"]}},
+                "readinessProbe": {"exec": {"command": ["x"]}}})],
+        ),
+        |w| {
+            w.settle();
+            w.probe("c", ProbeKind::Startup, true);
+            w.probe("c", ProbeKind::Readiness, true);
+            w.settle();
+            w.restart_kubelet();
+            w.settle();
+            w.probe("c", ProbeKind::Readiness, true);
+            w.settle();
+        },
+        r#"
+        = Pending | c ContainerCreating
+        sandbox 0
+        pull bb
+        start c#0
+        = Running | c running
+        = Running Ready | c running ready
+    "#,
+    );
+}
+
 #[test]
 fn deadline() {
     check(
