@@ -116,8 +116,10 @@ need_aws() {
     chmod +x .tmp/bin/aws
 }
 
-# need_kubernetes_clients: .tmp/bin/python-kubernetes, and .tmp/javascript with the client for Node.
+# need_kubernetes_clients: .tmp/bin/python-kubernetes, .tmp/kube-client, and .tmp/javascript with the client for Node.
 need_kubernetes_clients() {
+    [ -d .tmp/kube-client ] || say "Building a client with kube-rs"
+    cargo build --quiet --locked --target-dir .tmp/kube-client --manifest-path crates/e2e/tests/stories/kube-client/Cargo.toml
     if [ ! -x .tmp/bin/python-kubernetes ]; then
         say "Fetching the Python client of Kubernetes"
         python_with kubernetes scripts/kubernetes.txt

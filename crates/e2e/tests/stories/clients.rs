@@ -1,4 +1,4 @@
-//! Other clients than kubectl, each with what its users do all day: Python, JavaScript, helm.
+//! Other clients than kubectl, each with what its users do all day: Python, JavaScript, kube-rs, helm.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,6 +17,13 @@ pub fn javascript(room: &Room) -> Result<()> {
     ensure!(modules.exists(), "{} is missing: `make test` fetches it", modules.display());
     let mut node = Command::new(tool("node")?);
     told(room, node.args(["--input-type=module", "-"]).arg(modules), include_str!("clients.mjs"))
+}
+
+/// kube-rs, which types its objects: informers, apply, a definition made of a type and its controller, exec.
+pub fn kube(room: &Room) -> Result<()> {
+    let program = brought_folder().with_file_name("kube-client").join("debug/kube-client");
+    ensure!(program.exists(), "{} is missing: `make test` builds it", program.display());
+    told(room, &mut Command::new(program), "")
 }
 
 /// Runs a script with the arguments that each of them takes last: a kubeconfig, a context, a namespace.

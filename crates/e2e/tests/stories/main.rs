@@ -54,6 +54,7 @@ const CHAPTERS: &[Chapter] = &[
             Story { name: "custom_resources_of_charts", tell: custom_resources::helm },
             Story { name: "client_helm", tell: clients::helm },
             Story { name: "client_javascript", tell: clients::javascript },
+            Story { name: "client_kube", tell: clients::kube },
             Story { name: "client_python", tell: clients::python },
             Story { name: "eviction", tell: containers::eviction },
             Story { name: "exec_and_logs", tell: containers::exec_and_logs },
