@@ -16,6 +16,10 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 /// Fills a buffer with what nobody can guess.
 pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
+/// Operations that one transaction on an account's store may carry. A call's are together whatever their number: a hundred instances
+/// with their interfaces, a cluster with all that is of it. The store is never etcd, which takes fewer.
+pub const MOST_OPS: usize = 10_000;
+
 /// How often a call is decided anew because others changed what it had read.
 const ATTEMPTS: usize = 32;
 
@@ -202,6 +206,9 @@ fn op(change: Change) -> Result<Op, serde_json::Error> {
         (None, Expect::Absent) => {
             Op { key: change.key, precondition: store::Precondition::Absent, put: store::Put::Nothing }
         }
+        (_, Expect::Unchanged(revision)) => {
+            Op { key: change.key, precondition: store::Precondition::At(revision), put: store::Put::Nothing }
+        }
     })
 }
 
@@ -219,4 +226,66 @@ fn unkept(failure: &Unkept) -> Fault {
 
 fn contention() -> Fault {
     Fault::new("ServiceUnavailable", "Too many calls change the same resource at once. Try again.")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use aws::iam::record::{Role, named};
+    use aws::state;
+    use futures_util::FutureExt;
+    use store::Memory;
+
+    use super::*;
+
+    async fn account() -> Arc<Account> {
+        let identity = Identity { account: "111122223333".into(), region: "us-east-1".into() };
+        let store = Arc::new(Memory::new().with_most_ops(MOST_OPS));
+        let fill = |bytes: &mut [u8]| bytes.fill(7);
+        let account =
+            Account::open(identity, store, Arc::new(|| Time::from_secs(1_790_000_000)), Arc::new(fill));
+        account.await.expect("an account")
+    }
+
+    #[tokio::test]
+    async fn what_others_change_meanwhile_is_read_anew_though_it_is_only_looked_at() {
+        let account = account().await;
+        let role = |state: &Snapshot| named::<Role>(state, "AmazonEKSNodeRole").expect("a role");
+        let attempts = AtomicUsize::new(0);
+        let decide = |context: &mut Context| {
+            let seen = role(context.state);
+            if attempts.fetch_add(1, Ordering::Relaxed) == 0 {
+                let mut touched = Changes::default();
+                touched.update(&seen);
+                let ops = touched.0.into_iter().map(op).collect::<Result<Vec<_>, _>>().expect("an object");
+                account
+                    .store
+                    .commit(Transaction { ops })
+                    .now_or_never()
+                    .expect("at once")
+                    .expect("committed");
+            }
+            let mut changes = Changes::default();
+            changes.create("", "another", &seen.record);
+            changes.require(&seen);
+            changes
+        };
+        assert!(account.change(decide).await.expect("changed"));
+        assert_eq!(attempts.load(Ordering::Relaxed), 2, "the first was decided on what is past");
+        let before = role(&account.snapshot()).revision;
+        assert!(state::get::<Role>(&account.snapshot(), "", "another").expect("made").revision > before);
+    }
+
+    #[tokio::test]
+    async fn a_hundred_things_with_all_that_is_theirs_are_one_change() {
+        let account = account().await;
+        let seen = named::<Role>(&account.snapshot(), "AmazonEKSNodeRole").expect("a role");
+        let many = |_: &mut Context| {
+            let mut changes = Changes::default();
+            (0..400).for_each(|number| changes.create("", &format!("role-{number}"), &seen.record));
+            changes
+        };
+        assert!(account.change(many).await.expect("changed"));
+    }
 }

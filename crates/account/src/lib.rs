@@ -10,6 +10,6 @@ mod account;
 mod guard;
 mod server;
 
-pub use account::{Account, Clock, Identity, OpenError, Random};
+pub use account::{Account, Clock, Identity, MOST_OPS, OpenError, Random};
 pub use guard::Names;
 pub use server::{Answers, Limits, Server};

@@ -183,7 +183,12 @@ impl Running {
         }
         let folder = dir.join("store");
         let window = store::Window { bytes: 4 << 20, ..store::Window::default() };
-        let options = store::Options { file_bytes: 1 << 20, window, ..store::Options::default() };
+        let options = store::Options {
+            file_bytes: 1 << 20,
+            window,
+            most_ops: ::account::MOST_OPS,
+            ..store::Options::default()
+        };
         let opened = tokio::task::spawn_blocking(move || Embedded::open(&folder, options)).await??;
         let store: Arc<dyn Store> = Arc::new(opened);
         let identity = Identity { account: record.account.clone(), region: record.region.clone() };

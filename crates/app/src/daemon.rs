@@ -1,6 +1,5 @@
 //! The daemon of a site: keeps its clusters and machines as they were asked to be, and answers the command line.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use ::account::Account;
 use aws::eks::VpcConfig;
 use files::FileError;
+use futures_util::future::join_all;
 use machines::{doctor, netns};
 use object::Snapshot;
 use rustix::fs::{FlockOperation, flock};
@@ -24,12 +24,14 @@ use tracing::{error, info, warn};
 use crate::account::{self, AccountError, Wanted};
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cluster::{API_PORT, Cluster, ClusterError, Setup};
+use crate::control_planes::{Closed, ControlPlanes, Turn};
 use crate::doors::Doors;
 use crate::eks::{self, Keeper};
 use crate::etcd::Place;
 use crate::server_files::ServerFiles;
 use crate::shape::NEWEST;
 use crate::site::{self, ClusterSpec, Site};
+use crate::turns::Turns;
 use crate::{census, ec2, exit, nodes};
 
 /// Of the API on loopback, if it is free.
@@ -61,10 +63,20 @@ pub enum DaemonError {
     Lacks(String),
     #[error("the API's port {port} on 127.0.0.1 cannot be used: {source}; choose another with --api-port")]
     Port { port: u16, source: io::Error },
+    #[error(
+        "no port is free for the API on 127.0.0.1: {0}; end what uses them, or widen net.ipv4.ip_local_port_range"
+    )]
+    NoPort(io::Error),
     #[error("listen inside the VPC: {0}")]
     Inside(String),
     #[error("there is no cluster named {0}: `ekso list` shows those there are")]
     NoCluster(String),
+    #[error("the cluster {0} was stopped meanwhile")]
+    Stopped(String),
+    #[error("the cluster {0} is being deleted: try again when it is gone from `aws eks list-clusters`")]
+    Going(String),
+    #[error(transparent)]
+    Closed(#[from] Closed),
     /// What the account says to a cluster of the command line.
     #[error("the AWS account refuses the cluster: {code}: {message}")]
     Refused { code: String, message: String },
@@ -97,9 +109,9 @@ impl DaemonError {
 pub struct Daemon {
     pub(crate) site: Site,
     pub(crate) machines: machines::Site,
-    pub(crate) clusters: Mutex<BTreeMap<String, Arc<Cluster>>>,
-    /// Held while the command line's clusters are brought to what they should be: one at a time.
-    starting: Mutex<()>,
+    pub(crate) clusters: ControlPlanes,
+    /// Of the command line's clusters while they are brought to what they should be, nodes included.
+    starting: Turns,
     account: Mutex<Option<account::Running>>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     /// Who makes true what the account says of EC2.
@@ -124,7 +136,7 @@ impl ec2::Clusters for Joining {
     fn join<'a>(&'a self, name: &'a str, node: &'a str) -> ec2::Answer<'a, Option<ec2::Join>> {
         Box::pin(async move {
             let daemon = self.0.upgrade()?;
-            let cluster = daemon.clusters.lock().await.get(name)?.clone();
+            let cluster = daemon.clusters.get(name)?;
             let insecure_registries = daemon.site.cluster(name).ok()??.insecure_registries;
             let token = match cluster.join_token(nodes::TOKEN_SECONDS, Some(node)).await {
                 Ok(token) => token,
@@ -142,15 +154,14 @@ impl ec2::Clusters for Joining {
     fn objects<'a>(&'a self, name: &'a str) -> ec2::Answer<'a, Option<Snapshot>> {
         Box::pin(async move {
             let daemon = self.0.upgrade()?;
-            let clusters = daemon.clusters.lock().await;
-            Some(clusters.get(name)?.gate.store().snapshot())
+            Some(daemon.clusters.get(name)?.gate.store().snapshot())
         })
     }
 
     fn left<'a>(&'a self, name: &'a str, node: &'a str, instance: &'a str) -> ec2::Answer<'a, ()> {
         Box::pin(async move {
             let Some(daemon) = self.0.upgrade() else { return };
-            let Some(cluster) = daemon.clusters.lock().await.get(name).cloned() else { return };
+            let Some(cluster) = daemon.clusters.get(name) else { return };
             if let Err(failure) = cluster.remove_node_of(node, instance).await {
                 warn!(cluster = name, node, %failure, "a node without a machine is left");
             }
@@ -204,8 +215,8 @@ impl Daemon {
         Ok(Arc::new(Self {
             site,
             machines,
-            clusters: Mutex::default(),
-            starting: Mutex::default(),
+            clusters: ControlPlanes::default(),
+            starting: Turns::default(),
             account: Mutex::default(),
             keeper: Mutex::default(),
             ec2: Mutex::default(),
@@ -248,10 +259,11 @@ impl Daemon {
             }
         }
         let _ = std::fs::remove_file(&path);
-        for (name, cluster) in std::mem::take(&mut *self.clusters.lock().await) {
-            info!(cluster = name, "stopping the control plane; its nodes go on");
-            cluster.stop().await;
-        }
+        // Who follows the account goes first: it would start again what is stopped.
+        self.stop_following().await;
+        let running = self.clusters.close().await;
+        info!(clusters = running.len(), "stopping the control planes; their nodes go on");
+        join_all(running.values().map(|cluster| cluster.stop())).await;
         self.stop_account().await;
         Ok(())
     }
@@ -294,7 +306,8 @@ impl Daemon {
         Ok(())
     }
 
-    async fn stop_account(&self) {
+    /// From here on what happens in the account has no effect.
+    async fn stop_following(&self) {
         if let Some(keeper) = self.keeper.lock().await.take() {
             keeper.abort();
         }
@@ -304,6 +317,10 @@ impl Daemon {
                 error!(%panic, "the account's instances and VPCs were followed to a bad end");
             }
         }
+    }
+
+    async fn stop_account(&self) {
+        self.stop_following().await;
         if let Some(running) = self.account.lock().await.take() {
             running.stop().await;
         }
@@ -330,12 +347,12 @@ impl Daemon {
         {
             error!(%failure, "the AWS account, in which the clusters are, could not be opened");
         }
-        for spec in specs {
-            let name = spec.name.clone();
-            if let Err(failure) = self.start(&spec, &Progress::none()).await {
-                error!(cluster = name, %failure, "the cluster could not be resumed");
-            }
-        }
+        let resume = async |spec: ClusterSpec| match self.start(&spec.name, &Progress::none()).await {
+            // The keeper goes on with its end.
+            Ok(()) | Err(DaemonError::Going(_)) => {}
+            Err(failure) => error!(cluster = spec.name, %failure, "the cluster could not be resumed"),
+        };
+        join_all(specs.into_iter().map(resume)).await;
     }
 
     async fn converse(self: Arc<Self>, stream: UnixStream, empty: watch::Sender<bool>) {
@@ -370,7 +387,7 @@ impl Daemon {
         if let Err(panic) = work.await {
             error!(%panic, "a request of the command line ended badly");
         }
-        if self.clusters.lock().await.is_empty() {
+        if self.clusters.are_none().await {
             empty.send_replace(true);
         }
     }
@@ -382,19 +399,17 @@ impl Daemon {
     ) -> Result<Vec<ClusterStatus>, DaemonError> {
         match ask {
             Ask::Up(request) => {
-                let spec = self.spec_for(&request)?;
-                let is_new = self.site.cluster(&spec.name)?.is_none();
-                self.site.save(&spec)?;
+                let (spec, is_new) = self.wish(&request).await?;
                 let started = match self.found(is_new && spec.nodes > 0, doctor::AT_ONCE).await? {
                     Some(lacks) => Err(DaemonError::Lacks(lacks)),
                     None => match self.open_account(&request.aws, progress).await {
-                        Ok(()) => self.start(&spec, progress).await,
+                        Ok(()) => self.start(&spec.name, progress).await,
                         Err(failure) => Err(failure),
                     },
                 };
                 if let Err(failure) = started {
                     // One that never ran is not left behind half-made. One whose nodes failed is: their logs say why.
-                    if is_new && !self.clusters.lock().await.contains_key(&spec.name) {
+                    if is_new && self.clusters.get(&spec.name).is_none() {
                         return Err(self.undo(&spec, failure).await);
                     }
                     return Err(failure);
@@ -402,7 +417,8 @@ impl Daemon {
                 self.status(Some(&spec.name)).await
             }
             Ask::Down { name } => {
-                self.down(&name, progress).await?;
+                let turn = self.clusters.turn(&name).await?;
+                self.down(&turn, progress).await?;
                 Ok(Vec::new())
             }
             Ask::Delete { name } => {
@@ -438,8 +454,7 @@ impl Daemon {
             }
             Ask::Cost => {
                 let (account, _) = self.account().await.ok_or(DaemonError::NoAccount)?;
-                let clusters = self.clusters.lock().await;
-                let objects = |name: &str| clusters.get(name).map(|cluster| cluster.gate.store().snapshot());
+                let objects = |name: &str| Some(self.clusters.get(name)?.gate.store().snapshot());
                 let state = account.snapshot();
                 let bill = aws::cost::bill(&state, &account.identity.region, account.now(), &objects);
                 progress.tell(Told::Costs(bill));
@@ -475,6 +490,18 @@ impl Daemon {
             Ok(Some(lacks)) => DaemonError::Lacks(format!("{failure}\n{lacks}")),
             _ => failure,
         }
+    }
+
+    /// Writes down what a cluster should be, and gives that, and whether it is a new one.
+    async fn wish(&self, request: &UpRequest) -> Result<(ClusterSpec, bool), DaemonError> {
+        let _turn = self.clusters.turn(&request.name).await?;
+        if let Some((account, _)) = self.account().await {
+            refuse_going(&account, &request.name)?;
+        }
+        let is_new = self.site.cluster(&request.name)?.is_none();
+        let spec = self.spec_for(request)?;
+        self.site.save(&spec)?;
+        Ok((spec, is_new))
     }
 
     /// What the cluster should be: what it was, with what was asked for now.
@@ -519,9 +546,9 @@ impl Daemon {
     }
 
     /// Brings a cluster to what it should be, from wherever it is.
-    async fn start(self: &Arc<Self>, spec: &ClusterSpec, progress: &Progress) -> Result<(), DaemonError> {
-        let _turn = self.starting.lock().await;
-        let (spec, cluster) = self.start_cluster(spec, progress).await?;
+    async fn start(self: &Arc<Self>, name: &str, progress: &Progress) -> Result<(), DaemonError> {
+        let _turn = self.starting.take(name).await;
+        let (spec, cluster) = self.start_cluster(name, progress).await?;
         let admin = cluster.admin().map_err(ClusterError::from)?;
         let pki = self.site.cluster_dir(&spec.name).join("pki");
         files::write(&pki.join("admin.crt"), 0o600, admin.certificate.as_bytes())?;
@@ -543,28 +570,31 @@ impl Daemon {
 
     /// The control plane, running.
     async fn start_cluster(
-        self: &Arc<Self>,
-        spec: &ClusterSpec,
+        &self,
+        name: &str,
         progress: &Progress,
     ) -> Result<(ClusterSpec, Arc<Cluster>), DaemonError> {
-        let mut clusters = self.clusters.lock().await;
-        let spec = eks::enter(self, spec).await?;
-        match clusters.remove(&spec.name) {
+        let turn = self.clusters.turn(name).await?;
+        // Somebody may have stopped or deleted it since it was asked for.
+        let spec = self.site.cluster(name)?.ok_or_else(|| DaemonError::NoCluster(name.to_owned()))?;
+        if !spec.up {
+            return Err(DaemonError::Stopped(name.to_owned()));
+        }
+        let (account, _) = self.account().await.ok_or(DaemonError::NoAccount)?;
+        refuse_going(&account, name)?;
+        let spec = eks::enter(self, &spec).await?;
+        match turn.running() {
             Some(cluster) if cluster.files != spec.files => {
                 progress.doing("stopping the control plane, to start it with its new files");
-                cluster.stop().await;
+                turn.stop().await;
             }
-            Some(cluster) => {
-                clusters.insert(spec.name.clone(), cluster.clone());
-                return Ok((spec, cluster));
-            }
+            Some(cluster) => return Ok((spec, cluster)),
             None => {}
         }
         progress.doing("starting the control plane");
         let since = Instant::now();
-        let cluster = Arc::new(self.start_control_plane(&spec, Doors::default()).await?);
+        let cluster = turn.started(self.start_control_plane(&spec, Doors::default()).await?);
         eks::tell_running(self, &spec, &cluster).await;
-        clusters.insert(spec.name.clone(), cluster.clone());
         progress.step("API server answers", since);
         Ok((spec, cluster))
     }
@@ -599,6 +629,10 @@ impl Daemon {
                 .map_err(|error| DaemonError::Inside(error.to_string())),
         });
         let within: Vec<TcpListener> = within.collect::<Result<_, _>>()?;
+        // Whatever listens is there before anything runs that would have to be stopped again.
+        let public = (Ipv4Addr::LOCALHOST, spec.api_port).into();
+        let open = || doors.take(public).map_or_else(|| listen(spec.api_port), Ok);
+        let public = standing.vpc.endpoint_public_access.then(open).transpose()?;
         let dir = self.site.cluster_dir(&spec.name);
         let setup = Setup {
             name: &spec.name,
@@ -614,28 +648,15 @@ impl Daemon {
             account: Some(account),
         };
         let cluster = Cluster::start(setup).await?;
-        self.open_public_door(spec, &cluster, &standing.vpc, doors)?;
-        for listener in within {
-            cluster.serve(listener).map_err(|error| DaemonError::Inside(error.to_string()))?;
+        if let Err(failure) = serve(spec, &cluster, public, within) {
+            cluster.stop().await;
+            return Err(failure);
         }
         Ok(cluster)
     }
 
-    /// Opens a cluster's public endpoint, or shuts it, as its configuration says.
-    pub(crate) fn open_public_door(
-        &self,
-        spec: &ClusterSpec,
-        cluster: &Cluster,
-        vpc: &VpcConfig,
-        mut doors: Doors,
-    ) -> Result<(), DaemonError> {
-        let address = (Ipv4Addr::LOCALHOST, spec.api_port).into();
-        let listen = || doors.take(address).map_or_else(|| TcpListener::bind(address), Ok);
-        let port = |source| DaemonError::Port { port: spec.api_port, source };
-        cluster.set_public(vpc.endpoint_public_access, listen).map_err(port)
-    }
-
-    async fn down(&self, name: &str, progress: &Progress) -> Result<(), DaemonError> {
+    async fn down(&self, turn: &Turn<'_>, progress: &Progress) -> Result<(), DaemonError> {
+        let name = turn.name();
         let spec = self.site.cluster(name)?.ok_or_else(|| DaemonError::NoCluster(name.to_owned()))?;
         self.site.save(&ClusterSpec { up: false, ..spec })?;
         let since = Instant::now();
@@ -645,28 +666,28 @@ impl Daemon {
         }
         progress.step("nodes are stopped", since);
         let since = Instant::now();
-        if let Some(cluster) = self.clusters.lock().await.remove(name) {
-            cluster.stop().await;
+        if turn.stop().await {
             progress.step("control plane is stopped", since);
         }
         Ok(())
     }
 
     async fn delete(&self, name: &str, progress: &Progress) -> Result<(), DaemonError> {
-        self.down(name, progress).await?;
+        let turn = self.clusters.turn(name).await?;
+        self.down(&turn, progress).await?;
         let since = Instant::now();
         if let Some((account, _)) = self.account().await {
-            account
-                .change(|context| aws::eks::end_nodes(context, name))
-                .await
-                .map_err(ec2::Ec2Error::from)?;
-            self.ec2().await?.end().await?;
+            for step in [aws::eks::begin_to_go, aws::eks::end_nodes] {
+                account.change(|context| step(context, name)).await.map_err(ec2::Ec2Error::from)?;
+            }
+            self.ec2().await?.end(name).await?;
         }
         // Its record first: of one without a folder the keeper would make an empty cluster.
         eks::forget(self, name).await;
         let dir = self.site.cluster_dir(name);
         std::fs::remove_dir_all(&dir).map_err(|error| FileError::new("remove", &dir, error))?;
-        if self.site.clusters()?.is_empty() {
+        drop(turn);
+        if self.is_empty().await? {
             self.end().await?;
         }
         progress.step(format!("everything of {name} is removed"), since);
@@ -682,17 +703,18 @@ impl Daemon {
         Ok(remove_site(&self.site.dir)?)
     }
 
+    /// Whether there is no cluster any more, nor one that has just been asked for.
+    async fn is_empty(&self) -> Result<bool, DaemonError> {
+        let is_awaited = self.account().await.is_some_and(|(account, _)| eks::is_any_created(&account));
+        Ok(!is_awaited && self.site.clusters()?.is_empty())
+    }
+
     async fn status(&self, name: Option<&str>) -> Result<Vec<ClusterStatus>, DaemonError> {
-        let clusters = self.clusters.lock().await;
         let mut all = Vec::new();
         for spec in self.site.clusters()? {
             if name.is_none_or(|name| name == spec.name) {
-                all.push(census::status(
-                    &self.site,
-                    &self.machines,
-                    &spec,
-                    clusters.get(&spec.name).map(|cluster| &**cluster),
-                ));
+                let cluster = self.clusters.get(&spec.name);
+                all.push(census::status(&self.site, &self.machines, &spec, cluster.as_deref()));
             }
         }
         match name {
@@ -715,15 +737,54 @@ fn hold(lock: &File) -> rustix::io::Result<()> {
     }
 }
 
+/// One that was told to go, by whoever, is not brought back.
+fn refuse_going(account: &Account, name: &str) -> Result<(), DaemonError> {
+    if eks::is_going(account, name) { Err(DaemonError::Going(name.to_owned())) } else { Ok(()) }
+}
+
+/// Where the API answers on this host.
+fn listen(port: u16) -> Result<TcpListener, DaemonError> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| DaemonError::Port { port, source })
+}
+
+/// Opens a cluster's public endpoint, or shuts it, as its configuration says.
+pub(crate) fn open_public_door(
+    spec: &ClusterSpec,
+    cluster: &Cluster,
+    vpc: &VpcConfig,
+) -> Result<(), DaemonError> {
+    let port = |source| DaemonError::Port { port: spec.api_port, source };
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, spec.api_port));
+    cluster.set_public(vpc.endpoint_public_access, listen).map_err(port)
+}
+
+fn serve(
+    spec: &ClusterSpec,
+    cluster: &Cluster,
+    public: Option<TcpListener>,
+    within: Vec<TcpListener>,
+) -> Result<(), DaemonError> {
+    if let Some(public) = public {
+        let port = |source| DaemonError::Port { port: spec.api_port, source };
+        cluster.set_public(true, || Ok(public)).map_err(port)?;
+    }
+    for listener in within {
+        cluster.serve(listener).map_err(|error| DaemonError::Inside(error.to_string()))?;
+    }
+    Ok(())
+}
+
 fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-/// A port of the loopback address that nobody listens on now.
+/// A port of the loopback address that nobody listens on now; `wanted`, unless that is zero.
 pub(crate) fn free_port(wanted: u16) -> Result<u16, DaemonError> {
-    let failed = |source| DaemonError::Port { port: wanted, source };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)).map_err(failed)?;
-    Ok(listener.local_addr().map_err(failed)?.port())
+    let listener = match wanted {
+        0 => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(DaemonError::NoPort)?,
+        port => listen(port)?,
+    };
+    Ok(listener.local_addr().map_err(DaemonError::NoPort)?.port())
 }
 
 /// What a site makes in its folder, besides [`site::RECORD`].

@@ -7,6 +7,7 @@ mod census;
 mod cli;
 mod client;
 mod cluster;
+mod control_planes;
 mod daemon;
 mod deciders;
 mod dial;
@@ -31,6 +32,7 @@ mod shape;
 mod signer;
 mod site;
 mod systemd;
+mod turns;
 mod user_file;
 
 use std::fmt::Display;

@@ -57,7 +57,7 @@ pub struct Changes(pub Vec<Change>);
 pub struct Change {
     pub key: Key,
     pub expect: Expect,
-    /// The whole object to store; none removes it.
+    /// The whole object to store; none removes it, or leaves it as [`Expect::Unchanged`] says.
     pub object: Option<Value>,
 }
 
@@ -74,6 +74,8 @@ impl Change {
 pub enum Expect {
     Absent,
     At(Revision),
+    /// It was last changed then, and is left as it is.
+    Unchanged(Revision),
 }
 
 impl Changes {
@@ -94,6 +96,15 @@ impl Changes {
         self.0.push(Change { key: kept.key.clone(), expect: Expect::At(kept.revision), object: None });
     }
 
+    /// What is decided here holds only as long as a record is as it was read: what is made for something that goes at the same moment is
+    /// not made. To be said last: a key that is written anyway is compared anyway.
+    pub fn require<T: Record>(&mut self, kept: &Kept<T>) {
+        if !self.0.iter().any(|change| change.key == kept.key) {
+            let expect = Expect::Unchanged(kept.revision);
+            self.0.push(Change { key: kept.key.clone(), expect, object: None });
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -103,6 +114,7 @@ impl Changes {
         let revision = state.revision() + 1;
         for change in self.0 {
             match change.draft() {
+                _ if matches!(change.expect, Expect::Unchanged(_)) => {}
                 Some(Ok(draft)) => drop(state.put(draft.at(revision))),
                 Some(Err(_)) => {}
                 None => drop(state.remove(&change.key, revision)),

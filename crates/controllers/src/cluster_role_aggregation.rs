@@ -27,6 +27,12 @@ pub static CONTROLLER: Controller = Controller {
 struct View {
     #[serde(default)]
     rules: Option<Vec<Value>>,
+}
+
+/// The rules of such a role can be long, and are not looked at.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Aggregating {
     #[serde(default)]
     aggregation_rule: Option<AggregationRule>,
 }
@@ -44,8 +50,13 @@ fn keys(snapshot: &Snapshot, _: &Event) -> Vec<Key> {
     snapshot.list(CLUSTER_ROLES, "").filter(aggregates).map(|role| role.key.clone()).collect()
 }
 
+/// Few roles have any, and all are looked at for each that changes: those that do not speak of it are not decoded.
 fn selectors(role: &Object) -> Option<Vec<LabelSelector>> {
-    Some(role.decode::<View>().ok()?.aggregation_rule?.cluster_role_selectors)
+    let text = std::str::from_utf8(&role.body).ok()?;
+    if !text.contains("\"aggregationRule\"") {
+        return None;
+    }
+    Some(role.decode::<Aggregating>().ok()?.aggregation_rule?.cluster_role_selectors)
 }
 
 fn reconcile(snapshot: &Snapshot, key: &Key, _: Time, _: &Settings) -> Plan {

@@ -9,11 +9,18 @@ const FIRST_BACKOFF_MILLIS: i64 = 5;
 const LONGEST_BACKOFF_MILLIS: i64 = 1_000_000;
 
 /// The work of one controller.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Queue {
     ready: VecDeque<Key>,
     states: HashMap<Key, State>,
     sleeping: BTreeSet<(Time, Key)>,
+    longest_backoff_millis: i64,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self::with_longest_backoff(LONGEST_BACKOFF_MILLIS)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +44,16 @@ pub enum Outcome {
 }
 
 impl Queue {
+    /// One that tries again what has failed so many milliseconds after at the latest.
+    pub fn with_longest_backoff(longest_backoff_millis: i64) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            states: HashMap::new(),
+            sleeping: BTreeSet::new(),
+            longest_backoff_millis,
+        }
+    }
+
     /// Something happened that this key should look at.
     pub fn add(&mut self, key: Key) {
         let state = self.states.entry(key.clone()).or_default();
@@ -74,7 +91,7 @@ impl Queue {
             Outcome::Failed => {
                 let wait = FIRST_BACKOFF_MILLIS << state.failures.min(20);
                 state.failures += 1;
-                Some(now.plus_millis(wait.min(LONGEST_BACKOFF_MILLIS)))
+                Some(now.plus_millis(wait.min(self.longest_backoff_millis)))
             }
         };
         if let Some(at) = wake_at {
@@ -149,5 +166,18 @@ mod tests {
         queue.add(key("a"));
         assert_eq!(queue.take(now), Some(key("a")));
         assert_eq!(queue.next_wake(), None, "the run replaces the timer");
+    }
+
+    #[test]
+    fn the_longest_wait_is_a_queues_own() {
+        let mut queue = Queue::with_longest_backoff(30);
+        queue.add(key("a"));
+        let mut now = NOW;
+        for wait in [5, 10, 20, 30, 30] {
+            assert_eq!(queue.take(now), Some(key("a")));
+            queue.finish(&key("a"), Outcome::Failed, now);
+            now = now.plus_millis(wait);
+            assert_eq!(queue.next_wake(), Some(now));
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! that the address of a row says whether it is still the one that is served.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kinds::CUSTOM_RESOURCE_DEFINITIONS;
 use kinds::custom::{Identity, Rows};
@@ -35,17 +35,27 @@ struct Looked {
 
 impl Catalog {
     /// The kinds that were compiled in.
-    pub fn built_in() -> Self {
+    pub fn built_in() -> Arc<Self> {
         Self::of_version(u8::MAX)
     }
 
-    /// Those of them that a minor version (36) serves.
-    pub fn of_version(minor: u8) -> Self {
-        let mut catalog = Self::default();
-        for kind in kinds::all().iter().filter(|kind| kind.since <= minor) {
-            catalog.add(&Arc::new((*kind).clone()), true);
-        }
-        catalog
+    /// Those of them that a minor version (36) serves: the same rows for every cluster of that version in this process.
+    pub fn of_version(minor: u8) -> Arc<Self> {
+        static MADE: Mutex<BTreeMap<u8, Arc<Catalog>>> = Mutex::new(BTreeMap::new());
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || {
+            let mut catalog = Self::default();
+            for kind in kinds::all().iter().filter(|kind| kind.since <= minor) {
+                catalog.add(&Arc::new((*kind).clone()), true);
+            }
+            Arc::new(catalog)
+        };
+        made.entry(minor).or_insert_with(make).clone()
+    }
+
+    /// Whether it has no rows of definitions.
+    pub fn is_built_in(&self) -> bool {
+        self.all.iter().all(|kind| kind.custom.is_none())
     }
 
     fn add(&mut self, kind: &Arc<Kind>, is_served: bool) {
@@ -123,8 +133,8 @@ type Seen = (Revision, usize);
 
 impl Live {
     /// Begins with the kinds that were compiled in.
-    pub(crate) fn new(catalog: Catalog) -> Self {
-        let state = State { seen: (0, 0), catalog: Arc::new(catalog), definitions: BTreeMap::new() };
+    pub(crate) fn new(catalog: Arc<Catalog>) -> Self {
+        let state = State { seen: (0, 0), catalog, definitions: BTreeMap::new() };
         Self { state: RwLock::new(state) }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -132,6 +133,13 @@ impl Machine {
     pub fn running(&self) -> Option<Running> {
         let process = self.process().filter(|process| process.is_running())?;
         Some(Running { pid: process.pid })
+    }
+
+    /// What becomes readable when its first process, the one that runs now, has ended; none if it does not run.
+    pub fn end(&self) -> Result<Option<OwnedFd>> {
+        let Some(process) = self.process() else { return Ok(None) };
+        let fail = |source| Error::Process { name: self.name.clone(), pid: process.pid, source };
+        process.handle().map_err(fail)
     }
 
     fn process(&self) -> Option<Process> {

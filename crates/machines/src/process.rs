@@ -61,7 +61,7 @@ impl Process {
     }
 
     /// A handle that cannot turn into another process; none if the process has ended.
-    fn handle(self) -> io::Result<Option<std::os::fd::OwnedFd>> {
+    pub fn handle(self) -> io::Result<Option<std::os::fd::OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.pid as i32) else { return Ok(None) };
         match pidfd_open(pid, PidfdFlags::empty()) {
             // Checked after opening: from here on the handle is of the process that was checked.
@@ -89,7 +89,11 @@ mod tests {
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let process = Process::of(child.id()).unwrap();
         assert!(!process.wait(Duration::ZERO).unwrap());
+        let end = process.handle().unwrap().expect("it runs");
+        let has_ended = |timeout| poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&timeout)).unwrap() > 0;
+        assert!(!has_ended(Timespec { tv_sec: 0, tv_nsec: 0 }));
         process.signal(Signal::KILL).unwrap();
+        assert!(has_ended(Timespec { tv_sec: 10, tv_nsec: 0 }));
         assert!(process.wait(Duration::from_secs(10)).unwrap());
         child.wait().unwrap();
         assert!(process.wait(Duration::ZERO).unwrap());

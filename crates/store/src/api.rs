@@ -50,7 +50,7 @@ pub trait Store: Send + Sync + 'static {
 /// Bytes of keys and bodies that one transaction may carry: etcd's `--max-request-bytes`, whichever engine runs.
 pub const MAX_REQUEST_BYTES: usize = 1_572_864;
 
-/// Operations that one transaction may carry: etcd's `--max-txn-ops`.
+/// Operations that one transaction may carry, of a store that could be etcd: its `--max-txn-ops`.
 pub const MAX_OPS: usize = 128;
 
 /// What a store takes up.

@@ -1,21 +1,21 @@
 //! What a transaction does to a snapshot: the same for every engine that decides by itself.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use object::{Revision, Snapshot};
 
-use crate::{
-    Commit, CommitError, MAX_OPS, MAX_REQUEST_BYTES, Op, Precondition, Put, StoreError, Transaction,
-};
+use crate::{Commit, CommitError, MAX_REQUEST_BYTES, Op, Precondition, Put, StoreError, Transaction};
 
-/// Refuses what no engine takes. Independent of the state.
-pub(crate) fn validate(transaction: &Transaction) -> Result<(), StoreError> {
+/// Refuses what an engine does not take. Independent of the state. `most_ops`: operations that one transaction may carry.
+pub(crate) fn validate(transaction: &Transaction, most_ops: usize) -> Result<(), StoreError> {
     let ops = &transaction.ops;
-    if ops.len() > MAX_OPS {
-        return Err(StoreError::Malformed(format!("{} operations, at most {MAX_OPS} fit", ops.len())));
+    if ops.len() > most_ops {
+        return Err(StoreError::Malformed(format!("{} operations, at most {most_ops} fit", ops.len())));
     }
-    for (at, op) in ops.iter().enumerate() {
-        if ops[..at].iter().any(|earlier| earlier.key == op.key) {
+    let mut keys = HashSet::with_capacity(ops.len());
+    for op in ops {
+        if !keys.insert(&op.key) {
             return Err(StoreError::Malformed(format!("{} stands in it twice", op.key)));
         }
         if let Put::Object(draft) = &op.put

@@ -10,6 +10,7 @@ pub struct Memory {
     hub: Arc<Hub>,
     /// One commit at a time.
     turn: Mutex<()>,
+    most_ops: usize,
 }
 
 impl Memory {
@@ -20,11 +21,16 @@ impl Memory {
     pub fn with_window(window: Window) -> Self {
         let mut fresh = Snapshot::default();
         fresh.advance(1);
-        Self { hub: Hub::new(window, fresh), turn: Mutex::new(()) }
+        Self { hub: Hub::new(window, fresh), turn: Mutex::new(()), most_ops: crate::MAX_OPS }
+    }
+
+    /// The same that takes so many operations in a transaction.
+    pub fn with_most_ops(self, most_ops: usize) -> Self {
+        Self { most_ops, ..self }
     }
 
     fn commit_now(&self, transaction: Transaction) -> Result<Commit, CommitError> {
-        apply::validate(&transaction)?;
+        apply::validate(&transaction, self.most_ops)?;
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.hub.is_closed() {
             return Err(StoreError::Closed.into());

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws::control::fargate::COMPUTE_TYPE;
-use aws::ec2::instance::{self, SHOWN_SECONDS};
+use aws::ec2::instance;
 use aws::ec2::instance_type::{self, InstanceType};
 use aws::ec2::record::{Instance, NetworkInterface, State, Subnet, Vpc, Wanted};
 use aws::ec2::user_data::{self, Bootstrap};
@@ -15,10 +16,15 @@ use aws::login::node;
 use aws::state::{self, Changes};
 use machines::{Bind, Limits, Link, Machine, MachineSpec};
 use object::{Snapshot, Time};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tracing::{info, warn};
 
 use super::{Doer, Ec2Error, Join};
 use crate::nodes;
+
+/// When a machine is looked at again whose end cannot be watched.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What an instance needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +52,8 @@ fn step(instance: &Instance, is_running: bool, is_asleep: bool, seen: Option<u32
     }
     match (instance.wanted, instance.state) {
         (Wanted::Terminated, State::Terminated) => {
-            let is_old = instance.terminated.is_none_or(|at| now.secs_since(at) > SHOWN_SECONDS);
-            if is_old { Step::Forget } else { Step::Nothing }
+            let is_past = instance::forgotten_at(instance).is_none_or(|at| at <= now);
+            if is_past { Step::Forget } else { Step::Nothing }
         }
         (Wanted::Terminated, _) => Step::Terminate,
         (Wanted::Stopped, State::Stopped) if !is_running => Step::Nothing,
@@ -82,10 +88,12 @@ pub fn nodes_of(account: &Snapshot, cluster: &str) -> Vec<Instance> {
     all.filter(is_node).collect()
 }
 
-/// Begins what each instance needs, each in a task of its own.
-pub fn pass(doer: &Arc<Doer>, account: &Snapshot) {
+/// Begins what each instance needs, each in a task of its own. When it is worth another look though nothing happens.
+pub fn pass(doer: &Arc<Doer>, account: &Snapshot) -> Option<Time> {
     let mut asleep: BTreeMap<String, bool> = BTreeMap::new();
+    let mut next: Option<Time> = None;
     for kept in state::list::<Instance>(account, "") {
+        next = next.into_iter().chain(instance::forgotten_at(&kept.record)).min();
         let (id, machine) = (kept.record.instance_id.clone(), machine_name(&kept.record).to_owned());
         if !doer.state().busy.insert(machine.clone()) {
             continue;
@@ -105,6 +113,7 @@ pub fn pass(doer: &Arc<Doer>, account: &Snapshot) {
         if step == Step::Nothing {
             if is_running {
                 doer.state().seen.entry(id).or_insert(instance.reboots);
+                doer.watch(&instance);
             }
             doer.release(&machine);
             continue;
@@ -113,7 +122,6 @@ pub fn pass(doer: &Arc<Doer>, account: &Snapshot) {
         tokio::spawn(async move {
             let what = format!("{step:?}");
             let done = doer.take(&instance, step).await;
-            doer.state().has_failed |= done.is_err();
             doer.release(&machine);
             match done {
                 Ok(()) => {
@@ -121,15 +129,46 @@ pub fn pass(doer: &Arc<Doer>, account: &Snapshot) {
                     doer.look();
                 }
                 // Another look at once would see the same: it is tried again in a while, or when the account changes.
-                Err(failure) => warn!(instance = id, what, %failure, "the instance could not be changed"),
+                Err(failure) => {
+                    warn!(instance = id, what, %failure, "the instance could not be changed");
+                    doer.failed.notify_one();
+                }
             }
         });
     }
+    next
 }
 
 impl Doer {
     pub fn machine(&self, instance: &Instance) -> Result<Machine, machines::Error> {
         self.machines.machine(machine_name(instance))
+    }
+
+    /// Has machines looked at again when this one ends.
+    fn watch(self: &Arc<Self>, instance: &Instance) {
+        let name = machine_name(instance).to_owned();
+        if !self.state().watched.insert(name.clone()) {
+            return;
+        }
+        let doer = self.clone();
+        tokio::spawn(async move {
+            if let Err(failure) = doer.until_end(&name).await {
+                warn!(machine = name, %failure, "the end of a machine cannot be watched");
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            doer.state().watched.remove(&name);
+            doer.look();
+        });
+    }
+
+    /// Returns when a machine has ended.
+    async fn until_end(&self, name: &str) -> Result<(), Ec2Error> {
+        let Some(end) = self.machines.machine(name)?.end()? else { return Ok(()) };
+        let failed = |source| Ec2Error::Watch { machine: name.to_owned(), source };
+        // SAFETY: the descriptor is owned, and stays open until the AsyncFd drops it.
+        let end = unsafe { AsyncFd::register_with_interest(end, Interest::READABLE) };
+        let end = end.map_err(|refused| failed(refused.into()))?;
+        end.readable().await.map(drop).map_err(failed)
     }
 
     /// Whether a cluster is one that is there and was stopped.
@@ -158,11 +197,22 @@ impl Doer {
         self.each(nodes_of(&self.account.snapshot(), cluster), Step::Sleep).await
     }
 
-    /// Removes the machines of instances that are to be terminated, side by side.
-    pub async fn end(self: &Arc<Self>) -> Result<(), Ec2Error> {
-        let all = state::list::<Instance>(&self.account.snapshot(), "").into_iter().map(|kept| kept.record);
-        let ending = all.filter(|one| one.wanted == Wanted::Terminated && one.state != State::Terminated);
-        self.each(ending.collect(), Step::Terminate).await
+    /// Removes the machines of a cluster's nodes that are to be terminated, side by side.
+    pub async fn end(self: &Arc<Self>, cluster: &str) -> Result<(), Ec2Error> {
+        let mut ending = nodes_of(&self.account.snapshot(), cluster);
+        ending.retain(|one| one.wanted == Wanted::Terminated);
+        self.each(ending, Step::Terminate).await
+    }
+
+    /// Waits until nobody works on any machine.
+    pub async fn rest(&self) {
+        loop {
+            let released = self.released.notified();
+            if self.state().busy.is_empty() {
+                return;
+            }
+            released.await;
+        }
     }
 
     async fn each(self: &Arc<Self>, instances: Vec<Instance>, step: Step) -> Result<(), Ec2Error> {
@@ -530,7 +580,7 @@ mod tests {
             (Wanted::Stopped, Stopped, true, None, 0, Step::Stop),
             (Wanted::Terminated, ShuttingDown, true, Some(1), 0, Step::Terminate),
             (Wanted::Terminated, Terminated, false, None, 200, Step::Nothing),
-            (Wanted::Terminated, Terminated, false, None, 100 + SHOWN_SECONDS + 1, Step::Forget),
+            (Wanted::Terminated, Terminated, false, None, 100 + 3_601, Step::Forget),
         ] {
             let found = step(&instance(wanted, state), is_running, false, seen, Time::from_secs(now));
             assert_eq!(found, expected, "{wanted:?} {state:?} {is_running} {seen:?}");

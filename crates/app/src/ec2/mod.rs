@@ -18,8 +18,9 @@ pub use instances::{machine_name, nodes_of};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,18 +28,19 @@ use account::{Account, Server};
 use aws::ec2::genesis;
 use aws::ec2::record::PublicPool;
 use machines::{Pool, VpcConfig, netns};
-use object::Snapshot;
+use object::{Snapshot, Time};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::site::Site;
 
-/// How often machines are looked at though nothing was said.
-const LOOK: Duration = Duration::from_secs(1);
 /// How long to wait after something failed, from the first time on.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long a machine that is being started or stopped is waited for when the daemon ends: a stop takes its grace.
+const END_PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Ec2Error {
@@ -60,6 +62,8 @@ pub enum Ec2Error {
     Refused(String),
     #[error("instance {0} has no interface")]
     NoInterface(String),
+    #[error("watch the machine {machine}: {source}")]
+    Watch { machine: String, source: io::Error },
 }
 
 /// How a node joins a cluster.
@@ -108,6 +112,8 @@ pub struct Doer {
     applying: tokio::sync::Mutex<()>,
     /// There is reason for another look.
     look: Notify,
+    /// Something failed that is to be tried again.
+    failed: Notify,
     /// Nobody works on some instance any more.
     released: Notify,
 }
@@ -122,8 +128,26 @@ struct State {
     busy: BTreeSet<String>,
     /// Those that were seen running in this life, and how many of their reboots were done.
     seen: BTreeMap<String, u32>,
-    /// Whether a task failed since the last pass.
-    has_failed: bool,
+    /// Machines whose end is watched.
+    watched: BTreeSet<String>,
+}
+
+/// When what failed is tried again: later each time, and soon again after a long while without failures.
+#[derive(Debug)]
+struct Retries {
+    wait: Duration,
+    last: Option<Instant>,
+}
+
+impl Retries {
+    fn next(&mut self, now: Instant) -> Instant {
+        if self.last.is_none_or(|last| now.duration_since(last) > 2 * LAST_RETRY) {
+            self.wait = FIRST_RETRY;
+        }
+        let at = now + self.wait;
+        (self.wait, self.last) = ((2 * self.wait).min(LAST_RETRY), Some(now));
+        at
+    }
 }
 
 impl Doer {
@@ -146,6 +170,7 @@ impl Doer {
             state: Mutex::default(),
             applying: tokio::sync::Mutex::default(),
             look: Notify::new(),
+            failed: Notify::new(),
             released: Notify::new(),
         }))
     }
@@ -161,27 +186,55 @@ impl Doer {
 
     /// Runs until told to stop; machines go on.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let mut retry = FIRST_RETRY;
+        let mut retries = Retries { wait: FIRST_RETRY, last: None };
         let mut seen = None;
         loop {
             let account = self.account.snapshot();
             // When nothing was said, only machines may have changed.
             let is_news = seen != Some(account.revision());
-            let is_done = self.pass(&account, is_news).await;
+            let is_done = !is_news || self.bring_vpcs().await;
             seen = is_done.then_some(account.revision());
-            retry = if is_done { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
-            let wait = if is_done { LOOK } else { retry };
-            tokio::select! {
-                // A sender that is gone means the same as one that says stop.
-                _ = stop.wait_for(|stop| *stop) => break,
-                () = self.changed(&account) => {}
-                () = self.look.notified() => {}
-                () = tokio::time::sleep(wait) => {}
+            let next = instances::pass(&self, &account).map(|at| self.until(at));
+            let retry = (!is_done).then(|| retries.next(Instant::now()));
+            if !self.wait(&account, next, retry, &mut retries, &mut stop).await {
+                break;
             }
         }
         for (_, listeners) in std::mem::take(&mut self.state().listening) {
             listeners.iter().for_each(AbortHandle::abort);
         }
+        if tokio::time::timeout(END_PATIENCE, self.rest()).await.is_err() {
+            warn!("a machine was still being started or stopped when the daemon ended");
+        }
+    }
+
+    /// Waits for reason for another look; false: it is time to stop.
+    async fn wait(
+        &self,
+        account: &Snapshot,
+        next: Option<Instant>,
+        mut retry: Option<Instant>,
+        retries: &mut Retries,
+        stop: &mut watch::Receiver<bool>,
+    ) -> bool {
+        let mut changed = pin!(self.changed(account));
+        loop {
+            let at = next.into_iter().chain(retry).min();
+            tokio::select! {
+                // A sender that is gone means the same as one that says stop.
+                _ = stop.wait_for(|stop| *stop) => return false,
+                () = &mut changed => return true,
+                () = self.look.notified() => return true,
+                () = self.failed.notified() => retry = retry.or(Some(retries.next(Instant::now()))),
+                () = tokio::time::sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => return true,
+            }
+        }
+    }
+
+    /// When a time of the account's clock comes.
+    fn until(&self, at: Time) -> Instant {
+        let micros = at.as_micros().saturating_sub(self.account.now().as_micros());
+        Instant::now() + Duration::from_micros(micros.max(0).unsigned_abs())
     }
 
     /// Waits until something is newer than in the snapshot: an instance, or a cluster whose VPC is new.
@@ -194,16 +247,7 @@ impl Doer {
         }
     }
 
-    /// Makes VPCs what they should be, and begins what instances need. False if something is to be tried again.
-    async fn pass(self: &Arc<Self>, account: &Snapshot, is_news: bool) -> bool {
-        let mut is_done = !std::mem::take(&mut self.state().has_failed);
-        if is_news {
-            is_done &= self.bring_vpcs().await;
-        }
-        instances::pass(self, account);
-        is_done
-    }
-
+    /// Makes VPCs what they should be. False if something is to be tried again.
     async fn bring_vpcs(&self) -> bool {
         let _turn = self.applying.lock().await;
         let account = self.account.snapshot();
@@ -296,4 +340,24 @@ fn listener(
     let listener = netns::tcp_listener(ns, address).map_err(|error| failed(error.to_string()))?;
     listener.set_nonblocking(true).map_err(|error| failed(error.to_string()))?;
     tokio::net::TcpListener::from_std(listener).map_err(|error| failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_is_tried_later_and_a_new_trouble_soon() {
+        let mut retries = Retries { wait: FIRST_RETRY, last: None };
+        let mut now = Instant::now();
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let at = retries.next(now);
+            waits.push((at - now).as_millis());
+            now = at;
+        }
+        assert_eq!(waits, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+        let later = now + 3 * LAST_RETRY;
+        assert_eq!(retries.next(later), later + FIRST_RETRY);
+    }
 }

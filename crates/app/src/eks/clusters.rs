@@ -2,7 +2,6 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::Arc;
 
 use account::Account;
 use aws::ec2;
@@ -21,12 +20,15 @@ use tracing::{info, warn};
 
 use super::keeper::{Failure, Keeper};
 use crate::cluster::Cluster;
-use crate::daemon::{Daemon, DaemonError, free_port};
+use crate::control_planes::Turn;
+use crate::daemon::{Daemon, DaemonError, free_port, open_public_door};
 use crate::doors::Doors;
 use crate::etcd::Place;
 use crate::server_files::ServerFiles;
 use crate::shape::NEWEST;
 use crate::site::ClusterSpec;
+
+const DELETING: &str = "DELETING";
 
 /// Brings the control plane of one cluster to where its record wants it. Why one cannot be created is told in its health.
 pub async fn keep(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<Option<Time>, Failure> {
@@ -39,16 +41,18 @@ pub async fn keep(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<Option
 }
 
 async fn bring(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<Option<Time>, Failure> {
+    let turn = daemon.clusters.turn(name).await.map_err(DaemonError::from)?;
+    // Read now that nobody else works on it: what was true before the turn may be past.
     let state = keeper.account.snapshot();
     let Some(record) = state::get::<ClusterRecord>(&state, "", name) else { return Ok(None) };
-    if record.record.shown.status == "DELETING" {
-        remove(keeper, daemon, name).await?;
+    if record.record.shown.status == DELETING {
+        remove(keeper, daemon, &turn).await?;
         return Ok(None);
     }
     let wanted = version_wanted(&state, &record);
-    let mut clusters = daemon.clusters.lock().await;
-    let mut spec = match daemon.site.cluster(name)? {
-        Some(spec) => spec,
+    let known = daemon.site.cluster(name)?;
+    let mut spec = match &known {
+        Some(spec) => spec.clone(),
         None => new_spec(keeper, &record, wanted)?,
     };
     let mut doors = Doors::default();
@@ -59,29 +63,34 @@ async fn bring(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<Option<Ti
             to = wanted,
             "the control plane starts anew with another version"
         );
-        if let Some(old) = clusters.remove(name) {
-            doors = old.leave_open().await;
-        }
+        doors = turn.leave_open().await;
         spec.minor = wanted;
     }
-    daemon.site.save(&spec)?;
+    if known.as_ref() != Some(&spec) {
+        daemon.site.save(&spec)?;
+    }
     if !spec.up {
         return Ok(None);
     }
-    if !clusters.contains_key(name) {
-        let cluster = daemon.start_control_plane(&spec, doors).await?;
-        clusters.insert(name.to_owned(), Arc::new(cluster));
+    let shown = &record.record.shown;
+    let cluster = match turn.running() {
+        Some(cluster) => cluster,
+        None => match daemon.start_control_plane(&spec, doors).await {
+            // Somebody was faster, and no client has heard of this one yet.
+            Err(DaemonError::Port { .. }) if shown.endpoint.is_none() => {
+                change_port(daemon, &mut spec)?;
+                turn.started(daemon.start_control_plane(&spec, Doors::default()).await?)
+            }
+            started => turn.started(started?),
+        },
+    };
+    if let Err(DaemonError::Port { .. }) = open_public_door(&spec, &cluster, &shown.resources_vpc_config) {
+        // It was shut, and somebody else has its port now.
+        change_port(daemon, &mut spec)?;
+        open_public_door(&spec, &cluster, &shown.resources_vpc_config)?;
     }
-    if let Some(cluster) = clusters.get(name) {
-        daemon.open_public_door(
-            &spec,
-            cluster,
-            &record.record.shown.resources_vpc_config,
-            Doors::default(),
-        )?;
-        told(&keeper.account, &spec, cluster).await?;
-        daemon.ec2().await?.look();
-    }
+    told(&keeper.account, &spec, &cluster).await?;
+    daemon.ec2().await?.look();
     Ok(None)
 }
 
@@ -120,6 +129,11 @@ fn version_update(state: &object::Snapshot, cluster: &str) -> Option<Kept<Update
     all.filter(|update| update.record.nodegroup_name.is_empty() && update.record.addon_name.is_empty()).find(
         |update| update.record.shown.status == "InProgress" && update.record.shown.r#type == "VersionUpdate",
     )
+}
+
+fn change_port(daemon: &Daemon, spec: &mut ClusterSpec) -> Result<(), DaemonError> {
+    spec.api_port = free_port(0)?;
+    Ok(daemon.site.save(spec)?)
 }
 
 fn issuer(issuers: &str, record: &ClusterRecord) -> String {
@@ -189,17 +203,28 @@ async fn told(account: &Account, spec: &ClusterSpec, cluster: &Cluster) -> Resul
     Ok(())
 }
 
-async fn remove(keeper: &Keeper, daemon: &Daemon, name: &str) -> Result<(), Failure> {
-    let gone = daemon.clusters.lock().await.remove(name);
-    if let Some(cluster) = gone {
-        cluster.stop().await;
-    }
+/// A crash in the middle leaves the record, which says how it goes on: it is the last to go.
+async fn remove(keeper: &Keeper, daemon: &Daemon, turn: &Turn<'_>) -> Result<(), Failure> {
+    turn.stop().await;
+    let name = turn.name();
     keeper.account.change(|context| eks::end_nodes(context, name)).await?;
-    daemon.ec2().await?.end().await?;
+    daemon.ec2().await?.end(name).await?;
     remove_dir(&daemon.site.cluster_dir(name))?;
     keeper.account.change(|context| eks::forget(context, name)).await?;
     info!(cluster = name, "the cluster is gone");
     Ok(())
+}
+
+/// Whether the account was told that a cluster shall go.
+pub fn is_going(account: &Account, name: &str) -> bool {
+    let record = state::get::<ClusterRecord>(&account.snapshot(), "", name);
+    record.is_some_and(|kept| kept.record.shown.status == DELETING)
+}
+
+/// Whether the account was asked for a cluster that is not there yet.
+pub fn is_any_created(account: &Account) -> bool {
+    let all = state::list::<ClusterRecord>(&account.snapshot(), "");
+    all.iter().any(|kept| kept.record.shown.status == "CREATING")
 }
 
 fn remove_dir(dir: &Path) -> Result<(), files::FileError> {

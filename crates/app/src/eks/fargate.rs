@@ -143,7 +143,7 @@ pub async fn keep(keeper: &Keeper, daemon: &Daemon, cluster: &str) -> Result<Opt
         keeper.fargate.held().remove(cluster);
         return Ok(None);
     }
-    let gate = daemon.clusters.lock().await.get(cluster).map(|cluster| cluster.gate.clone());
+    let gate = daemon.clusters.get(cluster).map(|cluster| cluster.gate.clone());
     let Some(gate) = gate else {
         keeper.fargate.held().remove(cluster);
         return Ok(Some(now().plus_millis(LOOK_AGAIN_MILLIS)));

@@ -23,8 +23,10 @@ use crate::cluster::now;
 use crate::daemon::Daemon;
 use crate::deciders::event_user;
 
-/// How many keys may run at once: machines start side by side, and leave the host some air.
+/// How many keys of a kind may run at once: control planes start side by side, and leave the host some air.
 const CONCURRENT: usize = 16;
+/// What fails is tried again so soon at the latest: what it lacks (a port, room in a subnet) may be there now.
+const LONGEST_BACKOFF_MILLIS: i64 = 10_000;
 /// How often a node group is looked at while its nodes come and go.
 const LOOK_AGAIN_MILLIS: i64 = 100;
 
@@ -39,6 +41,52 @@ pub struct Keeper {
     /// Keys that something outside of the account concerns.
     pub(super) wake: mpsc::UnboundedSender<Key>,
     woken: tokio::sync::Mutex<mpsc::UnboundedReceiver<Key>>,
+}
+
+/// Keys that wait and run. Control planes have places of their own: as many as are slow to start keep no node group waiting.
+struct Work([Lane; 2]);
+
+struct Lane {
+    queue: Queue,
+    running: usize,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        let lane = || Lane { queue: Queue::with_longest_backoff(LONGEST_BACKOFF_MILLIS), running: 0 };
+        Self([lane(), lane()])
+    }
+}
+
+impl Work {
+    fn lane(&mut self, key: &Key) -> &mut Lane {
+        &mut self.0[usize::from(key.resource != ClusterRecord::RESOURCE)]
+    }
+
+    fn add(&mut self, key: Key) {
+        self.lane(&key).queue.add(key);
+    }
+
+    /// The next key to run, if there is a place for it.
+    fn take(&mut self, now: Time) -> Option<Key> {
+        self.0.iter_mut().filter(|lane| lane.running < CONCURRENT).find_map(|lane| {
+            let key = lane.queue.take(now)?;
+            lane.running += 1;
+            Some(key)
+        })
+    }
+
+    fn finish(&mut self, key: &Key, outcome: Outcome, now: Time) {
+        let lane = self.lane(key);
+        lane.running -= 1;
+        lane.queue.finish(key, outcome, now);
+    }
+
+    /// When a key that sleeps can run; one whose lane is full waits for a place.
+    fn next_wake(&self) -> Option<Time> {
+        let lanes = self.0.iter().filter(|lane| lane.running < CONCURRENT);
+        lanes.filter_map(|lane| lane.queue.next_wake()).min()
+    }
 }
 
 impl Keeper {
@@ -56,29 +104,25 @@ impl Keeper {
 
     /// Runs until it is aborted, or the account closed.
     pub async fn run(self: Arc<Self>) {
-        let mut queue = Queue::default();
+        let mut work = Work::default();
         // One run at a time.
         let mut woken = self.woken.lock().await;
         let (finished, mut runs) = mpsc::unbounded_channel::<(Key, Outcome)>();
-        let mut running = 0;
         loop {
             let snapshot = self.account.snapshot();
             for resource in [ClusterRecord::RESOURCE, NodeGroupRecord::RESOURCE, Group::RESOURCE] {
-                snapshot.list(resource, "").for_each(|object| queue.add(object.key.clone()));
+                snapshot.list(resource, "").for_each(|object| work.add(object.key.clone()));
             }
-            fargate::all(&snapshot).into_iter().for_each(|key| queue.add(key));
+            fargate::all(&snapshot).into_iter().for_each(|key| work.add(key));
             let clusters = snapshot.list(ClusterRecord::RESOURCE, "");
-            clusters.for_each(|object| queue.add(insights::key(&object.key.name)));
+            clusters.for_each(|object| work.add(insights::key(&object.key.name)));
             let mut watch = match self.account.store().watch(None, snapshot.revision()) {
                 Ok(watch) => watch,
                 Err(WatchError::Compacted { .. }) => continue,
                 Err(WatchError::Closed) => return,
             };
             let end = loop {
-                while running < CONCURRENT
-                    && let Some(key) = queue.take(now())
-                {
-                    running += 1;
+                while let Some(key) = work.take(now()) {
                     let (keeper, finished) = (self.clone(), finished.clone());
                     tokio::spawn(async move {
                         let kept = key.clone();
@@ -92,25 +136,21 @@ impl Keeper {
                         let _ = finished.send((key, outcome));
                     });
                 }
-                let wake = queue.next_wake();
                 tokio::select! {
                     biased;
-                    Some((key, outcome)) = runs.recv() => {
-                        running -= 1;
-                        queue.finish(&key, outcome, now());
-                    }
-                    Some(key) = woken.recv() => queue.add(key),
+                    Some((key, outcome)) = runs.recv() => work.finish(&key, outcome, now()),
+                    Some(key) = woken.recv() => work.add(key),
                     batch = watch.next() => match batch {
                         Ok(events) => {
                             let snapshot = self.account.snapshot();
                             for event in &events {
-                                concerned(&snapshot, event.key()).into_iter().for_each(|key| queue.add(key));
-                                fargate::concerned(&snapshot, event.key()).into_iter().for_each(|key| queue.add(key));
+                                concerned(&snapshot, event.key()).into_iter().for_each(|key| work.add(key));
+                                fargate::concerned(&snapshot, event.key()).into_iter().for_each(|key| work.add(key));
                             }
                         }
                         Err(end) => break end,
                     },
-                    () = sleep_until(wake), if running < CONCURRENT => {}
+                    () = sleep_until(work.next_wake()) => {}
                 }
             };
             if end == WatchError::Closed {
@@ -151,7 +191,7 @@ impl Keeper {
 
     async fn keep_node_group(&self, daemon: &Daemon, key: &Key) -> Result<Option<Time>, Failure> {
         let (cluster, name) = (&*key.namespace, &*key.name);
-        let gate = daemon.clusters.lock().await.get(cluster).map(|cluster| cluster.gate.clone());
+        let gate = daemon.clusters.get(cluster).map(|cluster| cluster.gate.clone());
         let nodes = gate.as_ref().map(|gate| gate.store().snapshot());
         let planned = Mutex::new(control::Plan::default());
         self.account
@@ -271,4 +311,28 @@ pub enum Failure {
     File(#[from] files::FileError),
     #[error(transparent)]
     Ec2(#[from] crate::ec2::Ec2Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_secs(1_000);
+
+    #[test]
+    fn control_planes_that_are_slow_to_start_keep_no_node_group_waiting() {
+        let mut work = Work::default();
+        for number in 0..=CONCURRENT {
+            work.add(Key::cluster(ClusterRecord::RESOURCE, format!("slow-{number:02}")));
+        }
+        let taken: Vec<Key> = std::iter::from_fn(|| work.take(NOW)).collect();
+        assert_eq!(taken.len(), CONCURRENT, "one waits for a place");
+        let group = Key::new(NodeGroupRecord::RESOURCE, "shop", "ng");
+        work.add(group.clone());
+        assert_eq!(work.take(NOW), Some(group.clone()));
+        work.finish(&group, Outcome::Failed, NOW);
+        assert_eq!((work.take(NOW), work.next_wake()), (None, Some(NOW.plus_millis(5))));
+        work.finish(&taken[0], Outcome::Done { wake_at: None }, NOW);
+        assert_eq!(work.take(NOW), Some(Key::cluster(ClusterRecord::RESOURCE, format!("slow-{CONCURRENT}"))));
+    }
 }

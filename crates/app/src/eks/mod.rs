@@ -11,6 +11,6 @@ mod fargate;
 mod insights;
 mod keeper;
 
-pub use clusters::{enter, forget, standing, tell_running};
+pub use clusters::{enter, forget, is_any_created, is_going, standing, tell_running};
 pub use fargate::OnFargate;
 pub use keeper::Keeper;

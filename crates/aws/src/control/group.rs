@@ -74,6 +74,8 @@ pub fn reconcile(context: &mut Context, name: &str) -> Plan {
         if group.record.problem != problem {
             group.record.problem = problem;
             plan.changes.update(&group);
+        } else if problem.is_empty() {
+            plan.changes.require(&group);
         }
     }
     plan

@@ -53,7 +53,8 @@ pub fn revive(context: &Context, cluster: &str) -> Changes {
 pub fn reconcile(context: &mut Context, cluster: &str, count: u16, host: Ipv4Addr) -> Result<Changes, Fault> {
     let mut changes = Changes::default();
     let none = || Fault::new("ResourceNotFoundException", format!("No cluster found for name: {cluster}."));
-    let record = state::get::<ClusterRecord>(context.state, "", cluster).ok_or_else(none)?.record;
+    let kept = state::get::<ClusterRecord>(context.state, "", cluster).ok_or_else(none)?;
+    let record = &kept.record;
     let known = of(context.state, cluster);
     for (number, kept) in &known {
         if *number > count && kept.record.wanted != Wanted::Terminated {
@@ -69,7 +70,8 @@ pub fn reconcile(context: &mut Context, cluster: &str, count: u16, host: Ipv4Add
         .collect();
     if !missing.is_empty() {
         let_in(context, &mut changes, &vpc.cluster_security_group_id, host);
-        start(context, &mut changes, &record, vpc, missing)?;
+        start(context, &mut changes, record, vpc, missing)?;
+        changes.require(&kept);
     }
     Ok(changes)
 }

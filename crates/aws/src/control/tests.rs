@@ -9,7 +9,8 @@ use super::{InCluster, group, node_group, site_nodes};
 use crate::autoscaling::{Group, Lifecycle, members};
 use crate::ec2;
 use crate::ec2::record::{Instance, NetworkInterface, PublicPool, State, Wanted};
-use crate::eks::{AccessEntry, ClusterRecord, NodeGroupRecord, UpdateRecord};
+use crate::eks::{self, AccessEntry, ClusterRecord, NodeGroupRecord, UpdateRecord};
+use crate::state::{Changes, Expect, Kept};
 use crate::stories::{ACCOUNT, Account};
 use crate::{Caller, Context, state};
 
@@ -663,4 +664,79 @@ fn a_node_that_is_not_ready_for_half_an_hour_is_replaced() {
         assert!(before[1..].iter().all(|name| after.contains(name)), "only the broken one goes");
         assert_eq!(world.shown()["status"], "ACTIVE");
     }
+}
+
+/// A self-managed node.
+fn joined(world: &mut World, cluster: &str) -> Kept<Instance> {
+    let image = ec2::place::images()[0].id.clone();
+    world.call(
+        "RunInstances",
+        &json!({"ImageId": image, "MinCount": 1, "MaxCount": 1, "InstanceType": "t3.medium"}),
+    );
+    let mut newest = state::list::<Instance>(&world.account.state, "");
+    newest.retain(|one| one.record.joined.is_none() && one.record.site_node.is_none());
+    let id = newest.remove(0).record.instance_id;
+    ec2::instance::joins(&world.account.state, &id, Some(cluster)).apply(&mut world.account.state);
+    state::get::<Instance>(&world.account.state, "", &id).expect("an instance")
+}
+
+#[test]
+fn a_cluster_that_goes_leaves_no_node_to_the_next_of_its_name() {
+    let mut world = World::empty();
+    let mut own = joined(&mut world, CLUSTER);
+    let id = own.record.instance_id.clone();
+    assert_eq!(own.record.joined.as_deref(), Some(CLUSTER));
+    let none = ec2::instance::joins(&world.account.state, &id, Some("elsewhere"));
+    assert!(
+        none.0[0].object.as_ref().expect("an object")["spec"]["joined"].is_null(),
+        "there is no such cluster"
+    );
+    for step in [eks::begin_to_go, eks::end_nodes] {
+        let changes = world.account.context(&Caller::default(), |context| step(context, CLUSTER));
+        changes.apply(&mut world.account.state);
+    }
+    // Of one that is about to go nobody becomes a node, and nothing is started for it.
+    let late = ec2::instance::joins(&world.account.state, &id, Some(CLUSTER));
+    late.apply(&mut world.account.state);
+    own = state::get(&world.account.state, "", &id).expect("it goes on");
+    assert_eq!((own.record.joined.as_deref(), own.record.wanted), (None, Wanted::Running));
+    own.record.joined = Some(CLUSTER.into());
+    world.account.change(|changes| changes.update(&own));
+    let changes = world.account.context(&Caller::default(), |context| eks::forget(context, CLUSTER));
+    changes.apply(&mut world.account.state);
+    assert!(state::get::<ClusterRecord>(&world.account.state, "", CLUSTER).is_none());
+    own = state::get(&world.account.state, "", &id).expect("it goes on");
+    assert_eq!((own.record.joined.as_deref(), own.record.wanted), (None, Wanted::Running));
+}
+
+#[test]
+fn what_is_made_for_a_cluster_is_made_only_while_it_stays_as_it_was() {
+    let mut world = World::empty();
+    let cluster = state::get::<ClusterRecord>(&world.account.state, "", CLUSTER).expect("a cluster");
+    let requires = |changes: &Changes, key: &Key| {
+        changes.0.iter().any(|change| change.key == *key && matches!(change.expect, Expect::Unchanged(_)))
+    };
+    let host = [198, 18, 0, 1].into();
+    let nodes = |context: &mut Context| site_nodes::reconcile(context, CLUSTER, 1, host).expect("nodes");
+    let changes = world.account.context(&Caller::default(), nodes);
+    assert!(requires(&changes, &cluster.key), "a node of a cluster that goes at the same moment is nobody's");
+    let subnets = world.subnets();
+    world.make_group(1, &subnets);
+    let reconcile = |context: &mut Context| node_group::reconcile(context, &|_| None, CLUSTER, NG).changes;
+    let changes = world.account.context(&Caller::default(), reconcile);
+    changes.apply(&mut world.account.state);
+    let group = state::list::<Group>(&world.account.state, "").remove(0);
+    let launch = |context: &mut Context| super::group::reconcile(context, &group.record.name).changes;
+    let changes = world.account.context(&Caller::default(), launch);
+    assert!(
+        requires(&changes, &group.key),
+        "an instance of a group that goes at the same moment is nobody's"
+    );
+    let before = world.account.state.get(&group.key).map(|object| object.revision);
+    changes.apply(&mut world.account.state);
+    assert_eq!(
+        world.account.state.get(&group.key).map(|object| object.revision),
+        before,
+        "it is left as it is"
+    );
 }

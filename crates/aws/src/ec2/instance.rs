@@ -1,5 +1,6 @@
 //! Instances. A call says what is wanted; whoever follows the account makes it so and writes the state.
 
+use object::Time;
 use serde_json::{Value, json};
 
 use super::allocate::{Addresses, Public};
@@ -14,6 +15,7 @@ use super::{
     address, instance_show, instance_type, interface, key_pair, launch_options, launch_template, place,
     security_group, user_data,
 };
+use crate::eks::ClusterRecord;
 use crate::iam::record::InstanceProfile;
 use crate::state::{self, Changes, Kept};
 use crate::{Answer, Context, Fault};
@@ -24,7 +26,10 @@ const LIMIT: u64 = 100;
 const TAGGED_WITH_INSTANCES: &[&str] =
     &["elastic-gpu", "instance", "network-interface", "spot-instances-request", "volume"];
 /// How long a terminated one is shown.
-pub const SHOWN_SECONDS: i64 = 3_600;
+const SHOWN_SECONDS: i64 = 3_600;
+/// How long one that was launched with a client token is remembered: so long a call that is sent again starts nothing.
+/// <https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html>
+const TOKEN_SECONDS: i64 = 24 * 3_600;
 /// The most pods of a small and of a large node. <https://docs.aws.amazon.com/eks/latest/userguide/choosing-instance-type.html>
 const PODS_OF_SMALL: u32 = 110;
 const PODS_OF_LARGE: u32 = 250;
@@ -451,13 +456,21 @@ pub fn describe(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
 fn shown(context: &Context, input: &Value) -> Result<Vec<Value>, Fault> {
     let is_shown = |item: &Value| {
         let instance = state::get::<Instance>(context.state, "", text(item, "InstanceId"));
-        instance.is_some_and(|Kept { record, .. }| {
-            let is_old = record.terminated.is_some_and(|at| context.now.secs_since(at) > SHOWN_SECONDS);
-            !is_old && record.fargate.is_none()
-        })
+        instance.is_some_and(|Kept { record, .. }| !is_past(&record, context.now) && record.fargate.is_none())
     };
     let all = super::noun::described::<Instance>(context, input)?;
     Ok(all.into_iter().filter(is_shown).collect())
+}
+
+/// Whether it was terminated so long ago that nobody is told of it.
+fn is_past(instance: &Instance, now: Time) -> bool {
+    instance.terminated.is_some_and(|at| now.secs_since(at) > SHOWN_SECONDS)
+}
+
+/// When the record of one that is terminated is of no more use; none of one that is not.
+pub fn forgotten_at(instance: &Instance) -> Option<Time> {
+    let seconds = if instance.client_token.is_empty() { SHOWN_SECONDS } else { TOKEN_SECONDS };
+    Some(instance.terminated?.plus_secs(seconds))
 }
 
 pub fn describe_status(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
@@ -472,7 +485,7 @@ pub fn describe_status(context: &mut Context, input: &Value) -> Result<Answer, F
     }
     let ids = texts(input, "InstanceIds");
     let all = state::list::<Instance>(context.state, "").into_iter().map(|kept| kept.record);
-    let all = all.filter(|one| one.fargate.is_none());
+    let all = all.filter(|one| one.fargate.is_none() && !is_past(one, context.now));
     let wanted = all.filter(|one| ids.is_empty() || ids.contains(&one.instance_id.as_str()));
     let wanted = wanted.filter(|one| input["IncludeAllInstances"] == true || one.state == State::Running);
     let shown = wanted.map(|one| instance_show::status(&one)).filter(|item| filters.admit(item));
@@ -487,7 +500,8 @@ fn asked(context: &Context, input: &Value) -> Result<Vec<Kept<Instance>>, Fault>
     }
     let found = |id: &str| {
         let found: Kept<Instance> = find(context.state, id)?;
-        if found.record.fargate.is_some() { Err(missing::<Instance>(id)) } else { Ok(found) }
+        let is_hidden = found.record.fargate.is_some() || is_past(&found.record, context.now);
+        if is_hidden { Err(missing::<Instance>(id)) } else { Ok(found) }
     };
     ids.into_iter().map(found).collect()
 }
@@ -631,14 +645,18 @@ pub fn observe(
     changes
 }
 
-/// An instance starts as a node of a cluster, or as none: written before it is one, so that whatever ends it knows whom to tell.
+/// An instance starts as a node of a cluster, or as none: written before it is one, so that whatever ends it knows whom to tell. Of a
+/// cluster that is gone, or about to go, nobody becomes a node.
 pub fn joins(state: &object::Snapshot, id: &str, cluster: Option<&str>) -> Changes {
     let mut changes = Changes::default();
     let Some(mut instance) = state::get::<Instance>(state, "", id) else { return changes };
+    let cluster = cluster.and_then(|name| state::get::<ClusterRecord>(state, "", name));
+    let cluster = cluster.filter(|cluster| cluster.record.shown.status != "DELETING");
     let before = instance.record.clone();
-    instance.record.joined = cluster.map(str::to_owned);
+    instance.record.joined = cluster.as_ref().map(|cluster| cluster.name().to_owned());
     if instance.record != before {
         changes.update(&instance);
+        cluster.iter().for_each(|cluster| changes.require(cluster));
     }
     changes
 }
@@ -737,4 +755,54 @@ pub fn modify_metadata(context: &mut Context, input: &Value) -> Result<Answer, F
     changes.update(&instance);
     let output = json!({"InstanceId": instance.record.instance_id, "InstanceMetadataOptions": shown});
     Ok(Answer::write(output, changes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stories::Account;
+
+    #[test]
+    fn a_launch_that_is_sent_again_starts_nothing_though_its_instance_is_long_gone() {
+        let mut account = Account::with_vpc();
+        let root = account.caller("root").expect("a caller");
+        let image = place::images()[0].id.clone();
+        let input = json!({
+            "ImageId": image, "MinCount": 1, "MaxCount": 1, "InstanceType": "t3.medium", "ClientToken": "once",
+        });
+        let first = account.call("RunInstances", &root, &input).expect("it runs");
+        let id = first["Instances"][0]["InstanceId"].clone();
+        let mut instance = state::list::<Instance>(&account.state, "").remove(0);
+        let ended = account.now;
+        (instance.record.wanted, instance.record.state) = (Wanted::Terminated, State::Terminated);
+        instance.record.terminated = Some(ended);
+        let mut changes = Changes::default();
+        changes.update(&instance);
+        changes.apply(&mut account.state);
+
+        account.now = ended.plus_secs(2 * SHOWN_SECONDS);
+        let again = account.call("RunInstances", &root, &input).expect("the same again");
+        assert_eq!(
+            (&again["Instances"][0]["InstanceId"], again["Instances"].as_array().map(Vec::len)),
+            (&id, Some(1))
+        );
+        assert_eq!(state::list::<Instance>(&account.state, "").len(), 1);
+        // Nobody else hears of it any more.
+        for operation in ["DescribeInstances", "DescribeInstanceStatus"] {
+            let input = if operation == "DescribeInstances" {
+                json!({})
+            } else {
+                json!({"IncludeAllInstances": true})
+            };
+            let shown = account.call(operation, &root, &input).expect("a list");
+            assert!(!shown.to_string().contains("i-"), "{operation}: {shown}");
+        }
+        let refused = account.call("TerminateInstances", &root, &json!({"InstanceIds": [id]}));
+        assert_eq!(refused.expect_err("it is gone").code, "InvalidInstanceID.NotFound");
+        assert_eq!(forgotten_at(&instance.record), Some(ended.plus_secs(TOKEN_SECONDS)));
+        instance.record.client_token.clear();
+        assert_eq!(forgotten_at(&instance.record), Some(ended.plus_secs(SHOWN_SECONDS)));
+        instance.record.terminated = None;
+        assert_eq!(forgotten_at(&instance.record), None);
+    }
 }

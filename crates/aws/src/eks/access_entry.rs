@@ -218,6 +218,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     entry.request = Request::of(input);
     let mut changes = Changes::default();
     changes.create(name, principal, &entry);
+    changes.require(&cluster);
     Ok(Answer::write(json!({"accessEntry": entry.shown()}), changes))
 }
 

@@ -101,6 +101,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     };
     let mut changes = Changes::default();
     changes.create(cluster_name, name, &record);
+    changes.require(&cluster);
     // Clients expect to see it on its way; the next look finds it active.
     let mut shown = record.shown();
     shown["status"] = "CREATING".into();

@@ -140,6 +140,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let mut changes = Changes::default();
     access_entry::create_for_fargate(context, &mut changes, &cluster.record, &asked.pod_execution_role_arn);
     changes.create(cluster_name, name, &record);
+    changes.require(&cluster);
     Ok(Answer::write(json!({"fargateProfile": record.shown}), changes))
 }
 

@@ -14,6 +14,8 @@ use crate::ec2::record::{Instance, State, Wanted};
 use crate::state::{self, Changes, Record};
 use crate::sts::jwt::{Issuer, key_of};
 
+const DELETING: &str = "DELETING";
+
 /// Ends the instances that were started for a cluster, at once, and forgets what would start others: node groups and Fargate profiles.
 pub fn end_nodes(context: &Context, name: &str) -> Changes {
     let mut changes = Changes::default();
@@ -45,10 +47,31 @@ pub fn end_nodes(context: &Context, name: &str) -> Changes {
     changes
 }
 
-/// Forgets a cluster whose control plane is gone, and whose nodes are.
-pub fn forget(context: &Context, name: &str) -> Changes {
+/// A cluster shall go: from here on nothing is made for it any more.
+pub fn begin(context: &Context, name: &str) -> Changes {
     let mut changes = Changes::default();
+    if let Some(mut cluster) = state::get::<ClusterRecord>(context.state, "", name)
+        && cluster.record.shown.status != DELETING
+    {
+        cluster.record.shown.status = DELETING.into();
+        changes.update(&cluster);
+    }
+    changes
+}
+
+/// Forgets a cluster whose control plane is gone, and whose nodes are. Self-managed nodes go on, as nobody's.
+pub fn forget(context: &Context, name: &str) -> Changes {
+    // What was started since its nodes were told to end.
+    let mut changes = end_nodes(context, name);
     let Some(cluster) = state::get::<ClusterRecord>(context.state, "", name) else { return changes };
+    for mut instance in state::list::<Instance>(context.state, "") {
+        let is_written = changes.0.iter().any(|change| change.key == instance.key);
+        if instance.record.joined.as_deref() == Some(name) && !is_written {
+            // Another cluster may come to the name, and this is none of its nodes.
+            instance.record.joined = None;
+            changes.update(&instance);
+        }
+    }
     all::<AccessEntry>(context, &mut changes, name);
     all::<Addon>(context, &mut changes, name);
     all::<IdentityProvider>(context, &mut changes, name);

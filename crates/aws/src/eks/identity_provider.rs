@@ -145,6 +145,7 @@ pub fn associate(context: &mut Context, input: &Value) -> Result<Answer, Fault> 
     let mut changes = Changes::default();
     changes.create(cluster, name, &record);
     let done = updated(context, &mut changes, cluster, "AssociateIdentityProviderConfig", name);
+    changes.require(&found);
     Ok(Answer::write(json!({"update": done.shown, "tags": record.tags}), changes))
 }
 

@@ -39,7 +39,7 @@ pub use cluster::{
 };
 pub use fargate_node::{FargateNode, FargateState, PodRef};
 pub use fargate_profile::{FargateProfile, FargateProfileRecord, Selector};
-pub use forget::{end_nodes, forget};
+pub use forget::{begin as begin_to_go, end_nodes, forget};
 pub use identity_provider::{IdentityProvider, believed};
 pub use node_group::{
     Before, NodeGroup, NodeGroupRecord, Phase, Rollout, Scaling, Taint, Template, UpdateConfig,

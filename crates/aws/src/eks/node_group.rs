@@ -282,6 +282,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let record = made(context, &mut changes, &cluster, &asked, input).map_err(about)?;
     access_entry::create_for_nodes(context, &mut changes, &cluster.record, &record.shown.node_role);
     changes.create(&asked.cluster_name, &asked.nodegroup_name, &record);
+    changes.require(&cluster);
     Ok(Answer::write(json!({"nodegroup": record.shown}), changes))
 }
 

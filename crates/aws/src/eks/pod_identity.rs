@@ -72,7 +72,7 @@ fn refuse_unsupported(input: &Value) -> Result<(), Fault> {
 pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     let cluster = text(input, "clusterName");
     let about = |fault: Fault| fault.with("clusterName", cluster);
-    cluster::find_active(context, cluster)?;
+    let found = cluster::find_active(context, cluster)?;
     refuse_unsupported(input)?;
     let (namespace, account) = (text(input, "namespace"), text(input, "serviceAccount"));
     let all = state::list::<PodIdentityAssociation>(context.state, cluster);
@@ -110,6 +110,7 @@ pub fn create(context: &mut Context, input: &Value) -> Result<Answer, Fault> {
     };
     let mut changes = Changes::default();
     changes.create(cluster, &id, &record);
+    changes.require(&found);
     Ok(Answer::write(record.shown(), changes))
 }
 

@@ -35,6 +35,8 @@ pub struct Options {
     /// Bytes of transactions that may wait; further committers wait for room.
     pub queue_bytes: usize,
     pub window: Window,
+    /// Operations that one transaction may carry.
+    pub most_ops: usize,
     /// None: everything is written plain.
     pub sealing: Option<Arc<Sealing>>,
 }
@@ -46,6 +48,7 @@ impl Default for Options {
             snapshot_bytes: 8 << 20,
             queue_bytes: 32 << 20,
             window: Window::default(),
+            most_ops: crate::MAX_OPS,
             sealing: None,
         }
     }
@@ -76,6 +79,7 @@ pub struct Embedded {
     jobs: UnboundedSender<Job>,
     /// Room in the queue, in KiB.
     room: Arc<Semaphore>,
+    most_ops: usize,
 }
 
 impl Embedded {
@@ -98,11 +102,11 @@ impl Embedded {
             source,
         })?;
         let room = Arc::new(Semaphore::new(kib(options.queue_bytes.max(crate::MAX_REQUEST_BYTES)) as usize));
-        Ok(Self { disk, hub, jobs, room })
+        Ok(Self { disk, hub, jobs, room, most_ops: options.most_ops })
     }
 
     async fn enqueue(&self, transaction: Transaction) -> Result<Commit, CommitError> {
-        apply::validate(&transaction)?;
+        apply::validate(&transaction, self.most_ops)?;
         let share = kib(apply::bytes(&transaction));
         let room = self.room.clone().acquire_many_owned(share).await.map_err(|_| StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();

@@ -14,7 +14,7 @@ use crate::{Commit, CommitError, Op, Precondition, Put, StoreError, Transaction,
 
 impl Etcd {
     pub(super) async fn transact(&self, transaction: Transaction) -> Result<Commit, CommitError> {
-        apply::validate(&transaction)?;
+        apply::validate(&transaction, crate::MAX_OPS)?;
         if self.hub.is_closed() {
             return Err(StoreError::Closed.into());
         }

@@ -372,6 +372,7 @@ fn order(
         };
         plan.changes.0.extend(changes.0);
         plan.changes.create(&cluster.name, &record.instance_id, &record);
+        plan.changes.require(look.cluster);
         return Ok(());
     }
     Err(failure)

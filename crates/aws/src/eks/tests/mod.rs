@@ -97,7 +97,7 @@ impl World {
                 Expect::Absent => {
                     assert!(state.get(&change.key).is_none(), "{operation}: {} is there", change.key)
                 }
-                Expect::At(revision) => {
+                Expect::At(revision) | Expect::Unchanged(revision) => {
                     assert_eq!(
                         state.get(&change.key).map(|held| held.revision),
                         Some(revision),
@@ -106,6 +106,7 @@ impl World {
                 }
             }
             match change.object {
+                _ if matches!(change.expect, Expect::Unchanged(_)) => {}
                 Some(object) => self.store(change.key, &object),
                 None => drop(self.state.remove(&change.key, self.state.revision() + 1)),
             }
