@@ -12,9 +12,10 @@ use crate::cluster::Cluster;
 use crate::shape;
 use crate::site::{self, ClusterSpec, Site};
 
+/// `memory_bytes`: of the whole site, see [`memory_bytes`]; asking for it takes a while, once for all clusters.
 pub fn status(
     site: &Site,
-    machines: &machines::Site,
+    memory_bytes: u64,
     spec: &ClusterSpec,
     cluster: Option<&Cluster>,
 ) -> ClusterStatus {
@@ -36,7 +37,7 @@ pub fn status(
     status.revision = usage.revision;
     status.store_disk_bytes = usage.disk_bytes;
     status.store_live_bytes = usage.live_bytes;
-    status.memory_bytes = memory_bytes(machines.id());
+    status.memory_bytes = memory_bytes;
     status
 }
 
@@ -71,7 +72,7 @@ pub fn node_status(node: &Object) -> NodeStatus {
 }
 
 /// The proportional set size of this process and of everything in the site's machines.
-fn memory_bytes(site_id: &str) -> u64 {
+pub fn memory_bytes(site_id: &str) -> u64 {
     let group = format!("ekso-{site_id}");
     let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"];
     let found = roots.iter().map(|root| Path::new(root).join(&group)).find(|path| path.is_dir());

@@ -422,6 +422,9 @@ impl Daemon {
                 Ok(Vec::new())
             }
             Ask::Delete { name } => {
+                if self.site.cluster(&name)?.is_none() {
+                    return Err(DaemonError::NoCluster(name));
+                }
                 // What of it the account knows goes with it; one that cannot be opened is no reason to keep the cluster.
                 if let Err(failure) = self.open_account(&Wanted::default(), progress).await {
                     warn!(cluster = name, %failure, "the account still knows of the cluster");
@@ -674,7 +677,10 @@ impl Daemon {
 
     async fn delete(&self, name: &str, progress: &Progress) -> Result<(), DaemonError> {
         let turn = self.clusters.turn(name).await?;
-        self.down(&turn, progress).await?;
+        // The keeper may have been faster: with one whose deletion a crash had stopped, or that went by Amazon's API.
+        if self.site.cluster(name)?.is_some() {
+            self.down(&turn, progress).await?;
+        }
         let since = Instant::now();
         if let Some((account, _)) = self.account().await {
             for step in [aws::eks::begin_to_go, aws::eks::end_nodes] {
@@ -684,8 +690,7 @@ impl Daemon {
         }
         // Its record first: of one without a folder the keeper would make an empty cluster.
         eks::forget(self, name).await;
-        let dir = self.site.cluster_dir(name);
-        std::fs::remove_dir_all(&dir).map_err(|error| FileError::new("remove", &dir, error))?;
+        self.site.remove_cluster(name)?;
         drop(turn);
         if self.is_empty().await? {
             self.end().await?;
@@ -711,10 +716,11 @@ impl Daemon {
 
     async fn status(&self, name: Option<&str>) -> Result<Vec<ClusterStatus>, DaemonError> {
         let mut all = Vec::new();
+        let memory_bytes = census::memory_bytes(self.machines.id());
         for spec in self.site.clusters()? {
             if name.is_none_or(|name| name == spec.name) {
                 let cluster = self.clusters.get(&spec.name);
-                all.push(census::status(&self.site, &self.machines, &spec, cluster.as_deref()));
+                all.push(census::status(&self.site, memory_bytes, &spec, cluster.as_deref()));
             }
         }
         match name {

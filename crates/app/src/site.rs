@@ -33,6 +33,9 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/ekso";
 /// The file that makes a folder a site.
 pub const RECORD: &str = "site.json";
 
+/// The file that makes a folder of a site a cluster's.
+const CLUSTER: &str = "cluster.json";
+
 /// A data folder.
 #[derive(Clone, Debug)]
 pub struct Site {
@@ -150,13 +153,39 @@ impl Site {
     }
 
     pub fn cluster(&self, name: &str) -> Result<Option<ClusterSpec>, FileError> {
-        files::read_json(&self.cluster_dir(name).join("cluster.json"))
+        files::read_json(&self.cluster_dir(name).join(CLUSTER))
     }
 
     pub fn save(&self, spec: &ClusterSpec) -> Result<(), FileError> {
         let dir = self.cluster_dir(&spec.name);
         files::make_dir(&dir)?;
-        files::write_json(&dir.join("cluster.json"), spec)
+        files::write_json(&dir.join(CLUSTER), spec)
+    }
+
+    /// Removes all that is kept of a cluster. Its record goes last, so that a removal that a crash has stopped is seen, and can be
+    /// repeated. Absent is fine.
+    pub fn remove_cluster(&self, name: &str) -> Result<(), FileError> {
+        let dir = self.cluster_dir(name);
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| FileError::new("remove", &path, error)
+        };
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(FileError::new("list", &dir, error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed(&dir))?;
+            let (path, kind) = (entry.path(), entry.file_type().map_err(failed(&dir))?);
+            if entry.file_name() == CLUSTER {
+                continue;
+            }
+            let removed =
+                if kind.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.map_err(failed(&path))?;
+        }
+        std::fs::remove_dir_all(&dir).map_err(failed(&dir))
     }
 
     /// All clusters of the site, by name.
@@ -170,7 +199,7 @@ impl Site {
         let mut all = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|error| FileError::new("list", &dir, error))?;
-            if let Some(spec) = files::read_json(&entry.path().join("cluster.json"))? {
+            if let Some(spec) = files::read_json(&entry.path().join(CLUSTER))? {
                 all.push(spec);
             }
         }
@@ -270,6 +299,23 @@ mod tests {
             }
             _ => panic!("{refused:?} instead of {expected:?}"),
         }
+    }
+
+    #[test]
+    fn a_cluster_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let site = Site::open(dir.path()).expect("a site");
+        let text = r#"{"name": "shop", "nodes": 0, "api_port": 6443, "up": false}"#;
+        let spec: ClusterSpec = serde_json::from_str(text).expect("a cluster");
+        site.save(&spec).expect("saved");
+        let own = site.cluster_dir("shop");
+        std::fs::create_dir_all(own.join("store")).expect("made");
+        std::fs::write(own.join("store/1.log"), "").expect("written");
+        std::os::unix::fs::symlink(dir.path(), own.join("elsewhere")).expect("linked");
+        site.remove_cluster("shop").expect("removed");
+        assert!(dir.path().join(RECORD).exists(), "a link is no way out");
+        assert!(!own.exists() && site.clusters().expect("listed").is_empty());
+        site.remove_cluster("shop").expect("gone already");
     }
 
     #[test]

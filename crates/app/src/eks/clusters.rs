@@ -1,7 +1,6 @@
 //! Clusters of the account as control planes of this site.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
 
 use account::Account;
 use aws::ec2;
@@ -209,7 +208,7 @@ async fn remove(keeper: &Keeper, daemon: &Daemon, turn: &Turn<'_>) -> Result<(),
     let name = turn.name();
     keeper.account.change(|context| eks::end_nodes(context, name)).await?;
     daemon.ec2().await?.end(name).await?;
-    remove_dir(&daemon.site.cluster_dir(name))?;
+    daemon.site.remove_cluster(name)?;
     keeper.account.change(|context| eks::forget(context, name)).await?;
     info!(cluster = name, "the cluster is gone");
     Ok(())
@@ -225,15 +224,6 @@ pub fn is_going(account: &Account, name: &str) -> bool {
 pub fn is_any_created(account: &Account) -> bool {
     let all = state::list::<ClusterRecord>(&account.snapshot(), "");
     all.iter().any(|kept| kept.record.shown.status == "CREATING")
-}
-
-fn remove_dir(dir: &Path) -> Result<(), files::FileError> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(files::FileError::new("remove", dir, error))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// A cluster that the command line has removed is gone from the account too.

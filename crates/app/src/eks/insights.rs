@@ -23,7 +23,7 @@ pub async fn keep(keeper: &Keeper, daemon: &Daemon, cluster: &str) -> Result<Opt
     if due > now() {
         return Ok(Some(due));
     }
-    let running = daemon.clusters.lock().await.get(cluster).cloned();
+    let running = daemon.clusters.get(cluster);
     if running.is_none() && !observed::is_asked_for(&state, cluster) {
         return Ok(Some(now().plus_secs(LOOK_AGAIN_SECS)));
     }
