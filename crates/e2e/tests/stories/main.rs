@@ -17,6 +17,7 @@ mod hosts;
 mod iam;
 mod identity;
 mod kubectl;
+mod load;
 mod main_job;
 mod network;
 mod operators;
@@ -94,6 +95,7 @@ const TALES: &[Tale] = &[
     Tale { name: "identity", tell: identity::tell },
     Tale { name: "images_of_registries_and_archives", tell: stores::images },
     Tale { name: "kernel_lacks", tell: command_line::kernel_lacks },
+    Tale { name: "load", tell: load::tell },
     Tale { name: "machine_lacks", tell: command_line::machine_lacks },
     Tale { name: "nodes_that_fail", tell: command_line::nodes_that_fail },
     Tale { name: "stock_kernel", tell: stock_kernel::tell },
