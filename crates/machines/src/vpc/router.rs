@@ -177,12 +177,13 @@ fn own_addresses(links: &mut Links, config: &VpcConfig) -> netlink::Result<()> {
     Ok(())
 }
 
-/// Routes to what is behind the machines' links that there are; and no others.
+/// Routes to what is behind the machines' links that are up; and no others. One that is not yet was left so by a process that was killed
+/// while it attached the machine, and takes no route: who attaches it again sets it.
 fn set_routes(links: &mut Links, config: &VpcConfig) -> netlink::Result<()> {
     let ports: Vec<(String, u32)> = links
         .list()?
         .into_iter()
-        .filter(|link| link.name.starts_with(PORT_PREFIX))
+        .filter(|link| link.name.starts_with(PORT_PREFIX) && link.up)
         .map(|link| (link.name, link.index))
         .collect();
     let port_of = |address: Ipv4Addr| {
