@@ -128,6 +128,17 @@ async fn what_is_no_longer_applied_goes_unless_somebody_keeps_it() {
 }
 
 #[tokio::test]
+async fn a_map_without_members_is_owned_as_a_whole() {
+    let whole = || json!({"a": {"f:data": {}}});
+    let steps = vec![
+        ("a", Apply, data(json!({})), Ok((Value::Null, whole()))),
+        ("a", Apply, data(json!({"k": "1"})), Ok((json!({"k": "1"}), json!({"a": owns(&["k"])})))),
+        ("a", Apply, data(json!({})), Ok((Value::Null, whole()))),
+    ];
+    check("nothing", steps).await;
+}
+
+#[tokio::test]
 async fn containers_go_with_their_last_owner() {
     let created = json!({"f:data": {".": {}, "f:u": {}}});
     check(

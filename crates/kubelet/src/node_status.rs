@@ -93,7 +93,10 @@ pub struct Heartbeat {
 
 /// The Node object that a node creates of itself; an existing one gets these labels and this status.
 pub fn registration(facts: &NodeFacts, health: Heartbeat, now: Time) -> Value {
+    // The beta names as upstream's kubelet still sets them.
     let mut labels = BTreeMap::from([
+        ("beta.kubernetes.io/arch".to_owned(), facts.os.architecture.clone()),
+        ("beta.kubernetes.io/os".to_owned(), "linux".to_owned()),
         ("kubernetes.io/arch".to_owned(), facts.os.architecture.clone()),
         ("kubernetes.io/hostname".to_owned(), facts.name.clone()),
         ("kubernetes.io/os".to_owned(), "linux".to_owned()),

@@ -259,13 +259,14 @@ fn undeclared(error: &DecodeError) -> String {
     }
 }
 
-/// The members of a checked value that the client wrote.
+/// The members of a checked value that the client wrote. Those of nothing (`data: {}`, `data: null`), which checking leaves
+/// out, are a manager's own too.
 fn only_given(checked: Value, given: &Value) -> Value {
     match (checked, given) {
-        (Value::Object(members), Value::Object(wrote)) => {
-            let kept = members.into_iter().filter_map(|(name, value)| {
-                let wrote = wrote.get(&name)?;
-                Some((name, only_given(value, wrote)))
+        (Value::Object(mut members), Value::Object(wrote)) => {
+            let kept = wrote.iter().filter_map(|(name, wrote)| match members.remove(name) {
+                Some(value) => Some((name.clone(), only_given(value, wrote))),
+                None => is_nothing(wrote).then(|| (name.clone(), wrote.clone())),
             });
             Value::Object(kept.collect())
         }
@@ -273,6 +274,15 @@ fn only_given(checked: Value, given: &Value) -> Value {
             items.into_iter().zip(wrote).map(|(item, wrote)| only_given(item, wrote)).collect()
         }
         (checked, _) => checked,
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
     }
 }
 

@@ -360,6 +360,13 @@ pub(crate) fn merge(shape: Shape<'_>, live: &mut Value, config: &Value) {
             let merged = merge_lists(shape, std::mem::take(held), wanted);
             *held = merged;
         }
+        // Nothing is put over what others may have put there.
+        (
+            Shape::Struct(_) | Shape::Map(_) | Shape::Schema(_) | Shape::Deduced,
+            Value::Object(_),
+            Value::Null,
+        )
+        | (Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set, Value::Array(_), Value::Null) => {}
         _ => *live = config.clone(),
     }
 }

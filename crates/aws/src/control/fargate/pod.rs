@@ -126,8 +126,13 @@ impl Pod {
     pub fn unmatched(&self, region: &str, zone: &str) -> Option<String> {
         let (compute_type, fargate) = super::COMPUTE_TYPE;
         let architecture = if place::HOST_IS_ARM { "arm64" } else { "amd64" };
-        let own =
-            [(compute_type, fargate), ("kubernetes.io/arch", architecture), ("kubernetes.io/os", "linux")];
+        let own = [
+            (compute_type, fargate),
+            ("beta.kubernetes.io/arch", architecture),
+            ("beta.kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", architecture),
+            ("kubernetes.io/os", "linux"),
+        ];
         let own = own.map(|(key, value)| (key, value.to_owned()));
         let labels: BTreeMap<&str, String> = place::labels(region, zone).into_iter().chain(own).collect();
         let mut asked = self.spec.node_selector.iter();
