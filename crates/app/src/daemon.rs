@@ -436,11 +436,14 @@ impl Daemon {
                 if let Err(failure) = self.open_account(&Wanted::default(), progress).await {
                     warn!(%failure, "everything goes without the account's word");
                 }
-                for spec in self.site.clusters()? {
+                let clusters = self.site.clusters()?;
+                for spec in &clusters {
                     self.delete(&spec.name, progress).await?;
                 }
-                // It went with the last cluster, if there was one.
-                self.end().await?;
+                // Otherwise it went with the last cluster.
+                if clusters.is_empty() {
+                    self.end().await?;
+                }
                 Ok(Vec::new())
             }
             Ask::Account => {

@@ -1,6 +1,7 @@
 //! Everything that one data folder has on this host.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -238,8 +239,13 @@ impl Site {
     /// The names of all machines, running or not, in order.
     pub fn machines(&self) -> Result<Vec<Machine>> {
         let directory = self.data.join("machines");
+        let entries = match fs::read_dir(&directory) {
+            // Before the first one, and after the last.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(Error::file("list", &directory))?,
+        };
         let mut machines = Vec::new();
-        for entry in fs::read_dir(&directory).map_err(Error::file("list", &directory))? {
+        for entry in entries {
             let name = entry.map_err(Error::file("list", &directory))?.file_name();
             if let Some(name) = name.to_str().filter(|name| valid_name(name)) {
                 machines.push(Machine::new(self, name)?);
