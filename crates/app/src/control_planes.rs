@@ -128,8 +128,9 @@ mod tests {
         let mut closing = pin!(planes.close());
         assert!((&mut closing).now_or_never().is_none());
         drop(turn);
-        assert!(waiting.await.is_err(), "it had not begun");
+        // In the order of asking: whoever is not awaited keeps the turn that it was given.
         assert!(asking.await);
+        assert!(waiting.await.is_err(), "it had not begun");
         assert!(closing.await.is_empty());
         assert!(planes.turn("b").await.is_err());
     }
