@@ -118,6 +118,8 @@ async function pods() {
   });
   const scale = await apps.readNamespacedDeploymentScale({ namespace, name: "d" });
   scale.spec.replicas = 1;
+  // Whatever its status is by now.
+  delete scale.metadata.resourceVersion;
   await apps.replaceNamespacedDeploymentScale({ namespace, name: "d", body: scale });
   const deployments = `/apis/apps/v1/namespaces/${namespace}/deployments`;
   await until(deployments, { fieldSelector: "metadata.name=d" }, (_, object) => object.status.readyReplicas === 1);

@@ -29,7 +29,7 @@ pub fn down_and_up() -> Result<()> {
         Ok((room.kubectl("get nodes -o name")?.lines().count() == 1).then_some(()))
     })?;
     room.rolled_out("deployment/web")?;
-    site.up("another", "--nodes 0")?;
+    site.ekso("up --name another --api-port 0 --nodes 0")?.ok()?;
     site.ekso("delete")?
         .fails_with("there is no cluster named dev: choose with --name, there are: again, another")?;
     site.delete_all()?;
