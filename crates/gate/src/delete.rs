@@ -292,7 +292,7 @@ fn check_options(options: &DeleteOptions) -> Result<(), Status> {
 }
 
 /// The preconditions of `DeleteOptions`, with the words that upstream has for them.
-fn hold(kind: &Kind, stored: &Object, expect: &Preconditions) -> Result<(), Status> {
+pub(crate) fn hold(kind: &Kind, stored: &Object, expect: &Preconditions) -> Result<(), Status> {
     let (asked, held, field, fate) = match (&expect.uid, &expect.revision) {
         (Some(uid), _) if *uid != stored.meta.uid => {
             (uid, stored.meta.uid.to_string(), "UID", "deleted and then recreated")

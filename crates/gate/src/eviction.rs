@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use store::{Op, Precondition};
 
 use crate::commit::{self, Failed};
+use crate::delete::hold;
 use crate::pod::{set_condition, success};
 use crate::request::{DeleteOptions, Options, Outcome, Preconditions, Request};
 use crate::{Gate, metadata};
@@ -51,7 +52,7 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, mut body: Value) -
     path::set_default(&mut body, "kind", "Eviction");
     let passed = gate.admit(request, Operation::Create, body).await?;
     let (body, warnings) = (passed.object, passed.warnings);
-    let options = options(request, &body)?;
+    let asked = options(request, &body)?;
     let dry = Options { dry_run: is_dry(request, &body)?, ..request.options.clone() };
     let request = &Request { options: &dry, ..*request };
     let key = commit::key_of(request, request.name);
@@ -59,6 +60,11 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, mut body: Value) -
     for _ in 0..ATTEMPTS {
         let snapshot = gate.snapshot_after(&key, raced).await?;
         let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
+        // Before anything is marked or spent: what is not the pod that was meant keeps its budget too.
+        hold(request.kind, stored, &asked.preconditions)?;
+        // The pod that was looked at goes, and none that has its name meanwhile.
+        let mut options = asked.clone();
+        options.preconditions.uid = Some(stored.meta.uid.to_string().into());
         let pod = stored.to_value().map_err(Status::internal)?;
         let now = gate.now();
         let spent =
@@ -77,6 +83,11 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, mut body: Value) -
             )];
             ops.extend(spent);
             match gate.commit(&key, ops).await {
+                // Who named a revision means the one that the mark made of it.
+                Ok(events) if asked.preconditions.revision.is_some() => {
+                    let marked = commit::committed(&key, &events)?;
+                    options.preconditions.revision = Some(marked.revision.to_string().into());
+                }
                 Ok(_) => {}
                 Err(Failed::Status(status)) => return Err(status),
                 Err(Failed::Raced { revision, .. }) => {

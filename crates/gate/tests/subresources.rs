@@ -106,6 +106,30 @@ type Budget = (&'static str, i64, i64, i64);
 /// The pod's phase and whether it is ready, its budgets, the body; whether the pod goes, or code and words of the refusal.
 type Case<'a> = (&'a str, bool, &'a [Budget], Value, Result<bool, (u16, &'a str)>);
 
+/// A world with a pod `p` and budgets `b0`, `b1`, … that are about it.
+async fn world_of(phase: &str, is_ready: bool, budgets: &[Budget]) -> World {
+    let world = World::new().await;
+    let pod = json!({"metadata": {"name": "p", "labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    world.create("pods", pod).await.expect("a pod");
+    let ready = if is_ready { "True" } else { "False" };
+    let status = json!({"status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}});
+    change(&world, ("pods", "p", "status"), Change::Patch(PatchKind::Merge, status)).await.expect("a status");
+    for (index, (policy, allowed, healthy, desired)) in budgets.iter().enumerate() {
+        let name = format!("b{index}");
+        let mut spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}});
+        if !policy.is_empty() {
+            spec["unhealthyPodEvictionPolicy"] = (*policy).into();
+        }
+        world.create(BUDGETS, json!({"metadata": {"name": name}, "spec": spec})).await.expect("a budget");
+        let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": allowed,
+            "currentHealthy": healthy, "desiredHealthy": desired, "expectedPods": 2}});
+        change(&world, (BUDGETS, &name, "status"), Change::Patch(PatchKind::Merge, status))
+            .await
+            .expect("a status");
+    }
+    world
+}
+
 #[tokio::test]
 async fn an_eviction_asks_the_budget() {
     const MORE: &str =
@@ -140,27 +164,7 @@ async fn an_eviction_asks_the_budget() {
         ),
     ];
     for (phase, is_ready, budgets, body, wanted) in cases {
-        let world = World::new().await;
-        let pod = json!({"metadata": {"name": "p", "labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
-        world.create("pods", pod).await.expect("a pod");
-        let ready = if *is_ready { "True" } else { "False" };
-        let status = json!({"status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}});
-        change(&world, ("pods", "p", "status"), Change::Patch(PatchKind::Merge, status))
-            .await
-            .expect("a status");
-        for (index, (policy, allowed, healthy, desired)) in budgets.iter().enumerate() {
-            let name = format!("b{index}");
-            let mut spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}});
-            if !policy.is_empty() {
-                spec["unhealthyPodEvictionPolicy"] = (*policy).into();
-            }
-            world.create(BUDGETS, json!({"metadata": {"name": name}, "spec": spec})).await.expect("a budget");
-            let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": allowed,
-                "currentHealthy": healthy, "desiredHealthy": desired, "expectedPods": 2}});
-            change(&world, (BUDGETS, &name, "status"), Change::Patch(PatchKind::Merge, status))
-                .await
-                .expect("a status");
-        }
+        let world = world_of(phase, *is_ready, budgets).await;
         let mut eviction = json!({"metadata": {"name": "p"}});
         schema::merge_patch(&mut eviction, body);
         let answer = world.post("pods", "p", "eviction", eviction).await;
@@ -173,6 +177,47 @@ async fn an_eviction_asks_the_budget() {
                 assert!(world.get("pods", "p").is_some(), "{about}");
             }
             (answer, _) => panic!("{about}: {answer:?}"),
+        }
+    }
+}
+
+/// Nothing is marked or spent for a pod that was not meant; who names the pod as it is gets it evicted, also by its revision.
+#[tokio::test]
+async fn an_eviction_looks_at_its_preconditions_first() {
+    for (field, is_right, is_dry) in [
+        ("uid", false, false),
+        ("uid", false, true),
+        ("uid", true, false),
+        ("resourceVersion", false, false),
+        ("resourceVersion", false, true),
+        ("resourceVersion", true, false),
+        ("resourceVersion", true, true),
+    ] {
+        let about = format!("{field}, right: {is_right}, dry: {is_dry}");
+        let world = world_of("Running", true, &[("", 1, 2, 1)]).await;
+        let before = (world.get("pods", "p").expect("a pod"), world.get(BUDGETS, "b0").expect("a budget"));
+        let wanted = if is_right { before.0["metadata"][field].clone() } else { "1".into() };
+        let mut eviction =
+            json!({"metadata": {"name": "p"}, "deleteOptions": {"preconditions": {field: wanted}}});
+        if is_dry {
+            eviction["deleteOptions"]["dryRun"] = json!(["All"]);
+        }
+        let answer = world.post("pods", "p", "eviction", eviction).await;
+        assert_eq!(
+            answer.as_ref().map(|_| 201).map_err(|status| status.code),
+            if is_right { Ok(201) } else { Err(409) },
+            "{about}"
+        );
+        if is_right && !is_dry {
+            assert!(world.get("pods", "p").is_none(), "{about}");
+            assert_eq!(
+                path::int(&world.get(BUDGETS, "b0").expect("a budget"), "status.disruptionsAllowed"),
+                Some(0),
+                "{about}"
+            );
+        } else {
+            let after = (world.get("pods", "p").expect("a pod"), world.get(BUDGETS, "b0").expect("a budget"));
+            assert_eq!(after, before, "{about}");
         }
     }
 }
