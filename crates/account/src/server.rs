@@ -1,7 +1,9 @@
 //! The endpoint: one port for http and https, with limits on everything that a client can stretch.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,8 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::{Id, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, warn};
 
@@ -33,7 +36,10 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Of each listener: who fills one, a VPC's, keeps nobody from the others.
     pub connections: usize,
-    /// For the handshake, for the head of a request, and for its body, each.
+    /// Of each address among them; more are closed at once.
+    pub connections_per_source: usize,
+    /// For the handshake, for the head of a request, and for its body, each; and for a connection to have no request at work: before its
+    /// first, and while the client takes in an answer or thinks of the next.
     pub patience: Duration,
     /// For requests at work when the server is told to stop.
     pub drain: Duration,
@@ -45,6 +51,7 @@ impl Default for Limits {
             body_bytes: 1 << 20,
             head_bytes: 64 << 10,
             connections: 1_024,
+            connections_per_source: 1_024,
             patience: Duration::from_secs(20),
             drain: Duration::from_secs(3),
         }
@@ -98,19 +105,25 @@ impl Server {
         self.shared.stop.send_replace(true);
     }
 
-    /// Serves a listener until [`stop`](Self::stop).
+    /// Serves a listener until [`stop`](Self::stop); then for no longer than requests at work may take to finish.
     pub async fn serve(&self, listener: TcpListener) {
         let graceful = GracefulShutdown::new();
         let mut stopped = self.shared.stop.subscribe();
-        let room = Arc::new(Semaphore::new(self.shared.limits.connections));
+        let limits = self.shared.limits;
+        // Dropped at the end, and with them who has not ended by then.
+        let mut connections = JoinSet::new();
+        let mut sources: HashMap<Id, IpAddr> = HashMap::new();
         loop {
-            let Ok(permit) = room.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => break,
-                accepted = listener.accept() => accepted,
+                Some(ended) = connections.join_next_with_id() => {
+                    sources.remove(&ended.map_or_else(|panic| panic.id(), |(id, ())| id));
+                    continue;
+                }
+                accepted = listener.accept(), if connections.len() < limits.connections => accepted,
             };
-            let socket = match accepted {
-                Ok((socket, _)) => socket,
+            let (socket, source) = match accepted {
+                Ok((socket, address)) => (socket, address.ip()),
                 Err(failure) if is_one_connections(&failure) => continue,
                 Err(failure) => {
                     // Of files, or of memory: others have to let go of some.
@@ -119,15 +132,19 @@ impl Server {
                     continue;
                 }
             };
+            if sources.values().filter(|known| **known == source).count() >= limits.connections_per_source {
+                debug!(%source, "a client of the AWS endpoint has too many connections");
+                continue;
+            }
             let (shared, watcher) = (self.shared.clone(), graceful.watcher());
-            tokio::spawn(async move {
+            let connection = connections.spawn(async move {
                 if let Err(failure) = accept(shared, watcher, socket).await {
                     debug!(%failure, "a connection of the AWS endpoint ended");
                 }
-                drop(permit);
             });
+            sources.insert(connection.id(), source);
         }
-        if tokio::time::timeout(self.shared.limits.drain, graceful.shutdown()).await.is_err() {
+        if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
             warn!("some AWS calls did not finish in time and were cut off");
         }
     }
@@ -163,10 +180,16 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let Limits { head_bytes, patience, .. } = shared.limits;
+    let (at_work, watched) = watch::channel(0);
+    let at_work = Arc::new(at_work);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let shared = shared.clone();
+        let (shared, at_work) = (shared.clone(), AtWork::begin(&at_work));
         request.extensions_mut().insert(origin.clone());
-        async move { Ok::<_, Infallible>(handle(&shared, request).await.map(Full::new)) }
+        async move {
+            let answer = handle(&shared, request).await;
+            drop(at_work);
+            Ok::<_, Infallible>(answer.map(Full::new))
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(head_bytes);
@@ -177,7 +200,40 @@ where
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
-    watcher.watch(connection.into_owned()).await
+    tokio::select! {
+        ended = watcher.watch(connection.into_owned()) => ended,
+        // A request that crosses this is sent again, as with any server that closes what is not used.
+        () = idle(watched, patience) => Ok(()),
+    }
+}
+
+/// A request that is at work, among those of its connection.
+struct AtWork(Arc<watch::Sender<usize>>);
+
+impl AtWork {
+    fn begin(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Ends when no request of a connection was at work for so long. HTTP's own limits begin with a request, and who answers pings has none.
+async fn idle(mut at_work: watch::Receiver<usize>, limit: Duration) {
+    loop {
+        let is_busy = *at_work.borrow_and_update() > 0;
+        // A request may begin and end between two looks: that is a change too.
+        let changed = at_work.changed();
+        let changed = if is_busy { Ok(changed.await) } else { tokio::time::timeout(limit, changed).await };
+        if !matches!(changed, Ok(Ok(()))) {
+            return;
+        }
+    }
 }
 
 async fn handle(shared: &Shared, request: Request<Incoming>) -> Response<Bytes> {

@@ -61,6 +61,20 @@ impl Endpoint {
         TcpStream::connect(self.address).await.expect("connected")
     }
 
+    async fn connect_tls(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.authority.clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let name = ServerName::try_from("localhost").expect("a name");
+        connector.connect(name, self.connect().await).await.expect("a handshake")
+    }
+
     /// What comes back for these bytes, to the end of the connection.
     async fn say(&self, bytes: &[u8]) -> String {
         say(self.connect().await, bytes).await
@@ -90,18 +104,7 @@ async fn http_and_https_share_a_port() {
         "{plain}"
     );
 
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(endpoint.authority.clone()).expect("a root");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let name = ServerName::try_from("localhost").expect("a name");
-    let stream = connector.connect(name, endpoint.connect().await).await.expect("a handshake");
-    let encrypted = say(stream, &request).await;
+    let encrypted = say(endpoint.connect_tls().await, &request).await;
     assert!(encrypted.contains("<Code>MissingAuthenticationToken</Code>"), "{encrypted}");
     endpoint.end().await;
 }
@@ -168,6 +171,62 @@ async fn a_listener_that_is_full_keeps_nobody_from_another() {
     drop(held);
     endpoint.end().await;
     second.await.expect("no panic");
+}
+
+/// Long enough for a loaded machine, and shorter than what would end these connections otherwise, if anything does.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(15), what).await.expect("it ends within 15 s")
+}
+
+#[tokio::test]
+async fn who_asks_nothing_is_not_kept() {
+    let endpoint = endpoint(Limits { patience: Duration::from_millis(200), ..Limits::default() }).await;
+    assert_eq!(soon(say(endpoint.connect_tls().await, b"")).await, "", "nothing behind the handshake");
+    assert_eq!(soon(say(endpoint.connect_tls().await, b"PRI")).await, "", "a version that is left open");
+    // HTTP/2, to its settings: what comes back are the server's.
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    assert!(!soon(endpoint.say(preface)).await.contains("HTTP"));
+    // One that has asked may be used again, and is not kept for ever either.
+    let twice = "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n".repeat(2);
+    let answers = soon(say(endpoint.connect_tls().await, twice.as_bytes())).await;
+    assert_eq!(answers.matches("HTTP/1.1 403").count(), 2, "{answers}");
+    endpoint.end().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_full_can_be_stopped() {
+    let limits = Limits {
+        connections: 1,
+        patience: Duration::from_secs(600),
+        drain: Duration::from_millis(10),
+        ..Limits::default()
+    };
+    let endpoint = endpoint(limits).await;
+    let mut held = endpoint.connect_tls().await;
+    soon(endpoint.end()).await;
+    // And lets go of who held it.
+    let _ = soon(held.read(&mut [0])).await;
+}
+
+#[tokio::test]
+async fn a_source_has_its_part_of_the_places() {
+    let endpoint = endpoint(Limits { connections: 3, connections_per_source: 2, ..Limits::default() }).await;
+    let held = (endpoint.connect_tls().await, endpoint.connect_tls().await);
+    let request = post("Host: 127.0.0.1\r\n", "");
+    assert_eq!(soon(endpoint.say(&request)).await, "");
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.2:0".parse().expect("an address")).expect("bound");
+    let other = socket.connect(endpoint.address).await.expect("connected");
+    assert!(soon(say(other, &request)).await.starts_with("HTTP/1.1 4"));
+    drop(held);
+    // Places come back when their connections have ended, which takes a moment.
+    let answered = async {
+        while endpoint.say(&request).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(answered).await;
+    endpoint.end().await;
 }
 
 #[tokio::test]
