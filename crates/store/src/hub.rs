@@ -156,12 +156,14 @@ impl Hub {
     }
 
     /// A state that nothing led to: every watch is over, and new ones begin here.
-    pub(crate) fn restart(&self, snapshot: Snapshot) {
+    pub(crate) fn restart(&self, mut snapshot: Snapshot) {
         let revision = snapshot.revision();
         let logs: Vec<_> = {
             let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
             self.start.store(revision, Ordering::Release);
-            *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+            let mut current = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+            snapshot.replace(&current);
+            *current = snapshot;
             logs.drain().map(|(_, log)| log).chain([self.all.clone()]).collect()
         };
         for log in &logs {

@@ -333,6 +333,15 @@ impl Snapshot {
         self.revision = self.revision.max(revision);
     }
 
+    /// Takes the place of an earlier state without the changes between them: any object may have changed, or be gone, so all tables have
+    /// changed as of this revision. Who follows a table by its revision would not notice otherwise what was deleted.
+    pub fn replace(&mut self, former: &Self) {
+        let resources: Vec<Resource> = self.tables.keys().chain(former.tables.keys()).copied().collect();
+        for resource in resources {
+            Arc::make_mut(self.tables.entry(resource).or_default()).revision = self.revision;
+        }
+    }
+
     fn own(&mut self, object: &Object, previous: Option<&Object>) {
         let before = previous.map_or(&[][..], |old| &old.meta.owner_references);
         let after = &object.meta.owner_references;
@@ -388,6 +397,23 @@ mod tests {
         assert_eq!(names(now.owned_by("u1")), [""; 0]);
         let after: Vec<_> = now.table(PODS).expect("pods").range("", Some(("a", "one"))).collect();
         assert!(after.is_empty());
+    }
+
+    #[test]
+    fn what_takes_a_states_place_has_changed_in_all_tables() {
+        const NODES: Resource = Resource::new("nodes");
+        let mut before = Snapshot::default();
+        before.put(pod("a", "one", "", "u1", 1));
+        before.put(Object { key: Key::cluster(NODES, "n"), ..pod("", "n", "", "u1", 2) });
+        before.put(pod("a", "two", "", "u1", 3));
+        let mut now = Snapshot::default();
+        now.put(pod("a", "one", "", "u1", 1));
+        now.advance(9);
+        now.replace(&before);
+        let seen: Vec<_> =
+            now.tables().map(|(resource, table)| (resource, table.revision(), table.len())).collect();
+        assert_eq!(seen, [(NODES, 9, 0), (PODS, 9, 1)]);
+        assert_eq!(before.table(PODS).map(Table::revision), Some(3));
     }
 
     #[test]
