@@ -10,7 +10,9 @@ use rcgen::{
     ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
     SanType, SerialNumber,
 };
-use rustls::pki_types::CertificateSigningRequestDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use x509_parser::extensions::GeneralName;
 
 /// Ten years, as upstream's authorities live.
 const AUTHORITY_DAYS: i64 = 3_650;
@@ -96,30 +98,38 @@ impl Pki {
 impl CertificateAuthority {
     /// Reads the authority's key and certificate from `dir`, making what is missing.
     pub fn open(dir: &Path, common_name: &str) -> Result<Self, PkiError> {
-        Self::open_or_make(dir, || authority(common_name))
+        Self::open_or_make(dir, || authority(common_name), |_| true)
     }
 
-    /// As [`Self::open`], of one whose word is good for this address only: who trusts it trusts it with nothing else.
+    /// As [`Self::open`], of one whose word is good for this address only: who trusts it trusts it with nothing else. One that is there for
+    /// another address is made anew, since nobody would believe what it says of this one.
     pub fn open_for(dir: &Path, common_name: &str, address: Ipv4Addr) -> Result<Self, PkiError> {
         let only = GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(address.into(), 32));
         // A constraint on addresses leaves names free; the empty name is at the end of all of them.
         let all_names = GeneralSubtree::DnsName(String::new());
         let constraints =
             NameConstraints { permitted_subtrees: vec![only], excluded_subtrees: vec![all_names] };
-        Self::open_or_make(dir, || {
+        let params = || {
             let mut params = authority(common_name);
             params.name_constraints = Some(constraints);
             params
-        })
+        };
+        Self::open_or_make(dir, params, |known| is_for(known, address))
     }
 
-    fn open_or_make(dir: &Path, params: impl FnOnce() -> CertificateParams) -> Result<Self, PkiError> {
+    /// What `fits` refuses of the PEM that is there is made anew, with the same key.
+    fn open_or_make(
+        dir: &Path,
+        params: impl FnOnce() -> CertificateParams,
+        fits: impl FnOnce(&str) -> bool,
+    ) -> Result<Self, PkiError> {
         files::make_dir(dir)?;
         let ca_key = key(&dir.join("ca.key"))?;
         let ca_path = dir.join("ca.crt");
-        let ca_pem = match files::read(&ca_path)? {
-            Some(text) => String::from_utf8(text).map_err(|_| PkiError::NotPem { path: ca_path.clone() })?,
-            None => {
+        let known = files::read(&ca_path)?.map(String::from_utf8).transpose();
+        let ca_pem = match known.map_err(|_| PkiError::NotPem { path: ca_path.clone() })? {
+            Some(known) if fits(&known) => known,
+            _ => {
                 let made = params().self_signed(&ca_key);
                 let made = made.map_err(certificate("make the authority"))?.pem();
                 files::write(&ca_path, 0o644, made.as_bytes())?;
@@ -174,6 +184,19 @@ impl CertificateAuthority {
         sign_for(&mut request.params, usage, Life { skew_seconds: REQUEST_SKEW_SECONDS, seconds });
         Ok(request.signed_by(&self.issuer).map_err(&failed)?.pem())
     }
+}
+
+/// Whether an authority may speak for this address. Of what is no certificate it says yes: that is for whoever opens it to refuse.
+fn is_for(authority: &str, address: Ipv4Addr) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(authority.as_bytes()) else { return true };
+    let Ok((_, authority)) = x509_parser::parse_x509_certificate(&der) else { return true };
+    // As RFC 5280 has it (4.2.1.10): the address, then its mask.
+    let wanted = [address.octets(), [255; 4]].concat();
+    let constraints = authority.name_constraints().ok().flatten();
+    let permitted = constraints.and_then(|found| found.value.permitted_subtrees.as_ref());
+    permitted.is_some_and(|permitted| {
+        permitted.iter().any(|tree| matches!(&tree.base, GeneralName::IPAddress(found) if **found == *wanted))
+    })
 }
 
 /// The key in a file, made if there is none.
@@ -274,7 +297,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use rustls::client::danger::ServerCertVerifier;
-    use rustls::pki_types::pem::PemObject;
 
     use super::*;
 
@@ -332,6 +354,28 @@ mod tests {
             assert!(!is_believed(&[name], &[], name), "{name}");
             assert!(!is_believed(&[name], &[own.into()], name), "{name}");
         }
+    }
+
+    #[test]
+    fn an_authority_for_another_address_is_made_anew() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let open = |address: [u8; 4]| {
+            CertificateAuthority::open_for(dir.path(), "issuers", address.into())
+                .expect("an authority")
+                .ca_pem
+        };
+        let first = open([198, 18, 0, 3]);
+        assert!(is_for(&first, Ipv4Addr::new(198, 18, 0, 3)));
+        assert_eq!(open([198, 18, 0, 3]), first);
+        let moved = open([198, 19, 0, 3]);
+        assert!(
+            is_for(&moved, Ipv4Addr::new(198, 19, 0, 3)) && !is_for(&moved, Ipv4Addr::new(198, 18, 0, 3))
+        );
+        assert_eq!(open([198, 19, 0, 3]), moved, "and kept from then on");
+        // What is no certificate was put there by somebody.
+        std::fs::write(dir.path().join("ca.crt"), "lost").expect("written");
+        let refused = CertificateAuthority::open_for(dir.path(), "issuers", Ipv4Addr::LOCALHOST);
+        assert!(matches!(refused, Err(PkiError::NotPem { .. })));
     }
 
     #[test]
