@@ -88,12 +88,17 @@ pub fn nodes_of(account: &Snapshot, cluster: &str) -> Vec<Instance> {
     all.filter(is_node).collect()
 }
 
+/// When the next of these is to be forgotten. One that should have been is not waited for: whoever works on it, or fails to, says so.
+fn next_look<'a>(instances: impl Iterator<Item = &'a Instance>, now: Time) -> Option<Time> {
+    instances.filter_map(instance::forgotten_at).filter(|at| *at > now).min()
+}
+
 /// Begins what each instance needs, each in a task of its own. When it is worth another look though nothing happens.
 pub fn pass(doer: &Arc<Doer>, account: &Snapshot) -> Option<Time> {
     let mut asleep: BTreeMap<String, bool> = BTreeMap::new();
-    let mut next: Option<Time> = None;
-    for kept in state::list::<Instance>(account, "") {
-        next = next.into_iter().chain(instance::forgotten_at(&kept.record)).min();
+    let listed = state::list::<Instance>(account, "");
+    let next = next_look(listed.iter().map(|kept| &kept.record), doer.account.now());
+    for kept in listed {
         let (id, machine) = (kept.record.instance_id.clone(), machine_name(&kept.record).to_owned());
         if !doer.state().busy.insert(machine.clone()) {
             continue;
@@ -228,6 +233,8 @@ impl Doer {
                     None => Ok(()),
                 };
                 doer.release(&machine);
+                // A pass meanwhile has left it out.
+                doer.look();
                 done
             })
         };
@@ -594,6 +601,23 @@ mod tests {
         ] {
             let found = step(&instance(wanted, state), is_running, true, Some(1), Time::from_secs(0));
             assert_eq!(found, expected, "{wanted:?} {state:?} {is_running}");
+        }
+    }
+
+    #[test]
+    fn what_should_have_been_forgotten_is_not_waited_for() {
+        let [first, second] = [100, 200].map(|ended| Instance {
+            terminated: Some(Time::from_secs(ended)),
+            ..instance(Wanted::Terminated, State::Terminated)
+        });
+        let at = |instance| instance::forgotten_at(instance).expect("it has ended");
+        let running = instance(Wanted::Running, State::Running);
+        for (now, expected) in [
+            (Time::from_secs(150), Some(at(&first))),
+            (at(&first), Some(at(&second))),
+            (at(&second).plus_secs(1), None),
+        ] {
+            assert_eq!(next_look([&running, &second, &first].into_iter(), now), expected, "{now:?}");
         }
     }
 }
