@@ -61,7 +61,14 @@ impl ControlPlanes {
     /// Once [`Self::close`] was called.
     pub async fn turn(&self, name: &str) -> Result<Turn<'_>, Closed> {
         let turn = self.turns.take(name).await;
-        if self.state().is_closed { Err(Closed) } else { Ok(Turn { planes: self, turn }) }
+        self.check_open()?;
+        Ok(Turn { planes: self, turn })
+    }
+
+    /// # Errors
+    /// Once [`Self::close`] was called.
+    pub fn check_open(&self) -> Result<(), Closed> {
+        if self.state().is_closed { Err(Closed) } else { Ok(()) }
     }
 
     /// Lets nobody begin any more, waits for those who have begun, and hands out what runs.
@@ -121,6 +128,7 @@ mod tests {
         let planes = ControlPlanes::default();
         let turn = planes.turn("a").await.expect("a turn");
         assert!(planes.get("a").is_none(), "who looks does not wait");
+        assert!(planes.check_open().is_ok());
         let mut asking = pin!(planes.are_none());
         assert!((&mut asking).now_or_never().is_none(), "somebody may be starting one");
         let mut waiting = pin!(planes.turn("a"));
@@ -133,5 +141,6 @@ mod tests {
         assert!(waiting.await.is_err(), "it had not begun");
         assert!(closing.await.is_empty());
         assert!(planes.turn("b").await.is_err());
+        assert!(planes.check_open().is_err());
     }
 }

@@ -237,7 +237,13 @@ impl Daemon {
         let listener = UnixListener::bind(&path).map_err(failed("listen on"))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed("guard"))?;
         info!(site = self.site.id, dir = %self.site.dir.display(), "the daemon runs");
-        self.resume().await;
+        // Until it is done, which is when its last node is Ready, the daemon listens already.
+        let (resuming, resumed) = watch::channel(false);
+        let daemon = self.clone();
+        tokio::spawn(async move {
+            daemon.resume().await;
+            resuming.send_replace(true);
+        });
         let (empty, mut is_empty) = watch::channel(false);
         let mut stopped = stop.clone();
         loop {
@@ -252,8 +258,15 @@ impl Daemon {
                     warn!("a caller that is neither root nor this daemon's user was refused");
                 }
                 Ok((stream, _)) => {
-                    let (daemon, empty) = (self.clone(), empty.clone());
-                    tokio::spawn(async move { daemon.converse(stream, empty).await });
+                    let (daemon, empty, mut resumed) = (self.clone(), empty.clone(), resumed.clone());
+                    tokio::spawn(async move {
+                        daemon.converse(stream).await;
+                        // What is still to be resumed has no turn yet. A sender that is gone means that nothing is.
+                        let _ = resumed.wait_for(|done| *done).await;
+                        if daemon.clusters.are_none().await {
+                            empty.send_replace(true);
+                        }
+                    });
                 }
                 Err(failure) => warn!(%failure, "a caller could not be answered"),
             }
@@ -274,6 +287,8 @@ impl Daemon {
         if let Some(running) = &*held {
             return Ok(running.check(wanted)?);
         }
+        // Nobody would stop it any more.
+        self.clusters.check_open()?;
         let since = Instant::now();
         self.bring_network_up().await?;
         let running = account::Running::start(&self.site, &self.machines, wanted).await?;
@@ -320,8 +335,10 @@ impl Daemon {
     }
 
     async fn stop_account(&self) {
+        // Whoever is just opening it has it followed, too.
+        let mut held = self.account.lock().await;
         self.stop_following().await;
-        if let Some(running) = self.account.lock().await.take() {
+        if let Some(running) = held.take() {
             running.stop().await;
         }
     }
@@ -348,14 +365,14 @@ impl Daemon {
             error!(%failure, "the AWS account, in which the clusters are, could not be opened");
         }
         let resume = async |spec: ClusterSpec| match self.start(&spec.name, &Progress::none()).await {
-            // The keeper goes on with its end.
-            Ok(()) | Err(DaemonError::Going(_)) => {}
+            // The keeper goes on with its end; or it is this daemon's.
+            Ok(()) | Err(DaemonError::Going(_) | DaemonError::Closed(_)) => {}
             Err(failure) => error!(cluster = spec.name, %failure, "the cluster could not be resumed"),
         };
         join_all(specs.into_iter().map(resume)).await;
     }
 
-    async fn converse(self: Arc<Self>, stream: UnixStream, empty: watch::Sender<bool>) {
+    async fn converse(self: &Arc<Self>, stream: UnixStream) {
         let (read, mut write) = stream.into_split();
         let mut line = String::new();
         let mut reader = BufReader::new(tokio::io::AsyncReadExt::take(read, LINE_LIMIT as u64));
@@ -386,9 +403,6 @@ impl Daemon {
         }
         if let Err(panic) = work.await {
             error!(%panic, "a request of the command line ended badly");
-        }
-        if self.clusters.are_none().await {
-            empty.send_replace(true);
         }
     }
 
