@@ -191,37 +191,48 @@ impl Running {
         };
         let opened = tokio::task::spawn_blocking(move || Embedded::open(&folder, options)).await??;
         let store: Arc<dyn Store> = Arc::new(opened);
+        let started = Self::open_doors(&dir, machines, &record, listener, store.clone()).await;
+        match &started {
+            Ok(_) => info!(
+                account = record.account,
+                region = record.region,
+                port = record.port,
+                "the AWS endpoint answers"
+            ),
+            // So that it can be opened again.
+            Err(_) => store.close().await,
+        }
+        started
+    }
+
+    /// When it fails, nothing of it answers.
+    async fn open_doors(
+        dir: &Path,
+        machines: &machines::Site,
+        record: &Record,
+        listener: TcpListener,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, AccountError> {
         let identity = Identity { account: record.account.clone(), region: record.region.clone() };
         let account =
             Account::open(identity, store, Arc::new(cluster::now), Arc::new(pki::fill_random)).await?;
+        files::write_json(&dir.join("access.json"), &access(&account, record.port)?)?;
         let authority = CertificateAuthority::open(&dir.join("pki"), "ekso AWS endpoint")?;
         let addresses: [IpAddr; 3] =
             [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), machines::AWS_DOOR.into()];
         let tls = tls(&authority, &["localhost"], &addresses)?;
         let names = Names::loopback_and(&[machines::AWS_DOOR.to_string()]);
         let server = Server::new(account.clone(), names, tls, Limits::default(), Answers::Calls);
-        let issuers = Issuers::start(&dir, machines, account.clone())?;
         let failed = |source| AccountError::Port { port: record.port, source };
         listener.set_nonblocking(true).map_err(failed)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        // Nothing fails after this: nobody would stop what is served already.
+        let issuers = Issuers::start(dir, machines, account.clone())?;
         let serving = tokio::spawn({
             let server = server.clone();
             async move { server.serve(listener).await }
         });
-        let running = Self { account, port: record.port, server, serving, issuers };
-        files::write_json(&dir.join("access.json"), &running.access()?)?;
-        info!(
-            account = record.account,
-            region = record.region,
-            port = record.port,
-            "the AWS endpoint answers"
-        );
-        Ok(running)
-    }
-
-    /// `https://127.0.0.1:4566`
-    pub fn endpoint(&self) -> String {
-        format!("https://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+        Ok(Self { account, port: record.port, server, serving, issuers })
     }
 
     /// Below which the issuers of tokens of new clusters are: `https://198.18.149.3`. An issuer stays what it was first.
@@ -242,22 +253,9 @@ impl Running {
         check_region(&self.account.identity.region, wanted)
     }
 
-    fn access(&self) -> Result<Access, AccountError> {
-        let (id, key) =
-            aws::genesis::admin_key(&self.account.snapshot()).ok_or(AccountError::NoAdministrator)?;
-        let Identity { account, region } = self.account.identity.clone();
-        Ok(Access {
-            endpoint: self.endpoint(),
-            account,
-            region,
-            access_key_id: id,
-            secret_access_key: key.secret,
-        })
-    }
-
     /// The account for people: where it answers, and what in it one needs to name.
     pub async fn status(&self) -> Result<AccountStatus, AccountError> {
-        let Access { endpoint, account, region, .. } = self.access()?;
+        let Access { endpoint, account, region, .. } = access(&self.account, self.port)?;
         let mut status = AccountStatus { endpoint, account, region, ..AccountStatus::default() };
         for row in SHOWN {
             // What has no function behind it yet has nothing to show.
@@ -294,6 +292,18 @@ impl Running {
         }
         self.account.close().await;
     }
+}
+
+fn access(account: &Account, port: u16) -> Result<Access, AccountError> {
+    let (id, key) = aws::genesis::admin_key(&account.snapshot()).ok_or(AccountError::NoAdministrator)?;
+    let Identity { account, region } = account.identity.clone();
+    Ok(Access {
+        endpoint: format!("https://{}:{port}", Ipv4Addr::LOCALHOST),
+        account,
+        region,
+        access_key_id: id,
+        secret_access_key: key.secret,
+    })
 }
 
 /// What `ekso aws` lists.

@@ -292,7 +292,10 @@ impl Daemon {
         let since = Instant::now();
         self.bring_network_up().await?;
         let running = account::Running::start(&self.site, &self.machines, wanted).await?;
-        self.follow_ec2(&running).await?;
+        if let Err(failure) = self.follow_ec2(&running).await {
+            running.stop().await;
+            return Err(failure);
+        }
         let keeper = Keeper::new(self, running.account.clone(), running.issuers());
         *self.keeper.lock().await = Some(tokio::spawn(keeper.run()));
         *held = Some(running);
