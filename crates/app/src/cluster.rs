@@ -100,6 +100,8 @@ pub struct Cluster {
     pub shape: Shape,
     /// What it was started with.
     pub files: ServerFiles,
+    /// The keys of its store, if it has any.
+    sealing: Option<Arc<Sealing>>,
     /// The public keys of its tokens, and who signs them.
     pub jwks: serde_json::Value,
     pub issuer: String,
@@ -126,6 +128,14 @@ pub fn time_of(moment: SystemTime) -> Time {
 }
 
 impl Cluster {
+    /// Has its store ready for a start with other files: those of its keys may be taken off.
+    pub async fn make_ready_for(&self, files: &ServerFiles) -> Result<(), ClusterError> {
+        if files.guard.encryption_provider_config.is_none() {
+            self.files.guard.give_up_keys(self.sealing.as_deref(), &**self.gate.store()).await?;
+        }
+        Ok(())
+    }
+
     /// Who has asked the API server for versions of kinds that clients should leave.
     pub fn deprecated_uses(&self) -> Vec<apiserver::DeprecatedUse> {
         self.server.deprecated_uses()
@@ -136,6 +146,20 @@ impl Cluster {
         let pki = Arc::new(Pki::open(&setup.dir.join("pki"))?);
         let sealing = setup.files.guard.sealing().await?;
         let store = open_store(setup.place, setup.dir.join("store"), sealing.clone()).await?;
+        let started = Self::start_on(setup, pki, store.clone(), sealing).await;
+        if started.is_err() {
+            // So that it can be opened again.
+            store.close().await;
+        }
+        started
+    }
+
+    async fn start_on(
+        setup: Setup<'_>,
+        pki: Arc<Pki>,
+        store: Arc<dyn Store>,
+        sealing: Option<Arc<Sealing>>,
+    ) -> Result<Self, ClusterError> {
         if setup.place.store.is_some() && is_of_another_authority(&store.snapshot(), &pki.ca_pem) {
             return Err(ClusterError::OtherAuthority { pki: setup.dir.join("pki") });
         }
@@ -198,6 +222,7 @@ impl Cluster {
             inside,
             shape,
             files: setup.files.clone(),
+            sealing,
             jwks,
             issuer,
             server,

@@ -89,6 +89,9 @@ pub enum DaemonError {
         "the daemon does not understand this command ({0}): `ekso down` and `ekso up` bring both to one version"
     )]
     Unintelligible(serde_json::Error),
+    /// Why it was not started with the files that were asked for.
+    #[error("the cluster {name} runs on with the files that it had: {failure}")]
+    Files { name: String, failure: Box<DaemonError> },
     #[error(transparent)]
     Ec2(#[from] ec2::Ec2Error),
     #[error("a worker ended: {0}")]
@@ -609,7 +612,10 @@ impl Daemon {
         match turn.running() {
             Some(cluster) if cluster.files != spec.files => {
                 progress.doing("stopping the control plane, to start it with its new files");
-                turn.stop().await;
+                let since = Instant::now();
+                let cluster = self.exchange_files(&turn, &spec, &cluster).await?;
+                progress.step("API server answers", since);
+                return Ok((spec, cluster));
             }
             Some(cluster) => return Ok((spec, cluster)),
             None => {}
@@ -620,6 +626,39 @@ impl Daemon {
         eks::tell_running(self, &spec, &cluster).await;
         progress.step("API server answers", since);
         Ok((spec, cluster))
+    }
+
+    /// Starts a running control plane anew with other files; if it cannot be, with those that it had.
+    async fn exchange_files(
+        &self,
+        turn: &Turn<'_>,
+        spec: &ClusterSpec,
+        running: &Cluster,
+    ) -> Result<Arc<Cluster>, DaemonError> {
+        let former = ClusterSpec { files: running.files.clone(), ..spec.clone() };
+        let prefers_former = |failure| DaemonError::Files { name: spec.name.clone(), failure };
+        if let Err(failure) = running.make_ready_for(&spec.files).await {
+            self.site.save(&former)?;
+            return Err(prefers_former(Box::new(failure.into())));
+        }
+        turn.stop().await;
+        let failure = match self.start_control_plane(spec, Doors::default()).await {
+            Ok(cluster) => {
+                let cluster = turn.started(cluster);
+                eks::tell_running(self, spec, &cluster).await;
+                return Ok(cluster);
+            }
+            Err(failure) => failure,
+        };
+        self.site.save(&former)?;
+        match self.start_control_plane(&former, Doors::default()).await {
+            Ok(cluster) => eks::tell_running(self, &former, &turn.started(cluster)).await,
+            Err(again) => {
+                error!(cluster = spec.name, failure = %again, "it does not start with its former files either");
+                return Err(failure);
+            }
+        }
+        Err(prefers_former(Box::new(failure)))
     }
 
     async fn bring_network_up(&self) -> Result<(), DaemonError> {

@@ -9,7 +9,7 @@ use access::audit::Policy;
 use apiserver::{Audit, AuditLog, AuditLogError, AuditWebhook, Connection, ConnectionError};
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use store::{ConfigError, SealError, Sealing, SealingRules, Store};
+use store::{ConfigError, SealError, Sealing, SealingRules, Store, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
@@ -65,6 +65,8 @@ pub enum GuardFileError {
          written plain, and take the file off then", .0.display()
     )]
     Sealed(PathBuf),
+    #[error("what is stored could not be written plain, so {} stays: {source}", .path.display())]
+    StillSealed { path: PathBuf, source: StoreError },
     #[error("{}: {why}", .path.display())]
     Policy { path: PathBuf, why: String },
     #[error(
@@ -140,6 +142,23 @@ impl GuardFiles {
             Some(path) => Ok(Some(Sealing::open(rules(path)?).await?)),
             None => Ok(None),
         }
+    }
+
+    /// Writes everything plain, as the file says by now, in the store that was opened with these keys: it can be opened without them then.
+    pub async fn give_up_keys(
+        &self,
+        sealing: Option<&Sealing>,
+        store: &dyn Store,
+    ) -> Result<(), GuardFileError> {
+        let Some((path, sealing)) = self.encryption_provider_config.as_ref().zip(sealing) else {
+            return Ok(());
+        };
+        let rules = rules(path)?;
+        if rules.seal() {
+            return Err(GuardFileError::Sealed(path.clone()));
+        }
+        sealing.replace(rules).await?;
+        store.reseal().await.map_err(|source| GuardFileError::StillSealed { path: path.clone(), source })
     }
 
     /// What is written down of requests; None: nothing.
@@ -345,7 +364,19 @@ mod tests {
         keys.owes = true;
         keys.reseal().await;
         assert!(!keys.owes && names("zwei") && !names("one"));
+        let given_up = files.give_up_keys(Some(&keys.sealing), &*store).await;
+        assert!(matches!(given_up, Err(GuardFileError::Sealed(_))), "the file still seals");
+        let plain = fs::read_to_string(&path)
+            .expect("text")
+            .replace("  - aesgcm: {keys: [{name: zwei", "  - identity: {}\n  - aesgcm: {keys: [{name: zwei");
+        fs::write(&path, plain).expect("written");
+        files.give_up_keys(Some(&keys.sealing), &*store).await.expect("plain");
+        assert!(!names("zwei"), "before the file was followed");
         store.close().await;
+        assert!(matches!(
+            files.give_up_keys(Some(&keys.sealing), &*store).await,
+            Err(GuardFileError::StillSealed { .. })
+        ));
         keys.owes = true;
         keys.reseal().await;
         assert!(keys.owes, "what has failed is still owed");
