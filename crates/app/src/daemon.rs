@@ -275,11 +275,7 @@ impl Daemon {
             }
         }
         let _ = std::fs::remove_file(&path);
-        // Who follows the account goes first: it would start again what is stopped.
-        self.stop_following().await;
-        let running = self.clusters.close().await;
-        info!(clusters = running.len(), "stopping the control planes; their nodes go on");
-        join_all(running.values().map(|cluster| cluster.stop())).await;
+        self.close().await;
         self.stop_account().await;
         Ok(())
     }
@@ -338,6 +334,17 @@ impl Daemon {
                 error!(%panic, "the account's instances and VPCs were followed to a bad end");
             }
         }
+    }
+
+    /// Lets nobody begin anything any more, and stops what runs.
+    async fn close(&self) {
+        // Who follows the account goes first: it would start again what is stopped.
+        self.stop_following().await;
+        let running = self.clusters.close().await;
+        if !running.is_empty() {
+            info!(clusters = running.len(), "stopping the control planes; their nodes go on");
+        }
+        join_all(running.values().map(|cluster| cluster.stop())).await;
     }
 
     async fn stop_account(&self) {
@@ -456,14 +463,12 @@ impl Daemon {
                 if let Err(failure) = self.open_account(&Wanted::default(), progress).await {
                     warn!(%failure, "everything goes without the account's word");
                 }
-                let clusters = self.site.clusters()?;
-                for spec in &clusters {
-                    self.delete(&spec.name, progress).await?;
+                // Somebody may ask for another while these go.
+                while let Some(spec) = self.site.clusters()?.first() {
+                    self.remove(&spec.name, progress).await?;
                 }
-                // Otherwise it went with the last cluster.
-                if clusters.is_empty() {
-                    self.end().await?;
-                }
+                self.close().await;
+                self.end().await?;
                 Ok(Vec::new())
             }
             Ask::Account => {
@@ -734,7 +739,21 @@ impl Daemon {
         Ok(())
     }
 
+    /// Removes a cluster, and with the last one the site.
     async fn delete(&self, name: &str, progress: &Progress) -> Result<(), DaemonError> {
+        self.remove(name, progress).await?;
+        if self.is_empty().await? {
+            self.close().await;
+            // What was asked for until then is started by the next daemon.
+            if self.is_empty().await? {
+                self.end().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a cluster, and nothing else.
+    async fn remove(&self, name: &str, progress: &Progress) -> Result<(), DaemonError> {
         let turn = self.clusters.turn(name).await?;
         // The keeper may have been faster: with one whose deletion a crash had stopped, or that went by Amazon's API.
         if self.site.cluster(name)?.is_some() {
@@ -750,15 +769,11 @@ impl Daemon {
         // Its record first: of one without a folder the keeper would make an empty cluster.
         eks::forget(self, name).await;
         self.site.remove_cluster(name)?;
-        drop(turn);
-        if self.is_empty().await? {
-            self.end().await?;
-        }
         progress.step(format!("everything of {name} is removed"), since);
         Ok(())
     }
 
-    /// Removes what the site has besides clusters. Can be repeated.
+    /// Removes the site, with whatever is in it, once it is [closed](Self::close). Can be repeated.
     async fn end(&self) -> Result<(), DaemonError> {
         self.stop_account().await;
         *self.network_is_up.lock().await = false;
