@@ -201,16 +201,31 @@ impl Election {
 
     /// Gives the Lease back, so that another server need not wait.
     async fn release(&self, term: &Term) {
-        let snapshot = self.gate.store().snapshot();
-        let Some(lease) = term.lease_in(&snapshot) else { return };
-        let spec =
-            json!({"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": (self.clock)().micro()});
-        let user = self.user();
-        let released = self.gate.execute(&user, self.change(lease, spec));
-        match tokio::time::timeout(RETRY_PERIOD, released).await {
-            Ok(Ok(_)) => {}
+        match tokio::time::timeout(RETRY_PERIOD, self.give_back(term)).await {
+            Ok(Ok(())) => {}
             Ok(Err(status)) => warn!(component = self.name, %status, "the lease could not be given back"),
             Err(_) => warn!(component = self.name, "the lease could not be given back in time"),
+        }
+    }
+
+    async fn give_back(&self, term: &Term) -> Result<(), Status> {
+        let user = self.user();
+        loop {
+            let snapshot = self.gate.store().snapshot();
+            let Some(lease) = term.lease_in(&snapshot) else { return Ok(()) };
+            let spec =
+                json!({"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": (self.clock)().micro()});
+            match self.gate.execute(&user, self.change(lease, spec)).await {
+                // A renewal was under way when we were told to stop, and is on its way here.
+                Err(status) if status.reason == Reason::Conflict => {
+                    match self.gate.store().watch(Some(LEASES), snapshot.revision()) {
+                        Ok(mut watch) => drop(watch.next().await),
+                        Err(WatchError::Compacted { .. }) => {}
+                        Err(WatchError::Closed) => return Err(status),
+                    }
+                }
+                other => return other.map(drop),
+            }
         }
     }
 

@@ -76,7 +76,7 @@ const STEPS: &[(&str, &str)] = &[
     ("kubectl exec lives -- cat /sys/fs/cgroup/cpu.max", "30000 100000"),
     ("ekso down && ekso up", "cluster is up"),
     ("kubectl wait --for=condition=Ready pod/lives --timeout=120s", "condition met"),
-    ("ekso delete", "everything of it is removed"),
+    ("ekso delete", "everything of dev is removed"),
     ("find /sys/fs/cgroup -name 'ekso*'; echo none else", "none else\n"),
 ];
 
