@@ -314,3 +314,48 @@ impl gate::Authority for Authorizers {
         self.decide_here(snapshot, |view| access::rbac::check_write(view, user, key, new, old))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gate::Authority;
+    use object::{Draft, body};
+    use serde_json::json;
+
+    use super::*;
+
+    fn put(snapshot: &mut Snapshot, resource: Resource, name: &str, object: &Value, revision: Revision) {
+        let draft = Draft::read(Key::cluster(resource, name), [].into(), body::encode(object));
+        snapshot.put(draft.expect("an object").at(revision));
+    }
+
+    fn bind(snapshot: &mut Snapshot, user: &str, revision: Revision) {
+        let binding = json!({"metadata": {"name": user},
+            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"}});
+        put(snapshot, CLUSTER_ROLE_BINDINGS, user, &binding, revision);
+    }
+
+    /// As a store does that was out of reach of etcd for long: it lists again, and nothing says that a binding is gone.
+    #[test]
+    fn a_grant_that_went_unseen_is_no_longer_in_force() {
+        let mut with_role = Snapshot::default();
+        let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]);
+        let role = json!({"metadata": {"name": "reader"}, "rules": rules});
+        put(&mut with_role, CLUSTER_ROLES, "reader", &role, 1);
+        let (mut before, mut after) = (with_role.clone(), with_role);
+        bind(&mut before, "jane", 2);
+        for snapshot in [&mut before, &mut after] {
+            bind(snapshot, "joe", 3);
+        }
+        after.advance(9);
+        after.replace(&before);
+        let authorizers = Authorizers::new();
+        let may_read = |snapshot: &Snapshot, user: &str| {
+            let attributes =
+                Attributes { verb: "get", resource: "pods", namespace: "a", ..Attributes::default() };
+            authorizers.authorize(snapshot, &User::new(user, &[]), &attributes).allowed
+        };
+        assert!(may_read(&before, "jane") && may_read(&before, "joe"));
+        assert!(!may_read(&after, "jane") && may_read(&after, "joe"));
+    }
+}
