@@ -37,6 +37,8 @@ pub const REGION: &str = "us-east-1";
 const ANY: u16 = 0;
 /// Where issuers of tokens answer: IAM names a provider without its port, so it must be the usual one.
 const HTTPS: u16 = 443;
+/// Of the places at that door, for each address: pods come there too, and none may keep the site's clusters from their keys.
+const ISSUERS_PER_SOURCE: usize = 128;
 /// The keys of what answers there, in the account's folder.
 const ISSUERS: &str = "pki/issuers";
 
@@ -151,7 +153,8 @@ impl Issuers {
         let authority = CertificateAuthority::open_for(&dir.join(ISSUERS), "ekso token issuers", address)?;
         let tls = tls(&authority, &[], &[address.into()])?;
         let names = Names::loopback_and(&[address.to_string()]);
-        let server = Server::new(account, names, tls, Limits::default(), Answers::Issuers);
+        let limits = Limits { connections_per_source: ISSUERS_PER_SOURCE, ..Limits::default() };
+        let server = Server::new(account, names, tls, limits, Answers::Issuers);
         let at = SocketAddr::from((address, HTTPS));
         let failed =
             |why: &dyn std::fmt::Display| AccountError::Issuers { address: at, why: why.to_string() };
