@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::{BEHIND, BETWEEN, Objects, Table};
 use crate::Object;
@@ -78,6 +78,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// None: somebody holds it.
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 impl Labels {
     /// To be called when an object of a table was changed, with the version that it was of and the bytes that are gone.
     pub(super) fn changed(&self, table: &Table, from: u64, path: &Arc<str>, gone: usize) {
@@ -91,10 +100,10 @@ impl Labels {
             || changes.steps.len() > HELD_CHANGES.max(table.len() / 8)
         {
             *changes = Changes::default();
-            self.is_asked.store(false, Ordering::Relaxed);
-            // Whoever asks just now brings it up to date.
-            if let Ok(mut known) = self.known.try_lock() {
+            // What is held by whoever asks just now can only be forgotten later: changes go on being counted.
+            if let Some(mut known) = try_lock(&self.known) {
                 *known = Known::default();
+                self.is_asked.store(false, Ordering::Relaxed);
             }
         }
     }
@@ -124,7 +133,7 @@ impl Labels {
     }
 
     /// The paths behind `after` of the objects that one of the requirements leaves, in their order. None: going through the namespace
-    /// costs no more.
+    /// costs no more, or somebody else is being answered.
     pub(super) fn candidates(
         &self,
         table: &Table,
@@ -136,7 +145,8 @@ impl Labels {
         if useful.is_empty() || useful.len() > MOST_KEYS || is_few(table, namespace) {
             return None;
         }
-        let mut known = lock(&self.known);
+        // Who holds it may be going through the table. So can this one: nobody waits for what only saves time.
+        let mut known = try_lock(&self.known)?;
         // Older versions are rarely asked about; going back and forth would cost more.
         if known.version > table.version {
             return None;
@@ -148,9 +158,7 @@ impl Labels {
         known.objects = table.objects.clone();
         known.version = table.version;
         self.is_asked.store(true, Ordering::Relaxed);
-        for requirement in &useful {
-            known.learn(&requirement.key);
-        }
+        known.learn_for(&useful, namespace);
         let of = |one: &Requirement| known.keys.iter().find(|held| held.key == one.key);
         let postings: Vec<_> = useful.iter().filter_map(|one| Some((*one, of(one)?))).collect();
         // All are counted a little further until one comes to its end.
@@ -186,13 +194,27 @@ impl Known {
         }
     }
 
-    /// Goes through the known version for a label, unless that was done.
-    fn learn(&mut self, key: &str) {
+    /// Learns the first of a question's labels that is not known, unless the others already leave few objects: whatever is asked, it goes
+    /// through the table once, and does away with one label that others ask about.
+    fn learn_for(&mut self, useful: &[&Requirement], namespace: &str) {
         self.questions += 1;
-        if let Some(known) = self.keys.iter_mut().find(|known| *known.key == *key) {
-            known.asked = self.questions;
-            return;
+        let (mut unknown, mut leaves_few) = (None, false);
+        for requirement in useful {
+            match self.keys.iter_mut().find(|postings| postings.key == requirement.key) {
+                Some(postings) => {
+                    postings.asked = self.questions;
+                    leaves_few |= postings.are_at_most(FEW, requirement, namespace);
+                }
+                None => unknown = unknown.or(Some(&requirement.key)),
+            }
         }
+        if let (Some(key), false) = (unknown, leaves_few) {
+            self.learn(key);
+        }
+    }
+
+    /// Goes through the known version for a label.
+    fn learn(&mut self, key: &str) {
         if self.keys.len() >= MOST_KEYS
             && let Some(oldest) = (0..self.keys.len()).min_by_key(|&at| self.keys[at].asked)
         {
@@ -278,5 +300,82 @@ impl Postings {
         // Already so, if there was one value.
         paths.sort_unstable();
         paths
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Draft, Key, Resource, Snapshot, body};
+
+    const PODS: Resource = Resource::new("pods");
+
+    fn put(snapshot: &mut Snapshot, nth: usize) {
+        let labels = serde_json::json!({"app": "web", "pod": format!("pod-{nth}"), "zone": "a"});
+        let text = body::encode(&serde_json::json!({"metadata": {"labels": labels}}));
+        let draft = Draft::read(Key::new(PODS, "a", format!("pod-{nth}")), [].into(), text).expect("a draft");
+        snapshot.put(draft.at(snapshot.revision() + 1));
+    }
+
+    fn full() -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        (0..3 * FEW).for_each(|nth| put(&mut snapshot, nth));
+        snapshot
+    }
+
+    fn found(snapshot: &Snapshot, selector: &str) -> Option<usize> {
+        let labels = LabelSelector::parse(selector).expect("a selector");
+        let found = snapshot.table(PODS)?.look_up("", &labels, None, usize::MAX, |_| true)?;
+        Some(found.len())
+    }
+
+    fn labels(snapshot: &Snapshot) -> Arc<Labels> {
+        snapshot.table(PODS).expect("objects").labels.clone()
+    }
+
+    #[test]
+    fn a_question_teaches_one_label_at_most() {
+        let snapshot = full();
+        let known = || -> Vec<String> {
+            lock(&labels(&snapshot).known).keys.iter().map(|postings| postings.key.to_string()).collect()
+        };
+        for (selector, count, keys) in [
+            ("app=web,zone=a,pod=pod-7", None, vec!["app"]),
+            ("app=web,zone=a,pod=pod-7", None, vec!["app", "zone"]),
+            ("app=web,zone=a,pod=pod-7", Some(1), vec!["app", "zone", "pod"]),
+            // What is known leaves one object: nothing else is worth a walk.
+            ("other=x,pod=pod-7", Some(0), vec!["app", "zone", "pod"]),
+        ] {
+            assert_eq!(
+                (found(&snapshot, selector), known()),
+                (count, keys.iter().map(|key| (*key).into()).collect()),
+                "{selector}"
+            );
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_whoever_is_being_answered() {
+        let snapshot = full();
+        let labels = labels(&snapshot);
+        let answering = lock(&labels.known);
+        assert_eq!(found(&snapshot, "pod=pod-7"), None, "gone through");
+        drop(answering);
+        assert_eq!(found(&snapshot, "pod=pod-7"), Some(1));
+    }
+
+    /// The known version keeps objects that are gone: nobody may keep it for ever who does not ask again.
+    #[test]
+    fn what_could_not_be_forgotten_is_forgotten_later() {
+        let mut snapshot = full();
+        assert_eq!(found(&snapshot, "pod=pod-7"), Some(1));
+        let labels = labels(&snapshot);
+        let answering = lock(&labels.known);
+        (0..=HELD_CHANGES).for_each(|nth| put(&mut snapshot, nth % FEW));
+        assert!(!answering.objects.is_empty());
+        drop(answering);
+        (0..=HELD_CHANGES).for_each(|nth| put(&mut snapshot, nth % FEW));
+        assert!(lock(&labels.known).objects.is_empty(), "it is held though nobody asks");
+        assert_eq!(found(&snapshot, "pod=pod-7"), Some(1));
     }
 }
