@@ -99,7 +99,7 @@ impl Changes {
     /// What is decided here holds only as long as a record is as it was read: what is made for something that goes at the same moment is
     /// not made. To be said last: a key that is written anyway is compared anyway.
     pub fn require<T: Record>(&mut self, kept: &Kept<T>) {
-        if !self.0.iter().any(|change| change.key == kept.key) {
+        if !self.has(&kept.key) {
             let expect = Expect::Unchanged(kept.revision);
             self.0.push(Change { key: kept.key.clone(), expect, object: None });
         }
@@ -107,6 +107,11 @@ impl Changes {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether a key stands in it. One transaction names a key once.
+    pub fn has(&self, key: &Key) -> bool {
+        self.0.iter().any(|change| change.key == *key)
     }
 
     /// Makes the changes on a snapshot alone: what tests do instead of a store. Preconditions are the caller's to keep.

@@ -77,6 +77,10 @@ pub fn reconcile(context: &mut Context, name: &str) -> Plan {
         } else if problem.is_empty() {
             plan.changes.require(&group);
         }
+    } else if missing == 0 && !group.record.problem.is_empty() {
+        // What could not be launched is not wanted any more.
+        group.record.problem.clear();
+        plan.changes.update(&group);
     }
     plan
 }

@@ -11,7 +11,9 @@ use super::{Clusters, InCluster, Plan, node_repair, ready, rollout};
 use crate::Context;
 use crate::autoscaling::{self, Group, Lifecycle, Member, Owner, Tag, members};
 use crate::ec2::record::Subnet;
-use crate::eks::{AccessEntry, ClusterRecord, Issue, NodeGroup, NodeGroupRecord, UpdateError, UpdateRecord};
+use crate::eks::{
+    AccessEntry, ClusterRecord, Issue, NodeGroup, NodeGroupRecord, Phase, UpdateError, UpdateRecord,
+};
 use crate::state::{self, Kept, Record};
 
 /// How long nodes may take to join, and pods to leave one.
@@ -159,8 +161,9 @@ fn drain(
     record: &NodeGroupRecord,
     group: &str,
 ) {
-    // An update that is not forced gives up instead of what is left on a node: `rollout` ends it.
-    let is_patient = record.rollout.is_some() && !record.force;
+    // An update that is not forced gives up instead of what is left on an old node: `rollout` ends it.
+    let is_replacing = record.rollout.is_some_and(|rollout| rollout.phase == Phase::Replacing);
+    let is_patient = is_replacing && !record.force;
     let leaving = members(context.state, group).into_iter();
     let leaving: Vec<_> = leaving.filter(|one| one.record.lifecycle == Lifecycle::TerminatingWait).collect();
     // All of them first: what is evicted from one must not go to another.

@@ -43,7 +43,7 @@ fn roles(object: &Object) -> String {
     value["data"]["mapRoles"].as_str().unwrap_or_default().to_owned()
 }
 
-/// The write that maps a role; none if the ConfigMap is not read, maps it already, or says something that cannot be added to.
+/// The write that maps a role; none if the ConfigMap is not read, names it already, or says something that cannot be added to.
 pub(super) fn add(cluster: &ClusterRecord, objects: &Snapshot, role: &str, what: For) -> Option<Write> {
     let arn = canonical(role);
     let is_read = cluster.shown.access_config.authentication_mode.reads_config_map();

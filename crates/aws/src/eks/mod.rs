@@ -42,7 +42,7 @@ pub use fargate_profile::{FargateProfile, FargateProfileRecord, Selector};
 pub use forget::{begin as begin_to_go, end_nodes, forget};
 pub use identity_provider::{IdentityProvider, believed};
 pub use node_group::{
-    Before, NodeGroup, NodeGroupRecord, Phase, Rollout, Scaling, Taint, Template, UpdateConfig,
+    Before, NodeGroup, NodeGroupRecord, Phase, Rollout, Scaling, Taint, Template, UpdateConfig, Waiting,
     newest_release,
 };
 pub use node_repair::NodeRepair;

@@ -76,6 +76,18 @@ pub struct Rollout {
     /// How many nodes more there are meanwhile.
     pub surge: u32,
     pub phase: Phase,
+    /// While nodes are waited for, how long already.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
+}
+
+/// A wait for nodes that begins anew with each that comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    pub since: Time,
+    /// The most new nodes that were Ready meanwhile: one that comes and goes is none that comes.
+    pub ready: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -92,19 +92,28 @@ fn mapping(username: &str, groups: Option<&Vec<String>>) -> Mapping {
     Mapping { username: username.to_owned(), groups: groups.cloned().unwrap_or_default() }
 }
 
-/// One key of the ConfigMap: a list in YAML.
+/// One key of the ConfigMap: a list in YAML. An item that is not of its form spoils only itself, as with aws-iam-authenticator.
 fn part<T: DeserializeOwned>(data: &BTreeMap<String, String>, key: &str) -> Vec<T> {
     let text = data.get(key).map(String::as_str).unwrap_or_default();
     if text.trim().is_empty() {
         return Vec::new();
     }
-    serde_saphyr::from_str(text).unwrap_or_default()
+    if let Ok(all) = serde_saphyr::from_str(text) {
+        return all;
+    }
+    let items = items_of(text).unwrap_or_default();
+    items.into_iter().filter_map(|item| serde_json::from_value(item).ok()).collect()
 }
 
 /// The text of `mapRoles` with one more role. People write comments there: what stands there stays as it is wherever it is a list in
-/// lines. None if it cannot be read, since nothing can be added to that.
+/// lines. None if it cannot be read, since nothing can be added to that, or if an item has the role already: one that maps nobody because
+/// something else in it is wrong is its author's to mend.
 pub(crate) fn with_role(known: &str, arn: &str, username: &str, groups: &[&str]) -> Option<String> {
     let items = items_of(known)?;
+    let is_same = |item: &Value| item["rolearn"].as_str().is_some_and(|one| one.eq_ignore_ascii_case(arn));
+    if items.iter().any(is_same) {
+        return None;
+    }
     if items.is_empty() {
         return Some(lines_of(arn, username, groups, ""));
     }
@@ -284,6 +293,30 @@ mod tests {
         assert_eq!(found(other, "222233334444"), Some((other.into(), Vec::new())));
         assert!(found("arn:aws:iam::012345678901:user/x", "012345678901").is_some());
         assert_eq!(found("arn:aws:iam::1:user/jo", "1"), None);
+    }
+
+    #[test]
+    fn an_item_of_another_form_spoils_only_itself_and_is_not_added_again() {
+        let jo = "- rolearn: arn:aws:iam::1:role/jo\n  username: jo\n";
+        for (broken, is_there) in [
+            ("- rolearn: arn:aws:iam::1:role/Node\n  username: n\n  groups: system:nodes\n", true),
+            ("- rolearn: arn:aws:iam::1:role/node\n  username: [n]\n", true),
+            ("- rolearn: arn:aws:iam::1:role/other\n  groups: system:masters\n", false),
+            ("- just words\n", false),
+        ] {
+            let known = format!("{broken}{jo}");
+            let auth = AwsAuth::read(&[("mapRoles".to_owned(), known.clone())].into());
+            assert!(auth.maps_role("arn:aws:iam::1:role/jo"), "{broken}");
+            assert!(!auth.maps_role(NODE), "{broken}");
+            let Some(all) = with_role(&known, NODE, NAME, GROUPS) else {
+                assert!(is_there, "{broken}");
+                continue;
+            };
+            assert!(!is_there, "{broken}");
+            let auth = AwsAuth::read(&[("mapRoles".to_owned(), all.clone())].into());
+            assert!(auth.maps_role(NODE), "{all}: what is added counts, and so is added once");
+            assert_eq!(with_role(&all, NODE, NAME, GROUPS), None);
+        }
     }
 
     #[test]
