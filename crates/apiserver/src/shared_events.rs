@@ -1,7 +1,7 @@
 //! Events of watches that cost something to write, written once for all who watch: a thousand informers that read protobuf, or only
 //! metadata, are told of a change with the same bytes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use object::Object;
@@ -21,8 +21,9 @@ type Key = (usize, usize, &'static str, View);
 #[derive(Debug)]
 struct Written {
     event: Bytes,
-    /// As long as they are held, nothing else is where they are.
-    _of: (Arc<Object>, Arc<Kind>),
+    /// As long as these are held, nothing else is where the two are. What they consist of goes when nobody else needs it: an event of
+    /// metadata does not keep the object's megabyte.
+    _of: (Weak<Object>, Weak<Kind>),
 }
 
 /// The last of them.
@@ -54,9 +55,36 @@ impl SharedEvents {
         }
         let event = write()?;
         if event.len() <= LONGEST {
-            let _of = (object.clone(), kind.clone());
+            let _of = (Arc::downgrade(object), Arc::downgrade(kind));
             lock().put(key, Written { event: event.clone(), _of });
         }
         Ok(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object::{Draft, Key, Status, body};
+
+    use super::*;
+    use crate::negotiate::{Media, Shape};
+
+    #[test]
+    fn what_was_told_is_told_again_and_keeps_no_object() {
+        let events = SharedEvents::default();
+        let kind = Arc::new(kinds::all()[0].clone());
+        let view = View { shape: Shape::Whole, media: Media::Protobuf };
+        let stored = body::encode(&serde_json::json!({"metadata": {"name": "one"}}));
+        let draft = Draft::read(Key::new(kind.resource, "", "one"), [].into(), stored).expect("a draft");
+        let object = Arc::new(draft.at(7));
+        let get = |change, text: &'static str| {
+            let write = || Ok::<_, Status>(Bytes::from_static(text.as_bytes()));
+            events.get(&kind, view, change, &object, write).expect("an event")
+        };
+        assert_eq!([get("ADDED", "first"), get("ADDED", "second")], ["first", "first"]);
+        assert_eq!(get("DELETED", "third"), "third");
+        let held = Arc::downgrade(&object);
+        drop(object);
+        assert!(held.upgrade().is_none(), "nobody else needs it");
     }
 }
