@@ -333,8 +333,11 @@ impl Stream {
         }
     }
 
-    /// One change, as it looks through the selectors.
+    /// One change, as it looks through the selectors: nothing, behind one that could not be told and ended the watch.
     fn tell(&mut self, event: &Event) {
+        if self.log.is_none() {
+            return;
+        }
         let was = event.previous.as_ref().filter(|previous| self.selection.matches(previous));
         let is = event.change != Change::Deleted && self.selection.matches(&event.object);
         match (was, is) {

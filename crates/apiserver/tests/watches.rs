@@ -9,7 +9,7 @@ use common::Cluster;
 use common::client::Client;
 use object::{Draft, Key, Meta};
 use serde_json::{Value, json};
-use store::{Memory, Op, Window};
+use store::{Memory, Op, Transaction, Window};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -108,6 +108,30 @@ async fn a_log_that_is_gone_is_told_as_an_event() {
     let error = events.next().await.expect("an event");
     assert_eq!((&error["type"], &error["object"]["reason"]), (&json!("ERROR"), &json!("Expired")));
     assert!(events.next().await.is_none());
+}
+
+/// Clients take whatever comes for progress: behind what could not be told them, they would have missed it.
+#[tokio::test]
+async fn nothing_comes_behind_what_cannot_be_told() {
+    let cluster = Cluster::start_with(|config| config.cbor = true).await;
+    let client = Client::admin(&cluster);
+    let begun = cluster.gate.store().snapshot().revision();
+    let op = |name: &str, data: &str| {
+        let stored = format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{{\"name\":\"{name}\"}},\"data\":{data}}}"
+        );
+        let key = Key::new(kinds::CONFIG_MAPS, "default", name);
+        Op::create(Draft { key, meta: Meta::default(), fields: [].into(), stored: stored.into() })
+    };
+    let ops = vec![op("before", "{}"), op("odd", "<no JSON>"), op("behind", "{}")];
+    cluster.gate.store().commit(Transaction { ops }).await.expect("committed");
+    for media in ["application/vnd.kubernetes.protobuf;stream=watch", "application/cbor"] {
+        let path = format!("{CONFIG_MAPS}?watch=1&resourceVersion={begun}");
+        let text = client.send("GET", &path, &[("accept", media)], "").await.text;
+        let told = |what: &str| text.matches(what).count();
+        assert_eq!((told("ERROR"), told("ADDED")), (1, 1), "{media}: {text}");
+        assert!(text.contains("before") && !text.contains("behind"), "{media}: {text}");
+    }
 }
 
 /// Bytes in, bytes out: what is no JSON goes the whole way, which it could not if anybody decoded it.
