@@ -618,7 +618,7 @@ impl Daemon {
             Some(cluster) if cluster.files != spec.files => {
                 progress.doing("stopping the control plane, to start it with its new files");
                 let since = Instant::now();
-                let cluster = self.exchange_files(&turn, &spec, &cluster).await?;
+                let cluster = self.exchange_files(&turn, &spec, cluster).await?;
                 progress.step("API server answers", since);
                 return Ok((spec, cluster));
             }
@@ -638,7 +638,7 @@ impl Daemon {
         &self,
         turn: &Turn<'_>,
         spec: &ClusterSpec,
-        running: &Cluster,
+        running: Arc<Cluster>,
     ) -> Result<Arc<Cluster>, DaemonError> {
         let former = ClusterSpec { files: running.files.clone(), ..spec.clone() };
         let prefers_former = |failure| DaemonError::Files { name: spec.name.clone(), failure };
@@ -646,6 +646,8 @@ impl Daemon {
             self.site.save(&former)?;
             return Err(prefers_former(Box::new(failure.into())));
         }
+        // Its store is held as long as it is.
+        drop(running);
         turn.stop().await;
         let failure = match self.start_control_plane(spec, Doors::default()).await {
             Ok(cluster) => {
