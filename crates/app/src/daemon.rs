@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -781,7 +781,7 @@ impl Daemon {
         *self.network_is_up.lock().await = false;
         let machines = self.machines.clone();
         tokio::task::spawn_blocking(move || machines.delete()).await??;
-        Ok(remove_site(&self.site.dir)?)
+        Ok(site::remove(&self.site.dir)?)
     }
 
     /// Whether there is no cluster any more, nor one that has just been asked for.
@@ -869,71 +869,5 @@ pub(crate) fn free_port(wanted: u16) -> Result<u16, DaemonError> {
     Ok(listener.local_addr().map_err(DaemonError::NoPort)?.port())
 }
 
-/// What a site makes in its folder, besides [`site::RECORD`].
-const MADE: &[&str] =
-    &["aws", "clusters", "daemon.lock", "daemon.log", "ekso.sock", "images", "instances", "vpc"];
-
-/// All that Ekso made in the folder, and the folder itself if nothing else is in it and we may: it can be a mount point.
-/// What somebody else put there stays. The site's record goes last, so that a removal that stopped can be repeated.
-fn remove_site(dir: &Path) -> Result<(), FileError> {
-    for name in MADE.iter().chain([&site::RECORD]) {
-        let path = dir.join(name);
-        let removed = match path.symlink_metadata() {
-            Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(&path),
-            Ok(_) => std::fs::remove_file(&path),
-            Err(error) => Err(error),
-        };
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(FileError::new("remove", &path, error));
-            }
-            _ => {}
-        }
-    }
-    match std::fs::remove_dir(dir) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::ResourceBusy
-                    | io::ErrorKind::DirectoryNotEmpty
-                    | io::ErrorKind::ReadOnlyFilesystem
-            ) =>
-        {
-            Ok(())
-        }
-        other => other.map_err(|error| FileError::new("remove", dir, error)),
-    }
-}
-
 /// How long a daemon that was just started may take to open its door.
 pub const DOOR_PATIENCE: Duration = Duration::from_secs(20);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn removal_leaves_what_others_put_there() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let outside = tempfile::tempdir().expect("a folder");
-        std::fs::write(outside.path().join("theirs"), "kept").expect("written");
-        let site = dir.path().join("site");
-        Site::open(&site).expect("a site");
-        std::fs::create_dir_all(site.join("clusters/dev/pki")).expect("made");
-        std::os::unix::fs::symlink(outside.path(), site.join("images")).expect("linked");
-        std::fs::create_dir(site.join("holiday")).expect("made");
-        std::fs::write(site.join("holiday/photo"), "kept").expect("written");
-
-        remove_site(&site).expect("removed");
-        let left: Vec<_> = std::fs::read_dir(&site)
-            .expect("listed")
-            .map(|entry| entry.expect("an entry").file_name())
-            .collect();
-        assert_eq!(left, ["holiday"]);
-        assert_eq!(std::fs::read_to_string(outside.path().join("theirs")).expect("read"), "kept");
-
-        std::fs::remove_dir_all(site.join("holiday")).expect("removed");
-        remove_site(&site).expect("removed again");
-        assert!(!site.exists());
-    }
-}

@@ -276,6 +276,42 @@ pub fn context_name(cluster: &str) -> String {
     format!("ekso-{cluster}")
 }
 
+/// What a site makes in its folder, besides [`RECORD`].
+const MADE: &[&str] =
+    &["aws", "clusters", "daemon.lock", "daemon.log", "ekso.sock", "images", "instances", "vpc"];
+
+/// All that Ekso made in the folder, and the folder itself if nothing else is in it and we may: it can be a mount point.
+/// What somebody else put there stays. The site's record goes last, so that a removal that stopped can be repeated.
+pub fn remove(dir: &Path) -> Result<(), FileError> {
+    for name in MADE.iter().chain([&RECORD]) {
+        let path = dir.join(name);
+        let removed = match path.symlink_metadata() {
+            Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(&path),
+            Ok(_) => std::fs::remove_file(&path),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(FileError::new("remove", &path, error));
+            }
+            _ => {}
+        }
+    }
+    match std::fs::remove_dir(dir) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::ResourceBusy
+                    | std::io::ErrorKind::DirectoryNotEmpty
+                    | std::io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            Ok(())
+        }
+        other => other.map_err(|error| FileError::new("remove", dir, error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,5 +376,30 @@ mod tests {
             let give = |dir: &Path| std::os::unix::fs::chown(dir, Some(4711), None).expect("chown");
             check(give, Some("belongs to user 4711"));
         }
+    }
+
+    #[test]
+    fn removal_leaves_what_others_put_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let outside = tempfile::tempdir().expect("a folder");
+        std::fs::write(outside.path().join("theirs"), "kept").expect("written");
+        let site = dir.path().join("site");
+        Site::open(&site).expect("a site");
+        std::fs::create_dir_all(site.join("clusters/dev/pki")).expect("made");
+        std::os::unix::fs::symlink(outside.path(), site.join("images")).expect("linked");
+        std::fs::create_dir(site.join("holiday")).expect("made");
+        std::fs::write(site.join("holiday/photo"), "kept").expect("written");
+
+        remove(&site).expect("removed");
+        let left: Vec<_> = std::fs::read_dir(&site)
+            .expect("listed")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        assert_eq!(left, ["holiday"]);
+        assert_eq!(std::fs::read_to_string(outside.path().join("theirs")).expect("read"), "kept");
+
+        std::fs::remove_dir_all(site.join("holiday")).expect("removed");
+        remove(&site).expect("removed again");
+        assert!(!site.exists());
     }
 }
