@@ -5,7 +5,7 @@ mod world;
 use access::rbac::{Index, check_write};
 use access::{View, authorize, bootstrap, forbidden, impersonation, rbac};
 use object::{Key, Snapshot};
-use plan::Write;
+use plan::{Attributes, Write};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use world::{attributes, put, snapshot, user};
@@ -66,6 +66,33 @@ fn people() -> Snapshot {
         binding("b", "one", "Role/one", json!([{"kind": "User", "name": "erin"}])),
         binding("b", "gone", "Role/absent", json!([{"kind": "User", "name": "dave"}])),
     ])
+}
+
+/// A review may ask for a resource with a slash in its name, as that of the Prometheus Operator does.
+#[test]
+fn a_rule_names_resources_with_their_subresources() {
+    for (held, resource, subresource, allowed) in [
+        ("pods", "pods", "", true),
+        ("pods", "pods", "log", false),
+        ("pods/log", "pods", "log", true),
+        ("pods/log", "pods/log", "", true),
+        ("pods/log", "pods", "", false),
+        ("pods/log", "pods", "logs", false),
+        ("pods/log", "pod", "s/log", false),
+        ("*/log", "pods", "log", true),
+        ("*/log", "pods/log", "", false),
+        ("*", "pods/log", "", true),
+        ("*", "pods", "log", true),
+    ] {
+        let rule = rbac::Rule {
+            api_groups: vec!["".into()],
+            resources: vec![held.into()],
+            verbs: vec!["get".into()],
+            ..Default::default()
+        };
+        let asked = Attributes { verb: "get", resource, subresource, name: "x", ..Default::default() };
+        assert_eq!(rule.allows(&asked), allowed, "{held}: {resource} {subresource}");
+    }
 }
 
 #[test]

@@ -48,12 +48,15 @@ impl Rule {
     }
 
     /// `pods`, `pods/log`, `*`, and `*/scale` (that subresource of everything).
+    /// What is asked for is compared as `resource/subresource`, as upstream does: some ask in a review for a resource
+    /// that is called `prometheuses/status`.
     fn names_resource(&self, resource: &str, subresource: &str) -> bool {
-        self.resources.iter().any(|held| match held.split_once('/') {
-            None => &**held == "*" || (subresource.is_empty() && **held == *resource),
-            Some((parent, child)) => {
-                !subresource.is_empty() && child == subresource && (parent == "*" || parent == resource)
-            }
+        let below = |held: &str, parent: &str| {
+            held.strip_prefix(parent).and_then(|rest| rest.strip_prefix('/')) == Some(subresource)
+        };
+        self.resources.iter().any(|held| match subresource {
+            "" => &**held == "*" || **held == *resource,
+            _ => &**held == "*" || below(held, resource) || below(held, "*"),
         })
     }
 
