@@ -1,7 +1,7 @@
 # Everything one does with this repository. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down delete build test lint fuzz bench conformance
+.PHONY: help up down delete build test lint fuzz bench compare conformance
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ fuzz: ## Feed every reader of outside input with made-up input, some seconds eac
 
 bench: ## Measure, with the peers beside: a table of figures
 	@scripts/bench
+
+compare: ## Play the same requests to upstream's API server and to ours, and print where the answers differ
+	@scripts/compare
 
 conformance: ## Run the conformance suite of Kubernetes, the real one: about an hour and a half
 	@scripts/conformance

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::site::{Site, brought, output};
+use super::site::Site;
 use super::{Load, Row, etcd, micros, percentiles, seconds};
+use crate::servers::{brought, output};
 
 const CLIENTS: u32 = 64;
 const OBJECTS: u32 = 20_000;

@@ -1,26 +1,18 @@
 //! An API server as it is loaded: spoken to by hand, so that the client costs little of the cores that are shared.
 
-use std::net::Ipv4Addr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::{Load, percentiles};
+use crate::servers::{Connection, Door};
 
 /// Where it is and how one shows oneself.
 #[derive(Clone)]
 pub struct Api {
-    tls: TlsConnector,
-    port: u16,
+    pub door: Door,
     token: Arc<str>,
 }
 
@@ -40,25 +32,8 @@ impl Request {
 }
 
 impl Api {
-    /// `authorities`: PEM of those that its certificate is believed by.
-    pub fn new(authorities: &Path, port: u16, token: &str) -> Result<Self> {
-        let mut roots = rustls::RootCertStore::empty();
-        for authority in CertificateDer::pem_file_iter(authorities).context("read the authority")? {
-            roots.add(authority?)?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), port, token: token.into() })
-    }
-
-    pub async fn connect(&self) -> Result<TlsStream<TcpStream>> {
-        let address = Ipv4Addr::LOCALHOST;
-        let socket = TcpStream::connect((address, self.port)).await?;
-        socket.set_nodelay(true)?;
-        Ok(self.tls.connect(ServerName::IpAddress(address.into()), socket).await?)
+    pub fn new(door: Door, token: &str) -> Self {
+        Self { door, token: token.into() }
     }
 
     pub fn request(&self, request: &Request) -> String {
@@ -74,8 +49,7 @@ impl Api {
 
     /// A connection that asks one thing after another.
     pub async fn client(&self) -> Result<Client> {
-        let stream = BufReader::with_capacity(64 * 1024, self.connect().await?);
-        Ok(Client { api: self.clone(), stream })
+        Ok(Client { api: self.clone(), connection: Connection::open(&self.door).await? })
     }
 
     /// So many requests by so many clients at once, each with a connection of its own; how long each waited.
@@ -119,7 +93,7 @@ impl Api {
 /// One connection.
 pub struct Client {
     api: Api,
-    stream: BufReader<TlsStream<TcpStream>>,
+    connection: Connection,
 }
 
 impl Client {
@@ -136,62 +110,17 @@ impl Client {
 
     /// A successful answer, piece by piece, until it ends or enough was seen of it.
     pub async fn read(&mut self, request: &Request, mut enough: impl FnMut(&[u8]) -> bool) -> Result<()> {
-        self.stream.get_mut().write_all(self.api.request(request).as_bytes()).await?;
-        let mut line = String::new();
-        self.line(&mut line).await?;
-        let code: u16 = line.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP")?;
-        let (mut length, mut chunked) = (0, false);
-        while !line.is_empty() {
-            self.line(&mut line).await?;
-            let Some((name, value)) = line.split_once(':') else { continue };
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse()?;
-            }
-            chunked |= name.eq_ignore_ascii_case("transfer-encoding");
+        let head = self.connection.ask(self.api.request(request).as_bytes()).await?;
+        if (200..300).contains(&head.code) {
+            return self.connection.body(&head, &mut enough).await;
         }
-        if !(200..300).contains(&code) {
-            let mut why = vec![0; length];
-            self.stream.read_exact(&mut why).await?;
-            bail!("{} {}: {code} {}", request.method, request.path, String::from_utf8_lossy(&why));
-        }
-        if !chunked {
-            self.pieces(length, &mut enough).await?;
-            return Ok(());
-        }
-        loop {
-            self.line(&mut line).await?;
-            let size = usize::from_str_radix(&line, 16).with_context(|| format!("a chunk of {line:?}"))?;
-            if self.pieces(size, &mut enough).await? {
-                return Ok(());
-            }
-            self.line(&mut line).await?;
-            if size == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn line(&mut self, line: &mut String) -> Result<()> {
-        line.clear();
-        ensure!(self.stream.read_line(line).await? > 0, "the connection ended within an answer");
-        line.truncate(line.trim_end().len());
-        Ok(())
-    }
-
-    /// So many bytes. True: enough was seen.
-    async fn pieces(&mut self, mut rest: usize, enough: &mut impl FnMut(&[u8]) -> bool) -> Result<bool> {
-        while rest > 0 {
-            let piece = self.stream.fill_buf().await?;
-            ensure!(!piece.is_empty(), "the connection ended within an answer");
-            let used = piece.len().min(rest);
-            let is_enough = enough(&piece[..used]);
-            self.stream.consume(used);
-            rest -= used;
-            if is_enough {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let mut why = Vec::new();
+        let all = |piece: &[u8]| {
+            why.extend_from_slice(piece);
+            false
+        };
+        self.connection.body(&head, all).await?;
+        bail!("{} {}: {} {}", request.method, request.path, head.code, String::from_utf8_lossy(&why));
     }
 
     /// How long one request takes, the middle of as many as two seconds have room for; how many were made.

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::calls::{Call, Caller, ask, caller};
 use super::pods::create_and_wait;
-use super::site::{Site, output};
+use super::site::Site;
 use super::{Row, percentiles, seconds};
+use crate::servers::output;
 
 const STARTS: usize = 5;
 const MANY: usize = 200;

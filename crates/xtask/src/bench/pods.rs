@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::site::{Site, output};
+use super::site::Site;
 use super::{Row, percentiles, seconds};
+use crate::servers::output;
 
 const ONE_AFTER_ANOTHER: usize = 30;
 const AT_ONCE: usize = 100;

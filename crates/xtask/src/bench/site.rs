@@ -3,32 +3,20 @@
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::client::Api;
+use crate::servers::{Door, brought, output};
 
 /// A site in a temporary folder, deleted with this value.
 pub struct Site {
     scratch: tempfile::TempDir,
     /// Asked for once: asking costs the daemon some time.
     endpoint: OnceCell<String>,
-}
-
-/// What `command` prints; an error if it fails.
-pub fn output(command: &mut Command) -> Result<String> {
-    let done = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
-    let said = String::from_utf8_lossy(&done.stderr);
-    ensure!(done.status.success(), "{command:?} ended with {}: {said}", done.status);
-    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
-}
-
-/// A program that `make bench` brings.
-pub fn brought(name: &str) -> PathBuf {
-    crate::root().join(".tmp/bin").join(name)
 }
 
 impl Site {
@@ -123,7 +111,8 @@ impl Site {
     pub fn api(&self) -> Result<Api> {
         let endpoint = self.endpoint()?;
         let port = endpoint.rsplit(':').next().and_then(|port| port.parse().ok()).context("the port")?;
-        Api::new(&self.pki().join("ca.crt"), port, &self.token()?)
+        let door = Door::new(&self.pki().join("ca.crt"), port, None)?;
+        Ok(Api::new(door, &self.token()?))
     }
 
     /// curl as the administrator, for a path of the API.

@@ -65,7 +65,7 @@ async fn watch_all(
     let request = api.request(&Request::get(&format!("{PATH}?watch=1&resourceVersion={revision}")));
     let mut watchers = Vec::new();
     for _ in 0..WATCHERS {
-        let mut stream = api.connect().await?;
+        let mut stream = api.door.connect().await?;
         stream.write_all(request.as_bytes()).await?;
         let mut head = vec![0; 4_096];
         let read = stream.read(&mut head).await?;
@@ -113,7 +113,7 @@ async fn answer(stream: &mut TlsStream<TcpStream>) -> Result<String> {
 
 /// One change after another, each when all have been told of the one before; how long each watcher waited for each.
 async fn change_all(api: &Api, told: &mut mpsc::UnboundedReceiver<Instant>) -> Result<Vec<Duration>> {
-    let mut writer = api.connect().await?;
+    let mut writer = api.door.connect().await?;
     let mut times = Vec::new();
     for change in 0..CHANGES {
         let body = json!({"metadata": {"annotations": {"change": change.to_string()}}}).to_string();

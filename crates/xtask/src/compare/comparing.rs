@@ -1,0 +1,83 @@
+//! Two answers, and where they differ.
+
+use serde_json::{Value, json};
+
+use super::cases::Ignored;
+use super::playing::{Answer, Body};
+
+/// Where two answers differ, and what each says there. `None`: nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// `code`, `header/warning`, `body/metadata/name`
+    pub at: String,
+    pub upstream: Option<Value>,
+    pub ours: Option<Value>,
+}
+
+pub fn differences(upstream: &Answer, ours: &Answer) -> Vec<Difference> {
+    let mut found = Vec::new();
+    compare("code", Some(&json!(upstream.code)), Some(&json!(ours.code)), &mut found);
+    let header = |answer: &Answer, name: &str| answer.headers.get(name).map(|values| json!(values));
+    for name in super::playing::HEADERS {
+        let (upstream, ours) = (header(upstream, name), header(ours, name));
+        compare(&format!("header/{name}"), upstream.as_ref(), ours.as_ref(), &mut found);
+    }
+    compare("body", Some(&value(&upstream.body)), Some(&value(&ours.body)), &mut found);
+    found
+}
+
+fn value(body: &Body) -> Value {
+    match body {
+        Body::Json(value) => value.clone(),
+        Body::Lines(lines) => Value::Array(lines.clone()),
+        Body::Text(text) => Value::String(text.clone()),
+    }
+}
+
+fn compare(at: &str, upstream: Option<&Value>, ours: Option<&Value>, found: &mut Vec<Difference>) {
+    match (upstream, ours) {
+        (Some(Value::Object(theirs)), Some(Value::Object(mine))) => {
+            let names = theirs.keys().chain(mine.keys().filter(|name| !theirs.contains_key(*name)));
+            for name in names {
+                // As in a JSON pointer: a name may have slashes.
+                let name_there = name.replace('~', "~0").replace('/', "~1");
+                compare(&format!("{at}/{name_there}"), theirs.get(name), mine.get(name), found);
+            }
+        }
+        (Some(Value::Array(theirs)), Some(Value::Array(mine))) => {
+            for nth in 0..theirs.len().max(mine.len()) {
+                compare(&format!("{at}/{nth}"), theirs.get(nth), mine.get(nth), found);
+            }
+        }
+        _ if upstream == ours => {}
+        _ => found.push(Difference { at: at.to_owned(), upstream: upstream.cloned(), ours: ours.cloned() }),
+    }
+}
+
+impl Ignored {
+    /// `*` is any one part; what lies below is meant too.
+    pub fn covers(&self, difference: &Difference) -> bool {
+        let mut there = difference.at.split('/');
+        self.at.split('/').all(|part| there.next().is_some_and(|found| part == "*" || part == found))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_say_where_they_are_and_may_be_known() {
+        let answer = |body: Value| Answer { code: 200, body: Body::Json(body), ..Answer::default() };
+        let upstream = answer(json!({"items": [{"a": 1}, {"a": 2, "x/y": true}]}));
+        let ours = answer(json!({"items": [{"a": 1}, {"a": 3}]}));
+        let found = differences(&upstream, &ours);
+        let at: Vec<&str> = found.iter().map(|difference| &*difference.at).collect();
+        assert_eq!(at, ["body/items/1/a", "body/items/1/x~1y"]);
+        let ignored = |at: &str| Ignored { at: at.into(), because: String::new() };
+        assert!(ignored("body/items/*/a").covers(&found[0]) && ignored("body").covers(&found[1]));
+        assert!(
+            !ignored("body/items/*/a").covers(&found[1]) && !ignored("body/items/1/a/b").covers(&found[0])
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! Requests as they are made of one server.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::cases::{Sequence, Step};
+use super::servers::Side;
+use crate::servers::Connection;
+
+/// The headers that are compared.
+pub const HEADERS: &[&str] = &[
+    "allow",
+    "cache-control",
+    "content-encoding",
+    "content-type",
+    "etag",
+    "location",
+    "retry-after",
+    "vary",
+    "warning",
+    "www-authenticate",
+];
+
+/// What became of one request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// 0: none that could be read; the body says why.
+    pub code: u16,
+    pub headers: BTreeMap<&'static str, Vec<String>>,
+    pub body: Body,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    Json(Value),
+    /// The events of a watch.
+    Lines(Vec<Value>),
+    Text(String),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Text(String::new())
+    }
+}
+
+/// What is known while a sequence is played to one server.
+pub struct Player<'a> {
+    side: &'a Side,
+    words: BTreeMap<String, String>,
+}
+
+impl<'a> Player<'a> {
+    /// Makes the namespace that the sequence asks for.
+    pub async fn begin(side: &'a Side, sequence: &Sequence, namespace: &str) -> Result<Self> {
+        let words = BTreeMap::from([("ns".to_owned(), namespace.to_owned())]);
+        let mut player = Self { side, words };
+        if sequence.has_namespace() {
+            let kinds = [
+                ("namespaces", "Namespace", namespace),
+                ("namespaces/${ns}/serviceaccounts", "ServiceAccount", "default"),
+            ];
+            for (path, kind, name) in kinds {
+                let body = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
+                let step = json!({"ask": format!("POST /api/v1/{path}"), "body": body});
+                let step: Step = serde_json::from_value(step)?;
+                let answer = player.play(&step, step.body.as_ref()).await;
+                anyhow::ensure!(answer.code == 201, "make {kind} {name}: {answer:?}");
+            }
+        }
+        Ok(player)
+    }
+
+    pub async fn play(&mut self, step: &Step, body: Option<&Value>) -> Answer {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let answer = match self.ask(step, body).await {
+                Ok(answer) => answer,
+                Err(error) => Answer { body: Body::Text(format!("{error:#}")), ..Answer::default() },
+            };
+            if step.until.is_none_or(|code| code == answer.code) || Instant::now() > deadline {
+                if let Body::Json(body) = &answer.body {
+                    let kept = step.keep.iter().filter_map(|(word, at)| Some((word, body.pointer(at)?)));
+                    self.words.extend(kept.map(|(word, value)| (word.clone(), plain(value))));
+                }
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn fill(&self, text: &str) -> String {
+        let fill =
+            |text: String, (word, value): (&String, &String)| text.replace(&format!("${{{word}}}"), value);
+        self.words.iter().fold(text.to_owned(), fill)
+    }
+
+    fn request(&self, step: &Step, body: Option<&Value>) -> Result<String> {
+        let (method, path) = step.ask.split_once(' ').context("a method and a path")?;
+        let body = self.fill(&body.map(plain).unwrap_or_default());
+        let mut headers: Vec<(String, String)> = vec![("Host".into(), "localhost".into())];
+        let mut add = |name: &str, value: String| {
+            // What a step says itself stands.
+            if !step.headers.keys().any(|said| said.eq_ignore_ascii_case(name)) {
+                headers.push((name.to_owned(), value));
+            }
+        };
+        add("Accept", "application/json".into());
+        add("User-Agent", "compare".into());
+        if step.body.is_some() {
+            add("Content-Type", step.media_type().into());
+        }
+        if let Some(token) = step.token.as_deref().filter(|token| !token.is_empty()) {
+            add("Authorization", format!("Bearer {token}"));
+        }
+        if let Some(user) = &step.user {
+            add("Impersonate-User", user.user.clone());
+            user.groups.iter().for_each(|group| add("Impersonate-Group", group.clone()));
+            for (key, values) in &user.extra {
+                values.iter().for_each(|value| add(&format!("Impersonate-Extra-{key}"), value.clone()));
+            }
+        }
+        headers.push(("Content-Length".into(), body.len().to_string()));
+        headers.extend(step.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let lines: String =
+            headers.iter().map(|(name, value)| format!("{name}: {}\r\n", self.fill(value))).collect();
+        Ok(format!("{method} {} HTTP/1.1\r\n{lines}\r\n{body}", self.fill(path)))
+    }
+
+    async fn ask(&self, step: &Step, body: Option<&Value>) -> Result<Answer> {
+        let door = if step.token.is_some() { &self.side.nobody } else { &self.side.administrator };
+        let mut connection = Connection::open(door).await?;
+        let head = connection.ask(self.request(step, body)?.as_bytes()).await?;
+        let mut read = Vec::new();
+        if !step.ask.starts_with("HEAD ") {
+            let more = connection.body(&head, |piece| {
+                read.extend_from_slice(piece);
+                step.lines.is_some_and(|lines| read.iter().filter(|byte| **byte == b'\n').count() >= lines)
+            });
+            tokio::time::timeout(Duration::from_secs(20), more)
+                .await
+                .context("the answer does not end")??;
+        }
+        let mut headers = BTreeMap::new();
+        for name in HEADERS {
+            let values: Vec<String> = head.all(name).map(str::to_owned).collect();
+            if !values.is_empty() {
+                headers.insert(*name, values);
+            }
+        }
+        if head.all("Content-Encoding").any(|encoding| encoding == "gzip") {
+            let mut plain = Vec::new();
+            flate2::read::GzDecoder::new(&read[..]).read_to_end(&mut plain).context("unpack the answer")?;
+            read = plain;
+        }
+        let is_watch = step.ask.contains("watch=") || step.lines.is_some();
+        Ok(Answer { code: head.code, headers, body: Body::of(&read, is_watch) })
+    }
+}
+
+impl Body {
+    fn of(bytes: &[u8], is_watch: bool) -> Self {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        if is_watch && let Ok(lines) = text.lines().map(serde_json::from_str).collect() {
+            return Self::Lines(lines);
+        }
+        match serde_json::from_str(&text) {
+            Ok(value) => Self::Json(value),
+            Err(_) => Self::Text(text),
+        }
+    }
+}
+
+/// A text as it stands, all else as JSON.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A merge patch, carried out: RFC 7386.
+pub fn merged(target: &Value, patch: &Value) -> Value {
+    let Value::Object(patch) = patch else { return patch.clone() };
+    let mut fields = target.as_object().cloned().unwrap_or_default();
+    for (name, value) in patch {
+        if value.is_null() {
+            fields.remove(name);
+            continue;
+        }
+        let merged = merged(fields.get(name).unwrap_or(&Value::Null), value);
+        fields.insert(name.clone(), merged);
+    }
+    Value::Object(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_varied_by_a_merge_patch() {
+        let body = json!({"a": {"b": 1, "c": 2}, "d": [1]});
+        let patch = json!({"a": {"b": null, "e": {"f": 3}}, "d": [2]});
+        assert_eq!(merged(&body, &patch), json!({"a": {"c": 2, "e": {"f": 3}}, "d": [2]}));
+    }
+}
