@@ -1,27 +1,30 @@
 //! What may be written, and how it is completed: the plugins. Pure.
 //!
-//! [`mutate`] completes a request, [`validate`] judges it: the caller (the gate) defaults the object before the first
-//! and validates it against its kind between the two, as upstream does.
+//! The caller (the gate) goes through [`CHAIN`] twice: to complete a request, by [`mutate`], and to judge it, by [`validate`]. It defaults the
+//! object before the first and validates it against its kind between the two, as upstream does. The steps of the chain that are extensions
+//! are the caller's to carry out: they may have to be asked elsewhere.
 //!
 //! ```text
 //! decode ─► default ─► mutate ─► default ─► the kind's own validation ─► validate ─► commit
 //! ```
 //!
-//! Every plugin is a file and a row of [`PLUGINS`], in upstream's order.
+//! Every plugin is a file and a row of [`CHAIN`], in upstream's order.
 //!
 //! Architecture invariant: no clock, no randomness, no I/O; `now` and a random suffix are part of the [`Request`], and
 //! whether its user may do something else besides is asked through `Request::authorize`.
 
+mod configuration;
 pub mod extension;
 mod pkcs10;
 mod plugins;
 mod pod;
 mod request;
 
-pub use plugins::PLUGINS;
+pub use configuration::Configuration;
+pub use plugins::CHAIN;
 pub use plugins::fargate::Fargate;
 pub use plugins::pod_identity::PodIdentity;
-pub use request::{Admitted, Mutate, Operation, Plugin, Request, Validate, Verdict};
+pub use request::{Admitted, Mutate, Operation, Plugin, Request, Step, Validate, Verdict};
 
 use object::{Snapshot, Status};
 use serde_json::Value;
@@ -29,9 +32,14 @@ use serde_json::Value;
 /// Completes the object of a create, update or connect: service account, priority, tolerations, limits, classes.
 ///
 /// The object must have passed decoding: its fields are of the types of its kind's schema.
-pub fn mutate(snapshot: &Snapshot, request: &Request, mut object: Value) -> Result<Admitted, Status> {
+pub fn mutate(
+    plugins: &[Plugin],
+    snapshot: &Snapshot,
+    request: &Request,
+    mut object: Value,
+) -> Result<Admitted, Status> {
     let mut warnings = Vec::new();
-    for plugin in PLUGINS {
+    for plugin in plugins {
         if let Some(mutate) = plugin.mutate {
             mutate(snapshot, request, &mut object, &mut warnings)?;
         }
@@ -42,12 +50,13 @@ pub fn mutate(snapshot: &Snapshot, request: &Request, mut object: Value) -> Resu
 /// Judges a request. `object` is as it would be stored; a delete has none. What the audit log should hold is in the verdict of a
 /// request that is refused, too.
 pub fn validate(
+    plugins: &[Plugin],
     snapshot: &Snapshot,
     request: &Request,
     object: Option<&Value>,
     verdict: &mut Verdict,
 ) -> Result<(), Status> {
-    for plugin in PLUGINS {
+    for plugin in plugins {
         if let Some(validate) = plugin.validate {
             validate(snapshot, request, object, verdict)?;
         }

@@ -2,7 +2,7 @@ use object::{Key, Snapshot, Status, Time};
 use plan::{Attributes, Decision, User, Write};
 use serde_json::Value;
 
-use crate::{Fargate, PodIdentity};
+use crate::{Configuration, Fargate, PodIdentity};
 
 /// `admission.k8s.io/v1` `Operation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Request<'a> {
     pub now: Time,
     /// Five random characters of the alphabet of generated names: ends the name of a volume that is added.
     pub suffix: &'a str,
+    /// What the plugins were told at the start.
+    pub configuration: &'a Configuration,
     /// Of a cluster of EKS: how its pods come to the keys of their roles.
     pub pod_identity: Option<&'a PodIdentity>,
     /// Of a cluster of EKS: what runs on Fargate.
@@ -63,6 +65,17 @@ pub struct Verdict {
 
 pub type Mutate = fn(&Snapshot, &Request, &mut Value, &mut Vec<String>) -> Result<(), Status>;
 pub type Validate = fn(&Snapshot, &Request, Option<&Value>, &mut Verdict) -> Result<(), Status>;
+
+/// A part of admission.
+pub enum Step {
+    /// Decide by themselves.
+    Plugins(&'static [Plugin]),
+    /// [`extension::Extensions`](crate::extension::Extensions), of which the caller asks each sort in its turn.
+    MutatingPolicies,
+    MutatingWebhooks,
+    ValidatingPolicies,
+    ValidatingWebhooks,
+}
 
 /// One row: a plugin by upstream's name, and what it does in either phase.
 pub struct Plugin {

@@ -1,7 +1,7 @@
 //! Policies and webhooks: a cluster, a request, and what becomes of it.
 
-use admission::extension::{Asked, Extensions, Served};
-use admission::{Operation, Request, Verdict};
+use admission::extension::{Asked, Extensions, Served, refuse};
+use admission::{Configuration, Operation, Request, Verdict};
 use object::{Draft, Key, Resource, Snapshot, Time, body};
 use plan::{Attributes, Decision, Target, User};
 use schema::path;
@@ -67,6 +67,7 @@ fn ask<T>(
         dry_run,
         now: Time::from_secs(1_795_410_000),
         suffix: "x2z4v",
+        configuration: &Configuration::default(),
         pod_identity: None,
         fargate: None,
         authorize: &authorize,
@@ -80,7 +81,7 @@ fn ask<T>(
         authorize_as: &authorize_as,
         resource_of: &resource_of,
         seen: &|_, object| Some(object.clone()),
-        merge: &|object, configuration| {
+        merge: &|_, object, configuration| {
             schema::merge_patch(object, configuration);
             Ok(())
         },
@@ -220,8 +221,8 @@ fn what_follows_a_failure() {
         verdict.warnings,
         ["Validation failed for ValidatingAdmissionPolicy 'limits' with binding 'everywhere': no"]
     );
-    assert_eq!(verdict.audit[0], ("limits/replicas".into(), "has 7".into()));
-    assert!(verdict.audit[1].1.contains("\"expressionIndex\":0"), "{:?}", verdict.audit);
+    assert_eq!(verdict.audit[1], ("limits/replicas".into(), "has 7".into()));
+    assert!(verdict.audit[0].1.contains("\"expressionIndex\":0"), "{:?}", verdict.audit);
 }
 
 #[test]
@@ -286,16 +287,19 @@ fn mutating_policies() {
         });
         let snapshot = snapshot(&[policy, binding, namespace()]);
         let extensions = Extensions::read(&snapshot, &Extensions::default());
-        let mut object = deployment();
-        let original = object.clone();
+        let original = deployment();
         let done = ask(Operation::Create, &original, None, "", false, |asked| {
-            extensions.mutate(&snapshot, asked, &mut object, false)
+            let (invocations, mut refusals) = extensions.invocations(&snapshot, asked, &original);
+            let mut ran = extensions.mutate(&invocations[0], &snapshot, asked, &original, true);
+            refusals.extend(ran.take_refusals());
+            refuse(asked.request, Some(&original), refusals).map(|()| ran.object.expect("changed"))
         });
-        let found = done.map(|()| {
-            (path::int(&object, "spec.replicas").unwrap_or(0), path::text(&object, "metadata.labels.team"))
+        let found = done.map(|object| {
+            let team = path::text(&object, "metadata.labels.team").to_owned();
+            (path::int(&object, "spec.replicas").unwrap_or(0), team)
         });
         match (found, wanted) {
-            (Ok(found), Ok(wanted)) => assert_eq!(found, wanted, "{mutation}"),
+            (Ok((replicas, team)), Ok(wanted)) => assert_eq!((replicas, &*team), wanted, "{mutation}"),
             (Err(status), Err(wanted)) => assert!(status.message.ends_with(wanted), "{}", status.message),
             (found, wanted) => panic!("{found:?} instead of {wanted:?}"),
         }

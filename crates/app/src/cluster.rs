@@ -172,7 +172,9 @@ impl Cluster {
         let ranges = ServiceRanges { addresses, ..ServiceRanges::default() };
         let dial = dial::dialer(setup.dial_from.clone());
         let random = Arc::new(pki::fill_random_ahead);
+        let admission = Arc::new(setup.files.guard.admission()?);
         let gate = Gate::new(store.clone(), authorizers.clone(), clock.clone(), random, ranges)
+            .with_admission(admission)
             .of_version(setup.shape.minor);
         let gate = match &setup.account {
             Some(account) => gate

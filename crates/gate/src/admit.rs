@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use admission::extension::{Asked, Extensions, Served};
-use admission::{Operation, Verdict};
+use admission::extension::{self, Asked, Extensions, InvocationKey, Served};
+use admission::{CHAIN, Operation, Plugin, Step, Verdict};
 use object::{Key, Object, Snapshot, Status, Time};
 use plan::{Attributes, Decision, User, Write};
 use schema::{Kind, path};
@@ -12,8 +12,9 @@ use serde_json::Value;
 use store::{Op, Precondition};
 
 use crate::request::Request;
+use crate::rounds::{Rounds, Turn};
 use crate::webhooks::Passing;
-use crate::{Catalog, Gate, commit, ownership, scale, webhooks};
+use crate::{Catalog, Gate, commit, decode, ownership, scale, webhooks};
 
 /// Who may do what, asked in the middle of a write: plugins ask whether the user may do something else besides.
 pub trait Authority: Send + Sync + 'static {
@@ -64,6 +65,7 @@ impl Review<'_> {
             dry_run: options.dry_run,
             now: self.now,
             suffix: &self.gate.suffix(),
+            configuration: &self.gate.admission,
             pod_identity: pod_identity.as_deref(),
             fargate: self.gate.fargate.as_ref().map(|fargate| &**fargate as &dyn admission::Fargate),
             authorize: &authorize,
@@ -147,7 +149,10 @@ impl Review<'_> {
         let authorize_as = |user: &User, attributes: &Attributes<'_>| {
             gate.authority.authorize(self.snapshot, user, attributes)
         };
-        let merge = |object: &mut Value, configuration: &Value| ownership::merge(kind, object, configuration);
+        let merge = |served: Served<'_>, object: &mut Value, configuration: &Value| {
+            let row = rows.iter().find(|row| row.group == served.group && row.version == served.version);
+            ownership::merge(row.map_or(kind, |row| row), object, configuration)
+        };
         let answer = self.ask(key, old, |request| {
             ask(&Asked {
                 request,
@@ -201,14 +206,20 @@ impl Review<'_> {
         self.ask(key, old, |request| extensions.concern(request)).then_some(extensions)
     }
 
-    fn plugins(
+    fn complete(
         &self,
+        plugins: &[Plugin],
         key: &Key,
         new: &mut Value,
         old: Option<&Value>,
         warnings: &mut Vec<String>,
     ) -> Result<(), Status> {
-        let admitted = self.ask(key, old, |request| admission::mutate(self.snapshot, request, new.take()))?;
+        if plugins.iter().all(|plugin| plugin.mutate.is_none()) {
+            return Ok(());
+        }
+        let mutate =
+            |request: &admission::Request<'_>| admission::mutate(plugins, self.snapshot, request, new.take());
+        let admitted = self.ask(key, old, mutate)?;
         *new = admitted.object;
         warnings.extend(admitted.warnings);
         Ok(())
@@ -248,7 +259,8 @@ impl Gate {
     }
 }
 
-/// Lets every mutating plugin, policy and webhook change the object; once more if a webhook wants to see what came after it.
+/// Lets every mutating plugin, policy and webhook change the object; once more if a webhook wants to see what came after it. Then it must not
+/// grant what its user does not hold.
 pub(crate) async fn mutate(
     review: &Review<'_>,
     key: &Key,
@@ -256,27 +268,83 @@ pub(crate) async fn mutate(
     old: Option<&Value>,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
-    review.plugins(key, new, old, warnings)?;
-    let Some(extensions) = review.extensions(key, old) else { return Ok(()) };
-    let before = identity(new);
-    let mut only = None;
+    let extensions = review.extensions(key, old);
+    let before = extensions.is_some().then(|| identity(new));
+    let mut rounds = Rounds::default();
     loop {
-        let uid = review.gate.uid();
-        let again = only.is_some();
-        let policies = review.asked(key, old, &uid, |asked| {
-            let mut changed = new.clone();
-            extensions.mutate(review.snapshot, asked, &mut changed, again).map(|()| changed)
-        });
-        *new = policies.await??;
-        let mut passing = Passing { key, object: Some(&mut *new), old, warnings: &mut *warnings };
-        let again = webhooks::in_turn(review, &extensions, &mut passing, only.as_ref()).await?;
-        if again.is_empty() || only.is_some() {
-            fit(review.request.kind, new);
-            return unchanged(key, &before, new);
+        for step in CHAIN {
+            match (step, &extensions) {
+                (Step::Plugins(plugins), _) => review.complete(plugins, key, new, old, warnings)?,
+                (Step::MutatingPolicies, Some(extensions)) => {
+                    policies(review, extensions, key, new, old, &mut rounds.policies).await?;
+                }
+                (Step::MutatingWebhooks, Some(extensions)) => {
+                    let mut passing = Passing { key, object: Some(&mut *new), old, warnings: &mut *warnings };
+                    webhooks::in_turn(review, extensions, &mut passing, &mut rounds.webhooks).await?;
+                }
+                (Step::MutatingPolicies | Step::MutatingWebhooks, None)
+                | (Step::ValidatingPolicies | Step::ValidatingWebhooks, _) => {}
+            }
         }
-        review.plugins(key, new, old, warnings)?;
-        only = Some(again);
+        if !rounds.again() {
+            break;
+        }
     }
+    if let Some(before) = before {
+        fit(review.request.kind, new);
+        unchanged(key, &before, new)?;
+    }
+    if review.request.subresource.is_empty() {
+        review.gate.authority.may_grant(review.snapshot, review.request.user, key, new, old)?;
+    }
+    Ok(())
+}
+
+/// Lets the mutating policies change the object, each in the version that it is about.
+async fn policies(
+    review: &Review<'_>,
+    extensions: &Extensions,
+    key: &Key,
+    new: &mut Value,
+    old: Option<&Value>,
+    turn: &mut Turn<InvocationKey>,
+) -> Result<(), Status> {
+    let uid = review.gate.uid();
+    let found =
+        review.asked(key, old, &uid, |asked| extensions.invocations(review.snapshot, asked, new)).await?;
+    let (invocations, mut refusals) = found;
+    turn.begin(Some(new));
+    for invocation in invocations {
+        let who = invocation.key();
+        let ran = review.asked(key, old, &uid, |asked| {
+            extensions.mutate(&invocation, review.snapshot, asked, new, turn.may_ask(&who))
+        });
+        let mut ran = ran.await?;
+        refusals.extend(ran.take_refusals());
+        let Some(made) = ran.object else { continue };
+        let (group, version) = (&*invocation.version.0, &*invocation.version.1);
+        let mut changed = review.restored((group, version), made, new).await?;
+        complete(review, &mut changed)?;
+        let differs = changed != *new;
+        *new = changed;
+        turn.asked(who, ran.is_reinvoked, differs);
+    }
+    turn.end(Some(new));
+    review.ask(key, old, |request| extension::refuse(request, Some(new), refusals))
+}
+
+/// What an extension made of an object, without what its kind does not know and with defaults for what is left out.
+pub(crate) fn complete(review: &Review<'_>, changed: &mut Value) -> Result<(), Status> {
+    if !review.request.subresource.is_empty() {
+        return Ok(());
+    }
+    let row = review.gate.row(review.request)?;
+    // What a schema does not know stays in a custom resource until all have seen it.
+    if row.custom.is_none() {
+        decode::prune(&row, changed)?;
+    }
+    decode::default(&row, changed);
+    Ok(())
 }
 
 /// What extensions put into a custom resource that its schema does not have goes, and what they left out is completed.
@@ -317,35 +385,58 @@ pub(crate) async fn validate(
     old: Option<&Value>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Op>, Status> {
-    if let (Some(new), "") = (new, review.request.subresource) {
-        review.gate.authority.may_grant(review.snapshot, review.request.user, key, new, old)?;
-    }
     let mut verdict = Verdict::default();
-    let judged =
-        review.ask(key, old, |request| admission::validate(review.snapshot, request, new, &mut verdict));
-    if let Err(refused) = judged {
-        review.request.options.annotate(verdict.audit);
-        return Err(refused);
-    }
-    if let Some(extensions) = review.extensions(key, old) {
-        // A delete has nothing to change, and mutating webhooks may refuse it all the same.
-        if new.is_none() {
-            let mut passing = Passing { key, object: None, old, warnings: &mut *warnings };
-            webhooks::in_turn(review, &extensions, &mut passing, None).await?;
-        }
-        let uid = review.gate.uid();
-        let policies = review.asked(key, old, &uid, |asked| {
-            let mut verdict = Verdict::default();
-            extensions.validate(review.snapshot, asked, new, &mut verdict).map(|()| verdict)
-        });
-        let policies = policies.await??;
-        verdict.warnings.extend(policies.warnings);
-        verdict.audit.extend(policies.audit);
-        warnings.extend(webhooks::at_once(review, &extensions, key, new, old).await?);
-    }
-    warnings.extend(verdict.warnings);
+    let judged = judge(review, key, new, old, &mut verdict).await;
+    // What is written down of a request that is refused matters most.
     review.request.options.annotate(verdict.audit);
+    judged?;
+    warnings.extend(verdict.warnings);
     verdict.writes.into_iter().filter_map(|write| beside(review, write).transpose()).collect()
+}
+
+async fn judge(
+    review: &Review<'_>,
+    key: &Key,
+    new: Option<&Value>,
+    old: Option<&Value>,
+    verdict: &mut Verdict,
+) -> Result<(), Status> {
+    let extensions = review.extensions(key, old);
+    for step in CHAIN {
+        match (step, &extensions) {
+            (Step::Plugins(plugins), _) => {
+                if plugins.iter().any(|plugin| plugin.validate.is_some()) {
+                    let judge = |request: &admission::Request<'_>| {
+                        admission::validate(plugins, review.snapshot, request, new, verdict)
+                    };
+                    review.ask(key, old, judge)?;
+                }
+            }
+            // A delete has nothing to change, and mutating webhooks may refuse it all the same.
+            (Step::MutatingWebhooks, Some(extensions)) if new.is_none() => {
+                let mut passing = Passing { key, object: None, old, warnings: &mut verdict.warnings };
+                webhooks::in_turn(review, extensions, &mut passing, &mut Turn::default()).await?;
+            }
+            (Step::ValidatingPolicies, Some(extensions)) => {
+                let uid = review.gate.uid();
+                let told = review.asked(key, old, &uid, |asked| {
+                    let mut told = Verdict::default();
+                    let judged = extensions.validate(review.snapshot, asked, new, &mut told);
+                    (judged, told)
+                });
+                let (judged, told) = told.await?;
+                verdict.warnings.extend(told.warnings);
+                verdict.audit.extend(told.audit);
+                judged?;
+            }
+            (Step::ValidatingWebhooks, Some(extensions)) => {
+                verdict.warnings.extend(webhooks::at_once(review, extensions, key, new, old).await?);
+            }
+            (Step::MutatingPolicies | Step::MutatingWebhooks, _)
+            | (Step::ValidatingPolicies | Step::ValidatingWebhooks, None) => {}
+        }
+    }
+    Ok(())
 }
 
 /// A plugin's write as an operation of the request's own transaction. None if its object is gone: nothing is left to count.

@@ -30,6 +30,7 @@ mod pod;
 mod removal;
 mod request;
 mod requestor;
+mod rounds;
 mod scale;
 mod service;
 mod subresource;
@@ -43,7 +44,7 @@ use object::{Resource, Status, Time};
 use schema::Kind;
 use store::Store;
 
-pub use admission::{Fargate, Operation, PodIdentity};
+pub use admission::{Configuration as AdmissionConfiguration, Fargate, Operation, PodIdentity};
 pub use admit::{Authority, Passed};
 pub use allocation::{ServiceRange, ServiceRanges};
 pub use catalog::{Catalog, Groups};
@@ -72,6 +73,7 @@ pub struct Gate {
     authority: Arc<dyn Authority>,
     services: ServiceRanges,
     webhooks: Option<Arc<dyn Webhooks>>,
+    admission: Arc<admission::Configuration>,
     pod_identity: Option<PodIdentitySource>,
     fargate: Option<Arc<dyn Fargate>>,
     extensions: Mutex<Arc<Extensions>>,
@@ -94,6 +96,7 @@ impl Gate {
             authority,
             services,
             webhooks: None,
+            admission: Arc::default(),
             pod_identity: None,
             fargate: None,
             extensions: Mutex::default(),
@@ -107,6 +110,12 @@ impl Gate {
         self
     }
 
+    /// With what the plugins of admission are told.
+    pub fn with_admission(mut self, configuration: Arc<admission::Configuration>) -> Self {
+        self.admission = configuration;
+        self
+    }
+
     /// The same way in to another view of the same state: one that takes writes only as long as its server leads.
     pub fn over(&self, store: Arc<dyn Store>) -> Self {
         Self {
@@ -117,6 +126,7 @@ impl Gate {
             authority: self.authority.clone(),
             services: self.services,
             webhooks: self.webhooks.clone(),
+            admission: self.admission.clone(),
             pod_identity: self.pod_identity.clone(),
             fargate: self.fargate.clone(),
             extensions: Mutex::default(),

@@ -48,7 +48,8 @@ pub(crate) fn ephemeral_containers(
     Ok(new)
 }
 
-/// In-place resize: the resources and resize policies of containers, nothing else (KEP-1287).
+/// In-place resize: the resources and resize policies of containers, and the pod's resources (which admission lets pass where the pod's node
+/// can do that), nothing else (KEP-1287, KEP-5419).
 pub(crate) fn resize(kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {
     let mut new = old.clone();
     for list in ["containers", "initContainers"] {
@@ -62,6 +63,9 @@ pub(crate) fn resize(kind: &Kind, given: Value, old: &Value, _now: Time) -> Resu
                 subresource::copy(one, want, "resizePolicy");
             }
         }
+    }
+    if let Some(wanted) = given["spec"].get("resources") {
+        new["spec"]["resources"] = wanted.clone();
     }
     if new["spec"] != given["spec"] {
         let detail = "only cpu and memory resources are mutable".to_owned();

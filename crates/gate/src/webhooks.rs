@@ -1,7 +1,6 @@
 //! Admission webhooks, asked in the middle of a write. No lock is held meanwhile: if what the write stands on has moved when the answers
 //! are there, the commit's preconditions fail and everything is decided anew.
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
@@ -11,8 +10,9 @@ use object::{Key, Snapshot, Status};
 use plan::Call;
 use serde_json::Value;
 
-use crate::admit::Review;
-use crate::{Gate, decode};
+use crate::Gate;
+use crate::admit::{Review, complete};
+use crate::rounds::Turn;
 
 /// A webhook's answer, or why there is none.
 pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<Value, String>> + Send + 'a>>;
@@ -77,33 +77,31 @@ pub(crate) struct Passing<'a> {
     pub(crate) warnings: &'a mut Vec<String>,
 }
 
-/// Calls the mutating webhooks one after another; of the second round only those that are to be asked again. Returns those that want to be
-/// asked again because others changed the object after them.
+/// Calls the mutating webhooks one after another; of the second round only those that are to be asked again.
 pub(crate) async fn in_turn(
     review: &Review<'_>,
     extensions: &Extensions,
     passing: &mut Passing<'_>,
-    only: Option<&BTreeSet<usize>>,
-) -> Result<BTreeSet<usize>, Status> {
-    let mut asked_before = Vec::new();
-    let mut again = BTreeSet::new();
+    turn: &mut Turn<usize>,
+) -> Result<(), Status> {
+    turn.begin(passing.object.as_deref());
     for (index, webhook) in extensions.mutating_webhooks().iter().enumerate() {
-        if only.is_some_and(|only| !only.contains(&index)) {
+        if !turn.may_ask(&index) {
             continue;
         }
         let Some(told) = ask(review, webhook, passing).await? else { continue };
         passing.warnings.extend(told.answered.warnings);
         review.request.options.annotate(told.answered.audit);
-        if let (Some(patch), Some(object)) = (&told.answered.patch, passing.object.as_deref_mut())
-            && patched(review, webhook, object, patch, told.seen, &told.version).await?
-        {
-            again.extend(asked_before.iter().copied());
-        }
-        if webhook.reinvoked {
-            asked_before.push(index);
-        }
+        let has_changed = match (&told.answered.patch, passing.object.as_deref_mut()) {
+            (Some(patch), Some(object)) => {
+                patched(review, webhook, object, patch, told.seen, &told.version).await?
+            }
+            _ => false,
+        };
+        turn.asked(index, webhook.reinvoked, has_changed);
     }
-    Ok(again)
+    turn.end(passing.object.as_deref());
+    Ok(())
 }
 
 /// What a webhook said, and of what.
@@ -158,14 +156,7 @@ async fn patched(
         return Ok(false);
     }
     let mut changed = review.restored((group, version), seen, object).await?;
-    if review.request.subresource.is_empty() {
-        let row = review.gate.row(review.request)?;
-        // What a schema does not know stays in a custom resource until all have seen it.
-        if row.custom.is_none() {
-            decode::prune(&row, &mut changed)?;
-        }
-        decode::default(&row, &mut changed);
-    }
+    complete(review, &mut changed)?;
     let differs = changed != *object;
     *object = changed;
     Ok(differs)

@@ -298,3 +298,29 @@ async fn a_definition_that_changes_during_a_write() {
         "as it is stored now"
     );
 }
+
+/// A policy that is about version 2 changes what is written in version 1, in the words of version 2.
+#[tokio::test]
+async fn a_policy_mutates_in_its_own_version() {
+    let setting = Setting::new().await;
+    let rules = |version: &str| json!([{"apiGroups": ["example.com"], "apiVersions": [version], "operations": ["CREATE"], "resources": ["addresses"]}]);
+    let policy = |name: &str, version: &str, policy: &str, expression: &str| {
+        json!({"metadata": {"name": name}, "spec": {
+            "matchConstraints": {"resourceRules": rules(version), "matchPolicy": policy}, "reinvocationPolicy": "Never",
+            "failurePolicy": "Fail", "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}]}})
+    };
+    let policies = "mutatingadmissionpolicies.admissionregistration.k8s.io";
+    let bindings = "mutatingadmissionpolicybindings.admissionregistration.k8s.io";
+    for (name, version, equivalence, expression) in [
+        ("a", "v2", "Equivalent", "Object{spec: Object.spec{port: object.spec.port + '0'}}"),
+        ("b", "v2", "Exact", "Object{spec: Object.spec{host: 'other'}}"),
+        ("c", "v1", "Exact", "Object{spec: Object.spec{hostPort: object.spec.hostPort + '1'}}"),
+    ] {
+        let world = &setting.world;
+        world.create(policies, policy(name, version, equivalence, expression)).await.expect("a policy");
+        let binding = json!({"metadata": {"name": name}, "spec": {"policyName": name}});
+        world.create(bindings, binding).await.expect("a binding");
+    }
+    setting.create("v1", "x", json!({"hostPort": "h:8"})).await.expect("created");
+    assert_eq!(setting.get("v1", "x").await.expect("read")["spec"], json!({"hostPort": "h:801"}));
+}

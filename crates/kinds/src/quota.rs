@@ -188,15 +188,28 @@ pub struct Scopes {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Selector {
-    match_expressions: Vec<Expression>,
+    match_expressions: Vec<ScopeTerm>,
 }
 
-#[derive(Default, Deserialize)]
+/// `ScopedResourceSelectorRequirement`. Printed as Go prints it: `{PriorityClass In [high]}`.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Expression {
-    scope_name: String,
+pub struct ScopeTerm {
+    pub scope_name: String,
     operator: String,
     values: Vec<String>,
+}
+
+impl ScopeTerm {
+    pub fn holds(&self, resource: Resource, object: &Value) -> bool {
+        holds(resource, object, &self.scope_name, &self.operator, &self.values)
+    }
+}
+
+impl std::fmt::Display for ScopeTerm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{{{} {} [{}]}}", self.scope_name, self.operator, self.values.join(" "))
+    }
 }
 
 impl Scopes {
@@ -206,11 +219,15 @@ impl Scopes {
             return true;
         }
         self.scopes.iter().all(|scope| holds(resource, object, scope, "Exists", &[]))
-            && self
-                .scope_selector
-                .match_expressions
-                .iter()
-                .all(|term| holds(resource, object, &term.scope_name, &term.operator, &term.values))
+            && self.scope_selector.match_expressions.iter().all(|term| term.holds(resource, object))
+    }
+
+    /// The names of those that hold for an object, whether or not all do.
+    pub fn held<'a>(&'a self, resource: Resource, object: &'a Value) -> impl Iterator<Item = &'a str> {
+        let plain = self.scopes.iter().filter(move |scope| holds(resource, object, scope, "Exists", &[]));
+        let terms = self.scope_selector.match_expressions.iter();
+        let terms = terms.filter(move |term| term.holds(resource, object)).map(|term| &*term.scope_name);
+        plain.map(String::as_str).chain(terms)
     }
 }
 

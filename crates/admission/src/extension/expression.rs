@@ -12,11 +12,15 @@ use schema::path;
 use serde_json::Value;
 
 use super::{Asked, Served};
+use crate::pod::joined;
 
 /// What one expression may cost, and all conditions or all other expressions of one policy together: upstream's limits.
 pub const CALL_BUDGET: u64 = 1_000_000;
 pub const CONDITIONS_BUDGET: u64 = 2_500_000;
 pub const POLICY_BUDGET: u64 = 10_000_000;
+/// What is said of an expression that would cost more than is left.
+pub const OUT_OF_BUDGET: &str =
+    "validation failed due to running out of cost budget, no further validation rules will be run";
 /// How deep variables may stand on each other: each is an evaluation within an evaluation.
 const NESTED_VARIABLES: usize = 16;
 
@@ -113,6 +117,11 @@ impl Inputs {
             request_type: expressions::request_variable(),
         }
     }
+
+    /// The object, in the version in which it is looked at, to be changed between two evaluations.
+    pub fn object(&mut self) -> &mut Value {
+        &mut self.object
+    }
 }
 
 /// One evaluation of a policy: its budget, and its variables as they are worked out.
@@ -144,10 +153,7 @@ impl<'a> Run<'a> {
         let mut left = self.left.borrow_mut();
         *left = left.saturating_sub(used);
         value.map_err(|error| match error {
-            EvalError::OverBudget => {
-                "validation failed due to running out of cost budget, no further validation rules will be run"
-                    .to_owned()
-            }
+            EvalError::OverBudget => OUT_OF_BUDGET.to_owned(),
             error => format!("expression '{}' resulted in error: {error}", expression.text),
         })
     }
@@ -183,7 +189,7 @@ impl<'a> Run<'a> {
                 Err(why) => failed.push(why),
             }
         }
-        if failed.is_empty() { Ok(true) } else { Err(failed.join(", ")) }
+        if failed.is_empty() { Ok(true) } else { Err(joined(&failed)) }
     }
 }
 

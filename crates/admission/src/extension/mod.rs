@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 use crate::{Operation, Request, Verdict};
 
+pub use mutating::{Invocation, InvocationKey, Ran, Refusal, refuse};
 pub use webhook::{Answered, Webhook, ca_bundle, target};
 
 /// The resources whose objects are extensions. They themselves are admitted without them: nobody can lock himself out.
@@ -63,8 +64,8 @@ pub struct Asked<'a> {
     /// The request's objects as they are written, in the form in which a client of a served version knows them. None: that takes a
     /// conversion that is not made yet; whoever asks makes it and asks again.
     pub seen: &'a dyn Fn(Served<'_>, &Value) -> Option<Value>,
-    /// Merges a configuration into the object as server-side apply does, or says why it may not be.
-    pub merge: &'a dyn Fn(&mut Value, &Value) -> Result<(), String>,
+    /// Merges a configuration into an object of a served version as server-side apply does, or says why it may not be.
+    pub merge: &'a dyn Fn(Served<'_>, &mut Value, &Value) -> Result<(), String>,
 }
 
 /// All extensions of a cluster, ready to decide.
@@ -154,18 +155,26 @@ impl Extensions {
         !is_empty && !SOURCES.contains(&request.key.resource)
     }
 
-    /// Lets the mutating policies change the object; `again` only those that want to see what came after them.
-    pub fn mutate(
+    /// Which mutating policies are asked about a request, and what refuses it already.
+    pub fn invocations(
         &self,
         snapshot: &Snapshot,
         asked: &Asked,
-        object: &mut Value,
-        again: bool,
-    ) -> Result<(), Status> {
-        for bound in self.mutating_policies.iter().filter(|bound| !again || bound.is_reinvoked()) {
-            mutating::run(bound, snapshot, asked, object)?;
-        }
-        Ok(())
+        object: &Value,
+    ) -> (Vec<Invocation>, Vec<Refusal>) {
+        mutating::invocations(&self.mutating_policies, snapshot, asked, object)
+    }
+
+    /// Lets one of them change the object, if it `may_run` in this round.
+    pub fn mutate(
+        &self,
+        invocation: &Invocation,
+        snapshot: &Snapshot,
+        asked: &Asked,
+        object: &Value,
+        may_run: bool,
+    ) -> Ran {
+        mutating::run(&self.mutating_policies, invocation, snapshot, asked, object, may_run)
     }
 
     /// Lets the validating policies judge. `object` is absent for a delete.
@@ -176,10 +185,11 @@ impl Extensions {
         object: Option<&Value>,
         verdict: &mut Verdict,
     ) -> Result<(), Status> {
+        let mut denials = Vec::new();
         for bound in &self.validating_policies {
-            validating::run(bound, snapshot, asked, object, verdict)?;
+            validating::run(bound, snapshot, asked, object, verdict, &mut denials);
         }
-        Ok(())
+        validating::refuse(asked, object, denials)
     }
 
     /// In the order in which they are called.

@@ -2,13 +2,14 @@
 
 use cel::to_json;
 use kinds::expressions::Wanted;
-use object::{Snapshot, Status};
-use schema::path;
+use object::{Cause, Reason, Snapshot, Status};
+use schema::{PatchError, path};
 use serde_json::Value;
 
-use super::Asked;
 use super::expression::{CONDITIONS_BUDGET, Compiler, Expression, Inputs, Named, POLICY_BUDGET, Run};
 use super::policy::{Bound, Head};
+use super::{Asked, Served};
+use crate::Request;
 
 #[derive(Debug)]
 pub struct Policy {
@@ -48,74 +49,165 @@ impl Policy {
     }
 }
 
-impl Bound<Policy> {
-    /// Whether it takes part in a second round.
-    pub fn is_reinvoked(&self) -> bool {
-        self.policy.reinvoked
+/// A policy and binding that are about a request, with one of the binding's parameters.
+pub struct Invocation {
+    /// The place of both among those that are bound.
+    bound: usize,
+    /// Group and version in which the policy sees the request's objects.
+    pub version: (String, String),
+    param: Option<Value>,
+}
+
+/// Names an [`Invocation`] in both rounds: the place of policy and binding, and namespace and name of the parameter.
+pub type InvocationKey = (usize, String);
+
+/// What became of one.
+#[derive(Default)]
+pub struct Ran {
+    /// The object as the policy left it, in the policy's version; none if it had nothing to change.
+    pub object: Option<Value>,
+    /// It wants to be asked again if others change the object after it.
+    pub is_reinvoked: bool,
+    refusals: Vec<Refusal>,
+}
+
+/// Why a policy that must not be passed by could not be carried out.
+pub struct Refusal {
+    message: String,
+    reason: Reason,
+}
+
+impl Refusal {
+    fn new(policy: &str, binding: Option<&str>, why: &str, reason: Reason) -> Self {
+        let message = match binding {
+            Some(binding) => format!("policy '{policy}' with binding '{binding}' denied request: {why}"),
+            None => format!("policy {policy:?} denied request: {why}"),
+        };
+        Self { message, reason }
     }
 }
 
-/// Changes the object by one policy and binding.
-pub fn run(
-    bound: &Bound<Policy>,
+impl Invocation {
+    pub fn key(&self) -> InvocationKey {
+        let text = |field: &str| self.param.as_ref().map_or("", |param| path::text(param, field));
+        (self.bound, format!("{}/{}", text("metadata.namespace"), text("metadata.name")))
+    }
+}
+
+impl Ran {
+    pub fn take_refusals(&mut self) -> Vec<Refusal> {
+        std::mem::take(&mut self.refusals)
+    }
+}
+
+/// The invocations of a request, in the order in which they are made: decided on the object as it is before the first.
+pub fn invocations(
+    all: &[Bound<Policy>],
     snapshot: &Snapshot,
     asked: &Asked,
-    object: &mut Value,
-) -> Result<(), Status> {
-    let policy = &*bound.policy;
-    let Some(served) = bound.version(&policy.head, snapshot, asked, Some(object)) else { return Ok(()) };
-    // A policy writes the object in the version of the request; in another one it could only look at it.
-    if served != asked.served {
-        return Ok(());
-    }
-    let deny = |why: String, object: &Value| {
-        if !policy.head.fails {
-            return Ok(());
-        }
-        let (policy, binding) = (&policy.head.name, &bound.binding);
-        let message = format!("policy '{policy}' with binding '{binding}' denied request: {why}");
-        Err(asked.request.forbidden(Some(object), message))
-    };
-    let params = match bound.params(&policy.head, snapshot, asked) {
-        Ok(params) => params,
-        Err(why) => return deny(why, object),
-    };
-    for param in &params {
-        for (index, mutation) in policy.mutations.iter().enumerate() {
-            let inputs = Inputs::new(snapshot, asked, Some(object), param.as_ref(), served);
-            if index == 0 {
-                match Run::new(&inputs, &[], asked, CONDITIONS_BUDGET).conditions(&policy.conditions) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(why) => return deny(why, object),
-                }
-            }
-            let run = Run::new(&inputs, &policy.variables, asked, POLICY_BUDGET);
-            if let Err(why) = change(mutation, &run, asked, object) {
-                return deny(why, object);
+    object: &Value,
+) -> (Vec<Invocation>, Vec<Refusal>) {
+    let (mut found, mut refusals) = (Vec::new(), Vec::new());
+    for (index, bound) in all.iter().enumerate() {
+        let head = &bound.policy.head;
+        let Some(served) = bound.version(head, snapshot, asked, Some(object)) else { continue };
+        let version = (served.group.to_owned(), served.version.to_owned());
+        match bound.params(head, snapshot, asked) {
+            Ok(params) => found.extend(params.into_iter().map(|param| Invocation {
+                bound: index,
+                version: version.clone(),
+                param,
+            })),
+            Err(_) if !head.fails => {}
+            Err(wrong) => {
+                let (binding, why) = wrong.told(&bound.binding);
+                refusals.push(Refusal::new(&head.name, binding.as_deref(), &why, Reason::Forbidden));
             }
         }
     }
-    Ok(())
+    (found, refusals)
 }
 
-fn change<'a>(
-    mutation: &'a Mutation,
-    run: &Run<'a>,
+/// Makes an invocation; `may_run` is whether it takes part in this round.
+pub fn run(
+    all: &[Bound<Policy>],
+    invocation: &Invocation,
+    snapshot: &Snapshot,
+    asked: &Asked,
+    object: &Value,
+    may_run: bool,
+) -> Ran {
+    let Some(bound) = all.get(invocation.bound) else { return Ran::default() };
+    let policy = &*bound.policy;
+    let served = Served { group: &invocation.version.0, version: &invocation.version.1 };
+    let mut inputs = Inputs::new(snapshot, asked, Some(object), invocation.param.as_ref(), served);
+    let mut ran = Ran::default();
+    let mut refuse = |why: &str| {
+        if policy.head.fails {
+            let refusal = Refusal::new(&policy.head.name, Some(&bound.binding), why, Reason::Invalid);
+            ran.refusals.push(refusal);
+        }
+    };
+    match Run::new(&inputs, &[], asked, CONDITIONS_BUDGET).conditions(&policy.conditions) {
+        Ok(true) if may_run => {}
+        Ok(_) => return ran,
+        Err(why) => {
+            refuse(&why);
+            return ran;
+        }
+    }
+    let mut is_changed = false;
+    for mutation in &policy.mutations {
+        let document = evaluate(mutation, &Run::new(&inputs, &policy.variables, asked, POLICY_BUDGET));
+        match document.and_then(|document| change(mutation, &document, served, asked, inputs.object())) {
+            Ok(()) => is_changed = true,
+            Err(why) => refuse(&why),
+        }
+    }
+    ran.object = is_changed.then(|| inputs.object().take());
+    ran.is_reinvoked = policy.reinvoked;
+    ran
+}
+
+/// A request is refused if a policy that must not be passed by failed: with what the first says, and what all say beside it.
+pub fn refuse(request: &Request, object: Option<&Value>, refusals: Vec<Refusal>) -> Result<(), Status> {
+    let Some(first) = refusals.first() else { return Ok(()) };
+    let mut status = request.forbidden(object, "");
+    status.message.clone_from(&first.message);
+    status.reason = first.reason;
+    let causes = refusals.into_iter();
+    status.causes.extend(causes.map(|one| Cause { reason: "", message: one.message, field: String::new() }));
+    Err(status)
+}
+
+/// The configuration or the patch that an expression gives.
+fn evaluate<'a>(mutation: &'a Mutation, run: &Run<'a>) -> Result<Value, String> {
+    let (Mutation::Apply(expression) | Mutation::Patch(expression)) = mutation;
+    let value = run.eval(expression)?;
+    to_json(&value).ok_or_else(|| format!("expression '{}' gave what no object can hold", expression.text))
+}
+
+fn change(
+    mutation: &Mutation,
+    document: &Value,
+    served: Served<'_>,
     asked: &Asked,
     object: &mut Value,
 ) -> Result<(), String> {
-    let (Mutation::Apply(expression) | Mutation::Patch(expression)) = mutation;
-    let value = run.eval(expression)?;
-    let document = to_json(&value)
-        .ok_or_else(|| format!("expression '{}' gave what no object can hold", expression.text))?;
     match mutation {
         Mutation::Apply(_) => {
-            forbid_metadata(&document)?;
-            (asked.merge)(object, &document)
+            forbid_metadata(document)?;
+            (asked.merge)(served, object, document).map_err(|why| format!("error applying patch: {why}"))
         }
         Mutation::Patch(_) => {
-            schema::json_patch(object, &document).map_err(|error| format!("JSON Patch: {error}"))
+            let mut patched = object.clone();
+            match schema::json_patch(&mut patched, document) {
+                Ok(()) => *object = patched,
+                // A test that does not hold means that there is nothing to do.
+                Err(PatchError::TestFailed(_)) => {}
+                Err(error) => return Err(format!("JSON Patch: {error}")),
+            }
+            Ok(())
         }
     }
 }

@@ -97,28 +97,32 @@ impl<P> Bound<P> {
     /// The parameters to evaluate with, each in turn; one `None` if the policy takes none.
     ///
     /// # Errors
-    /// Upstream's words where there should be parameters and are none.
+    /// Why there are none, in upstream's words.
     pub fn params(
         &self,
         head: &Head,
         snapshot: &Snapshot,
         asked: &Asked,
-    ) -> Result<Vec<Option<Value>>, String> {
+    ) -> Result<Vec<Option<Value>>, Wrong> {
         let (Some((api_version, kind)), Some(wanted)) = (&head.param_kind, &self.params) else {
             return Ok(vec![None]);
         };
         let Some((resource, namespaced)) = (asked.resource_of)(api_version, kind) else {
-            return Err(format!(
-                "failed to configure binding: failed to find resource referenced by paramKind: '{api_version}, Kind={kind}'"
-            ));
+            return Err(Wrong::Policy(format!(
+                "failed to find resource referenced by paramKind: '{}'",
+                gvk(api_version, kind)
+            )));
         };
+        let wrong = |why: &str| Err(Wrong::Binding(why.to_owned()));
         let namespace = match (namespaced, wanted.namespace.as_str()) {
             (false, "") => "",
             (false, _) => {
-                return Err("failed to configure binding: paramRef.namespace must not be provided for a cluster-scoped `paramKind`".into());
+                return wrong("paramRef.namespace must not be provided for a cluster-scoped `paramKind`");
             }
             (true, "") if asked.request.key.namespace.is_empty() => {
-                return Err("failed to configure binding: cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into());
+                return wrong(
+                    "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources",
+                );
             }
             (true, "") => &asked.request.key.namespace,
             (true, namespace) => namespace,
@@ -131,12 +135,32 @@ impl<P> Bound<P> {
                 all.filter(|object| selector.matches(&object.meta.labels)).cloned().collect()
             }
         };
-        if found.is_empty() {
-            return match wanted.parameter_not_found_action.as_str() {
-                "Allow" => Ok(Vec::new()),
-                _ => Err("no params found for policy binding with `Deny` parameterNotFoundAction".into()),
-            };
+        if found.is_empty() && wanted.parameter_not_found_action == "Deny" {
+            return wrong("no params found for policy binding with `Deny` parameterNotFoundAction");
         }
         Ok(found.iter().map(|object| object.to_value().ok()).collect())
     }
+}
+
+/// What keeps a policy from being applied, and whose fault it is.
+#[derive(Debug)]
+pub enum Wrong {
+    Policy(String),
+    Binding(String),
+}
+
+impl Wrong {
+    /// The name of the binding, if it is the one that is wrong, and what to say.
+    pub fn told(self, binding: &str) -> (Option<String>, String) {
+        match self {
+            Self::Policy(why) => (None, format!("failed to configure policy: {why}")),
+            Self::Binding(why) => (Some(binding.to_owned()), format!("failed to configure binding: {why}")),
+        }
+    }
+}
+
+/// `apps/v1, Kind=Deployment`, as Go prints it.
+fn gvk(api_version: &str, kind: &str) -> String {
+    let slash = if api_version.contains('/') { "" } else { "/" };
+    format!("{slash}{api_version}, Kind={kind}")
 }

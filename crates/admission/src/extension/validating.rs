@@ -7,12 +7,16 @@ use schema::path;
 use serde_json::{Value, json};
 
 use super::Asked;
-use super::expression::{CONDITIONS_BUDGET, Compiler, Expression, Inputs, Named, POLICY_BUDGET, Run};
+use super::expression::{
+    CONDITIONS_BUDGET, Compiler, Expression, Inputs, Named, OUT_OF_BUDGET, POLICY_BUDGET, Run,
+};
 use super::policy::{Bound, Head};
 use crate::Verdict;
 
 /// Bytes of a message that an expression gives.
 const MESSAGE_MAX: usize = 5 << 10;
+/// Bytes of an entry of the audit log.
+const ANNOTATION_MAX: usize = 10 << 10;
 
 #[derive(Debug)]
 pub struct Policy {
@@ -31,12 +35,24 @@ struct Validation {
     reason: Reason,
 }
 
-/// A validation that does not hold.
+/// A validation that does not hold, or cannot be worked out.
 struct Failure {
     message: String,
     reason: Reason,
     /// Its place among the policy's validations.
     index: usize,
+}
+
+impl Failure {
+    fn broken(message: String, index: usize) -> Self {
+        Self { message, reason: Reason::Invalid, index }
+    }
+}
+
+/// What a policy and binding refuse a request for.
+pub struct Denial {
+    message: String,
+    reason: Reason,
 }
 
 impl Policy {
@@ -81,42 +97,62 @@ pub fn run(
     asked: &Asked,
     object: Option<&Value>,
     verdict: &mut Verdict,
-) -> Result<(), Status> {
+    denials: &mut Vec<Denial>,
+) {
     let policy = &*bound.policy;
-    let Some(served) = bound.version(&policy.head, snapshot, asked, object) else { return Ok(()) };
-    let broken = |message: String| Failure { message, reason: Reason::Invalid, index: 0 };
+    let Some(served) = bound.version(&policy.head, snapshot, asked, object) else { return };
     let params = match bound.params(&policy.head, snapshot, asked) {
         Ok(params) => params,
-        Err(why) if policy.head.fails => return deny(bound, asked, object, &broken(why)),
-        Err(_) => return Ok(()),
+        Err(_) if !policy.head.fails => return,
+        Err(wrong) => {
+            let (binding, why) = wrong.told(&bound.binding);
+            denials.push(Denial::new(bound, binding.as_deref(), &why, Reason::Invalid));
+            return;
+        }
     };
     for param in &params {
         let inputs = Inputs::new(snapshot, asked, object, param.as_ref(), served);
         let conditions = Run::new(&inputs, &[], asked, CONDITIONS_BUDGET).conditions(&policy.conditions);
         match conditions {
-            Ok(true) => {}
             Ok(false) => continue,
-            Err(why) if policy.head.fails => return deny(bound, asked, object, &broken(why)),
-            Err(_) => continue,
+            Err(_) if !policy.head.fails => continue,
+            Err(why) => follow(bound, Failure::broken(why, 0), verdict, denials),
+            Ok(true) => {
+                let run = Run::new(&inputs, &policy.variables, asked, POLICY_BUDGET);
+                for failure in failures(policy, &run) {
+                    follow(bound, failure, verdict, denials);
+                }
+                let run = Run::new(&inputs, &policy.variables, asked, POLICY_BUDGET);
+                annotate(bound, &run, verdict, denials);
+            }
         }
-        let run = Run::new(&inputs, &policy.variables, asked, POLICY_BUDGET);
-        let failures = failures(policy, &run);
-        annotate(policy, &run, verdict);
-        follow(bound, asked, object, failures, verdict)?;
     }
-    Ok(())
+}
+
+/// What is refused is refused for the first reason, in the order of the names of policies and bindings.
+pub fn refuse(asked: &Asked, object: Option<&Value>, denials: Vec<Denial>) -> Result<(), Status> {
+    let Some(Denial { message, reason }) = denials.into_iter().next() else { return Ok(()) };
+    let mut status = asked.request.forbidden(object, &message);
+    status.code = Status::new(reason, "").code;
+    status.reason = reason;
+    status.causes.push(Cause { reason: "", message, field: String::new() });
+    Err(status)
 }
 
 fn failures<'a>(policy: &'a Policy, run: &Run<'a>) -> Vec<Failure> {
     let mut failures = Vec::new();
     for (index, validation) in policy.validations.iter().enumerate() {
-        let message = match run.eval(&validation.holds) {
-            Ok(Cel::Bool(true)) => continue,
-            Ok(_) => message(validation, run),
-            Err(_) if !policy.head.fails => continue,
-            Err(why) => why,
-        };
-        failures.push(Failure { message, reason: validation.reason, index });
+        match run.eval(&validation.holds) {
+            Ok(Cel::Bool(true)) => {}
+            Ok(_) => {
+                let message = message(validation, run);
+                failures.push(Failure { message, reason: validation.reason, index });
+            }
+            Err(_) if !policy.head.fails => {}
+            // Then nothing has been decided.
+            Err(why) if why == OUT_OF_BUDGET => return vec![Failure::broken(why, 0)],
+            Err(why) => failures.push(Failure::broken(why, index)),
+        }
     }
     failures
 }
@@ -137,58 +173,61 @@ fn message<'a>(validation: &'a Validation, run: &Run<'a>) -> String {
     }
 }
 
-fn annotate<'a>(policy: &'a Policy, run: &Run<'a>, verdict: &mut Verdict) {
+/// Entries of one key are told together, each once.
+fn annotate<'a>(bound: &'a Bound<Policy>, run: &Run<'a>, verdict: &mut Verdict, denials: &mut Vec<Denial>) {
+    let policy = &bound.policy;
     for annotation in &policy.annotations {
-        if let Ok(Cel::String(text)) = run.eval(&annotation.expression) {
-            let key = format!("{}/{}", policy.head.name, annotation.name);
-            verdict.audit.push((key, text.to_string()));
+        let text = match run.eval(&annotation.expression) {
+            Ok(Cel::String(text)) => text,
+            Ok(_) => continue,
+            Err(_) if !policy.head.fails => continue,
+            Err(why) => {
+                denials.push(Denial::new(bound, Some(&bound.binding), &why, Reason::Invalid));
+                continue;
+            }
+        };
+        let text = text.trim();
+        let text = &text[..text.floor_char_boundary(ANNOTATION_MAX)];
+        if text.is_empty() {
+            continue;
+        }
+        let key = format!("{}/{}", policy.head.name, annotation.name);
+        match verdict.audit.iter_mut().find(|(held, _)| *held == key) {
+            None => verdict.audit.push((key, text.to_owned())),
+            Some((_, held)) if held.split(", ").any(|one| one == text) => {}
+            Some((_, held)) => *held = format!("{held}, {text}"),
         }
     }
 }
 
 /// Does what the binding says should follow.
-fn follow(
-    bound: &Bound<Policy>,
-    asked: &Asked,
-    object: Option<&Value>,
-    failures: Vec<Failure>,
-    verdict: &mut Verdict,
-) -> Result<(), Status> {
-    for failure in failures {
-        for action in &bound.actions {
-            match action.as_str() {
-                "Deny" => return deny(bound, asked, object, &failure),
-                "Warn" => verdict.warnings.push(format!(
-                    "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
-                    bound.policy.head.name, bound.binding, failure.message
-                )),
-                _ => verdict.audit.push((
-                    "validation.policy.admission.k8s.io/validation_failure".into(),
-                    json!([{
-                        "message": failure.message, "policy": bound.policy.head.name, "binding": bound.binding,
-                        "expressionIndex": failure.index, "validationActions": bound.actions,
-                    }])
-                    .to_string(),
-                )),
-            }
+fn follow(bound: &Bound<Policy>, failure: Failure, verdict: &mut Verdict, denials: &mut Vec<Denial>) {
+    let policy = &bound.policy.head.name;
+    let Failure { message, reason, index } = failure;
+    for action in &bound.actions {
+        match action.as_str() {
+            "Deny" => denials.push(Denial::new(bound, Some(&bound.binding), &message, reason)),
+            "Warn" => verdict.warnings.push(format!(
+                "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{}': {message}",
+                bound.binding
+            )),
+            _ => verdict.audit.push((
+                "validation.policy.admission.k8s.io/validation_failure".into(),
+                json!([{
+                    "message": message, "policy": policy, "binding": bound.binding,
+                    "expressionIndex": index, "validationActions": bound.actions,
+                }])
+                .to_string(),
+            )),
         }
     }
-    Ok(())
 }
 
-fn deny(
-    bound: &Bound<Policy>,
-    asked: &Asked,
-    object: Option<&Value>,
-    failure: &Failure,
-) -> Result<(), Status> {
-    let message = format!(
-        "ValidatingAdmissionPolicy '{}' with binding '{}' denied request: {}",
-        bound.policy.head.name, bound.binding, failure.message
-    );
-    let mut status = asked.request.forbidden(object, message);
-    status.code = Status::new(failure.reason, "").code;
-    status.reason = failure.reason;
-    status.causes.push(Cause { reason: "", message: failure.message.clone(), field: String::new() });
-    Err(status)
+impl Denial {
+    fn new(bound: &Bound<Policy>, binding: Option<&str>, why: &str, reason: Reason) -> Self {
+        let with = binding.map(|binding| format!(" with binding '{binding}'")).unwrap_or_default();
+        let message =
+            format!("ValidatingAdmissionPolicy '{}'{with} denied request: {why}", bound.policy.head.name);
+        Self { message, reason }
+    }
 }

@@ -1,10 +1,15 @@
 //! Every plugin: a cluster, a request, and what becomes of it.
 
+mod configuration;
 mod eks;
 mod pod_security;
 mod quotas;
 
-use admission::{Fargate, Operation, PodIdentity, Request, Verdict, mutate, validate};
+use std::sync::LazyLock;
+
+use admission::{
+    Configuration, Fargate, Operation, Plugin, PodIdentity, Request, Step, Verdict, mutate, validate,
+};
 use object::{Draft, Key, Snapshot, Time, body};
 use plan::{Attributes, Decision, User, Write};
 use serde_json::{Value, json};
@@ -32,6 +37,14 @@ fn snapshot(values: &[Value]) -> Snapshot {
     snapshot
 }
 
+/// The plugins of the chain.
+fn steps() -> impl Iterator<Item = &'static [Plugin]> {
+    admission::CHAIN.iter().filter_map(|step| match step {
+        Step::Plugins(plugins) => Some(*plugins),
+        _ => None,
+    })
+}
+
 /// One request against a cluster.
 struct Case<'a> {
     world: &'a [Value],
@@ -42,9 +55,13 @@ struct Case<'a> {
     old: Option<Value>,
     /// `verb resource name` of what the user may do besides.
     may: &'a str,
+    configuration: &'a Configuration,
     pod_identity: Option<&'a PodIdentity>,
     fargate: Option<&'a dyn Fargate>,
 }
+
+/// Of a cluster that is told nothing.
+static PLAIN: LazyLock<Configuration> = LazyLock::new(Configuration::default);
 
 impl Case<'_> {
     fn create(world: &[Value], object: Value) -> Case<'_> {
@@ -57,6 +74,7 @@ impl Case<'_> {
             object,
             old: None,
             may,
+            configuration: &PLAIN,
             pod_identity: None,
             fargate: None,
         }
@@ -88,15 +106,23 @@ impl Case<'_> {
             dry_run: false,
             now: Time::from_secs(1_795_410_000),
             suffix: "x2z4v",
+            configuration: self.configuration,
             pod_identity: self.pod_identity,
             fargate: self.fargate,
             authorize: &authorize,
         };
-        let admitted = mutate(&snapshot, &request, self.object.clone()).map_err(|status| status.message)?;
-        let object = (self.operation != Operation::Delete).then_some(&admitted.object);
+        let mut completed = self.object.clone();
+        for plugins in steps() {
+            let admitted =
+                mutate(plugins, &snapshot, &request, completed).map_err(|status| status.message)?;
+            completed = admitted.object;
+        }
+        let object = (self.operation != Operation::Delete).then_some(&completed);
         let mut verdict = Verdict::default();
-        validate(&snapshot, &request, object, &mut verdict).map_err(|status| status.message)?;
-        Ok((admitted.object, verdict))
+        for plugins in steps() {
+            validate(plugins, &snapshot, &request, object, &mut verdict).map_err(|status| status.message)?;
+        }
+        Ok((completed, verdict))
     }
 
     fn refusal(&self) -> String {
@@ -729,13 +755,10 @@ fn a_kubelet_keeps_to_its_node() {
 
 #[test]
 fn the_plugins_are_upstreams() {
-    let names: std::collections::BTreeSet<&str> =
-        admission::PLUGINS.iter().map(|plugin| plugin.name).collect();
-    assert_eq!(names.len(), admission::PLUGINS.len(), "each once");
-    assert_eq!(
-        admission::PLUGINS.last().map(|plugin| plugin.name),
-        Some("ResourceQuota"),
-        "charged when all else is allowed"
-    );
-    assert!(admission::PLUGINS.iter().all(|plugin| plugin.mutate.is_some() || plugin.validate.is_some()));
+    let names: std::collections::BTreeSet<&str> = steps().flatten().map(|plugin| plugin.name).collect();
+    assert_eq!(names.len(), steps().flatten().count(), "each once");
+    assert!(steps().flatten().all(|plugin| plugin.mutate.is_some() || plugin.validate.is_some()));
+    let last = admission::CHAIN.last().expect("a step");
+    let Step::Plugins([quota]) = last else { panic!("the last step is quota's alone") };
+    assert_eq!(quota.name, "ResourceQuota", "charged when all else is allowed");
 }

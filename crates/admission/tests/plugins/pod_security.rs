@@ -194,7 +194,14 @@ fn pod_security_warns_and_is_written_down() {
             vec![],
             vec![violation.clone(), policy("privileged:latest")],
         ),
-        (json!({"enforce": "baseline", "audit": "baseline"}), deployment, vec![], vec![violation]),
+        // Who enforces is warned of as much, if nothing else is said.
+        (
+            json!({"enforce": "baseline", "audit": "baseline"}),
+            deployment.clone(),
+            vec![found],
+            vec![violation],
+        ),
+        (json!({"enforce": "baseline", "warn": "privileged"}), deployment, vec![], vec![]),
         (json!({"warn": "strict"}), pod(host), vec![], vec![unread, policy("privileged:latest")]),
     ] {
         let (_, verdict) = Case::create(&labelled(labels.clone()), object).run().expect("admitted");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use access::audit::Policy;
 use apiserver::{Audit, AuditLog, AuditLogError, AuditWebhook, Connection, ConnectionError};
 use clap::Args;
+use gate::AdmissionConfiguration;
 use serde::{Deserialize, Serialize};
 use store::{ConfigError, SealError, Sealing, SealingRules, Store, StoreError};
 use tokio::sync::watch;
@@ -27,6 +28,9 @@ const BATCH_WAIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GuardFiles {
+    /// Tell plugins of admission what this AdmissionConfiguration says: PodSecurity and ResourceQuota
+    #[arg(long, value_name = "FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
     /// Encrypt what is stored as this EncryptionConfiguration says; followed when it changes
     #[arg(long, value_name = "FILE")]
     pub encryption_provider_config: Option<PathBuf>,
@@ -56,6 +60,8 @@ pub enum GuardFileError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{} is no YAML: {why}", .path.display())]
     Yaml { path: PathBuf, why: String },
+    #[error("--admission-control-config-file: {}: {why}", .path.display())]
+    Admission { path: PathBuf, why: String },
     #[error("{}: {source}", .path.display())]
     Encryption { path: PathBuf, source: ConfigError },
     #[error("--encryption-provider-config: {0}")]
@@ -80,8 +86,9 @@ pub enum GuardFileError {
 }
 
 impl GuardFiles {
-    pub(super) fn files(&mut self) -> [&mut File; 4] {
+    pub(super) fn files(&mut self) -> [&mut File; 5] {
         [
+            &mut self.admission_control_config_file,
             &mut self.encryption_provider_config,
             &mut self.audit_policy_file,
             &mut self.audit_log_path,
@@ -90,7 +97,9 @@ impl GuardFiles {
     }
 
     pub(super) fn or(self, kept: Self) -> Self {
+        let admission = self.admission_control_config_file;
         Self {
+            admission_control_config_file: admission.or(kept.admission_control_config_file),
             encryption_provider_config: self.encryption_provider_config.or(kept.encryption_provider_config),
             audit_policy_file: self.audit_policy_file.or(kept.audit_policy_file),
             audit_webhook_config_file: self.audit_webhook_config_file.or(kept.audit_webhook_config_file),
@@ -122,9 +131,22 @@ impl GuardFiles {
             }
             (None, _) => {}
         }
+        self.admission()?;
         self.policy()?;
         self.audit_webhook_config_file.as_deref().map(Connection::read).transpose()?;
         Ok(())
+    }
+
+    /// What plugins of admission are told. Read at the start and not followed, as upstream has it.
+    pub fn admission(&self) -> Result<AdmissionConfiguration, GuardFileError> {
+        let Some(path) = &self.admission_control_config_file else {
+            return Ok(AdmissionConfiguration::default());
+        };
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let read = AdmissionConfiguration::read(yaml(path)?, |named| {
+            yaml(&folder.join(named)).map_err(|error| error.to_string())
+        });
+        read.map_err(|why| GuardFileError::Admission { path: path.clone(), why })
     }
 
     fn policy(&self) -> Result<Option<Policy>, GuardFileError> {

@@ -46,6 +46,7 @@ impl ServerFiles {
     pub fn without(mut self, flag: Flag) -> Self {
         let Self { guard, access } = &mut self;
         match flag {
+            Flag::AdmissionControlConfigFile => guard.admission_control_config_file = None,
             Flag::AuditLogPath => guard.forget_log(),
             Flag::AuditPolicyFile => guard.forget_audit(),
             Flag::AuditWebhookConfigFile => guard.audit_webhook_config_file = None,
@@ -72,6 +73,7 @@ impl ServerFiles {
 /// A file that may be taken off again, named as its flag is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Flag {
+    AdmissionControlConfigFile,
     AuditLogPath,
     AuditPolicyFile,
     AuditWebhookConfigFile,

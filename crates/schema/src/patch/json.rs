@@ -82,7 +82,7 @@ fn apply(target: &mut Value, operation: Operation, copied_bytes: &mut usize) -> 
             match found {
                 Ok(found) if *found == value => Ok(()),
                 Err(_) if value.is_null() => Ok(()),
-                _ => Err(PatchError::Mismatch(format!("testing value {path} failed: test failed"))),
+                _ => Err(PatchError::TestFailed(format!("testing value {path} failed: test failed"))),
             }
         }
     }

@@ -25,6 +25,8 @@ pub enum PatchError {
     Directive(String),
     /// The patch is well formed but does not fit this object.
     Mismatch(String),
+    /// An operation `test` of the patch does not hold.
+    TestFailed(String),
     TooManyOperations(usize),
 }
 
@@ -32,7 +34,7 @@ impl fmt::Display for PatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Document(why) => write!(f, "error decoding patch: {why}"),
-            Self::Directive(why) | Self::Mismatch(why) => f.write_str(why),
+            Self::Directive(why) | Self::Mismatch(why) | Self::TestFailed(why) => f.write_str(why),
             Self::TooManyOperations(count) => {
                 write!(f, "The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {count}")
             }
@@ -47,7 +49,7 @@ impl From<&PatchError> for Status {
     fn from(error: &PatchError) -> Self {
         match error {
             PatchError::Document(_) | PatchError::Directive(_) => Self::bad_request(error.to_string()),
-            PatchError::Mismatch(_) => {
+            PatchError::Mismatch(_) | PatchError::TestFailed(_) => {
                 Self::new(Reason::Invalid, "the server rejected our request due to an error in our request")
             }
             PatchError::TooManyOperations(_) => {

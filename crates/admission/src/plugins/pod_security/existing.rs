@@ -5,17 +5,26 @@ use std::sync::Arc;
 
 use object::{Object, Snapshot};
 
+use super::settings::Settings;
 use super::{Policy, findings};
 
 /// So many pods are looked at: a warning is not worth more of a request's time.
 const LIMIT: usize = 3000;
 
 /// First what is wrong at all, then a line for each kind of wrong with the first pod's name.
-pub(super) fn warnings(snapshot: &Snapshot, namespace: &str, policy: Policy) -> Vec<String> {
+pub(super) fn warnings(
+    snapshot: &Snapshot,
+    namespace: &str,
+    policy: Policy,
+    settings: &Settings,
+) -> Vec<String> {
     let pods = by_worth(snapshot.list(kinds::PODS, namespace));
     let mut wrong: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for pod in pods.iter().take(LIMIT) {
         let Ok(value) = pod.to_value() else { continue };
+        if settings.exempts_class(&value) {
+            continue;
+        }
         let reasons: Vec<&str> = findings(&value, policy).iter().map(|found| found.reason).collect();
         if !reasons.is_empty() {
             wrong.entry(reasons.join(", ")).or_default().push(&pod.key.name);

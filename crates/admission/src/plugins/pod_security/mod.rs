@@ -3,6 +3,7 @@
 
 mod checks;
 mod existing;
+pub(crate) mod settings;
 
 use std::fmt;
 
@@ -24,6 +25,9 @@ enum Level {
     Restricted,
 }
 
+const LEVELS: &str = "must be one of privileged, baseline, restricted";
+const VERSIONS: &str = "must be \"latest\" or \"v1.x\"";
+
 /// What one mode asks for; printed as upstream does: `baseline:v1.30`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Policy {
@@ -32,11 +36,25 @@ struct Policy {
     minor: Option<u32>,
 }
 
-/// What a namespace asks for, and which of its labels cannot be read.
-struct Policies {
+impl Policy {
+    const PRIVILEGED: Self = Self { level: Level::Privileged, minor: None };
+
+    fn is_as(self, other: Self) -> bool {
+        self == other || self.level == Level::Privileged && other.level == Level::Privileged
+    }
+}
+
+/// What is asked for of the pods of a namespace.
+#[derive(Clone, Copy, Debug)]
+struct Modes {
     enforce: Policy,
     audit: Policy,
     warn: Policy,
+}
+
+/// What a namespace asks for, and which of its labels cannot be read.
+struct Policies {
+    modes: Modes,
     wrong: Vec<Violation>,
 }
 
@@ -51,32 +69,44 @@ fn validate(
         return namespace(snapshot, request, object, verdict);
     }
     let Some((pod, is_pod)) = pod_of(request, object) else { return Ok(()) };
+    let settings = &request.configuration.pod_security;
+    let mut note = |what: &str, text: String| verdict.audit.push((format!("{PREFIX}/{what}"), text));
+    if let Some(why) = settings.exempts(&request.key.namespace, &request.user.name) {
+        note("exempt", why.to_owned());
+        return Ok(());
+    }
     let Some(namespace) = snapshot.get(&Key::cluster(kinds::NAMESPACES, request.key.namespace.clone()))
     else {
         return Ok(());
     };
-    let policies = Policies::read(|label| namespace.meta.label(label));
-    let mut note = |what: &str, text: String| verdict.audit.push((format!("{PREFIX}/{what}"), text));
-    if is_pod && policies.are_privileged() {
-        note("enforce-policy", policies.enforce.to_string());
+    let Policies { modes, wrong } = Policies::read(&settings.defaults, |label| namespace.meta.label(label));
+    let is_told = [modes.audit, modes.warn].iter().any(|mode| mode.level != Level::Privileged);
+    if wrong.is_empty() && !is_told && (!is_pod || modes.enforce.level == Level::Privileged) {
+        if is_pod {
+            note("enforce-policy", Policy::PRIVILEGED.to_string());
+        }
         return Ok(());
     }
     if request.operation == Operation::Update && is_pod && !is_significant(request.old, object) {
         return Ok(());
     }
-    if !policies.wrong.is_empty() {
-        note("error", format!("Failed to parse policy: {}", listed(&policies.wrong)));
+    if settings.exempts_class(pod) {
+        note("exempt", "runtimeClass".to_owned());
+        return Ok(());
     }
-    if let Some(found) = told(pod, policies.audit) {
+    if !wrong.is_empty() {
+        note("error", format!("Failed to parse policy: {}", listed(&wrong)));
+    }
+    if let Some(found) = told(pod, modes.audit) {
         note("audit-violations", format!("would violate {found}"));
     }
     if is_pod {
-        note("enforce-policy", policies.enforce.to_string());
-        if let Some(found) = told(pod, policies.enforce) {
+        note("enforce-policy", modes.enforce.to_string());
+        if let Some(found) = told(pod, modes.enforce) {
             return Err(request.forbidden(Some(object), format!("violates {found}")));
         }
     }
-    verdict.warnings.extend(told(pod, policies.warn).map(|found| format!("would violate {found}")));
+    verdict.warnings.extend(told(pod, modes.warn).map(|found| format!("would violate {found}")));
     Ok(())
 }
 
@@ -140,38 +170,42 @@ fn told(pod: &Value, policy: Policy) -> Option<String> {
 }
 
 impl Policies {
-    /// A label that cannot be read is as strict as can be where it is enforced, and says nothing where it only tells.
-    fn read<'a>(label: impl Fn(&str) -> Option<&'a str>) -> Self {
+    /// A label that cannot be read is as strict as can be where it is enforced, and says nothing where it only tells. Who enforces more than
+    /// is warned of by default is warned of as much.
+    fn read<'a>(defaults: &Modes, label: impl Fn(&str) -> Option<&'a str>) -> Self {
         let mut wrong = Vec::new();
         let root = At::root("metadata.labels");
-        let mut mode = |mode: &str, unread: Level| {
-            let mut policy = Policy { level: Level::Privileged, minor: None };
+        let mut mode = |mode: &str, default: Policy, unread: Level| {
+            let mut policy = default;
             let name = format!("{PREFIX}/{mode}");
-            if let Some(text) = label(&name) {
-                policy.level = level(text).unwrap_or_else(|| {
-                    let why = "must be one of privileged, baseline, restricted";
-                    wrong.push(Violation::invalid(root.key(&name), text, why));
+            let told = label(&name);
+            let read = told.and_then(level);
+            if let Some(text) = told {
+                policy.level = read.unwrap_or_else(|| {
+                    wrong.push(Violation::invalid(root.key(&name), text, LEVELS));
                     unread
                 });
             }
             let name = format!("{name}-version");
-            if let Some(text) = label(&name) {
+            let told_version = label(&name);
+            if let Some(text) = told_version {
                 policy.minor = version(text).unwrap_or_else(|| {
-                    wrong.push(Violation::invalid(root.key(&name), text, "must be \"latest\" or \"v1.x\""));
+                    wrong.push(Violation::invalid(root.key(&name), text, VERSIONS));
                     None
                 });
             }
-            policy
+            (policy, told.is_some(), read.is_some(), told_version.is_some())
         };
-        let enforce = mode("enforce", Level::Restricted);
-        let audit = mode("audit", Level::Privileged);
-        let warn = mode("warn", Level::Privileged);
-        Self { enforce, audit, warn, wrong }
-    }
-
-    fn are_privileged(&self) -> bool {
-        let all = [self.enforce, self.audit, self.warn];
-        self.wrong.is_empty() && all.iter().all(|policy| policy.level == Level::Privileged)
+        let (enforce, _, is_enforced, _) = mode("enforce", defaults.enforce, Level::Restricted);
+        let (audit, ..) = mode("audit", defaults.audit, Level::Privileged);
+        let (mut warn, is_warned, _, has_version) = mode("warn", defaults.warn, Level::Privileged);
+        if !is_warned && is_enforced && enforce.level > warn.level {
+            warn.level = enforce.level;
+            if !has_version {
+                warn.minor = enforce.minor;
+            }
+        }
+        Self { modes: Modes { enforce, audit, warn }, wrong }
     }
 }
 
@@ -183,7 +217,11 @@ fn namespace(
     namespace: &Value,
     verdict: &mut Verdict,
 ) -> Result<(), Status> {
-    let of = |namespace: &Value| Policies::read(|label| namespace["metadata"]["labels"][label].as_str());
+    let settings = &request.configuration.pod_security;
+    let of = |namespace: &Value| {
+        let labels = &namespace["metadata"]["labels"];
+        Policies::read(&settings.defaults, |label| labels[label].as_str())
+    };
     let name = path::text(namespace, "metadata.name");
     let new = of(namespace);
     let old = request.old.filter(|_| request.operation == Operation::Update).map(of);
@@ -191,10 +229,19 @@ fn namespace(
     if !new.wrong.is_empty() && !is_old_mistake {
         return Err(Violation::to_status(&new.wrong, "", "Namespace", name));
     }
-    let Some(old) = old else { return Ok(()) };
-    let is_relaxed = new.enforce.minor == old.enforce.minor && new.enforce.level <= old.enforce.level;
-    if new.enforce.level != Level::Privileged && !is_relaxed {
-        verdict.warnings.extend(existing::warnings(snapshot, name, new.enforce));
+    let (new, is_new) = (new.modes, old.is_none());
+    if let Some(old) = old.map(|old| old.modes.enforce) {
+        let is_relaxed = new.enforce.minor == old.minor && new.enforce.level <= old.level;
+        if new.enforce.level == Level::Privileged || is_relaxed {
+            return Ok(());
+        }
+    }
+    if settings.exempts_namespace(name) {
+        verdict.warnings.extend(
+            settings.exempt_warning(name, &new, |label| namespace["metadata"]["labels"].get(label).is_some()),
+        );
+    } else if !is_new {
+        verdict.warnings.extend(existing::warnings(snapshot, name, new.enforce, settings));
     }
     Ok(())
 }

@@ -5,16 +5,20 @@
 //! share the last of it.
 
 mod constraints;
+pub(crate) mod limited;
+
+use std::sync::Arc;
 
 use kinds::amounts::Amounts;
 use kinds::quota::{self, Scopes};
-use object::{Object, Snapshot, Status};
+use object::{Object, Resource, Snapshot, Status};
 use plan::{Expect, Write};
 use schema::Quantity;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{Operation, Plugin, Request, Verdict};
+use limited::Covered;
 
 pub const PLUGIN: Plugin = Plugin { name: "ResourceQuota", mutate: None, validate: Some(validate) };
 
@@ -23,6 +27,13 @@ pub const PLUGIN: Plugin = Plugin { name: "ResourceQuota", mutate: None, validat
 struct Quota {
     spec: Scopes,
     status: QuotaStatus,
+}
+
+impl Quota {
+    /// The names under which it limits a resource.
+    fn restricted(&self, resource: Resource) -> Vec<&String> {
+        self.status.hard.keys().filter(|name| quota::concerns(resource, name)).collect()
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -39,16 +50,24 @@ fn validate(
     verdict: &mut Verdict,
 ) -> Result<(), Status> {
     let Some(object) = object.filter(|_| is_charged(request)) else { return Ok(()) };
-    let wanted = quota::usage(request.key.resource, object, request.now);
+    let resource = request.key.resource;
+    let held: Vec<(&Arc<Object>, Quota)> = snapshot
+        .list(kinds::RESOURCE_QUOTAS, &request.key.namespace)
+        .map(|held| Ok((held, held.decode()?)))
+        .collect::<Result<_, serde_json::Error>>()
+        .map_err(Status::internal)?;
+    if held.is_empty() && request.configuration.limited.is_empty() {
+        return Ok(());
+    }
+    let mut covered = Covered::default();
     let mut charges = Vec::new();
-    for held in snapshot.list(kinds::RESOURCE_QUOTAS, &request.key.namespace) {
-        let quota: Quota = held.decode().map_err(Status::internal)?;
-        let concerned = |name: &&String| quota::concerns(request.key.resource, name);
-        let restricted: Vec<&String> = quota.status.hard.keys().filter(concerned).collect();
-        if restricted.is_empty() || !quota.spec.match_object(request.key.resource, object) {
+    for (held, quota) in &held {
+        covered.scopes.extend(quota.spec.held(resource, object));
+        if !quota.spec.match_object(resource, object) {
             continue;
         }
-        if request.key.resource == kinds::PODS {
+        let restricted = quota.restricted(resource);
+        if resource == kinds::PODS {
             constraints::check(object, &restricted).map_err(|why| {
                 request.forbidden(Some(object), format!("failed quota: {}: {why}", held.key.name))
             })?;
@@ -58,15 +77,26 @@ fn validate(
             let why = format!("status unknown for quota: {}, resources: {}", held.key.name, names.join(","));
             return Err(request.forbidden(Some(object), why));
         }
+        covered.names.extend(restricted.into_iter().map(String::as_str));
         charges.push((held, quota));
     }
-    if let Some((name, _)) = wanted.iter().find(|(_, amount)| amount.is_negative()) {
-        let why = format!("quota usage is negative for resource(s): {name}");
+    let wanted = quota::usage(resource, object, request.now);
+    let negative: Vec<&str> =
+        wanted.iter().filter(|(_, amount)| amount.is_negative()).map(|(name, _)| name.as_str()).collect();
+    if !negative.is_empty() {
+        let why = format!("quota usage is negative for resource(s): {}", negative.join(","));
         return Err(request.forbidden(Some(object), why));
     }
-    for (held, quota) in charges {
-        let delta = delta(request, &wanted, &quota);
-        let write = charge(request, object, held, &quota, &delta)?;
+    let deltas: Vec<Amounts> = charges.iter().map(|(_, quota)| delta(request, &wanted, quota)).collect();
+    let changes = match deltas[..] {
+        [] => !uncounted(request, &wanted).is_empty(),
+        _ => deltas.iter().any(|delta| !delta.is_empty()),
+    };
+    if changes {
+        limited::check(request, object, &wanted, &covered)?;
+    }
+    for ((held, quota), delta) in charges.into_iter().zip(&deltas) {
+        let write = charge(request, object, held, quota, delta)?;
         verdict.writes.extend(write.filter(|_| !request.dry_run));
     }
     Ok(())
@@ -93,12 +123,26 @@ fn delta(request: &Request, wanted: &Amounts, quota: &Quota) -> Amounts {
     let resource = request.key.resource;
     let old = request.old.filter(|_| request.operation == Operation::Update);
     if let Some(old) = old.filter(|old| quota.spec.match_object(resource, old)) {
-        for (name, amount) in quota::usage(resource, old, request.now) {
-            *delta.entry(name).or_insert(Quantity::ZERO) -= amount;
-        }
+        subtract(&mut delta, request, old);
     }
     delta.retain(|_, amount| !amount.is_zero());
     delta
+}
+
+/// What the request adds where no quota counts it.
+fn uncounted(request: &Request, wanted: &Amounts) -> Amounts {
+    let mut delta = wanted.clone();
+    if let Some(old) = request.old.filter(|_| request.operation == Operation::Update) {
+        subtract(&mut delta, request, old);
+    }
+    delta.retain(|_, amount| !amount.is_zero() && !amount.is_negative());
+    delta
+}
+
+fn subtract(delta: &mut Amounts, request: &Request, old: &Value) {
+    for (name, amount) in quota::usage(request.key.resource, old, request.now) {
+        *delta.entry(name).or_insert(Quantity::ZERO) -= amount;
+    }
 }
 
 fn charge(

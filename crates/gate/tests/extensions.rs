@@ -1,0 +1,144 @@
+//! Webhooks and policies in the way of a write, and what comes before and after them.
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+
+use common::{World, pod};
+use gate::{Asking, Webhooks};
+use object::Snapshot;
+use plan::Call;
+use schema::path;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+const MUTATING: &str = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
+const VALIDATING: &str = "validatingwebhookconfigurations.admissionregistration.k8s.io";
+
+/// Answers by the path of the call: `/deny` refuses, `/sidecar` adds a container once, anything else admits. Writes down who was asked.
+#[derive(Default)]
+struct Hooks(Mutex<Vec<String>>);
+
+impl Webhooks for Hooks {
+    fn call<'a>(&'a self, _: &'a Snapshot, call: &'a Call) -> Asking<'a> {
+        Box::pin(async move {
+            let url = call.target.url();
+            let name = url.rsplit('/').next().unwrap_or_default().to_owned();
+            let request = &call.body["request"];
+            let mut response = json!({"uid": request["uid"], "allowed": name != "deny"});
+            let containers = path::list(&request["object"], "spec.containers");
+            if name == "sidecar" && containers.len() == 1 {
+                // [{"op": "add", "path": "/spec/containers/-", "value": {"name": "s", "image": "i"}}]
+                response["patchType"] = "JSONPatch".into();
+                response["patch"] = "W3sib3AiOiAiYWRkIiwgInBhdGgiOiAiL3NwZWMvY29udGFpbmVycy8tIiwgInZhbHVlIjogeyJuYW1lIjogInMiLCAiaW1hZ2UiOiAiaSJ9fV0=".into();
+            }
+            self.0.lock().expect("a lock").push(name);
+            Ok(json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response}))
+        })
+    }
+}
+
+fn hook(name: &str, reinvocation: Option<&str>) -> Value {
+    let mut hook = json!({
+        "name": format!("{name}.example.com"), "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "clientConfig": {"url": format!("https://10.0.0.1/{name}")},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+    });
+    if let Some(policy) = reinvocation {
+        hook["reinvocationPolicy"] = policy.into();
+    }
+    hook
+}
+
+async fn world(kind: &'static str, hooks: Value) -> (Arc<World>, Arc<Hooks>) {
+    let answering = Arc::new(Hooks::default());
+    let world = World::with_webhooks(answering.clone()).await;
+    world.create(kind, json!({"metadata": {"name": "hooks"}, "webhooks": hooks})).await.expect("webhooks");
+    (Arc::new(world), answering)
+}
+
+async fn limit(world: &World, pods: &str) {
+    world
+        .create("resourcequotas", json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": pods}}}))
+        .await
+        .expect("a quota");
+    let status = json!({"status": {"hard": {"pods": pods}, "used": {"pods": "0"}}});
+    world.merge("resourcequotas", "q", "status", status).await.expect("a status");
+}
+
+fn used(world: &World) -> Value {
+    world.get("resourcequotas", "q").expect("the quota")["status"]["used"]["pods"].clone()
+}
+
+#[tokio::test]
+async fn quota_is_asked_last_and_charged_for_what_is_stored() {
+    let (world, hooks) = world(VALIDATING, json!([hook("deny", None)])).await;
+    limit(&world, "0").await;
+    let refused = world.create("pods", pod("p")).await.expect_err("refused");
+    assert!(
+        refused.message.starts_with("admission webhook \"deny.example.com\" denied the request"),
+        "{refused}"
+    );
+    world.delete(VALIDATING, "hooks", gate::DeleteOptions::default()).await.expect("no webhooks");
+    let refused = world.create("pods", pod("p")).await.expect_err("refused");
+    assert!(refused.message.contains("exceeded quota: q"), "{refused}");
+    assert_eq!((used(&world), hooks.0.lock().expect("a lock").len()), (json!("0"), 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_last_place_is_given_once() {
+    let (world, _) = world(VALIDATING, json!([hook("admit", None)])).await;
+    limit(&world, "3").await;
+    let mut tasks = JoinSet::new();
+    for index in 0..20 {
+        let world = world.clone();
+        // Every name is wanted twice: one of the two is there already, and costs nothing.
+        tasks.spawn(async move { world.create("pods", pod(&format!("p{}", index / 2))).await });
+    }
+    let made = tasks.join_all().await.into_iter().filter(Result::is_ok).count();
+    assert_eq!((made, used(&world)), (3, json!("3")));
+}
+
+#[tokio::test]
+async fn what_a_webhook_adds_is_completed_as_the_rest_is() {
+    let limits = json!({"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container", "default": {"cpu": "1"}}]}});
+    for (later, expected) in [
+        (None, vec!["early", "sidecar"]),
+        (Some("Never"), vec!["early", "sidecar"]),
+        (Some("IfNeeded"), vec!["early", "sidecar", "early"]),
+    ] {
+        let (world, hooks) = world(MUTATING, json!([hook("early", later), hook("sidecar", None)])).await;
+        world.create("limitranges", limits.clone()).await.expect("limits");
+        let made = world.create("pods", pod("p")).await.expect("a pod").to_value().expect("JSON");
+        let limits: Vec<&Value> = path::list(&made, "spec.containers")
+            .iter()
+            .map(|one| &one["resources"]["limits"]["cpu"])
+            .collect();
+        assert_eq!(limits, ["1", "1"], "{made}");
+        assert_eq!(*hooks.0.lock().expect("a lock"), expected);
+    }
+}
+
+/// A policy about the first version of a resource that is written in the second.
+#[tokio::test]
+async fn a_policy_sees_a_built_in_kind_in_its_own_version() {
+    let world = World::new().await;
+    let rules = json!([{"apiGroups": ["autoscaling"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["horizontalpodautoscalers"]}]);
+    let expression =
+        "Object{spec: Object.spec{targetCPUUtilizationPercentage: object.spec.maxReplicas * 10}}";
+    let policy = json!({"metadata": {"name": "p"}, "spec": {
+        "matchConstraints": {"resourceRules": rules}, "reinvocationPolicy": "Never", "failurePolicy": "Fail",
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}]}});
+    world.create("mutatingadmissionpolicies.admissionregistration.k8s.io", policy).await.expect("a policy");
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p"}});
+    world
+        .create("mutatingadmissionpolicybindings.admissionregistration.k8s.io", binding)
+        .await
+        .expect("a binding");
+    let scaler = json!({"metadata": {"name": "s"}, "spec": {"maxReplicas": 7,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
+    let made = world.create("horizontalpodautoscalers.autoscaling", scaler).await.expect("a scaler");
+    let made = made.to_value().expect("JSON");
+    let metrics = json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}]);
+    assert_eq!((&made["apiVersion"], &made["spec"]["metrics"]), (&json!("autoscaling/v2"), &metrics));
+}
