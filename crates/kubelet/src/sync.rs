@@ -105,11 +105,16 @@ fn newest_sandbox(observed: &Observed) -> Option<&Sandbox> {
     observed.sandboxes.iter().max_by_key(|sandbox| sandbox.config.attempt)
 }
 
+/// Whether containers can start in it. It is up before it is connected; what started then would not know its pod's address.
+fn is_ready(sandbox: &Sandbox) -> bool {
+    sandbox.state == SandboxState::Ready && !sandbox.ips.is_empty()
+}
+
 fn pod_ips(input: &Input) -> Vec<String> {
     if input.pod.spec.host_network {
         return input.node.ips.iter().map(ToString::to_string).collect();
     }
-    let ready = newest_sandbox(input.observed).filter(|sandbox| sandbox.state == SandboxState::Ready);
+    let ready = newest_sandbox(input.observed).filter(|sandbox| is_ready(sandbox));
     ready.map(|sandbox| sandbox.ips.iter().map(ToString::to_string).collect()).unwrap_or_default()
 }
 
@@ -278,7 +283,7 @@ impl<'a> Steps<'a> {
     fn run(&mut self) {
         let has_volumes = self.set_up_volumes();
         let sandbox = newest_sandbox(self.input.observed);
-        let ready = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready);
+        let ready = sandbox.filter(|sandbox| is_ready(sandbox));
         let wanted = self.wanted_starts(ready);
         match ready {
             Some(sandbox) => {
@@ -360,6 +365,10 @@ impl<'a> Steps<'a> {
             && at > self.input.now
         {
             return self.wake(at);
+        }
+        if let Some(old) = old.filter(|old| old.state == SandboxState::Ready) {
+            // It is being connected; or the agent ended in the middle, and nobody does any more.
+            return self.ask(PodOp::StopSandbox { id: old.id.clone() });
         }
         if old.is_some() && !self.input.observed.in_flight.contains(&OpKey::Sandbox) {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();

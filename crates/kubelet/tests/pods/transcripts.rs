@@ -1,6 +1,6 @@
 //! What a kubelet does, step by step, for pods of many kinds. Each case is a story and the transcript of it.
 
-use plan::pod::ProbeKind;
+use plan::pod::{OpKey, ProbeKind};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -581,6 +581,66 @@ fn sandbox_lost() {
         start c#1
         = Running Ready | i ended 0 ready restarts=1 | c running ready restarts=1
         remove s0
+    "#,
+    );
+}
+
+/// What the world looks like while the op that makes a sandbox has not connected it yet.
+fn disconnect(world: &mut World) {
+    while world.observed.sandboxes.is_empty() {
+        let step = world.step();
+        assert!(!step.ops.is_empty(), "no sandbox is made");
+        step.ops.into_iter().for_each(|op| world.perform(op));
+    }
+    world.observed.sandboxes[0].ips.clear();
+}
+
+#[test]
+fn sandbox_being_connected() {
+    check(
+        "sandbox being connected",
+        pod("Always", &[], &[container("c")]),
+        |w| {
+            disconnect(w);
+            let ips = w.node.ips.clone();
+            w.observed.in_flight.insert(OpKey::Sandbox);
+            w.settle();
+            w.log.push("connected".to_owned());
+            w.observed.sandboxes[0].ips = ips;
+            w.observed.in_flight.clear();
+            w.settle();
+        },
+        r#"
+        sandbox 0
+        = Pending | c ContainerCreating
+        connected
+        pull bb
+        start c#0
+        = Running Ready | c running ready
+    "#,
+    );
+}
+
+#[test]
+fn sandbox_never_connected() {
+    check(
+        "the kubelet ends before a sandbox is connected",
+        pod("Always", &[], &[container("c")]),
+        |w| {
+            disconnect(w);
+            w.restart_kubelet();
+            w.settle();
+        },
+        r#"
+        sandbox 0
+        = Pending | c ContainerCreating
+        stop s0
+        event SandboxChanged: Pod sandbox changed, it will be killed and re-created.
+        sandbox 1
+        remove s0
+        pull bb
+        start c#0
+        = Running Ready | c running ready
     "#,
     );
 }
