@@ -25,13 +25,14 @@ struct Name<'a> {
 }
 
 impl<'a> Name<'a> {
-    fn parse(text: &'a str) -> Result<Self, Status> {
+    /// `what` is asked for so: `pod`
+    fn parse(what: &str, text: &'a str) -> Result<Self, Status> {
         let parts: Vec<&str> = text.split(':').collect();
         match parts[..] {
             [name] => Ok(Self { scheme: "", name, port: "" }),
             [name, port] => Ok(Self { scheme: "", name, port }),
             [scheme @ ("" | "http" | "https"), name, port] => Ok(Self { scheme, name, port }),
-            _ => Err(Status::bad_request(format!("invalid request {text:?}"))),
+            _ => Err(Status::bad_request(format!("invalid {what} request {text:?}"))),
         }
     }
 
@@ -55,8 +56,15 @@ pub(crate) async fn answer(
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let rest = schema::path::text(options, "path");
     let is_read = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
+    let path = format!("{}{}", if rest.is_empty() { "/" } else { rest }, query_of(&request));
+    let snapshot = shared.newest().await?;
+    let goal = match target.kind.resource.as_str() {
+        "nodes" => kubelet::at_node(&snapshot, Name::parse("node", &target.name)?.name, &path, &[])?,
+        "pods" => at_pod(&snapshot, target, path)?,
+        _ => at_service(shared, &snapshot, target, path)?,
+    };
     if rest.is_empty() && is_read && !upgrades {
-        // Relative links work only below a slash.
+        // Relative links work only below a slash. Upstream looks first for what is behind it.
         let mut answer = respond::bytes(StatusCode::MOVED_PERMANENTLY, "text/plain", "");
         let place = format!("{}/{}", request.uri().path(), query_of(&request));
         if let Ok(place) = HeaderValue::from_str(&place) {
@@ -64,13 +72,6 @@ pub(crate) async fn answer(
         }
         return Ok(answer);
     }
-    let path = format!("{}{}", if rest.is_empty() { "/" } else { rest }, query_of(&request));
-    let snapshot = shared.newest().await?;
-    let goal = match target.kind.resource.as_str() {
-        "nodes" => kubelet::at_node(&snapshot, Name::parse(&target.name)?.name, &path, &[])?,
-        "pods" => at_pod(&snapshot, target, path)?,
-        _ => at_service(shared, &snapshot, target, path)?,
-    };
     let way = Way {
         prefix: request.uri().path().strip_suffix(rest).unwrap_or_default().to_owned(),
         host: host_of(&request),
@@ -114,7 +115,7 @@ struct PodStatus {
 }
 
 fn at_pod(snapshot: &Snapshot, target: &Target, path: String) -> Result<Goal, Status> {
-    let name = Name::parse(&target.name)?;
+    let name = Name::parse("pod", &target.name)?;
     let key = Key::new(target.kind.resource, &*target.namespace, name.name);
     let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
     let pod: Pod = stored.decode().map_err(Status::internal)?;
@@ -125,12 +126,12 @@ fn at_pod(snapshot: &Snapshot, target: &Target, path: String) -> Result<Goal, St
         "" => first.unwrap_or(80).to_string(),
         port => port.to_owned(),
     };
-    let port = port
-        .parse()
-        .map_err(|_| Status::bad_request(format!("invalid port {port:?} of pod {}", name.name)))?;
     if pod.status.pod_ip.is_empty() {
         return Err(Status::bad_request("address not allowed"));
     }
+    let port = port
+        .parse()
+        .map_err(|_| Status::bad_request(format!("invalid port {port:?} of pod {}", name.name)))?;
     Ok(Goal { address: pod.status.pod_ip, port, secure: name.secure(), path })
 }
 
@@ -164,14 +165,14 @@ struct Port {
 
 /// One of the ready endpoints, picked at random.
 fn at_service(shared: &Shared, snapshot: &Snapshot, target: &Target, path: String) -> Result<Goal, Status> {
-    let name = Name::parse(&target.name)?;
+    let name = Name::parse("service", &target.name)?;
     let key = Key::new(target.kind.resource, &*target.namespace, name.name);
     let service =
         snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?.to_value().map_err(Status::internal)?;
     let wanted = port_name(&service, name.port).ok_or_else(|| {
         Status::new(
             Reason::ServiceUnavailable,
-            format!("no service port {:?} found for service {:?}", name.port, name.name),
+            format!("no service port {} found for service {:?}", name.port, name.name),
         )
     })?;
     let mut found = Vec::new();
@@ -231,7 +232,7 @@ mod tests {
             (":web:x", Some(("", "web", "x"))),
             ("ftp:web:1", None),
         ] {
-            let found = Name::parse(text).ok();
+            let found = Name::parse("pod", text).ok();
             assert_eq!(found.map(|found| (found.scheme, found.name, found.port)), expected, "{text}");
         }
     }

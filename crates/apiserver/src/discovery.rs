@@ -7,17 +7,22 @@ use std::sync::Arc;
 use base64::Engine;
 use bytes::Bytes;
 use gate::Catalog;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use ring::digest::{SHA256, digest};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use hyper::body::Incoming;
+use object::Status;
+use ring::digest::{SHA256, SHA512, digest};
 use schema::{Kind, Subresource};
 use serde_json::{Value, json};
 
 use crate::aggregate::{Known, Remote};
-use crate::negotiate;
+use crate::health;
+use crate::negotiate::{self, Media};
 use crate::respond::{self, Answer};
+use crate::route::not_allowed;
 use crate::server::Shared;
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// What the content type of the aggregated document says besides its encoding.
+const AGGREGATED: &str = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// The order in which groups are told: clients that look a short name up take the first that has it.
 const ORDER: &[&str] = &[
@@ -45,9 +50,18 @@ const ORDER: &[&str] = &[
 
 /// The documents of one catalog.
 pub(crate) struct Documents {
-    by_path: BTreeMap<String, Bytes>,
+    by_path: BTreeMap<String, Page>,
     /// `/api` and `/apis`, each with its ETag.
     aggregated: BTreeMap<&'static str, (Bytes, String)>,
+}
+
+/// One of the old documents.
+struct Page {
+    json: Bytes,
+    /// Upstream's router leads to it, which knows methods; the others answer to any.
+    is_routed: bool,
+    /// What a version serves: `/api/v1`
+    is_of_version: bool,
 }
 
 struct Group<'a> {
@@ -73,12 +87,15 @@ impl Documents {
             .collect();
         groups.sort_by_key(|group| ORDER.iter().position(|name| *name == group.name).unwrap_or(ORDER.len()));
         let mut by_path = BTreeMap::new();
-        let mut put = |path: String, value: Value| by_path.insert(path, Bytes::from(value.to_string()));
+        let mut put = |path: String, value: Value, is_routed: bool| {
+            let is_of_version = value["kind"] == "APIResourceList";
+            by_path.insert(path, Page { json: value.to_string().into(), is_routed, is_of_version })
+        };
         let extended = extended(catalog, remotes);
         let mut named: Vec<Value> =
             groups.iter().filter(|group| !group.name.is_empty()).map(api_group).collect();
         named.extend(extended.iter().map(|(name, versions)| extension_group(name, versions)));
-        put("/apis".into(), json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": named}));
+        put("/apis".into(), json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": named}), false);
         for group in &groups {
             match group.name {
                 "" => {
@@ -86,13 +103,14 @@ impl Documents {
                     put(
                         "/api".into(),
                         json!({"kind": "APIVersions", "versions": versions, "serverAddressByClientCIDRs": []}),
+                        true,
                     );
                 }
                 name => {
                     let mut document = api_group(group);
                     document["kind"] = "APIGroup".into();
                     document["apiVersion"] = "v1".into();
-                    put(format!("/apis/{name}"), document);
+                    put(format!("/apis/{name}"), document, false);
                 }
             }
             for (version, kinds) in &group.versions {
@@ -101,27 +119,28 @@ impl Documents {
                 } else {
                     format!("/apis/{}/{version}", group.name)
                 };
-                put(path, resource_list(catalog, group.name, version, kinds));
+                let is_routed = kinds.iter().all(|kind| kind.custom.is_none());
+                put(path, resource_list(catalog, group.name, version, kinds), is_routed);
             }
         }
         for (name, versions) in &extended {
             let mut document = extension_group(name, versions);
             document["kind"] = "APIGroup".into();
             document["apiVersion"] = "v1".into();
-            put(format!("/apis/{name}"), document);
+            put(format!("/apis/{name}"), document, false);
         }
         let (core, rest): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.name.is_empty());
         let mut aggregated = [("/api", aggregated(&core)), ("/apis", aggregated(&rest))];
         if let Some(items) = aggregated[1].1["items"].as_array_mut() {
             items.extend(extended.iter().map(|(name, versions)| {
                 let versions: Vec<Value> = versions.iter().map(|remote| remote.discovery()).collect();
-                json!({"metadata": {"name": name, "creationTimestamp": null}, "versions": versions})
+                json!({"metadata": {"name": name}, "versions": versions})
             }));
         }
         let tagged = aggregated.map(|(path, value)| {
             let text = value.to_string();
             let hash: String =
-                digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+                digest(&SHA512, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
             (path, (Bytes::from(text), format!("\"{hash}\"")))
         });
         Self { by_path, aggregated: tagged.into() }
@@ -168,7 +187,7 @@ fn resource_list(catalog: &Catalog, group: &str, version: &str, kinds: &[&Kind])
             "singularName": kind.singular,
             "namespaced": kind.namespaced,
             "kind": kind.kind,
-            "verbs": kind.verbs,
+            "verbs": verbs(kind),
         });
         for (field, names) in [("shortNames", kind.short_names), ("categories", kind.categories)] {
             if !names.is_empty() {
@@ -197,12 +216,16 @@ fn resource_list(catalog: &Catalog, group: &str, version: &str, kinds: &[&Kind])
             resources.push(resource);
         }
     }
-    json!({
+    let mut list = json!({
         "kind": "APIResourceList",
-        "apiVersion": "v1",
         "groupVersion": group_version(group, version),
         "resources": resources,
-    })
+    });
+    if !group.is_empty() {
+        // Upstream writes none for the oldest clients' sake.
+        list["apiVersion"] = "v1".into();
+    }
+    list
 }
 
 /// Tells clients when the stored form of a kind changes.
@@ -223,26 +246,36 @@ fn aggregated(groups: &[&Group<'_>]) -> Value {
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
-            let metadata = if group.name.is_empty() {
-                json!({"creationTimestamp": null})
-            } else {
-                json!({"name": group.name, "creationTimestamp": null})
-            };
+            let metadata = if group.name.is_empty() { json!({}) } else { json!({"name": group.name}) };
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
+/// What can be done with a kind, in upstream's order, which is another for custom resources.
+fn verbs(kind: &Kind) -> Vec<&'static str> {
+    let mut verbs = kind.verbs.to_vec();
+    if kind.custom.is_some() {
+        let order = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+        verbs.sort_by_key(|verb| order.iter().position(|one| one == verb));
+    }
+    verbs
+}
+
 fn discovered(kind: &Kind) -> Value {
-    let gvk =
-        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    // Upstream leaves out what the document says already, of all but custom resources.
+    let gvk = |group: &str, version: &str, name: &str| {
+        let is_known = kind.custom.is_none() && (group, version) == (kind.group, kind.version);
+        let (group, version) = if is_known { ("", "") } else { (group, version) };
+        json!({"group": group, "version": version, "kind": name})
+    };
     let mut resource = json!({
         "resource": kind.resource.plural(),
         "responseKind": gvk(kind.group, kind.version, kind.kind),
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
-        "verbs": kind.verbs,
+        "verbs": verbs(kind),
     });
     for (field, names) in [("shortNames", kind.short_names), ("categories", kind.categories)] {
         if !names.is_empty() {
@@ -259,37 +292,79 @@ fn discovered(kind: &Kind) -> Value {
     resource
 }
 
-pub(crate) fn answer(shared: &Shared, path: &str, headers: &HeaderMap) -> Option<Answer> {
+pub(crate) fn answer(shared: &Shared, path: &str, request: &Request<Incoming>) -> Option<Answer> {
+    let headers = request.headers();
     let path = if path == "/" { path } else { path.trim_end_matches('/') };
     let published = shared.published();
     let documents = &published.discovery;
-    if let Some((text, tag)) = documents.aggregated.get(path)
-        && negotiate::reads_aggregated(headers)
-    {
-        let known =
-            headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
-        let mut answer = if known {
-            respond::bytes(StatusCode::NOT_MODIFIED, AGGREGATED, Bytes::new())
-        } else {
-            respond::bytes(StatusCode::OK, AGGREGATED, text.clone())
-        };
-        let headers = answer.headers_mut();
-        if let Ok(tag) = HeaderValue::from_str(tag) {
-            headers.insert(header::ETAG, tag);
-        }
-        headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
-        return Some(answer);
-    }
     if path == "/" {
-        let mut paths: Vec<&str> = documents.by_path.keys().map(String::as_str).collect();
-        paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]);
-        return Some(respond::json(StatusCode::OK, &json!({"paths": paths})));
+        let mut paths = health::paths(shared);
+        paths.extend(documents.by_path.keys().cloned());
+        paths.sort_unstable();
+        return Some(respond::raw(StatusCode::OK, &json!({"paths": paths})));
     }
-    let text = documents.by_path.get(path)?;
-    let mut answer = respond::bytes(StatusCode::OK, respond::JSON, text.clone());
-    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
-    Some(answer)
+    let page = documents.by_path.get(path)?;
+    if page.is_routed && request.method() != Method::GET {
+        return Some(respond::failure(&not_allowed()));
+    }
+    let cbor = shared.config.cbor && page.is_of_version;
+    if page.is_routed
+        && let Err(status) = negotiate::check_route(headers, &[], false, cbor)
+    {
+        return Some(respond::failure(&status));
+    }
+    if let Some((text, tag)) = documents.aggregated.get(path)
+        && let Some(media) = negotiate::aggregated(headers)
+    {
+        return Some(tagged(text, tag, media, headers));
+    }
+    // Only the resources of a version are told in CBOR.
+    let answer = negotiate::document(headers, cbor).and_then(|media| {
+        let json = if path == "/api" { versions(shared, &page.json)? } else { page.json.clone() };
+        told(media, &json)
+    });
+    Some(answer.unwrap_or_else(|status| respond::failure(&status)))
+}
+
+/// A document in the encoding that was asked for; few ask for another than JSON.
+fn told(media: Media, json: &Bytes) -> Result<Answer, Status> {
+    if media == Media::Json {
+        return Ok(respond::encoded(media, StatusCode::OK, json.clone()));
+    }
+    let value: Value = serde_json::from_slice(json).map_err(Status::internal)?;
+    Ok(respond::document(media, StatusCode::OK, &value))
+}
+
+/// `/api`, which says where this server is.
+fn versions(shared: &Shared, json: &Bytes) -> Result<Bytes, Status> {
+    let mut value: Value = serde_json::from_slice(json).map_err(Status::internal)?;
+    if let Some(address) = shared.config.jwks_uri.split('/').nth(2) {
+        value["serverAddressByClientCIDRs"] = json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]);
+    }
+    Ok(value.to_string().into())
+}
+
+/// The aggregated document, unless the client has it.
+fn tagged(text: &Bytes, tag: &str, media: Media, headers: &HeaderMap) -> Answer {
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
+    let mut answer = if known {
+        let mut answer = Answer::new(respond::full(Bytes::new()));
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        answer
+    } else {
+        let mut answer = told(media, text).unwrap_or_else(|status| respond::failure(&status));
+        if let Ok(media) = HeaderValue::try_from(format!("{}{AGGREGATED}", media.name())) {
+            answer.headers_mut().insert(header::CONTENT_TYPE, media);
+        }
+        answer
+    };
+    let headers = answer.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    answer
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use plan::{Attributes, Decision, User};
 use tracing::{debug, error, warn};
 
 use crate::audit::{self, Audit, Record};
-use crate::negotiate;
+use crate::negotiate::{self, Wants};
 use crate::query::{self, Query};
 use crate::respond::{self, Answer};
 use crate::route::{self, Nowhere, Route, Target};
@@ -35,7 +35,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request<Inc
     }
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let media_of_failure = negotiate::media_of_failure(request.headers(), shared.config.cbor);
+    let wants = Wants::of(&request, shared.config.cbor);
     // A panic is the fault of one request, not of the others on its connection.
     let record = OnceLock::new();
     let answered = AssertUnwindSafe(filtered(&shared, &peer, &record, request)).catch_unwind().await;
@@ -52,7 +52,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request<Inc
     if let Some(record) = record.get() {
         answer = record.answered(answer).await;
     }
-    answer = respond::retold(answer, media_of_failure);
+    answer = respond::finished(answer, &wants, shared.config.limits.compress_above_bytes);
     let headers = answer.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -81,10 +81,7 @@ async fn filtered(
             return respond::failure(&status);
         }
     };
-    let query = match Query::parse(request.uri().query().unwrap_or_default()) {
-        Ok(query) => query,
-        Err(status) => return respond::failure(&status),
-    };
+    let query = Query::parse(request.uri().query().unwrap_or_default());
     let asked = match Asked::read(shared, &request, &query) {
         Ok(asked) => asked,
         Err(answer) => return answer,
@@ -132,7 +129,7 @@ fn turned_away(
     request: &Request<Incoming>,
 ) {
     let Some(audit) = &shared.config.audit else { return };
-    let query = Query::parse(request.uri().query().unwrap_or_default()).unwrap_or_default();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
     if let Ok(asked) = Asked::read(shared, request, &query)
         && let Some(begun) =
             audit.open(&audit_id_of(request), user, &asked.attributes(), peer.address, false, request)
@@ -164,10 +161,6 @@ fn written_down(
     if real.is_some() {
         begun.impersonated(user);
     }
-    if begun.wants_answer() {
-        // What is written down must be readable here.
-        request.headers_mut().remove(header::ACCEPT_ENCODING);
-    }
     request.extensions_mut().insert(begun.clone());
     Some(begun)
 }
@@ -198,7 +191,7 @@ impl Asked {
         match route::route(&shared.gate.catalog(), request.method(), path, query) {
             Ok(Route::Resource(target)) => Ok(Self::Resource(target)),
             Ok(Route::Path(path)) => Ok(Self::Path(path, request.method().as_str().to_ascii_lowercase())),
-            Err(Nowhere::Page) => Err(respond::text(StatusCode::NOT_FOUND, "404 page not found\n")),
+            Err(Nowhere::Page) => Err(respond::no_page()),
             Err(Nowhere::Status(status)) => Err(respond::failure(&status)),
         }
     }
@@ -310,16 +303,16 @@ async fn answered(
 
 /// Paths that are no resources.
 async fn page(shared: &Arc<Shared>, path: &str, query: &Query, request: &Request<Incoming>) -> Answer {
-    if let Some(answer) = health::answer(shared, path, query) {
+    if let Some(answer) = health::answer(shared, path, query, request.method(), request.headers()) {
         return answer;
     }
-    if let Some(answer) = discovery::answer(shared, path, request.headers()) {
+    if let Some(answer) = discovery::answer(shared, path, request) {
         return answer;
     }
     if let Some(answer) = openapi::answer(shared, path, query, request.headers()) {
         return answer;
     }
-    respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
+    respond::no_page()
 }
 
 async fn authorize(
@@ -466,7 +459,7 @@ async fn plain(
     match target.verb {
         "get" => get(shared, target, query, &request).await,
         "list" => list::list(shared, target, query, request.headers()).await,
-        "watch" => watch::watch(shared, target, query, request.headers()).await,
+        "watch" => watch::watch(shared, target, query, request).await,
         _ => write::write(shared, user, target, query, request).await,
     }
 }
@@ -493,5 +486,5 @@ async fn get(
         let value = show::value(&target.kind, object);
         return Ok(respond::document(view.media, StatusCode::OK, &gate::scale_of(&target.kind, &value)));
     }
-    Ok(write::shown(shared, &target.kind, view, StatusCode::OK, object, request.headers()))
+    Ok(write::shown(shared, &target.kind, view, StatusCode::OK, object))
 }

@@ -4,21 +4,24 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use object::Resource;
 use serde_json::json;
 use tracing::warn;
 
-use crate::metrics;
 use crate::query::Query;
 use crate::respond::{self, Answer};
+use crate::route::not_allowed;
 use crate::server::Shared;
+use crate::{metrics, negotiate};
 
 /// A check by its name, with what is wrong if it fails; from outside of this crate.
 pub type HealthCheck = (&'static str, Arc<dyn Fn() -> Result<(), String> + Send + Sync>);
 
 /// A check by its name, with what is wrong if it fails.
 type Check = (&'static str, fn(&Shared) -> Result<(), String>);
+
+const ROOTS: [&str; 3] = ["healthz", "livez", "readyz"];
 
 /// In the order in which they are told.
 const CHECKS: &[Check] = &[
@@ -117,7 +120,32 @@ fn check(shared: &Shared, root: &'static str, name: &'static str) -> Result<(), 
     outcome
 }
 
-pub(crate) fn answer(shared: &Shared, path: &str, query: &Query) -> Option<Answer> {
+/// Every path that is answered here, and those of OpenAPI.
+pub(crate) fn paths(shared: &Shared) -> Vec<String> {
+    let fixed = [
+        "/.well-known/openid-configuration",
+        "/metrics",
+        "/metrics/slis",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/version",
+    ];
+    let mut paths: Vec<String> = fixed.iter().map(|&path| path.to_owned()).collect();
+    for root in ROOTS {
+        paths.push(format!("/{root}"));
+        paths.extend(names(shared, root).into_iter().map(|name| format!("/{root}/{name}")));
+    }
+    paths
+}
+
+pub(crate) fn answer(
+    shared: &Shared,
+    path: &str,
+    query: &Query,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Option<Answer> {
     let trimmed = path.trim_end_matches('/');
     match trimmed {
         "/metrics" => {
@@ -127,7 +155,7 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query) -> Option<Answe
             return Some(answer);
         }
         "/metrics/slis" => {
-            for root in ["healthz", "livez", "readyz"] {
+            for root in ROOTS {
                 names(shared, root).into_iter().for_each(|name| drop(check(shared, root, name)));
             }
             let mut answer = respond::text(StatusCode::OK, shared.outcomes.page());
@@ -135,7 +163,7 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query) -> Option<Answe
             answer.headers_mut().insert(header::CONTENT_TYPE, format);
             return Some(answer);
         }
-        "/version" => return Some(version(shared)),
+        "/version" => return Some(version(shared, method, headers)),
         "/.well-known/openid-configuration" => {
             return Some(respond::json(
                 StatusCode::OK,
@@ -155,7 +183,7 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query) -> Option<Answe
         Some((root, one)) => (root, Some(one)),
         None => (trimmed.strip_prefix('/')?, None),
     };
-    let root = ["healthz", "livez", "readyz"].into_iter().find(|known| *known == root)?;
+    let root = ROOTS.into_iter().find(|known| *known == root)?;
     let names = names(shared, root);
     match one {
         None => Some(all(shared, root, &names, query)),
@@ -209,7 +237,13 @@ fn all(shared: &Shared, root: &'static str, names: &[&'static str], query: &Quer
     respond::text(StatusCode::OK, "ok")
 }
 
-fn version(shared: &Shared) -> Answer {
+fn version(shared: &Shared, method: &Method, headers: &HeaderMap) -> Answer {
+    if method != Method::GET {
+        return respond::failure(&not_allowed());
+    }
+    if let Err(status) = negotiate::check_json(headers) {
+        return respond::failure(&status);
+    }
     let version = &shared.config.version;
     let value = json!({
         "major": version.major,
@@ -226,5 +260,5 @@ fn version(shared: &Shared) -> Answer {
         "compiler": "rustc",
         "platform": version.platform,
     });
-    respond::json(StatusCode::OK, &value)
+    respond::raw(StatusCode::OK, &value)
 }

@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use http_body::Frame;
+use http::StatusCode;
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use object::{Object, Status, Table, Time};
 use schema::Kind;
 use serde_json::Value;
 
-use crate::negotiate::{self, Media, Shape, View};
+use crate::negotiate::{Media, Shape, View};
 use crate::respond::Answer;
 use crate::select::Selection;
 use crate::server::Shared;
-use crate::{compress, protobuf, respond, show, table};
+use crate::{protobuf, respond, show, table};
 
 /// What is handed over at a time.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -33,7 +33,6 @@ pub(crate) async fn answer(
     view: View,
     metadata: Value,
     objects: Objects,
-    headers: &HeaderMap,
 ) -> Result<Answer, Status> {
     let mut body = Items {
         kind: kind.clone(),
@@ -54,17 +53,7 @@ pub(crate) async fn answer(
             body.rewrite().await?;
         }
     }
-    let beginning: usize = body.ready.iter().map(Bytes::len).sum();
-    let is_long = !body.closed || beginning > shared.config.limits.compress_above_bytes;
-    let gzip = is_long && negotiate::reads_gzip(headers);
-    let body = if gzip { compress::gzip(body).boxed_unsync() } else { body.boxed_unsync() };
-    let mut answer = Response::new(body);
-    *answer.status_mut() = StatusCode::OK;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(view.media.name()));
-    if gzip {
-        compress::mark(answer.headers_mut());
-    }
-    Ok(answer)
+    Ok(respond::negotiated(view.media, StatusCode::OK, body.boxed_unsync()))
 }
 
 /// What a list consists of.
@@ -257,5 +246,15 @@ impl http_body::Body for Items {
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         Poll::Ready(self.next().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ready = self.ready.iter().map(|piece| piece.len() as u64).sum();
+        let mut hint = SizeHint::with_exact(ready);
+        if !self.closed {
+            hint = SizeHint::new();
+            hint.set_lower(ready);
+        }
+        hint
     }
 }

@@ -15,7 +15,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
-use crate::websocket;
+use crate::{negotiate, websocket};
 
 const KUBELET_PORT: u16 = 10250;
 /// So much of a kubelet's error is passed on.
@@ -80,11 +80,15 @@ pub(crate) async fn log(
     query: &Query,
     mut request: Request<Incoming>,
 ) -> Result<Answer, Status> {
+    negotiate::check_route(request.headers(), &["text/plain"], false, shared.config.cbor)?;
+    check_log(&target.name, query)?;
     let snapshot = shared.newest().await?;
     let (stored, pod) = pod(&snapshot, target)?;
     let container = container(&stored.key.name, &pod.spec, query.get("container"))?;
     if pod.spec.node_name.is_empty() {
-        return Ok(respond::bytes(StatusCode::NO_CONTENT, "text/plain", ""));
+        let mut answer = Answer::new(respond::full(""));
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(answer);
     }
     let passed = [
         "follow",
@@ -102,10 +106,9 @@ pub(crate) async fn log(
             arguments.push((name, query.get(name)));
         }
     }
-    check_log(query)?;
     let path = format!("/containerLogs/{}/{}/{container}", target.namespace, target.name);
-    let goal = at_node(&snapshot, &pod.spec.node_name, &path, &arguments)?;
-    let opening = websocket::take(&mut request)?;
+    let goal = at_node_of_pod(&snapshot, target, &pod.spec.node_name, &path, &arguments)?;
+    let opening = websocket::of_log(&mut request)?;
     let answer = checked(proxy::pass(shared, goal, request).await?).await?;
     Ok(match opening {
         Some(opening) => opening.answer(answer.into_body()),
@@ -113,10 +116,14 @@ pub(crate) async fn log(
     })
 }
 
-fn check_log(query: &Query) -> Result<(), Status> {
-    let bounds = [("limitBytes", 1), ("sinceSeconds", 1), ("tailLines", 0)];
+fn check_log(name: &str, query: &Query) -> Result<(), Status> {
+    let has_both = !query.get("sinceSeconds").is_empty() && !query.get("sinceTime").is_empty();
+    let bounds: &[(&str, i64)] = match has_both {
+        true => &[("tailLines", 0), ("limitBytes", 1)],
+        false => &[("tailLines", 0), ("limitBytes", 1), ("sinceSeconds", 1)],
+    };
     let mut violations = Vec::new();
-    for (name, least) in bounds {
+    for &(name, least) in bounds {
         let text = query.get(name);
         if text.is_empty() {
             continue;
@@ -135,10 +142,18 @@ fn check_log(query: &Query) -> Result<(), Status> {
             });
         }
     }
+    if has_both {
+        violations.push(schema::Violation {
+            kind: schema::ViolationKind::Forbidden,
+            field: String::new(),
+            value: String::new(),
+            detail: "at most one of `sinceTime` or `sinceSeconds` may be specified".into(),
+        });
+    }
     if violations.is_empty() {
         return Ok(());
     }
-    Err(schema::Violation::to_status(&violations, "", "PodLogOptions", ""))
+    Err(schema::Violation::to_status(&violations, "", "PodLogOptions", name))
 }
 
 /// A kubelet's refusal as a Status; anything else as it is.
@@ -202,7 +217,7 @@ pub(crate) async fn stream(
         arguments.extend(command.into_iter().map(|word| ("command", word)));
     }
     let path = format!("/{}/{}/{}/{container}", target.subresource, target.namespace, target.name);
-    let goal = at_node(&snapshot, node, &path, &arguments)?;
+    let goal = at_node_of_pod(&snapshot, target, node, &path, &arguments)?;
     proxy::pass(shared, goal, request).await
 }
 
@@ -211,7 +226,10 @@ pub(crate) fn port_forward_options(query: &Query) -> Result<Value, Status> {
     let ports = query.all("ports").flat_map(|ports| ports.split(','));
     let ports: Result<Vec<u16>, Status> = ports
         .map(|port| {
-            port.parse().map_err(|_| Status::bad_request(format!("unable to parse {port:?} as a port")))
+            port.parse().map_err(|_| {
+                let why = format!("strconv.ParseUint: parsing {port:?}: invalid syntax");
+                Status::bad_request(format!("cannot convert to []int32: {why}"))
+            })
         })
         .collect();
     let ports = ports?;
@@ -231,7 +249,7 @@ pub(crate) async fn port_forward(
     let ports: Vec<String> = path::list(options, "ports").iter().map(Value::to_string).collect();
     let arguments: Vec<(&str, &str)> = ports.iter().map(|port| ("port", port.as_str())).collect();
     let path = format!("/portForward/{}/{}", target.namespace, target.name);
-    let goal = at_node(&snapshot, node, &path, &arguments)?;
+    let goal = at_node_of_pod(&snapshot, target, node, &path, &arguments)?;
     proxy::pass(shared, goal, request).await
 }
 
@@ -276,6 +294,22 @@ fn container<'a>(pod: &str, spec: &'a PodSpec, asked: &str) -> Result<&'a str, S
             Err(Status::bad_request(why))
         }
     }
+}
+
+/// The kubelet of a pod's node. If the node is not there, upstream says so of a pod.
+fn at_node_of_pod(
+    snapshot: &Snapshot,
+    target: &Target,
+    name: &str,
+    path: &str,
+    query: &[(&str, &str)],
+) -> Result<Goal, Status> {
+    at_node(snapshot, name, path, query).map_err(|status| match status.reason {
+        object::Reason::NotFound => {
+            Status::not_found(&Key::new(target.kind.resource, &*target.namespace, name))
+        }
+        _ => status,
+    })
 }
 
 /// The kubelet of a node.

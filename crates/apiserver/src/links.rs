@@ -15,6 +15,7 @@ use http::{HeaderValue, header};
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::Frame;
 
+use crate::repack::{Coding, Repack};
 use crate::respond::Answer;
 
 /// A tag longer than this is passed on as it is.
@@ -95,22 +96,29 @@ pub(crate) fn rewritten(mut answer: Answer, way: Way) -> Answer {
     }
     let kind = answer.headers().get(header::CONTENT_TYPE).and_then(text).unwrap_or_default();
     let is_page = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/html"));
-    if !is_page || answer.headers().contains_key(header::CONTENT_ENCODING) {
+    let coding = answer.headers().get(header::CONTENT_ENCODING).and_then(text).unwrap_or_default();
+    let packed = Coding::named(&coding);
+    if !is_page || (!coding.is_empty() && packed.is_none()) {
+        // As upstream: what cannot be read is passed on.
         return answer;
     }
     answer.headers_mut().remove(header::CONTENT_LENGTH);
     answer.map(|body| {
         let mut page = Page { way, rest: Vec::new(), ends_with: None };
+        let mut repack = packed.map(Repack::new);
         let pieces = BodyStream::new(body).map(Some).chain(futures_util::stream::iter([None]));
         let pieces = pieces.filter_map(move |piece| {
-            let piece = match piece {
-                None => Some(Ok(Frame::data(Bytes::from(page.end())))),
-                Some(Ok(frame)) => {
-                    frame.into_data().ok().map(|data| Ok(Frame::data(page.feed(&data).into())))
-                }
-                Some(Err(error)) => Some(Err(io::Error::other(error))),
+            let told = match (piece, &mut repack) {
+                (None, None) => Ok(page.end()),
+                (None, Some(repack)) => repack.end(&page.end()),
+                (Some(Ok(frame)), repack) => match (frame.into_data(), repack) {
+                    (Ok(data), None) => Ok(page.feed(&data)),
+                    (Ok(data), Some(repack)) => repack.feed(&data, |plain| page.feed(plain)),
+                    (Err(_), _) => Ok(Vec::new()),
+                },
+                (Some(Err(error)), _) => Err(io::Error::other(error)),
             };
-            std::future::ready(piece)
+            std::future::ready(Some(told.map(|told| Frame::data(Bytes::from(told)))))
         });
         StreamBody::new(pieces).boxed_unsync()
     })
@@ -316,7 +324,7 @@ mod tests {
         for (name, value, wanted) in [
             ("content-type", "text/html; charset=utf-8", "<a href='/p/proxy/x'>"),
             ("content-type", "application/json", page),
-            ("content-encoding", "gzip", page),
+            ("content-encoding", "br", page),
             ("location", "/next", page),
         ] {
             let mut answer = crate::respond::bytes(http::StatusCode::OK, "text/html", page);
@@ -328,6 +336,15 @@ mod tests {
             let told = answer.into_body().collect().await.expect("a body").to_bytes();
             assert_eq!(told, wanted, "{name}: {value}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_compressed_page_stays_compressed() {
+        let packed = crate::compress::bytes(b"<a href='/x'>").expect("packed");
+        let mut answer = crate::respond::bytes(http::StatusCode::OK, "text/html", packed);
+        answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let told = rewritten(answer, way()).into_body().collect().await.expect("a body").to_bytes();
+        assert_eq!(crate::compress::unpack(&told).expect("packed"), b"<a href='/p/proxy/x'>");
     }
 
     #[test]

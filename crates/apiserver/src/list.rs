@@ -24,15 +24,36 @@ use crate::server::Shared;
 /// How long a read waits for a revision that this server has not seen yet.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
-/// Where a list goes on, as clients carry it around.
-#[derive(Debug, Deserialize, Serialize)]
+/// Where a list goes on, as clients carry it around: in upstream's form.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Token {
+    #[serde(default)]
     v: String,
     /// The snapshot's revision; -1 goes on in the newest one.
+    #[serde(default)]
     rv: i64,
-    /// (namespace, name) of the last object that was given.
-    start: (String, String),
+    /// The last object that was given, and what comes behind it: `default/web\0`. In a list of one namespace its name is left out:
+    /// `/web\0`.
+    #[serde(default)]
+    start: String,
 }
+
+impl Token {
+    fn behind(rv: i64, namespace: &str, last: &Object) -> Self {
+        let place = if namespace.is_empty() { &*last.key.namespace } else { "" };
+        Self { v: TOKEN_VERSION.into(), rv, start: format!("{place}/{}\0", last.key.name) }
+    }
+
+    /// (namespace, name) of the object that was given last.
+    fn last(&self, namespace: &str) -> (String, String) {
+        let start = self.start.trim_end_matches('\0');
+        let (place, name) = start.split_once('/').unwrap_or(("", start));
+        let place = if namespace.is_empty() { place } else { namespace };
+        (place.to_owned(), name.to_owned())
+    }
+}
+
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
 /// Why there is no snapshot to list in.
 enum Refusal {
@@ -87,11 +108,12 @@ pub(crate) async fn list(
         options.limit = 0;
     }
     let selection = Selection::new(&target.kind, &target.namespace, "", &options)?;
-    let Place { snapshot, revision, after } = match place(shared, &target.kind, &options).await {
-        Ok(found) => found,
-        Err(Refusal::Status(status)) => return Err(status),
-        Err(Refusal::Expired(token)) => return Ok(expired(token)),
-    };
+    let Place { snapshot, revision, after } =
+        match place(shared, &target.kind, &target.namespace, &options).await {
+            Ok(found) => found,
+            Err(Refusal::Status(status)) => return Err(status),
+            Err(Refusal::Expired(token)) => return Ok(expired(token)),
+        };
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     let is_converted = target.kind.is_made_by_webhook();
     if options.limit == 0 && selection.needs_scan(&target.kind) && !is_converted {
@@ -104,7 +126,7 @@ pub(crate) async fn list(
                 Objects::Selected { table, selection, last }
             }
         };
-        return items::answer(shared, &target.kind, view, metadata, objects, headers).await;
+        return items::answer(shared, &target.kind, view, metadata, objects).await;
     }
     let page = if is_converted {
         converted(shared, &snapshot, &target.kind, &selection, after.as_ref(), options.limit).await?
@@ -116,13 +138,15 @@ pub(crate) async fn list(
         let told = (revision, target.kind.resource);
         shared.held.keep(told, &snapshot, limits.token_lifetime, limits.held_snapshots);
         let rv = i64::try_from(revision).unwrap_or(-1);
-        metadata["continue"] = token(rv, page.objects.last().map(|last| &**last)).into();
+        if let Some(last) = page.objects.last() {
+            metadata["continue"] = write_token(&Token::behind(rv, &target.namespace, last)).into();
+        }
         if selection.is_everything() {
             metadata["remainingItemCount"] = remaining.into();
         }
     }
     let objects = Objects::Chosen(page.objects.into_iter());
-    items::answer(shared, &target.kind, view, metadata, objects, headers).await
+    items::answer(shared, &target.kind, view, metadata, objects).await
 }
 
 /// Every object that a request selects, for `deletecollection`.
@@ -132,9 +156,10 @@ pub(crate) async fn selected(
     query: &Query,
 ) -> Result<Vec<Arc<Object>>, Status> {
     let options = ListOptions::read(query)?;
+    options.check_list()?;
     let selection = Selection::new(&target.kind, &target.namespace, "", &options)?;
     let Place { snapshot, after, .. } =
-        place(shared, &target.kind, &options).await.map_err(|refusal| match refusal {
+        place(shared, &target.kind, &target.namespace, &options).await.map_err(|refusal| match refusal {
             Refusal::Status(status) => status,
             Refusal::Expired(_) => Status::new(Reason::Expired, EXPIRED),
         })?;
@@ -232,9 +257,14 @@ impl Place {
     }
 }
 
-async fn place(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Place, Refusal> {
+async fn place(
+    shared: &Shared,
+    kind: &Kind,
+    namespace: &str,
+    options: &ListOptions,
+) -> Result<Place, Refusal> {
     if !options.token.is_empty() {
-        return continued(shared, kind, options).await;
+        return continued(shared, kind, namespace, options).await;
     }
     Ok(at(shared, kind, options).await?)
 }
@@ -248,7 +278,8 @@ async fn at(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Place
     if asked == "0" {
         return Ok(Place::newest(shared.store().snapshot()));
     }
-    let revision = revision(asked)?;
+    let revision = revision(asked)
+        .map_err(|why| Status::bad_request(format!("invalid resource version: {}", why.message)))?;
     let exact = match &options.version_match {
         Some(version_match) => *version_match == VersionMatch::Exact,
         None => options.limit > 0,
@@ -267,12 +298,12 @@ async fn at(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Place
     Ok(Place { snapshot: held.ok_or_else(too_old)?, revision, after: None })
 }
 
-/// A resourceVersion as a number.
+/// A resourceVersion as a number. Lists have words of their own around the error, which in a watch or of one object upstream takes for a
+/// fault of its own.
 pub(crate) fn revision(text: &str) -> Result<Revision, Status> {
     text.parse().map_err(|_| {
-        Status::bad_request(format!(
-            "invalid resource version: strconv.ParseUint: parsing {text:?}: invalid syntax"
-        ))
+        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+        Status::new(Reason::Unknown, format!("resourceVersion: Invalid value: {text:?}: {why}"))
     })
 }
 
@@ -298,33 +329,46 @@ fn too_large(asked: Revision, now: Revision) -> Status {
     status
 }
 
-async fn continued(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Place, Refusal> {
+async fn continued(
+    shared: &Shared,
+    kind: &Kind,
+    namespace: &str,
+    options: &ListOptions,
+) -> Result<Place, Refusal> {
+    let invalid = |why| Status::bad_request(format!("invalid continue token: {why}"));
+    let token =
+        read_token(&options.token).map_err(|why| invalid(format!("continue key is not valid: {why}")))?;
     if !matches!(&*options.resource_version, "" | "0") {
         let why = "specifying resource version is not allowed when using continue";
         return Err(Refusal::Status(Status::bad_request(why)));
     }
-    let token = read_token(&options.token)
-        .map_err(|why| Status::bad_request(format!("continue key is not valid: {why}")))?;
+    let after = Some(token.last(namespace));
     let Ok(revision) = Revision::try_from(token.rv) else {
-        return Ok(Place { after: Some(token.start), ..Place::newest(shared.newest().await?) });
+        return Ok(Place { after, ..Place::newest(shared.newest().await?) });
     };
     let lifetime = shared.config.limits.token_lifetime;
     match shared.held.get((revision, kind.resource), lifetime) {
-        Some(snapshot) => Ok(Place { snapshot, revision, after: Some(token.start) }),
+        Some(snapshot) => Ok(Place { snapshot, revision, after }),
         None => Err(Refusal::Expired(token)),
     }
 }
 
+/// A token; the errors are Go's.
 fn read_token(text: &str) -> Result<Token, String> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| error.to_string())?;
-    let token: Token = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    if token.v != "meta.k8s.io/v1" { Err(format!("unknown version {:?}", token.v)) } else { Ok(token) }
-}
-
-fn token(rv: i64, last: Option<&Object>) -> String {
-    let start =
-        last.map(|last| (last.key.namespace.to_string(), last.key.name.to_string())).unwrap_or_default();
-    write_token(&Token { v: "meta.k8s.io/v1".into(), rv, start })
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
+            format!("illegal base64 data at input byte {at}")
+        }
+        _ => format!("illegal base64 data at input byte {}", text.len()),
+    })?;
+    let token: Token = serde_json::from_slice(&bytes).map_err(|error| schema::go_words(&error, &bytes))?;
+    match &*token.v {
+        TOKEN_VERSION if token.rv == 0 => {
+            Err("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into())
+        }
+        TOKEN_VERSION => Ok(token),
+        version => Err(format!("server does not recognize this encoded version {version}")),
+    }
 }
 
 fn write_token(token: &Token) -> String {

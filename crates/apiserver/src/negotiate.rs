@@ -1,6 +1,6 @@
 //! What the client wants to read, and what it sends: <https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-representations-of-resources>
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, Request, header};
 use object::{Reason, Status};
 use schema::Kind;
 
@@ -103,17 +103,62 @@ pub(crate) fn listed(cbor: bool) -> String {
     names.join(", ")
 }
 
-fn not_acceptable(asked: Asked, cbor: bool) -> Status {
-    let accepted = if asked == Asked::Watch {
-        let streamed = Media::served(cbor).iter().filter_map(|media| match media {
-            Media::Json => Some("application/json;stream=watch"),
-            other => other.of_watch(),
-        });
-        streamed.collect::<Vec<_>>().join(", ")
-    } else {
-        listed(cbor)
+/// What is told before a list of what is accepted.
+const ONLY: &str = "only the following media types are accepted: ";
+
+fn not_acceptable(cbor: bool) -> Status {
+    Status::new(Reason::NotAcceptable, format!("{ONLY}{}", listed(cbor)))
+}
+
+/// The media types of watches.
+fn streamed(cbor: bool) -> Vec<&'static str> {
+    let of_watch = |media: &Media| match media {
+        Media::Json => Some("application/json;stream=watch"),
+        other => other.of_watch(),
     };
-    Status::new(Reason::NotAcceptable, format!("only the following media types are accepted: {accepted}"))
+    Media::served(cbor).iter().filter_map(of_watch).collect()
+}
+
+/// Upstream's router looks at what is accepted before anybody else does, by names alone: no parameters, and no `application/*`.
+/// What it knows of are the built-in kinds and their discovery. `own` has what is served besides objects: the text of a log.
+///
+/// # Errors
+/// 406, in the router's words.
+pub(crate) fn check_route(
+    headers: &HeaderMap,
+    own: &[&'static str],
+    with_streams: bool,
+    cbor: bool,
+) -> Result<(), Status> {
+    let mut produced: Vec<&str> = own.to_vec();
+    produced.extend(Media::served(cbor).iter().map(|media| media.name()));
+    if with_streams {
+        produced.extend(streamed(cbor));
+    }
+    check_produced(headers, &produced)
+}
+
+/// The same of what is only told in JSON.
+///
+/// # Errors
+/// 406.
+pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Status> {
+    check_produced(headers, &["application/json"])
+}
+
+fn check_produced(headers: &HeaderMap, produced: &[&str]) -> Result<(), Status> {
+    let Some(accept) = first_line(headers) else { return Ok(()) };
+    let mut names = accept.split(',').map(|part| part.split(';').next().unwrap_or_default().trim());
+    if names.any(|name| name == "*/*" || produced.contains(&name)) {
+        return Ok(());
+    }
+    let words = format!("406: Not Acceptable\n\nAvailable representations: {}", produced.join(", "));
+    Err(Status::of_no_resource(Reason::NotAcceptable, words))
+}
+
+/// What is accepted; of several lines, upstream reads the first. None: whatever there is.
+fn first_line(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::ACCEPT)?.to_str().ok().filter(|accept| !accept.is_empty())
 }
 
 /// One clause of an Accept header: `application/json;as=Table;v=v1;g=meta.k8s.io;q=0.8`.
@@ -131,10 +176,6 @@ impl Clause<'_> {
         matches!(self.media, "*/*" | "*" | "application/*") || self.media == media
     }
 
-    fn is_json(&self) -> bool {
-        self.takes("application/json")
-    }
-
     /// How specific it is: `*/*` after `application/*` after `application/json`.
     fn rank(&self) -> u8 {
         match self.media {
@@ -148,8 +189,7 @@ impl Clause<'_> {
 /// The clauses by preference: the highest `q` first, then the most specific, otherwise in their order. `q=0` is a refusal.
 fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
     let mut ranked: Vec<((i32, u8), Clause<'_>)> = Vec::new();
-    let texts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    for part in texts.flat_map(|text| text.split(',')) {
+    for part in first_line(headers).into_iter().flat_map(|text| text.split(',')) {
         let mut fields = part.split(';').map(str::trim);
         let media = fields.next().unwrap_or_default();
         let parameters: Vec<_> = fields
@@ -166,11 +206,13 @@ fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
     ranked.into_iter().map(|(_, clause)| clause).collect()
 }
 
-/// The client's first choice, if it is one of these media types; anything else it prefers is JSON's to answer.
+/// The client's first choice among these media types, the first of them if it does not say. None: it wants none of them.
 pub(crate) fn first_of(headers: &HeaderMap, media: &[&'static str]) -> Option<&'static str> {
+    if first_line(headers).is_none() {
+        return media.first().copied();
+    }
     let clauses = clauses(headers);
-    let first = clauses.iter().find(|clause| clause.is_json() || media.contains(&clause.media))?;
-    media.iter().copied().find(|one| *one == first.media)
+    clauses.iter().find_map(|clause| media.iter().copied().find(|media| clause.takes(media)))
 }
 
 /// How a request is answered; 406 if nothing that is asked for can be made.
@@ -181,21 +223,25 @@ pub(crate) fn view(
     asked: Asked,
     cbor: bool,
 ) -> Result<View, Status> {
-    let clauses = clauses(headers);
-    if clauses.is_empty() {
+    if first_line(headers).is_none() {
         return Ok(View { shape: Shape::Whole, media: Media::Json });
     }
+    if kind.custom.is_none() {
+        check_route(headers, &[], matches!(asked, Asked::List | Asked::Watch), cbor)?;
+    }
+    let clauses = clauses(headers);
     for clause in &clauses {
         for media in Media::served(cbor).iter().copied().filter(|media| clause.takes(media.name())) {
             if let Some(wanted) = shape_of(clause, media, kind, asked) {
                 if asked == Asked::Watch && media.of_watch().is_none() {
-                    return Err(not_acceptable(asked, cbor));
+                    let words = format!("{ONLY}{}", streamed(cbor).join(", "));
+                    return Err(Status::new(Reason::NotAcceptable, words));
                 }
                 return Ok(View { shape: checked(wanted, query, kind, asked)?, media });
             }
         }
     }
-    Err(not_acceptable(asked, cbor))
+    Err(not_acceptable(cbor))
 }
 
 /// What a clause asks for.
@@ -209,12 +255,13 @@ enum Wanted {
 
 /// The shape in which a clause wants its answer, if it can be made in this encoding.
 fn shape_of(clause: &Clause<'_>, media: Media, kind: &Kind, asked: Asked) -> Option<Wanted> {
-    if !matches!(clause.get("stream"), "" | "watch")
-        || (clause.get("stream") == "watch" && media == Media::Yaml)
-    {
+    if !streams(clause, media) {
         return None;
     }
     let target = (clause.get("as"), clause.get("g"), clause.get("v"));
+    if !matches!(clause.get("sv"), "" | "v1") {
+        return None;
+    }
     if target == ("", "", "") {
         // Custom resources have no protobuf of their own; their metadata has.
         let has_none = kind.custom.is_some() && media == Media::Protobuf && asked != Asked::Document;
@@ -264,29 +311,96 @@ fn checked(wanted: Wanted, query: &Query, kind: &Kind, asked: Asked) -> Result<S
     }
 }
 
-/// The encoding of a failure: what the client reads best, JSON if nothing.
-pub(crate) fn media_of_failure(headers: &HeaderMap, cbor: bool) -> Media {
+/// The encoding of a document that is told as it is: discovery, a failure. None: nothing that is accepted can be made.
+pub(crate) fn plain(headers: &HeaderMap, cbor: bool) -> Option<Media> {
     let clauses = clauses(headers);
-    let plain = clauses.iter().filter(|clause| clause.get("as").is_empty());
-    plain
-        .filter_map(|clause| Media::served(cbor).iter().copied().find(|media| clause.takes(media.name())))
-        .next()
-        .unwrap_or(Media::Json)
+    if clauses.is_empty() && first_line(headers).is_none() {
+        return Some(Media::Json);
+    }
+    let is_plain = |clause: &&Clause<'_>, media: Media| {
+        let has_none =
+            ["as", "g", "v"].iter().all(|name| clause.parameters.iter().all(|(held, _)| held != name));
+        has_none && clause.get("sv").is_empty() && streams(clause, media)
+    };
+    clauses.iter().find_map(|clause| {
+        Media::served(cbor)
+            .iter()
+            .copied()
+            .find(|media| clause.takes(media.name()) && is_plain(&clause, *media))
+    })
 }
 
-/// Whether the client reads the aggregated discovery document (KEP-3352).
-pub(crate) fn reads_aggregated(headers: &HeaderMap) -> bool {
-    // Clients also ask for older versions of it, which are passed over.
-    let target = |clause: &Clause<'_>| {
-        (clause.get("as").to_owned(), clause.get("g").to_owned(), clause.get("v").to_owned())
+/// The same of discovery.
+///
+/// # Errors
+/// 406.
+pub(crate) fn document(headers: &HeaderMap, cbor: bool) -> Result<Media, Status> {
+    plain(headers, cbor).ok_or_else(|| not_acceptable(cbor))
+}
+
+/// The encoding in which a client reads the aggregated discovery document (KEP-3352): whoever takes it at all gets it, in front of what
+/// else they take.
+pub(crate) fn aggregated(headers: &HeaderMap) -> Option<Media> {
+    let is_asked = |clause: &&Clause<'_>| {
+        let target = (clause.get("as"), clause.get("g"), clause.get("v"));
+        target == ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") && clause.get("sv").is_empty()
     };
     let clauses = clauses(headers);
-    let known = clauses
-        .iter()
-        .filter(|clause| clause.is_json())
-        .map(target)
-        .find(|target| target.0.is_empty() || (target.0 == "APIGroupDiscoveryList" && target.2 == "v2"));
-    known.is_some_and(|(_, group, _)| group == "apidiscovery.k8s.io")
+    let mut asked = clauses.iter().filter(is_asked);
+    asked.find_map(|clause| {
+        let all = Media::served(false).iter().copied();
+        all.into_iter().find(|media| clause.takes(media.name()) && streams(clause, *media))
+    })
+}
+
+/// Whether what a clause says of streams can be had in this encoding.
+fn streams(clause: &Clause<'_>, media: Media) -> bool {
+    match clause.get("stream") {
+        "" => true,
+        "watch" => media.of_watch().is_some(),
+        _ => false,
+    }
+}
+
+/// How a client reads what it asks for best, whatever that is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wants {
+    /// The encoding of a failure. None: nothing is accepted that is served.
+    pub(crate) of_failure: Option<Media>,
+    /// JSON in lines: for people, who ask with `?pretty=true` or with what they use.
+    pub(crate) pretty: bool,
+    pub(crate) gzip: bool,
+}
+
+impl Wants {
+    pub(crate) fn of<B>(request: &Request<B>, cbor: bool) -> Self {
+        let headers = request.headers();
+        Self {
+            of_failure: plain(headers, cbor),
+            pretty: wants_pretty(headers, request.uri().query().unwrap_or_default()),
+            gzip: reads_gzip(headers),
+        }
+    }
+}
+
+/// The programs with which people read.
+const OF_PEOPLE: &[&str] = &["curl", "Wget", "Mozilla/5.0"];
+
+fn wants_pretty(headers: &HeaderMap, query: &str) -> bool {
+    if headers.contains_key(header::ACCEPT)
+        && clauses(headers).iter().any(|clause| clause.get("pretty") == "1")
+    {
+        return true;
+    }
+    if query.contains("pretty") {
+        let query = Query::parse(query);
+        match query.get("pretty") {
+            "" => {}
+            text => return matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True"),
+        }
+    }
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    OF_PEOPLE.iter().any(|program| agent.starts_with(program))
 }
 
 pub(crate) fn reads_gzip(headers: &HeaderMap) -> bool {
@@ -344,8 +458,8 @@ mod tests {
         let json = (Shape::Whole, Media::Json);
         check("", json);
         check("*/*", json);
-        check("application/*", json);
         check("*/*, application/yaml", (Shape::Whole, Media::Yaml));
+        check("application/json;sv=v1", json);
         check("application/vnd.kubernetes.protobuf,application/json", (Shape::Whole, Media::Protobuf));
         check("application/cbor, application/json", json);
         check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", table);
@@ -365,15 +479,13 @@ mod tests {
     #[test]
     fn what_cannot_be_made_is_told() {
         let all = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
-        refused("text/html", Asked::Object, all);
-        refused("application/cbor", Asked::Object, all);
+        let routed = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        for accept in ["text/html", "application/cbor", "application/*", "*"] {
+            refused(accept, Asked::Object, routed);
+        }
         refused("application/json;as=Table;v=v2;g=meta.k8s.io", Asked::List, all);
         refused("application/json;as=Table;v=v1;g=meta.k8s.io", Asked::Document, all);
-        refused(
-            "application/json;stream=tail",
-            Asked::Watch,
-            "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
-        );
+        refused("application/json;stream=tail", Asked::Watch, all);
         refused("application/yaml", Asked::Watch, "accepted: application/json;stream=watch");
         refused(
             "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",

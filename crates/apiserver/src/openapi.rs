@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use gate::Catalog;
@@ -16,6 +17,9 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::server::Shared;
 use crate::{compress, negotiate, openapi_protobuf};
+
+/// How long a document that is asked for by its hash may be kept.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The documents of one server.
 pub(crate) struct Documents {
@@ -129,15 +133,32 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
                 let protobuf = Document::text(openapi_protobuf::encode(&value).into());
                 Swagger { json: Document::of(&value), protobuf }
             });
-            Some(match negotiate::first_of(headers, &openapi_protobuf::MEDIA_TYPES) {
+            let [first, second] = openapi_protobuf::MEDIA_TYPES;
+            Some(match negotiate::first_of(headers, &[respond::JSON, first, second]) {
+                None => not_acceptable(),
+                Some(respond::JSON) => send(&both.json, respond::JSON, &documents.hash, headers),
                 // The `@` that old clients ask with is in no media type that they can read.
-                Some(_) => send(&both.protobuf, openapi_protobuf::MEDIA_TYPES[0], &documents.hash, headers),
-                None => send(&both.json, respond::JSON, &documents.hash, headers),
+                Some(_) => send(&both.protobuf, first, &documents.hash, headers),
             })
         }
         "/openapi/v3" => Some(respond::bytes(StatusCode::OK, respond::JSON, documents.index.clone())),
         path => {
-            let group = documents.groups.get(path.strip_prefix("/openapi/v3/")?)?;
+            let name = path.strip_prefix("/openapi/v3/")?;
+            let Some(group) = documents.groups.get(name) else {
+                return Some(empty(StatusCode::NOT_FOUND));
+            };
+            if negotiate::first_of(headers, &[respond::JSON]).is_none() {
+                return Some(not_acceptable());
+            }
+            let asked = query.get("hash");
+            if !asked.is_empty() && asked != group.hash {
+                let mut answer = empty(StatusCode::MOVED_PERMANENTLY);
+                let place = format!("/openapi/v3/{name}?hash={}", group.hash);
+                answer
+                    .headers_mut()
+                    .extend(HeaderValue::try_from(place).ok().map(|place| (header::LOCATION, place)));
+                return Some(answer);
+            }
             let make = || {
                 Document::of(&schema::openapi::v3(
                     kinds::types(),
@@ -148,13 +169,27 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
             };
             let mut answer = send(group.document.get_or_init(make), respond::JSON, &group.hash, headers);
             // A path with the right hash never means anything else.
-            if query.get("hash") == group.hash {
-                let forever = HeaderValue::from_static("public, immutable, max-age=31536000");
-                answer.headers_mut().insert(header::CACHE_CONTROL, forever);
+            if !asked.is_empty() {
+                let in_a_year = httpdate::fmt_http_date(SystemTime::now() + A_YEAR);
+                let headers = answer.headers_mut();
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+                headers.extend(HeaderValue::try_from(in_a_year).ok().map(|then| (header::EXPIRES, then)));
             }
             Some(answer)
         }
     }
+}
+
+fn empty(code: StatusCode) -> Answer {
+    let mut answer = Answer::new(respond::full(Bytes::new()));
+    *answer.status_mut() = code;
+    answer
+}
+
+fn not_acceptable() -> Answer {
+    let mut answer = empty(StatusCode::NOT_ACCEPTABLE);
+    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    answer
 }
 
 fn send(document: &Document, media: &'static str, hash: &str, headers: &HeaderMap) -> Answer {
@@ -162,7 +197,7 @@ fn send(document: &Document, media: &'static str, hash: &str, headers: &HeaderMa
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
     let gzip = negotiate::reads_gzip(headers);
     let mut answer = match (known, gzip) {
-        (true, _) => respond::bytes(StatusCode::NOT_MODIFIED, media, Bytes::new()),
+        (true, _) => empty(StatusCode::NOT_MODIFIED),
         (false, true) => respond::bytes(StatusCode::OK, media, document.gzip.clone()),
         (false, false) => match compress::unpack(&document.gzip) {
             Ok(plain) => respond::bytes(StatusCode::OK, media, plain),
@@ -171,6 +206,7 @@ fn send(document: &Document, media: &'static str, hash: &str, headers: &HeaderMa
             }
         },
     };
+    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     if gzip && !known {
         compress::mark(answer.headers_mut());
     }

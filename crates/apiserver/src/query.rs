@@ -10,13 +10,14 @@ use schema::{Violation, ViolationKind};
 pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    pub(crate) fn parse(text: &str) -> Result<Self, Status> {
+    /// As Go reads a query: what cannot be read of it is not there.
+    pub(crate) fn parse(text: &str) -> Self {
         let pair = |part: &str| {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             Some((percent_decode(key, true)?, percent_decode(value, true)?))
         };
-        let pairs = text.split('&').filter(|part| !part.is_empty()).map(pair).collect::<Option<Vec<_>>>();
-        pairs.map(Self).ok_or_else(|| Status::bad_request("invalid URL escape in the query"))
+        let parts = text.split('&').filter(|part| !part.is_empty() && !part.contains(';'));
+        Self(parts.filter_map(pair).collect())
     }
 
     /// The first value of a key; empty if it is absent.
@@ -137,8 +138,7 @@ impl ListOptions {
             "NotOlderThan" => Some(VersionMatch::NotOlderThan),
             other => Some(VersionMatch::Unknown(other.to_owned())),
         };
-        let labels = LabelSelector::parse(query.get("labelSelector"))
-            .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
+        let labels = LabelSelector::parse(query.get("labelSelector")).map_err(Status::bad_request)?;
         let limit = query.number("limit")?.unwrap_or(0);
         let options = Self {
             labels,
@@ -195,9 +195,9 @@ impl ListOptions {
             if !not_older {
                 found.push(not_supported(version_match.text(), "supported values: \"NotOlderThan\""));
             }
-            if !self.token.is_empty() {
-                found.push(of_match("resourceVersionMatch is forbidden when continue is provided"));
-            }
+        }
+        if !self.token.is_empty() {
+            found.push(of_match("resourceVersionMatch is forbidden when continue is provided"));
         }
         told(&found)
     }
@@ -231,14 +231,15 @@ mod tests {
 
     #[test]
     fn queries_are_decoded() {
-        let query = Query::parse("a=1&b=x%2Cy+z&c&a=2&watch=0").expect("a query");
+        let query = Query::parse("a=1&b=x%2Cy+z&c&a=2&watch=0&d=%4&e=%ff&f=1;2");
         assert_eq!(
             (query.get("a"), query.get("b"), query.flag("c"), query.flag("watch")),
             ("1", "x,y z", true, false)
         );
         assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
-        assert!(Query::parse("a=%4").is_err());
-        assert!(Query::parse("a=%ff").is_err());
+        for unreadable in ["d", "e", "f"] {
+            assert!(!query.has(unreadable), "{unreadable}");
+        }
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! Answers: bodies, status objects, headers.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use object::Status;
 use serde_json::Value;
 
-use crate::negotiate::Media;
-use crate::{cbor, protobuf, yaml};
+use crate::indent::indented;
+use crate::negotiate::{Media, Wants};
+use crate::{cbor, compress, protobuf, yaml};
 
 /// Whatever a response carries: one buffer, a stream of chunks, a proxied body.
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -29,18 +34,82 @@ pub(crate) fn bytes(code: StatusCode, content_type: &'static str, body: impl Int
     answer
 }
 
+/// A tree as JSON, for whoever reads nothing else.
 pub(crate) fn json(code: StatusCode, value: &Value) -> Answer {
     bytes(code, JSON, value.to_string())
+}
+
+/// The same in lines: what upstream writes without asking how it is read.
+pub(crate) fn raw(code: StatusCode, value: &Value) -> Answer {
+    bytes(code, JSON, format!("{value:#}"))
 }
 
 pub(crate) fn text(code: StatusCode, text: impl Into<String>) -> Answer {
     bytes(code, "text/plain; charset=utf-8", text.into())
 }
 
+/// A path that leads nowhere, as Go's own server says it.
+pub(crate) fn no_page() -> Answer {
+    let mut answer = text(StatusCode::NOT_FOUND, "404 page not found\n");
+    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+/// Marks an answer whose encoding the client has chosen: it may be indented and compressed for them.
+#[derive(Clone, Copy)]
+struct Negotiated;
+
+/// An answer in the encoding that was asked for, which may yet be indented and compressed.
+pub(crate) fn negotiated(media: Media, code: StatusCode, body: Body) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = code;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media.name()));
+    answer.extensions_mut().insert(Negotiated);
+    answer
+}
+
+/// Up to this size a text is copied for the sake of the line's end behind it.
+const COPIED_BYTES: usize = 16 * 1024;
+
+/// The same of a text that is there; in JSON it ends with its line.
+pub(crate) fn encoded(media: Media, code: StatusCode, text: Bytes) -> Answer {
+    let body = match media {
+        Media::Json if text.len() > COPIED_BYTES => {
+            Pieces([text, Bytes::from_static(b"\n")].into()).boxed_unsync()
+        }
+        Media::Json => full([&text, &b"\n"[..]].concat()),
+        _ => full(text),
+    };
+    negotiated(media, code, body)
+}
+
+/// Texts one behind the other.
+struct Pieces(VecDeque<Bytes>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
 /// A document that was made as a tree, in the encoding that was asked for.
 pub(crate) fn document(media: Media, code: StatusCode, value: &Value) -> Answer {
     match encode(media, value) {
-        Ok(text) => bytes(code, media.name(), text),
+        Ok(text) => encoded(media, code, text.into()),
         Err(status) => failure(&status),
     }
 }
@@ -59,15 +128,31 @@ pub(crate) fn encode(media: Media, value: &Value) -> Result<Vec<u8>, Status> {
 #[derive(Clone)]
 struct Failed(Value);
 
-/// A failure in the encoding that its client reads; any other answer as it is.
-pub(crate) fn retold(mut answer: Answer, media: Media) -> Answer {
-    if media == Media::Json {
+/// An answer as its client reads it best: a failure in their encoding, JSON indented for people, what is long compressed.
+/// `above` has the bytes above which something is long.
+pub(crate) fn finished(answer: Answer, wants: &Wants, above: usize) -> Answer {
+    let mut answer = answer;
+    let mut is_pretty = wants.pretty;
+    if let Some(Failed(status)) = answer.extensions_mut().remove() {
+        let media = wants.of_failure.unwrap_or(Media::Json);
+        // Who reads nothing that is served may be a person.
+        is_pretty |= wants.of_failure.is_none();
+        if let (true, Ok(text)) = (media != Media::Json, encode(media, &status)) {
+            *answer.body_mut() = full(text);
+            answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media.name()));
+        }
+    }
+    if answer.extensions_mut().remove::<Negotiated>().is_none() {
         return answer;
     }
-    let Some(Failed(status)) = answer.extensions_mut().remove() else { return answer };
-    if let Ok(text) = encode(media, &status) {
-        *answer.body_mut() = full(text);
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media.name()));
+    let is_long = answer.body().size_hint().exact().is_none_or(|bytes| bytes > above as u64);
+    let media = answer.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if is_pretty && (media == JSON.as_bytes() || media.starts_with(b"application/json;")) {
+        answer = answer.map(|body| indented(body).boxed_unsync());
+    }
+    if is_long && wants.gzip {
+        answer = answer.map(|body| compress::gzip(body).boxed_unsync());
+        compress::mark(answer.headers_mut());
     }
     answer
 }
@@ -84,7 +169,7 @@ pub(crate) fn failure(status: &Status) -> Answer {
 /// A failure that was made as a tree.
 pub(crate) fn failure_document(code: u16, status: Value) -> Answer {
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut answer = json(code, &status);
+    let mut answer = encoded(Media::Json, code, status.to_string().into());
     answer.extensions_mut().insert(Failed(status));
     answer
 }

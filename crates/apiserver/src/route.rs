@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use gate::Catalog;
 use http::Method;
-use object::{Reason, Status};
+use object::{Key, Reason, Status};
 use plan::Attributes;
 use schema::Kind;
 
@@ -78,10 +78,11 @@ pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Quer
         _ => return Ok(Route::Path(path.to_owned())),
     };
     if rest.iter().all(|part| part.is_empty()) {
-        return Ok(Route::Path(path.to_owned()));
+        let is_nowhere = !catalog.has_version(&group, version) && !is_custom(catalog, &group);
+        return if is_nowhere { Err(not_found()) } else { Ok(Route::Path(path.to_owned())) };
     }
     if !catalog.has_version(&group, version) {
-        return Err(Nowhere::Page);
+        return Err(if is_custom(catalog, &group) { Nowhere::Page } else { not_found() });
     }
     let (watch, rest) = match rest {
         ["watch", rest @ ..] => (true, rest),
@@ -95,21 +96,33 @@ pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Quer
         }
         rest => (String::new(), rest),
     };
-    let kind = rest
-        .first()
-        .and_then(|plural| catalog.served(&group, version, plural))
-        .ok_or_else(not_found)?
-        .clone();
+    let kind = rest.first().and_then(|plural| catalog.served(&group, version, plural));
+    let Some(kind) = kind.cloned() else {
+        return Err(if is_custom(catalog, &group) { Nowhere::Page } else { not_found() });
+    };
     let name = rest.get(1).map_or(Ok(String::new()), |name| decode(name))?;
+    check_name(&name)?;
     let subresource = rest.get(2).map_or(Ok(String::new()), |name| decode(name))?;
     let proxied = subresource == "proxy" && rest.len() > 3;
-    if (rest.len() > 3 && !proxied) || (kind.namespaced && namespace.is_empty() && !name.is_empty()) {
-        return Err(not_found());
-    }
-    if !kind.namespaced && !namespace.is_empty() {
-        return Err(not_found());
+    if kind.namespaced == namespace.is_empty() {
+        let (lists, is_read) =
+            (kind.namespaced && name.is_empty(), matches!(*method, Method::GET | Method::HEAD));
+        match (&kind.custom, lists) {
+            // In all namespaces one can only look.
+            (Some(_), true) if is_read => {}
+            (Some(_), _) => return Err(Nowhere::Page),
+            (None, true) if *method == Method::GET => {}
+            (None, true) => return Err(Nowhere::Status(not_allowed())),
+            (None, false) => return Err(not_found()),
+        }
     }
     if !subresource.is_empty() && kind.subresource(&subresource).is_none() {
+        return Err(match kind.custom {
+            Some(_) => Nowhere::Status(Status::not_found(&Key::new(kind.resource, &*namespace, &*name))),
+            None => not_found(),
+        });
+    }
+    if rest.len() > 3 && !proxied {
         return Err(not_found());
     }
     let rest = if proxied { format!("/{}", rest[3..].join("/")) } else { String::new() };
@@ -117,19 +130,49 @@ pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Quer
     Ok(Route::Resource(Target { verb: verb(&target, method, watch, query)?, ..target }))
 }
 
+/// Whether a group is none, or consists of custom resources: its paths are somebody else's to upstream's router, which has pages where
+/// nothing is.
+fn is_custom(catalog: &Catalog, group: &str) -> bool {
+    let versions = catalog.groups().get(group);
+    versions.is_none_or(|versions| {
+        versions.values().flat_map(|kinds| kinds.values()).all(|kind| kind.custom.is_some())
+    })
+}
+
+/// What cannot be part of a path cannot be a name.
+fn check_name(name: &str) -> Result<(), Nowhere> {
+    if name.contains('/') {
+        // To upstream the escaped slash is one.
+        return Err(not_found());
+    }
+    let why = match name {
+        "." => "may not be '.'",
+        ".." => "may not be '..'",
+        name if name.contains('%') => "may not contain '%'",
+        _ => return Ok(()),
+    };
+    Err(Nowhere::Status(Status::bad_request(format!("Name parameter invalid: {name:?}: {why}"))))
+}
+
 fn verb(target: &Target, method: &Method, watch: bool, query: &Query) -> Result<&'static str, Nowhere> {
     let whole = target.subresource.is_empty();
-    let watch = whole && (watch || query.flag("watch"));
+    // Of one object, `?watch=true` means nothing.
+    let watch = whole && (watch || (target.name.is_empty() && query.flag("watch")));
+    let is_custom = target.kind.custom.is_some();
     let verb = match (method.as_str(), target.name.is_empty()) {
-        ("GET" | "HEAD", _) if watch => "watch",
-        ("GET" | "HEAD", true) => "list",
-        ("GET" | "HEAD" | "OPTIONS", false) => "get",
+        ("GET", _) if watch => "watch",
+        ("GET", true) => "list",
+        ("GET", false) => "get",
+        // Upstream's router knows no HEAD of what it serves itself.
+        ("HEAD", true) if is_custom => "list",
+        ("HEAD", false) if is_custom || connects(target) => "get",
+        ("OPTIONS", false) if connects(target) => "get",
         ("POST", _) => "create",
         ("PUT", false) => "update",
         ("PATCH", false) => "patch",
         ("DELETE", false) => "delete",
         ("DELETE", true) => "deletecollection",
-        _ => return Err(Nowhere::Status(not_allowed())),
+        _ => return Err(Nowhere::Status(unsupported(target, ""))),
     };
     let listed = if whole {
         target.kind.verbs
@@ -139,17 +182,34 @@ fn verb(target: &Target, method: &Method, watch: bool, query: &Query) -> Result<
     // A name belongs to every verb but create, list and deletecollection; a subresource is created under one.
     let misplaced = verb == "create" && whole && !target.name.is_empty();
     if misplaced || !listed.contains(&verb) {
-        return Err(Nowhere::Status(not_allowed()));
+        return Err(Nowhere::Status(unsupported(target, verb)));
     }
     Ok(verb)
 }
 
-fn not_found() -> Nowhere {
-    Nowhere::Status(Status::new(Reason::NotFound, "the server could not find the requested resource"))
+/// Whether whatever method is asked with goes to somebody else.
+fn connects(target: &Target) -> bool {
+    matches!(&*target.subresource, "attach" | "exec" | "portforward" | "proxy")
 }
 
-fn not_allowed() -> Status {
-    Status::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+/// 405. Of custom resources upstream says what they do not support.
+fn unsupported(target: &Target, verb: &str) -> Status {
+    if target.kind.custom.is_none() {
+        return not_allowed();
+    }
+    let words = format!("{verb} is not supported on resources of kind \"{}\"", target.kind.resource);
+    let key = Key::new(target.kind.resource, "", "");
+    Status::new(Reason::MethodNotAllowed, words).about(&key)
+}
+
+fn not_found() -> Nowhere {
+    let words = "the server could not find the requested resource";
+    Nowhere::Status(Status::of_no_resource(Reason::NotFound, words))
+}
+
+pub(crate) fn not_allowed() -> Status {
+    let words = "the server does not allow this method on the requested resource";
+    Status::of_no_resource(Reason::MethodNotAllowed, words)
 }
 
 /// One segment of a path as text.
@@ -166,7 +226,7 @@ mod tests {
     fn check(method: &str, uri: &str, expected: &str) {
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
-        let query = Query::parse(query).expect("a query");
+        let query = Query::parse(query);
         let found = match route(&Catalog::built_in(), &method, path, &query) {
             Ok(Route::Path(path)) => format!("path {path}"),
             Ok(Route::Resource(target)) => {
@@ -200,7 +260,19 @@ mod tests {
                 "get rbac.authorization.k8s.io:clusterroles: /system:node",
             ),
             ("GET", "/api/v1/namespaces/a/services/b:80/proxy/x/y", "get :services:proxy a/b:80 /x/y"),
-            ("GET", "/api/v2/pods", "page"),
+            ("GET", "/api/v2/pods", "404"),
+            ("GET", "/apis/apps/v9/deployments", "404"),
+            ("GET", "/apis/apps/v9", "404"),
+            ("GET", "/apis/nope.io/v9", "path /apis/nope.io/v9"),
+            ("GET", "/api/v1/namespaces/a/pods/b?watch=1", "get :pods: a/b"),
+            ("GET", "/api/v1/watch/namespaces/a/pods/b", "watch :pods: a/b"),
+            ("HEAD", "/api/v1/namespaces/a/pods/b", "405"),
+            ("OPTIONS", "/api/v1/namespaces/a/pods/b", "405"),
+            ("HEAD", "/api/v1/namespaces/a/pods/b/proxy/x", "get :pods:proxy a/b /x"),
+            ("POST", "/api/v1/pods", "405"),
+            ("DELETE", "/api/v1/pods", "405"),
+            ("GET", "/api/v1/namespaces/a/pods/%2e%2e", "400"),
+            ("GET", "/api/v1/namespaces/a/pods/a%2fb", "404"),
             ("GET", "/apis/nope.io/v1/things", "page"),
             ("GET", "/api/v1/nonsense", "404"),
             ("GET", "/api/v1/pods/a", "404"),

@@ -120,6 +120,9 @@ fn terms(kind: &Kind, fields: &FieldSelector) -> Result<Vec<Term>, Status> {
     let term = |term: &object::selector::FieldTerm| {
         let source = match &*term.path {
             "metadata.name" => Source::Name,
+            path @ "metadata.namespace" if !kind.namespaced && own_words(kind).is_some() => {
+                return Err(unsupported(kind, path));
+            }
             "metadata.namespace" => Source::Namespace,
             path => {
                 // The one alias of the API: `spec.host` was the name of a pod's node.
@@ -139,13 +142,54 @@ fn terms(kind: &Kind, fields: &FieldSelector) -> Result<Vec<Term>, Status> {
     fields.0.iter().map(term).collect()
 }
 
-fn unsupported(kind: &Kind, path: &str) -> Status {
-    if kind.group.is_empty() || kind.custom.is_some() {
-        return Status::bad_request(format!("field label not supported: {path}"));
+/// How upstream says that a field cannot be selected by: kinds with fields of their own have words of their own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Words {
+    /// `field label not supported: spec.x`
+    Plain,
+    /// `field label "spec.x" not supported for Job`
+    OfKind,
+    /// `field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: spec.x`
+    OfType,
+}
+
+/// The resources with such words, and whether they are selected by their namespace (those of the cluster are by none).
+const OWN_WORDS: &[(&str, Words)] = &[
+    ("certificatesigningrequests.certificates.k8s.io", Words::Plain),
+    ("events", Words::Plain),
+    ("events.events.k8s.io", Words::Plain),
+    ("jobs.batch", Words::OfKind),
+    ("namespaces", Words::Plain),
+    ("nodes", Words::Plain),
+    ("pods", Words::Plain),
+    ("replicationcontrollers", Words::Plain),
+    ("resourceslices.resource.k8s.io", Words::OfType),
+    ("secrets", Words::Plain),
+    ("services", Words::Plain),
+];
+
+fn own_words(kind: &Kind) -> Option<Words> {
+    if kind.custom.is_some() {
+        return Some(Words::Plain);
     }
-    Status::bad_request(format!(
-        "\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
-    ))
+    let is_it = |name: &str| {
+        let (plural, group) = name.split_once('.').unwrap_or((name, ""));
+        plural == kind.resource.plural() && group == kind.group
+    };
+    OWN_WORDS.iter().find(|(name, _)| is_it(name)).map(|(_, words)| *words)
+}
+
+fn unsupported(kind: &Kind, path: &str) -> Status {
+    Status::bad_request(match own_words(kind) {
+        Some(Words::Plain) => format!("field label not supported: {path}"),
+        Some(Words::OfKind) => format!("field label \"{path}\" not supported for {}", kind.kind),
+        Some(Words::OfType) => {
+            format!("field label not supported for {}, Kind={}: {path}", kind.api_version(), kind.kind)
+        }
+        None => format!(
+            "\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        ),
+    })
 }
 
 fn value(object: &Object, source: Source) -> Cow<'_, str> {

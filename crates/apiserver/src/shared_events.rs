@@ -1,5 +1,5 @@
 //! Events of watches that cost something to write, written once for all who watch: a thousand informers that read protobuf, or only
-//! metadata, are told of a change with the same bytes.
+//! metadata, are told of a change, and of the state that they begin with, with the same bytes.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -10,10 +10,13 @@ use schema::Kind;
 use crate::negotiate::View;
 use crate::recent::Recent;
 
-/// All who watch are told of a change at about the same time, so that a few of the last ones are enough.
-const MOST: usize = 256;
+/// All who watch are told of a change at about the same time, so that the last ones are enough; those who begin at once are not quite in
+/// step, and far apart they are in a state that is larger than this. Twice as much is kept at most.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// Larger ones are written for each.
 const LONGEST: usize = 64 * 1024;
+/// What keeping one costs besides its bytes.
+const OVERHEAD_BYTES: usize = 256;
 
 /// The object, the row that it is told of, what happened to it, and how it is told. The first two by where they are in memory.
 type Key = (usize, usize, &'static str, View);
@@ -31,7 +34,7 @@ pub(crate) struct SharedEvents(Mutex<Recent<Key, Written>>);
 
 impl Default for SharedEvents {
     fn default() -> Self {
-        Self(Mutex::new(Recent::new(MOST)))
+        Self(Mutex::new(Recent::new(MOST_BYTES)))
     }
 }
 
@@ -56,7 +59,8 @@ impl SharedEvents {
         let event = write()?;
         if event.len() <= LONGEST {
             let _of = (Arc::downgrade(object), Arc::downgrade(kind));
-            lock().put(key, Written { event: event.clone(), _of });
+            let weight = event.len() + OVERHEAD_BYTES;
+            lock().put_weighing(key, Written { event: event.clone(), _of }, weight);
         }
         Ok(event)
     }

@@ -61,7 +61,7 @@ pub(crate) fn single(
 
 /// Everything of a table before its rows.
 pub(crate) fn head(kind: &Kind, meta: Meta, metadata: &Value, describe: bool, to: &mut Vec<u8>) {
-    let columns = if describe { columns(kind) } else { json!([]) };
+    let columns = if describe { columns(kind) } else { Value::Null };
     let version = meta.api_version();
     let head = format!(
         "{{\"kind\":\"Table\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\"columnDefinitions\":{columns},\"rows\":["

@@ -8,11 +8,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::stream;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
 use kinds::CUSTOM_RESOURCE_DEFINITIONS;
 use object::{Change, Event, Object, Reason, Revision, Snapshot, Status, Table, body};
 use schema::Kind;
@@ -28,6 +29,7 @@ use crate::respond::Answer;
 use crate::route::Target;
 use crate::select::Selection;
 use crate::server::Shared;
+use crate::websocket::{self, Messages};
 use crate::{cbor, protobuf, respond, show, table};
 
 /// How long a watch lasts if the client does not say: this and up to as long again.
@@ -44,15 +46,22 @@ pub(crate) async fn watch(
     shared: &Arc<Shared>,
     target: &Target,
     query: &Query,
-    headers: &HeaderMap,
+    request: Request<Incoming>,
 ) -> Result<Answer, Status> {
-    let view = negotiate::view(headers, query, &target.kind, Asked::Watch, shared.config.cbor)?;
+    let mut request = request;
+    let view = negotiate::view(request.headers(), query, &target.kind, Asked::Watch, shared.config.cbor)?;
     let options = ListOptions::read(query)?;
     options.check_watch()?;
     let selection = Selection::new(&target.kind, &target.namespace, &target.name, &options)?;
     let mut stream = begin(shared, &target.kind, view, selection, &options).await?;
     stream.open = Some(Open::new(shared, target));
+    let messages = if view.media == Media::Json { Messages::Text } else { Messages::Binary };
+    let opening = websocket::of_watch(&mut request, messages)?;
+    stream.is_apart = opening.is_some();
     let body = StreamBody::new(stream::unfold(stream, Stream::step)).boxed_unsync();
+    if let Some(opening) = opening {
+        return Ok(opening.answer(body));
+    }
     let mut answer = Response::new(body);
     if let Some(media) = view.media.of_watch() {
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
@@ -86,6 +95,8 @@ struct Stream {
     described: bool,
     /// Counts it among the open ones.
     open: Option<Open>,
+    /// Each event is a piece of its own, for a WebSocket, which has lengths of its own too.
+    is_apart: bool,
 }
 
 /// resourceVersion and sendInitialEvents of a watch:
@@ -141,7 +152,8 @@ async fn begin(
         definitions,
         log: None,
         initial,
-        initial_end: (options.initial_events == Some(true)).then_some(from),
+        // Who has not said what they want with a state from the newest on is told where it ends too, as upstream does.
+        initial_end: (options.bookmarks && wants_state).then_some(from),
         ready: VecDeque::new(),
         gathered: Vec::new(),
         bookmarks: options.bookmarks,
@@ -149,6 +161,7 @@ async fn begin(
         ends: now + lasts,
         described: false,
         open: None,
+        is_apart: false,
     };
     if !shared.gate.catalog().serves(kind) {
         return Ok(stream);
@@ -221,7 +234,7 @@ impl Stream {
     fn begin(&mut self) {
         while let Initial::Chosen(rest) = &mut self.initial {
             match rest.next() {
-                Some(object) => self.frame("ADDED", &object),
+                Some(object) => self.frame_shared("ADDED", &object),
                 None => self.initial = Initial::Done,
             }
             if self.has_piece() {
@@ -235,7 +248,7 @@ impl Stream {
         let mut full_at = None;
         for object in table.range(&namespace, after) {
             if self.selection.matches_within(object) {
-                self.frame("ADDED", object);
+                self.frame_shared("ADDED", object);
             }
             if self.has_piece() {
                 full_at = Some((object.key.namespace.clone(), object.key.name.clone()));
@@ -354,7 +367,7 @@ impl Stream {
         }
     }
 
-    /// A change that others who watch are told of too.
+    /// A change, or what a watch begins with, that others who watch are told of too.
     fn frame_shared(&mut self, change: &'static str, object: &Arc<Object>) {
         let is_costly = match self.view.shape {
             // How old an object is depends on when it is told.
@@ -397,7 +410,7 @@ impl Stream {
 
     /// Makes an event of an object's text, in the encoding that was asked for.
     fn put(&mut self, change: &'static str, text: Bytes) {
-        if self.view.media != Media::Json {
+        if self.view.media != Media::Json || self.is_apart {
             let event = self.event(change, &text);
             return self.send(event);
         }
@@ -427,6 +440,7 @@ impl Stream {
 
     fn send(&mut self, event: Result<Bytes, Status>) {
         match event {
+            Ok(event) if self.is_apart => self.hand_over(event),
             Ok(event) if event.len() <= JOINED_BYTES => self.gathered.extend_from_slice(&event),
             Ok(event) => {
                 self.release();
@@ -434,6 +448,14 @@ impl Stream {
             }
             Err(status) => self.end(&status),
         }
+    }
+
+    /// Ready as a message of its own.
+    fn hand_over(&mut self, mut event: Bytes) {
+        if self.view.media == Media::Protobuf {
+            event.advance(protobuf::LENGTH_BYTES);
+        }
+        self.ready.push_back(event);
     }
 
     fn protobuf(&self, text: &[u8]) -> Result<Vec<u8>, Status> {
@@ -450,7 +472,7 @@ impl Stream {
 
     /// How far this watch has come (KEP-956); behind the initial state with the annotation that says so (KEP-3157).
     fn bookmark(&mut self, revision: Revision, initial_end: bool) {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -462,7 +484,7 @@ impl Stream {
             Shape::Metadata(meta) => partial(meta, &metadata),
             Shape::Table(_, meta) => {
                 json!({"kind": "Table", "apiVersion": meta.api_version(),
-                    "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [],
+                    "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": null,
                     "rows": [{"cells": [], "object": partial(meta, &metadata)}]})
             }
         };
@@ -485,7 +507,10 @@ impl Stream {
             _ => format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n").into_bytes(),
         };
         self.release();
-        self.ready.push_back(event.into());
+        match self.is_apart {
+            true => self.hand_over(event.into()),
+            false => self.ready.push_back(event.into()),
+        }
     }
 
     /// The log cannot be followed any more: an ERROR event ends the stream.

@@ -1,4 +1,4 @@
-//! An answer as the messages of a WebSocket, for browsers: upstream's `wsstream.Reader`.
+//! An answer as the messages of a WebSocket, for browsers: logs as upstream's `wsstream.Reader` tells them, watches as its `WatchServer`.
 
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use object::Status;
+use object::{Reason, Status};
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tracing::debug;
 
 use crate::authenticate::SUBPROTOCOL_TOKEN;
@@ -24,32 +25,84 @@ use crate::respond::{self, Answer, Body};
 
 /// How long a client may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
-/// The subprotocols, and whether their messages are text in base64. The empty one is for who offers none.
-const PROTOCOLS: [(&str, bool); 3] = [("", false), ("binary.k8s.io", false), ("base64.binary.k8s.io", true)];
+/// The subprotocols of a log, and how their messages are written. The empty one is for who offers none.
+const OF_LOGS: [(&str, Messages); 3] =
+    [("", Messages::Binary), ("binary.k8s.io", Messages::Binary), ("base64.binary.k8s.io", Messages::Base64)];
+
+/// What a message carries of a piece of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Messages {
+    Base64,
+    Binary,
+    Text,
+}
 
 /// A client that waits for its connection to become a WebSocket.
 pub(crate) struct Opening {
     upgrade: OnUpgrade,
     accept: HeaderValue,
-    protocol: &'static str,
-    is_base64: bool,
+    /// None: none is told.
+    protocol: Option<HeaderValue>,
+    messages: Messages,
+    /// The first message is an empty one: browsers hear that it has begun.
+    greets: bool,
 }
 
-/// Takes what asks for a WebSocket out of a request, so that the rest can be asked of a server that knows none.
+/// Takes what asks for a WebSocket out of a request for a log, so that the rest can be asked of a server that knows none.
 ///
 /// # Errors
 /// It asks for one in a way, or with subprotocols, that are not spoken here.
-pub(crate) fn take(request: &mut Request<Incoming>) -> Result<Option<Opening>, Status> {
-    let headers = request.headers();
-    let is_asked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
-    if !headers.get(header::UPGRADE).is_some_and(is_asked) {
+pub(crate) fn of_log(request: &mut Request<Incoming>) -> Result<Option<Opening>, Status> {
+    if !is_asked(request.headers()) {
         return Ok(None);
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
+    let (protocol, messages) = choose(request.headers())?;
+    let protocol = Some(protocol).filter(|name| !name.is_empty()).map(HeaderValue::from_static);
+    take(request, protocol, messages, true).map(Some)
+}
+
+/// The same of a watch, whose events are messages of their own. Upstream leaves this one to Go's own server of WebSockets, which takes
+/// the only subprotocol that is offered, whatever it is, and nobody who does not say where they come from.
+///
+/// # Errors
+/// 400 of several subprotocols, 403 without an `Origin`.
+pub(crate) fn of_watch(
+    request: &mut Request<Incoming>,
+    messages: Messages,
+) -> Result<Option<Opening>, Status> {
+    let headers = request.headers();
+    if !is_asked(headers) {
+        return Ok(None);
+    }
+    if headers.get(header::ORIGIN).is_none_or(HeaderValue::is_empty) {
+        return Err(Status::new(Reason::Forbidden, "a watch over a WebSocket needs the header Origin"));
+    }
+    let protocol = match *offered(headers) {
+        [] => None,
+        [only] => Some(HeaderValue::from_str(only).map_err(|why| Status::bad_request(why.to_string()))?),
+        _ => return Err(Status::bad_request("a watch over a WebSocket takes one subprotocol")),
+    };
+    take(request, protocol, messages, false).map(Some)
+}
+
+fn is_asked(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    let upgrades =
+        lines.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    let asked = headers.get(header::UPGRADE);
+    upgrades && asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+fn take(
+    request: &mut Request<Incoming>,
+    protocol: Option<HeaderValue>,
+    messages: Messages,
+    greets: bool,
+) -> Result<Opening, Status> {
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
     let key = key.ok_or_else(|| Status::bad_request("a WebSocket without Sec-WebSocket-Key"))?;
     let accept = HeaderValue::from_str(&derive_accept_key(key))
         .map_err(|error| Status::bad_request(format!("Sec-WebSocket-Key: {error}")))?;
-    let (protocol, is_base64) = choose(headers)?;
     let asking = [
         header::CONNECTION,
         header::SEC_WEBSOCKET_EXTENSIONS,
@@ -61,17 +114,22 @@ pub(crate) fn take(request: &mut Request<Incoming>) -> Result<Option<Opening>, S
     for name in asking {
         request.headers_mut().remove(name);
     }
-    Ok(Some(Opening { upgrade: hyper::upgrade::on(request), accept, protocol, is_base64 }))
+    Ok(Opening { upgrade: hyper::upgrade::on(request), accept, protocol, messages, greets })
 }
 
-fn choose(headers: &HeaderMap) -> Result<(&'static str, bool), Status> {
+/// The subprotocols that are offered, without the one that is a token.
+fn offered(headers: &HeaderMap) -> Vec<&str> {
     let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let words = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')).map(str::trim);
-    let offered: Vec<&str> = words.filter(|word| !word.starts_with(SUBPROTOCOL_TOKEN)).collect();
+    words.filter(|word| !word.is_empty() && !word.starts_with(SUBPROTOCOL_TOKEN)).collect()
+}
+
+fn choose(headers: &HeaderMap) -> Result<(&'static str, Messages), Status> {
+    let offered = offered(headers);
     if offered.is_empty() {
-        return Ok(PROTOCOLS[0]);
+        return Ok(OF_LOGS[0]);
     }
-    let known = offered.iter().find_map(|word| PROTOCOLS.iter().find(|(name, _)| name == word));
+    let known = offered.iter().find_map(|word| OF_LOGS.iter().find(|(name, _)| name == word));
     known.copied().ok_or_else(|| {
         Status::bad_request(format!(
             "none of the subprotocols {offered:?} is spoken here: binary.k8s.io, base64.binary.k8s.io"
@@ -82,14 +140,14 @@ fn choose(headers: &HeaderMap) -> Result<(&'static str, bool), Status> {
 impl Opening {
     /// Begins the WebSocket; what the body gives follows as messages.
     pub(crate) fn answer(self, body: Body) -> Answer {
-        let Self { upgrade, accept, protocol, is_base64 } = self;
+        let Self { upgrade, accept, protocol, messages, greets } = self;
         tokio::spawn(async move {
             let connection = match upgrade.await {
                 Ok(connection) => TokioIo::new(connection),
                 Err(error) => return debug!(%error, "a WebSocket was not begun"),
             };
             let socket = WebSocketStream::from_raw_socket(connection, Role::Server, None).await;
-            if let Err(error) = relay(socket, body, is_base64).await {
+            if let Err(error) = relay(socket, body, messages, greets).await {
                 debug!(%error, "a WebSocket ended");
             }
         });
@@ -99,8 +157,8 @@ impl Opening {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-        if !protocol.is_empty() {
-            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        if let Some(protocol) = protocol {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
         }
         answer
     }
@@ -110,17 +168,19 @@ impl Opening {
 async fn relay(
     socket: WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>,
     mut body: Body,
-    is_base64: bool,
+    messages: Messages,
+    greets: bool,
 ) -> Result<(), Error> {
     let (mut sink, mut heard) = socket.split();
-    // The first one is empty, as upstream's: browsers hear that it has begun.
-    sink.send(message(Bytes::new(), is_base64)).await?;
+    if greets {
+        sink.send(message(Bytes::new(), messages)?).await?;
+    }
     loop {
         tokio::select! {
             frame = body.frame() => match frame {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        sink.send(message(data, is_base64)).await?;
+                        sink.send(message(data, messages)?).await?;
                     }
                 }
                 Some(Err(error)) => return Err(Error::Io(error)),
@@ -133,7 +193,9 @@ async fn relay(
             },
         }
     }
-    sink.close().await?;
+    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    sink.send(Message::Close(Some(normal))).await?;
+    sink.flush().await?;
     let goodbye = async { while heard.next().await.is_some_and(|said| said.is_ok()) {} };
     // Who does not answer has heard everything all the same.
     let _ = tokio::time::timeout(GOODBYE, goodbye).await;
@@ -143,6 +205,10 @@ async fn relay(
     }
 }
 
-fn message(data: Bytes, is_base64: bool) -> Message {
-    if is_base64 { Message::text(STANDARD.encode(data)) } else { Message::Binary(data) }
+fn message(data: Bytes, messages: Messages) -> Result<Message, Error> {
+    Ok(match messages {
+        Messages::Base64 => Message::text(STANDARD.encode(data)),
+        Messages::Binary => Message::Binary(data),
+        Messages::Text => Message::Text(Utf8Bytes::try_from(data).map_err(|_| Error::Utf8(String::new()))?),
+    })
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use gate::{Answer as Done, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions};
 use http::{HeaderMap, Request, StatusCode, header};
 use hyper::body::Incoming;
-use object::{Object, Status};
+use object::{Object, Reason, Status};
 use plan::{Propagation, User};
 use schema::{FieldValidation, Kind, Violation, ViolationKind, path};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
-use crate::{audit, body, cbor, compress, items, list, protobuf, show};
+use crate::{audit, body, cbor, items, list, protobuf, show};
 
 pub(crate) async fn write(
     shared: &Arc<Shared>,
@@ -87,7 +87,7 @@ pub(crate) async fn write(
                 true => outcome,
                 false => in_version(shared, &target.kind, outcome).await?,
             };
-            return Ok(deleted(shared, target, view, outcome, &delete, headers));
+            return Ok(deleted(shared, target, view, outcome, &delete));
         }
         _ => {
             let text = body::read(incoming, limit).await?;
@@ -98,11 +98,11 @@ pub(crate) async fn write(
             // They are gone, whether or not somebody can be asked how they look in this version.
             let gone = shared.gate.in_version(&target.kind, gone).await.unwrap_or_default();
             let gone = items::Objects::Chosen(gone.into_iter());
-            return items::answer(shared, &target.kind, view, metadata, gone, headers).await;
+            return items::answer(shared, &target.kind, view, metadata, gone).await;
         }
     };
     let outcome = in_version(shared, &target.kind, outcome).await?;
-    Ok(told(shared, &target.kind, view, outcome, headers))
+    Ok(told(shared, &target.kind, view, outcome))
 }
 
 /// What was written, in the version that the client speaks.
@@ -116,10 +116,10 @@ async fn in_version(shared: &Shared, kind: &Kind, outcome: Outcome) -> Result<Ou
 }
 
 /// The outcome of a create or an update.
-fn told(shared: &Shared, kind: &Kind, view: View, outcome: Outcome, headers: &HeaderMap) -> Answer {
+fn told(shared: &Shared, kind: &Kind, view: View, outcome: Outcome) -> Answer {
     let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut answer = match &outcome.answer {
-        Done::Object(object) | Done::Removed(object) => shown(shared, kind, view, code, object, headers),
+        Done::Object(object) | Done::Removed(object) => shown(shared, kind, view, code, object),
         Done::Made(value) => respond::document(view.media, code, value),
     };
     respond::warn(&mut answer, &outcome.warnings);
@@ -157,7 +157,6 @@ fn deleted(
     view: View,
     outcome: Outcome,
     options: &DeleteOptions,
-    headers: &HeaderMap,
 ) -> Answer {
     let kind = &target.kind;
     let mut answer = match &outcome.answer {
@@ -170,11 +169,11 @@ fn deleted(
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
             respond::document(view.media, StatusCode::OK, &status)
         }
-        Done::Removed(object) => shown(shared, kind, view, StatusCode::OK, object, headers),
+        Done::Removed(object) => shown(shared, kind, view, StatusCode::OK, object),
         Done::Object(object) => {
             let asked_to_wait = options.orphan_dependents == Some(false);
             let code = if asked_to_wait { StatusCode::ACCEPTED } else { StatusCode::OK };
-            shown(shared, kind, view, code, object, headers)
+            shown(shared, kind, view, code, object)
         }
         Done::Made(value) => respond::document(view.media, StatusCode::OK, value),
     };
@@ -189,22 +188,11 @@ pub(crate) fn shown(
     view: View,
     code: StatusCode,
     object: &Arc<Object>,
-    headers: &HeaderMap,
 ) -> Answer {
-    let text = match text(shared, kind, view, object) {
-        Ok(text) => text,
-        Err(status) => return respond::failure(&status),
-    };
-    let media = view.media.name();
-    if text.len() > shared.config.limits.compress_above_bytes
-        && negotiate::reads_gzip(headers)
-        && let Ok(small) = compress::bytes(&text)
-    {
-        let mut answer = respond::bytes(code, media, small);
-        compress::mark(answer.headers_mut());
-        return answer;
+    match text(shared, kind, view, object) {
+        Ok(text) => respond::encoded(view.media, code, text),
+        Err(status) => respond::failure(&status),
     }
-    respond::bytes(code, media, text)
 }
 
 /// One object as it is asked for.
@@ -249,22 +237,20 @@ pub(crate) fn options(target: &Target, query: &Query, headers: &HeaderMap) -> Re
         "patch" => "PatchOptions",
         _ => "DeleteOptions",
     };
-    let text = query.get("fieldValidation");
+    // What is deleted is not looked at.
+    let text = if kind == "DeleteOptions" { "" } else { query.get("fieldValidation") };
     let Some(field_validation) = FieldValidation::parse(text) else {
         let supported = "supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"";
-        return Err(invalid(kind, ViolationKind::NotSupported, "fieldValidation", text, supported));
+        return Err(invalid(kind, ViolationKind::NotSupported, "fieldValidation", text.into(), supported));
     };
-    let mut dry_run = false;
-    for value in query.all("dryRun") {
-        dry_run |= check_dry_run(kind, value)?;
-    }
+    let dry_run = check_dry_run(kind, &query.all("dryRun").collect::<Vec<_>>())?;
     let manager = query.get("fieldManager");
     if manager.len() > 128 {
         return Err(invalid(
             kind,
             ViolationKind::TooLong,
             "fieldManager",
-            manager,
+            manager.into(),
             "may not be more than 128 bytes",
         ));
     }
@@ -279,14 +265,12 @@ pub(crate) fn options(target: &Target, query: &Query, headers: &HeaderMap) -> Re
     })
 }
 
-fn check_dry_run(kind: &str, value: &str) -> Result<bool, Status> {
-    match value {
-        "All" => Ok(true),
-        "" => Ok(false),
-        other => {
-            Err(invalid(kind, ViolationKind::NotSupported, "dryRun", other, "supported values: \"All\""))
-        }
+fn check_dry_run(kind: &str, values: &[&str]) -> Result<bool, Status> {
+    if values.iter().any(|value| !matches!(*value, "" | "All")) {
+        let supported = "supported values: \"All\"";
+        return Err(invalid(kind, ViolationKind::NotSupported, "dryRun", json!(values), supported));
     }
+    Ok(values.contains(&"All"))
 }
 
 /// Who writes, if the client does not say: its user agent up to the first slash.
@@ -302,18 +286,11 @@ fn agent(headers: &HeaderMap) -> &str {
     if end == 0 { "unknown" } else { &name[..end] }
 }
 
-fn invalid(kind: &str, how: ViolationKind, field: &str, value: &str, detail: &str) -> Status {
-    let violation = Violation {
-        kind: how,
-        field: field.to_owned(),
-        value: Value::from(value).to_string(),
-        detail: detail.to_owned(),
-    };
+fn invalid(kind: &str, how: ViolationKind, field: &str, value: Value, detail: &str) -> Status {
+    let violation =
+        Violation { kind: how, field: field.to_owned(), value: value.to_string(), detail: detail.to_owned() };
     Violation::to_status(&[violation], "meta.k8s.io", kind, "")
 }
-
-const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
-    application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 /// What custom resources know: a schema has no strategies to merge by.
 const CUSTOM_PATCHES: &str =
@@ -329,10 +306,14 @@ fn patch_kind(kind: &Kind, headers: &HeaderMap, cbor: bool) -> Result<(PatchKind
         }
         "application/apply-patch+yaml" => Ok((PatchKind::Apply, Media::Yaml)),
         "application/apply-patch+cbor" if cbor => Ok((PatchKind::Apply, Media::Cbor)),
+        _ if kind.custom.is_none() => {
+            // Upstream's router knows the patches of what it serves itself.
+            let words = "415: Unsupported Media Type";
+            Err(Status::of_no_resource(Reason::UnsupportedMediaType, words))
+        }
         _ => {
-            let known = if kind.custom.is_some() { CUSTOM_PATCHES } else { PATCHES };
             let more = if cbor { ", application/apply-patch+cbor" } else { "" };
-            Err(body::unsupported(&format!("{known}{more}")))
+            Err(body::unsupported(&format!("{CUSTOM_PATCHES}{more}")))
         }
     }
 }
@@ -354,7 +335,7 @@ fn check_apply(how: PatchKind, options: &Options, query: &Query) -> Result<(), S
             "PatchOptions",
             ViolationKind::Required,
             "fieldManager",
-            "",
+            "".into(),
             "is required for apply patch",
         )),
         PatchKind::Apply => Ok(()),
@@ -362,11 +343,49 @@ fn check_apply(how: PatchKind, options: &Options, query: &Query) -> Result<(), S
             "PatchOptions",
             ViolationKind::Forbidden,
             "force",
-            "",
+            "".into(),
             "may not be specified for non-apply patch",
         )),
         _ => Ok(()),
     }
+}
+
+/// The body of a DELETE as `DeleteOptions`, of any group's version. The errors are those of upstream's decoders: a body of another kind
+/// deletes nothing.
+fn told_options(encoding: body::Encoding, text: &[u8]) -> Result<Value, String> {
+    let value = match encoding {
+        body::Encoding::Protobuf => return protobuf::decode("meta.v1.DeleteOptions", text),
+        body::Encoding::Cbor => {
+            cbor::decode(text).map_err(|why| format!("unable to decode DeleteOptions: {why}"))?
+        }
+        body::Encoding::Json => serde_json::from_slice(text).map_err(|error| {
+            format!("couldn't get version/kind; json parse error: {}", schema::go_words(&error, text))
+        })?,
+        body::Encoding::Yaml => {
+            body::yaml(text).map_err(|why| format!("error converting YAML to JSON: {why}"))?
+        }
+    };
+    let what = match &value {
+        Value::Object(_) | Value::Null => "",
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+    };
+    if !what.is_empty() {
+        let kinds = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+        return Err(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go value of type {kinds}"
+        ));
+    }
+    let (kind, version) = (path::text(&value, "kind"), path::text(&value, "apiVersion"));
+    if !matches!(kind, "" | "DeleteOptions") {
+        return Err(format!(
+            "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\""
+        ));
+    }
+    let read = kinds::types().conform("meta.v1.DeleteOptions", value, FieldValidation::Ignore);
+    read.map(|read| read.value).map_err(|error| error.to_string())
 }
 
 /// DeleteOptions from the body, or from the query if there is none.
@@ -379,19 +398,10 @@ fn delete_options(
 ) -> Result<DeleteOptions, Status> {
     let body = match text {
         [] => Value::Null,
-        text => {
-            let parsed = match body::encoding(headers, cbor)? {
-                body::Encoding::Cbor => cbor::decode(text),
-                body::Encoding::Json => serde_json::from_slice(text).map_err(|why| why.to_string()),
-                body::Encoding::Protobuf => protobuf::decode("meta.v1.DeleteOptions", text),
-                body::Encoding::Yaml => body::yaml(text),
-            };
-            parsed.map_err(|why| Status::bad_request(format!("unable to decode DeleteOptions: {why}")))?
-        }
+        text => told_options(body::encoding(headers, cbor)?, text).map_err(Status::bad_request)?,
     };
-    for value in path::list(&body, "dryRun") {
-        options.dry_run |= check_dry_run("DeleteOptions", value.as_str().unwrap_or_default())?;
-    }
+    let dry_run: Vec<&str> = path::list(&body, "dryRun").iter().filter_map(Value::as_str).collect();
+    options.dry_run |= check_dry_run("DeleteOptions", &dry_run)?;
     let given = |name: &str| match path::text(&body, name) {
         "" => query.get(name).to_owned(),
         text => text.to_owned(),
@@ -403,12 +413,12 @@ fn delete_options(
         "Foreground" => Some(Propagation::Foreground),
         "Orphan" => Some(Propagation::Orphan),
         other => {
-            let supported = "supported values: \"Background\", \"Foreground\", \"Orphan\"";
+            let supported = "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"";
             return Err(invalid(
                 "DeleteOptions",
                 ViolationKind::NotSupported,
                 "propagationPolicy",
-                other,
+                other.into(),
                 supported,
             ));
         }

@@ -166,7 +166,7 @@ async fn a_watch_is_framed_in_protobuf() {
     let identity = ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadata".to_owned());
     assert_eq!(protobuf_identity(&told[0].1), Ok(identity));
     let expired = get(&client, &format!("{CONFIG_MAPS}?watch=1&resourceVersion=x"), PROTOBUF).await;
-    assert_eq!(expired.code, 400);
+    assert_eq!(expired.code, 500, "as upstream");
     let yaml = get(&client, &path, "application/yaml").await;
     let words = "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
     assert_eq!(yaml.code, 406);

@@ -2,6 +2,7 @@
 
 mod common;
 
+use apiserver::decode_protobuf;
 use common::Cluster;
 use common::client::Client;
 use serde_json::json;
@@ -39,7 +40,42 @@ async fn bad_requests_are_told_what_is_wrong() {
             &[("accept", "text/html")],
             "",
             406,
+            "406: Not Acceptable\\n\\nAvailable representations: application/json, application/yaml, ",
+        ),
+        (
+            "GET",
+            CONFIG_MAPS,
+            &[("accept", "application/json;as=Table;v=v7;g=meta.k8s.io")],
+            "",
+            406,
             "only the following media types are accepted: application/json",
+        ),
+        ("GET", "/api/v2/pods", &[], "", 404, "the server could not find the requested resource"),
+        ("HEAD", CONFIG_MAPS, &[], "", 405, ""),
+        (
+            "DELETE",
+            "/api/v1/configmaps",
+            &[],
+            "",
+            405,
+            "the server does not allow this method on the requested resource",
+        ),
+        ("GET", "/api/v1/namespaces/default/configmaps/%2e%2e", &[], "", 400, "Name parameter invalid"),
+        (
+            "DELETE",
+            "/api/v1/namespaces/default/configmaps/held",
+            &json_body,
+            "{\"kind\":\"Pod\",\"apiVersion\":\"v1\"}",
+            400,
+            "no kind \\\"Pod\\\" is registered for version \\\"v1\\\"",
+        ),
+        (
+            "DELETE",
+            "/api/v1/namespaces/default/configmaps/held",
+            &json_body,
+            "{\"gracePeriodSeconds\":\"x\"}",
+            400,
+            "json: cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of type int64",
         ),
         (
             "POST",
@@ -55,7 +91,7 @@ async fn bad_requests_are_told_what_is_wrong() {
             &json_body,
             "{}",
             415,
-            "application/json-patch+json",
+            "415: Unsupported Media Type",
         ),
         ("POST", CONFIG_MAPS, &json_body, "{", 400, "couldn't get version/kind; json parse error"),
         ("POST", CONFIG_MAPS, &json_body, "", 400, "<empty>"),
@@ -147,7 +183,7 @@ async fn bad_requests_are_told_what_is_wrong() {
             &json_body,
             "{}",
             422,
-            "dryRun: Unsupported value: \\\"Some\\\"",
+            "dryRun: Unsupported value: [\\\"Some\\\"]",
         ),
         (
             "POST",
@@ -164,7 +200,16 @@ async fn bad_requests_are_told_what_is_wrong() {
             &[],
             "",
             400,
-            "field label not supported: spec.x",
+            "\\\"spec.x\\\" is not a known field selector: only \\\"metadata.name\\\", \\\"metadata.namespace\\\"",
+        ),
+        ("GET", "/api/v1/pods?fieldSelector=spec.x%3D1", &[], "", 400, "field label not supported: spec.x"),
+        (
+            "GET",
+            "/api/v1/nodes?fieldSelector=metadata.namespace%3D1",
+            &[],
+            "",
+            400,
+            "field label not supported: metadata.namespace",
         ),
         ("GET", "/api/v1/configmaps?resourceVersion=x", &[], "", 400, "invalid resource version"),
         (
@@ -184,7 +229,8 @@ async fn bad_requests_are_told_what_is_wrong() {
             422,
             "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
         ),
-        ("GET", "/api/v1/configmaps?limit=%4", &[], "", 400, "invalid URL escape"),
+        ("GET", "/api/v1/configmaps?limit=%4", &[], "", 200, "ConfigMapList"),
+        ("GET", "/api/v1/configmaps?watch=1&continue=x", &[], "", 422, "forbidden when continue is provided"),
         (
             "PATCH",
             "/api/v1/namespaces/default/configmaps/held",
@@ -451,6 +497,37 @@ async fn discovery_tells_what_is_served() {
     assert_eq!(all.header("content-type"), accept[0].1);
     let known = client.send("GET", "/apis", &[accept[0], ("if-none-match", all.header("etag"))], "").await;
     assert_eq!((known.code, &*known.text), (304, ""));
+    // Who reads it at all gets it, in their encoding.
+    let both = "application/json,application/yaml;q=0.5;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let yaml = client.send("GET", "/api", &[("accept", both)], "").await;
+    assert!(
+        yaml.header("content-type").starts_with("application/yaml;g="),
+        "{}",
+        yaml.header("content-type")
+    );
+    let protobuf = [("accept", "application/vnd.kubernetes.protobuf")];
+    for (path, type_name) in [
+        ("/api", "meta.v1.APIVersions"),
+        ("/api/v1", "meta.v1.APIResourceList"),
+        ("/apis", "meta.v1.APIGroupList"),
+        ("/apis/apps", "meta.v1.APIGroup"),
+        ("/apis/apps/v1", "meta.v1.APIResourceList"),
+    ] {
+        let told = client.send("GET", path, &protobuf, "").await;
+        assert_eq!(told.header("content-type"), protobuf[0].1, "{path}");
+        let mut wanted = client.get(path).await.json();
+        let read = decode_protobuf(type_name, &told.bytes).expect(path);
+        for said_by_the_envelope in ["apiVersion", "kind"] {
+            wanted.as_object_mut().expect("an object").remove(said_by_the_envelope);
+        }
+        for (name, value) in wanted.as_object().expect("an object") {
+            assert_eq!(&read[name], value, "{path}: {name}");
+        }
+    }
+    let indented = client.get("/apis/apps?pretty=true").await.text;
+    assert!(indented.starts_with("{\n  \"") && indented.ends_with("\n}"), "{indented}");
+    assert!(client.get("/apis/apps").await.text.ends_with("}\n"));
+    assert_eq!(client.send("HEAD", "/apis/apps/v1", &[], "").await.code, 405);
     for path in [
         "/api",
         "/apis",

@@ -20,7 +20,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 /// A kubelet that tells what it was asked, and echoes upgraded connections.
 async fn kubelet(cluster: &Cluster) -> (u16, Arc<Mutex<Vec<String>>>) {
@@ -155,7 +156,8 @@ async fn a_log_is_read_over_a_websocket() {
         let connection = TokioIo::new(hyper::upgrade::on(answer).await.expect("an upgrade"));
         let socket = WebSocketStream::from_raw_socket(connection, Role::Client, None).await;
         let said: Vec<Message> = socket.map(|message| message.expect("a message")).collect().await;
-        assert_eq!(said, [begin, line, Message::Close(None)], "{protocol}");
+        let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        assert_eq!(said, [begin, line, Message::Close(Some(normal))], "{protocol}");
     }
     let refused = client.send("GET", path, &upgrade("v5.channel.k8s.io"), "").await;
     assert_eq!(refused.code, 400, "{}", refused.text);

@@ -7,9 +7,15 @@ use std::time::Duration;
 
 use common::Cluster;
 use common::client::Client;
+use futures_util::StreamExt;
+use hyper_util::rt::TokioIo;
 use object::{Draft, Key, Meta};
 use serde_json::{Value, json};
 use store::{Memory, Op, Transaction, Window};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -238,5 +244,57 @@ async fn a_long_state_comes_whole_however_it_is_looked_for() {
             end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true",
             "{selector}"
         );
+    }
+}
+
+/// A message for each event; its text is JSON, and in protobuf it has no length of its own in front.
+#[tokio::test]
+async fn a_watch_is_told_over_a_websocket() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    make(&client, "one", "x").await;
+    make(&client, "two", "x").await;
+    let path = format!("{CONFIG_MAPS}?watch=1&labelSelector=a%3Dx&timeoutSeconds=1");
+    let upgrade = |accept: &'static str, protocol: &'static str| {
+        vec![
+            ("accept", accept),
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+            ("origin", "https://console.example"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-protocol", protocol),
+        ]
+    };
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    for (accept, protocol) in [("application/json", "base64.binary.k8s.io"), (protobuf, "mine")] {
+        let answer = client.open("GET", &path, &upgrade(accept, protocol), "").await;
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["sec-websocket-protocol"]),
+            (101, &protocol.parse().expect("a value"))
+        );
+        let connection = TokioIo::new(hyper::upgrade::on(answer).await.expect("an upgrade"));
+        let socket = WebSocketStream::from_raw_socket(connection, Role::Client, None).await;
+        let said: Vec<Message> = socket.map(|message| message.expect("a message")).collect().await;
+        let told = |message: &Message| match message {
+            Message::Text(text) => {
+                let event: Value = serde_json::from_str(text).expect("an event");
+                format!("{} {}", event["type"], event["object"]["metadata"]["name"])
+            }
+            Message::Binary(bytes) => String::from_utf8_lossy(&bytes[..7]).into_owned(),
+            other => format!("{other:?}"),
+        };
+        let wanted = match accept == protobuf {
+            true => ["\n\u{5}ADDED"; 2],
+            false => [r#""ADDED" "one""#, r#""ADDED" "two""#],
+        };
+        assert_eq!(said[..2].iter().map(told).collect::<Vec<_>>(), wanted, "{accept}");
+        let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        assert_eq!(said[2..], [Message::Close(Some(normal))], "{accept}");
+    }
+    let from_nowhere: Vec<_> =
+        upgrade("", "mine").into_iter().filter(|(name, _)| *name != "origin").collect();
+    for (headers, code) in [(upgrade("", "one, another"), 400), (from_nowhere, 403)] {
+        assert_eq!(client.send("GET", &path, &headers, "").await.code, code);
     }
 }

@@ -29,7 +29,8 @@ enum Fate {
     Waiting,
     /// Stays for now, marked.
     Marked(Value),
-    Removed,
+    /// Gone; shown as it was marked, if its kind has a grace that was none.
+    Removed(Option<Value>),
 }
 
 impl Gate {
@@ -105,7 +106,7 @@ impl Gate {
         fate: Fate,
         also: Vec<Op>,
     ) -> Result<Answer, Failed> {
-        let (mut ops, removed) = match fate {
+        let mut ops = match fate {
             Fate::Waiting => return Ok(Answer::Object(stored.clone())),
             Fate::Marked(value) => {
                 let draft = commit::draft(kept, &stored.key, &value).map_err(Failed::Status)?;
@@ -117,15 +118,26 @@ impl Gate {
                 if request.options.dry_run {
                     return Ok(Answer::Object(Arc::new(draft.at(stored.revision))));
                 }
-                (vec![commit::put(draft, Precondition::At(stored.revision))], false)
+                vec![commit::put(draft, Precondition::At(stored.revision))]
             }
-            Fate::Removed if request.options.dry_run => return Ok(Answer::Removed(stored.clone())),
-            Fate::Removed => (removal::ops(snapshot, stored), true),
+            Fate::Removed(shown) => {
+                let draft = |shown| commit::draft(kept, &stored.key, &shown).map_err(Failed::Status);
+                let shown = shown.map(draft).transpose()?;
+                let (last, revision) = if request.options.dry_run {
+                    (stored.clone(), stored.revision)
+                } else {
+                    let ops = removal::ops(snapshot, stored).into_iter().chain(also).collect();
+                    let events = self.commit(&stored.key, ops).await?;
+                    let gone = commit::committed(&stored.key, &events).map_err(Failed::Status)?;
+                    let revision = gone.revision;
+                    (gone, revision)
+                };
+                return Ok(Answer::Removed(shown.map_or(last, |shown| Arc::new(shown.at(revision)))));
+            }
         };
         ops.extend(also);
         let events = self.commit(&stored.key, ops).await?;
-        let object = commit::committed(&stored.key, &events).map_err(Failed::Status)?;
-        Ok(if removed { Answer::Removed(object) } else { Answer::Object(object) })
+        Ok(Answer::Object(commit::committed(&stored.key, &events).map_err(Failed::Status)?))
     }
 
     /// Deletes each of the given objects as [`delete`](Self::delete) would; the ones that are gone meanwhile do not matter.
@@ -199,7 +211,7 @@ fn fate(kind: &Kind, stored: &Object, old: Value, options: &DeleteOptions, now: 
         return Fate::Marked(new);
     }
     if !held {
-        return Fate::Removed;
+        return Fate::Removed(kind.strategy.grace_seconds.map(|_| new));
     }
     if !stored.meta.is_deleting() && kind.strategy.grace_seconds.is_none() {
         mark(&mut new, now, 0);
@@ -219,7 +231,7 @@ fn namespace_fate(kind: &Kind, stored: &Object, mut new: Value, now: Time, final
         return Fate::Marked(new);
     }
     if !removal::is_held(kind, &new) && new["metadata"].get("finalizers").is_none() {
-        return Fate::Removed;
+        return Fate::Removed(None);
     }
     if finalizers_changed { Fate::Marked(new) } else { Fate::Waiting }
 }

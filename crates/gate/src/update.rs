@@ -276,7 +276,14 @@ fn hold(key: &Key, stored: &Object, expect: &Preconditions) -> Result<(), Status
 fn answer(request: &Request<'_>, row: &Row, object: Arc<Object>, decided: Decided) -> Outcome {
     let outcome = match row.view {
         Some(view) => Outcome::made(view(request.kind, &at(decided.new, &object))),
-        None if decided.removed => Outcome::removed(object),
+        None if decided.removed => {
+            // Shown as the update has made it: without the finalizer that it took away.
+            let made = Some(&decided.new).filter(|_| !request.kind.is_made_by_webhook());
+            let draft = made.and_then(|new| commit::draft(request.kind, &object.key, new).ok());
+            Outcome::removed(
+                draft.map_or_else(|| object.clone(), |draft| Arc::new(draft.at(object.revision))),
+            )
+        }
         None => Outcome::object(object),
     };
     Outcome { warnings: decided.warnings, ..outcome }

@@ -21,6 +21,9 @@ pub const NAME: Column = Column {
 
 pub const AGE: Column = column("Age", "string", "The time since it was created.", age);
 
+/// The same of custom resources, whose columns have types of their own.
+pub const CUSTOM_AGE: Column = column("Age", "date", "The time since it was created.", age);
+
 pub const CREATED_AT: Column = column("Created At", "date", "The time it was created.", |object, _| {
     path::get(object, "metadata.creationTimestamp").cloned().unwrap_or_default()
 });

@@ -12,7 +12,7 @@ use schema::{Cell, Column, Kind, Strategy, Subresource, WHOLE, path};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::column::{AGE, NAME};
+use crate::column::{CUSTOM_AGE, NAME};
 use crate::{row, strategy, subresource};
 
 /// A definition's rows.
@@ -294,7 +294,7 @@ fn columns(views: &[ColumnView]) -> Result<Vec<Column>, String> {
         });
     }
     if views.is_empty() {
-        columns.push(AGE);
+        columns.push(CUSTOM_AGE);
     }
     Ok(columns)
 }

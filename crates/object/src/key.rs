@@ -20,6 +20,8 @@ impl Resource {
     /// The resource of a name that is only known at run time (a custom resource).
     ///
     /// Each distinct name is kept for the life of the process, so callers intern names of established definitions only, never of requests.
+    /// A definition whose names nobody had before costs about 350 bytes for good, as measured by making and deleting two thousand of them:
+    /// a gigabyte wants three million, each of which was a transaction on the disk.
     pub fn intern(name: &str) -> Self {
         Self(intern(name))
     }

@@ -72,21 +72,25 @@ impl LabelSelector {
         Self(labels.into_iter().map(|(key, value)| Requirement::new(key, Operator::In, [value])).collect())
     }
 
-    /// The text of a `labelSelector` query: `a=b,c!=d,e in (f,g),!h,i`. The error is upstream's words after "unable to parse requirement: ".
+    /// The text of a `labelSelector` query: `a=b,c!=d,e in (f,g),!h,i`. The error has upstream's words.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut rest = text.trim();
         let mut requirements = Vec::new();
         while !rest.is_empty() {
-            let (requirement, after) = requirement(rest)?;
+            if matches!(token(rest), "," | "(" | ")" | "=" | "==" | "!=" | "<" | ">") {
+                return Err(format!("found '{}', expected: !, identifier, or 'end of string'", token(rest)));
+            }
+            let (requirement, after) =
+                requirement(rest).map_err(|why| format!("unable to parse requirement: {why}"))?;
             requirements.push(requirement);
             rest = after.trim_start();
-            match rest.strip_prefix(',') {
-                Some(after) if after.trim_start().is_empty() => {
-                    return Err("found '', expected: identifier after ','".into());
+            match rest.strip_prefix(',').map(str::trim_start) {
+                Some(after) if after.is_empty() || ",()=<>".contains(&after[..1]) => {
+                    return Err(format!("found '{}', expected: identifier after ','", token(after)));
                 }
-                Some(after) => rest = after.trim_start(),
+                Some(after) => rest = after,
                 None if rest.is_empty() => {}
-                None => return Err(format!("found '{}', expected: ',' or 'end of string'", word(rest).0)),
+                None => return Err(format!("found '{}', expected: ',' or 'end of string'", token(rest))),
             }
         }
         Ok(Self(requirements))
@@ -96,6 +100,12 @@ impl LabelSelector {
 fn word(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| c.is_whitespace() || ",()=!<>".contains(c)).unwrap_or(text.len());
     text.split_at(end)
+}
+
+/// What a text begins with, as upstream's lexer sees it: a word or a sign; empty at its end.
+fn token(text: &str) -> &str {
+    let signs = ["!=", "==", "!", "=", "<", ">", ",", "(", ")"];
+    signs.into_iter().find(|sign| text.starts_with(sign)).unwrap_or_else(|| word(text).0)
 }
 
 fn requirement(text: &str) -> Result<(Requirement, &str), String> {
@@ -108,65 +118,106 @@ fn requirement(text: &str) -> Result<(Requirement, &str), String> {
     if rest.is_empty() || rest.starts_with(',') {
         return Ok((Requirement::new(key, Operator::Exists, [""; 0]), rest));
     }
-    for (token, operator) in [
+    for (sign, operator) in [
         ("==", Operator::In),
         ("=", Operator::In),
         ("!=", Operator::NotIn),
         (">", Operator::Gt),
         ("<", Operator::Lt),
     ] {
-        if let Some(rest) = rest.strip_prefix(token) {
-            let (value, rest) = word(rest.trim_start());
-            if matches!(operator, Operator::Gt | Operator::Lt) && value.parse::<i64>().is_err() {
-                return Err("for 'Gt', 'Lt' operators, the value must be an integer".into());
-            }
-            return Ok((Requirement::new(key, operator, [label_value(value)?]), rest));
+        let Some(rest) = rest.strip_prefix(sign).map(str::trim_start) else { continue };
+        let (value, rest) = word(rest);
+        if value.is_empty() && !rest.is_empty() && !rest.starts_with(',') {
+            return Err(format!("found '{}', expected: identifier", token(rest)));
         }
+        if matches!(operator, Operator::Gt | Operator::Lt) && value.parse::<i64>().is_err() {
+            return Err(format!(
+                "values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+            ));
+        }
+        return Ok((checked(Requirement::new(key, operator, [value]))?, rest));
     }
     let (operator, rest) = match word(rest) {
         ("in", rest) => (Operator::In, rest),
         ("notin", rest) => (Operator::NotIn, rest),
-        (found, _) => {
-            return Err(format!("found '{found}', expected: in, notin, =, ==, !=, gt, lt"));
-        }
+        _ => return Err(format!("found '{}', expected: in, notin, =, ==, !=, gt, lt", token(rest))),
     };
     let rest = rest.trim_start();
-    let inner = rest.strip_prefix('(').ok_or_else(|| format!("found '{}' expected: '('", word(rest).0))?;
+    let inner = rest.strip_prefix('(').ok_or_else(|| format!("found '{}' expected: '('", token(rest)))?;
     let (list, rest) = inner.split_once(')').ok_or_else(|| "found '', expected: ',' or ')'".to_owned())?;
-    let values = list.split(',').map(|value| label_value(value.trim())).collect::<Result<Vec<_>, _>>()?;
-    Ok((Requirement::new(key, operator, values), rest))
+    let values = list.split(',').map(str::trim);
+    Ok((checked(Requirement::new(key, operator, values))?, rest))
 }
 
 fn label_key(text: &str) -> Result<(&str, &str), String> {
     let (key, rest) = word(text);
     if key.is_empty() {
-        let found = text.chars().next().map(String::from).unwrap_or_default();
-        return Err(format!("found '{found}', expected: !, identifier, or 'end of string'"));
+        return Err(format!("found '{}', expected: identifier", token(text)));
     }
-    let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
+    let wrong = |rule: String| Err(format!("<nil>: Invalid value: \"{key}\": {rule}"));
+    let (prefix, name) = match key.split('/').collect::<Vec<_>>()[..] {
+        [name] => (None, name),
+        [prefix, name] => (Some(prefix), name),
+        _ => {
+            return wrong(format!(
+                "a valid label key {KEY_FORM} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            ));
+        }
+    };
+    match prefix {
+        Some("") => return wrong("prefix part must be non-empty".into()),
+        Some(prefix) if !is_domain(prefix) => return wrong(format!("prefix part {DOMAIN_FORM}")),
+        _ => {}
+    }
+    if name.is_empty() {
+        return wrong(format!("name part must be non-empty; name part {KEY_FORM}"));
+    }
+    if name.len() > LONGEST_WORD {
+        return wrong(format!("name part {TOO_LONG}"));
+    }
     if !is_label_word(name) {
-        return Err(format!("key: Invalid value: \"{key}\": {NAME_RULE}"));
+        return wrong(format!("name part {KEY_FORM}"));
     }
     Ok((key, rest))
 }
 
-fn label_value(value: &str) -> Result<&str, String> {
-    if value.is_empty() || is_label_word(value) {
-        return Ok(value);
+/// A requirement whose values may be those of a label.
+fn checked(requirement: Requirement) -> Result<Requirement, String> {
+    let key = &requirement.key;
+    for (at, value) in requirement.values.iter().enumerate() {
+        let rule = match &**value {
+            value if value.len() > LONGEST_WORD => TOO_LONG,
+            value if !value.is_empty() && !is_label_word(value) => VALUE_RULE,
+            _ => continue,
+        };
+        return Err(format!("values[{at}][{key}]: Invalid value: \"{value}\": {rule}"));
     }
-    Err(format!("values[0][{value}]: Invalid value: \"{value}\": {VALUE_RULE}"))
+    Ok(requirement)
 }
+
+const LONGEST_WORD: usize = 63;
 
 fn is_label_word(text: &str) -> bool {
     let bytes = text.as_bytes();
     let ends = [bytes.first(), bytes.last()];
-    bytes.len() <= 63
-        && ends.iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
+    ends.iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
-const NAME_RULE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+fn is_domain(text: &str) -> bool {
+    let is_low = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_part = |part: &str| {
+        let bytes = part.as_bytes();
+        [bytes.first(), bytes.last()].iter().all(|end| end.is_some_and(is_low))
+            && bytes.iter().all(|byte| is_low(byte) || *byte == b'-')
+    };
+    text.len() <= 253 && text.split('.').all(is_part)
+}
+
+const TOO_LONG: &str = "must be no more than 63 bytes";
+const KEY_FORM: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const DOMAIN_FORM: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 
 impl fmt::Display for LabelSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -335,6 +386,38 @@ mod tests {
         }
         for text in ["app=web,", "=x", "app in (a", "app near b", "-a=b", "a=b c", "tier>x", ",a"] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_selector_is_told_in_upstreams_words() {
+        for (text, words) in [
+            (",", "found ',', expected: !, identifier, or 'end of string'"),
+            ("app,", "found '', expected: identifier after ','"),
+            ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+            ("app===one", "unable to parse requirement: found '=', expected: identifier"),
+            ("a=b c", "found 'c', expected: ',' or 'end of string'"),
+            ("app in (one", "unable to parse requirement: found '', expected: ',' or ')'"),
+            (
+                "-bad=x",
+                "unable to parse requirement: <nil>: Invalid value: \"-bad\": name part must consist of",
+            ),
+            ("a/b/c", "unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a valid label key must"),
+            (
+                "A_/b",
+                "unable to parse requirement: <nil>: Invalid value: \"A_/b\": prefix part a lowercase RFC 1123",
+            ),
+            (
+                "app=-bad",
+                "unable to parse requirement: values[0][app]: Invalid value: \"-bad\": a valid label must",
+            ),
+            (
+                "app>x",
+                "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators",
+            ),
+        ] {
+            let told = LabelSelector::parse(text).expect_err(text);
+            assert!(told.starts_with(words), "{text}: {told}");
         }
     }
 

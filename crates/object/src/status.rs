@@ -104,6 +104,8 @@ pub struct Status {
     pub uid: String,
     pub causes: Vec<Cause>,
     pub retry_after_seconds: Option<u32>,
+    /// Details are told even if they are empty: so does upstream where it knows of no resource.
+    pub has_details: bool,
 }
 
 impl Status {
@@ -118,6 +120,7 @@ impl Status {
             uid: String::new(),
             causes: Vec::new(),
             retry_after_seconds: None,
+            has_details: false,
         }
     }
 
@@ -168,6 +171,11 @@ impl Status {
         status
     }
 
+    /// As [`new`](Self::new), of a request that leads to no resource.
+    pub fn of_no_resource(reason: Reason, message: impl Into<String>) -> Self {
+        Self { has_details: true, ..Self::new(reason, message) }
+    }
+
     /// `v1` `Status` as it goes over the wire.
     pub fn to_json(&self) -> Value {
         let mut details = serde_json::Map::new();
@@ -186,14 +194,15 @@ impl Status {
         }
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "code": self.code,
+            "message": self.message,
         });
         if !self.reason.row().0.is_empty() {
             status["reason"] = self.reason.row().0.into();
         }
-        if !details.is_empty() {
+        if self.has_details || !details.is_empty() {
             status["details"] = details.into();
         }
+        status["code"] = self.code.into();
         status
     }
 }

@@ -23,7 +23,7 @@ mod words;
 pub use at::At;
 pub use decode::{DecodeError, Decoded, FieldValidation};
 pub use duration::human_duration;
-pub use json::parse as parse_json;
+pub use json::{go_words, parse as parse_json};
 pub use kind::{Cell, Column, Conversion, Deprecated, Kind, Strategy, Subresource, WHOLE, selected};
 pub use patch::{PatchError, json as json_patch, merge as merge_patch};
 pub use quantity::Quantity;

@@ -209,7 +209,7 @@ impl Record {
     }
 
     /// Whether the answer must be readable: it is written down whole.
-    pub(crate) fn wants_answer(&self) -> bool {
+    fn wants_answer(&self) -> bool {
         self.scope.level >= Level::RequestResponse
     }
 

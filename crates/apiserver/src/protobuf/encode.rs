@@ -55,13 +55,16 @@ pub(crate) fn document(value: &Value) -> Result<Vec<u8>, Status> {
     Ok(made)
 }
 
+/// What belongs to no group; of some of it, upstream writes no version.
+const OF_META: [&str; 5] = ["APIGroup", "APIGroupList", "APIResourceList", "APIVersions", "Status"];
+
 /// The name in the table of types: `autoscaling.v1.Scale` of `autoscaling/v1` and `Scale`.
 fn type_of(api_version: &str, kind: &str) -> String {
     match api_version.split_once('/') {
         Some((group, version)) => {
             format!("{}.{version}.{kind}", group.split('.').next().unwrap_or(group))
         }
-        None if kind == "Status" => format!("meta.{api_version}.{kind}"),
+        None if OF_META.contains(&kind) => format!("meta.v1.{kind}"),
         None => format!("core.{api_version}.{kind}"),
     }
 }
@@ -101,13 +104,16 @@ pub(crate) fn list_head(
     Ok(head)
 }
 
+/// The length that an event begins with.
+pub(crate) const LENGTH_BYTES: usize = 4;
+
 /// A watch event in its frame: four bytes of length, then `WatchEvent { 1: type, 2: RawExtension { 1: object } }`.
 pub(crate) fn event(change: &str, object: &[u8], to: &mut Vec<u8>) {
     // The lengths are known, so that the object is copied once: tag and length of each message around it.
     let raw = 1 + width(object.len() as u64) + object.len();
     let extension = 1 + width(raw as u64) + raw;
     let event = 2 + change.len() + extension;
-    to.reserve(4 + event);
+    to.reserve(LENGTH_BYTES + event);
     to.extend_from_slice(&u32::try_from(event).unwrap_or(u32::MAX).to_be_bytes());
     bytes(1, change.as_bytes(), to);
     to.push(2 << 3 | 2);

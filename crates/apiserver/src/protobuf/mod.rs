@@ -14,7 +14,9 @@ mod wire;
 use std::sync::LazyLock;
 
 pub use decode::{decode, identity};
-pub(crate) use encode::{LIST_TAIL, document, event, item, list_head, metadata_item, partial, whole};
+pub(crate) use encode::{
+    LENGTH_BYTES, LIST_TAIL, document, event, item, list_head, metadata_item, partial, whole,
+};
 
 /// The type that a definition's schema is made of.
 const SCHEMA: &str = "apiextensions.v1.JSONSchemaProps";
