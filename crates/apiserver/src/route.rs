@@ -168,6 +168,9 @@ fn verb(target: &Target, method: &Method, watch: bool, query: &Query) -> Result<
         ("HEAD", false) if is_custom || connects(target) => "get",
         ("OPTIONS", false) if connects(target) => "get",
         ("POST", _) => "create",
+        ("PUT" | "PATCH", true) if is_custom => {
+            return Err(Nowhere::Status(Status::bad_request("name must be provided")));
+        }
         ("PUT", false) => "update",
         ("PATCH", false) => "patch",
         ("DELETE", false) => "delete",

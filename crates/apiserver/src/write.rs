@@ -354,7 +354,7 @@ fn check_apply(how: PatchKind, options: &Options, query: &Query) -> Result<(), S
 /// deletes nothing.
 fn told_options(encoding: body::Encoding, text: &[u8]) -> Result<Value, String> {
     let value = match encoding {
-        body::Encoding::Protobuf => return protobuf::decode("meta.v1.DeleteOptions", text),
+        body::Encoding::Protobuf => protobuf::decode("meta.v1.DeleteOptions", text)?,
         body::Encoding::Cbor => {
             cbor::decode(text).map_err(|why| format!("unable to decode DeleteOptions: {why}"))?
         }

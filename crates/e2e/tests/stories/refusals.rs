@@ -55,7 +55,7 @@ const ROWS: &[Row] = &[
     row("PUT", MAP_A, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b"}}"#, 400, "BadRequest", "the name of the object (b) does not match the name on the URL (a)"),
     row("DELETE", MAP_A, r#"{"apiVersion":"v1","kind":"DeleteOptions","preconditions":{"uid":"other"}}"#, 409, "Conflict", "the UID in the precondition (other) does not match the UID in record"),
     row("GET", "/api/v1/namespaces/refusals/configmaps?labelSelector=%21%21", "", 400, "BadRequest", "unable to parse requirement"),
-    row("GET", "/api/v1/namespaces/refusals/configmaps?fieldSelector=data.x%3D1", "", 400, "BadRequest", "field label not supported: data.x"),
+    row("GET", "/api/v1/namespaces/refusals/configmaps?fieldSelector=data.x%3D1", "", 400, "BadRequest", "\"data.x\" is not a known field selector"),
     row("GET", "/api/v1/namespaces/refusals/configmaps?limit=x", "", 400, "BadRequest", ""),
     row("GET", "/api/v1/namespaces/refusals/configmaps?continue=forged", "", 400, "BadRequest", "continue"),
     row("POST", PODS, r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"b"},"spec":{"containers":[]}}"#, 422, "Invalid", "spec.containers: Required value"),
