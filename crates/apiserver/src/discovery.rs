@@ -7,6 +7,7 @@ use std::sync::Arc;
 use base64::Engine;
 use bytes::Bytes;
 use gate::Catalog;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use object::Status;
@@ -44,8 +45,8 @@ const ORDER: &[&str] = &[
     "coordination.k8s.io",
     "node.k8s.io",
     "discovery.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
     "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
 ];
 
 /// The documents of one catalog.
@@ -320,7 +321,7 @@ pub(crate) fn answer(shared: &Shared, path: &str, request: &Request<Incoming>) -
     }
     // Only the resources of a version are told in CBOR.
     let answer = negotiate::document(headers, cbor).and_then(|media| {
-        let json = if path == "/api" { versions(shared, &page.json)? } else { page.json.clone() };
+        let json = if path == "/api" { versions(request, &page.json)? } else { page.json.clone() };
         told(media, &json)
     });
     Some(answer.unwrap_or_else(|status| respond::failure(&status)))
@@ -335,10 +336,11 @@ fn told(media: Media, json: &Bytes) -> Result<Answer, Status> {
     Ok(respond::document(media, StatusCode::OK, &value))
 }
 
-/// `/api`, which says where this server is.
-fn versions(shared: &Shared, json: &Bytes) -> Result<Bytes, Status> {
+/// `/api`, which says where this server is: where who asks has found it.
+fn versions(request: &Request<Incoming>, json: &Bytes) -> Result<Bytes, Status> {
     let mut value: Value = serde_json::from_slice(json).map_err(Status::internal)?;
-    if let Some(address) = shared.config.jwks_uri.split('/').nth(2) {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    if let Some(address) = request.uri().authority().map(Authority::as_str).or(host) {
         value["serverAddressByClientCIDRs"] = json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]);
     }
     Ok(value.to_string().into())

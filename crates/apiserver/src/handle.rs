@@ -19,7 +19,7 @@ use crate::respond::{self, Answer};
 use crate::route::{self, Nowhere, Route, Target};
 use crate::server::{Peer, Shared};
 use crate::{
-    aggregate, authenticate, discovery, fairness, health, list, openapi, show, special, watch, write,
+    aggregate, authenticate, discovery, fairness, health, list, openapi, show, special, table, watch, write,
 };
 
 /// A request waits in a queue for this part of the time that it may take, as upstream.
@@ -472,7 +472,7 @@ async fn get(
     request: &Request<Incoming>,
 ) -> Result<Answer, Status> {
     let scale = target.subresource == "scale";
-    let asked = if scale { negotiate::Asked::Document } else { negotiate::Asked::Object };
+    let asked = if scale { negotiate::Asked::Scale } else { negotiate::Asked::Object };
     let view = negotiate::view(request.headers(), query, &target.kind, asked, shared.config.cbor)?;
     let snapshot = match query.get("resourceVersion") {
         "" => shared.newest().await?,
@@ -484,7 +484,8 @@ async fn get(
     let object = &shared.in_version(&target.kind, object).await?;
     if scale {
         let value = show::value(&target.kind, object);
-        return Ok(respond::document(view.media, StatusCode::OK, &gate::scale_of(&target.kind, &value)));
+        let scale = gate::scale_of(&target.kind, &value);
+        return table::scale(&target.kind, view, StatusCode::OK, &scale, shared.gate.now());
     }
     Ok(write::shown(shared, &target.kind, view, StatusCode::OK, object))
 }

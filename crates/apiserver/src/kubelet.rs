@@ -145,7 +145,8 @@ fn check_log(name: &str, query: &Query) -> Result<(), Status> {
     if has_both {
         violations.push(schema::Violation {
             kind: schema::ViolationKind::Forbidden,
-            field: String::new(),
+            // So Go writes a path of no parts.
+            field: "[]".into(),
             value: String::new(),
             detail: "at most one of `sinceTime` or `sinceSeconds` may be specified".into(),
         });

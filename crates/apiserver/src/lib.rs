@@ -34,6 +34,7 @@ mod metrics;
 mod negotiate;
 mod openapi;
 mod openapi_protobuf;
+mod past;
 mod protobuf;
 mod proxy;
 mod published;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::items::{self, Objects};
 use crate::negotiate::{self, Asked};
+use crate::past;
 use crate::query::{ListOptions, Query, VersionMatch};
 use crate::respond::{self, Answer};
 use crate::route::Target;
@@ -294,8 +295,12 @@ async fn at(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Place
         return Ok(Place { snapshot, revision, after: None });
     }
     let held = shared.held.get((revision, kind.resource), shared.config.limits.token_lifetime);
+    let then = match held {
+        Some(then) => Some(then),
+        None => past::at(shared, &snapshot, kind.resource, revision).await,
+    };
     let too_old = || Status::new(Reason::Expired, "The resourceVersion for the provided list is too old.");
-    Ok(Place { snapshot: held.ok_or_else(too_old)?, revision, after: None })
+    Ok(Place { snapshot: then.ok_or_else(too_old)?, revision, after: None })
 }
 
 /// A resourceVersion as a number. Lists have words of their own around the error, which in a watch or of one object upstream takes for a

@@ -65,6 +65,8 @@ pub(crate) enum Asked {
     Document,
     List,
     Object,
+    /// A `Scale`, which is a document that has columns.
+    Scale,
     Watch,
 }
 
@@ -264,7 +266,8 @@ fn shape_of(clause: &Clause<'_>, media: Media, kind: &Kind, asked: Asked) -> Opt
     }
     if target == ("", "", "") {
         // Custom resources have no protobuf of their own; their metadata has.
-        let has_none = kind.custom.is_some() && media == Media::Protobuf && asked != Asked::Document;
+        let is_typed = matches!(asked, Asked::Document | Asked::Scale);
+        let has_none = kind.custom.is_some() && media == Media::Protobuf && !is_typed;
         return (!has_none).then_some(Wanted::Whole);
     }
     let (name, "meta.k8s.io", version) = target else { return None };
@@ -304,7 +307,7 @@ fn checked(wanted: Wanted, query: &Query, kind: &Kind, asked: Asked) -> Result<S
         Wanted::Metadata(_) if asked == Asked::List => {
             Err(mismatch("PartialObjectMetadata", "a list", "List"))
         }
-        Wanted::MetadataList(_) if asked == Asked::Object => {
+        Wanted::MetadataList(_) if matches!(asked, Asked::Object | Asked::Scale) => {
             Err(mismatch("PartialObjectMetadataList", "not a list", ""))
         }
         Wanted::Metadata(meta) | Wanted::MetadataList(meta) => Ok(Shape::Metadata(meta)),

@@ -134,12 +134,16 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
                 Swagger { json: Document::of(&value), protobuf }
             });
             let [first, second] = openapi_protobuf::MEDIA_TYPES;
-            Some(match negotiate::first_of(headers, &[respond::JSON, first, second]) {
+            let mut answer = match negotiate::first_of(headers, &[respond::JSON, first, second]) {
                 None => not_acceptable(),
                 Some(respond::JSON) => send(&both.json, respond::JSON, &documents.hash, headers),
                 // The `@` that old clients ask with is in no media type that they can read.
                 Some(_) => send(&both.protobuf, first, &documents.hash, headers),
-            })
+            };
+            // Which of them are compressed is known beforehand here.
+            answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            answer.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
+            Some(answer)
         }
         "/openapi/v3" => Some(respond::bytes(StatusCode::OK, respond::JSON, documents.index.clone())),
         path => {

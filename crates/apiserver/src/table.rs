@@ -1,11 +1,13 @@
 //! `meta.k8s.io` `Table`: what `kubectl get` prints. Columns and cells come from the kind's row.
 
-use object::{Object, Time};
-use schema::Kind;
+use http::StatusCode;
+use object::{Object, Status, Time};
+use schema::{Kind, human_duration};
 use serde_json::{Value, json};
 
-use crate::negotiate::{IncludeObject, Meta};
-use crate::show;
+use crate::negotiate::{IncludeObject, Media, Meta, Shape, View};
+use crate::respond::{self, Answer};
+use crate::{protobuf, show};
 
 /// The columns of a kind.
 pub(crate) fn columns(kind: &Kind) -> Value {
@@ -19,6 +21,52 @@ pub(crate) fn columns(kind: &Kind) -> Value {
         })
     };
     kind.columns().iter().map(column).collect()
+}
+
+/// A `Scale` as it is asked for, which is no object of a kind: `kubectl get deployment web --subresource=scale`.
+pub(crate) fn scale(
+    kind: &Kind,
+    view: View,
+    code: StatusCode,
+    value: &Value,
+    now: Time,
+) -> Result<Answer, Status> {
+    let partial = |meta: Meta| json!({"kind": "PartialObjectMetadata", "apiVersion": meta.api_version(), "metadata": value["metadata"]});
+    match view.shape {
+        Shape::Whole => Ok(respond::document(view.media, code, value)),
+        Shape::Metadata(meta) if view.media == Media::Protobuf => {
+            let mut text = Vec::new();
+            protobuf::partial(meta, value.to_string().as_bytes(), &mut text)?;
+            Ok(respond::encoded(view.media, code, text.into()))
+        }
+        Shape::Metadata(meta) => Ok(respond::document(view.media, code, &partial(meta))),
+        Shape::Table(include, meta) => {
+            let object = match include {
+                IncludeObject::None => Value::Null,
+                IncludeObject::Metadata => partial(meta),
+                IncludeObject::Object => value.clone(),
+            };
+            let made: Option<Time> = schema::path::text(value, "metadata.creationTimestamp").parse().ok();
+            let age = made.map_or("<unknown>".into(), |made| human_duration(now.secs_since(made)));
+            let count = |path: &str| schema::path::int(value, path).unwrap_or_default();
+            let cells =
+                json!([value["metadata"]["name"], count("spec.replicas"), count("status.replicas"), age]);
+            // As upstream's two ways to print one have it.
+            let (name_format, age_type) =
+                if kind.custom.is_some() { ("name", "date") } else { ("", "string") };
+            let of = |name: &str, r#type: &str, format: &str, description: &str| json!({"name": name, "type": r#type, "format": format, "description": description, "priority": 0});
+            let columns = [
+                of("Name", "string", name_format, "The name, unique within its namespace."),
+                of("Desired", "integer", "", "How many there should be."),
+                of("Available", "integer", "", "How many there are."),
+                of("Age", age_type, "", "The time since it was created."),
+            ];
+            let version = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
+            let table = json!({"kind": "Table", "apiVersion": meta.api_version(), "metadata": version,
+                "columnDefinitions": columns, "rows": [{"cells": cells, "object": object}]});
+            Ok(respond::document(view.media, code, &table))
+        }
+    }
 }
 
 /// One row: its cells, and as much of the object as was asked for.

@@ -16,7 +16,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::server::Shared;
-use crate::{audit, body, cbor, items, list, protobuf, show};
+use crate::{audit, body, cbor, items, list, protobuf, show, table};
 
 pub(crate) async fn write(
     shared: &Arc<Shared>,
@@ -102,7 +102,14 @@ pub(crate) async fn write(
         }
     };
     let outcome = in_version(shared, &target.kind, outcome).await?;
-    Ok(told(shared, &target.kind, view, outcome))
+    match &outcome.answer {
+        Done::Made(scale) if target.subresource == "scale" => {
+            let mut answer = table::scale(&target.kind, view, StatusCode::OK, scale, shared.gate.now())?;
+            respond::warn(&mut answer, &outcome.warnings);
+            Ok(answer)
+        }
+        _ => Ok(told(shared, &target.kind, view, outcome)),
+    }
 }
 
 /// What was written, in the version that the client speaks.
@@ -224,6 +231,7 @@ fn text(shared: &Shared, kind: &Kind, view: View, object: &Arc<Object>) -> Resul
 /// What a write is answered with: subresources with a type of their own (`Scale`, `Eviction`) are no objects of the kind.
 fn asked(target: &Target) -> Asked {
     match target.kind.subresource(&target.subresource).and_then(|one| one.gvk) {
+        Some(_) if target.subresource == "scale" => Asked::Scale,
         Some(_) => Asked::Document,
         None if target.verb == "deletecollection" => Asked::List,
         None => Asked::Object,

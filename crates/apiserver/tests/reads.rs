@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::Cluster;
 use common::client::Client;
 use serde_json::{Value, json};
+use store::{Memory, Window};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
@@ -40,8 +42,8 @@ const LISTS: &[Case] = &[
     ("resourceVersion=$OLD", 200, "a b c"),
     ("resourceVersion=$OLD&resourceVersionMatch=NotOlderThan", 200, "a b c"),
     ("resourceVersion=$OLD&resourceVersionMatch=NotOlderThan&limit=2", 200, "a b"),
-    ("resourceVersion=$OLD&resourceVersionMatch=Exact", 410, TOO_OLD),
-    ("resourceVersion=$OLD&limit=2", 410, TOO_OLD),
+    ("resourceVersion=$OLD&resourceVersionMatch=Exact", 200, "a"),
+    ("resourceVersion=$OLD&limit=2", 200, "a"),
     ("resourceVersion=$NOW&resourceVersionMatch=Exact", 200, "a b c"),
     ("resourceVersion=$NOW&limit=2", 200, "a b"),
     ("resourceVersion=$LATER&resourceVersionMatch=Exact", 200, "a b c"),
@@ -113,7 +115,11 @@ async fn which_state_a_list_sees() {
         assert_eq!(names(&answer.json()).join(" "), *expected, "{query}");
         let is_page = query.contains("limit=") && !query.contains("NotOlder") && !query.contains("=0&");
         if query.contains("Exact") || is_page {
-            let asked = if query.contains("$LATER") { later } else { now };
+            let asked = match query {
+                query if query.contains("$LATER") => later,
+                query if query.contains("$OLD") => old,
+                _ => now,
+            };
             assert_eq!(version(&answer.json()), asked, "{query}: exactly what was asked for");
         }
     }
@@ -150,9 +156,47 @@ async fn pages_are_of_the_state_that_was_asked_for() {
     // The state that is held of one resource says nothing of another: there is a secret in it that was made later.
     let secrets =
         client.get(&format!("{SECRETS}?resourceVersion={now}&resourceVersionMatch=Exact&limit=5")).await;
-    assert_eq!((secrets.code, &secrets.json()["reason"]), (410, &json!("Expired")));
+    assert_eq!((secrets.code, names(&secrets.json())), (200, vec![]));
     let selected = client.get(&format!("{CONFIG_MAPS}?limit=1&labelSelector=!x")).await.json();
     assert_eq!(selected["metadata"].get("remainingItemCount"), None, "nobody counts what a selector leaves");
+}
+
+/// What has changed since is taken back, as far as it is known.
+#[tokio::test]
+async fn an_exact_list_sees_what_was() {
+    let cluster = Cluster::start().await;
+    let client = Client::admin(&cluster);
+    let label = |name: &str, value: &str| {
+        let (path, patch) = (format!("{CONFIG_MAPS}/{name}"), json!({"metadata": {"labels": {"l": value}}}));
+        let client = &client;
+        async move { version(&client.patch(&path, "merge-patch+json", &patch).await.json()) }
+    };
+    make(&client, "a").await;
+    make(&client, "b").await;
+    let then = label("a", "old").await;
+    label("a", "new").await;
+    label("b", "old").await;
+    client.delete(&format!("{CONFIG_MAPS}/b")).await;
+    make(&client, "c").await;
+    for (query, expected) in
+        [("", vec!["a", "b"]), ("&labelSelector=l%3Dold", vec!["a"]), ("&limit=1", vec!["a"])]
+    {
+        let exact = format!("{CONFIG_MAPS}?resourceVersion={then}&resourceVersionMatch=Exact{query}");
+        let answer = client.get(&exact).await.json();
+        assert_eq!((version(&answer), names(&answer)), (then, expected), "{query}");
+        assert_eq!(answer["items"][0]["metadata"]["labels"]["l"], "old", "{query}");
+    }
+    let newest = client.get(&format!("{CONFIG_MAPS}?labelSelector=l%3Dnew")).await.json();
+    assert_eq!(names(&newest), ["a"], "nobody else sees it");
+
+    let narrow = Window { bytes: 0, age: None, keep: 0 };
+    let cluster = Cluster::start_in(Arc::new(Memory::with_window(narrow)), |_| {}).await;
+    let client = Client::admin(&cluster);
+    let gone = make(&client, "a").await;
+    make(&client, "b").await;
+    let answer =
+        client.get(&format!("{CONFIG_MAPS}?resourceVersion={gone}&resourceVersionMatch=Exact")).await;
+    assert_eq!((answer.code, &answer.json()["message"]), (410, &json!(TOO_OLD)));
 }
 
 /// So much time passes, and no real one.

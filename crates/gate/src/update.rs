@@ -277,7 +277,7 @@ fn answer(request: &Request<'_>, row: &Row, object: Arc<Object>, decided: Decide
     let outcome = match row.view {
         Some(view) => Outcome::made(view(request.kind, &at(decided.new, &object))),
         None if decided.removed => {
-            // Shown as the update has made it: without the finalizer that it took away.
+            // Shown as the update has made it: without the finalizer that it took away, at the last revision that it was stored with.
             let made = Some(&decided.new).filter(|_| !request.kind.is_made_by_webhook());
             let draft = made.and_then(|new| commit::draft(request.kind, &object.key, new).ok());
             Outcome::removed(
