@@ -26,8 +26,8 @@ use store::{Embedded, Store};
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use crate::admin::{AccountResource, AccountStatus};
-use crate::cluster;
+use crate::admin::{AccountResource, AccountStatus, AwsRequest};
+use crate::clock;
 use crate::pki::{self, CertificateAuthority, PkiError, Subject};
 use crate::site::Site;
 
@@ -72,15 +72,6 @@ pub enum AccountError {
     OtherRegion { is: String, wanted: String },
     #[error("the account has no administrator: its access keys were deleted or made inactive")]
     NoAdministrator,
-}
-
-/// What somebody wants of the account.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Wanted {
-    /// 0 takes a free one; none leaves it as it is.
-    pub port: Option<u16>,
-    pub region: Option<String>,
 }
 
 /// Which account a site has: kept.
@@ -174,7 +165,7 @@ impl Running {
     pub async fn start(
         site: &Site,
         machines: &machines::Site,
-        wanted: &Wanted,
+        wanted: &AwsRequest,
     ) -> Result<Self, AccountError> {
         let dir = site.aws();
         files::make_dir(&dir)?;
@@ -218,7 +209,7 @@ impl Running {
     ) -> Result<Self, AccountError> {
         let identity = Identity { account: record.account.clone(), region: record.region.clone() };
         let account =
-            Account::open(identity, store, Arc::new(cluster::now), Arc::new(pki::fill_random)).await?;
+            Account::open(identity, store, Arc::new(clock::now), Arc::new(pki::fill_random)).await?;
         files::write_json(&dir.join("access.json"), &access(&account, record.port)?)?;
         let authority = CertificateAuthority::open(&dir.join("pki"), "ekso AWS endpoint")?;
         let addresses: [IpAddr; 3] =
@@ -249,7 +240,7 @@ impl Running {
     }
 
     /// Whether what is wanted is what is there.
-    pub fn check(&self, wanted: &Wanted) -> Result<(), AccountError> {
+    pub fn check(&self, wanted: &AwsRequest) -> Result<(), AccountError> {
         if wanted.port.is_some_and(|port| port != ANY && port != self.port) {
             return Err(AccountError::OtherPort(self.port));
         }
@@ -354,7 +345,7 @@ fn word(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn check_region(is: &str, wanted: &Wanted) -> Result<(), AccountError> {
+fn check_region(is: &str, wanted: &AwsRequest) -> Result<(), AccountError> {
     match &wanted.region {
         Some(region) if region != is => {
             Err(AccountError::OtherRegion { is: is.to_owned(), wanted: region.clone() })
@@ -364,7 +355,7 @@ fn check_region(is: &str, wanted: &Wanted) -> Result<(), AccountError> {
 }
 
 /// The account as it was, or a new one, and its door.
-fn record(known: Option<Record>, wanted: &Wanted) -> Result<(Record, TcpListener), AccountError> {
+fn record(known: Option<Record>, wanted: &AwsRequest) -> Result<(Record, TcpListener), AccountError> {
     if let Some(known) = &known {
         check_region(&known.region, wanted)?;
     }
@@ -449,16 +440,16 @@ mod tests {
 
     #[test]
     fn an_account_keeps_its_number_its_region_and_its_port() {
-        let free = Wanted { port: Some(0), ..Wanted::default() };
+        let free = AwsRequest { port: Some(0), ..AwsRequest::default() };
         let (first, listener) = record(None, &free).expect("made");
         assert_eq!((first.account.len(), first.region.as_str()), (12, REGION));
         // Its port is taken, by itself.
-        let taken = record(Some(first.clone()), &Wanted::default()).expect_err("taken").to_string();
+        let taken = record(Some(first.clone()), &AwsRequest::default()).expect_err("taken").to_string();
         assert!(taken.contains("choose another with --aws-port"), "{taken}");
         drop(listener);
-        let (again, _) = record(Some(first.clone()), &Wanted::default()).expect("there");
+        let (again, _) = record(Some(first.clone()), &AwsRequest::default()).expect("there");
         assert_eq!(again, first);
-        let elsewhere = Wanted { region: Some("eu-west-1".into()), ..free };
+        let elsewhere = AwsRequest { region: Some("eu-west-1".into()), ..free };
         assert!(matches!(record(Some(first), &elsewhere), Err(AccountError::OtherRegion { .. })));
     }
 }

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::Wanted;
 use crate::etcd::Place;
 use crate::server_files::{Flag, ServerFiles};
 
@@ -46,7 +45,16 @@ pub struct UpRequest {
     #[serde(default)]
     pub without: Vec<Flag>,
     #[serde(default)]
-    pub aws: Wanted,
+    pub aws: AwsRequest,
+}
+
+/// What somebody wants of the account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AwsRequest {
+    /// 0 takes a free one; none leaves it as it is.
+    pub port: Option<u16>,
+    pub region: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::account::{self, Wanted};
+use crate::account;
+use crate::admin::AwsRequest;
 use crate::etcd::Place;
 use crate::server_files::{Flag, ServerFiles};
 use crate::site;
@@ -119,8 +120,8 @@ pub struct Aws {
 }
 
 impl Aws {
-    pub fn wanted(&self) -> Wanted {
-        Wanted { port: self.aws_port, region: self.aws_region.clone() }
+    pub fn wanted(&self) -> AwsRequest {
+        AwsRequest { port: self.aws_port, region: self.aws_region.clone() }
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use access::ClientCa;
 use access::service_account::{Authority, SigningKey};
@@ -13,7 +12,7 @@ use apiserver::{Authorizers, Believed, Deps, FrontProxies, Limits, Server, Versi
 use controllers::Settings;
 use gate::{Gate, ServiceRange, ServiceRanges};
 use kinds::{CONFIG_MAPS, NODES};
-use object::{Key, Object, Reason, Snapshot, Status, Time};
+use object::{Key, Object, Reason, Snapshot, Status};
 use plan::{Expect, Write};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,6 +23,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{error, info};
 
 use crate::bootstrap;
+use crate::clock::now;
 use crate::deciders::{Deciders, Identity, IdentityError, event_user};
 use crate::dial::{self, Inside};
 use crate::doors::Doors;
@@ -32,9 +32,8 @@ use crate::etcd::{EtcdError, Place};
 use crate::login;
 use crate::pki::{self, Pair, Pki, PkiError, Subject};
 use crate::server_files::{AccessFileError, GuardFileError, ServerFiles, followed};
-use crate::shape::{Shape, git_version};
+use crate::shape::{CLUSTER_DOMAIN, Shape, git_version};
 
-pub const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Where the API listens in a VPC, as on EKS.
 pub const API_PORT: u16 = 443;
 
@@ -114,17 +113,6 @@ pub struct Cluster {
     doors: Mutex<Doors>,
     /// Held as long as the cluster runs here.
     _identity: Option<Identity>,
-}
-
-/// Wall time.
-pub fn now() -> Time {
-    time_of(SystemTime::now())
-}
-
-/// A moment of the wall clock; before 1970, its first.
-pub fn time_of(moment: SystemTime) -> Time {
-    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 impl Cluster {

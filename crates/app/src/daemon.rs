@@ -21,14 +21,14 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use crate::account::{self, AccountError, Wanted};
-use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
+use crate::account::{self, AccountError};
+use crate::admin::{Ask, AwsRequest, ClusterStatus, Told, UpRequest};
 use crate::cluster::{API_PORT, Cluster, ClusterError, Setup};
 use crate::control_planes::{Closed, ControlPlanes, Turn};
 use crate::doors::Doors;
 use crate::eks::{self, Keeper};
 use crate::etcd::Place;
-use crate::server_files::ServerFiles;
+use crate::server_files::{ServerFiles, ServerFilesError};
 use crate::shape::NEWEST;
 use crate::site::{self, ClusterSpec, Site};
 use crate::turns::Turns;
@@ -51,6 +51,8 @@ pub enum DaemonError {
     Account(#[from] AccountError),
     #[error("no AWS endpoint runs here: it does while a cluster is up, `ekso up` starts one")]
     NoAccount,
+    #[error(transparent)]
+    ServerFiles(#[from] ServerFilesError),
     /// What `ekso why` cannot tell.
     #[error("{0}")]
     Question(String),
@@ -281,7 +283,11 @@ impl Daemon {
     }
 
     /// Opens the site's AWS account if it is not open.
-    async fn open_account(self: &Arc<Self>, wanted: &Wanted, progress: &Progress) -> Result<(), DaemonError> {
+    async fn open_account(
+        self: &Arc<Self>,
+        wanted: &AwsRequest,
+        progress: &Progress,
+    ) -> Result<(), DaemonError> {
         let mut held = self.account.lock().await;
         if let Some(running) = &*held {
             return Ok(running.check(wanted)?);
@@ -358,10 +364,10 @@ impl Daemon {
 
     /// Opens the account that there was. That somebody else has taken its port is no reason for clusters to stay down.
     async fn reopen_account(self: &Arc<Self>) -> Result<(), DaemonError> {
-        let opened = self.open_account(&Wanted::default(), &Progress::none()).await;
+        let opened = self.open_account(&AwsRequest::default(), &Progress::none()).await;
         let Err(DaemonError::Account(failure @ AccountError::Port { .. })) = opened else { return opened };
         warn!(%failure, "the AWS endpoint answers at another port: `ekso up` tells the profile");
-        let anywhere = Wanted { port: Some(0), ..Wanted::default() };
+        let anywhere = AwsRequest { port: Some(0), ..AwsRequest::default() };
         self.open_account(&anywhere, &Progress::none()).await
     }
 
@@ -453,14 +459,14 @@ impl Daemon {
                     return Err(DaemonError::NoCluster(name));
                 }
                 // What of it the account knows goes with it; one that cannot be opened is no reason to keep the cluster.
-                if let Err(failure) = self.open_account(&Wanted::default(), progress).await {
+                if let Err(failure) = self.open_account(&AwsRequest::default(), progress).await {
                     warn!(cluster = name, %failure, "the account still knows of the cluster");
                 }
                 self.delete(&name, progress).await?;
                 Ok(Vec::new())
             }
             Ask::DeleteAll => {
-                if let Err(failure) = self.open_account(&Wanted::default(), progress).await {
+                if let Err(failure) = self.open_account(&AwsRequest::default(), progress).await {
                     warn!(%failure, "everything goes without the account's word");
                 }
                 // Somebody may ask for another while these go.

@@ -7,12 +7,10 @@ use files::FileError;
 use serde_json::{Value, json};
 
 use crate::cli;
-use crate::cluster::CLUSTER_DOMAIN;
-use crate::server::{self, ServerError};
-use crate::shape::{Shape, git_version};
+use crate::process::{self, StartError};
+use crate::shape::{CLUSTER_DOMAIN, KUBELET_PORT, Shape, git_version};
 use crate::site::Site;
 
-pub const KUBELET_PORT: u16 = 10_250;
 const MAX_PODS: u32 = 110;
 
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +18,7 @@ pub enum NodeCommandError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
-    Server(#[from] ServerError),
+    Start(#[from] StartError),
     #[error(transparent)]
     Node(#[from] node::NodeError),
     #[error("ekso node needs root: run it with sudo")]
@@ -37,10 +35,10 @@ pub fn run(args: &cli::Node) -> Result<(), NodeCommandError> {
     if !rustix::process::geteuid().is_root() {
         return Err(NodeCommandError::NotRoot);
     }
-    server::log();
+    process::log();
     let config = config(args)?;
-    server::block_on(async {
-        let mut stop = server::stop_signal()?;
+    process::block_on(async {
+        let mut stop = process::stop_signal()?;
         tokio::select! {
             result = node::run(config) => Ok(result?),
             // A sender that is gone means the same as one that says stop. Pods go on running.

@@ -1,7 +1,7 @@
 //! The nodes of a cluster that its owner asked for by their number: instances in the account, waited for.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,14 @@ use aws::state::Changes;
 use kinds::NODES;
 use machines::Machine;
 use object::{Object, Snapshot};
-use runtime::image::Store;
 use tokio::time::timeout;
 
 use crate::census;
 use crate::cluster::Cluster;
 use crate::dial::{self, Inside};
 use crate::ec2::{self, Doer};
-use crate::join::KUBELET_PORT;
-use crate::site::{ClusterSpec, Site};
+use crate::shape::KUBELET_PORT;
+use crate::site::ClusterSpec;
 
 /// A token outlives the start of its machine, and not much more.
 pub const TOKEN_SECONDS: i64 = 3_600;
@@ -36,8 +35,6 @@ pub enum NodesError {
     Machines(#[from] machines::Error),
     #[error(transparent)]
     Account(#[from] account::OpenError),
-    #[error("open the image store: {0}")]
-    Images(#[from] runtime::image::StoreError),
     #[error("the AWS account refuses the nodes: {code}: {message}")]
     Refused { code: String, message: String },
     #[error("start the node {node}: {why}")]
@@ -46,8 +43,6 @@ pub enum NodesError {
     NotGone,
     #[error("{nodes} not Ready after {READY_PATIENCE:?}; their logs: {logs}")]
     NotReady { nodes: String, logs: String },
-    #[error("a worker ended: {0}")]
-    Worker(#[from] tokio::task::JoinError),
 }
 
 /// The nodes that a cluster should have.
@@ -118,15 +113,6 @@ async fn changed(store: &dyn store::Store, resource: Option<object::Resource>, s
     }
 }
 
-/// The host's resolvers that a machine can reach: not those that listen on the host's own loopback.
-pub fn resolvers() -> Vec<std::net::Ipv4Addr> {
-    let known = machines::resolvers().into_iter().filter_map(|address| match address {
-        IpAddr::V4(address) if !address.is_loopback() => Some(address),
-        _ => None,
-    });
-    known.collect()
-}
-
 async fn wait_until_ready(wanted: &Wanted<'_>, cluster: &Cluster) -> Result<(), NodesError> {
     let store = cluster.gate.store();
     let names: Vec<String> =
@@ -179,26 +165,6 @@ async fn serves(machine: &Machine, node: &Object) -> bool {
 
 fn is_ready_in(snapshot: &Snapshot, name: &str) -> bool {
     snapshot.find(NODES, "", name).is_some_and(|node| is_ready(node))
-}
-
-/// The folder of a cluster's images, with everything that was imported.
-pub async fn images_of(site: &Site, cluster: &str) -> Result<PathBuf, NodesError> {
-    let (imported, own) = (site.images(), site.cluster_images(cluster));
-    let path = own.clone();
-    let taken = tokio::task::spawn_blocking(move || {
-        let store = Store::open(&own)?;
-        if imported.exists() { store.take_over(&Store::open(&imported)?).map(drop) } else { Ok(()) }
-    });
-    taken.await??;
-    Ok(path)
-}
-
-/// Layers that the node's containers held are nobody's now.
-pub fn release_images(dir: &Path, node: &str) -> Result<(), NodesError> {
-    if dir.exists() {
-        Store::open(dir)?.release_all(&format!("{node}/"))?;
-    }
-    Ok(())
 }
 
 /// Whether its Auto Scaling group is emptying it.

@@ -4,8 +4,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use files::FileError;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::{Ask, Told, UpRequest};
@@ -15,6 +13,7 @@ use crate::daemon::{Daemon, DaemonError, Progress};
 use crate::kubeconfig::{self, Context, KubeconfigError};
 use crate::output::Screen;
 use crate::owner::Owner;
+use crate::process::{StartError, block_on, log, stop_signal};
 use crate::shape::Shape;
 use crate::site::{self, Site};
 
@@ -32,8 +31,8 @@ pub enum ServerError {
     Cluster(#[from] ClusterError),
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
-    #[error("start: {0}")]
-    Start(std::io::Error),
+    #[error(transparent)]
+    Start(#[from] StartError),
     #[error("listen on {address}: {source}; choose another with --listen")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("ekso up --foreground needs root: run it with sudo")]
@@ -66,8 +65,8 @@ pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
             nodes: args.nodes,
             api_port: args.api_port,
             insecure_registries: args.insecure_registry.clone(),
-            place: args.place.clone().absolute().map_err(ServerError::Start)?,
-            files: args.files.clone().absolute().map_err(ServerError::Start)?,
+            place: args.place.clone().absolute().map_err(StartError)?,
+            files: args.files.clone().absolute().map_err(StartError)?,
             without: args.without.clone(),
             aws: args.aws.wanted(),
         };
@@ -146,44 +145,4 @@ async fn alone(
     let _ = stop.wait_for(|stop| *stop).await;
     cluster.stop().await;
     Ok(())
-}
-
-/// Runs a daemon's work to its end. What still blocks on a thread then (a pull, a look-up of a name) ends with the process and does not
-/// keep it.
-pub fn block_on<T, E: From<ServerError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    allow_files();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Start)?;
-    let result = runtime.block_on(work);
-    runtime.shutdown_background();
-    result
-}
-
-/// As many open files as may be: each watcher is one, and what a shell allows at first (1,024) is for programs that use select(2).
-fn allow_files() {
-    let limit = getrlimit(Resource::Nofile);
-    // If it stays as it is, connections beyond it wait for others to end.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-}
-
-/// Turns true at SIGTERM or SIGINT.
-pub fn stop_signal() -> Result<watch::Receiver<bool>, ServerError> {
-    let (tell, told) = watch::channel(false);
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut signals = signal(kind).map_err(ServerError::Start)?;
-        let tell = tell.clone();
-        tokio::spawn(async move {
-            signals.recv().await;
-            tell.send_replace(true);
-        });
-    }
-    Ok(told)
-}
-
-/// Logs to standard error; `EKSO_LOG` chooses (`debug`, `gate=debug,info`).
-pub fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("EKSO_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
 }

@@ -6,6 +6,10 @@ use plan::net::Cidr;
 
 /// The version that this binary is of, and that a cluster has if nobody says.
 pub const NEWEST: u8 = 36;
+/// What the names of services end with.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Where a node's kubelet listens.
+pub const KUBELET_PORT: u16 = 10_250;
 /// The addresses of services and of pods, if nobody says.
 const SERVICES: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 100, 0, 0), 16);
 const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use store::WatchError;
 use tracing::{info, warn};
 
-use crate::cluster::now;
+use crate::clock::now;
 use crate::pki::Pki;
 
 #[derive(Deserialize)]

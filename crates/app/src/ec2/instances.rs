@@ -1,6 +1,7 @@
 //! Instances become machines.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{info, warn};
 
-use super::{Doer, Ec2Error, Join};
-use crate::nodes;
+use super::{Doer, Ec2Error, Join, images};
 
 /// When a machine is looked at again whose end cannot be watched.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -375,7 +375,7 @@ impl Doer {
 
     /// An instance is no node of a cluster any more.
     async fn leave(&self, instance: &Instance, cluster: &str) -> Result<(), Ec2Error> {
-        nodes::release_images(&self.site.cluster_images(cluster), instance.node_name())?;
+        images::release(&self.site.cluster_images(cluster), instance.node_name())?;
         self.clusters.left(cluster, instance.node_name(), instance.provider_part()).await;
         Ok(())
     }
@@ -405,7 +405,7 @@ impl Doer {
                 let join = self.clusters.join(&joined.cluster, instance.node_name()).await;
                 let join = join.ok_or_else(|| Ec2Error::NoCluster(joined.cluster.clone()))?;
                 files::write(&dir.join("token"), 0o600, join.token.as_bytes())?;
-                let images = nodes::images_of(&self.site, &joined.cluster).await?;
+                let images = images::folder(&self.site, &joined.cluster).await?;
                 binds.push(Bind { source: images, target: "/var/lib/ekso/images".into(), read_only: false });
                 let public = aws::ec2::public_of(account, &first);
                 let vpc = state::get::<Vpc>(account, "", &instance.vpc_id).ok_or_else(none)?.record;
@@ -425,11 +425,20 @@ impl Doer {
             env: Vec::new(),
             binds,
             limits,
-            nameservers: nodes::resolvers(),
+            nameservers: resolvers(),
             hosts: Vec::new(),
             stop_grace_ms: 10_000,
         })
     }
+}
+
+/// The host's resolvers that a machine can reach: not those that listen on the host's own loopback.
+fn resolvers() -> Vec<Ipv4Addr> {
+    let known = machines::resolvers().into_iter().filter_map(|address| match address {
+        IpAddr::V4(address) if !address.is_loopback() => Some(address),
+        _ => None,
+    });
+    known.collect()
 }
 
 /// Thousandths of a CPU and bytes of memory that a machine has; none for as large as the host.
@@ -470,7 +479,7 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
-    fn command(&self, join: &Join, public: Option<std::net::Ipv4Addr>) -> Vec<String> {
+    fn command(&self, join: &Join, public: Option<Ipv4Addr>) -> Vec<String> {
         let mut words: Vec<String> = vec!["/usr/bin/ekso".into(), "node".into()];
         let mut say = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
         say("--server", format!("https://{}", join.server));

@@ -10,6 +10,7 @@
 
 mod agent;
 mod connections;
+mod images;
 mod instances;
 mod metadata;
 mod vpcs;
@@ -48,8 +49,8 @@ pub enum Ec2Error {
     Machines(#[from] machines::Error),
     #[error(transparent)]
     File(#[from] files::FileError),
-    #[error(transparent)]
-    Images(#[from] crate::nodes::NodesError),
+    #[error("open the image store: {0}")]
+    Images(#[from] runtime::image::StoreError),
     #[error(transparent)]
     Account(#[from] account::OpenError),
     #[error("a worker ended: {0}")]

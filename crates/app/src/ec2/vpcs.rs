@@ -184,7 +184,7 @@ mod tests {
         let identity = Identity { account: "111122223333".into(), region: "us-east-1".into() };
         let fill = |bytes: &mut [u8]| crate::pki::fill_random(bytes);
         let store = Arc::new(Memory::new());
-        let account = Account::open(identity, store, Arc::new(crate::cluster::now), Arc::new(fill)).await;
+        let account = Account::open(identity, store, Arc::new(crate::clock::now), Arc::new(fill)).await;
         let account = account.expect("an account");
         let pool = machines::Pool::choose("test", &[]).expect("a pool");
         let made = account.change(|context| ec2::genesis::default_vpc(context, pool_of(pool))).await;

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::keeper::{Failure, Keeper, carry_out};
-use crate::cluster::now;
+use crate::clock::now;
 use crate::daemon::Daemon;
 use crate::deciders::event_user;
 

@@ -5,7 +5,8 @@ use aws::state::Record;
 use object::{Key, Snapshot, Time};
 
 use super::keeper::{Failure, Keeper};
-use crate::cluster::{Cluster, now, time_of};
+use crate::clock::{now, time_of};
+use crate::cluster::Cluster;
 use crate::daemon::Daemon;
 
 /// How often a cluster that does not run is looked for.

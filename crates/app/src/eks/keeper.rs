@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
 use super::{clusters, fargate, insights};
-use crate::cluster::now;
+use crate::clock::now;
 use crate::daemon::Daemon;
 use crate::deciders::event_user;
 

@@ -9,8 +9,6 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::ClusterError;
-
 pub use access::{AccessFileError, AccessFiles, followed};
 pub use guard::{GuardFileError, GuardFiles};
 
@@ -23,6 +21,15 @@ pub struct ServerFiles {
     /// Who is believed and who may do what, besides what every cluster has.
     #[command(flatten)]
     pub access: AccessFiles,
+}
+
+/// What is wrong with a file that an API server is told by.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerFilesError {
+    #[error(transparent)]
+    Guard(#[from] GuardFileError),
+    #[error(transparent)]
+    Access(#[from] AccessFileError),
 }
 
 impl ServerFiles {
@@ -62,7 +69,7 @@ impl ServerFiles {
 
     /// Whether a cluster would start with these, as far as they say themselves, and with the state that it had with `before`. `own_issuer`
     /// is the cluster's.
-    pub fn check(&self, before: &Self, own_issuer: &str) -> Result<(), ClusterError> {
+    pub fn check(&self, before: &Self, own_issuer: &str) -> Result<(), ServerFilesError> {
         self.access.authentication(own_issuer)?;
         self.access.authorization()?;
         self.access.token_webhook()?;
