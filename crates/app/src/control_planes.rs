@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
+
 use crate::cluster::Cluster;
 use crate::doors::Doors;
 use crate::turns::{self, Turns};
@@ -15,6 +17,8 @@ use crate::turns::{self, Turns};
 pub struct ControlPlanes {
     state: Mutex<State>,
     turns: Turns,
+    /// Counts those that were started.
+    starts: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -41,6 +45,11 @@ impl ControlPlanes {
 
     pub fn get(&self, name: &str) -> Option<Arc<Cluster>> {
         self.state().running.get(name).cloned()
+    }
+
+    /// Changes whenever one has started.
+    pub fn starts(&self) -> watch::Receiver<u64> {
+        self.starts.subscribe()
     }
 
     /// Whether none runs, once those who were starting or stopping one are done.
@@ -92,6 +101,7 @@ impl Turn<'_> {
     pub fn started(&self, cluster: Cluster) -> Arc<Cluster> {
         let cluster = Arc::new(cluster);
         self.planes.state().running.insert(self.name().to_owned(), cluster.clone());
+        self.planes.starts.send_modify(|count| *count += 1);
         cluster
     }
 

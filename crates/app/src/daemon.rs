@@ -79,9 +79,8 @@ pub enum DaemonError {
     Going(String),
     #[error(transparent)]
     Closed(#[from] Closed),
-    /// What the account says to a cluster of the command line.
-    #[error("the AWS account refuses the cluster: {code}: {message}")]
-    Refused { code: String, message: String },
+    #[error(transparent)]
+    Enter(#[from] eks::EnterError),
     #[error("the control plane of {0} has no network interfaces in the account")]
     NoPlace(String),
     #[error("{0}")]
@@ -617,14 +616,14 @@ impl Daemon {
         if !spec.up {
             return Err(DaemonError::Stopped(name.to_owned()));
         }
-        let (account, _) = self.account().await.ok_or(DaemonError::NoAccount)?;
+        let (account, issuers) = self.account().await.ok_or(DaemonError::NoAccount)?;
         refuse_going(&account, name)?;
-        let spec = eks::enter(self, &spec).await?;
+        let spec = eks::enter(&account, &issuers, &self.site, &spec).await?;
         match turn.running() {
             Some(cluster) if cluster.files != spec.files => {
                 progress.doing("stopping the control plane, to start it with its new files");
                 let since = Instant::now();
-                let cluster = self.exchange_files(&turn, &spec, cluster).await?;
+                let cluster = self.exchange_files(&account, &turn, &spec, cluster).await?;
                 progress.step("API server answers", since);
                 return Ok((spec, cluster));
             }
@@ -634,7 +633,7 @@ impl Daemon {
         progress.doing("starting the control plane");
         let since = Instant::now();
         let cluster = turn.started(self.start_control_plane(&spec, Doors::default()).await?);
-        eks::tell_running(self, &spec, &cluster).await;
+        eks::tell_running(&account, &spec, &cluster).await;
         progress.step("API server answers", since);
         Ok((spec, cluster))
     }
@@ -642,6 +641,7 @@ impl Daemon {
     /// Starts a running control plane anew with other files; if it cannot be, with those that it had.
     async fn exchange_files(
         &self,
+        account: &Account,
         turn: &Turn<'_>,
         spec: &ClusterSpec,
         running: Arc<Cluster>,
@@ -658,14 +658,14 @@ impl Daemon {
         let failure = match self.start_control_plane(spec, Doors::default()).await {
             Ok(cluster) => {
                 let cluster = turn.started(cluster);
-                eks::tell_running(self, spec, &cluster).await;
+                eks::tell_running(account, spec, &cluster).await;
                 return Ok(cluster);
             }
             Err(failure) => failure,
         };
         self.site.save(&former)?;
         match self.start_control_plane(&former, Doors::default()).await {
-            Ok(cluster) => eks::tell_running(self, &former, &turn.started(cluster)).await,
+            Ok(cluster) => eks::tell_running(account, &former, &turn.started(cluster)).await,
             Err(again) => {
                 error!(cluster = spec.name, failure = %again, "it does not start with its former files either");
                 return Err(failure);
@@ -775,7 +775,9 @@ impl Daemon {
             self.ec2().await?.end(name).await?;
         }
         // Its record first: of one without a folder the keeper would make an empty cluster.
-        eks::forget(self, name).await;
+        if let Some((account, _)) = self.account().await {
+            eks::forget(&account, name).await;
+        }
         self.site.remove_cluster(name)?;
         progress.step(format!("everything of {name} is removed"), since);
         Ok(())

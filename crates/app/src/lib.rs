@@ -23,6 +23,7 @@ mod join;
 mod kubeconfig;
 mod login;
 mod nodes;
+mod on_fargate;
 mod output;
 mod owner;
 mod pki;

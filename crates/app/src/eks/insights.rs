@@ -1,13 +1,12 @@
 //! Looks into clusters for their insights: what stands in the way of an upgrade and only the cluster itself knows.
 
+use account::{Account, OpenError};
 use aws::eks::observed::{self, Client, DeprecatedUse, Observed, Seen};
 use aws::state::Record;
 use object::{Key, Snapshot, Time};
 
-use super::keeper::{Failure, Keeper};
 use crate::clock::{now, time_of};
 use crate::cluster::Cluster;
-use crate::daemon::Daemon;
 
 /// How often a cluster that does not run is looked for.
 const LOOK_AGAIN_SECS: i64 = 600;
@@ -17,19 +16,22 @@ pub fn key(cluster: &str) -> Key {
     Key::new(Observed::RESOURCE, cluster, observed::NAME)
 }
 
-/// One run for a cluster.
-pub async fn keep(keeper: &Keeper, daemon: &Daemon, cluster: &str) -> Result<Option<Time>, Failure> {
-    let state = keeper.account.snapshot();
+/// One run for a cluster, whose control plane is `running` if it does.
+pub async fn keep(
+    account: &Account,
+    running: Option<&Cluster>,
+    cluster: &str,
+) -> Result<Option<Time>, OpenError> {
+    let state = account.snapshot();
     let Some(due) = observed::due(&state, cluster) else { return Ok(None) };
     if due > now() {
         return Ok(Some(due));
     }
-    let running = daemon.clusters.get(cluster);
     if running.is_none() && !observed::is_asked_for(&state, cluster) {
         return Ok(Some(now().plus_secs(LOOK_AGAIN_SECS)));
     }
-    let seen = running.map(|cluster| seen(&cluster.gate.store().snapshot(), &cluster));
-    keeper.account.change(|context| observed::observe(context, cluster, seen.clone())).await?;
+    let seen = running.map(|cluster| seen(&cluster.gate.store().snapshot(), cluster));
+    account.change(|context| observed::observe(context, cluster, seen.clone())).await?;
     Ok(None)
 }
 

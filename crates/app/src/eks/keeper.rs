@@ -1,45 +1,41 @@
 //! Follows the account and runs one key at a time of each thing, any number of things at once.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use account::Account;
 use aws::autoscaling::{GROUP_TAG, Group, Member};
-use aws::control;
 use aws::ec2::record::Instance;
 use aws::eks::observed::Observed;
 use aws::eks::{ClusterRecord, FargateProfileRecord, NodeGroupRecord};
 use aws::state::{self, Record};
-use engine::{Outcome, Queue, Recorder};
-use gate::Gate;
-use object::{Key, Snapshot, Status, Time};
-use plan::{Plan, User};
+use engine::{Outcome, Queue};
+use object::{Key, Snapshot, Time};
 use store::WatchError;
 use tokio::sync::mpsc;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
-use super::{clusters, fargate, insights};
+use super::fargate::{self, Fargate};
+use super::node_groups::{self, NodeGroups};
+use super::{clusters, insights};
 use crate::clock::now;
 use crate::daemon::Daemon;
-use crate::deciders::event_user;
 
 /// How many keys of a kind may run at once: control planes start side by side, and leave the host some air.
 const CONCURRENT: usize = 16;
 /// What fails is tried again so soon at the latest: what it lacks (a port, room in a subnet) may be there now.
 const LONGEST_BACKOFF_MILLIS: i64 = 10_000;
-/// How often a node group is looked at while its nodes come and go.
-const LOOK_AGAIN_MILLIS: i64 = 100;
 
 /// What keeps the account's clusters, groups and instances as they are wanted.
 pub struct Keeper {
     /// The daemon ends without being kept by what it runs.
     daemon: Weak<Daemon>,
-    pub account: Arc<Account>,
+    account: Arc<Account>,
     /// Below which the issuers of tokens are: `https://198.18.149.3`
-    pub issuers: String,
-    pub(super) fargate: fargate::Followed,
-    /// Keys that something outside of the account concerns.
-    pub(super) wake: mpsc::UnboundedSender<Key>,
+    issuers: String,
+    fargate: Fargate,
+    node_groups: NodeGroups,
+    /// Keys that something in a cluster concerns.
     woken: tokio::sync::Mutex<mpsc::UnboundedReceiver<Key>>,
 }
 
@@ -96,8 +92,8 @@ impl Keeper {
             daemon: Arc::downgrade(daemon),
             account,
             issuers,
-            fargate: fargate::Followed::default(),
-            wake,
+            fargate: Fargate::new(wake.clone()),
+            node_groups: NodeGroups::new(wake),
             woken: tokio::sync::Mutex::new(woken),
         })
     }
@@ -107,13 +103,17 @@ impl Keeper {
         let mut work = Work::default();
         // One run at a time.
         let mut woken = self.woken.lock().await;
+        let mut starts = match self.daemon.upgrade() {
+            Some(daemon) => daemon.clusters.starts(),
+            None => return,
+        };
         let (finished, mut runs) = mpsc::unbounded_channel::<(Key, Outcome)>();
         loop {
             let snapshot = self.account.snapshot();
-            for resource in [ClusterRecord::RESOURCE, NodeGroupRecord::RESOURCE, Group::RESOURCE] {
+            for resource in [ClusterRecord::RESOURCE, Group::RESOURCE] {
                 snapshot.list(resource, "").for_each(|object| work.add(object.key.clone()));
             }
-            fargate::all(&snapshot).into_iter().for_each(|key| work.add(key));
+            of_running(&snapshot).into_iter().for_each(|key| work.add(key));
             let clusters = snapshot.list(ClusterRecord::RESOURCE, "");
             clusters.for_each(|object| work.add(insights::key(&object.key.name)));
             let mut watch = match self.account.store().watch(None, snapshot.revision()) {
@@ -140,6 +140,10 @@ impl Keeper {
                     biased;
                     Some((key, outcome)) = runs.recv() => work.finish(&key, outcome, now()),
                     Some(key) = woken.recv() => work.add(key),
+                    Ok(()) = starts.changed() => {
+                        let snapshot = self.account.snapshot();
+                        of_running(&snapshot).into_iter().for_each(|key| work.add(key));
+                    }
                     batch = watch.next() => match batch {
                         Ok(events) => {
                             let snapshot = self.account.snapshot();
@@ -159,16 +163,9 @@ impl Keeper {
         }
     }
 
-    async fn keep(self: &Arc<Self>, key: &Key) -> Outcome {
+    async fn keep(&self, key: &Key) -> Outcome {
         let Some(daemon) = self.daemon.upgrade() else { return Outcome::Done { wake_at: None } };
-        let result = match key.resource {
-            ClusterRecord::RESOURCE => clusters::keep(self, &daemon, &key.name).await,
-            FargateProfileRecord::RESOURCE => fargate::keep(self, &daemon, &key.namespace).await,
-            NodeGroupRecord::RESOURCE => self.keep_node_group(&daemon, key).await,
-            Observed::RESOURCE => insights::keep(self, &daemon, &key.namespace).await,
-            _ => self.keep_group(&key.name).await,
-        };
-        match result {
+        match self.run_key(&daemon, key).await {
             Ok(wake_at) => Outcome::Done { wake_at },
             Err(failure) => {
                 warn!(%key, %failure, "it will be tried again");
@@ -177,82 +174,29 @@ impl Keeper {
         }
     }
 
-    async fn keep_group(&self, name: &str) -> Result<Option<Time>, Failure> {
-        let wake_at = Mutex::new(None);
-        self.account
-            .change(|context| {
-                let plan = control::group::reconcile(context, name);
-                *wake_at.lock().unwrap_or_else(PoisonError::into_inner) = plan.wake_at;
-                plan.changes
-            })
-            .await?;
-        Ok(wake_at.into_inner().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    async fn keep_node_group(&self, daemon: &Daemon, key: &Key) -> Result<Option<Time>, Failure> {
-        let (cluster, name) = (&*key.namespace, &*key.name);
-        let gate = daemon.clusters.get(cluster).map(|cluster| cluster.gate.clone());
-        let nodes = gate.as_ref().map(|gate| gate.store().snapshot());
-        let planned = Mutex::new(control::Plan::default());
-        self.account
-            .change(|context| {
-                let mut plan = control::node_group::reconcile(context, &|_| nodes.clone(), cluster, name);
-                let changes = std::mem::take(&mut plan.changes);
-                *planned.lock().unwrap_or_else(PoisonError::into_inner) = plan;
-                changes
-            })
-            .await?;
-        let plan = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut wake_at = plan.wake_at;
-        if let Some(gate) = gate {
-            carry_out(&gate, plan.in_cluster, "node-group", None).await;
-        }
-        let state = self.account.snapshot();
-        let settled = ["ACTIVE", "CREATE_FAILED"];
-        let is_moving = state::get::<NodeGroupRecord>(&state, cluster, name)
-            .is_some_and(|group| !settled.contains(&group.record.shown.status.as_str()));
-        if is_moving {
-            let soon = now().plus_millis(LOOK_AGAIN_MILLIS);
-            wake_at = Some(wake_at.map_or(soon, |at| at.min(soon)));
-        }
-        Ok(wake_at)
+    async fn run_key(&self, daemon: &Daemon, key: &Key) -> Result<Option<Time>, clusters::Failure> {
+        let account = &*self.account;
+        let gate = || Some(daemon.clusters.get(&key.namespace)?.gate.clone());
+        Ok(match key.resource {
+            ClusterRecord::RESOURCE => {
+                clusters::keep(account, &self.issuers, daemon, &key.name).await?;
+                None
+            }
+            FargateProfileRecord::RESOURCE => self.fargate.keep(account, gate(), &key.namespace).await?,
+            NodeGroupRecord::RESOURCE => self.node_groups.keep(account, gate(), key).await?,
+            Observed::RESOURCE => {
+                let running = daemon.clusters.get(&key.namespace);
+                insights::keep(account, running.as_deref(), &key.namespace).await?
+            }
+            _ => node_groups::keep_group(account, &key.name).await?,
+        })
     }
 }
 
-/// Makes writes to a cluster. What is refused is asked for again: a budget allows nothing now, or somebody was faster.
-pub(super) async fn carry_out(
-    gate: &Gate,
-    steps: Vec<control::InCluster>,
-    component: &str,
-    recorder: Option<&Recorder>,
-) {
-    let user = event_user();
-    for step in steps {
-        let done = match step {
-            control::InCluster::Write(write) => gate.execute(&user, write).await.map(drop),
-            control::InCluster::Evict(pod) => gate.evict(&user, &pod).await,
-            control::InCluster::Do(plan) => execute(gate, &user, plan, component, recorder).await,
-        };
-        if let Err(status) = done {
-            debug!(component, %status, "not now");
-        }
-    }
-}
-
-async fn execute(
-    gate: &Gate,
-    user: &User,
-    plan: Plan,
-    component: &str,
-    recorder: Option<&Recorder>,
-) -> Result<(), Status> {
-    for write in plan.writes {
-        gate.execute(user, write).await?;
-    }
-    if let Some(recorder) = recorder {
-        plan.events.into_iter().for_each(|event| recorder.record(component, event));
-    }
-    Ok(())
+/// The keys that have something to do in their cluster once it runs.
+fn of_running(account: &Snapshot) -> Vec<Key> {
+    let groups = account.list(NodeGroupRecord::RESOURCE, "").map(|object| object.key.clone());
+    groups.chain(fargate::all(account)).collect()
 }
 
 /// The keys that must look at a change.
@@ -298,19 +242,6 @@ async fn sleep_until(at: Option<Time>) {
         }
         None => std::future::pending().await,
     }
-}
-
-/// Why something of the account could not be made so.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    #[error("write it down: {0}")]
-    Account(#[from] account::OpenError),
-    #[error(transparent)]
-    Daemon(#[from] crate::daemon::DaemonError),
-    #[error(transparent)]
-    File(#[from] files::FileError),
-    #[error(transparent)]
-    Ec2(#[from] crate::ec2::Ec2Error),
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Managed node groups: an Auto Scaling group that is as the node group says, and nodes that are emptied before they go.
 
-use kinds::{NODES, PODS};
-use object::{Object, Snapshot, Time};
+use kinds::{CONFIG_MAPS, NODES, PODS};
+use object::{Change, Event, Object, Snapshot, Time};
 use plan::{Expect, Write};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -63,6 +63,16 @@ pub fn reconcile(context: &mut Context, clusters: &Clusters, cluster: &str, name
         }
     }
     plan
+}
+
+/// Whether a change in a cluster concerns its node groups while their nodes come and go: nodes, pods that are gone from them, and who is
+/// taken for a node.
+pub fn is_concerned(event: &Event) -> bool {
+    match event.key().resource {
+        NODES | CONFIG_MAPS => true,
+        PODS => event.change == Change::Deleted,
+        _ => false,
+    }
 }
 
 /// What is true of a group's nodes.
