@@ -347,6 +347,7 @@ async fn converse<S>(
             pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), service));
         let told = async {
             shared.stopping().await;
+            // Asked or not: it has had its time.
             let _ = tokio::time::timeout(FIRST_REQUEST, asked.notified()).await;
         };
         tokio::select! {

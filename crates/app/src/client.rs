@@ -5,20 +5,24 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use files::FileError;
 
 use crate::admin::{Ask, ClusterStatus, Told, UpRequest};
 use crate::cli::{self, Delete, Format, Listing, Named, Status, Up};
-use crate::daemon::{DOOR_PATIENCE, Daemon, DaemonError, Progress};
+use crate::daemon::{Daemon, DaemonError};
 use crate::exit;
 use crate::kubeconfig::{self, Context, KubeconfigError};
 use crate::output::{self, Screen};
 use crate::owner::Owner;
 use crate::pki::Pair;
 use crate::profile::{self, ProfileError};
+use crate::progress::Progress;
 use crate::site::{self, ContextRecord, Site};
+
+/// How long a daemon that was just started may take to open its door.
+const DOOR_PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -374,7 +378,7 @@ fn open_door(site: &Site) -> Result<UnixStream, ClientError> {
         if child.try_wait().map_err(ClientError::Spawn)?.is_some() {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
     }
     let text = std::fs::read(&log_path).unwrap_or_default();
     let new = text.get(usize::try_from(start).unwrap_or(0)..).unwrap_or_default();

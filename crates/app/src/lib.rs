@@ -29,6 +29,7 @@ mod owner;
 mod pki;
 mod process;
 mod profile;
+mod progress;
 mod server;
 mod server_files;
 mod shape;

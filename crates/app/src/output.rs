@@ -31,6 +31,7 @@ impl Screen {
         match told {
             Told::Doing { what } if self.is_terminal => {
                 eprint!("  {}\r", self.paint(DIM, &format!("{what} …")));
+                // A terminal that is gone shows nothing either way.
                 let _ = std::io::stderr().flush();
             }
             Told::Step { what, millis } => self.step(what, *millis),

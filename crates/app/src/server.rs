@@ -9,11 +9,12 @@ use tokio::sync::watch;
 use crate::admin::{Ask, Told, UpRequest};
 use crate::cli;
 use crate::cluster::{Cluster, ClusterError, Setup};
-use crate::daemon::{Daemon, DaemonError, Progress};
+use crate::daemon::{Daemon, DaemonError};
 use crate::kubeconfig::{self, Context, KubeconfigError};
 use crate::output::Screen;
 use crate::owner::Owner;
 use crate::process::{StartError, block_on, log, stop_signal};
+use crate::progress::Progress;
 use crate::shape::Shape;
 use crate::site::{self, Site};
 

@@ -66,6 +66,7 @@ impl UserFile {
 
 impl Drop for UserFile {
     fn drop(&mut self) {
+        // The next who wants the file is told of a lock that stays, and its mend.
         let _ = std::fs::remove_file(&self.lock);
     }
 }

@@ -39,6 +39,7 @@ pub fn write(path: &Path, mode: u32, content: &[u8]) -> Result<(), FileError> {
     let _one_at_a_time = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let aside = path.with_extension(format!("new-{}", std::process::id()));
     let failed = |operation| move |error| FileError::new(operation, path, error);
+    // Of a process that died while it wrote and had our number; mostly there is none. One that stays is told by what follows.
     let _ = fs::remove_file(&aside);
     let mut file = OpenOptions::new()
         .write(true)

@@ -323,6 +323,7 @@ fn nftables(_: &Subject<'_>) -> Found {
 fn overlay(subject: &Subject<'_>) -> Found {
     let folder = subject.site.data().join(".overlay-try");
     let tried = try_overlay(&folder);
+    // There is none if it could not be made; an empty one that stays does no harm.
     let _ = fs::remove_dir_all(&folder);
     match tried {
         Ok(()) => Vec::new(),

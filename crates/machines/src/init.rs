@@ -366,6 +366,7 @@ impl Supervisor {
     fn stop(&self, child: Option<Pid>) {
         let Some(pid) = child else { return };
         let deadline = Instant::now() + Duration::from_millis(self.spec.stop_grace_ms);
+        // Gone already is as good.
         let _ = kill_process(pid, Signal::TERM);
         while Instant::now() < deadline && !reap().contains(&pid) {
             self.signals.wait(deadline.saturating_duration_since(Instant::now()));

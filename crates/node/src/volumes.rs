@@ -163,6 +163,7 @@ fn write_files(dir: &Path, files: &[Content], group: Option<u32>) -> io::Result<
         write_file(&fresh, file, group)?;
     }
     let link = dir.join("..data_tmp");
+    // Of a write that a crash cut short; mostly there is none. One that stays is told by what follows.
     let _ = fs::remove_file(&link);
     symlink(&name, &link)?;
     fs::rename(&link, dir.join("..data"))?;

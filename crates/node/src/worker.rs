@@ -168,6 +168,7 @@ impl Worker {
         tasks.spawn(async move {
             let patch = kubelet::status_patch(&uid, &status);
             let result: Result<Value, ApiError> = tools.api.patch(&path, PatchKind::Strategic, &patch).await;
+            // The loop is gone only when the node stops.
             let _ = done.send((uid, Done::Status { status, result: result.map(drop) }));
         });
         false

@@ -138,6 +138,7 @@ impl Connection {
                 }
                 Message::ExecExited { exec, exit_code } => {
                     if let Some(tell) = self.waiting().execs.remove(&exec) {
+                        // As above.
                         let _ = tell.send(exit_code);
                     }
                 }

@@ -60,12 +60,11 @@ impl Fargate {
         let is_new = self.followed.follow(&key(cluster), gate.store(), seen, concerns);
         let start = || Recorder::start(gate.clone(), Arc::new(now), event_user());
         let mut recorders = self.recorders();
-        let recorder = recorders.entry(cluster.to_owned()).or_insert_with(start);
         if is_new {
             // The one that was there writes to a control plane that is gone.
-            *recorder = start();
+            recorders.remove(cluster);
         }
-        recorder.clone()
+        recorders.entry(cluster.to_owned()).or_insert_with(start).clone()
     }
 
     /// One run for a cluster, of whose control plane `gate` is, if it runs.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use object::{Event, Key, Revision};
-use store::Store;
+use store::{Store, Watch};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -43,7 +43,9 @@ impl Followed {
         if tasks.get(key).is_some_and(|known| !known.0.is_finished()) {
             return false;
         }
-        let task = tokio::spawn(follow(self.wake.clone(), key.clone(), store.clone(), seen, concerns));
+        // Whoever follows holds the log and not the store: that is let go of when its control plane is.
+        let watch = store.watch(None, seen).ok();
+        let task = tokio::spawn(follow(self.wake.clone(), key.clone(), watch, concerns));
         tasks.insert(key.clone(), Following(task));
         true
     }
@@ -57,15 +59,14 @@ impl Followed {
     }
 }
 
+/// `watch`: none of a log that begins later than what was seen.
 async fn follow(
     wake: mpsc::UnboundedSender<Key>,
     key: Key,
-    store: Arc<dyn Store>,
-    seen: Revision,
+    watch: Option<Watch>,
     concerns: fn(&Event) -> bool,
 ) {
-    // A log that begins later than what was seen, and one that ends, are reasons to look, too.
-    if let Ok(mut watch) = store.watch(None, seen) {
+    if let Some(mut watch) = watch {
         while let Ok(events) = watch.next().await {
             let is_concerned = events.iter().any(|event| concerns(event));
             if is_concerned && wake.send(key.clone()).is_err() {
@@ -73,6 +74,60 @@ async fn follow(
             }
         }
     }
-    // Nobody listens any more only when the keeper is gone.
+    // What was missed, and the end of a log, are reasons to look. Nobody listens any more only when the keeper is gone.
     let _ = wake.send(key);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kinds::NODES;
+    use object::{Draft, body};
+    use serde_json::json;
+    use store::{Memory, Op, Transaction};
+
+    use super::*;
+
+    async fn create(store: &dyn Store, name: &str) {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+        let draft = Draft::read(Key::cluster(NODES, name), Box::default(), body::encode(&node));
+        let op = Op::create(draft.expect("a node"));
+        store.commit(Transaction { ops: vec![op] }).await.expect("it is new");
+    }
+
+    #[tokio::test]
+    async fn a_key_runs_again_when_something_changes_that_concerns_it_and_when_the_store_closes() {
+        let (wake, mut woken) = mpsc::unbounded_channel();
+        let followed = Followed::new(wake);
+        let store: Arc<dyn Store> = Arc::new(Memory::new());
+        let key = Key::cluster(NODES, "key");
+        let follow = || {
+            let seen = store.snapshot().revision();
+            followed.follow(&key, &store, seen, |event| &*event.key().name == "ours")
+        };
+        assert!(follow());
+        assert!(!follow(), "it is followed already");
+        create(&*store, "theirs").await;
+        create(&*store, "ours").await;
+        assert_eq!(woken.recv().await, Some(key.clone()));
+        assert!(woken.try_recv().is_err(), "once, for what concerns it");
+        store.close().await;
+        let last = tokio::time::timeout(Duration::from_secs(10), woken.recv()).await;
+        assert_eq!(last.expect("the end of a store is news"), Some(key.clone()));
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_wakes_nobody_and_holds_no_store() {
+        let (wake, mut woken) = mpsc::unbounded_channel();
+        let followed = Followed::new(wake);
+        let store: Arc<dyn Store> = Arc::new(Memory::new());
+        let key = Key::cluster(NODES, "key");
+        assert!(followed.follow(&key, &store, store.snapshot().revision(), |_| true));
+        assert_eq!(Arc::strong_count(&store), 1);
+        followed.forget(&key);
+        create(&*store, "ours").await;
+        drop(followed);
+        assert_eq!(woken.recv().await, None, "the task has ended with what it would have told");
+    }
 }

@@ -109,6 +109,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
             }
         };
         let bytes = &buffer[..length];
+        // Nobody hears how sending an answer ends: a client that gets none asks again, as of any datagram that is lost.
         let query = match Query::read(bytes) {
             Ok(query) => query,
             Err((Some(id), code)) => {

@@ -115,6 +115,7 @@ fn add_below(dev: &OwnedFd, directory: &Path, relative: &Path, depth: u32) {
         let kind = FileType::from_raw_mode(meta.mode());
         match kind {
             FileType::Directory if depth < 4 => {
+                // Where it cannot be made, nothing below it can.
                 let _ = rustix::fs::mkdirat(dev, &path, Mode::from_raw_mode(0o755));
                 add_below(dev, &entry.path(), &path, depth + 1);
             }

@@ -116,6 +116,7 @@ impl Container {
                 Told::Nothing => return None,
                 Told::Terminal(master) => {
                     if let Err(error) = self.streams.set_terminal(master, self.stdin) {
+                        // Gone already is as good.
                         let _ = sys::pidfd_send_signal(std::os::fd::AsFd::as_fd(&self.pidfd), libc::SIGKILL);
                         self.failed(format!("set up the terminal: {error}"));
                     }

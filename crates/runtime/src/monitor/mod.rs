@@ -90,6 +90,7 @@ impl Monitor {
         let config = layout::read_json::<Sandbox>(&path)
             .map_err(|error| format!("read {}: {error}", path.display()))?
             .config;
+        // For those who look at processes; it works as well without.
         let _ = rustix::thread::set_name(c"pod-monitor");
         // Fails for a process that leads its group already, which is as good.
         let _ = rustix::process::setsid();
@@ -242,6 +243,7 @@ impl Monitor {
             }
             Call::Shutdown => {
                 for container in self.containers.iter().filter(|container| container.is_live()) {
+                    // Gone already is as good.
                     let _ = sys::pidfd_send_signal(container.pidfd.as_fd(), libc::SIGKILL);
                 }
                 self.ending = Some(asker);

@@ -149,6 +149,7 @@ fn hide(run: &Path) -> Result<(), String> {
     sys::reset_signals();
     sys::set_child_signal(libc::SIG_IGN);
     let failed = |what: &str, error: rustix::io::Errno| format!("{what}: {error}");
+    // For those who look at processes; it works as well without.
     let _ = rustix::thread::set_name(c"pause");
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|error| failed("make mounts private", error))?;

@@ -31,6 +31,7 @@ pub struct Spawned {
 pub fn serve() -> io::Result<ExitCode> {
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     rustix::stdio::dup2_stdin(dev_null(false)?)?;
+    // For those who look at processes; it works as well without.
     let _ = rustix::thread::set_name(c"pod-spawner");
     // Containers may not look into what they are born from.
     sys::prctl(libc::PR_SET_DUMPABLE, 0)?;

@@ -172,6 +172,7 @@ impl Streams {
         if let Some(mut output) = self.outputs[stream].take()
             && let Some(log) = &mut self.log
         {
+            // A full disk loses lines, here too.
             let _ = log.finish(STREAMS[stream], &mut output.rest, sys::now_ns());
         }
         for attachment in &mut self.attachments {

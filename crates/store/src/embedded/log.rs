@@ -125,6 +125,7 @@ impl Log {
         let file = match made {
             Ok(file) => file,
             Err(error) => {
+                // What stays holds no batch, and is removed by the next start.
                 let _ = self.disk.remove(&name);
                 return Err(store_error("create", self.disk.path(&name), &error));
             }

@@ -38,6 +38,7 @@ impl Job {
             self.disk.sync_names()
         });
         if let Err(error) = written {
+            // What stays is unfinished by its name, and removed by the next start.
             let _ = self.disk.remove(&aside);
             return Err(error);
         }

@@ -120,6 +120,7 @@ impl Writer {
                 let _ = reply.send(answer);
             }
             if let Some(done) = resealing {
+                // Whoever asked may have gone; what was written anew stays so.
                 let _ = done.send(self.reseal());
             }
             if let Some(job) = self.due_snapshot() {
