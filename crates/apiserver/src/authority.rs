@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::connection::{Connection, ConnectionError};
-use crate::proxy::Dial;
+use crate::dial::Dial;
 use crate::recent::Recent;
 
 const TABLES: [Resource; 4] = [ROLES, CLUSTER_ROLES, ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS];

@@ -14,7 +14,7 @@ use crate::links::{self, Way};
 use crate::proxy::{self, Goal, Secure};
 use crate::respond::{self, Answer};
 use crate::route::Target;
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// `https:web:443` and its shorter forms.
 #[derive(Debug, PartialEq, Eq)]

@@ -16,8 +16,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::dial::Dial;
 use crate::https::{self, Place};
-use crate::proxy::Dial;
 
 /// How often a webhook is asked in all, and how long the first pause between is; each is half as long again as the one before. Upstream's
 /// `DefaultRetryBackoff`.

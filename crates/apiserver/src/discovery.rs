@@ -20,7 +20,7 @@ use crate::health;
 use crate::negotiate::{self, Media};
 use crate::respond::{self, Answer};
 use crate::route::not_allowed;
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// What the content type of the aggregated document says besides its encoding.
 const AGGREGATED: &str = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";

@@ -17,10 +17,9 @@ use crate::negotiate::{self, Wants};
 use crate::query::{self, Query};
 use crate::respond::{self, Answer};
 use crate::route::{self, Nowhere, Route, Target};
-use crate::server::{Peer, Shared};
-use crate::{
-    aggregate, authenticate, discovery, fairness, health, list, openapi, show, special, table, watch, write,
-};
+use crate::shared::{Peer, Shared};
+use crate::show::{self, table};
+use crate::{aggregate, authenticate, discovery, fairness, health, list, openapi, special, watch, write};
 
 /// A request waits in a queue for this part of the time that it may take, as upstream.
 const PART_OF_TIME_TO_WAIT: u32 = 4;

@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::not_allowed;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::{metrics, negotiate};
 
 /// A check by its name, with what is wrong if it fails; from outside of this crate.

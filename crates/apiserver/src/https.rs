@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-use crate::proxy::Dial;
+use crate::dial::Dial;
 
 /// Bytes of an answer that are read, or so many times what was asked: what converts many objects answers with as many.
 const ANSWER_LIMIT: usize = 3 << 20;

@@ -16,8 +16,9 @@ use serde_json::Value;
 use crate::negotiate::{Media, Shape, View};
 use crate::respond::Answer;
 use crate::select::Selection;
-use crate::server::Shared;
-use crate::{protobuf, respond, show, table};
+use crate::shared::Shared;
+use crate::show::{self, table};
+use crate::{protobuf, respond};
 
 /// What is handed over at a time.
 const BUFFER_BYTES: usize = 128 * 1024;

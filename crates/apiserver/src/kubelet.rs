@@ -14,7 +14,7 @@ use crate::proxy::{self, Goal, Secure};
 use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::{negotiate, websocket};
 
 const KUBELET_PORT: u16 = 10250;

@@ -1,17 +1,15 @@
 //! LIST: which objects, of which state.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, StatusCode};
-use object::{Cause, Object, Reason, Resource, Revision, Snapshot, Status};
+use object::{Cause, Object, Reason, Revision, Snapshot, Status};
 use schema::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::time::Instant;
 
 use crate::items::{self, Objects};
 use crate::negotiate::{self, Asked};
@@ -20,7 +18,7 @@ use crate::query::{ListOptions, Query, VersionMatch};
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::select::Selection;
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// How long a read waits for a revision that this server has not seen yet.
 const CATCH_UP: Duration = Duration::from_secs(3);
@@ -66,31 +64,6 @@ enum Refusal {
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
         Self::Status(status)
-    }
-}
-
-/// Snapshots that continue tokens go on in, each of one resource: of another one it need not be the state at this revision.
-#[derive(Default)]
-pub(crate) struct Held {
-    by_revision: Mutex<BTreeMap<(Revision, Resource), (Instant, Snapshot)>>,
-}
-
-impl Held {
-    /// `told` has the revision that the client was told: a snapshot is as good as an older one if nothing of the resource has changed in between.
-    fn keep(&self, told: (Revision, Resource), snapshot: &Snapshot, lifetime: Duration, most: usize) {
-        let now = Instant::now();
-        let mut held = self.by_revision.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|_, (since, _)| now.duration_since(*since) < lifetime);
-        while held.len() >= most.max(1) {
-            held.pop_first();
-        }
-        held.entry(told).or_insert_with(|| (now, snapshot.clone()));
-    }
-
-    fn get(&self, told: (Revision, Resource), lifetime: Duration) -> Option<Snapshot> {
-        let held = self.by_revision.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, snapshot) = held.get(&told)?;
-        (since.elapsed() < lifetime).then(|| snapshot.clone())
     }
 }
 

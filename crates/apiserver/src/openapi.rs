@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::aggregate::Known;
 use crate::query::Query;
 use crate::respond::{self, Answer};
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::{compress, negotiate, openapi_protobuf};
 
 /// How long a document that is asked for by its hash may be kept.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use object::{Key, Object, Resource, Revision, Snapshot};
 
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// A state in which this resource is as it was at a revision; of others it says nothing. `now` is a state that is not older.
 /// None: the log does not go back so far.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,23 +11,14 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use object::{Reason, Status};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::io::copy_bidirectional;
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
-use crate::authenticate::SUBPROTOCOL_TOKEN;
+use crate::dial::{Socket, is_proxyable};
 use crate::respond::Answer;
-use crate::server::Shared;
-
-/// Anything that bytes go through both ways.
-pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
-
-/// Connects to an address and port inside the cluster's network.
-pub type Dial = Arc<
-    dyn Fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Socket>>> + Send>> + Send + Sync,
->;
+use crate::shared::Shared;
+use crate::websocket::SUBPROTOCOL_TOKEN;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -139,16 +129,6 @@ async fn dial(shared: &Shared, goal: &Goal) -> Result<Box<dyn Socket>, Status> {
         Ok(Err(error)) => Err(unreachable(goal, &error)),
         Err(_) => Err(unreachable(goal, &"i/o timeout")),
     }
-}
-
-/// Whether what users name to be dialed (a pod's address, a node's) may be: loopback and link-local addresses are the host's own, or
-/// the cloud's under it.
-pub fn is_proxyable(address: IpAddr) -> bool {
-    let is_local = match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
-    };
-    !is_local && !address.to_canonical().is_multicast()
 }
 
 fn unreachable(goal: &Goal, error: &dyn std::fmt::Display) -> Status {

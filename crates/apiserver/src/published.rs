@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use gate::Catalog;
 
 use crate::aggregate::Known;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::{discovery, openapi};
 
 /// The documents of one catalog and of the extension servers beside it. Those that are long are made when they are first asked for.

@@ -5,40 +5,26 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use access::service_account::Authority;
-use gate::Gate;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use object::{Object, Reason, Snapshot, Status};
-use plan::User;
 use rustix::io::Errno;
 use rustix::net::sockopt;
-use schema::Kind;
-use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-use crate::authenticate::Verified;
-use crate::authenticate::oidc::Providers;
-use crate::authenticate::webhook::Reviewer;
-use crate::fairness::Seats;
 use crate::gather::Gathered;
-use crate::health::Outcomes;
-use crate::list::Held;
-use crate::metrics::Requests;
-use crate::metrics::deprecated::{DeprecatedUse, DeprecatedUses};
-use crate::published::Published;
-use crate::shared_events::SharedEvents;
-use crate::{Authorizers, Config, Deps, Dial, aggregate, handle, tls};
+use crate::metrics::deprecated::DeprecatedUse;
+use crate::shared::{Peer, Shared};
+use crate::{Config, Deps, aggregate, handle};
 
 /// How long requests may take to finish once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -59,128 +45,23 @@ pub enum ServeError {
 #[derive(Clone)]
 pub struct Server {
     shared: Arc<Shared>,
-}
-
-/// What every request sees.
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) authorizers: Arc<Authorizers>,
-    pub(crate) tokens: Arc<Authority>,
-    pub(crate) login: Option<crate::Login>,
-    pub(crate) providers: Vec<Providers>,
-    pub(crate) token_webhook: Option<Reviewer>,
-    pub(crate) dial: Dial,
-    pub(crate) kubelet_tls: Arc<rustls::ClientConfig>,
-    pub(crate) unverified_tls: Arc<rustls::ClientConfig>,
-    pub(crate) front_proxy: aggregate::FrontProxy,
-    /// What extension servers serve.
-    pub(crate) remotes: aggregate::Remotes,
-    /// Whether they are being looked at: by the first listener.
-    looks: AtomicBool,
-    pub(crate) verified: Verified,
-    pub(crate) held: Held,
-    pub(crate) requests: Requests,
-    pub(crate) deprecated: DeprecatedUses,
-    pub(crate) outcomes: Outcomes,
-    pub(crate) documents: Published,
-    /// Events of watches.
-    pub(crate) events: SharedEvents,
-    pub(crate) seats: Seats,
-    /// Requests at work that write, and that only read: for metrics.
-    pub(crate) in_flight: [AtomicUsize; 2],
     connections: Arc<Semaphore>,
     sources: Sources,
-    /// Counts requests, for audit ids and for spreading the ends of watches.
-    serial: AtomicU64,
-    stop: watch::Sender<bool>,
-}
-
-/// The other end of a connection.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Peer {
-    /// As TLS gave them, DER, leaf first.
-    pub(crate) certificates: Arc<[Vec<u8>]>,
-    /// Where it is.
-    pub(crate) address: Option<IpAddr>,
-    /// Whose they are: found out once and looked at again after a while.
-    pub(crate) known: Arc<Mutex<Option<(Instant, User)>>>,
-}
-
-impl Shared {
-    pub(crate) fn store(&self) -> &Arc<dyn Store> {
-        self.gate.store()
-    }
-
-    /// A state at least as new as everything acknowledged so far.
-    pub(crate) async fn newest(&self) -> Result<Snapshot, Status> {
-        self.store().read().await.map_err(|error| Status::new(Reason::ServiceUnavailable, error.to_string()))
-    }
-
-    /// One stored object as a reader of the row's version gets it.
-    pub(crate) async fn in_version(&self, kind: &Kind, object: &Arc<Object>) -> Result<Arc<Object>, Status> {
-        let converted = self.gate.in_version(kind, vec![object.clone()]).await?;
-        Ok(converted.into_iter().next().unwrap_or_else(|| object.clone()))
-    }
-
-    pub(crate) fn serial(&self) -> u64 {
-        self.serial.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Some part of a duration, another one each time: so that what began together does not end together.
-    pub(crate) fn fraction(&self, of: Duration) -> Duration {
-        let step = self.serial().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
-        of.mul_f64(step as f64 / f64::from(1 << 20))
-    }
-
-    /// Returns when the server is told to stop.
-    pub(crate) async fn stopping(&self) {
-        let mut stop = self.stop.subscribe();
-        // The sender lives as long as self.
-        let _ = stop.wait_for(|stop| *stop).await;
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
-        *self.stop.borrow()
-    }
+    /// Whether it is followed which extension servers answer: from the first listener on.
+    follows_extensions: Arc<AtomicBool>,
 }
 
 impl Server {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(config: Config, deps: Deps) -> Result<Self, rustls::Error> {
-        let limits = config.limits;
-        let in_flight = limits.reads_in_flight + limits.writes_in_flight;
-        let seats = Seats::new(in_flight, &deps.gate.store().snapshot());
-        let shared = Shared {
-            config,
-            gate: deps.gate,
-            authorizers: deps.authorizers,
-            tokens: deps.tokens,
-            login: deps.login,
-            providers: deps.believed.into_iter().map(Providers::new).collect(),
-            token_webhook: deps.token_webhook.map(Reviewer::new),
-            dial: deps.dial,
-            kubelet_tls: deps.kubelet_tls,
-            unverified_tls: Arc::new(tls::unverified_config()?),
-            front_proxy: deps.front_proxy,
-            remotes: aggregate::Remotes::default(),
-            looks: AtomicBool::new(false),
-            verified: Verified::default(),
-            held: Held::default(),
-            requests: Requests::default(),
-            deprecated: DeprecatedUses::default(),
-            outcomes: Outcomes::default(),
-            documents: Published::default(),
-            events: SharedEvents::default(),
-            seats,
-            in_flight: Default::default(),
-            connections: Arc::new(Semaphore::new(limits.connections)),
+        let connections = Arc::new(Semaphore::new(config.limits.connections));
+        Ok(Self {
+            shared: Arc::new(Shared::new(config, deps)?),
+            connections,
             sources: Sources::default(),
-            serial: AtomicU64::new(1),
-            stop: watch::Sender::new(false),
-        };
-        Ok(Self { shared: Arc::new(shared) })
+            follows_extensions: Arc::default(),
+        })
     }
 
     /// Who has asked for versions of kinds that clients should leave, since the server began.
@@ -190,7 +71,7 @@ impl Server {
 
     /// Ends every watch and every [`serve`](Self::serve), letting requests at work finish.
     pub fn stop(&self) {
-        self.shared.stop.send_replace(true);
+        self.shared.stop();
     }
 
     /// Serves one listener until [`stop`](Self::stop). Without TLS only for tests and benches.
@@ -202,13 +83,13 @@ impl Server {
         listener: TcpListener,
         tls: Option<Arc<rustls::ServerConfig>>,
     ) -> Result<(), ServeError> {
-        if !self.shared.looks.swap(true, Ordering::Relaxed) {
+        if !self.follows_extensions.swap(true, Ordering::Relaxed) {
             tokio::spawn(aggregate::run(self.shared.clone()));
         }
         let acceptor = tls.map(TlsAcceptor::from);
         let graceful = GracefulShutdown::new();
         loop {
-            let Ok(permit) = self.shared.connections.clone().acquire_owned().await else { return Ok(()) };
+            let Ok(permit) = self.connections.clone().acquire_owned().await else { return Ok(()) };
             let accepted = tokio::select! {
                 () = self.shared.stopping() => break,
                 accepted = listener.accept() => accepted,
@@ -228,7 +109,7 @@ impl Server {
                 }
             };
             let most = (self.shared.config.limits.connections * 9).div_ceil(10);
-            let Some(source) = Source::enter(&self.shared.sources, address.ip(), most) else {
+            let Some(source) = Source::enter(&self.sources, address.ip(), most) else {
                 debug!(%address, "a connection too many of one source is closed");
                 continue;
             };

@@ -17,7 +17,7 @@ use crate::negotiate::{Asked, Media};
 use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::{audit, authenticate, backend, body, kubelet, negotiate, write};
 
 /// Answers a review with what was found out.

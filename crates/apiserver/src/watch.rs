@@ -28,9 +28,10 @@ use crate::query::{ListOptions, Query};
 use crate::respond::Answer;
 use crate::route::Target;
 use crate::select::Selection;
-use crate::server::Shared;
+use crate::shared::Shared;
+use crate::show::{self, table};
 use crate::websocket::{self, Messages};
-use crate::{cbor, protobuf, respond, show, table};
+use crate::{cbor, protobuf, respond};
 
 /// How long a watch lasts if the client does not say: this and up to as long again.
 const LEAST_WATCH: Duration = Duration::from_secs(1800);

@@ -13,8 +13,8 @@ use rustls::ClientConfig;
 use schema::path;
 use serde_json::Value;
 
+use crate::dial::Dial;
 use crate::https::{self, Place};
-use crate::proxy::Dial;
 
 /// Calls webhooks through a dialer.
 pub struct Caller {

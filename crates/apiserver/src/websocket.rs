@@ -20,8 +20,10 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tracing::debug;
 
-use crate::authenticate::SUBPROTOCOL_TOKEN;
 use crate::respond::{self, Answer, Body};
+
+/// What a WebSocket's subprotocol that is a bearer token begins with.
+pub(crate) const SUBPROTOCOL_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// How long a client may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);

@@ -15,8 +15,9 @@ use crate::negotiate::{self, Asked, Media, Shape, View};
 use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
-use crate::server::Shared;
-use crate::{audit, body, cbor, items, list, protobuf, show, table};
+use crate::shared::Shared;
+use crate::show::{self, table};
+use crate::{audit, body, cbor, items, list, protobuf};
 
 pub(crate) async fn write(
     shared: &Arc<Shared>,

@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::Extension;
 use super::remote::Remote;
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// Those that answer are asked again after so long, those that do not after less.
 const EVERY: Duration = Duration::from_secs(30);

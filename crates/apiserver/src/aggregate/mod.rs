@@ -21,10 +21,11 @@ use schema::path;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::dial::Socket;
 use crate::proxy::{self, Goal, Secure};
 use crate::query::{Query, percent_decode};
 use crate::respond::{self, Answer};
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::tls;
 
 pub(crate) use availability::run;
@@ -114,7 +115,7 @@ impl Extension {
     }
 
     /// A connection to it, and where that goes.
-    async fn connect(&self, shared: &Shared) -> Result<(Box<dyn proxy::Socket>, Goal), String> {
+    async fn connect(&self, shared: &Shared) -> Result<(Box<dyn Socket>, Goal), String> {
         let snapshot = shared.store().snapshot();
         let service = snapshot.find(kinds::SERVICES, &self.namespace, &self.service);
         let service = service.ok_or_else(|| format!("service {:?} not found", self.service))?;

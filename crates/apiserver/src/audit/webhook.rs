@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::error;
 
 use crate::connection::Connection;
-use crate::proxy::Dial;
+use crate::dial::Dial;
 
 /// Upstream's `--audit-webhook-batch-…`: events that wait at most, and that go at once.
 const MOST_EVENTS: usize = 10_000;

@@ -1,11 +1,12 @@
 //! Who is asking: whom a front proxy tells of, a client certificate, a bearer token, or nobody; and whom they want to be taken for.
 
 pub(crate) mod oidc;
+pub(crate) mod verified;
 pub(crate) mod webhook;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use access::AccessError;
@@ -17,40 +18,13 @@ use object::{Reason, Status};
 use plan::{Attributes, User};
 use tracing::debug;
 
-use crate::recent::Recent;
-use crate::server::{Peer, Shared};
+use crate::shared::{Peer, Shared};
+use crate::websocket::SUBPROTOCOL_TOKEN;
 
-/// How long a verified token is believed without looking again.
-const TOKEN_TRUST: Duration = Duration::from_secs(10);
 /// How long a connection's certificate is, before its validity is checked again.
 const CERTIFICATE_TRUST: Duration = Duration::from_secs(60);
-const MOST_TOKENS: usize = 4096;
 /// A longer one is no token of ours.
 const LONGEST_TOKEN: usize = 16 * 1024;
-/// What a WebSocket's subprotocol that is a bearer token begins with.
-pub(crate) const SUBPROTOCOL_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
-
-/// Tokens that were verified a moment ago, by their digest.
-pub(crate) struct Verified(Mutex<Recent<[u8; 32], (Instant, User)>>);
-
-impl Default for Verified {
-    fn default() -> Self {
-        Self(Mutex::new(Recent::new(MOST_TOKENS)))
-    }
-}
-
-impl Verified {
-    fn get(&self, digest: &[u8; 32]) -> Option<User> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, user) = known.get(digest)?;
-        (since.elapsed() < TOKEN_TRUST).then(|| user.clone())
-    }
-
-    fn put(&self, digest: [u8; 32], user: &User) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.put(digest, (Instant::now(), user.clone()));
-    }
-}
 
 /// The user of a request: whoever first believes one of its credentials. One that is there and believed by nobody is refused, never taken
 /// for none.

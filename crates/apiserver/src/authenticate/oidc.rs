@@ -15,8 +15,8 @@ use rustls::ClientConfig;
 use serde::Deserialize;
 use tracing::{info, warn};
 
+use crate::dial::Dial;
 use crate::https::{self, Place};
-use crate::proxy::Dial;
 
 /// How long an issuer may take for one document.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -12,9 +12,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{MOST_TOKENS, digest};
+use super::digest;
+use super::verified::MOST_TOKENS;
 use crate::connection::Connection;
-use crate::proxy::Dial;
+use crate::dial::Dial;
 use crate::recent::Recent;
 
 /// How long the webhook may take: upstream's limit for one try.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use access::fairness::{BUCKETS, Counts, Histogram, LevelState, Reason};
 
 use super::head;
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// Its name, what it says, and where it stands in a level's state.
 type LevelGauge = (&'static str, &'static str, fn(&LevelState) -> f64);

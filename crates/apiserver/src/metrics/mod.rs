@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::route::Target;
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// Upper bounds of the buckets of request durations, in seconds.
 const BUCKETS: [f64; 23] = [

@@ -1,5 +1,7 @@
 //! Objects in the shape that a client asked for.
 
+pub(crate) mod table;
+
 use object::{Object, Time, body};
 use schema::Kind;
 use serde::Deserialize;
@@ -7,7 +9,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::negotiate::{Meta, Shape};
-use crate::table;
 
 #[derive(Deserialize)]
 struct WithMetadata<'a> {

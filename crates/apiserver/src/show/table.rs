@@ -5,9 +5,10 @@ use object::{Object, Status, Time};
 use schema::{Kind, human_duration};
 use serde_json::{Value, json};
 
+use super::{metadata, whole};
 use crate::negotiate::{IncludeObject, Media, Meta, Shape, View};
+use crate::protobuf;
 use crate::respond::{self, Answer};
-use crate::{protobuf, show};
 
 /// The columns of a kind.
 pub(crate) fn columns(kind: &Kind) -> Value {
@@ -78,15 +79,15 @@ pub(crate) fn row(
     now: Time,
     to: &mut Vec<u8>,
 ) {
-    let value = show::value(kind, object);
+    let value = super::value(kind, object);
     let cells: Value = kind.columns().iter().map(|column| column.cell(&value, now)).collect();
     to.extend_from_slice(b"{\"cells\":");
     to.extend_from_slice(cells.to_string().as_bytes());
     to.extend_from_slice(b",\"object\":");
     match include {
         IncludeObject::None => to.extend_from_slice(b"null"),
-        IncludeObject::Metadata => show::metadata(meta, &object.body, to),
-        IncludeObject::Object => show::whole(kind, object, to),
+        IncludeObject::Metadata => metadata(meta, &object.body, to),
+        IncludeObject::Object => whole(kind, object, to),
     }
     to.push(b'}');
 }
