@@ -11,7 +11,7 @@ use aws::ec2::instance;
 use aws::ec2::instance_type::{self, InstanceType};
 use aws::ec2::record::{Instance, NetworkInterface, State, Subnet, Vpc, Wanted};
 use aws::ec2::user_data::{self, Bootstrap};
-use aws::ec2::{interface, place};
+use aws::ec2::{interface, place, pods};
 use aws::eks::{ClusterRecord, VERSIONS};
 use aws::login::node;
 use aws::state::{self, Changes};
@@ -507,7 +507,7 @@ impl Node<'_> {
             say("--cpu-milli", cpu_milli.to_string());
             say("--memory-bytes", memory_bytes.to_string());
         }
-        if let Some(most) = self.joined.max_pods.or_else(|| self.kind.map(instance::max_pods)) {
+        if let Some(most) = self.joined.max_pods.or_else(|| self.kind.map(pods::most)) {
             say("--max-pods", most.to_string());
         }
         if let Some(task) = &self.instance.fargate {

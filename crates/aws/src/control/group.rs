@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::autoscaling::{
     Activity, GROUP_TAG, Group, Lifecycle, Member, begin_activity, finish_activity, members,
 };
-use crate::ec2::instance::{Given, launch};
+use crate::ec2::launch::{Given, launch};
 use crate::ec2::record::{Instance, State, Wanted};
 use crate::state::{self, Changes, Kept};
 use crate::{Context, Fault};

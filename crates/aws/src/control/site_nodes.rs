@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::json;
 
-use crate::ec2::instance::{Given, launch};
+use crate::ec2::launch::{Given, launch};
 use crate::ec2::record::{Instance, Peer, SecurityGroup, SiteNode, State, Subnet, Wanted};
 use crate::ec2::{place, security_group};
 use crate::eks::{ClusterRecord, VpcConfig};

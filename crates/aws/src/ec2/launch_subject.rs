@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::noun::{Noun as _, arn, find, items, target, text, texts};
 use super::record::{KeyPair, LaunchTemplate, NetworkInterface, SecurityGroup, Subnet, Tags};
-use super::{instance, key_pair, launch_template, place};
+use super::{key_pair, launch, launch_template, place};
 use crate::iam::record::{InstanceProfile, Role, named};
 use crate::service::Target;
 use crate::state::{self, Kept};
@@ -15,7 +15,7 @@ type Keys = Vec<(String, Vec<String>)>;
 
 /// Passing the role of its profile is a part of it, and so is tagging what it makes.
 pub fn of_run(context: &Context, input: &Value) -> Subject {
-    let spec = instance::with_template(context, input).unwrap_or_else(|_| input.clone());
+    let spec = launch::with_template(context, input).unwrap_or_else(|_| input.clone());
     let look = Look::of(context, &spec);
     let mut subject = Subject::default();
     subject.resources.push(look.instance());
@@ -62,7 +62,7 @@ impl<'a> Look<'a> {
         let named = [text(interface, "SubnetId"), text(spec, "SubnetId")].concat();
         let subnet = match (existing, named.as_str()) {
             (Some(existing), _) => find::<Subnet>(context.state, &existing.record.subnet_id),
-            (None, "") => instance::default_subnet(context, text(&spec["Placement"], "AvailabilityZone")),
+            (None, "") => launch::default_subnet(context, text(&spec["Placement"], "AvailabilityZone")),
             (None, id) => find::<Subnet>(context.state, id),
         };
         Self { context, spec, interface, subnet: subnet.ok().map(|kept: Kept<Subnet>| kept.record) }

@@ -105,7 +105,7 @@ fn check(data: &Value) -> Result<(), Fault> {
         let message = "The request must contain the parameter launchTemplateData";
         return Err(Fault::new("MissingParameter", message));
     }
-    super::instance::check_options(data)
+    super::launch::check_options(data)
 }
 
 pub fn show(template: &LaunchTemplate, _: &Context) -> Value {

@@ -7,7 +7,7 @@ use super::cluster::ClusterRecord;
 use super::node_group::{NodeGroup, NodeGroupRecord, Template, TemplateRequest};
 use super::{addon_settings, fault, surroundings};
 use crate::ec2::record::{LaunchTemplate, Tags};
-use crate::ec2::{instance, instance_type, launch_template, place, user_data};
+use crate::ec2::{instance_type, launch_template, place, pods, user_data};
 use crate::iam::record::{Common, InstanceProfile, Role, named};
 use crate::state::{self, Changes};
 use crate::{Context, Fault};
@@ -181,7 +181,7 @@ fn pods_of_prefixes(context: &Context, shown: &NodeGroup, data: &Value) -> Optio
     }
     let types =
         shown.instance_types.iter().flatten().map(String::as_str).chain(data["InstanceType"].as_str());
-    types.filter_map(instance_type::find).map(|kind| instance::max_pods_of_prefixes(&kind)).min()
+    types.filter_map(instance_type::find).map(|kind| pods::most_of_prefixes(&kind)).min()
 }
 
 /// As nodeadm reads it. <https://awslabs.github.io/amazon-eks-ami/nodeadm/doc/api/>

@@ -73,22 +73,7 @@ pub fn begin(
     kind: &str,
     params: Vec<(&str, String)>,
 ) -> UpdateRecord {
-    forget_oldest(context, changes, cluster);
-    let params = params.into_iter().map(|(kind, value)| Param { r#type: kind.into(), value });
-    let record = UpdateRecord {
-        shown: Update {
-            id: context.ids.uuid(),
-            status: "InProgress".into(),
-            r#type: kind.into(),
-            params: params.collect(),
-            created_at: context.now,
-            errors: Vec::new(),
-        },
-        nodegroup_name: if let Of::NodeGroup(name) = of { name.into() } else { String::new() },
-        addon_name: if let Of::Addon(name) = of { name.into() } else { String::new() },
-    };
-    changes.create(cluster, &record.shown.id, &record);
-    record
+    record(context, changes, cluster, of, kind, params, "InProgress")
 }
 
 /// The same, of something that is true as soon as it is written.
@@ -100,9 +85,32 @@ pub fn done(
     kind: &str,
     params: Vec<(&str, String)>,
 ) -> UpdateRecord {
-    let mut record = begin(context, changes, cluster, of, kind, params);
-    record.shown.status = "Successful".into();
-    changes.0.pop();
+    record(context, changes, cluster, of, kind, params, "Successful")
+}
+
+fn record(
+    context: &mut Context,
+    changes: &mut Changes,
+    cluster: &str,
+    of: Of,
+    kind: &str,
+    params: Vec<(&str, String)>,
+    status: &str,
+) -> UpdateRecord {
+    forget_oldest(context, changes, cluster);
+    let params = params.into_iter().map(|(kind, value)| Param { r#type: kind.into(), value });
+    let record = UpdateRecord {
+        shown: Update {
+            id: context.ids.uuid(),
+            status: status.into(),
+            r#type: kind.into(),
+            params: params.collect(),
+            created_at: context.now,
+            errors: Vec::new(),
+        },
+        nodegroup_name: if let Of::NodeGroup(name) = of { name.into() } else { String::new() },
+        addon_name: if let Of::Addon(name) = of { name.into() } else { String::new() },
+    };
     changes.create(cluster, &record.shown.id, &record);
     record
 }

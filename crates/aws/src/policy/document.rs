@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::condition::{BadCondition, Condition};
@@ -76,7 +75,9 @@ const ELEMENTS: &[&str] = &[
 
 impl Document {
     pub fn parse(text: &str, policy_use: Use) -> Result<Self, Malformed> {
-        let Ok(Unique(value)) = serde_json::from_str(text) else {
+        // Of a member that is given twice, whoever reads the first and whoever reads the last would not read the same policy.
+        let unique = schema::parse_json(text.as_bytes()).ok().filter(|(_, duplicates)| duplicates.is_empty());
+        let Some((value, _)) = unique else {
             return Err(match policy_use {
                 Use::Trust => Malformed::new("This policy contains invalid Json"),
                 Use::Identity | Use::Resource => Malformed::syntax(),
@@ -127,69 +128,6 @@ impl Document {
                 Name::Service(service) => Some(service.as_str()),
                 _ => None,
             })
-    }
-}
-
-/// JSON in which no object has two members of one name: whoever reads the first of them and whoever reads the last would not read the
-/// same policy.
-struct Unique(Value);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UniqueVisitor).map(Self)
-    }
-}
-
-struct UniqueVisitor;
-
-impl<'de> Visitor<'de> for UniqueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
-        formatter.write_str("JSON without a member given twice")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(Unique(item)) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(list.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
-        while let Some((name, Unique(value))) = entries.next_entry::<String, Unique>()? {
-            if members.contains_key(&name) {
-                return Err(serde::de::Error::custom(format_args!("the member {name} is given twice")));
-            }
-            members.insert(name, value);
-        }
-        Ok(members.into())
     }
 }
 

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::ready::is_ready;
 use super::{Clusters, InCluster, Plan};
-use crate::ec2::instance::{Given, launch};
+use crate::ec2::launch::{Given, launch};
 use crate::ec2::record::{FargateTask, Instance, State, Subnet, Wanted};
 use crate::ec2::{place, quota};
 use crate::eks::{
