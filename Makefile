@@ -33,5 +33,5 @@ bench: ## Measure, with the peers beside: a table of figures
 compare: ## Play the same requests to upstream's API server and to ours, and print where the answers differ
 	@scripts/compare
 
-conformance: ## Run the conformance suite of Kubernetes, the real one: about an hour and a half
+conformance: ## Run the conformance suite of Kubernetes, the real one: an hour, half of it compiling
 	@scripts/conformance
