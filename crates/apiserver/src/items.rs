@@ -35,6 +35,11 @@ pub(crate) async fn answer(
     metadata: Value,
     objects: Objects,
 ) -> Result<Answer, Status> {
+    let mut metadata = metadata;
+    if kind.custom.is_some() && view.shape == Shape::Whole && metadata["continue"].is_null() {
+        // What has no type of its own in Go is written with all of it.
+        metadata["continue"] = "".into();
+    }
     let mut body = Items {
         kind: kind.clone(),
         view,

@@ -67,12 +67,13 @@ impl Gate {
                 return Ok(self.dry(request, row, stored, decided));
             }
             if decided.unchanged || request.options.dry_run {
-                return Ok(answer(request, row, stored.clone(), decided));
+                return Ok(answer(request, row, stored, stored.clone(), decided));
             }
             match self.commit(&key, decided.ops).await {
                 Ok(events) => {
                     let object = commit::committed(&key, &events)?;
-                    return Ok(answer(request, row, object, Decided { ops: Vec::new(), ..decided }));
+                    let decided = Decided { ops: Vec::new(), ..decided };
+                    return Ok(answer(request, row, stored, object, decided));
                 }
                 Err(Failed::Status(status)) => return Err(status),
                 Err(Failed::Raced { revision, .. }) => raced = raced.max(revision).max(1),
@@ -273,7 +274,13 @@ fn hold(key: &Key, stored: &Object, expect: &Preconditions) -> Result<(), Status
     }
 }
 
-fn answer(request: &Request<'_>, row: &Row, object: Arc<Object>, decided: Decided) -> Outcome {
+fn answer(
+    request: &Request<'_>,
+    row: &Row,
+    stored: &Object,
+    object: Arc<Object>,
+    decided: Decided,
+) -> Outcome {
     let outcome = match row.view {
         Some(view) => Outcome::made(view(request.kind, &at(decided.new, &object))),
         None if decided.removed => {
@@ -281,7 +288,7 @@ fn answer(request: &Request<'_>, row: &Row, object: Arc<Object>, decided: Decide
             let made = Some(&decided.new).filter(|_| !request.kind.is_made_by_webhook());
             let draft = made.and_then(|new| commit::draft(request.kind, &object.key, new).ok());
             Outcome::removed(
-                draft.map_or_else(|| object.clone(), |draft| Arc::new(draft.at(object.revision))),
+                draft.map_or_else(|| object.clone(), |draft| Arc::new(draft.at(stored.revision))),
             )
         }
         None => Outcome::object(object),

@@ -269,7 +269,8 @@ fn subresources(status: bool, scale: bool) -> &'static [Subresource] {
         (false, false) => &[],
         (false, true) => &[subresource::SCALE],
         (true, false) => &[subresource::STATUS],
-        (true, true) => &[subresource::SCALE, subresource::STATUS],
+        // In upstream's order.
+        (true, true) => &[subresource::STATUS, subresource::SCALE],
     }
 }
 

@@ -416,7 +416,7 @@ fn versions_are_rows_of_one_resource() {
         Some("example.com/v1beta1 Thing is deprecated; use example.com/v1 Thing")
     );
     let subresources = |kind: &Kind| kind.subresources.iter().map(|one| one.name).collect::<Vec<_>>();
-    assert_eq!((subresources(old), subresources(&rows.stored)), (vec!["status"], vec!["scale", "status"]));
+    assert_eq!((subresources(old), subresources(&rows.stored)), (vec!["status"], vec!["status", "scale"]));
     assert_eq!((rows.stored.short_names, rows.stored.categories), (&["th"][..], &["all"][..]));
     let kept = old.to_stored(json!({"apiVersion": "example.com/v1beta1", "spec": {"old": "x"}}));
     assert_eq!(kept, json!({"apiVersion": "example.com/v1", "spec": {"new": "new"}}));
