@@ -10,11 +10,19 @@ use schema::{Violation, ViolationKind};
 pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// As Go reads a query: what cannot be read of it is not there.
+    /// As Go reads a query: a pair with a broken escape is not there. Bytes that are no UTF-8 stay, as replacement characters: a
+    /// selector that was dropped would select everything.
     pub(crate) fn parse(text: &str) -> Self {
+        let decoded = |text: &str| {
+            let bytes = decoded_bytes(text, true)?;
+            Some(
+                String::from_utf8(bytes)
+                    .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+            )
+        };
         let pair = |part: &str| {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
-            Some((percent_decode(key, true)?, percent_decode(value, true)?))
+            Some((decoded(key)?, decoded(value)?))
         };
         let parts = text.split('&').filter(|part| !part.is_empty() && !part.contains(';'));
         Self(parts.filter_map(pair).collect())
@@ -48,11 +56,13 @@ impl Query {
     }
 }
 
-/// Percent-decoding, with `+` for a blank in queries. None if an escape is broken or the text is not UTF-8.
-pub(crate) fn percent_decode(text: &str, plus: bool) -> Option<String> {
-    if !text.bytes().any(|byte| byte == b'%' || (plus && byte == b'+')) {
-        return Some(text.to_owned());
-    }
+/// Percent-decoding of a part of a path. None if an escape is broken or the text is not UTF-8.
+pub(crate) fn percent_decode(text: &str) -> Option<String> {
+    String::from_utf8(decoded_bytes(text, false)?).ok()
+}
+
+/// Percent-decoding, with `+` for a blank in queries. None if an escape is broken.
+fn decoded_bytes(text: &str, plus: bool) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {
@@ -66,7 +76,7 @@ pub(crate) fn percent_decode(text: &str, plus: bool) -> Option<String> {
             other => other,
         });
     }
-    String::from_utf8(decoded).ok()
+    Some(decoded)
 }
 
 /// A duration as Go writes it: `30s`, `1m30s`, `1.5h`. None: it is none, or negative.
@@ -237,9 +247,10 @@ mod tests {
             ("1", "x,y z", true, false)
         );
         assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
-        for unreadable in ["d", "e", "f"] {
+        for unreadable in ["d", "f"] {
             assert!(!query.has(unreadable), "{unreadable}");
         }
+        assert_eq!(query.get("e"), "\u{fffd}", "what is no text is not left out");
     }
 
     #[test]

@@ -165,8 +165,9 @@ fn verb(target: &Target, method: &Method, watch: bool, query: &Query) -> Result<
         ("GET", false) => "get",
         // Upstream's router knows no HEAD of what it serves itself.
         ("HEAD", true) if is_custom => "list",
-        ("HEAD", false) if is_custom || connects(target) => "get",
-        ("OPTIONS", false) if connects(target) => "get",
+        ("HEAD", false) if is_custom || target.subresource == "proxy" => "get",
+        // Upstream has no verb for it: only who may do everything may ask a pod for its options.
+        ("OPTIONS", false) if target.subresource == "proxy" => return Ok(""),
         ("POST", _) => "create",
         ("PUT" | "PATCH", true) if is_custom => {
             return Err(Nowhere::Status(Status::bad_request("name must be provided")));
@@ -188,11 +189,6 @@ fn verb(target: &Target, method: &Method, watch: bool, query: &Query) -> Result<
         return Err(Nowhere::Status(unsupported(target, verb)));
     }
     Ok(verb)
-}
-
-/// Whether whatever method is asked with goes to somebody else.
-fn connects(target: &Target) -> bool {
-    matches!(&*target.subresource, "attach" | "exec" | "portforward" | "proxy")
 }
 
 /// 405. Of custom resources upstream says what they do not support.
@@ -217,7 +213,7 @@ pub(crate) fn not_allowed() -> Status {
 
 /// One segment of a path as text.
 fn decode(segment: &str) -> Result<String, Nowhere> {
-    let decoded = crate::query::percent_decode(segment, false);
+    let decoded = crate::query::percent_decode(segment);
     decoded
         .ok_or_else(|| Nowhere::Status(Status::bad_request(format!("invalid URL escape in \"{segment}\""))))
 }
@@ -272,6 +268,8 @@ mod tests {
             ("HEAD", "/api/v1/namespaces/a/pods/b", "405"),
             ("OPTIONS", "/api/v1/namespaces/a/pods/b", "405"),
             ("HEAD", "/api/v1/namespaces/a/pods/b/proxy/x", "get :pods:proxy a/b /x"),
+            ("OPTIONS", "/api/v1/namespaces/a/pods/b/proxy/x", " :pods:proxy a/b /x"),
+            ("OPTIONS", "/api/v1/namespaces/a/pods/b/exec", "405"),
             ("POST", "/api/v1/pods", "405"),
             ("DELETE", "/api/v1/pods", "405"),
             ("GET", "/api/v1/namespaces/a/pods/%2e%2e", "400"),

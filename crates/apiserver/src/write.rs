@@ -411,12 +411,14 @@ fn delete_options(
     };
     let dry_run: Vec<&str> = path::list(&body, "dryRun").iter().filter_map(Value::as_str).collect();
     options.dry_run |= check_dry_run("DeleteOptions", &dry_run)?;
-    let given = |name: &str| match path::text(&body, name) {
-        "" => query.get(name).to_owned(),
-        text => text.to_owned(),
+    // The query speaks where no body does, and is not asked beside one.
+    let asked = Query::default();
+    let query = if text.is_empty() { query } else { &asked };
+    let policy = match path::text(&body, "propagationPolicy") {
+        "" => query.get("propagationPolicy"),
+        text => text,
     };
-    let policy = given("propagationPolicy");
-    let propagation = match &*policy {
+    let propagation = match policy {
         "" => None,
         "Background" => Some(Propagation::Background),
         "Foreground" => Some(Propagation::Foreground),

@@ -61,6 +61,24 @@ async fn bad_requests_are_told_what_is_wrong() {
             "the server does not allow this method on the requested resource",
         ),
         ("GET", "/api/v1/namespaces/default/configmaps/%2e%2e", &[], "", 400, "Name parameter invalid"),
+        // A selector that is no text selects nothing, least of all everything.
+        (
+            "DELETE",
+            "/api/v1/namespaces/default/configmaps?labelSelector=app%3D%FF",
+            &[],
+            "",
+            400,
+            "unable to parse requirement: values[0][app]: Invalid value",
+        ),
+        // What the query says is not asked beside a body.
+        (
+            "DELETE",
+            "/api/v1/namespaces/default/configmaps/held?propagationPolicy=nonsense&dryRun=All",
+            &json_body,
+            "{}",
+            200,
+            "Success",
+        ),
         (
             "DELETE",
             "/api/v1/namespaces/default/configmaps/held",

@@ -39,7 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "object_yaml", run: object::yaml, is_slow: false, examples: &[b"\x01metadata: {name: a}\ndata:\n  k: |\n    v\n  l: &x 'y'\n  m: *x\n"] },
     Target { name: "patch", run: object::patch, is_slow: false, examples: object::PATCHES },
     Target { name: "quantity", run: text::quantity, is_slow: false, examples: &[b"1.5Gi", b"-12e3", b"100m", b"0.000000001"] },
-    Target { name: "selector", run: text::selector, is_slow: false, examples: &[b"a in (b,c),d!=e,!f", b"metadata.name=a,spec.nodeName!=b\\,c"] },
+    Target { name: "selector", run: text::selector, is_slow: false, examples: &[b"a in (b,c),d!=e,!f", "a,\u{e9}".as_bytes(), b"metadata.name=a,spec.nodeName!=b\\,c"] },
     Target { name: "spdy", run: stream::spdy, is_slow: false, examples: &[b"\x80\x03\0\x01\0\0\0\x0a\0\0\0\x01\0\0\0\0\0\0", b"\0\0\0\x01\x01\0\0\x02hi"] },
     Target { name: "store_files", run: disk::recover, is_slow: false, examples: disk::EXAMPLES },
     Target { name: "websocket", run: stream::websocket, is_slow: false, examples: &[b"\x82\x83\0\0\0\0\0ab", b"\x81\x82abcd\x51\x09", b"\x88\x80\0\0\0\0"] },

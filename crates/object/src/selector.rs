@@ -85,7 +85,7 @@ impl LabelSelector {
             requirements.push(requirement);
             rest = after.trim_start();
             match rest.strip_prefix(',').map(str::trim_start) {
-                Some(after) if after.is_empty() || ",()=<>".contains(&after[..1]) => {
+                Some(after) if after.is_empty() || after.starts_with([',', '(', ')', '=', '<', '>']) => {
                     return Err(format!("found '{}', expected: identifier after ','", token(after)));
                 }
                 Some(after) => rest = after,
@@ -394,6 +394,10 @@ mod tests {
         for (text, words) in [
             (",", "found ',', expected: !, identifier, or 'end of string'"),
             ("app,", "found '', expected: identifier after ','"),
+            (
+                "app,\u{e9}",
+                r#"unable to parse requirement: <nil>: Invalid value: "é": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"#,
+            ),
             ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
             ("app===one", "unable to parse requirement: found '=', expected: identifier"),
             ("a=b c", "found 'c', expected: ',' or 'end of string'"),

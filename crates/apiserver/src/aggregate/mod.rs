@@ -233,7 +233,7 @@ impl Asked {
 
 /// What a segment of a path says, if everybody reads it alike: another server may clean a path, or decode it once more.
 fn plain(segment: &str) -> Option<String> {
-    let text = percent_decode(segment, false)?;
+    let text = percent_decode(segment)?;
     let is_plain = !matches!(&*text, "" | "." | "..")
         && !text.contains(|one: char| matches!(one, '/' | '\\' | '%') || one.is_control());
     is_plain.then_some(text)

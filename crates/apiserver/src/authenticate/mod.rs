@@ -79,7 +79,7 @@ fn fronted(shared: &Shared, peer: &Peer, headers: &HeaderMap) -> Result<Option<U
     }
     for (name, value) in headers {
         if let Some(key) = name.as_str().strip_prefix("x-remote-extra-") {
-            let key = crate::query::percent_decode(key, false).unwrap_or_else(|| key.to_owned());
+            let key = crate::query::percent_decode(key).unwrap_or_else(|| key.to_owned());
             user.extra.entry(key.into()).or_default().push(read(value)?.into());
         }
     }
@@ -224,7 +224,7 @@ fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
     let mut extra: BTreeMap<Box<str>, Vec<Box<str>>> = BTreeMap::new();
     for (name, value) in headers {
         if let Some(key) = name.as_str().strip_prefix("impersonate-extra-") {
-            let key = crate::query::percent_decode(key, false).unwrap_or_else(|| key.to_owned());
+            let key = crate::query::percent_decode(key).unwrap_or_else(|| key.to_owned());
             extra.entry(key.into()).or_default().push(read(name.as_str(), value)?.into());
         }
     }

@@ -44,17 +44,17 @@ impl Runtime {
     /// Tells the addresses of a pod's network, once it is made: they stand in its `/etc/hosts`.
     pub async fn set_sandbox_ips(&self, id: &str, ips: Vec<IpAddr>) -> Result<(), RuntimeError> {
         let _changing = self.inner.change(id).await?;
-        let sandbox = self.inner.with_sandbox(id, |entry| {
-            entry.sandbox.ips = ips;
-            entry.sandbox.clone()
-        })?;
+        let mut sandbox = self.inner.with_sandbox(id, |entry| entry.sandbox.clone())?;
+        sandbox.ips.clone_from(&ips);
         let directory = self.inner.sandbox_dir(id);
         blocking(move || {
             etc::write_hosts(&directory, &sandbox.config, &sandbox.ips)
                 .map_err(at("write hosts in", &directory))?;
             save(&directory, &sandbox)
         })
-        .await
+        .await?;
+        // Whoever sees the addresses starts containers, which read the file.
+        self.inner.with_sandbox(id, |entry| entry.sandbox.ips = ips)
     }
 
     /// Kills what runs and gives back everything but the record: afterwards the sandbox is not ready. Stopping again
