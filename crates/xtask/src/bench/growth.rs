@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::client::{Api, Client, Request, allow_sockets};
-use super::upstream::{Figure, Server};
+use super::upstream::{Figure, Server, share};
 use super::{Load, micros, percentiles, seconds};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -38,7 +38,7 @@ pub fn writes(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
     let count = server.at_most(20_000, 5_000);
     let load = |clients: u32, make: MakeOf| -> Result<(Load, Duration)> {
         let before = server.cpu()?;
-        let load = runtime.block_on(server.api.load(clients, count, move |nth| make(nth, count)))?;
+        let load = runtime.block_on(server.api.load(share(clients), count, move |nth| make(nth, count)))?;
         Ok((load, (server.cpu()? - before) / count))
     };
     let mut figures = Vec::new();
@@ -52,8 +52,9 @@ pub fn writes(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
     ];
     for (figure, clients, make, reach) in loads {
         let (load, cpu) = load(clients, make).with_context(|| figure.to_owned())?;
-        let figure = format!("{figure}, {clients} clients at once, TLS");
-        figures.push(Figure { figure, value: load.to_string(), cpu: micros(cpu), published: "", reach });
+        let figure = format!("{figure}, {} clients at once, TLS", share(clients));
+        let value = format!("{load} ({count} of them)");
+        figures.push(Figure { figure, value, cpu: micros(cpu), published: "", reach });
     }
     Ok(figures)
 }
@@ -67,13 +68,15 @@ pub fn lists(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
     let list = Request::get(&format!("{MAPS}?labelSelector=bench%3Dnone"));
     let mut figures = Vec::new();
     let mut there = 0;
-    for count in GROWTH {
-        if server.at_most(count, UPSTREAM_GROWTH) < count {
+    for full in GROWTH {
+        let count = share(full);
+        if server.at_most(full, UPSTREAM_GROWTH) < count {
             break;
         }
         let from = there;
-        runtime
-            .block_on(server.api.load(CLIENTS, count - from, move |nth| create(from + nth, VALUE_BYTES)))?;
+        runtime.block_on(
+            server.api.load(share(CLIENTS), count - from, move |nth| create(from + nth, VALUE_BYTES)),
+        )?;
         there = count;
         let mut client = runtime.block_on(server.api.client())?;
         let since = Instant::now();
@@ -101,12 +104,12 @@ pub fn lists(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
                 seconds(behind)
             ),
             cpu: micros(cpu),
-            published: if count == 300_000 {
+            published: if full == 300_000 {
                 "p50 499 ms, p99 648 ms, 0.63 cores at one a second (KEP-2340)"
             } else {
                 ""
             },
-            reach: if count == 300_000 { "1 ms" } else { "a figure" },
+            reach: if full == 300_000 { "1 ms" } else { "a figure" },
         });
     }
     Ok(figures)
@@ -134,13 +137,13 @@ pub fn memory(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
     ];
     for (name, path, make, published) in kinds {
         let before = server.memory_bytes()?;
-        runtime.block_on(server.api.load(CLIENTS, count, make))?;
+        runtime.block_on(server.api.load(share(CLIENTS), count, make))?;
         let grown = server.memory_bytes()?.saturating_sub(before) / u64::from(count);
         let json = runtime.block_on(async { server.api.client().await?.ask(&Request::get(path)).await })?;
         let json = json as u64 / u64::from(count);
         figures.push(Figure {
             figure: format!("memory for {name} of {json} bytes of JSON, with the store"),
-            value: format!("{grown} bytes, {:.1} × its JSON", grown as f64 / json as f64),
+            value: format!("{grown} bytes, {:.1} × its JSON ({count} of them)", grown as f64 / json as f64),
             cpu: String::new(),
             published,
             reach: "half of 5.2 ×",
@@ -165,10 +168,10 @@ async fn served(api: &Api, path: &str) -> Result<()> {
 /// A thousand informers that begin at once, each on a connection of its own.
 pub fn informers(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
     allow_sockets(INFORMERS)?;
-    let count = 1_000;
-    runtime.block_on(server.api.load(CLIENTS, count, |nth| create(nth, VALUE_BYTES)))?;
+    let (count, informers) = (share(1_000), share(INFORMERS));
+    runtime.block_on(server.api.load(share(CLIENTS), count, |nth| create(nth, VALUE_BYTES)))?;
     let (memory, before) = (server.memory_bytes()?, server.cpu()?);
-    let connected = runtime.block_on(clients(&server.api, INFORMERS))?;
+    let connected = runtime.block_on(clients(&server.api, informers))?;
     let since = Instant::now();
     let synced: Vec<_> = connected.into_iter().map(|client| runtime.spawn(synced(client))).collect();
     let peak = while_they_run(server, &synced)?;
@@ -176,12 +179,12 @@ pub fn informers(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
     for informer in synced {
         times.push(runtime.block_on(informer)??.duration_since(since));
     }
-    let cpu = (server.cpu()? - before) / INFORMERS;
+    let cpu = (server.cpu()? - before) / informers;
     let (p50, _) = percentiles(times.clone());
     let last = times.iter().max().copied().unwrap_or_default();
-    let each = peak.saturating_sub(memory) / u64::from(INFORMERS);
+    let each = peak.saturating_sub(memory) / u64::from(informers);
     Ok(vec![Figure {
-        figure: format!("{INFORMERS} informers that begin at once with {count} × 1 KB, TLS"),
+        figure: format!("{informers} informers that begin at once with {count} × 1 KB, TLS"),
         value: format!(
             "all synced after {} (p50 {}); at most {:.0} MB more, {} kB each",
             seconds(last),
@@ -214,7 +217,7 @@ pub fn large(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
         }
         let cpu = (server.cpu()? - before) / READERS;
         figures.push(Figure {
-            figure: format!("{READERS} {what} at once with {LARGE_OBJECTS} × 100 KB, TLS"),
+            figure: format!("{READERS} {what} at once with {} × 100 KB, TLS", share(LARGE_OBJECTS)),
             value: format!(
                 "{count} objects: all after {}, at most {:.0} MB more than the {:.0} MB before",
                 seconds(last),

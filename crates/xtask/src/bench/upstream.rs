@@ -35,14 +35,16 @@ pub struct Figure {
     pub reach: &'static str,
 }
 
-/// Measures Ekso, then upstream's server, if `make bench` has built it.
+/// Measures Ekso, then upstream's server, if `make bench` has built it. What is not measured beside says so.
 pub fn compared(measure: fn(&Server, &Runtime) -> Result<Vec<Figure>>) -> Result<Vec<Row>> {
     let runtime = Runtime::new()?;
     let ours = measure(&Server::ekso()?, &runtime)?;
-    let theirs = if Upstream::is_there() {
-        measure(&Server::upstream(&runtime)?, &runtime).context("kube-apiserver")?
+    let (theirs, absent) = if Upstream::is_there() {
+        eprintln!("… and of kube-apiserver");
+        let theirs = measure(&Server::upstream(&runtime)?, &runtime).context("kube-apiserver")?;
+        (theirs, "kube-apiserver: not measured at this size")
     } else {
-        Vec::new()
+        (Vec::new(), "kube-apiserver: not built, see PEER=1")
     };
     let mut theirs = theirs.into_iter();
     let row = |figure: Figure| {
@@ -50,12 +52,21 @@ pub fn compared(measure: fn(&Server, &Runtime) -> Result<Vec<Figure>>) -> Result
             "" => format!("kube-apiserver: {}", theirs.value),
             cpu => format!("kube-apiserver: {}, {cpu} of CPU", theirs.value),
         });
-        let published = (!figure.published.is_empty()).then(|| format!("published: {}", figure.published));
-        let peer: Vec<String> = measured.into_iter().chain(published).collect();
+        let mut peer = measured.unwrap_or_else(|| absent.to_owned());
+        if !figure.published.is_empty() {
+            peer += &format!("; published: {}", figure.published);
+        }
         let Figure { figure, value, cpu, reach, .. } = figure;
-        Row { figure, value, cpu, peer: peer.join("; "), reach }
+        Row { figure, value, cpu, peer, reach }
     };
     Ok(ours.into_iter().map(row).collect())
+}
+
+/// A part of so many, for a run that only shows that it ends: `BENCH_SHARE=100` is a hundredth.
+pub fn share(count: u32) -> u32 {
+    let told = std::env::var("BENCH_SHARE").ok().and_then(|text| text.parse::<u32>().ok());
+    // Each of the readers at once has something to do.
+    (count / told.unwrap_or(1).max(1)).max(count.min(20))
 }
 
 impl Server {
@@ -86,8 +97,8 @@ impl Server {
     /// So many for Ekso. Upstream's server gets fewer where a run of the benchmark would take too long.
     pub fn at_most(&self, count: u32, for_upstream: u32) -> u32 {
         match self.who {
-            Who::Ekso(_) => count,
-            Who::Upstream { .. } => count.min(for_upstream),
+            Who::Ekso(_) => share(count),
+            Who::Upstream { .. } => share(count.min(for_upstream)),
         }
     }
 

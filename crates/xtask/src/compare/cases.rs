@@ -77,6 +77,20 @@ pub struct Ignored {
     pub because: String,
 }
 
+/// A difference that is known wherever it appears.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// As of one that is ignored.
+    pub at: String,
+    /// A regular expression that upstream's text matches.
+    pub upstream: String,
+    pub because: String,
+}
+
+/// The file of those in the folder of areas.
+const KNOWN: &str = "known.yaml";
+
 /// Short words for media types.
 const TYPES: &[(&str, &str)] = &[
     ("apply", "application/apply-patch+yaml"),
@@ -104,16 +118,27 @@ impl Sequence {
     }
 }
 
+fn folder() -> PathBuf {
+    crate::root().join("testdata/compare")
+}
+
+/// What is known of everywhere.
+pub fn known() -> Result<Vec<Known>> {
+    parse(&folder().join(KNOWN))
+}
+
 /// The sequences of these areas, or of files (`x.yaml`), whose names have one of these words; without words all of all.
 pub fn chosen(words: &[String]) -> Result<Vec<Area>> {
-    let folder = crate::root().join("testdata/compare");
+    let folder = folder();
     let mut files: Vec<PathBuf> =
         words.iter().filter(|word| word.ends_with(".yaml")).map(PathBuf::from).collect();
     let words: Vec<&String> = words.iter().filter(|word| !word.ends_with(".yaml")).collect();
     if files.is_empty() {
         let entries = std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
         files = entries.map(|entry| anyhow::Ok(entry?.path())).collect::<Result<_>>()?;
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+        files.retain(|file| {
+            file.extension().is_some_and(|extension| extension == "yaml") && !file.ends_with(KNOWN)
+        });
         files.sort();
     }
     let mut areas = Vec::new();
@@ -133,10 +158,15 @@ pub fn chosen(words: &[String]) -> Result<Vec<Area>> {
 }
 
 fn read(file: &Path) -> Result<Area> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let sequences = serde_saphyr::from_str(&text).with_context(|| format!("read {}", file.display()))?;
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Area { name, sequences })
+    Ok(Area { name, sequences: parse(file)? })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    // Strictly: `n` and `on` are texts.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(&text, options).with_context(|| format!("read {}", file.display()))
 }
 
 #[cfg(test)]

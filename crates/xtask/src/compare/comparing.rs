@@ -1,8 +1,10 @@
 //! Two answers, and where they differ.
 
+use anyhow::{Context, Result};
+use regex::Regex;
 use serde_json::{Value, json};
 
-use super::cases::Ignored;
+use super::cases::{Ignored, Known};
 use super::playing::{Answer, Body};
 
 /// Where two answers differ, and what each says there. `None`: nothing.
@@ -50,15 +52,45 @@ fn compare(at: &str, upstream: Option<&Value>, ours: Option<&Value>, found: &mut
             }
         }
         _ if upstream == ours => {}
+        // Go writes null for an empty list, map or time of a field that is not left out. It says nothing, and we do not store it.
+        (Some(Value::Null), None) => {}
         _ => found.push(Difference { at: at.to_owned(), upstream: upstream.cloned(), ours: ours.cloned() }),
     }
 }
 
 impl Ignored {
-    /// `*` is any one part; what lies below is meant too.
     pub fn covers(&self, difference: &Difference) -> bool {
-        let mut there = difference.at.split('/');
-        self.at.split('/').all(|part| there.next().is_some_and(|found| part == "*" || part == found))
+        reaches(&self.at, difference)
+    }
+}
+
+/// `*` is any one part; what lies below is meant too.
+fn reaches(at: &str, difference: &Difference) -> bool {
+    let mut there = difference.at.split('/');
+    at.split('/').all(|part| there.next().is_some_and(|found| part == "*" || part == found))
+}
+
+/// What is known everywhere, ready to be looked for.
+pub struct KnownEverywhere(Vec<(Known, Regex)>);
+
+impl KnownEverywhere {
+    pub fn new(known: Vec<Known>) -> Result<Self> {
+        let ready = known.into_iter().map(|one| {
+            let pattern = Regex::new(&one.upstream).with_context(|| format!("the pattern of {}", one.at))?;
+            Ok((one, pattern))
+        });
+        Ok(Self(ready.collect::<Result<_>>()?))
+    }
+
+    /// Why this difference is known.
+    pub fn reason(&self, difference: &Difference) -> Option<&str> {
+        let text = match &difference.upstream {
+            Some(Value::String(text)) => text.clone(),
+            other => other.as_ref().map_or_else(String::new, Value::to_string),
+        };
+        let found =
+            self.0.iter().find(|(one, pattern)| reaches(&one.at, difference) && pattern.is_match(&text));
+        found.map(|(one, _)| &*one.because)
     }
 }
 

@@ -16,7 +16,7 @@ use object::Time;
 use serde_json::Value;
 
 use cases::{Area, Ignored, Sequence, Step};
-use comparing::{Difference, differences};
+use comparing::{Difference, KnownEverywhere, differences};
 use normal::Names;
 use playing::{Answer, Body, Player, merged};
 use servers::Both;
@@ -36,6 +36,7 @@ pub fn run(words: &[String]) -> Result<()> {
     let is_shown = words.iter().any(|word| word == "--show");
     let words: Vec<String> = words.iter().filter(|word| !word.starts_with("--")).cloned().collect();
     let areas = cases::chosen(&words)?;
+    let known = KnownEverywhere::new(cases::known()?)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let tally = runtime.block_on(async {
         let both = Both::start().await?;
@@ -44,7 +45,7 @@ pub fn run(words: &[String]) -> Result<()> {
             for (nth, sequence) in area.sequences.iter().enumerate() {
                 let namespace = format!("{}-{}", area.name, nth + 1);
                 let context = || format!("{}: {}", area.name, sequence.name);
-                played(&both, area, sequence, &namespace, is_shown, &mut tally)
+                played(&both, area, sequence, &namespace, is_shown, &known, &mut tally)
                     .await
                     .with_context(context)?;
             }
@@ -64,6 +65,7 @@ async fn played(
     sequence: &Sequence,
     namespace: &str,
     is_shown: bool,
+    known: &KnownEverywhere,
     tally: &mut Tally,
 ) -> Result<()> {
     let (mut upstream, mut ours) = tokio::try_join!(
@@ -77,16 +79,21 @@ async fn played(
             let (theirs, mine) =
                 tokio::join!(upstream.play(step, body.as_ref()), ours.play(step, body.as_ref()));
             let (theirs, mine) = (their_names.answer(&theirs), our_names.answer(&mine));
+            if theirs.code != mine.code {
+                their_names.forget();
+                our_names.forget();
+            }
             let (mut unknown, mut is_known) = (Vec::new(), false);
             for difference in differences(&theirs, &mine) {
                 let mut ignored = step.ignore.iter().chain(&sequence.ignore);
-                let Some(Ignored { because, .. }) = ignored.find(|ignored| ignored.covers(&difference))
-                else {
+                let here = ignored.find(|ignored| ignored.covers(&difference));
+                let here = here.map(|Ignored { because, .. }| &**because);
+                let Some(because) = here.or_else(|| known.reason(&difference)) else {
                     unknown.push(difference);
                     continue;
                 };
                 is_known = true;
-                *tally.reasons.entry(because.clone()).or_default() += 1;
+                *tally.reasons.entry(because.to_owned()).or_default() += 1;
             }
             tally.answers += 1;
             tally.known += usize::from(is_known);

@@ -13,6 +13,8 @@ use crate::servers::{Connection, Door, Identity, Upstream, brought, etcd, free_p
 
 /// One of them, as it is spoken to.
 pub struct Side {
+    /// It serves what a definition defines only once a controller has said that its names are accepted, and none runs.
+    pub wants_establishing: bool,
     /// By the administrator's certificate.
     pub administrator: Door,
     /// By whoever the request says.
@@ -50,8 +52,16 @@ impl Both {
             "--profiling=false".into(),
         ];
         let theirs = Upstream::start(&flags).await.context("kube-apiserver")?;
-        let upstream = Side { administrator: theirs.door(Some(&administrator))?, nobody: theirs.door(None)? };
-        let ours = Side { administrator: own.door(Some(&administrator))?, nobody: own.door(None)? };
+        let upstream = Side {
+            wants_establishing: false,
+            administrator: theirs.door(Some(&administrator))?,
+            nobody: theirs.door(None)?,
+        };
+        let ours = Side {
+            wants_establishing: true,
+            administrator: own.door(Some(&administrator))?,
+            nobody: own.door(None)?,
+        };
         Ok(Self { ours, upstream, _processes: (theirs, own) })
     }
 }
