@@ -34,6 +34,12 @@ pub fn certificate(chain: &[impl AsRef<[u8]>], ca: &ClientCa, now: Time) -> Resu
     user_of(&leaf, der.as_ref())
 }
 
+/// When a certificate (DER) is no longer good; None: it cannot be read.
+pub fn expiry(certificate: &[u8]) -> Option<Time> {
+    let parsed = parse(certificate).ok()?;
+    Some(Time::from_secs(parsed.validity().not_after.timestamp()))
+}
+
 fn trusted(chain: &[impl AsRef<[u8]>], ca: &ClientCa, now: Time) -> Result<(), AccessError> {
     let at = ASN1Time::from_timestamp(now.as_secs()).map_err(|error| refused(error.to_string()))?;
     let mut current = parse(chain[0].as_ref())?;

@@ -36,7 +36,7 @@ pub mod service_account;
 pub use access_policy::AccessPolicies;
 pub use authorize::{View, authorize, forbidden};
 pub use bearer::bearer;
-pub use certificate::{ClientCa, certificate};
+pub use certificate::{ClientCa, certificate, expiry};
 pub use error::AccessError;
 pub use impersonate::impersonation;
 pub use jws::issuer as issuer_of;

@@ -31,34 +31,41 @@ use serde_json::Value;
 
 /// Completes the object of a create, update or connect: service account, priority, tolerations, limits, classes.
 ///
-/// The object must have passed decoding: its fields are of the types of its kind's schema.
+/// The object must have passed decoding: its fields are of the types of its kind's schema. `told` hears of each plugin that had its say: its
+/// place among them, and whether it refused.
 pub fn mutate(
     plugins: &[Plugin],
     snapshot: &Snapshot,
     request: &Request,
     mut object: Value,
+    mut told: impl FnMut(usize, bool),
 ) -> Result<Admitted, Status> {
     let mut warnings = Vec::new();
-    for plugin in plugins {
+    for (index, plugin) in plugins.iter().enumerate() {
         if let Some(mutate) = plugin.mutate {
-            mutate(snapshot, request, &mut object, &mut warnings)?;
+            let done = mutate(snapshot, request, &mut object, &mut warnings);
+            told(index, done.is_err());
+            done?;
         }
     }
     Ok(Admitted { object, warnings })
 }
 
 /// Judges a request. `object` is as it would be stored; a delete has none. What the audit log should hold is in the verdict of a
-/// request that is refused, too.
+/// request that is refused, too. `told` is as in [`mutate`].
 pub fn validate(
     plugins: &[Plugin],
     snapshot: &Snapshot,
     request: &Request,
     object: Option<&Value>,
     verdict: &mut Verdict,
+    mut told: impl FnMut(usize, bool),
 ) -> Result<(), Status> {
-    for plugin in plugins {
+    for (index, plugin) in plugins.iter().enumerate() {
         if let Some(validate) = plugin.validate {
-            validate(snapshot, request, object, verdict)?;
+            let done = validate(snapshot, request, object, verdict);
+            told(index, done.is_err());
+            done?;
         }
     }
     Ok(())

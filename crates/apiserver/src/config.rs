@@ -81,6 +81,8 @@ pub struct Config {
     pub checks: Vec<crate::HealthCheck>,
     /// What is written down of requests; none: nothing.
     pub audit: Option<Arc<crate::Audit>>,
+    /// The metrics of controllers and scheduler, where they run in this process.
+    pub components: Option<crate::ComponentMetrics>,
 }
 
 /// The proxies in front of a server that are believed whom they tell of.

@@ -19,7 +19,9 @@ use crate::respond::{self, Answer};
 use crate::route::{self, Nowhere, Route, Target};
 use crate::shared::{Peer, Shared};
 use crate::show::{self, table};
-use crate::{aggregate, authenticate, discovery, fairness, health, list, openapi, special, watch, write};
+use crate::{
+    aggregate, authenticate, discovery, fairness, health, list, metrics, openapi, special, watch, write,
+};
 
 /// A request waits in a queue for this part of the time that it may take, as upstream.
 const PART_OF_TIME_TO_WAIT: u32 = 4;
@@ -175,6 +177,8 @@ enum Asked {
     Extension(Box<(aggregate::Extension, aggregate::Asked)>),
     /// A path that is no resource, and the method as a verb.
     Path(String, String),
+    /// The metrics of what runs beside the API server.
+    Metrics(Box<aggregate::Asked>),
     Resource(Target),
 }
 
@@ -185,6 +189,12 @@ impl Asked {
             let asked = aggregate::Asked::read(request.method(), path, query);
             return asked
                 .map(|asked| Self::Extension(Box::new((extension, asked))))
+                .map_err(|status| respond::failure(&status));
+        }
+        if shared.config.components.is_some() && aggregate::is_below(path, metrics::EKS_GROUP, "v1") {
+            let asked = aggregate::Asked::read(request.method(), path, query);
+            return asked
+                .map(|asked| Self::Metrics(Box::new(asked)))
                 .map_err(|status| respond::failure(&status));
         }
         match route::route(&shared.gate.catalog(), request.method(), path, query) {
@@ -198,6 +208,7 @@ impl Asked {
     fn attributes(&self) -> Attributes<'_> {
         match self {
             Self::Extension(both) => both.1.attributes(),
+            Self::Metrics(asked) => asked.attributes(),
             Self::Path(path, verb) => Attributes { verb, path, ..Attributes::default() },
             Self::Resource(target) => target.attributes(),
         }
@@ -215,7 +226,7 @@ impl Asked {
     fn stays(&self, request: &Request<Incoming>, query: &Query) -> bool {
         match self {
             Self::Extension(both) => both.1.attributes().verb == "watch" || upgrades(request),
-            Self::Path(..) => false,
+            Self::Metrics(_) | Self::Path(..) => false,
             Self::Resource(target) => target.is_long_running(query),
         }
     }
@@ -277,9 +288,22 @@ async fn answered(
         Asked::Path(path, _) => {
             match authorize(shared, user, &asked.attributes(), request.extensions()).await {
                 Err(status) => respond::failure(&status),
-                Ok(()) => page(shared, path, query, &request).await,
+                Ok(()) => {
+                    let began = Instant::now();
+                    let answer = page(shared, path, query, &request).await;
+                    if let Some(path) = health::page_of(path) {
+                        let (code, verb) = (answer.status().as_u16(), request.method());
+                        let verb = if *verb == Method::GET { "GET" } else { "other" };
+                        shared.requests.record_page(path, verb, code, began.elapsed());
+                    }
+                    answer
+                }
             }
         }
+        Asked::Metrics(of) => match authorize(shared, user, &of.attributes(), request.extensions()).await {
+            Err(status) => respond::failure(&status),
+            Ok(()) => health::component(shared, of.attributes()),
+        },
         Asked::Resource(target) => {
             let began = Instant::now();
             let deprecation = target.kind.deprecation();
@@ -294,8 +318,10 @@ async fn answered(
                 respond::warn(&mut answer, &[text.into_owned()]);
             }
             let is_dry = query.get("dryRun") == "All";
-            shared.requests.record(target, is_dry, answer.status().as_u16(), began.elapsed());
-            answer
+            if answer.extensions().get::<TookTooLong>().is_some() {
+                shared.requests.ended(target, answer.status().as_u16());
+            }
+            shared.requests.record(target, is_dry, answer, began.elapsed())
         }
     }
 }
@@ -322,7 +348,9 @@ async fn authorize(
 ) -> Result<(), Status> {
     let snapshot = shared.store().snapshot();
     let decided = shared.authorizers.decide(&snapshot, |view| access::authorize(view, user, attributes));
+    let began = Instant::now();
     let decision = decided.await;
+    shared.access.authorized(&decision, began.elapsed());
     audit::decided(extensions, &decision);
     match decision {
         Decision { allowed: true, .. } => Ok(()),
@@ -405,10 +433,16 @@ async fn in_time(
         Err(_) => {
             warn!(verb, resource, "a request took too long");
             let why = "Timeout: request did not complete within the allotted timeout";
-            respond::failure(&Status::new(Reason::Timeout, why))
+            let mut answer = respond::failure(&Status::new(Reason::Timeout, why));
+            answer.extensions_mut().insert(TookTooLong);
+            answer
         }
     }
 }
+
+/// Marks the answer of a request that was ended because its time was over.
+#[derive(Clone)]
+struct TookTooLong;
 
 /// One more, as long as it lives.
 struct Counted<'a>(&'a AtomicUsize);

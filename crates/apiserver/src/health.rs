@@ -1,11 +1,12 @@
-//! `/healthz`, `/livez`, `/readyz`, `/metrics`, `/metrics/slis`, `/version`, and what OpenID clients ask.
+//! `/healthz`, `/livez`, `/readyz`, `/metrics`, `/metrics/slis`, the metrics of other components, `/version`, and what OpenID clients ask.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ::metrics::Page;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use object::Resource;
+use object::{Reason, Resource, Status};
+use plan::Attributes;
 use serde_json::json;
 use tracing::warn;
 
@@ -23,14 +24,27 @@ type Check = (&'static str, fn(&Shared) -> Result<(), String>);
 
 const ROOTS: [&str; 3] = ["healthz", "livez", "readyz"];
 
-/// In the order in which they are told.
+/// In the order in which they are told, which is upstream's.
 const CHECKS: &[Check] = &[
-    ("ping", |_| Ok(())),
-    ("log", |_| Ok(())),
-    (
-        "etcd",
-        |shared| if shared.store().usage().revision > 0 { Ok(()) } else { Err("the store is empty".into()) },
-    ),
+    ("ping", begun),
+    ("log", begun),
+    ("etcd", filled),
+    ("etcd-readiness", filled),
+    ("informer-sync", filled),
+    ("poststarthook/start-apiserver-admission-initializer", begun),
+    ("poststarthook/generic-apiserver-start-informers", begun),
+    ("poststarthook/priority-and-fairness-config-consumer", begun),
+    ("poststarthook/priority-and-fairness-filter", begun),
+    ("poststarthook/storage-object-count-tracker-hook", begun),
+    ("poststarthook/start-apiextensions-informers", begun),
+    ("poststarthook/start-apiextensions-controllers", begun),
+    ("poststarthook/crd-informer-synced", begun),
+    ("poststarthook/start-system-namespaces-controller", |shared| {
+        is_there(shared, kinds::NAMESPACES, "kube-system")
+    }),
+    ("poststarthook/start-cluster-authentication-info-controller", begun),
+    ("poststarthook/storage-readiness", filled),
+    ("poststarthook/start-service-ip-repair-controllers", begun),
     ("poststarthook/rbac/bootstrap-roles", |shared| is_there(shared, kinds::CLUSTER_ROLES, "cluster-admin")),
     ("poststarthook/scheduling/bootstrap-system-priority-classes", |shared| {
         is_there(shared, kinds::PRIORITY_CLASSES, "system-node-critical")
@@ -38,11 +52,31 @@ const CHECKS: &[Check] = &[
     ("poststarthook/priority-and-fairness-config-producer", |shared| {
         is_there(shared, kinds::PRIORITY_LEVEL_CONFIGURATIONS, "exempt")
     }),
+    ("poststarthook/bootstrap-controller", begun),
+    ("poststarthook/start-kubernetes-service-cidr-controller", begun),
+    ("poststarthook/start-kube-aggregator-informers", begun),
+    ("poststarthook/apiservice-status-local-available-controller", begun),
+    ("poststarthook/apiservice-status-remote-available-controller", begun),
+    ("poststarthook/apiservice-registration-controller", begun),
+    ("poststarthook/apiservice-discovery-controller", begun),
+    ("poststarthook/kube-apiserver-autoregistration", begun),
+    ("autoregister-completion", begun),
+    ("poststarthook/apiservice-openapi-controller", begun),
+    ("poststarthook/apiservice-openapiv3-controller", begun),
+    ("shutdown", |shared| if shared.is_stopping() { Err("process is shutting down".into()) } else { Ok(()) }),
 ];
 
-/// Only readiness: a server that is about to stop is alive but not ready.
-const READY: Check =
-    ("shutdown", |shared| if shared.is_stopping() { Err("process is shutting down".into()) } else { Ok(()) });
+/// Which of them are about readiness alone: a server that is about to stop is alive but not ready.
+const ONLY_READY: &[&str] = &["etcd-readiness", "informer-sync", "shutdown"];
+
+/// What upstream begins behind its start is there before this server answers anybody.
+fn begun(_: &Shared) -> Result<(), String> {
+    Ok(())
+}
+
+fn filled(shared: &Shared) -> Result<(), String> {
+    if shared.store().usage().revision > 0 { Ok(()) } else { Err("the store is empty".into()) }
+}
 
 fn is_there(shared: &Shared, resource: Resource, name: &str) -> Result<(), String> {
     match shared.store().snapshot().find(resource, "", name) {
@@ -73,43 +107,37 @@ impl Outcomes {
     /// `/metrics/slis`: KEP-3466.
     fn page(&self) -> String {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut text = String::new();
-        metrics::head(
-            &mut text,
+        let mut page = Page::default();
+        page.head(
             "kubernetes_healthcheck",
             "gauge",
-            "Whether a check passed when it was last made.",
+            "[STABLE] This metric records the result of a single healthcheck.",
         );
         for ((root, name), one) in all.iter() {
-            let _ = writeln!(
-                text,
-                "kubernetes_healthcheck{{name=\"{name}\",type=\"{root}\"}} {}",
-                u8::from(one.is_well)
-            );
+            page.sample("kubernetes_healthcheck", &[("name", name), ("type", root)], u8::from(one.is_well));
         }
-        metrics::head(&mut text, "kubernetes_healthchecks_total", "counter", "Checks by their outcome.");
-        for ((root, name), one) in all.iter() {
+        let name = "kubernetes_healthchecks_total";
+        page.head(name, "counter", "[STABLE] This metric records the results of all healthcheck.");
+        for ((root, check), one) in all.iter() {
             for (status, count) in [("error", one.failed), ("success", one.passed)] {
                 if count > 0 {
-                    let labels = format!("name=\"{name}\",status=\"{status}\",type=\"{root}\"");
-                    let _ = writeln!(text, "kubernetes_healthchecks_total{{{labels}}} {count}");
+                    page.sample(name, &[("name", check), ("status", status), ("type", root)], count);
                 }
             }
         }
-        text
+        page.into_text()
     }
 }
 
 /// The names of a root's checks.
 fn names(shared: &Shared, root: &str) -> Vec<&'static str> {
-    let own = CHECKS.iter().map(|(name, _)| *name);
-    let given = shared.config.checks.iter().map(|(name, _)| *name);
-    let ready = (root == "readyz").then_some(READY.0);
-    own.chain(given).chain(ready).collect()
+    let own =
+        CHECKS.iter().map(|(name, _)| *name).filter(|name| root == "readyz" || !ONLY_READY.contains(name));
+    own.chain(shared.config.checks.iter().map(|(name, _)| *name)).collect()
 }
 
 fn check(shared: &Shared, root: &'static str, name: &'static str) -> Result<(), String> {
-    let own = CHECKS.iter().chain([&READY]).find(|(known, _)| *known == name);
+    let own = CHECKS.iter().find(|(known, _)| *known == name);
     let outcome = match own {
         Some((_, check)) => check(shared),
         None => {
@@ -139,6 +167,30 @@ pub(crate) fn paths(shared: &Shared) -> Vec<String> {
     paths
 }
 
+/// The metrics of what runs beside the API server: `/apis/metrics.eks.amazonaws.com/v1/{kcm,ksh}/container/metrics`.
+pub(crate) fn component(shared: &Shared, asked: Attributes<'_>) -> Answer {
+    let is_asked = asked.verb == "get" && asked.name == "container" && asked.subresource == "metrics";
+    match metrics::page_of(shared, asked.resource).filter(|_| is_asked) {
+        Some(text) => metrics_page(text),
+        None => respond::failure(&Status::new(
+            Reason::NotFound,
+            "the server could not find the requested resource",
+        )),
+    }
+}
+
+fn metrics_page(text: String) -> Answer {
+    let mut answer = respond::text(StatusCode::OK, text);
+    let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, format);
+    answer
+}
+
+/// The page that requests for a path are counted by; None: they are not.
+pub(crate) fn page_of(path: &str) -> Option<&'static str> {
+    ["/healthz", "/livez", "/readyz"].into_iter().find(|page| *page == path)
+}
+
 pub(crate) fn answer(
     shared: &Shared,
     path: &str,
@@ -146,31 +198,22 @@ pub(crate) fn answer(
     method: &Method,
     headers: &HeaderMap,
 ) -> Option<Answer> {
-    let trimmed = path.trim_end_matches('/');
-    match trimmed {
-        "/metrics" => {
-            let mut answer = respond::text(StatusCode::OK, metrics::page(shared));
-            let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            answer.headers_mut().insert(header::CONTENT_TYPE, format);
-            return Some(answer);
-        }
+    match path {
+        "/metrics" => return Some(metrics_page(metrics::page(shared))),
         "/metrics/slis" => {
             for root in ROOTS {
                 names(shared, root).into_iter().for_each(|name| drop(check(shared, root, name)));
             }
-            let mut answer = respond::text(StatusCode::OK, shared.outcomes.page());
-            let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            answer.headers_mut().insert(header::CONTENT_TYPE, format);
-            return Some(answer);
+            return Some(metrics_page(shared.outcomes.page()));
         }
-        "/version" => return Some(version(shared, method, headers)),
-        "/.well-known/openid-configuration" => {
+        "/version" | "/version/" => return Some(version(shared, method, headers)),
+        "/.well-known/openid-configuration" | "/.well-known/openid-configuration/" => {
             return Some(respond::json(
                 StatusCode::OK,
                 &shared.tokens.openid_configuration(&shared.config.jwks_uri),
             ));
         }
-        "/openid/v1/jwks" => {
+        "/openid/v1/jwks" | "/openid/v1/jwks/" => {
             return Some(respond::bytes(
                 StatusCode::OK,
                 "application/jwk-set+json",
@@ -179,10 +222,8 @@ pub(crate) fn answer(
         }
         _ => {}
     }
-    let (root, one) = match trimmed.strip_prefix('/')?.split_once('/') {
-        Some((root, one)) => (root, Some(one)),
-        None => (trimmed.strip_prefix('/')?, None),
-    };
+    let rest = path.strip_prefix('/')?;
+    let (root, one) = rest.split_once('/').map_or((rest, None), |(root, one)| (root, Some(one)));
     let root = ROOTS.into_iter().find(|known| *known == root)?;
     let names = names(shared, root);
     match one {
@@ -230,11 +271,14 @@ fn all(shared: &Shared, root: &'static str, names: &[&'static str], query: &Quer
         told.push_str(&format!("{root} check failed\n"));
         return respond::text(StatusCode::INTERNAL_SERVER_ERROR, told);
     }
-    if query.has("verbose") {
+    let mut answer = if query.has("verbose") {
         told.push_str(&format!("{root} check passed\n"));
-        return respond::text(StatusCode::OK, told);
-    }
-    respond::text(StatusCode::OK, "ok")
+        respond::text(StatusCode::OK, told)
+    } else {
+        respond::text(StatusCode::OK, "ok")
+    };
+    respond::forbid_sniffing(answer.headers_mut());
+    answer
 }
 
 fn version(shared: &Shared, method: &Method, headers: &HeaderMap) -> Answer {

@@ -70,6 +70,7 @@ pub use connection::{Connection, ConnectionError};
 pub use dial::{Dial, Socket, is_proxyable};
 pub use health::HealthCheck;
 pub use metrics::deprecated::{DeprecatedClient, DeprecatedUse};
+pub use metrics::{ComponentMetrics, WriteMetrics};
 pub use protobuf::{decode as decode_protobuf, identity as protobuf_identity};
 pub use server::{ServeError, Server};
 pub use tls::{client_config, server_config};

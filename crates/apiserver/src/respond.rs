@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -44,15 +44,22 @@ pub(crate) fn raw(code: StatusCode, value: &Value) -> Answer {
     bytes(code, JSON, format!("{value:#}"))
 }
 
+/// A failure says besides that it is text and nothing else, as Go's `http.Error` does.
 pub(crate) fn text(code: StatusCode, text: impl Into<String>) -> Answer {
-    bytes(code, "text/plain; charset=utf-8", text.into())
+    let mut answer = bytes(code, "text/plain; charset=utf-8", text.into());
+    if !code.is_success() {
+        forbid_sniffing(answer.headers_mut());
+    }
+    answer
+}
+
+pub(crate) fn forbid_sniffing(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 /// A path that leads nowhere, as Go's own server says it.
 pub(crate) fn no_page() -> Answer {
-    let mut answer = text(StatusCode::NOT_FOUND, "404 page not found\n");
-    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    answer
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 /// Marks an answer whose encoding the client has chosen: it may be indented and compressed for them.

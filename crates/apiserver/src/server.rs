@@ -133,7 +133,10 @@ impl Server {
                                 )
                                 .await;
                             }
-                            Ok(Err(error)) => debug!(%address, %error, "TLS handshake failed"),
+                            Ok(Err(error)) => {
+                                shared.access.handshake_errors.increase();
+                                debug!(%address, %error, "TLS handshake failed");
+                            }
                             Err(_) => debug!(%address, "TLS handshake took too long"),
                         }
                     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use access::service_account::Authority;
 use gate::Gate;
-use object::{Object, Reason, Snapshot, Status};
+use object::{Object, Reason, Snapshot, Status, Time};
 use plan::User;
 use schema::Kind;
 use store::Store;
@@ -19,8 +19,8 @@ use crate::authenticate::webhook::Reviewer;
 use crate::fairness::Seats;
 use crate::health::Outcomes;
 use crate::held::Held;
-use crate::metrics::Requests;
 use crate::metrics::deprecated::DeprecatedUses;
+use crate::metrics::{Access, Requests};
 use crate::published::Published;
 use crate::shared_events::SharedEvents;
 use crate::{Authorizers, Config, Deps, Dial, Login, aggregate, tls};
@@ -43,6 +43,9 @@ pub(crate) struct Shared {
     pub(crate) verified: Verified,
     pub(crate) held: Held,
     pub(crate) requests: Requests,
+    pub(crate) access: Access,
+    /// How often extension servers were found to be out of reach, by the APIService and why.
+    pub(crate) unavailable: ::metrics::Family<[Box<str>; 2], ::metrics::Counter>,
     pub(crate) deprecated: DeprecatedUses,
     pub(crate) outcomes: Outcomes,
     pub(crate) documents: Published,
@@ -64,7 +67,16 @@ pub(crate) struct Peer {
     /// Where it is.
     pub(crate) address: Option<IpAddr>,
     /// Whose they are: found out once and looked at again after a while.
-    pub(crate) known: Arc<Mutex<Option<(Instant, User)>>>,
+    pub(crate) known: Arc<Mutex<Option<Known>>>,
+}
+
+/// Whose certificate a connection shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) since: Instant,
+    pub(crate) user: User,
+    /// When the certificate is no longer good.
+    pub(crate) expires: Option<Time>,
 }
 
 impl Shared {
@@ -90,6 +102,8 @@ impl Shared {
             verified: Verified::default(),
             held: Held::default(),
             requests: Requests::default(),
+            access: Access::default(),
+            unavailable: ::metrics::Family::default(),
             deprecated: DeprecatedUses::default(),
             outcomes: Outcomes::default(),
             documents: Published::default(),

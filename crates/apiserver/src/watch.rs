@@ -55,7 +55,7 @@ pub(crate) async fn watch(
     options.check_watch()?;
     let selection = Selection::new(&target.kind, &target.namespace, &target.name, &options)?;
     let mut stream = begin(shared, &target.kind, view, selection, &options).await?;
-    stream.open = Some(Open::new(shared, target));
+    stream.open = Some(shared.requests.open(target));
     let messages = if view.media == Media::Json { Messages::Text } else { Messages::Binary };
     let opening = websocket::of_watch(&mut request, messages)?;
     stream.is_apart = opening.is_some();
@@ -98,6 +98,9 @@ struct Stream {
     open: Option<Open>,
     /// Each event is a piece of its own, for a WebSocket, which has lengths of its own too.
     is_apart: bool,
+    /// Sizes of the events that it sends.
+    sent: Arc<::metrics::Histogram>,
+    began: Instant,
 }
 
 /// resourceVersion and sendInitialEvents of a watch:
@@ -163,6 +166,8 @@ async fn begin(
         described: false,
         open: None,
         is_apart: false,
+        sent: shared.requests.watch_events(kind),
+        began: now,
     };
     if !shared.gate.catalog().serves(kind) {
         return Ok(stream);
@@ -222,6 +227,8 @@ impl Stream {
             self.begin();
             if let Some(revision) = self.initial_end.take_if(|_| matches!(self.initial, Initial::Done)) {
                 self.bookmark(revision, true);
+                let is_of_namespace = !self.selection.namespace().is_empty();
+                self.shared.requests.watch_began(&self.kind, is_of_namespace, self.began.elapsed());
             }
             self.release();
             if self.ready.is_empty() {
@@ -416,6 +423,7 @@ impl Stream {
             return self.send(event);
         }
         let head = json_head(change);
+        self.sent.observe((head.len() + text.len() + END.len()) as f64);
         if text.len() > JOINED_BYTES {
             self.release();
             return self.ready.extend([Bytes::from_static(head), text, Bytes::from_static(END)]);
@@ -440,6 +448,9 @@ impl Stream {
     }
 
     fn send(&mut self, event: Result<Bytes, Status>) {
+        if let Ok(event) = &event {
+            self.sent.observe(event.len() as f64);
+        }
         match event {
             Ok(event) if self.is_apart => self.hand_over(event),
             Ok(event) if event.len() <= JOINED_BYTES => self.gathered.extend_from_slice(&event),

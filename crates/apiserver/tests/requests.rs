@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use apiserver::decode_protobuf;
 use common::Cluster;
 use common::client::Client;
@@ -618,14 +620,54 @@ async fn what_was_done_is_counted() {
     client.get("/api/v1/namespaces/default/pods/none").await;
     let text = client.get("/metrics").await.text;
     for line in [
-        "apiserver_request_total{component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"cluster\",subresource=\"\",verb=\"LIST\",version=\"v1\",code=\"200\"} 1",
-        "apiserver_request_total{component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\",code=\"404\"} 1",
+        "apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"cluster\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1",
+        "apiserver_request_total{code=\"404\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"} 1",
         "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 0",
         "apiserver_storage_objects{resource=\"namespaces\"} 4",
+        "apiserver_resource_objects{group=\"rbac.authorization.k8s.io\",resource=\"roles\"}",
+        "apiserver_storage_events_received_total{group=\"\",resource=\"namespaces\"} 4",
+        "apiserver_response_sizes_count{component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"cluster\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1",
+        "apiserver_admission_controller_admission_duration_seconds_count{name=\"NamespaceLifecycle\",operation=\"CREATE\",rejected=\"false\",type=\"validate\"}",
+        "apiserver_admission_step_admission_duration_seconds_count{operation=\"CREATE\",rejected=\"false\",type=\"admit\"}",
+        "apiserver_client_certificate_expiration_seconds_count 3",
+        "authenticated_user_requests{username=\"admin\"} 3",
+        "authentication_attempts{result=\"success\"} 3",
+        "authorization_attempts_total{result=\"allowed\"} 3",
+        "kube_apiserver_clusterip_allocator_available_ips{cidr=\"10.100.0.0/16\"} 65534",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
+    let heads: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+    let once: std::collections::BTreeSet<&str> = heads.iter().copied().collect();
+    assert_eq!(heads.len(), once.len(), "a metric is told twice");
     assert_eq!(Client::of(&cluster, None).get("/metrics").await.code, 403);
+}
+
+/// As EKS serves them: each component at a path of its own, for those who may.
+#[tokio::test]
+async fn the_metrics_of_other_components_have_a_group_of_their_own() {
+    let write: apiserver::WriteMetrics = Arc::new(|page| page.gauge("workqueue_depth", "Depth.", 7));
+    let cluster = Cluster::start_with(|config| {
+        let apart = vec![("kcm", write.clone())];
+        config.components = Some(apiserver::ComponentMetrics { all: write, apart });
+    })
+    .await;
+    let at = |component: &str| format!("/apis/metrics.eks.amazonaws.com/v1/{component}/container/metrics");
+    let admin = Client::admin(&cluster);
+    for path in [at("kcm"), "/metrics".to_owned()] {
+        let told = admin.get(&path).await;
+        assert_eq!(told.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+        assert!(
+            told.text.contains("\nworkqueue_depth 7\n") && told.text.contains("\nprocess_open_fds "),
+            "{path}"
+        );
+    }
+    assert_eq!(admin.get(&at("ksh")).await.code, 404);
+    assert_eq!(admin.post(&at("kcm"), &json!({})).await.code, 404);
+    let jane = Client::of(&cluster, Some(cluster.identity("jane", &[])));
+    let refused = jane.get(&at("kcm")).await;
+    let words = "cannot get resource \\\"kcm/metrics\\\" in API group \\\"metrics.eks.amazonaws.com\\\"";
+    assert!(refused.code == 403 && refused.text.contains(words), "{}", refused.text);
 }
 
 /// What is not stored is admitted all the same: plugins and policies see tokens and connections.

@@ -10,6 +10,7 @@ use access::service_account::{Authority, SigningKey};
 use account::Account;
 use apiserver::{Authorizers, Believed, Deps, FrontProxies, Limits, Server, Version};
 use controllers::Settings;
+use engine::Measures;
 use gate::{Gate, ServiceRange, ServiceRanges};
 use kinds::{CONFIG_MAPS, NODES};
 use object::{Key, Object, Reason, Snapshot, Status};
@@ -17,14 +18,14 @@ use plan::{Expect, Write};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
-use store::{Embedded, Sealing, Store};
+use store::{Embedded, Measured, Sealing, Store};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{error, info};
 
 use crate::bootstrap;
 use crate::clock::now;
-use crate::deciders::{Deciders, Identity, IdentityError, event_user};
+use crate::deciders::{self, Deciders, Identity, IdentityError, event_user};
 use crate::dial::{self, Inside};
 use crate::doors::Doors;
 use crate::etcd::{EtcdError, Place};
@@ -175,10 +176,11 @@ impl Cluster {
             .await
             .map_err(|status| ClusterError::Bootstrap(Box::new(status)))?;
 
+        let measures = Arc::new(Measures::new(measured_host(&setup)));
         let tokens = Arc::new(token_authority(&pki, &setup.shape)?);
         let jwks = tokens.jwks();
         let server = Server::new(
-            server_config(&pki, &setup, sealing.as_ref(), clock.clone())?,
+            server_config(&pki, &setup, sealing.as_ref(), clock.clone(), &measures)?,
             Deps {
                 gate: gate.clone(),
                 authorizers,
@@ -200,6 +202,7 @@ impl Cluster {
             pki: pki.clone(),
             clock,
             settings: Arc::new(settings(&setup, &pki)),
+            measures,
         };
         tasks.extend(deciders.start(identity.as_ref().map(|identity| identity.name.clone()), &stopped));
         info!(cluster = setup.name, revision = store.snapshot().revision(), "the control plane runs");
@@ -333,14 +336,14 @@ async fn open_store(
     sealing: Option<Arc<Sealing>>,
 ) -> Result<Arc<dyn Store>, ClusterError> {
     if let Some(etcd) = place.open(sealing.clone()).await? {
-        return Ok(Arc::new(etcd));
+        return Ok(Arc::new(Measured::new(Arc::new(etcd))));
     }
     let opened = tokio::task::spawn_blocking(move || {
         Embedded::open(&folder, store::Options { sealing, ..store::Options::default() })
     })
     .await;
     let opened = opened.map_err(|panic| ClusterError::Keys(panic.to_string()))?;
-    Ok(Arc::new(opened?))
+    Ok(Arc::new(Measured::new(Arc::new(opened?))))
 }
 
 /// By its provider's id, `aws:///us-east-1a/i-0123456789abcdef0`.
@@ -428,6 +431,7 @@ fn server_config(
     setup: &Setup,
     sealing: Option<&Arc<Sealing>>,
     clock: gate::Clock,
+    measures: &Arc<Measures>,
 ) -> Result<apiserver::Config, ClusterError> {
     Ok(apiserver::Config {
         version: Version {
@@ -448,7 +452,14 @@ fn server_config(
         jwks_uri: setup.shape.jwks_uri(),
         checks: sealing.map(health_of_keys).into_iter().collect(),
         audit: setup.files.guard.audit(clock)?,
+        components: Some(deciders::metrics(measures)),
     })
+}
+
+/// Where the writes of controllers and scheduler go, as their metrics tell it.
+fn measured_host(setup: &Setup) -> String {
+    let service = SocketAddr::new(setup.shape.kubernetes_ip().into(), 443);
+    setup.inside.first().copied().unwrap_or(service).to_string()
 }
 
 /// Upstream's name for it.

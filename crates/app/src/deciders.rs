@@ -9,8 +9,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use apiserver::ComponentMetrics;
 use controllers::Settings;
-use engine::{Election, Engine, Recorder};
+use engine::{Election, Engine, Measures, Recorder};
 use files::FileError;
 use gate::{Clock, Gate};
 use plan::User;
@@ -32,6 +33,7 @@ pub struct Deciders {
     pub pki: Arc<Pki>,
     pub clock: Clock,
     pub settings: Arc<Settings>,
+    pub measures: Arc<Measures>,
 }
 
 impl Deciders {
@@ -83,8 +85,37 @@ impl Deciders {
             gate,
             clock: self.clock.clone(),
             settings: self.settings.clone(),
+            measures: self.measures.clone(),
             seed: u64::from_le_bytes(pki::random()),
         })
+    }
+}
+
+/// What they have done, as the API server tells it.
+pub fn metrics(measures: &Arc<Measures>) -> ComponentMetrics {
+    let [all, controllers, scheduler] = [measures.clone(), measures.clone(), measures.clone()];
+    ComponentMetrics {
+        all: Arc::new(move |page| {
+            all.write_controllers(page);
+            all.write_scheduler(page);
+            all.write_requests(page);
+        }),
+        apart: vec![
+            (
+                "kcm",
+                Arc::new(move |page| {
+                    controllers.write_controllers(page);
+                    controllers.write_requests_of_controllers(page);
+                }),
+            ),
+            (
+                "ksh",
+                Arc::new(move |page| {
+                    scheduler.write_scheduler(page);
+                    scheduler.write_requests_of_scheduler(page);
+                }),
+            ),
+        ],
     }
 }
 

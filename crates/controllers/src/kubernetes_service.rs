@@ -116,7 +116,7 @@ fn publish_range(snapshot: &Snapshot, settings: &Settings, now: Time, plan: &mut
         key: held.key.clone(),
         expect: Expect::unchanged(held),
         subresource: "status",
-        patch: json!({"status": {"conditions": [ready]}}),
+        patch: json!({"status": {"conditions": [crate::service_cidr::written(&ready)]}}),
     });
 }
 

@@ -5,6 +5,7 @@
 
 mod api_service;
 mod claim_protection;
+mod cluster_ip_repair;
 mod cluster_role_aggregation;
 mod cron_job;
 mod csr_cleaner;
@@ -34,6 +35,7 @@ mod resource_quota;
 mod revisions;
 mod root_ca_publisher;
 mod service_account;
+mod service_cidr;
 mod service_pods;
 mod settings;
 mod stateful_set;
@@ -99,6 +101,7 @@ pub static ALL: &[&Controller] = &[
     &event_ttl::CONTROLLER,
     &flow_control::CONTROLLER,
     &garbage_collector::CONTROLLER,
+    &cluster_ip_repair::CONTROLLER,
     &job::CONTROLLER,
     &kubernetes_service::CONTROLLER,
     &namespace::CONTROLLER,
@@ -112,6 +115,7 @@ pub static ALL: &[&Controller] = &[
     &replication_controller::CONTROLLER,
     &resource_quota::CONTROLLER,
     &root_ca_publisher::CONTROLLER,
+    &service_cidr::CONTROLLER,
     &service_account::CONTROLLER,
     &stateful_set::CONTROLLER,
     &taint_eviction::CONTROLLER,

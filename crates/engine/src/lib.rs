@@ -12,11 +12,13 @@
 
 mod election;
 mod events;
+mod measures;
 mod queue;
 mod run;
 mod scheduling;
 
 pub use election::Election;
 pub use events::Recorder;
+pub use measures::Measures;
 pub use queue::{Outcome, Queue};
 pub use run::{Clock, Engine};

@@ -23,9 +23,11 @@ impl Default for Queue {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     is_ready: bool,
+    /// When it became ready.
+    since: Time,
     is_running: bool,
     /// Something happened while it ran.
     is_dirty: bool,
@@ -54,29 +56,43 @@ impl Queue {
         }
     }
 
-    /// Something happened that this key should look at.
-    pub fn add(&mut self, key: Key) {
-        let state = self.states.entry(key.clone()).or_default();
+    /// Something happened that this key should look at. Whether that is news: it was not to be run (again) already.
+    pub fn add(&mut self, key: Key, now: Time) -> bool {
+        let state = self.states.entry(key.clone()).or_insert_with(|| State::new(now));
         if state.is_running {
-            state.is_dirty = true;
-        } else if !state.is_ready {
-            state.is_ready = true;
-            self.ready.push_back(key);
+            return !std::mem::replace(&mut state.is_dirty, true);
         }
+        if state.is_ready {
+            return false;
+        }
+        (state.is_ready, state.since) = (true, now);
+        self.ready.push_back(key);
+        true
+    }
+
+    /// How many keys are ready to run.
+    pub fn depth(&self) -> usize {
+        self.ready.len()
     }
 
     /// The next key to run, which counts as running until `finish`.
     pub fn take(&mut self, now: Time) -> Option<Key> {
+        self.take_since(now).map(|(key, _)| key)
+    }
+
+    /// As [`Self::take`], with when the key became ready.
+    pub fn take_since(&mut self, now: Time) -> Option<(Key, Time)> {
         self.wake(now);
         let key = self.ready.pop_front()?;
-        let state = self.states.entry(key.clone()).or_default();
+        let state = self.states.entry(key.clone()).or_insert_with(|| State::new(now));
         state.is_ready = false;
         state.is_running = true;
         // A run looks at everything, also at what a timer was for.
         if let Some(at) = state.wakes_at.take() {
             self.sleeping.remove(&(at, key.clone()));
         }
-        Some(key)
+        let since = state.since;
+        Some((key, since))
     }
 
     pub fn finish(&mut self, key: &Key, outcome: Outcome, now: Time) {
@@ -100,7 +116,7 @@ impl Queue {
         }
         let failed = outcome == Outcome::Failed;
         if dirty && !failed {
-            self.add(key.clone());
+            self.add(key.clone(), now);
         } else if wake_at.is_none() {
             self.states.remove(key);
         }
@@ -117,8 +133,14 @@ impl Queue {
             if let Some(state) = self.states.get_mut(&key) {
                 state.wakes_at = None;
             }
-            self.add(key);
+            self.add(key, now);
         }
+    }
+}
+
+impl State {
+    fn new(now: Time) -> Self {
+        Self { is_ready: false, since: now, is_running: false, is_dirty: false, wakes_at: None, failures: 0 }
     }
 }
 
@@ -136,11 +158,11 @@ mod tests {
     #[test]
     fn a_key_runs_once_for_many_events_and_again_for_one_that_came_late() {
         let mut queue = Queue::default();
-        queue.add(key("a"));
-        queue.add(key("a"));
+        queue.add(key("a"), NOW);
+        queue.add(key("a"), NOW);
         assert_eq!(queue.take(NOW), Some(key("a")));
         assert_eq!(queue.take(NOW), None);
-        queue.add(key("a"));
+        queue.add(key("a"), NOW);
         assert_eq!(queue.take(NOW), None, "it runs already");
         queue.finish(&key("a"), Outcome::Done { wake_at: None }, NOW);
         assert_eq!(queue.take(NOW), Some(key("a")));
@@ -151,7 +173,7 @@ mod tests {
     #[test]
     fn failures_wait_longer_each_time_and_success_forgets_them() {
         let mut queue = Queue::default();
-        queue.add(key("a"));
+        queue.add(key("a"), NOW);
         let mut now = NOW;
         for wait in [5, 10, 20, 40] {
             assert_eq!(queue.take(now), Some(key("a")));
@@ -163,7 +185,7 @@ mod tests {
         assert_eq!(queue.take(now), Some(key("a")));
         queue.finish(&key("a"), Outcome::Done { wake_at: Some(now.plus_secs(9)) }, now);
         assert_eq!(queue.next_wake(), Some(now.plus_secs(9)));
-        queue.add(key("a"));
+        queue.add(key("a"), NOW);
         assert_eq!(queue.take(now), Some(key("a")));
         assert_eq!(queue.next_wake(), None, "the run replaces the timer");
     }
@@ -171,7 +193,7 @@ mod tests {
     #[test]
     fn the_longest_wait_is_a_queues_own() {
         let mut queue = Queue::with_longest_backoff(30);
-        queue.add(key("a"));
+        queue.add(key("a"), NOW);
         let mut now = NOW;
         for wait in [5, 10, 20, 30, 30] {
             assert_eq!(queue.take(now), Some(key("a")));

@@ -8,9 +8,11 @@ use object::{Change, Event, Key, Reason, Resource, Snapshot, Status, Time};
 use plan::{Plan, User};
 use store::{Store, Watch, WatchError};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::events::Recorder;
+use crate::measures::{Measures, QueueMeasures};
 use crate::queue::{Outcome, Queue};
 use crate::scheduling;
 
@@ -27,6 +29,7 @@ pub struct Engine {
     pub clock: Clock,
     pub settings: Arc<Settings>,
     pub recorder: Recorder,
+    pub measures: Arc<Measures>,
     /// Breaks ties between nodes that are equally good.
     pub seed: u64,
 }
@@ -36,6 +39,29 @@ struct Worker {
     controller: &'static Controller,
     user: Arc<User>,
     queue: Queue,
+    measures: Arc<QueueMeasures>,
+}
+
+impl Worker {
+    fn add(&mut self, key: Key, now: Time) {
+        if self.queue.add(key, now) {
+            self.measures.added();
+        }
+    }
+
+    fn take(&mut self, now: Time) -> Option<Key> {
+        let taken = self.queue.take_since(now);
+        self.measures.holds(self.queue.depth());
+        let (key, since) = taken?;
+        let micros = now.as_micros().saturating_sub(since.as_micros()).max(0);
+        self.measures.began(&key, Duration::from_micros(micros.unsigned_abs()));
+        Some(key)
+    }
+
+    fn finish(&mut self, key: &Key, outcome: Outcome, now: Time) {
+        self.measures.ended(key, outcome == Outcome::Failed);
+        self.queue.finish(key, outcome, now);
+    }
 }
 
 /// A run that ended: (index of the worker, its key, how).
@@ -55,6 +81,7 @@ impl Engine {
                 controller,
                 user: controller_user(controller),
                 queue: Queue::default(),
+                measures: self.measures.queue(controller.name),
             })
             .collect();
         let routes = routes(&workers);
@@ -63,7 +90,7 @@ impl Engine {
         loop {
             let snapshot = self.store.snapshot();
             for worker in &mut workers {
-                enqueue_everything(worker, &snapshot);
+                enqueue_everything(worker, &snapshot, (self.clock)());
             }
             let mut watch = match self.store.watch(None, snapshot.revision()) {
                 Ok(watch) => watch,
@@ -97,7 +124,7 @@ impl Engine {
             }
             for (index, worker) in workers.iter_mut().enumerate() {
                 while *running < CONCURRENT_RUNS
-                    && let Some(key) = worker.queue.take(now)
+                    && let Some(key) = worker.take(now)
                 {
                     *running += 1;
                     self.spawn(index, worker, key, finished.clone());
@@ -109,13 +136,13 @@ impl Engine {
                 biased;
                 Some((index, key, outcome)) = runs.recv() => {
                     *running -= 1;
-                    workers[index].queue.finish(&key, outcome, (self.clock)());
+                    workers[index].finish(&key, outcome, (self.clock)());
                 }
                 batch = watch.next() => match batch {
                     Ok(events) => {
-                        let snapshot = self.store.snapshot();
+                        let (snapshot, now) = (self.store.snapshot(), (self.clock)());
                         for event in &events {
-                            dispatch(workers, routes, &snapshot, event);
+                            dispatch(workers, routes, &snapshot, event, now);
                         }
                     }
                     Err(end) => return end,
@@ -154,7 +181,11 @@ impl Engine {
     ) -> Outcome {
         let wake_at = plan.wake_at;
         for write in plan.writes {
-            let Err(status) = self.gate.execute(user, write.clone()).await else { continue };
+            let began = Instant::now();
+            let done = self.gate.execute(user, write.clone()).await;
+            let is_scheduler = component == scheduling::COMPONENT;
+            self.measures.wrote(is_scheduler, &write, done.as_ref().map(drop), began.elapsed());
+            let Err(status) = done else { continue };
             if is_about_a_namespace_that_goes(&status) {
                 debug!(component, %key, %status, "nothing is made any more");
                 return Outcome::Done { wake_at: None };
@@ -202,7 +233,7 @@ impl Resyncs {
     fn run(&mut self, workers: &mut [Worker], snapshot: &Snapshot, now: Time) {
         while let Some(&(at, index)) = self.0.first().filter(|(at, _)| *at <= now) {
             self.0.remove(&(at, index));
-            enqueue_everything(&mut workers[index], snapshot);
+            enqueue_everything(&mut workers[index], snapshot, now);
             let period = workers[index].controller.resync_secs.unwrap_or(i64::from(i32::MAX)).max(1);
             self.0.insert((now.plus_secs(period), index));
         }
@@ -225,19 +256,20 @@ fn dispatch(
     routes: &HashMap<Resource, Vec<(usize, usize)>>,
     snapshot: &Snapshot,
     event: &Event,
+    now: Time,
 ) {
     for resource in [event.key().resource, EVERY] {
         for &(index, row) in routes.get(&resource).map_or(&[][..], Vec::as_slice) {
             let worker = &mut workers[index];
             for key in (worker.controller.watches[row].keys)(snapshot, event) {
-                worker.queue.add(key);
+                worker.add(key, now);
             }
         }
     }
 }
 
 /// At the start, every object counts as just created.
-fn enqueue_everything(worker: &mut Worker, snapshot: &Snapshot) {
+fn enqueue_everything(worker: &mut Worker, snapshot: &Snapshot, now: Time) {
     for watch in worker.controller.watches {
         let tables =
             snapshot.tables().filter(|(resource, _)| *resource == watch.resource || watch.resource == EVERY);
@@ -249,7 +281,7 @@ fn enqueue_everything(worker: &mut Worker, snapshot: &Snapshot) {
                 previous: None,
             };
             for key in (watch.keys)(snapshot, &event) {
-                worker.queue.add(key);
+                worker.add(key, now);
             }
         }
     }

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use object::{Key, Time};
 use plan::User;
-use scheduler::{Scheduler, Step};
+use scheduler::{Attempt, Scheduler, Step};
 use store::{Watch, WatchError};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::queue::Outcome;
 use crate::run::{Engine, sleep_until};
 
 /// `reportingComponent` of its events.
-const COMPONENT: &str = "default-scheduler";
+pub(crate) const COMPONENT: &str = "default-scheduler";
 
 /// Schedules until the store is closed.
 pub async fn run(engine: Arc<Engine>) {
@@ -48,9 +49,15 @@ async fn follow(
             Ok(events) => events.iter().for_each(|event| scheduler.apply(event, now)),
             Err(end) => return end,
         }
-        while let Some(step) = scheduler.next(&snapshot, now) {
-            carry_out(engine, user, step, failed.clone());
+        loop {
+            let began = Instant::now();
+            let step = scheduler.next(&snapshot, now);
+            engine.measures.tried(scheduler.attempts(), began.elapsed());
+            let Some(step) = step else { break };
+            let placed = scheduler.attempts().last().filter(|last| last.placed).cloned();
+            carry_out(engine, user, step, placed.map(|placed| (placed, began)), failed.clone());
         }
+        engine.measures.sees(&scheduler);
         let wake_at: Option<Time> = scheduler.wake_at();
         tokio::select! {
             biased;
@@ -67,10 +74,21 @@ async fn follow(
     }
 }
 
-fn carry_out(engine: &Arc<Engine>, user: &Arc<User>, step: Step, failed: mpsc::UnboundedSender<Key>) {
+/// `placed`: the try that the step is about, and when it began, if it found a node.
+fn carry_out(
+    engine: &Arc<Engine>,
+    user: &Arc<User>,
+    step: Step,
+    placed: Option<(Attempt, Instant)>,
+    failed: mpsc::UnboundedSender<Key>,
+) {
     let (engine, user) = (engine.clone(), user.clone());
     tokio::spawn(async move {
         let outcome = engine.execute(COMPONENT, &user, &step.pod, step.plan, None).await;
+        if let Some((attempt, began)) = placed {
+            let is_bound = outcome != Outcome::Failed;
+            engine.measures.bound(&attempt, is_bound, began.elapsed(), (engine.clock)());
+        }
         if outcome == Outcome::Failed {
             // The receiver is gone only when the scheduler starts over, which looks at every pod again.
             let _ = failed.send(step.pod);

@@ -11,6 +11,7 @@ use schema::{Kind, path};
 use serde_json::Value;
 use store::{Op, Precondition};
 
+use crate::measures::{Phase, Stopwatch};
 use crate::request::Request;
 use crate::rounds::{Rounds, Turn};
 use crate::webhooks::Passing;
@@ -209,6 +210,7 @@ impl Review<'_> {
     fn complete(
         &self,
         plugins: &[Plugin],
+        watch: &mut Stopwatch<'_>,
         key: &Key,
         new: &mut Value,
         old: Option<&Value>,
@@ -217,8 +219,12 @@ impl Review<'_> {
         if plugins.iter().all(|plugin| plugin.mutate.is_none()) {
             return Ok(());
         }
-        let mutate =
-            |request: &admission::Request<'_>| admission::mutate(plugins, self.snapshot, request, new.take());
+        let mut told = watch.of(plugins);
+        let mutate = |request: &admission::Request<'_>| {
+            admission::mutate(plugins, self.snapshot, request, new.take(), |index, is_refused| {
+                told.had_its_say(index, is_refused);
+            })
+        };
         let admitted = self.ask(key, old, mutate)?;
         *new = admitted.object;
         warnings.extend(admitted.warnings);
@@ -268,13 +274,27 @@ pub(crate) async fn mutate(
     old: Option<&Value>,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
+    let mut watch = review.gate.measures.stopwatch(review.operation, Phase::Admit);
+    let done = mutate_in_rounds(review, &mut watch, key, new, old, warnings).await;
+    watch.ended(done.is_err());
+    done
+}
+
+async fn mutate_in_rounds(
+    review: &Review<'_>,
+    watch: &mut Stopwatch<'_>,
+    key: &Key,
+    new: &mut Value,
+    old: Option<&Value>,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
     let extensions = review.extensions(key, old);
     let before = extensions.is_some().then(|| identity(new));
     let mut rounds = Rounds::default();
     loop {
         for step in CHAIN {
             match (step, &extensions) {
-                (Step::Plugins(plugins), _) => review.complete(plugins, key, new, old, warnings)?,
+                (Step::Plugins(plugins), _) => review.complete(plugins, watch, key, new, old, warnings)?,
                 (Step::MutatingPolicies, Some(extensions)) => {
                     policies(review, extensions, key, new, old, &mut rounds.policies).await?;
                 }
@@ -386,7 +406,9 @@ pub(crate) async fn validate(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Op>, Status> {
     let mut verdict = Verdict::default();
-    let judged = judge(review, key, new, old, &mut verdict).await;
+    let mut watch = review.gate.measures.stopwatch(review.operation, Phase::Validate);
+    let judged = judge(review, &mut watch, key, new, old, &mut verdict).await;
+    watch.ended(judged.is_err());
     // What is written down of a request that is refused matters most.
     review.request.options.annotate(verdict.audit);
     judged?;
@@ -396,6 +418,7 @@ pub(crate) async fn validate(
 
 async fn judge(
     review: &Review<'_>,
+    watch: &mut Stopwatch<'_>,
     key: &Key,
     new: Option<&Value>,
     old: Option<&Value>,
@@ -406,8 +429,18 @@ async fn judge(
         match (step, &extensions) {
             (Step::Plugins(plugins), _) => {
                 if plugins.iter().any(|plugin| plugin.validate.is_some()) {
+                    let mut told = watch.of(plugins);
                     let judge = |request: &admission::Request<'_>| {
-                        admission::validate(plugins, review.snapshot, request, new, verdict)
+                        admission::validate(
+                            plugins,
+                            review.snapshot,
+                            request,
+                            new,
+                            verdict,
+                            |index, is_refused| {
+                                told.had_its_say(index, is_refused);
+                            },
+                        )
                     };
                     review.ask(key, old, judge)?;
                 }

@@ -2,6 +2,10 @@
 
 use std::net::Ipv4Addr;
 
+use kinds::SERVICE_CIDRS;
+use object::Snapshot;
+use schema::path;
+
 /// Addresses of Services: a network and its prefix length, e.g. 10.100.0.0/16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceRange {
@@ -43,6 +47,42 @@ impl std::fmt::Display for ServiceRange {
 
 fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
+}
+
+impl std::str::FromStr for ServiceRange {
+    type Err = ();
+
+    /// `10.0.0.0/16`; of IPv4 only.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (network, prefix) = text.split_once('/').ok_or(())?;
+        let (network, prefix) = (network.parse().map_err(drop)?, prefix.parse().map_err(drop)?);
+        if prefix > 32 { Err(()) } else { Ok(Self { network, prefix }) }
+    }
+}
+
+/// The range that a server is started with, under the name of the ServiceCIDR that says so.
+const FIRST: &str = "kubernetes";
+
+/// The ranges that addresses are given out of: of every ServiceCIDR that is ready. As long as the first one is not published, the one that
+/// the server was started with.
+pub(crate) fn ranges(snapshot: &Snapshot, first: ServiceRange) -> Vec<ServiceRange> {
+    let is_published = snapshot.find(SERVICE_CIDRS, "", FIRST).is_some();
+    let mut all: Vec<ServiceRange> = if is_published { Vec::new() } else { vec![first] };
+    for object in snapshot.list(SERVICE_CIDRS, "").filter(|object| !object.meta.is_deleting()) {
+        let Ok(value) = object.to_value() else { continue };
+        // One of which nothing is said yet is ready, as upstream.
+        let mut conditions = path::list(&value, "status.conditions").iter();
+        let ready = conditions.find(|one| path::text(one, "type") == "Ready");
+        if ready.is_some_and(|ready| path::text(ready, "status") != "True") {
+            continue;
+        }
+        let texts = path::list(&value, "spec.cidrs").iter().filter_map(serde_json::Value::as_str);
+        let own: Vec<ServiceRange> = texts.filter_map(|text| text.parse().ok()).collect();
+        // The first is used up before others are drawn from.
+        let at = if *object.key.name == *FIRST { 0 } else { all.len() };
+        all.splice(at..at, own);
+    }
+    all
 }
 
 /// What Services may have.

@@ -23,6 +23,7 @@ mod delete;
 mod eviction;
 mod execute;
 mod finalizers;
+mod measures;
 mod metadata;
 mod ownership;
 mod patch;
@@ -78,6 +79,7 @@ pub struct Gate {
     fargate: Option<Arc<dyn Fargate>>,
     extensions: Mutex<Arc<Extensions>>,
     conversions: Arc<conversion::Conversions>,
+    measures: Arc<measures::Measures>,
 }
 
 impl Gate {
@@ -101,6 +103,7 @@ impl Gate {
             fargate: None,
             extensions: Mutex::default(),
             conversions: Arc::default(),
+            measures: Arc::default(),
         }
     }
 
@@ -131,6 +134,7 @@ impl Gate {
             fargate: self.fargate.clone(),
             extensions: Mutex::default(),
             conversions: self.conversions.clone(),
+            measures: self.measures.clone(),
         }
     }
 
@@ -178,6 +182,11 @@ impl Gate {
         let now = now.ok_or_else(subresource::not_served)?;
         let is_same = now.custom.as_ref().is_some_and(|now| Arc::ptr_eq(now, custom));
         Ok((!is_same).then(|| now.clone()))
+    }
+
+    /// Writes what admission and allocation cost so far.
+    pub fn write_metrics(&self, page: &mut metrics::Page) {
+        self.measures.write(&self.store.snapshot(), self.services, page);
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {

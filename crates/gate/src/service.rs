@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use kinds::IP_ADDRESSES;
 use object::{Draft, Key, Meta, Object, Resource, Snapshot, Status, body};
@@ -13,10 +14,10 @@ use serde_json::{Value, json};
 use store::{Op, Precondition};
 
 use crate::commit::Failed;
-use crate::{Gate, ServiceRange, commit, metadata};
+use crate::{Gate, ServiceRange, allocation, commit, metadata};
 
 /// Not served: one object for each node port that is taken.
-const NODE_PORTS: Resource = Resource::new("nodeports.internal.ekso");
+pub(crate) const NODE_PORTS: Resource = Resource::new("nodeports.internal.ekso");
 
 /// Completes a Service's addresses and ports; the operations take what is new and give back what it no longer has.
 /// Objects of other kinds are left alone.
@@ -60,8 +61,9 @@ impl Gate {
         for service in snapshot.list(kinds::SERVICES, "") {
             let Ok(value) = service.to_value() else { continue };
             let mut ops = Vec::new();
-            for address in cluster_ips(&value).into_iter().filter(|ip| self.services.addresses.contains(*ip))
-            {
+            let ranges = allocation::ranges(&snapshot, self.services.addresses);
+            let is_ours = |ip: &Ipv4Addr| ranges.iter().any(|range| range.contains(*ip));
+            for address in cluster_ips(&value).into_iter().filter(is_ours) {
                 if snapshot.get(&address_key(address)).is_none() {
                     ops.push(take_address(self, &service.key, address)?);
                 }
@@ -239,45 +241,54 @@ fn addresses(
     let held = old.map(cluster_ips).unwrap_or_default();
     let external = service_type(new) == "ExternalName";
     let mut wanted = if external { BTreeSet::new() } else { cluster_ips(new) };
-    let range = gate.services.addresses;
     let mut ops = Vec::new();
-    if !external
+    let needs_one = !external
         && path::text(new, "spec.clusterIP").is_empty()
-        && path::list(new, "spec.clusterIPs").is_empty()
-    {
-        let address = free_address(gate, snapshot, range).ok_or_else(|| {
-            Status::internal(format!(
-                "failed to allocate a serviceIP for Service \"{}\": range is full",
-                key.name
-            ))
-        })?;
+        && path::list(new, "spec.clusterIPs").is_empty();
+    if needs_one {
+        let address = next_address(gate, snapshot, &key.name)?;
         path::set(new, "spec.clusterIP", address.to_string().into());
         path::set(new, "spec.clusterIPs", json!([address.to_string()]));
+        ops.push(take_address(gate, key, address)?);
         wanted.insert(address);
-    }
-    for &address in wanted.difference(&held) {
-        let why = if !range.contains(address) {
-            format!(
-                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"
-            )
-        } else if snapshot.get(&address_key(address)).is_some() {
-            "provided IP is already allocated".to_owned()
-        } else {
+    } else {
+        for &address in wanted.difference(&held) {
+            if let Err(why) = chosen_address(gate, snapshot, address) {
+                let value = Value::from(path::list(new, "spec.clusterIPs").to_vec());
+                let why = format!("failed to allocate IP {address}: {why}");
+                return Err(invalid(new, "spec.clusterIPs", &value, &why));
+            }
             ops.push(take_address(gate, key, address)?);
-            continue;
-        };
-        let value = Value::from(path::list(new, "spec.clusterIPs").to_vec());
-        return Err(invalid(
-            new,
-            "spec.clusterIPs",
-            &value,
-            &format!("failed to allocate IP {address}: {why}"),
-        ));
+        }
     }
     for &address in held.difference(&wanted) {
         ops.extend(snapshot.get(&address_key(address)).map(|held| commit::remove(held)));
     }
     Ok(ops)
+}
+
+/// An address that nobody has, of the first range that has one.
+fn next_address(gate: &Gate, snapshot: &Snapshot, service: &str) -> Result<Ipv4Addr, Status> {
+    let began = Instant::now();
+    for range in allocation::ranges(snapshot, gate.services.addresses) {
+        let found = free_address(gate, snapshot, range);
+        gate.measures.allocated(range, "dynamic", found.is_some(), began.elapsed());
+        if let Some(address) = found {
+            return Ok(address);
+        }
+    }
+    Err(Status::internal(format!("failed to allocate a serviceIP for Service {service:?}: range is full")))
+}
+
+/// Whether a Service may have the address that it asks for.
+fn chosen_address(gate: &Gate, snapshot: &Snapshot, address: Ipv4Addr) -> Result<(), &'static str> {
+    let began = Instant::now();
+    let ranges = allocation::ranges(snapshot, gate.services.addresses);
+    let range = ranges.into_iter().find(|range| range.contains(address));
+    let range = range.ok_or("the provided network does not match the current range")?;
+    let is_free = snapshot.get(&address_key(address)).is_none();
+    gate.measures.allocated(range, "static", is_free, began.elapsed());
+    if is_free { Ok(()) } else { Err("provided IP is already allocated") }
 }
 
 /// A free address: from a random place in the part that is for dynamic allocation, and from the rest when that is full.
@@ -371,8 +382,10 @@ fn node_ports(
             path::list(new, "spec.ports").iter().position(|one| one["nodePort"].as_i64() == Some(port));
         let field = index
             .map_or("spec.healthCheckNodePort".to_owned(), |index| format!("spec.ports[{index}].nodePort"));
+        gate.measures.node_port("static", false);
         return Err(invalid(new, &field, &port.into(), &why));
     }
+    asked.difference(&held).for_each(|_| gate.measures.node_port("static", true));
     let mut taken = asked;
     if needs_node_ports(new) {
         assign_ports(gate, snapshot, new, &mut taken)?;
@@ -435,11 +448,9 @@ fn free_port(gate: &Gate, snapshot: &Snapshot, taken: &BTreeSet<i64>) -> Result<
     let start = gate.below(size - low);
     let upper = (0..size - low).map(|step| low + (start + step) % (size - low));
     let free = |port: &i64| !taken.contains(port) && snapshot.get(&port_key(*port)).is_none();
-    upper
-        .chain(0..low)
-        .map(|offset| i64::from(first) + offset as i64)
-        .find(free)
-        .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))
+    let found = upper.chain(0..low).map(|offset| i64::from(first) + offset as i64).find(free);
+    gate.measures.node_port("dynamic", found.is_some());
+    found.ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))
 }
 
 fn port_key(port: i64) -> Key {

@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use admission::extension::{Answered, Extensions, Webhook};
 use futures_util::future::join_all;
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use crate::Gate;
 use crate::admit::{Review, complete};
+use crate::measures::{self, Phase};
 use crate::rounds::Turn;
 
 /// A webhook's answer, or why there is none.
@@ -135,10 +137,16 @@ async fn ask(review: &Review<'_>, webhook: &Webhook, passing: &Passing<'_>) -> R
     let Some((mut call, version)) = call(review, webhook, key, object, old, &uid).await? else {
         return Ok(None);
     };
-    let answered = match review.gate.ask(review.snapshot, &call).await {
+    let began = Instant::now();
+    let answer = review.gate.ask(review.snapshot, &call).await;
+    let (is_answered, took) = (answer.is_ok(), began.elapsed());
+    let answered = match answer {
         Err(why) => webhook.unreachable(&why).map(|()| Answered::default()),
         Ok(answer) => webhook.answer(&uid, &answer),
     };
+    let (name, operation) = (&*webhook.name, review.operation);
+    let measured = measures::Call { name, phase: Phase::Admit, operation, is_answered, took };
+    review.gate.measures.called(&measured, &answered);
     Ok(Some(Told { answered: answered?, seen: call.body["request"]["object"].take(), version }))
 }
 
@@ -176,17 +184,29 @@ pub(crate) async fn at_once(
         let call = call(review, webhook, key, object, old, &uid).await?;
         calls.extend(call.map(|(call, _)| (webhook, call)));
     }
-    let answers = join_all(calls.iter().map(|(_, call)| review.gate.ask(review.snapshot, call))).await;
-    let mut warnings = Vec::new();
-    for ((webhook, _), answer) in calls.iter().zip(answers) {
-        match answer {
-            Err(why) => webhook.unreachable(&why)?,
-            Ok(answer) => {
-                let answered = webhook.answer(&uid, &answer)?;
+    let asked = calls.iter().map(async |(_, call)| {
+        let began = Instant::now();
+        (review.gate.ask(review.snapshot, call).await, began.elapsed())
+    });
+    let answers = join_all(asked).await;
+    let (mut warnings, mut refused) = (Vec::new(), None);
+    for ((webhook, _), (answer, took)) in calls.iter().zip(answers) {
+        let is_answered = answer.is_ok();
+        let answered = match answer {
+            Err(why) => webhook.unreachable(&why).map(|()| Answered::default()),
+            Ok(answer) => webhook.answer(&uid, &answer),
+        };
+        let (name, operation) = (&*webhook.name, review.operation);
+        let measured = measures::Call { name, phase: Phase::Validate, operation, is_answered, took };
+        review.gate.measures.called(&measured, &answered);
+        match answered {
+            Err(status) => refused = refused.or(Some(status)),
+            Ok(answered) if refused.is_none() => {
                 warnings.extend(answered.warnings);
                 review.request.options.annotate(answered.audit);
             }
+            Ok(_) => {}
         }
     }
-    Ok(warnings)
+    refused.map_or(Ok(warnings), Err)
 }

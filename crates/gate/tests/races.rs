@@ -57,7 +57,53 @@ async fn an_address_and_a_port_belong_to_one_service() {
             json!({"metadata": {"name": "t"}, "spec": {"clusterIP": "10.8.0.1", "ports": [{"port": 80}]}}),
         )
         .await;
-    assert!(outside.is_err_and(|status| status.message.contains("The range of valid IPs is 10.7.0.0/28")));
+    assert!(outside.is_err_and(|status| {
+        status.message.contains("the provided network does not match the current range")
+    }));
+}
+
+/// KEP-1880: further ranges are drawn from when the first is used up, as long as they are ready.
+#[tokio::test]
+async fn services_draw_from_every_range_that_is_ready() {
+    let network = Ipv4Addr::new(10, 7, 0, 0);
+    let ranges =
+        ServiceRanges { addresses: ServiceRange { network, prefix: 30 }, ..ServiceRanges::default() };
+    let world = World::with(ranges, splitmix).await;
+    let service = async |name: &str, address: Option<&str>| {
+        let object =
+            json!({"metadata": {"name": name}, "spec": {"clusterIP": address, "ports": [{"port": 80}]}});
+        let made = world.create("services", object).await.map_err(|status| status.message)?;
+        Ok::<_, String>(path::text(&made.to_value().expect("JSON"), "spec.clusterIP").to_owned())
+    };
+    let range = |name: &str, cidr: &str| json!({"metadata": {"name": name}, "spec": {"cidrs": [cidr]}});
+    world
+        .create("servicecidrs.networking.k8s.io", range("kubernetes", "10.7.0.0/30"))
+        .await
+        .expect("the first");
+    for name in ["a", "b"] {
+        assert!(service(name, None).await.expect("an address").starts_with("10.7.0."));
+    }
+    let full = service("c", None).await.expect_err("no address is left");
+    assert!(full.ends_with("failed to allocate a serviceIP for Service \"c\": range is full"), "{full}");
+    world.create("servicecidrs.networking.k8s.io", range("more", "10.8.0.0/29")).await.expect("another");
+    assert!(service("c", None).await.expect("an address").starts_with("10.8.0."));
+    assert_eq!(service("d", Some("10.8.0.1")).await.as_deref(), Ok("10.8.0.1"));
+    let taken = world.get("ipaddresses.networking.k8s.io", "10.8.0.1").expect("it is taken");
+    assert_eq!(taken["spec"]["parentRef"]["name"], "d");
+    let ready = |status: &str| {
+        json!({"status": {"conditions": [{"type": "Ready", "status": status,
+        "reason": "Terminating", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
+    };
+    world.merge("servicecidrs.networking.k8s.io", "more", "status", ready("False")).await.expect("not ready");
+    let why = service("e", Some("10.8.0.2")).await.expect_err("not ready");
+    assert!(
+        why.ends_with(
+            "failed to allocate IP 10.8.0.2: the provided network does not match the current range"
+        ),
+        "{why}"
+    );
+    world.merge("servicecidrs.networking.k8s.io", "more", "status", ready("True")).await.expect("ready");
+    assert_eq!(service("e", Some("10.8.0.2")).await.as_deref(), Ok("10.8.0.2"));
 }
 
 #[tokio::test]

@@ -98,6 +98,7 @@ async fn start() -> Option<SocketAddr> {
         jwks_uri: "https://e".into(),
         checks: Vec::new(),
         audit: None,
+        components: None,
     };
     let nowhere: apiserver::Dial = Arc::new(|_, _| {
         Box::pin(async { Err::<Box<dyn Socket>, _>(std::io::ErrorKind::ConnectionRefused.into()) })

@@ -45,5 +45,5 @@ pub use node::Node;
 pub use pick::{Fit, schedule};
 pub use plugins::{FILTERS, Filter, Plugin, SCORES, Score};
 pub use pod::Pod;
-pub use queue::Queue;
-pub use scheduler::{Scheduler, Step};
+pub use queue::{Pending, Queue};
+pub use scheduler::{Attempt, Scheduler, Step};

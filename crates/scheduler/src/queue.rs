@@ -35,11 +35,27 @@ pub struct Queue {
     /// Ends of back-offs and of waits.
     timers: BTreeSet<(Time, Key)>,
     unschedulable: BTreeSet<Key>,
+    gated: usize,
+}
+
+/// How many pods wait, by what for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// For the scheduler to come to them.
+    pub active: usize,
+    /// For the end of a pause.
+    pub back_off: usize,
+    /// For their gates to go.
+    pub gated: usize,
+    /// For a change: they fit nowhere.
+    pub unschedulable: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     pod: Arc<Pod>,
+    /// When it was first put here.
+    since: Time,
     attempts: u32,
     last_try: Time,
     state: State,
@@ -64,7 +80,7 @@ impl Queue {
         }
         let Some(known) = known else {
             let state = if pod.gates.is_empty() { State::Active { since: now } } else { State::Gated };
-            return self.list(Entry { pod, attempts: 0, last_try: now, state });
+            return self.list(Entry { pod, since: now, attempts: 0, last_try: now, state });
         };
         let is_other = !known.pod.needs_the_same(&pod) || known.pod.uid != pod.uid;
         let state = match known.state {
@@ -135,6 +151,22 @@ impl Queue {
         self.entries.get(key).map(|entry| &entry.pod)
     }
 
+    /// Since when a pod has been waiting, and how often it was tried.
+    pub fn tried(&self, key: &Key) -> Option<(Time, u32)> {
+        self.entries.get(key).map(|entry| (entry.since, entry.attempts))
+    }
+
+    pub fn pending(&self) -> Pending {
+        let unschedulable = self.unschedulable.len();
+        Pending {
+            active: self.active.len(),
+            // Who is unschedulable has a timer too.
+            back_off: self.timers.len().saturating_sub(unschedulable),
+            gated: self.gated,
+            unschedulable,
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -172,7 +204,8 @@ impl Queue {
                 self.timers.insert((until, key.clone()));
                 self.unschedulable.insert(key.clone());
             }
-            State::Gated | State::InFlight => {}
+            State::Gated => self.gated += 1,
+            State::InFlight => {}
         }
         self.entries.insert(key, entry);
     }
@@ -189,7 +222,8 @@ impl Queue {
                 self.timers.remove(&(until, key.clone()));
                 self.unschedulable.remove(key);
             }
-            State::Gated | State::InFlight => {}
+            State::Gated => self.gated -= 1,
+            State::InFlight => {}
         }
     }
 }

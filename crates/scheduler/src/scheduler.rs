@@ -51,6 +51,20 @@ pub struct Step {
     pub plan: Plan,
 }
 
+/// One try to place a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub pod: Key,
+    /// Whether a node was found.
+    pub placed: bool,
+    /// Counts from one.
+    pub number: u32,
+    /// When the pod came.
+    pub since: Time,
+    /// Whether pods of lower priority were looked at; and how many of them have to go.
+    pub preempted: Option<usize>,
+}
+
 /// Places pods: folds events in, hands plans out.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -64,6 +78,8 @@ pub struct Scheduler {
     ready: Vec<Key>,
     /// Claims have changed: those who wait for volumes are to be looked at.
     volumes_changed: bool,
+    /// What the last call of [`Self::next`] tried.
+    attempts: Vec<Attempt>,
     seed: u64,
     tries: u64,
     start: usize,
@@ -79,6 +95,7 @@ impl Scheduler {
             waiting: BTreeMap::new(),
             ready: Vec::new(),
             volumes_changed: false,
+            attempts: Vec::new(),
             seed,
             tries: 0,
             start: 0,
@@ -188,12 +205,16 @@ impl Scheduler {
     ///
     /// The snapshot is read for what the fold leaves out (volumes, conditions); it must be at the last event applied.
     pub fn next(&mut self, snapshot: &Snapshot, now: Time) -> Option<Step> {
+        self.attempts.clear();
         if let Some(step) = self.finish(snapshot, now) {
             return Some(step);
         }
         loop {
             let pod = self.queue.pop(now)?;
             self.tries += 1;
+            let (since, number) = self.queue.tried(&pod.key).unwrap_or((now, 1));
+            let attempt = Attempt { pod: pod.key.clone(), placed: false, number, since, preempted: None };
+            self.attempts.push(attempt);
             let tie = mix(self.seed ^ mix(self.tries));
             let plan = match schedule(&self.cluster, snapshot, &pod, tie, self.start) {
                 Ok(Fit { node, looked_at, volumes }) => {
@@ -226,7 +247,20 @@ impl Scheduler {
         &self.queue
     }
 
+    /// Every pod that the last call of [`Self::next`] looked at, for metrics.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
+    }
+
+    /// Pods that count as placed though no event has said so yet.
+    pub fn assumed(&self) -> usize {
+        self.assumed.len()
+    }
+
     fn place(&mut self, pod: &Arc<Pod>, node: &Arc<str>, waiting: Waiting, writes: Vec<Write>) -> Plan {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.placed = true;
+        }
         let placed = Arc::new(Pod { node: node.clone(), nominated: "".into(), ..(**pod).clone() });
         self.cluster.put_pod(placed.clone());
         self.assumed.insert(pod.key.clone(), placed);
@@ -277,6 +311,9 @@ impl Scheduler {
                 }
             },
         };
+        if let (Some(attempt), true) = (self.attempts.last_mut(), why.nodes > 0) {
+            attempt.preempted = Some(cleared.as_ref().map_or(0, |candidate| candidate.victims.len()));
+        }
         match cleared {
             // Should the promise be lost on its way, the next try makes it again; once it is kept, that try only waits.
             Some(_) => self.queue.failed(&pod.key, now),

@@ -2,7 +2,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{SealError, Watch};
+use crate::{Measures, SealError, Watch};
 use object::{Draft, Event, Key, Resource, Revision, Snapshot};
 
 /// A boxed future: the trait is used as an object, so that a cluster chooses its engine when it starts.
@@ -41,6 +41,17 @@ pub trait Store: Send + Sync + 'static {
     /// Whether something was read at the start that [`Self::reseal`] has to write anew, and nobody else does.
     fn was_stale(&self) -> bool {
         false
+    }
+
+    /// How many changes of each resource came in since the process began, in the order of the resources' names. Starts anew where what came
+    /// in between was not seen.
+    fn received(&self) -> Vec<(Resource, u64)> {
+        Vec::new()
+    }
+
+    /// What was asked of it, if that is counted.
+    fn measures(&self) -> Option<&Measures> {
+        None
     }
 
     /// Ends background work; everything acknowledged is on disk already.

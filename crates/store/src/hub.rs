@@ -286,6 +286,21 @@ impl Hub {
         }
     }
 
+    /// How many changes of each resource were published.
+    pub(crate) fn received(&self) -> Vec<(Resource, u64)> {
+        let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = logs
+            .iter()
+            .map(|(resource, log)| {
+                let entries = log.lock();
+                (*resource, entries.first + entries.list.len() as u64)
+            })
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        all.sort_by_key(|(resource, _)| resource.as_str());
+        all
+    }
+
     pub(crate) fn complete(&self) -> Revision {
         self.complete.load(Ordering::Acquire)
     }

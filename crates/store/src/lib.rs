@@ -15,6 +15,7 @@ mod etcd;
 #[cfg(test)]
 mod faults;
 mod hub;
+mod measured;
 mod memory;
 mod sealing;
 mod watch;
@@ -26,6 +27,7 @@ pub use api::{
 pub use embedded::{Embedded, OpenError, Options};
 pub use etcd::{Etcd, EtcdOpenError, EtcdOptions, EtcdTls, Import, Imported, import_json, storage_prefix};
 pub use hub::Window;
+pub use measured::{Measured, Measures};
 pub use memory::Memory;
 pub use sealing::{ConfigError, Rules as SealingRules, SealError, Sealing};
 pub use watch::Watch;

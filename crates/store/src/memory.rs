@@ -80,6 +80,10 @@ impl Store for Memory {
         self.hub.usage(0)
     }
 
+    fn received(&self) -> Vec<(Resource, u64)> {
+        self.hub.received()
+    }
+
     fn close(&self) -> Pending<'_, ()> {
         Box::pin(async { self.hub.close() })
     }

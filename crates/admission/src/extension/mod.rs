@@ -230,7 +230,7 @@ fn objects(snapshot: &Snapshot, resource: Resource) -> Vec<Value> {
 
 impl Operation {
     /// `CREATE`
-    pub(crate) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Self::Create => "CREATE",
             Self::Update => "UPDATE",

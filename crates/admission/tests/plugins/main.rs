@@ -113,14 +113,15 @@ impl Case<'_> {
         };
         let mut completed = self.object.clone();
         for plugins in steps() {
-            let admitted =
-                mutate(plugins, &snapshot, &request, completed).map_err(|status| status.message)?;
+            let admitted = mutate(plugins, &snapshot, &request, completed, |_, _| ())
+                .map_err(|status| status.message)?;
             completed = admitted.object;
         }
         let object = (self.operation != Operation::Delete).then_some(&completed);
         let mut verdict = Verdict::default();
         for plugins in steps() {
-            validate(plugins, &snapshot, &request, object, &mut verdict).map_err(|status| status.message)?;
+            validate(plugins, &snapshot, &request, object, &mut verdict, |_, _| ())
+                .map_err(|status| status.message)?;
         }
         Ok((completed, verdict))
     }

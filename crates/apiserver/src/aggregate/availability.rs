@@ -208,6 +208,9 @@ async fn tell(shared: &Shared, object: &Object, (reason, message): &Finding) {
     if says("status", status) && says("reason", reason) && says("message", message) {
         return;
     }
+    if status == "False" && !(says("status", status) && says("reason", reason)) {
+        shared.unavailable.of(&[(*object.key.name).into(), (*reason).into()]).increase();
+    }
     let since = match known.get("lastTransitionTime") {
         Some(since) if says("status", status) => since.clone(),
         _ => shared.gate.now().to_string().into(),

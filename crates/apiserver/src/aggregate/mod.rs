@@ -146,6 +146,13 @@ pub(crate) fn find(shared: &Shared, path: &str) -> Option<Extension> {
     Extension::read(object).filter(|extension| extension.group == group && extension.version == version)
 }
 
+/// Whether a path is one of a group and version, below their root.
+pub(crate) fn is_below(path: &str, group: &str, version: &str) -> bool {
+    let below = path.strip_prefix("/apis/").and_then(|rest| rest.strip_prefix(group));
+    let below = below.and_then(|rest| rest.strip_prefix('/')?.strip_prefix(version));
+    below.is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// What a request for an extension asks for, as authorization sees it.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Asked {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use ::metrics::{Counter, Family};
 use access::audit::{Level, Policy, Scope, Stage};
 use bytes::Bytes;
 use futures_util::stream;
@@ -44,6 +45,7 @@ pub struct Audit {
     webhook: Option<Webhook>,
     clock: Clock,
     told: AtomicU64,
+    levels: Family<[&'static str; 1], Counter>,
 }
 
 impl Audit {
@@ -58,7 +60,14 @@ impl Audit {
         clock: Clock,
     ) -> Result<Self, LogError> {
         let log = log.map(Log::open).transpose()?;
-        Ok(Self { policy, log, webhook: webhook.map(Webhook::start), clock, told: AtomicU64::new(0) })
+        Ok(Self {
+            policy,
+            log,
+            webhook: webhook.map(Webhook::start),
+            clock,
+            told: AtomicU64::new(0),
+            levels: Family::default(),
+        })
     }
 
     fn tell(&self, event: &Value) {
@@ -74,6 +83,11 @@ impl Audit {
 
     pub(crate) fn told(&self) -> u64 {
         self.told.load(Ordering::Relaxed)
+    }
+
+    /// Requests that were written down, by how much of them.
+    pub(crate) fn levels(&self) -> &Family<[&'static str; 1], Counter> {
+        &self.levels
     }
 
     /// Events that were lost: more came than could be written.
@@ -95,6 +109,7 @@ impl Audit {
         request: &Request<B>,
     ) -> Option<Arc<Record>> {
         let scope = self.policy.scope(user, attributes)?;
+        self.levels.of(&[scope.level.word()]).increase();
         let received = (self.clock)();
         let mut event = Map::new();
         event.insert("kind".into(), "Event".into());

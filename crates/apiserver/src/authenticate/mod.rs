@@ -14,11 +14,11 @@ use access::service_account::Identity;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, header};
-use object::{Reason, Status};
+use object::{Reason, Status, Time};
 use plan::{Attributes, User};
 use tracing::debug;
 
-use crate::shared::{Peer, Shared};
+use crate::shared::{Known, Peer, Shared};
 use crate::websocket::SUBPROTOCOL_TOKEN;
 
 /// How long a connection's certificate is, before its validity is checked again.
@@ -34,6 +34,13 @@ pub(crate) async fn authenticate(
     path: &str,
     headers: &HeaderMap,
 ) -> Result<User, Status> {
+    let began = Instant::now();
+    let found = believed(shared, peer, path, headers).await;
+    shared.access.authenticated(found.as_ref().ok().map(|user| &*user.name), began.elapsed());
+    found
+}
+
+async fn believed(shared: &Shared, peer: &Peer, path: &str, headers: &HeaderMap) -> Result<User, Status> {
     let mut shown = false;
     if !peer.certificates.is_empty() {
         if let Some(user) = fronted(shared, peer, headers)? {
@@ -92,13 +99,21 @@ fn fronted(shared: &Shared, peer: &Peer, headers: &HeaderMap) -> Result<Option<U
 /// Checking a chain costs signatures; a connection shows the same one with every request.
 fn certificate_user(shared: &Shared, peer: &Peer) -> Result<User, AccessError> {
     let mut known = peer.known.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((since, user)) = &*known
+    let now = shared.gate.now();
+    let observe = |expires: Option<Time>| {
+        let left = expires.map(|expires| expires.as_secs() - now.as_secs());
+        left.into_iter().for_each(|seconds| shared.access.certificates.observe(seconds as f64));
+    };
+    if let Some(Known { since, user, expires }) = &*known
         && since.elapsed() < CERTIFICATE_TRUST
     {
+        observe(*expires);
         return Ok(user.clone());
     }
-    let user = access::certificate(&peer.certificates, &shared.config.client_ca, shared.gate.now())?;
-    *known = Some((Instant::now(), user.clone()));
+    let user = access::certificate(&peer.certificates, &shared.config.client_ca, now)?;
+    let expires = peer.certificates.first().and_then(|leaf| access::expiry(leaf));
+    observe(expires);
+    *known = Some(Known { since: Instant::now(), user: user.clone(), expires });
     Ok(user)
 }
 
@@ -132,8 +147,10 @@ fn text(value: &HeaderValue) -> Option<&str> {
 async fn token_user(shared: &Shared, token: &str) -> Result<User, Status> {
     let digest = digest(token);
     if let Some(user) = shared.verified.get(&digest) {
+        shared.access.tokens.of(&["hit"]).increase();
         return Ok(user);
     }
+    shared.access.tokens.of(&["miss"]).increase();
     let identity = token_identity(shared, token, &[]).await.map_err(|error| {
         debug!(%error, "a bearer token was refused");
         error.status()

@@ -1,11 +1,11 @@
 //! Who asks for versions of kinds that clients should leave: a metric of upstream's, and what the insights of EKS are made of.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::head;
+use ::metrics::Page;
+
 use crate::route::Target;
 
 /// So many clients of one kind are told apart, by so many characters of what they call themselves; the others are one.
@@ -107,16 +107,20 @@ impl DeprecatedUses {
         told
     }
 
-    pub(super) fn write(&self, text: &mut String) {
+    pub(super) fn write(&self, page: &mut Page) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let name = "apiserver_requested_deprecated_apis";
-        head(text, name, "gauge", "Deprecated APIs that were asked for, by the release that removes them.");
+        page.head(name, "gauge", "[STABLE] Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.");
         for (Labels { group, version, resource, subresource }, found) in all.iter() {
             let removed = found.removed.map(|minor| format!("1.{minor}")).unwrap_or_default();
-            let _ = writeln!(
-                text,
-                "{name}{{group=\"{group}\",removed_release=\"{removed}\",resource=\"{resource}\",subresource=\"{subresource}\",version=\"{version}\"}} 1"
-            );
+            let labels = [
+                ("group", *group),
+                ("removed_release", &removed),
+                ("resource", resource),
+                ("subresource", subresource),
+                ("version", version),
+            ];
+            page.sample(name, &labels, 1);
         }
     }
 }
@@ -167,8 +171,9 @@ mod tests {
             one.clients.iter().find(|client| client.user_agent == name).map(|client| client.requests)
         };
         assert_eq!((count("kubectl/1.36"), count(OTHERS)), (Some(3), Some(69)));
-        let mut text = String::new();
-        uses.write(&mut text);
+        let mut page = Page::default();
+        uses.write(&mut page);
+        let text = page.into_text();
         let line = "apiserver_requested_deprecated_apis{group=\"\",removed_release=\"1.37\",resource=\"endpoints\",subresource=\"\",version=\"v1\"} 1";
         assert!(text.lines().any(|one| one == line), "{text}");
     }

@@ -1,236 +1,179 @@
-//! `/metrics`: what the server did, in Prometheus' text format under upstream's names.
+//! `/metrics`: what the server did, in Prometheus' text format under upstream's names, with the stability that upstream says in front of
+//! what each means.
 //!
 //! The series are bounded: their labels are the catalog's rows, verbs and status codes, never what a client wrote.
 
+mod access;
 pub(crate) mod deprecated;
 mod flow;
 mod process;
+mod requests;
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use crate::route::Target;
+use ::metrics::Page;
+use kinds::API_SERVICES;
+use object::Object;
+use schema::path;
+
 use crate::shared::Shared;
 
-/// Upper bounds of the buckets of request durations, in seconds.
-const BUCKETS: [f64; 23] = [
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
-    20.0, 30.0, 45.0, 60.0,
-];
+pub(crate) use access::Access;
+pub(crate) use requests::{Open, Requests};
 
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Labels {
-    verb: &'static str,
-    group: &'static str,
-    version: &'static str,
-    resource: &'static str,
-    subresource: String,
-    scope: &'static str,
-    /// `All`, or empty.
-    dry_run: &'static str,
-}
+/// The group below which EKS tells the metrics of the components that are not the API server.
+/// <https://docs.aws.amazon.com/eks/latest/userguide/view-raw-metrics.html>
+pub(crate) const EKS_GROUP: &str = "metrics.eks.amazonaws.com";
 
-#[derive(Default)]
-struct Series {
-    by_code: BTreeMap<u16, u64>,
-    buckets: [u64; BUCKETS.len()],
-    count: u64,
-    seconds: f64,
-}
+/// What writes some metrics.
+pub type WriteMetrics = Arc<dyn Fn(&mut Page) + Send + Sync>;
 
-/// The counts of one server.
-#[derive(Default)]
-pub(crate) struct Requests {
-    series: Mutex<BTreeMap<Labels, Series>>,
-    /// Watches that are open.
-    open: Mutex<BTreeMap<Labels, u64>>,
-}
-
-/// A watch counts as long as this lives.
-pub(crate) struct Open {
-    shared: Arc<Shared>,
-    labels: Labels,
-}
-
-impl Open {
-    pub(crate) fn new(shared: &Arc<Shared>, target: &Target) -> Self {
-        let labels = labels(target, false);
-        *lock(&shared.requests.open).entry(labels.clone()).or_default() += 1;
-        Self { shared: shared.clone(), labels }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let mut open = lock(&self.shared.requests.open);
-        if let Some(count) = open.get_mut(&self.labels) {
-            *count = count.saturating_sub(1);
-        }
-    }
-}
-
-fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Requests {
-    pub(crate) fn record(&self, target: &Target, is_dry: bool, code: u16, took: Duration) {
-        let labels = labels(target, is_dry);
-        let seconds = took.as_secs_f64();
-        let mut all = lock(&self.series);
-        let series = all.entry(labels).or_default();
-        *series.by_code.entry(code).or_default() += 1;
-        series.count += 1;
-        series.seconds += seconds;
-        for (bucket, bound) in series.buckets.iter_mut().zip(BUCKETS) {
-            *bucket += u64::from(seconds <= bound);
-        }
-    }
-
-    fn write(&self, text: &mut String) {
-        let name = "apiserver_longrunning_requests";
-        head(text, name, "gauge", "Watches that are open.");
-        for (labels, count) in lock(&self.open).iter() {
-            let _ = writeln!(text, "{name}{{{}}} {count}", labels.place());
-        }
-        let all = lock(&self.series);
-        head(text, "apiserver_request_total", "counter", "Requests by verb, resource and HTTP code.");
-        for (labels, series) in all.iter() {
-            for (code, count) in &series.by_code {
-                let _ =
-                    writeln!(text, "apiserver_request_total{{{},code=\"{code}\"}} {count}", labels.text());
-            }
-        }
-        let name = "apiserver_request_duration_seconds";
-        head(text, name, "histogram", "How long answers took; of a watch, until it began.");
-        for (labels, series) in all.iter() {
-            series.write(name, &labels.text(), text);
-        }
-        // What upstream measures its objectives by, which says nothing of streams and trials.
-        let name = "apiserver_request_sli_duration_seconds";
-        head(text, name, "histogram", "How long answers took that a client waits for.");
-        let counts =
-            |labels: &Labels| labels.dry_run.is_empty() && !matches!(labels.verb, "CONNECT" | "WATCH");
-        for (labels, series) in all.iter().filter(|(labels, _)| counts(labels)) {
-            series.write(name, &labels.place(), text);
-        }
-    }
-}
-
-impl Series {
-    fn write(&self, name: &str, labels: &str, text: &mut String) {
-        for (count, bound) in self.buckets.iter().zip(BUCKETS) {
-            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
-        }
-        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", self.count);
-        let _ = writeln!(text, "{name}_sum{{{labels}}} {}", self.seconds);
-        let _ = writeln!(text, "{name}_count{{{labels}}} {}", self.count);
-    }
-}
-
-impl Labels {
-    fn text(&self) -> String {
-        let (component, rest) = ("component=\"apiserver\"", self.rest());
-        format!("{component},dry_run=\"{}\",{rest}", self.dry_run)
-    }
-
-    /// Without whether it was a trial.
-    fn place(&self) -> String {
-        format!("component=\"apiserver\",{}", self.rest())
-    }
-
-    fn rest(&self) -> String {
-        let Self { verb, group, version, resource, subresource, scope, .. } = self;
-        format!(
-            "group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\""
-        )
-    }
-}
-
-fn labels(target: &Target, is_dry: bool) -> Labels {
-    let verb = match (target.verb, &*target.subresource) {
-        (_, "attach" | "exec" | "log" | "portforward" | "proxy") => "CONNECT",
-        ("create", _) => "POST",
-        ("update", _) => "PUT",
-        ("patch", _) => "PATCH",
-        ("delete", _) => "DELETE",
-        ("deletecollection", _) => "DELETECOLLECTION",
-        ("list", _) => "LIST",
-        ("watch", _) => "WATCH",
-        _ => "GET",
-    };
-    let scope = match (target.name.is_empty(), target.namespace.is_empty()) {
-        (false, _) => "resource",
-        (true, false) => "namespace",
-        (true, true) => "cluster",
-    };
-    Labels {
-        verb,
-        group: target.kind.group,
-        version: target.kind.version,
-        resource: target.kind.resource.plural(),
-        subresource: target.subresource.clone(),
-        scope,
-        dry_run: if is_dry { "All" } else { "" },
-    }
-}
-
-pub(crate) fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+/// The metrics of what runs beside the API server.
+pub struct ComponentMetrics {
+    /// All of them, as they stand in this server's own `/metrics`.
+    pub all: WriteMetrics,
+    /// Those that EKS tells one by one: (`kcm` or `ksh`, what writes them).
+    pub apart: Vec<(&'static str, WriteMetrics)>,
 }
 
 /// The whole page.
 pub(crate) fn page(shared: &Shared) -> String {
-    let mut text = String::with_capacity(16 * 1024);
-    shared.requests.write(&mut text);
-    shared.deprecated.write(&mut text);
-    head(
-        &mut text,
-        "apiserver_current_inflight_requests",
-        "gauge",
-        "Requests at work that are no watch and no stream.",
-    );
-    for (kind, busy) in ["mutating", "readOnly"].iter().zip(&shared.in_flight) {
-        let busy = busy.load(Ordering::Relaxed);
-        let _ = writeln!(text, "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {busy}");
+    let mut page = Page::default();
+    shared.requests.write(&mut page);
+    shared.access.write(&mut page);
+    shared.deprecated.write(&mut page);
+    shared.gate.write_metrics(&mut page);
+    in_flight(shared, &mut page);
+    flow::write(shared, &mut page);
+    aggregator(shared, &mut page);
+    audit(shared, &mut page);
+    store(shared, &mut page);
+    if let Some(components) = &shared.config.components {
+        (components.all)(&mut page);
     }
-    flow::write(shared, &mut text);
-    if let Some(audit) = &shared.config.audit {
-        head(&mut text, "apiserver_audit_event_total", "counter", "Events of the audit log.");
-        let _ = writeln!(text, "apiserver_audit_event_total {}", audit.told());
-        head(&mut text, "apiserver_audit_error_total", "counter", "Events that could not be written.");
-        for (plugin, lost) in audit.lost() {
-            let _ = writeln!(text, "apiserver_audit_error_total{{plugin=\"{plugin}\"}} {lost}");
-        }
-    }
-    process::write(&mut text);
-    head(&mut text, "apiserver_storage_objects", "gauge", "Objects in the store, by resource.");
-    let snapshot = shared.store().snapshot();
-    for (resource, table) in snapshot.tables() {
-        // Only what is served is told.
-        if shared.gate.catalog().by_resource(resource).is_some() {
-            let _ = writeln!(text, "apiserver_storage_objects{{resource=\"{resource}\"}} {}", table.len());
-        }
-    }
-    let usage = shared.store().usage();
-    for (name, help, value) in [
-        ("apiserver_storage_size_bytes", "Bytes that the store takes on disk.", usage.disk_bytes),
-        ("ekso_store_live_bytes", "Bytes of the bodies of live objects.", usage.live_bytes),
-        ("ekso_store_history_bytes", "Bytes that the watch window holds.", usage.history_bytes),
-        ("ekso_store_revision", "The store's revision.", usage.revision),
-    ] {
-        head(&mut text, name, "gauge", help);
-        let _ = writeln!(text, "{name} {value}");
-    }
-    head(&mut text, "kubernetes_build_info", "gauge", "The version, as labels of a one.");
+    common(shared, &mut page);
+    page.into_text()
+}
+
+/// The page of one component that runs beside the API server; None: there is none of that name.
+pub(crate) fn page_of(shared: &Shared, component: &str) -> Option<String> {
+    let apart = &shared.config.components.as_ref()?.apart;
+    let (_, write) = apart.iter().find(|(name, _)| *name == component)?;
+    let mut page = Page::default();
+    write(&mut page);
+    common(shared, &mut page);
+    Some(page.into_text())
+}
+
+/// What every process tells.
+fn common(shared: &Shared, page: &mut Page) {
+    process::write(page);
     let version = &shared.config.version;
-    let _ = writeln!(
-        text,
-        "kubernetes_build_info{{git_version=\"{}\",major=\"{}\",minor=\"{}\",platform=\"{}\"}} 1",
-        version.git, version.major, version.minor, version.platform
+    let name = "kubernetes_build_info";
+    page.head(name, "gauge", "[BETA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.");
+    let labels = [
+        ("build_date", &*version.built),
+        ("compiler", "rustc"),
+        ("git_commit", &*version.commit),
+        ("git_tree_state", "clean"),
+        ("git_version", &*version.git),
+        ("go_version", ""),
+        ("major", &*version.major),
+        ("minor", &*version.minor),
+        ("platform", &*version.platform),
+    ];
+    page.sample(name, &labels, 1);
+}
+
+fn in_flight(shared: &Shared, page: &mut Page) {
+    let name = "apiserver_current_inflight_requests";
+    page.head(name, "gauge", "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.");
+    for (kind, busy) in ["mutating", "readOnly"].iter().zip(&shared.in_flight) {
+        page.sample(name, &[("request_kind", kind)], busy.load(Ordering::Relaxed));
+    }
+}
+
+fn aggregator(shared: &Shared, page: &mut Page) {
+    let name = "aggregator_unavailable_apiservice";
+    page.head(
+        name,
+        "gauge",
+        "[ALPHA] Gauge of APIServices which are marked as unavailable broken down by APIService name.",
     );
-    text
+    for object in shared.store().snapshot().list(API_SERVICES, "") {
+        page.sample(name, &[("name", &object.key.name)], u8::from(!is_available(object)));
+    }
+    page.counters(
+        "aggregator_unavailable_apiservice_total",
+        "[ALPHA] Counter of APIServices which are marked as unavailable broken down by APIService name and reason.",
+        ["name", "reason"],
+        &shared.unavailable,
+    );
+}
+
+fn is_available(service: &Object) -> bool {
+    let Ok(value) = service.to_value() else { return false };
+    let mut conditions = path::list(&value, "status.conditions").iter();
+    conditions.any(|one| path::text(one, "type") == "Available" && path::text(one, "status") == "True")
+}
+
+fn audit(shared: &Shared, page: &mut Page) {
+    let Some(audit) = &shared.config.audit else { return };
+    let name = "apiserver_audit_error_total";
+    page.head(name, "counter", "[ALPHA] Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.");
+    for (plugin, lost) in audit.lost() {
+        page.sample(name, &[("plugin", plugin)], lost);
+    }
+    let name = "apiserver_audit_event_total";
+    page.head(name, "counter", "[ALPHA] Counter of audit events generated and sent to the audit backend.");
+    page.sample(name, &[], audit.told());
+    let help = "[ALPHA] Counter of policy levels for audit events (1 per request).";
+    page.counters("apiserver_audit_level_total", help, ["level"], audit.levels());
+}
+
+fn store(shared: &Shared, page: &mut Page) {
+    let (store, catalog) = (shared.store(), shared.gate.catalog());
+    if let Some(measures) = store.measures() {
+        measures.write(page);
+    }
+    let snapshot = store.snapshot();
+    // Only what is served is told.
+    let served = |resource: &object::Resource| catalog.by_resource(*resource).is_some();
+    let tables: Vec<_> = snapshot.tables().filter(|(resource, _)| served(resource)).collect();
+    let name = "apiserver_resource_objects";
+    page.head(name, "gauge", "[ALPHA] Number of stored objects at the time of last check split by kind.");
+    for (resource, table) in &tables {
+        page.sample(name, &[("group", resource.group()), ("resource", resource.plural())], table.len());
+    }
+    let name = "apiserver_resource_size_estimate_bytes";
+    page.head(name, "gauge", "[ALPHA] Estimated size of stored objects in database. Estimate is based on sum of last observed sizes of serialized objects.");
+    for (resource, table) in &tables {
+        page.sample(name, &[("group", resource.group()), ("resource", resource.plural())], table.bytes());
+    }
+    let name = "apiserver_storage_objects";
+    page.head(name, "gauge", "[STABLE] Number of stored objects at the time of last check split by kind.");
+    for (resource, table) in &tables {
+        page.sample(name, &[("resource", resource.as_str())], table.len());
+    }
+    let received = store.received();
+    for (name, help) in [
+        ("apiserver_storage_events_received_total", "[BETA] Number of etcd events received split by kind."),
+        (
+            "apiserver_watch_cache_events_received_total",
+            "[ALPHA] Counter of events received in watch cache broken by resource type.",
+        ),
+    ] {
+        page.head(name, "counter", help);
+        for (resource, count) in received.iter().filter(|(resource, _)| served(resource)) {
+            page.sample(name, &[("group", resource.group()), ("resource", resource.plural())], count);
+        }
+    }
+    let usage = store.usage();
+    let name = "apiserver_storage_size_bytes";
+    page.head(name, "gauge", "[STABLE] Size of the storage database file physically allocated in bytes.");
+    page.sample(name, &[("storage_cluster_id", "etcd-0")], usage.disk_bytes);
+    page.gauge("ekso_store_live_bytes", "Bytes of the bodies of live objects.", usage.live_bytes);
+    page.gauge("ekso_store_history_bytes", "Bytes that the watch window holds.", usage.history_bytes);
+    page.gauge("ekso_store_revision", "The store's revision.", usage.revision);
 }

@@ -1,10 +1,8 @@
 //! `process_*`: what the kernel says of this process, under the names that every Prometheus client has.
 
-use std::fmt::Write;
+use ::metrics::Page;
 
-use super::head;
-
-pub(super) fn write(text: &mut String) {
+pub(super) fn write(page: &mut Page) {
     let Some(process) = Process::read() else { return };
     for (name, kind, help, value) in [
         (
@@ -19,8 +17,8 @@ pub(super) fn write(text: &mut String) {
         ("process_start_time_seconds", "gauge", "When the process began, since 1970.", process.started),
         ("process_virtual_memory_bytes", "gauge", "Addresses that the process has.", process.virtual_bytes),
     ] {
-        head(text, name, kind, help);
-        let _ = writeln!(text, "{name} {value}");
+        page.head(name, kind, help);
+        page.sample(name, &[], value);
     }
 }
 

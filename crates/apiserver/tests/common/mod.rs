@@ -120,6 +120,7 @@ impl Cluster {
             jwks_uri: "https://kubernetes.default.svc.cluster.local/openid/v1/jwks".into(),
             checks: Vec::new(),
             audit: None,
+            components: None,
         };
         change(&mut config);
         let client = Self::signed(&ca, "kube-apiserver-kubelet-client", &["system:masters"]);

@@ -60,7 +60,7 @@ impl Work {
     }
 
     fn add(&mut self, key: Key) {
-        self.lane(&key).queue.add(key);
+        self.lane(&key).queue.add(key, now());
     }
 
     /// The next key to run, if there is a place for it.

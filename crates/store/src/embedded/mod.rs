@@ -158,6 +158,10 @@ impl Store for Embedded {
         })
     }
 
+    fn received(&self) -> Vec<(Resource, u64)> {
+        self.hub.received()
+    }
+
     fn close(&self) -> Pending<'_, ()> {
         Box::pin(async {
             let (done, closed) = oneshot::channel();

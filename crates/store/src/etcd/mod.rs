@@ -221,6 +221,10 @@ impl Store for Etcd {
         self.was_stale
     }
 
+    fn received(&self) -> Vec<(Resource, u64)> {
+        self.hub.received()
+    }
+
     fn close(&self) -> Pending<'_, ()> {
         Box::pin(async {
             self.hub.close();

@@ -1,0 +1,354 @@
+//! What admission and the allocation of addresses cost, counted under upstream's names.
+
+use std::net::Ipv4Addr;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use admission::{CHAIN, Operation, Plugin, Step};
+use kinds::IP_ADDRESSES;
+use metrics::{Counter, Family, Histogram, Page, SECONDS};
+use object::{Snapshot, Status, Table};
+
+use crate::{ServiceRange, ServiceRanges, allocation, service};
+
+static ADMISSION_SECONDS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
+static WEBHOOK_SECONDS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
+const STEP: &str = "apiserver_admission_step_admission_duration_seconds";
+const CONTROLLER: &str = "apiserver_admission_controller_admission_duration_seconds";
+/// The code that is told of a webhook that could not be called: upstream's.
+const NOT_CALLED: u16 = 400;
+
+const OPERATIONS: [Operation; 4] =
+    [Operation::Create, Operation::Update, Operation::Delete, Operation::Connect];
+const PHASES: [Phase; 2] = [Phase::Admit, Phase::Validate];
+
+/// What a plugin, or all of them, are asked: to complete an object, or to judge it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Admit,
+    Validate,
+}
+
+impl Phase {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Admit => "admit",
+            Self::Validate => "validate",
+        }
+    }
+
+    /// Of webhooks upstream has another word for the second.
+    fn of_webhook(self) -> &'static str {
+        match self {
+            Self::Admit => "admit",
+            Self::Validate => "validating",
+        }
+    }
+}
+
+/// By operation, by phase, and by whether the request was refused: all there may be, each made when it is first needed. What every write
+/// passes is not looked for by its labels.
+type Steps = [[[OnceLock<Histogram>; 2]; PHASES.len()]; OPERATIONS.len()];
+
+/// The counts of one way in.
+pub struct Measures {
+    steps: Steps,
+    /// One for each plugin of the chain.
+    plugins: Box<[(&'static str, Steps)]>,
+    /// By name, phase, operation, and whether it refused.
+    webhooks: Family<[Box<str>; 4], Histogram>,
+    /// By name, phase, operation, code, and whether it refused.
+    webhook_requests: Family<[Box<str>; 5], Counter>,
+    /// By name, phase, operation, error and code.
+    webhook_rejections: Family<[Box<str>; 5], Counter>,
+    /// By name and phase.
+    webhook_fail_open: Family<[Box<str>; 2], Counter>,
+    /// By range, and whether the address was chosen (`static`) or not (`dynamic`).
+    addresses: Family<[Box<str>; 2], Counter>,
+    address_errors: Family<[Box<str>; 2], Counter>,
+    /// By range.
+    address_seconds: Family<[Box<str>; 1], Histogram>,
+    node_ports: Family<[&'static str; 1], Counter>,
+    node_port_errors: Family<[&'static str; 1], Counter>,
+}
+
+impl Default for Measures {
+    fn default() -> Self {
+        let seconds = || Histogram::new(SECONDS);
+        Self {
+            steps: Steps::default(),
+            plugins: plugins().map(|plugin| (plugin.name, Steps::default())).collect(),
+            webhooks: Family::new(|| Histogram::new(&WEBHOOK_SECONDS)),
+            webhook_requests: Family::default(),
+            webhook_rejections: Family::default(),
+            webhook_fail_open: Family::default(),
+            addresses: Family::default(),
+            address_errors: Family::default(),
+            address_seconds: Family::new(seconds),
+            node_ports: Family::default(),
+            node_port_errors: Family::default(),
+        }
+    }
+}
+
+/// All plugins, in the order of the chain.
+fn plugins() -> impl Iterator<Item = &'static Plugin> {
+    CHAIN.iter().flat_map(|step| match step {
+        Step::Plugins(plugins) => *plugins,
+        _ => &[],
+    })
+}
+
+/// A phase of admission on its way through the chain.
+pub(crate) struct Stopwatch<'a> {
+    measures: &'a Measures,
+    operation: usize,
+    phase: Phase,
+    began: Instant,
+}
+
+/// Plugins that are asked one after another.
+pub(crate) struct Plugins<'a> {
+    measures: &'a [(&'static str, Steps)],
+    operation: usize,
+    phase: Phase,
+    last: Instant,
+}
+
+impl Plugins<'_> {
+    /// One of them, by its place, has had its say.
+    pub(crate) fn had_its_say(&mut self, index: usize, refused: bool) {
+        let now = Instant::now();
+        if let Some((_, steps)) = self.measures.get(index) {
+            observe(steps, self.operation, self.phase, refused, now - self.last);
+        }
+        self.last = now;
+    }
+}
+
+impl<'a> Stopwatch<'a> {
+    /// These plugins of the chain are asked next, one after another.
+    pub(crate) fn of(&self, plugins: &[Plugin]) -> Plugins<'a> {
+        let first = plugins.first().map_or("", |plugin| plugin.name);
+        let at = self.measures.plugins.iter().position(|(name, _)| *name == first).unwrap_or(0);
+        let measures = &self.measures.plugins[at..];
+        Plugins { measures, operation: self.operation, phase: self.phase, last: Instant::now() }
+    }
+
+    /// The whole phase is over.
+    pub(crate) fn ended(self, refused: bool) {
+        observe(&self.measures.steps, self.operation, self.phase, refused, self.began.elapsed());
+    }
+}
+
+fn observe(steps: &Steps, operation: usize, phase: Phase, refused: bool, took: Duration) {
+    let histogram = &steps[operation][phase as usize][usize::from(refused)];
+    histogram.get_or_init(|| Histogram::new(&ADMISSION_SECONDS)).took(took);
+}
+
+/// A webhook's part in a request.
+pub(crate) struct Call<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) phase: Phase,
+    pub(crate) operation: Operation,
+    /// Whether it answered.
+    pub(crate) is_answered: bool,
+    pub(crate) took: Duration,
+}
+
+impl Measures {
+    pub(crate) fn stopwatch(&self, operation: Operation, phase: Phase) -> Stopwatch<'_> {
+        let operation = OPERATIONS.iter().position(|one| *one == operation).unwrap_or(0);
+        Stopwatch { measures: self, operation, phase, began: Instant::now() }
+    }
+
+    /// A webhook was called; `ended` is what that means for the request.
+    pub(crate) fn called<T>(&self, call: &Call<'_>, ended: &Result<T, Status>) {
+        let (name, phase) = (|| Box::from(call.name), || Box::from(call.phase.of_webhook()));
+        let operation = || Box::from(call.operation.word());
+        let refused: &str = if ended.is_err() { "true" } else { "false" };
+        let code = match ended {
+            _ if !call.is_answered => NOT_CALLED,
+            Err(status) => status.code.min(600),
+            Ok(_) => 200,
+        };
+        let code = || Box::from(code.to_string());
+        self.webhooks.of(&[name(), phase(), operation(), refused.into()]).took(call.took);
+        self.webhook_requests.of(&[name(), phase(), operation(), code(), refused.into()]).increase();
+        if ended.is_err() {
+            let error = if call.is_answered { "no_error" } else { "calling_webhook_error" };
+            self.webhook_rejections.of(&[name(), phase(), operation(), error.into(), code()]).increase();
+        } else if !call.is_answered {
+            self.webhook_fail_open.of(&[name(), phase()]).increase();
+        }
+    }
+
+    /// An address was sought in a range; `scope`: `static` if somebody chose it, otherwise `dynamic`.
+    pub(crate) fn allocated(&self, range: ServiceRange, scope: &str, is_found: bool, took: Duration) {
+        let cidr = || Box::from(range.to_string());
+        let of = if is_found { &self.addresses } else { &self.address_errors };
+        of.of(&[cidr(), scope.into()]).increase();
+        if is_found {
+            self.address_seconds.of(&[cidr()]).took(took);
+        }
+    }
+
+    pub(crate) fn node_port(&self, scope: &'static str, is_found: bool) {
+        let of = if is_found { &self.node_ports } else { &self.node_port_errors };
+        of.of(&[scope]).increase();
+    }
+
+    /// `snapshot`: how many addresses and ports are given out and how many are left, says the state itself.
+    pub fn write(&self, snapshot: &Snapshot, services: ServiceRanges, page: &mut Page) {
+        self.write_admission(page);
+        let ranges = allocation::ranges(snapshot, services.addresses);
+        let taken =
+            snapshot.list(IP_ADDRESSES, "").filter_map(|object| object.key.name.parse::<Ipv4Addr>().ok());
+        let taken: Vec<Ipv4Addr> = taken.collect();
+        let in_range = |range: &ServiceRange| taken.iter().filter(|ip| range.contains(**ip)).count() as u64;
+        let counted: Vec<_> =
+            ranges.iter().map(|range| (range.to_string(), range.size(), in_range(range))).collect();
+        let name = "kube_apiserver_clusterip_allocator_allocated_ips";
+        page.head(name, "gauge", "[ALPHA] Gauge measuring the number of allocated IPs for Services");
+        for (cidr, _, taken) in &counted {
+            page.sample(name, &[("cidr", cidr)], taken);
+        }
+        let name = "kube_apiserver_clusterip_allocator_available_ips";
+        page.head(name, "gauge", "[ALPHA] Gauge measuring the number of available IPs for Services");
+        for (cidr, size, taken) in &counted {
+            page.sample(name, &[("cidr", cidr)], size.saturating_sub(*taken));
+        }
+        let (first, last) = services.node_ports;
+        let all = usize::from(last.saturating_sub(first)) + 1;
+        let taken = snapshot.table(service::NODE_PORTS).map_or(0, Table::len);
+        let allocator = "kube_apiserver_nodeport_allocator";
+        let help = "[ALPHA] Gauge measuring the number of allocated NodePorts for Services";
+        page.gauge(&format!("{allocator}_allocated_ports"), help, taken);
+        let help = "[ALPHA] Gauge measuring the number of available NodePorts for Services";
+        page.gauge(&format!("{allocator}_available_ports"), help, all.saturating_sub(taken));
+    }
+
+    fn write_admission(&self, page: &mut Page) {
+        let help = "[STABLE] Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).";
+        page.head(CONTROLLER, "histogram", help);
+        for (name, steps) in &self.plugins {
+            write_steps(CONTROLLER, Some(name), steps, page);
+        }
+        let help = "[STABLE] Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).";
+        page.head(STEP, "histogram", help);
+        write_steps(STEP, None, &self.steps, page);
+        page.histograms(
+            "apiserver_admission_webhook_admission_duration_seconds",
+            "[STABLE] Admission webhook latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
+            ["name", "type", "operation", "rejected"],
+            &self.webhooks,
+        );
+        page.counters(
+            "apiserver_admission_webhook_fail_open_count",
+            "[ALPHA] Admission webhook fail open count, identified by name and broken out for each admission type (validating or admit).",
+            ["name", "type"],
+            &self.webhook_fail_open,
+        );
+        page.counters(
+            "apiserver_admission_webhook_rejection_count",
+            "[ALPHA] Admission webhook rejection count, identified by name and broken out for each admission type (validating or admit) and operation.",
+            ["name", "type", "operation", "error_type", "rejection_code"],
+            &self.webhook_rejections,
+        );
+        page.counters(
+            "apiserver_admission_webhook_request_total",
+            "[ALPHA] Admission webhook request total, identified by name and broken out for each admission type (validating or admit) and operation.",
+            ["name", "type", "operation", "code", "rejected"],
+            &self.webhook_requests,
+        );
+        let allocator = "kube_apiserver_clusterip_allocator_allocation";
+        page.histograms(
+            &format!("{allocator}_duration_seconds"),
+            "[ALPHA] Duration in seconds to allocate a Cluster IP by ServiceCIDR",
+            ["cidr"],
+            &self.address_seconds,
+        );
+        page.counters(
+            &format!("{allocator}_errors_total"),
+            "[ALPHA] Number of errors trying to allocate Cluster IPs",
+            ["cidr", "scope"],
+            &self.address_errors,
+        );
+        let help = "[ALPHA] Number of Cluster IPs allocations";
+        page.counters(&format!("{allocator}_total"), help, ["cidr", "scope"], &self.addresses);
+        let allocator = "kube_apiserver_nodeport_allocator_allocation";
+        let help = "[ALPHA] Number of errors trying to allocate NodePort";
+        page.counters(&format!("{allocator}_errors_total"), help, ["scope"], &self.node_port_errors);
+        let help = "[ALPHA] Number of NodePort allocations";
+        page.counters(&format!("{allocator}_total"), help, ["scope"], &self.node_ports);
+    }
+}
+
+fn write_steps(metric: &str, plugin: Option<&str>, steps: &Steps, page: &mut Page) {
+    for (operation, by_phase) in OPERATIONS.iter().zip(steps) {
+        for (phase, by_refusal) in PHASES.iter().zip(by_phase) {
+            for (refused, histogram) in ["false", "true"].iter().zip(by_refusal) {
+                let Some(histogram) = histogram.get() else { continue };
+                let labels = plugin.map(|name| ("name", name));
+                let more = [("operation", operation.word()), ("rejected", *refused), ("type", phase.word())];
+                let labels: Vec<(&str, &str)> = labels.into_iter().chain(more).collect();
+                page.histogram(metric, &labels, histogram);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object::Reason;
+
+    use super::*;
+
+    #[test]
+    fn admission_tells_who_took_how_long_and_who_refused() {
+        let measures = Measures::default();
+        let Some(Step::Plugins(chain)) = CHAIN.first() else { panic!("the chain begins with plugins") };
+        let watch = measures.stopwatch(Operation::Update, Phase::Validate);
+        let mut plugins = watch.of(chain);
+        plugins.had_its_say(0, false);
+        plugins.had_its_say(1, true);
+        watch.ended(true);
+        let call = |is_answered| Call {
+            name: "one.example.com",
+            phase: Phase::Validate,
+            operation: Operation::Create,
+            is_answered,
+            took: Duration::from_millis(3),
+        };
+        let refused: Result<(), Status> = Err(Status::new(Reason::Forbidden, "no"));
+        measures.called(&call(true), &Ok(()));
+        measures.called(&call(true), &refused);
+        measures.called(&call(false), &refused);
+        measures.called(&call(false), &Ok(()));
+        let mut page = Page::default();
+        measures.write_admission(&mut page);
+        let text = page.into_text();
+        let (one, validating) = ("name=\"one.example.com\"", "type=\"validating\"");
+        for line in [
+            format!(
+                "{CONTROLLER}_count{{name=\"NamespaceLifecycle\",operation=\"UPDATE\",rejected=\"false\",type=\"validate\"}} 1"
+            ),
+            format!(
+                "{CONTROLLER}_count{{name=\"LimitRanger\",operation=\"UPDATE\",rejected=\"true\",type=\"validate\"}} 1"
+            ),
+            format!("{STEP}_count{{operation=\"UPDATE\",rejected=\"true\",type=\"validate\"}} 1"),
+            format!(
+                "apiserver_admission_webhook_request_total{{{one},{validating},operation=\"CREATE\",code=\"200\",rejected=\"false\"}} 1"
+            ),
+            format!(
+                "apiserver_admission_webhook_rejection_count{{{one},{validating},operation=\"CREATE\",error_type=\"no_error\",rejection_code=\"403\"}} 1"
+            ),
+            format!(
+                "apiserver_admission_webhook_rejection_count{{{one},{validating},operation=\"CREATE\",error_type=\"calling_webhook_error\",rejection_code=\"400\"}} 1"
+            ),
+            format!("apiserver_admission_webhook_fail_open_count{{{one},{validating}}} 1"),
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
+        }
+    }
+}
