@@ -3,8 +3,8 @@
 //! Whoever does something holds its own [`Counter`]s, [`Histogram`]s and [`Family`]s in a value of its own (there is no registry and no
 //! global: a process has many clusters), counts without a lock that is held for long, and writes them to a [`Page`] when it is asked.
 //!
-//! What it costs, on one core of 2020: a counter 5 ns, a histogram 15 ns, the look-up in a family 60 ns. Who counts on a hot path keeps
-//! what [`Family::of`] gave.
+//! A counter is one atomic addition, a histogram two; a family is looked up under a read lock. Who counts on a hot path keeps what
+//! [`Family::of`] gave.
 //!
 //! Architecture invariant: labels are what the code knows (rows, verbs, codes), or what somebody bounds: never what a client wrote.
 
