@@ -263,6 +263,10 @@ pub(crate) fn options(target: &Target, query: &Query, headers: &HeaderMap) -> Re
             "may not be more than 128 bytes",
         ));
     }
+    if let Some((at, wrong)) = manager.char_indices().find(|(_, one)| one.is_control()) {
+        let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(wrong));
+        return Err(invalid(kind, ViolationKind::Invalid, "fieldManager", manager.into(), &detail));
+    }
     let field_manager = if manager.is_empty() { agent(headers) } else { manager };
     Ok(Options {
         dry_run,
@@ -275,11 +279,11 @@ pub(crate) fn options(target: &Target, query: &Query, headers: &HeaderMap) -> Re
 }
 
 fn check_dry_run(kind: &str, values: &[&str]) -> Result<bool, Status> {
-    if values.iter().any(|value| !matches!(*value, "" | "All")) {
+    if values.iter().any(|value| *value != "All") {
         let supported = "supported values: \"All\"";
         return Err(invalid(kind, ViolationKind::NotSupported, "dryRun", json!(values), supported));
     }
-    Ok(values.contains(&"All"))
+    Ok(!values.is_empty())
 }
 
 /// Who writes, if the client does not say: its user agent up to the first slash.

@@ -60,7 +60,8 @@ const STEPS: &[Step] = &[
     step(&["scale", "deployment", "web", "--replicas=3"], &["deployment.apps/web scaled"]),
     step(&["set", "image", "deployment/web", "c=nginx:2"], &["deployment.apps/web image updated"]),
     step(&["get", "deployment", "web", "-o", "wide"], &["READY", "0/3", "nginx:2", "app=web"]),
-    step(&["get", "deployment", "web", "-o", "jsonpath={.metadata.generation}"], &["3"]),
+    // Of a Deployment a changed annotation counts: the server keeps kubectl's note of what was applied last.
+    step(&["get", "deployment", "web", "-o", "jsonpath={.metadata.generation}"], &["4"]),
     step(&["expose", "deployment", "web", "--port=80", "--type=NodePort"], &["service/web exposed"]),
     step(&["get", "service", "web"], &["NodePort", "10.100.", "80:3"]),
     step(&["get", "ipaddresses"], &["10.100."]),

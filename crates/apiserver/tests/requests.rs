@@ -139,7 +139,7 @@ async fn bad_requests_are_told_what_is_wrong() {
             &json_body,
             "{\"apiVersion\":\"v2\",\"kind\":\"ConfigMap\"}",
             400,
-            "the API version in the data (v2) does not match the expected API version (v1)",
+            "is registered for version",
         ),
         (
             "POST",

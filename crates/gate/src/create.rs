@@ -112,7 +112,7 @@ impl Gate {
         let key = key_of(&self.name(&mut new));
         metadata::prepare(&kind, &mut new, None);
         let mut ops = service::allocate(self, snapshot, &key, &mut new, None)?;
-        decode::validate(&kind, &new, None)?;
+        decode::validate(request, &kind, &new, None)?;
         warnings.extend((kind.warn)(&new, None));
         ops.extend(admit::validate(&review, &key, Some(&new), None, warnings).await?);
         ops.extend(namespace.map(|namespace| stands(namespace)));

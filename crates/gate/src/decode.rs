@@ -54,22 +54,42 @@ pub(crate) fn identify(kind: &Kind, object: &mut Value) -> Result<(), Status> {
     let members = members(kind.kind, object)?;
     let expected = kind.api_version();
     let version = members.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-    if !version.is_empty() && version != expected {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({expected})"
-        )));
-    }
     let name = members.get("kind").and_then(Value::as_str).unwrap_or_default();
-    if !name.is_empty() && name != kind.kind {
-        return Err(Status::bad_request(format!(
-            "{name} in version \"{}\" cannot be handled as a {}: no kind \"{name}\" is registered for version \"{expected}\" \
-             in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
-            kind.version, kind.kind
-        )));
+    let told = |said: &str, expected: &str| said.is_empty() || said == expected;
+    if !told(version, &expected) || !told(name, kind.kind) {
+        let version = if version.is_empty() { &expected } else { version };
+        let name = if name.is_empty() { kind.kind } else { name };
+        return Err(Status::bad_request(match kind.custom {
+            // Those of a definition are of any type, as long as their version is the path's.
+            Some(_) if version != expected => {
+                format!(
+                    "the API version in the data ({version}) does not match the expected API version ({expected})"
+                )
+            }
+            _ => unfit(kind.kind, kind.group, version, name),
+        }));
     }
     members.insert("apiVersion".into(), expected.into());
     members.insert("kind".into(), kind.kind.into());
     Ok(())
+}
+
+/// Upstream's words for a body that says to be something else than `kind`, which the path wants.
+pub(crate) fn unfit(kind: &str, group: &str, api_version: &str, name: &str) -> String {
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    // A list is known wherever its kind is; `List` and the like are of every version.
+    let of = |row: &&Kind| row.api_version() == api_version && (row.kind == name || row.list_kind() == name);
+    let why = if name == "List" && api_version == "v1" || kinds::all().iter().any(of) {
+        // The internal package, and its group's first word: `core`, `apps`, `rbac`.
+        let internal = if group.is_empty() { "core" } else { group.split('.').next().unwrap_or_default() };
+        let package = api_version.split_once('/').map_or("v1", |(_, version)| version);
+        format!("converting ({package}.{name}) to ({internal}.{kind}): unknown conversion")
+    } else {
+        format!(
+            "no kind \"{name}\" is registered for version \"{api_version}\" in scheme \"pkg/runtime/scheme.go:111\""
+        )
+    };
+    format!("{name} in version \"{version}\" cannot be handled as a {kind}: {why}")
 }
 
 /// What a body is read as.
@@ -124,14 +144,9 @@ fn unreadable(kind: &Kind, error: &DecodeError) -> Status {
 fn place(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
     let namespace = metadata::text(object, "namespace");
     if request.kind.namespaced && !namespace.is_empty() && namespace != request.namespace {
-        return Err(Status::bad_request(if request.name.is_empty() {
-            "the namespace of the provided object does not match the namespace sent on the request".to_owned()
-        } else {
-            format!(
-                "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
-                request.namespace
-            )
-        }));
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     let name = metadata::text(object, "name");
     if !request.name.is_empty() && name != request.name {
@@ -157,9 +172,16 @@ pub(crate) fn default(kind: &Kind, object: &mut Value) {
     kinds::default(kind, object);
 }
 
-/// Everything that is wrong with an object, as one 422. Without `old` nothing is said about what may not change.
-pub(crate) fn validate(kind: &Kind, new: &Value, old: Option<&Value>) -> Result<(), Status> {
-    let violations = kind.violations(new, old);
+/// Everything that is wrong with an object, as one 422. Without `old` nothing is said about what may not change. `kind` is the stored
+/// row: of a built-in one, the version that is asked for may know more rules.
+pub(crate) fn validate(
+    request: &Request<'_>,
+    kind: &Kind,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    let asked = if kind.custom.is_some() { kind } else { request.kind };
+    let violations = asked.violations(new, old);
     if violations.is_empty() {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use admission::Operation;
 use kinds::POD_DISRUPTION_BUDGETS;
 use object::{Cause, LabelSelector, Object, Reason, Snapshot, Status, Time};
 use plan::Propagation;
-use schema::path;
+use schema::{Violation, ViolationKind, path};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{Op, Precondition};
@@ -50,6 +50,11 @@ struct BudgetStatus {
 pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, mut body: Value) -> Result<Outcome, Status> {
     path::set_default(&mut body, "apiVersion", "policy/v1");
     path::set_default(&mut body, "kind", "Eviction");
+    let (version, kind) = (path::text(&body, "apiVersion"), path::text(&body, "kind"));
+    if kind != "Eviction" || !matches!(version, "policy/v1" | "policy/v1beta1") {
+        let why = crate::decode::unfit("Eviction", "policy", version, kind);
+        return Err(Status::bad_request(why));
+    }
     let passed = gate.admit(request, Operation::Create, body).await?;
     let (body, warnings) = (passed.object, passed.warnings);
     let asked = options(request, &body)?;
@@ -108,8 +113,14 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, mut body: Value) -
 fn is_dry(request: &Request<'_>, body: &Value) -> Result<bool, Status> {
     let told = path::list(body, "deleteOptions.dryRun");
     match told.iter().find(|one| *one != "All") {
-        Some(other) => {
-            Err(Status::bad_request(format!("dryRun: Unsupported value: {other}: supported values: \"All\"")))
+        Some(_) => {
+            let violation = Violation {
+                kind: ViolationKind::NotSupported,
+                field: "dryRun".into(),
+                value: Value::from(told).to_string(),
+                detail: "supported values: \"All\"".into(),
+            };
+            Err(Violation::to_status(&[violation], "meta.k8s.io", "DeleteOptions", ""))
         }
         None => Ok(request.options.dry_run || !told.is_empty()),
     }

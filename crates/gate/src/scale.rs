@@ -13,7 +13,7 @@ use crate::request::Request;
 pub(crate) const TYPE: &str = "autoscaling.v1.Scale";
 
 /// Where the built-ins keep what a scale is made of; a definition says it of its own.
-fn places(kind: &Kind) -> (&str, &str) {
+pub(crate) fn places(kind: &Kind) -> (&str, &str) {
     let own = kind.custom.as_ref().and_then(|custom| custom.scale.as_ref());
     own.map_or(("spec.replicas", "status.replicas"), |own| (&own.spec_replicas, &own.status_replicas))
 }
@@ -75,9 +75,7 @@ pub(crate) fn decode(request: &Request<'_>, body: &mut Value) -> Result<Vec<Stri
     let kind = path::text(body, "kind");
     let version = path::text(body, "apiVersion");
     if !matches!((version, kind), ("autoscaling/v1", "Scale") | ("", "")) {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version (autoscaling/v1)"
-        )));
+        return Err(Status::bad_request(crate::decode::unfit("Scale", "autoscaling", version, kind)));
     }
     body["apiVersion"] = "autoscaling/v1".into();
     body["kind"] = "Scale".into();

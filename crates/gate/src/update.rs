@@ -13,7 +13,7 @@ use crate::decode::Form;
 use crate::ownership::Elsewhere;
 use crate::request::{Change, Options, Outcome, PatchKind, Preconditions, Request};
 use crate::subresource::{self, Row};
-use crate::{Gate, create, decode, metadata, ownership, patch, removal, service};
+use crate::{Gate, create, decode, metadata, ownership, patch, removal, scale, service};
 
 /// A patch is tried again this often on a newer object, as upstream does.
 const PATCH_ATTEMPTS: u32 = 6;
@@ -104,7 +104,11 @@ impl Gate {
         };
         let (given, mut warnings) = self.given(review, row, change, &old, stored, &elsewhere)?;
         let mut new = (row.blend)(&kind, given, &old, review.now)?;
-        if !matches!(change, Change::Patch(PatchKind::Apply, _)) {
+        let applies = matches!(change, Change::Patch(PatchKind::Apply, _));
+        if applies && row.view.is_some() {
+            ownership::scaled(request, &old, &mut new, scale::places(&kind).0, review.now)?;
+        }
+        if !applies {
             let elsewhere = self.elsewhere(request, &old, &new).await?;
             ownership::updated(request, &kind, &mut new, &old, review.now, &elsewhere);
         }
@@ -116,7 +120,7 @@ impl Gate {
             metadata::count_generation(&kind, &mut new, &old);
         }
         let mut others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old))?;
-        decode::validate(&kind, &new, row.compares.then_some(&old))?;
+        decode::validate(request, &kind, &new, row.compares.then_some(&old))?;
         if row.is_main() {
             warnings.extend((kind.warn)(&new, Some(&old)));
         }
@@ -182,10 +186,10 @@ impl Gate {
             }
             Change::Patch(PatchKind::Apply, body) => {
                 if row.view.is_some() {
-                    return Err(Status::new(
-                        Reason::UnsupportedMediaType,
-                        "a scale cannot be applied; patch or update it",
-                    ));
+                    // Whose the replicas are is told once it is known what they become.
+                    let mut body = ownership::scale(body)?;
+                    let warnings = (row.decode)(request, &mut body)?;
+                    return Ok((body, warnings));
                 }
                 let mut merged = ownership::apply(request, body, old, review.now, elsewhere)?;
                 let entries = metadata::metadata(&mut merged).remove("managedFields");
@@ -203,9 +207,22 @@ impl Gate {
         };
         let uid = metadata::text(&given, "uid");
         if !uid.is_empty() && *uid != *stored.meta.uid {
-            return Err(metadata::other_uid(&stored.key, uid, &stored.meta.uid));
+            return Err(match change {
+                Change::Patch(..) => {
+                    let at = schema::At::root("metadata");
+                    let violations =
+                        [schema::Violation::immutable(at.field("uid"), &given["metadata"]["uid"])];
+                    let name = metadata::text(&given, "name");
+                    schema::Violation::to_status(&violations, request.kind.group, request.kind.kind, name)
+                }
+                Change::Replace(_) => metadata::other_uid(&stored.key, uid, &stored.meta.uid),
+            });
         }
         let version = metadata::text(&given, "resourceVersion");
+        if !version.is_empty() && version.parse::<u64>().is_err() {
+            let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+            return Err(Status::new(Reason::Unknown, why));
+        }
         if !version.is_empty() && version.parse() != Ok(stored.revision) {
             return Err(Status::stale(&stored.key));
         }

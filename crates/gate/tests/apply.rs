@@ -224,7 +224,7 @@ async fn items_of_lists_are_told_apart_by_their_keys() {
             unknown.code,
             unknown
                 .message
-                .starts_with("failed to create typed patch object (a/o; apps/v1, Kind=Deployment): ")
+                .starts_with("failed to create typed patch object (/o; apps/v1, Kind=Deployment): ")
         ),
         (500, true),
         "{unknown}"
@@ -314,4 +314,88 @@ async fn what_the_reader_found_is_told_or_ignored() {
             assert_eq!(done.warnings.len(), told, "{value} {:?}", done.warnings);
         }
     }
+}
+
+/// A Deployment as its creator writes it.
+fn deployment(replicas: u32) -> Value {
+    json!({"spec": {"replicas": replicas, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+}
+
+async fn create_deployment(world: &World, manager: &str, annotations: Value) {
+    let options = Options { field_manager: manager.into(), ..Options::default() };
+    let request = Request { options: &options, ..world.request("deployments.apps", "a", "", "") };
+    let mut object = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "o", "annotations": annotations}});
+    schema::merge_patch(&mut object, &deployment(3));
+    world.gate.create(&request, object).await.expect("a Deployment");
+}
+
+#[tokio::test]
+async fn what_go_always_writes_is_nobodys_and_what_it_may_leave_out_is_owned_itself() {
+    let world = World::new().await;
+    create_deployment(&world, "maker", json!({})).await;
+    let owned = &owners(&world, "deployments.apps")["maker"]["f:spec"];
+    // A struct that is no pointer was there before anybody wrote it.
+    assert_eq!(
+        owned["f:strategy"],
+        json!({"f:rollingUpdate": {".": {}, "f:maxSurge": {}, "f:maxUnavailable": {}}, "f:type": {}})
+    );
+    assert_eq!(owned["f:template"]["f:metadata"], json!({"f:labels": {".": {}, "f:a": {}}}));
+}
+
+#[tokio::test]
+async fn kubectl_takes_over_what_it_applied_before_by_itself() {
+    let noted = |replicas: u32, image: &str| {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o"},
+            "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"image": image, "name": "c"}]}}}})
+    };
+    const NOTE: &str = "kubectl.kubernetes.io/last-applied-configuration";
+    for (manager, live, conflicts) in [
+        ("kubectl", noted(3, "i"), None),
+        ("other", noted(3, "i"), Some(".spec.replicas")),
+        // What has been changed since is not the client's any more.
+        ("kubectl", noted(2, "i"), Some(".spec.replicas")),
+    ] {
+        let world = World::new().await;
+        create_deployment(&world, "kubectl-client-side-apply", json!({NOTE: live.to_string()})).await;
+        let done = act(&world, "deployments.apps", &Apply, manager, json!({"spec": {"replicas": 4}})).await;
+        match conflicts {
+            Some(field) => assert!(done.expect_err("a conflict").message.contains(field), "{manager}"),
+            None => {
+                done.expect("taken over");
+                let object = world.get("deployments.apps", "o").expect("the Deployment");
+                let note = object["metadata"]["annotations"][NOTE].as_str().expect("a note");
+                let note: Value = serde_json::from_str(note).expect("JSON");
+                assert_eq!(note["spec"], json!({"replicas": 4}));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_scale_is_applied() {
+    let world = World::new().await;
+    create_deployment(&world, "maker", json!({})).await;
+    let apply = async |kind: &str, replicas: u32, force: bool| {
+        let options = Options { field_manager: "A".into(), force, ..Options::default() };
+        let request = Request { options: &options, ..world.request("deployments.apps", "a", "o", "scale") };
+        let scale = json!({"apiVersion": "autoscaling/v1", "kind": kind, "metadata": {"name": "o"},
+            "spec": {"replicas": replicas}});
+        let change = Change::Patch(PatchKind::Apply, scale);
+        world.gate.update(&request, &change, &Preconditions::default()).await.map(drop)
+    };
+    let told = apply("Deployment", 5, false).await.expect_err("no Scale");
+    assert_eq!(told.message, "invalid object type: autoscaling/v1, Kind=Deployment");
+    let told = apply("Scale", 5, false).await.expect_err("a conflict");
+    assert_eq!(
+        told.message,
+        "Apply failed with 1 conflict: conflict with \"maker\" using autoscaling/v1: .spec.replicas"
+    );
+    apply("Scale", 5, true).await.expect("forced");
+    let object = world.get("deployments.apps", "o").expect("the Deployment");
+    assert_eq!(object["spec"]["replicas"], 5);
+    let owners = owners(&world, "deployments.apps");
+    assert_eq!(owners["A"], json!({"f:spec": {"f:replicas": {}}}));
+    assert_eq!(owners["maker"]["f:spec"].get("f:replicas"), None);
 }

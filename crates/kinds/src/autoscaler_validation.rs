@@ -173,6 +173,11 @@ fn scaling(rules: &Value, at: At<'_>, found: &mut Found) {
             found.push(Violation::invalid(at, window, detail));
         }
     }
+    let tolerance = path::text(rules, "tolerance");
+    if tolerance.starts_with('-') {
+        let detail = "must be greater than or equal to 0";
+        found.push(Violation::invalid(at.field("tolerance"), tolerance, detail));
+    }
     check::one_of(rules, "selectPolicy", &["Disabled", "Max", "Min"], at, found);
     let policies = path::list(rules, "policies");
     let list = at.field("policies");

@@ -44,9 +44,7 @@ fn validate(revision: &Value, old: Option<&Value>) -> Vec<Violation> {
     match revision.get("data") {
         None => found.push(Violation::required(At::root("data"), "data is mandatory")),
         Some(Value::Object(_)) => {}
-        Some(other) => {
-            found.push(Violation::invalid(At::root("data"), other, "data must be a valid JSON object"))
-        }
+        Some(_) => found.push(Violation::required(At::root("data"), "data must be a valid JSON object")),
     }
     check::not_negative(revision, "revision", At::root(""), &mut found);
     if let Some(old) = old {

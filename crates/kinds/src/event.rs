@@ -138,7 +138,10 @@ fn timed(event: &Value, found: &mut Found) {
 
 /// Through the newer group a new event has a time and a known type, and only its series changes later.
 fn validate_v1(event: &Value, old: Option<&Value>) -> Vec<Violation> {
-    let mut found = validate(event, old);
+    let mut found = Vec::new();
+    if event.get("eventTime").is_some() {
+        timed(event, &mut found);
+    }
     let root = At::root("");
     if let Some(series) = event.get("series") {
         let at = At::root("series");
@@ -155,8 +158,9 @@ fn validate_v1(event: &Value, old: Option<&Value>) -> Vec<Violation> {
         if !matches!(kind, "Normal" | "Warning") {
             found.push(Violation::invalid(At::root("type"), "", format!("has invalid value: {kind}")));
         }
-        for field in ["firstTimestamp", "lastTimestamp", "source"] {
-            if event.get(field).is_some() {
+        let is_unset = |value: &Value| value.is_null() || *value == 0 || *value == json!({});
+        for field in ["firstTimestamp", "lastTimestamp", "count", "source"] {
+            if event.get(field).is_some_and(|value| !is_unset(value)) {
                 found.push(Violation::invalid(At::root(field), "", "needs to be unset"));
             }
         }

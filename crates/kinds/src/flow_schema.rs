@@ -1,6 +1,6 @@
 use object::Resource;
 use schema::{At, Kind, Strategy, Violation, path};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, int, text, text_or};
 use crate::spec::check::Found;
@@ -56,6 +56,13 @@ fn validate(schema: &Value, _old: Option<&Value>) -> Vec<Violation> {
     } else if precedence == 1 && path::text(schema, "metadata.name") != "exempt" {
         let detail = "only the schema named 'exempt' may have matchingPrecedence 1";
         found.push(Violation::invalid(precedence_at, precedence, detail));
+    }
+    if let Some(method) = spec.get("distinguisherMethod") {
+        let known = ["ByNamespace", "ByUser"];
+        if !known.contains(&path::text(method, "type")) {
+            let told = json!({"Type": path::text(method, "type")});
+            found.push(Violation::not_supported(at.field("distinguisherMethod.type"), told, &known));
+        }
     }
     if path::text(spec, "priorityLevelConfiguration.name").is_empty() {
         let at = at.field("priorityLevelConfiguration.name");

@@ -79,6 +79,11 @@ fn prepare(job: &mut Value, old: Option<&Value>) {
     if selected.is_null() {
         *selected = uid;
     }
+    // As its default has it once the template is complete.
+    if path::members(job, "metadata.labels").next().is_none() {
+        let labels = job["spec"]["template"]["metadata"]["labels"].clone();
+        path::set(job, "metadata.labels", labels);
+    }
 }
 
 fn default(job: &mut Value) {

@@ -1,7 +1,7 @@
 //! What a job must be, and what an update may change: little, for its pods are counted already.
 
 use schema::{At, Violation, metadata, names, path};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::job::POD_LABELS;
 use crate::spec::check::{self, Found, Seen};
@@ -47,6 +47,8 @@ fn selected(job: &Value, at: At<'_>, found: &mut Found) {
     let labels = path::get(spec, "template.metadata.labels").unwrap_or(&Value::Null);
     let Some(selector) = spec.get("selector") else {
         found.push(Violation::required(at.field("selector"), ""));
+        let detail = "`selector` does not match template `labels`";
+        found.push(Violation::invalid(at.field("template.metadata.labels"), labels, detail));
         return;
     };
     label_selector::validate(selector, at.field("selector"), found);
@@ -62,6 +64,12 @@ fn selected(job: &Value, at: At<'_>, found: &mut Found) {
                 Some(_) => {}
             }
         }
+    }
+    let uid = path::text(job, "metadata.uid");
+    let made = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    let made_before = json!({"matchLabels": {"controller-uid": uid}});
+    if !path::bool(spec, "manualSelector") && *selector != made && *selector != made_before {
+        found.push(Violation::invalid(at.field("selector"), selector, "`selector` not auto-generated"));
     }
     if !label_selector::matches(selector, labels) {
         let detail = "`selector` does not match template `labels`";

@@ -111,6 +111,15 @@ fn validate(node: &Value, old: Option<&Value>) -> Vec<Violation> {
         let at = at.field("podCIDRs");
         found.extend(Violation::all_invalid(at.index(index), cidr, names::cidr(cidr)));
     }
+    let cidrs = path::list(spec, "podCIDRs");
+    let of_family = |is_new: bool| {
+        let of = |cidr: &&Value| cidr.as_str().is_some_and(|cidr| cidr.contains(':') == is_new);
+        cidrs.iter().filter(of).count()
+    };
+    if of_family(false) > 1 || of_family(true) > 1 {
+        let detail = "may specify no more than one CIDR for each IP family";
+        found.push(Violation::invalid(at.field("podCIDRs"), cidrs, detail));
+    }
     for list in ["capacity", "allocatable"] {
         let amounts = &node["status"][list];
         for (resource, _) in amounts.as_object().into_iter().flatten() {

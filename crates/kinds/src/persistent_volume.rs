@@ -141,6 +141,16 @@ fn validate(volume: &Value, old: Option<&Value>) -> Vec<Violation> {
         found.push(Violation::required(at.field("accessModes"), ""));
     }
     storage::access_modes(modes, at.field("accessModes"), &mut found);
+    if let Some(class) = spec.get("volumeAttributesClassName") {
+        if class == "" {
+            let at = at.field("volumeAttributesClassName");
+            found.push(Violation::required(at, "an empty string is disallowed"));
+        }
+        if spec.get("csi").is_none() {
+            let detail = "has to be specified when using volumeAttributesClassName";
+            found.push(Violation::required(at.field("csi"), detail));
+        }
+    }
     let policies = ["Delete", "Recycle", "Retain"];
     check::one_of(spec, "persistentVolumeReclaimPolicy", &policies, at, &mut found);
     if path::text(spec, "hostPath.path") == "/"

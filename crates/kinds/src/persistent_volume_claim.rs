@@ -138,6 +138,14 @@ pub fn validate_spec(spec: &Value, at: At<'_>, found: &mut Found) {
             data_source(source, at.field(field), found);
         }
     }
+    // One that names a namespace has no twin.
+    let reference = &spec["dataSourceRef"];
+    if let Some(source) = spec.get("dataSource")
+        && path::text(reference, "namespace").is_empty()
+        && source != reference
+    {
+        found.push(Violation::invalid(at, json!({}), "must match dataSourceRef"));
+    }
 }
 
 fn data_source(source: &Value, at: At<'_>, found: &mut Found) {

@@ -118,6 +118,11 @@ fn scopes(quota: &Value, found: &mut Found) {
     if CONFLICTS.iter().any(|(one, other)| has(one) && has(other)) {
         found.push(Violation::invalid(at, scopes, "conflicting scopes"));
     }
+    // A pod without requests and limits has none to count.
+    let hard = path::get(quota, "spec.hard").and_then(Value::as_object);
+    if has("BestEffort") && hard.is_some_and(|hard| hard.keys().any(|resource| resource != "pods")) {
+        found.push(Violation::invalid(at, scopes, "unsupported scope applied to resource"));
+    }
     for (index, expression) in path::list(quota, "spec.scopeSelector.matchExpressions").iter().enumerate() {
         let at = At::root("spec.scopeSelector.matchExpressions");
         let at = at.index(index);

@@ -22,6 +22,7 @@ pub static KIND: Kind = Kind {
     namespaced: true,
     subresources: &[subresource::SCALE, subresource::STATUS],
     type_name: "apps.v1.StatefulSet",
+    name,
     columns: &[
         NAME,
         column("Ready", "string", "How many pods are ready, of how many.", |object, _| {
@@ -57,9 +58,14 @@ const MUTABLE: [&str; 7] = [
     "updateStrategy",
 ];
 
+/// Its pods have it as their host name's first part.
+fn name(name: &str) -> Vec<String> {
+    if name.contains('.') { vec!["must not contain dots".into()] } else { names::dns_label(name) }
+}
+
 fn prepare(set: &mut Value, old: Option<&Value>) {
     if old.is_none() {
-        set["status"] = json!({"replicas": 0});
+        set["status"] = json!({"availableReplicas": 0, "replicas": 0});
     }
 }
 

@@ -1,4 +1,4 @@
-//! The defaults that the table of types can say: a value where a field is absent.
+//! The defaults that the table of types can say: a value where a field is absent, and what Go writes where nothing is set.
 
 use serde_json::{Map, Value};
 
@@ -11,6 +11,22 @@ impl Types {
         if let Some(expr) = self.expr_of(type_name) {
             self.default_value(&expr, value);
         }
+    }
+
+    /// What Go writes of an object of the named type that says nothing.
+    pub fn zero(&self, type_name: &str) -> Value {
+        self.index(type_name).map_or(Value::Null, |index| self.zero_at(index))
+    }
+
+    fn zero_at(&self, index: usize) -> Value {
+        let written = self.at(index).fields.iter().filter_map(|field| {
+            let zero = match (&field.expr, field.written()?) {
+                (Expr::Struct(inner), _) => self.zero_at(*inner),
+                (_, zero) => zero.clone(),
+            };
+            Some((field.name.to_owned(), zero))
+        });
+        Value::Object(written.collect())
     }
 
     fn default_value(&self, expr: &Expr, value: &mut Value) {
@@ -39,6 +55,11 @@ impl Types {
                 && !members.get(field.name).is_some_and(|value| is_set(field, value))
             {
                 members.insert(field.name.to_owned(), default.clone());
+            }
+            if let Some(zero) = field.written()
+                && members.get(field.name).is_none_or(Value::is_null)
+            {
+                members.insert(field.name.to_owned(), zero.clone());
             }
             if self.reaches(&field.expr)
                 && let Some(value) = members.get_mut(field.name)

@@ -36,7 +36,7 @@ pub(crate) fn violations(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<V
     labels(metadata.get("labels"), METADATA.field("labels"), &mut found);
     annotations(metadata.get("annotations"), METADATA.field("annotations"), &mut found);
     owner_references(metadata, &mut found);
-    finalizers(metadata, old.is_none(), is_of_the_core(kind), &mut found);
+    finalizers(metadata, is_of_the_core(kind), &mut found);
     if let Some(old) = old {
         changes(metadata, old.get("metadata").unwrap_or(&empty), &mut found);
     }
@@ -137,7 +137,7 @@ fn is_of_the_core(kind: &Kind) -> bool {
     kind.custom.is_none() && !matches!(kind.group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
 }
 
-fn finalizers(metadata: &Value, is_new: bool, is_of_the_core: bool, found: &mut Vec<Violation>) {
+fn finalizers(metadata: &Value, is_of_the_core: bool, found: &mut Vec<Violation>) {
     let at = METADATA.field("finalizers");
     let (mut orphan, mut foreground) = (false, false);
     for (index, finalizer) in path::list(metadata, "finalizers").iter().enumerate() {
@@ -152,7 +152,7 @@ fn finalizers(metadata: &Value, is_new: bool, is_of_the_core: bool, found: &mut 
         orphan |= finalizer == "orphan";
         foreground |= finalizer == "foregroundDeletion";
     }
-    if is_new && orphan && foreground {
+    if orphan && foreground {
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";
         found.push(Violation::invalid(at, &metadata["finalizers"], detail));
     }

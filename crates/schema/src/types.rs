@@ -35,8 +35,10 @@ pub struct Field {
     /// Its name in JSON.
     pub name: &'static str,
     pub expr: Expr,
-    /// Go writes it even when it is zero.
+    /// The API's schema says that it must be there.
     pub required: bool,
+    /// What Go writes when nothing is set: of a field that is no pointer, or is not left out when it is empty.
+    pub zero: Option<Value>,
     pub default: Option<Value>,
     /// The default also replaces an explicit zero (a field that is no pointer in Go).
     pub default_for_zero: bool,
@@ -177,6 +179,7 @@ impl Field {
             name,
             expr,
             required: false,
+            zero: None,
             default: None,
             default_for_zero: false,
             patch: PatchStrategy::default(),
@@ -190,6 +193,12 @@ impl Field {
         Ok(field)
     }
 
+    /// What is written for it when nothing is set. Nulls are not: they say nothing. A number or a name may stand in its place only
+    /// once it is known which.
+    pub(crate) fn written(&self) -> Option<&Value> {
+        self.zero.as_ref().filter(|zero| !zero.is_null() && self.expr != Expr::IntOrString)
+    }
+
     fn column(&mut self, text: &'static str) -> Result<(), String> {
         if text == "!" {
             self.required = true;
@@ -197,6 +206,8 @@ impl Field {
             let value = serde_json::from_str(json).map_err(|error| format!("default {json}: {error}"))?;
             self.default = Some(value);
             self.default_for_zero = text.starts_with('~');
+        } else if let Some(json) = text.strip_prefix("z=") {
+            self.zero = Some(serde_json::from_str(json).map_err(|error| format!("zero {json}: {error}"))?);
         } else if let Some(strategies) = text.strip_prefix("p=") {
             for strategy in strategies.split(',') {
                 match strategy {
@@ -268,7 +279,9 @@ impl Expr {
 
 /// Marks the types with defaults of their own, and then whatever leads to one, until nothing changes.
 fn mark_defaults(types: &mut [Type]) {
-    let own = |field: &Field| field.default.is_some() || field.expr == Expr::ResourceList;
+    let own = |field: &Field| {
+        field.default.is_some() || field.written().is_some() || field.expr == Expr::ResourceList
+    };
     let mut marked: Vec<bool> = types.iter().map(|one| one.fields.iter().any(own)).collect();
     loop {
         let leads = |one: &Type| {

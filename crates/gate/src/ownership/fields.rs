@@ -122,7 +122,7 @@ impl Fields {
     }
 }
 
-fn step_text(step: &str) -> String {
+pub(super) fn step_text(step: &str) -> String {
     match step.split_at_checked(2) {
         Some(("f:", name)) => format!(".{name}"),
         Some(("v:", value)) => format!("[={value}]"),

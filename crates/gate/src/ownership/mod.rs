@@ -34,6 +34,11 @@ const STRIPPED: &[&[&str]] = &[
     &["f:metadata", "f:uid"],
 ];
 
+/// Who takes over what it applied before on the client's side.
+const KUBECTL: &str = "kubectl";
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+const SCALE_VERSION: &str = "autoscaling/v1";
+
 /// A write as it looks in the versions that other managers of the object speak: where a webhook converts, a field is another one there.
 pub(crate) type Elsewhere = BTreeMap<String, Difference>;
 
@@ -71,21 +76,30 @@ pub(crate) fn created(request: &Request<'_>, kind: &Kind, object: &mut Value, no
     if entries::read(object).is_some_and(|entries| !entries.is_empty()) {
         return;
     }
-    let empty = serde_json::json!({});
     metadata::metadata(object).remove("managedFields");
-    let difference = Difference::between(Shape::of(kind), &empty, object);
+    let difference = Difference::between(Shape::of(kind), &unsaid(kind), object);
     let fields = owned(request, difference.changed);
     entries::write(object, vec![entry(request, false, now, fields)]);
 }
 
+/// An object of the kind that says nothing. What stands in it belongs to nobody who leaves it so.
+fn unsaid(kind: &Kind) -> Value {
+    match kind.schema() {
+        Some(_) => serde_json::json!({}),
+        None => kinds::types().zero(kind.type_name),
+    }
+}
+
 fn entry(request: &Request<'_>, applies: bool, now: Time, fields: Fields) -> Entry {
     let manager = &request.options.field_manager;
+    // Upstream loses the time on the way from the Scale to the object.
+    let time = if request.subresource == "scale" { String::new() } else { now.to_string() };
     Entry {
         manager: if manager.is_empty() { "unknown".into() } else { manager.to_string() },
         applies,
         api_version: request.kind.api_version(),
         subresource: request.subresource.to_owned(),
-        time: now.to_string(),
+        time,
         fields,
     }
 }
@@ -176,7 +190,11 @@ pub(crate) fn apply(
     }
     let difference = Difference::between(shape, &live, &merged);
     let changed = owned(request, difference.changed);
-    contest(request, &held, &changed, elsewhere, &is_mine)?;
+    let mut claimed = changed.clone();
+    if mine.manager == KUBECTL {
+        claimed.subtract(&applied_by_the_client(request, shape, &live));
+    }
+    contest(request, &held, &claimed, elsewhere, &is_mine)?;
     for other in held.iter_mut().filter(|one| !is_mine(one)) {
         let there = elsewhere.get(&other.api_version);
         let (changed, removed) =
@@ -189,10 +207,85 @@ pub(crate) fn apply(
         Some(before) => before.time.clone(),
         None => String::new(),
     };
+    if mine.manager == KUBECTL && last_applied(&merged).is_some() {
+        note_last_applied(&mut merged, config);
+    }
     held.retain(|one| !is_mine(one));
     held.push(Entry { time, ..mine });
     entries::write(&mut merged, held);
     Ok(merged)
+}
+
+/// The configuration that `kubectl apply` noted before it applied on the server.
+fn last_applied(object: &Value) -> Option<&str> {
+    object["metadata"]["annotations"][LAST_APPLIED].as_str().filter(|text| !text.is_empty())
+}
+
+/// What the live object has of the configuration that the client applied by itself: `kubectl apply --server-side` takes it over
+/// without a conflict.
+fn applied_by_the_client(request: &Request<'_>, shape: Shape<'_>, live: &Value) -> Fields {
+    let noted = last_applied(live).and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let Some(noted) = noted.filter(|noted| noted["apiVersion"] == *request.kind.api_version()) else {
+        return Fields::default();
+    };
+    let mut fields = Fields::default();
+    // One that is not of its type tells nothing.
+    if shape::set_by(shape, &noted, "", &mut fields).is_err() {
+        return Fields::default();
+    }
+    let since = Difference::between(shape, &noted, live);
+    fields.subtract(&since.changed);
+    fields.subtract(&since.removed);
+    fields
+}
+
+/// Keeps the client's note as it would have written it itself, for the day that it applies by itself again.
+fn note_last_applied(object: &mut Value, mut config: Value) {
+    if let Some(Value::Object(annotations)) = config.pointer_mut("/metadata/annotations") {
+        annotations.remove(LAST_APPLIED);
+    }
+    object["metadata"]["annotations"][LAST_APPLIED] = format!("{config}\n").into();
+}
+
+/// A configuration of a `Scale`, which says that it is one.
+pub(crate) fn scale(applied: &Value) -> Result<Value, Status> {
+    let text = |name: &str| applied.get(name).and_then(Value::as_str).unwrap_or_default();
+    match (text("apiVersion"), text("kind")) {
+        (SCALE_VERSION, "Scale") => Ok(applied.clone()),
+        (version, name) => {
+            let version = if version.contains('/') { version.to_owned() } else { format!("/{version}") };
+            Err(Status::bad_request(format!("invalid object type: {version}, Kind={name}")))
+        }
+    }
+}
+
+/// Whoever applies a scale owns the number of replicas alone, which stands `at` this path of the object.
+pub(crate) fn scaled(
+    request: &Request<'_>,
+    old: &Value,
+    new: &mut Value,
+    at: &str,
+    now: Time,
+) -> Result<(), Status> {
+    let mut fields = Fields::default();
+    at.split('.').fold(&mut fields, |to, name| to.at(format!("f:{name}"))).here = true;
+    let mut held = entries::read(old).unwrap_or_default();
+    let mut mine = entry(request, true, now, fields);
+    let is_mine = |one: &Entry| one.is_of(&mine.manager, true, &mine.api_version, &mine.subresource);
+    if schema::path::get(old, at) == schema::path::get(new, at) {
+        let before = held.iter().find(|one| is_mine(one));
+        mine.time = before.map_or_else(String::new, |before| before.time.clone());
+    } else {
+        // Conflicts are told in the version of what is applied.
+        let in_its_words = |one: &Entry| Entry { api_version: SCALE_VERSION.into(), ..one.clone() };
+        let told: Vec<Entry> = held.iter().filter(|one| !is_mine(one)).map(in_its_words).collect();
+        contest(request, &told, &mine.fields, &Elsewhere::default(), &|_| false)?;
+        held.iter_mut().filter(|one| !is_mine(one)).for_each(|other| other.fields.subtract(&mine.fields));
+    }
+    held.retain(|one| !one.is_of(&mine.manager, true, &mine.api_version, &mine.subresource));
+    held.push(mine);
+    entries::write(new, held);
+    Ok(())
 }
 
 /// Merges a policy's configuration into an object by the rules of apply, whoever owns what.
@@ -293,7 +386,8 @@ fn untyped(request: &Request<'_>, applied: &Value, why: &str) -> Status {
     let version = if version.contains('/') { version } else { format!("/{version}") };
     let message = format!(
         "failed to create typed patch object ({}/{name}; {version}, Kind={}): {why}",
-        request.namespace, request.kind.kind
+        metadata::text(applied, "namespace"),
+        request.kind.kind
     );
     Status::new(Reason::Unknown, message)
 }
@@ -306,7 +400,7 @@ fn set_by(request: &Request<'_>, shape: Shape<'_>, config: &Value) -> Result<Fie
 
 /// What was there before the first apply belongs to nobody in particular.
 fn first(request: &Request<'_>, shape: Shape<'_>, live: &Value) -> Entry {
-    let difference = Difference::between(shape, &serde_json::json!({}), live);
+    let difference = Difference::between(shape, &unsaid(request.kind), live);
     Entry {
         manager: "before-first-apply".into(),
         time: String::new(),

@@ -10,7 +10,8 @@ use schema::custom::{JsonType, List, Node};
 use schema::{Expr, Field, Kind, ListType, Type};
 use serde_json::{Map, Value};
 
-use super::fields::Fields;
+use super::fields::{Fields, step_text};
+use super::is_nothing;
 
 /// How a value is made of parts.
 #[derive(Clone, Copy)]
@@ -98,14 +99,6 @@ impl<'t> Shape<'t> {
             _ => Self::Leaf,
         }
     }
-
-    /// Whether a container of this shape is owned itself when it newly appears: lists that Go always writes and structs are not.
-    fn owns_itself(self, field: Option<&Field>) -> bool {
-        match self {
-            Self::Leaf | Self::Struct(_) | Self::Schema(_) | Self::Deduced => false,
-            _ => field.is_none_or(|field| !field.required),
-        }
-    }
 }
 
 /// The step to an item of a list. None: the item has none of the keys, or is no object.
@@ -165,7 +158,12 @@ pub(crate) fn set_by(shape: Shape<'_>, value: &Value, path: &str, to: &mut Field
             if !members.is_empty() =>
         {
             for (name, inner) in members {
-                set_by(shape.member(name), inner, &format!("{path}.{name}"), to.at(format!("f:{name}")))?;
+                let mut fields = Fields::default();
+                set_by(shape.member(name), inner, &format!("{path}.{name}"), &mut fields)?;
+                // A list without items sets nothing.
+                if !fields.is_empty() {
+                    to.at(format!("f:{name}")).add(&fields);
+                }
             }
         }
         (Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set, Value::Array(list)) => {
@@ -175,6 +173,7 @@ pub(crate) fn set_by(shape: Shape<'_>, value: &Value, path: &str, to: &mut Field
                         "{path}: element {index}: associative list with keys has an element that omits all key fields"
                     ));
                 };
+                let inner_path = format!("{path}{}", step_text(&step));
                 let inner = to.at(step.clone());
                 if inner.here {
                     let twice = Fields {
@@ -185,7 +184,7 @@ pub(crate) fn set_by(shape: Shape<'_>, value: &Value, path: &str, to: &mut Field
                 }
                 inner.here = true;
                 if let Shape::Struct(_) | Shape::Schema(_) = item_shape(shape) {
-                    set_by(item_shape(shape), item, path, inner)?;
+                    set_by(item_shape(shape), item, &inner_path, inner)?;
                 }
             }
         }
@@ -238,20 +237,29 @@ fn compare(
     changed: &mut Fields,
     removed: &mut Fields,
 ) {
-    let (old, new) = match (old, new) {
+    // What Go writes as null is there, and says nothing.
+    let is_null = field.is_some_and(|field| field.zero.as_ref().is_some_and(Value::is_null));
+    let nothing = || is_null.then_some(&Value::Null);
+    let (old, new) = match (old.or_else(nothing), new.or_else(nothing)) {
         (None, None) => return,
-        (Some(old), None) => return everything(shape, field, old, removed),
-        (None, Some(new)) => return everything(shape, field, new, changed),
+        (Some(old), None) => return everything(shape, old, removed),
+        (None, Some(new)) => return everything(shape, new, changed),
         (Some(old), Some(new)) if old == new => return,
-        both => (both.0.unwrap_or(&Value::Null), both.1.unwrap_or(&Value::Null)),
+        (Some(old), Some(new)) => (old, new),
     };
+    // Of two that are empty, none has parts to tell apart.
+    if is_nothing(old) && is_nothing(new) {
+        changed.here = true;
+        return;
+    }
     match (shape, old, new) {
         (
             Shape::Struct(_) | Shape::Map(_) | Shape::Schema(_) | Shape::Deduced,
-            Value::Object(before),
-            Value::Object(after),
+            Value::Object(_) | Value::Null,
+            Value::Object(_) | Value::Null,
         ) => {
-            let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+            let (before, after) = (members(old), members(new));
+            let names: BTreeSet<&String> = before.chain(after).map(|(name, _)| name).collect();
             for name in names {
                 let field = match shape {
                     Shape::Struct(owner) => owner.field(name),
@@ -260,11 +268,15 @@ fn compare(
                 let step = format!("f:{name}");
                 let inner = shape.member(name);
                 within(changed, removed, step.into(), |changed, removed| {
-                    compare(inner, field, before.get(name), after.get(name), changed, removed);
+                    compare(inner, field, old.get(name), new.get(name), changed, removed);
                 });
             }
         }
-        (Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set, Value::Array(_), Value::Array(_)) => {
+        (
+            Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set,
+            Value::Array(_) | Value::Null,
+            Value::Array(_) | Value::Null,
+        ) => {
             let (mut before, mut after) = (by_step(shape, old), by_step(shape, new));
             let steps: BTreeSet<Box<str>> = before.keys().chain(after.keys()).cloned().collect();
             for step in steps {
@@ -286,6 +298,10 @@ fn compare(
     }
 }
 
+fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten()
+}
+
 /// Goes one step inwards in both sets, and leaves no empty element behind.
 fn within(
     changed: &mut Fields,
@@ -303,22 +319,22 @@ fn within(
 }
 
 /// All fields of a value that is there as a whole: the containers too.
-fn everything(shape: Shape<'_>, field: Option<&Field>, value: &Value, to: &mut Fields) {
+fn everything(shape: Shape<'_>, value: &Value, to: &mut Fields) {
+    to.here = true;
     match (shape, value) {
-        (Shape::Struct(_) | Shape::Map(_) | Shape::Schema(_) | Shape::Deduced, Value::Object(members))
-            if !members.is_empty() =>
-        {
-            to.here |= shape.owns_itself(field);
+        (Shape::Struct(_) | Shape::Map(_) | Shape::Schema(_) | Shape::Deduced, Value::Object(members)) => {
             for (name, inner) in members {
-                let field = match shape {
-                    Shape::Struct(owner) => owner.field(name),
-                    _ => None,
-                };
-                everything(shape.member(name), field, inner, to.at(format!("f:{name}")));
+                everything(shape.member(name), inner, to.at(format!("f:{name}")));
+            }
+            // Go writes these as null, which counts as said.
+            let Shape::Struct(owner) = shape else { return };
+            for field in owner.fields.iter().filter(|field| field.zero.as_ref().is_some_and(Value::is_null)) {
+                if !members.contains_key(field.name) {
+                    to.at(format!("f:{}", field.name)).here = true;
+                }
             }
         }
-        (Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set, Value::Array(list)) if !list.is_empty() => {
-            to.here |= shape.owns_itself(field);
+        (Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set, Value::Array(_)) => {
             for (step, group) in by_step(shape, value) {
                 match &group[..] {
                     [item] => item_owned(shape, item, to.at(step)),
@@ -326,14 +342,14 @@ fn everything(shape: Shape<'_>, field: Option<&Field>, value: &Value, to: &mut F
                 }
             }
         }
-        _ => to.here = true,
+        _ => {}
     }
 }
 
 fn item_owned(list: Shape<'_>, item: &Value, to: &mut Fields) {
     to.here = true;
     if let Shape::Struct(_) | Shape::Schema(_) = item_shape(list) {
-        everything(item_shape(list), None, item, to);
+        everything(item_shape(list), item, to);
     }
 }
 

@@ -60,10 +60,9 @@ pub fn validate_controlled(spec: &Value, kind: &str, owner: &str, found: &mut Fo
     let template = &spec["template"];
     let at = at.field("template");
     let labels = path::get(template, "metadata.labels").unwrap_or(&Value::Null);
-    if !selector.is_null()
-        && !label_selector::is_empty(selector)
-        && !label_selector::matches(selector, labels)
-    {
+    // None selects nothing; of one that selects everything is told that it is empty.
+    let is_empty = !selector.is_null() && label_selector::is_empty(selector);
+    if !is_empty && (selector.is_null() || !label_selector::matches(selector, labels)) {
         let detail = "`selector` does not match template `labels`";
         found.push(Violation::invalid(at.field("metadata.labels"), labels, detail));
     }
