@@ -2,20 +2,14 @@
 //! <https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/#approval>
 //! <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers>
 
-use std::net::IpAddr;
-
-use base64::Engine;
+use kinds::NODES;
+use kinds::pkcs10::{self, CertificateRequest};
 use object::{Key, Snapshot};
 use plan::{Attributes, User};
 use serde::Deserialize;
 use serde_json::Value;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::pem::Pem;
-use x509_parser::prelude::FromDer;
 
 use crate::{View, authorize, groups};
-use kinds::NODES;
 
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
@@ -56,15 +50,12 @@ struct Condition {
     r#type: String,
 }
 
-/// What a request for a certificate says.
+/// What a request for a certificate says: one name at most, since who approves, who signs and who reads the certificate must not each take
+/// another one of several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     pub common_name: String,
-    pub organizations: Vec<String>,
-    pub dns_names: Vec<String>,
-    pub addresses: Vec<IpAddr>,
-    /// E-mail addresses, URIs or other names that no kubelet asks for.
-    pub has_other_names: bool,
+    pub asked: CertificateRequest,
 }
 
 /// Approves, or leaves the request to others. An approved or denied one is left alone.
@@ -76,7 +67,7 @@ pub fn decide(view: &View, request: &Value) -> Option<Approval> {
         return None;
     }
     let subject = subject(&spec.request)?;
-    if !subject.common_name.starts_with("system:node:") || subject.organizations != [groups::NODES] {
+    if !subject.common_name.starts_with("system:node:") || subject.asked.organizations != [groups::NODES] {
         return None;
     }
     let groups: Vec<&str> = spec.groups.iter().map(String::as_str).collect();
@@ -90,8 +81,12 @@ pub fn decide(view: &View, request: &Value) -> Option<Approval> {
 }
 
 fn client(view: &View, spec: &Spec, subject: &Subject, user: &User, own: bool) -> Option<Approval> {
-    let plain = subject.dns_names.is_empty() && subject.addresses.is_empty() && !subject.has_other_names;
-    if !plain || !usages_are(spec, "client auth") {
+    let CertificateRequest { dns_names, addresses, .. } = &subject.asked;
+    if !dns_names.is_empty()
+        || !addresses.is_empty()
+        || has_odd_names(&subject.asked)
+        || !usages_are(spec, "client auth")
+    {
         return None;
     }
     let may = |subresource| {
@@ -122,17 +117,24 @@ fn client(view: &View, spec: &Spec, subject: &Subject, user: &User, own: bool) -
 /// A node may serve under the names and addresses that its Node object has, and under no others.
 fn serving(snapshot: &Snapshot, spec: &Spec, subject: &Subject, user: &User) -> Option<Approval> {
     let name = subject.common_name.strip_prefix("system:node:")?;
-    let none = subject.dns_names.is_empty() && subject.addresses.is_empty();
-    if none || subject.has_other_names || !usages_are(spec, "server auth") || !user.is_in(groups::NODES) {
+    let CertificateRequest { dns_names, addresses, .. } = &subject.asked;
+    let none = dns_names.is_empty() && addresses.is_empty();
+    if none || has_odd_names(&subject.asked) || !usages_are(spec, "server auth") || !user.is_in(groups::NODES)
+    {
         return None;
     }
     let node: NodeView = snapshot.get(&Key::cluster(NODES, name))?.decode().ok()?;
     let known = |text: &str| node.status.addresses.iter().any(|held| held.address == text);
-    let names = subject.dns_names.iter().all(|asked| asked == name || known(asked));
-    let addresses = subject.addresses.iter().all(|asked| known(&asked.to_string()));
+    let names = dns_names.iter().all(|asked| asked == name || known(asked));
+    let addresses = addresses.iter().all(|asked| known(&asked.to_string()));
     (names && addresses).then_some(Approval {
         message: "Auto approving kubelet serving certificate of the node's own names and addresses.",
     })
+}
+
+/// Names that no kubelet asks for.
+fn has_odd_names(asked: &CertificateRequest) -> bool {
+    asked.has_emails || asked.has_uris || asked.has_other_names
 }
 
 #[derive(Default, Deserialize)]
@@ -191,15 +193,22 @@ pub fn signable(signer: &str, request: &str, usages: &[String]) -> Option<Result
         KUBELET_SERVING => for_kubelet_servers,
         _ => return None,
     };
-    let read =
-        read(request).ok_or_else(|| "unable to parse csr: not a PEM encoded PKCS #10 request".to_owned());
-    Some(read.and_then(|(subject, der)| {
+    let read = read(request).map_err(|why| format!("unable to parse csr: {why}"));
+    Some(read.and_then(|subject| {
         let purpose = check(&subject, usages).map_err(str::to_owned)?;
-        Ok(Signable { purpose, der })
+        Ok(Signable { purpose, der: subject.asked.der })
     }))
 }
 
 type Signed = Result<Purpose, &'static str>;
+
+const NO_DNS: &str = "DNS subjectAltNames are not allowed";
+const NO_EMAILS: &str = "Email subjectAltNames are not allowed";
+const NO_ADDRESSES: &str = "IP subjectAltNames are not allowed";
+const NO_URIS: &str = "URI subjectAltNames are not allowed";
+const NO_OTHERS: &str = "other subjectAltNames are not allowed";
+const NOT_OF_NODES: &str = "subject organization is not system:nodes";
+const NOT_A_NODE: &str = "subject common name does not begin with system:node:";
 
 fn for_clients(_: &Subject, usages: &[String]) -> Signed {
     if !has_usages(usages, &[], "client auth") {
@@ -208,96 +217,57 @@ fn for_clients(_: &Subject, usages: &[String]) -> Signed {
     Ok(Purpose::Client)
 }
 
+/// The first of them that is true is what is wrong.
+fn refuse<const N: usize>(wrong: [(bool, &'static str); N]) -> Result<(), &'static str> {
+    wrong.into_iter().find(|(is_wrong, _)| *is_wrong).map_or(Ok(()), |(_, why)| Err(why))
+}
+
 fn for_kubelets(subject: &Subject, usages: &[String]) -> Signed {
-    of_node(subject)?;
-    if !subject.dns_names.is_empty() {
-        return Err("DNS subjectAltNames are not allowed");
-    }
-    if !subject.addresses.is_empty() {
-        return Err("IP subjectAltNames are not allowed");
-    }
-    if !has_usages(usages, &["digital signature"], "client auth") {
-        return Err("usages did not match [client auth digital signature key encipherment]");
-    }
+    let asked = &subject.asked;
+    refuse([
+        (asked.organizations != [groups::NODES], NOT_OF_NODES),
+        (!asked.dns_names.is_empty(), NO_DNS),
+        (asked.has_emails, NO_EMAILS),
+        (!asked.addresses.is_empty(), NO_ADDRESSES),
+        (asked.has_uris, NO_URIS),
+        (asked.has_other_names, NO_OTHERS),
+        (!subject.common_name.starts_with("system:node:"), NOT_A_NODE),
+        (
+            !has_usages(usages, &["digital signature"], "client auth"),
+            "usages did not match [client auth digital signature key encipherment]",
+        ),
+    ])?;
     Ok(Purpose::Client)
 }
 
 fn for_kubelet_servers(subject: &Subject, usages: &[String]) -> Signed {
-    of_node(subject)?;
-    if subject.dns_names.is_empty() && subject.addresses.is_empty() {
-        return Err("DNS or IP subjectAltName is required");
-    }
-    if !has_usages(usages, &["digital signature"], "server auth") {
-        return Err("usages did not match [digital signature key encipherment server auth]");
-    }
+    let asked = &subject.asked;
+    refuse([
+        (asked.organizations != [groups::NODES], NOT_OF_NODES),
+        (asked.dns_names.is_empty() && asked.addresses.is_empty(), "DNS or IP subjectAltName is required"),
+        (asked.has_emails, NO_EMAILS),
+        (asked.has_uris, NO_URIS),
+        (asked.has_other_names, NO_OTHERS),
+        (
+            !has_usages(usages, &["digital signature"], "server auth"),
+            "usages did not match [digital signature key encipherment server auth]",
+        ),
+        (!subject.common_name.starts_with("system:node:"), NOT_A_NODE),
+    ])?;
     Ok(Purpose::Server)
 }
 
-fn of_node(subject: &Subject) -> Result<(), &'static str> {
-    if subject.organizations != [groups::NODES] {
-        return Err("subject organization is not system:nodes");
-    }
-    if !subject.common_name.starts_with("system:node:") {
-        return Err("subject common name does not begin with system:node:");
-    }
-    if subject.has_other_names {
-        return Err("Email and URI subjectAltNames are not allowed");
-    }
-    Ok(())
-}
-
-/// The subject of `spec.request`: base64 of PEM of PKCS #10. None: it is none, or its signature does not hold.
+/// The subject of `spec.request`. None: it is no request for a certificate, its signature does not hold, or it has several names.
 pub fn subject(request: &str) -> Option<Subject> {
-    Some(read(request)?.0)
+    read(request).ok()
 }
 
-/// The subject, and the request as DER. Of a text with several blocks, or with something around one, everybody must take the same.
-fn read(request: &str) -> Option<(Subject, Vec<u8>)> {
-    let pem = base64::engine::general_purpose::STANDARD.decode(request).ok()?;
-    let pem = Pem::iter_from_buffer(&pem).next()?.ok()?;
-    if pem.label != "CERTIFICATE REQUEST" {
-        return None;
-    }
-    Some((parsed(&pem.contents)?, pem.contents))
-}
-
-fn parsed(der: &[u8]) -> Option<Subject> {
-    let ([], request) = X509CertificationRequest::from_der(der).ok()? else { return None };
-    request.verify_signature().ok()?;
-    let info = &request.certification_request_info;
-    let mut subject = Subject::default();
-    // Who approves, who signs and who reads the certificate must not each take another one of several names.
-    if info.subject.iter_common_name().count() > 1 {
-        return None;
-    }
-    for name in info.subject.iter_common_name() {
-        subject.common_name = name.as_str().ok()?.to_owned();
-    }
-    for name in info.subject.iter_organization() {
-        subject.organizations.push(name.as_str().ok()?.to_owned());
-    }
-    for extension in request.requested_extensions().into_iter().flatten() {
-        if let ParsedExtension::SubjectAlternativeName(names) = extension {
-            names.general_names.iter().for_each(|name| learn(&mut subject, name));
-        }
-    }
-    Some(subject)
-}
-
-fn learn(subject: &mut Subject, name: &GeneralName) {
-    match name {
-        GeneralName::DNSName(name) => subject.dns_names.push((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => match address(bytes) {
-            Some(address) => subject.addresses.push(address),
-            None => subject.has_other_names = true,
-        },
-        _ => subject.has_other_names = true,
-    }
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
-        return Some(four.into());
-    }
-    <[u8; 16]>::try_from(bytes).ok().map(Into::into)
+fn read(request: &str) -> Result<Subject, String> {
+    let asked = pkcs10::read(request)?;
+    let common_name = match &asked.common_names[..] {
+        [] => String::new(),
+        [one] => one.clone(),
+        _ => return Err("the subject has several common names".to_owned()),
+    };
+    Ok(Subject { common_name, asked })
 }

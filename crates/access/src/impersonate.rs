@@ -21,9 +21,19 @@ pub fn impersonation(
     mut wanted: User,
     request: &Attributes,
 ) -> Result<User, Status> {
-    let constrained = modes(user, &wanted).into_iter().find(|mode| mode.allows(view, user, &wanted, request));
+    let (mut constrained, mut refused) = (None, None);
+    for mode in modes(user, &wanted) {
+        match mode.allows(view, user, &wanted, request) {
+            Ok(()) => {
+                constrained = Some(mode);
+                break;
+            }
+            Err(why) => refused = refused.or(Some(why)),
+        }
+    }
     if constrained.is_none() {
-        entirely(view, user, &wanted)?;
+        // What was asked about first is what is told.
+        entirely(view, user, &wanted).map_err(|why| refused.unwrap_or(why))?;
     }
     let account = service_account_of(&wanted.name);
     match (account, constrained) {
@@ -43,18 +53,20 @@ pub fn impersonation(
     Ok(wanted)
 }
 
+fn check(view: &View, user: &User, attributes: &Attributes) -> Result<(), Status> {
+    let decision = authorize(view, user, attributes);
+    if decision.allowed {
+        return Ok(());
+    }
+    if !decision.error.is_empty() {
+        return Err(Status::internal(decision.error));
+    }
+    Err(forbidden(user, attributes, &decision.reason))
+}
+
 /// The right to be somebody in everything: `impersonate`.
 fn entirely(view: &View, user: &User, wanted: &User) -> Result<(), Status> {
-    let check = |attributes: &Attributes| {
-        let decision = authorize(view, user, attributes);
-        if decision.allowed {
-            return Ok(());
-        }
-        if !decision.error.is_empty() {
-            return Err(Status::internal(decision.error));
-        }
-        Err(forbidden(user, attributes, &decision.reason))
-    };
+    let check = |attributes: &Attributes| check(view, user, attributes);
     let base = Attributes { verb: "impersonate", version: "v1", ..Attributes::default() };
     match service_account_of(&wanted.name) {
         Some((namespace, name)) => {
@@ -115,35 +127,40 @@ impl Mode {
     }
 
     /// May the request be made as somebody, and as this one?
-    fn allows(self, view: &View, user: &User, wanted: &User, request: &Attributes) -> bool {
+    fn allows(self, view: &View, user: &User, wanted: &User, request: &Attributes) -> Result<(), Status> {
         let on = format!("impersonate-on:{}:{}", self.name(), request.verb);
-        authorize(view, user, &Attributes { verb: &on, ..*request }).allowed
-            && self.may_be(view, user, wanted)
+        check(view, user, &Attributes { verb: &on, ..*request })?;
+        self.may_be(view, user, wanted)
     }
 
-    fn may_be(self, view: &View, user: &User, wanted: &User) -> bool {
+    fn may_be(self, view: &View, user: &User, wanted: &User) -> Result<(), Status> {
         let verb = format!("impersonate:{}", self.name());
         let base = Attributes { verb: &verb, group: GROUP, version: "v1", ..Attributes::default() };
-        let may = |attributes: Attributes| authorize(view, user, &attributes).allowed;
+        let may = |attributes: Attributes| check(view, user, &attributes);
         match self {
             Self::AssociatedNode => may(Attributes { resource: "nodes", name: "*", ..base }),
             Self::ArbitraryNode => {
                 let name = wanted.name.strip_prefix("system:node:").unwrap_or_default();
                 may(Attributes { resource: "nodes", name, ..base })
             }
-            Self::ServiceAccount => service_account_of(&wanted.name).is_some_and(|(namespace, name)| {
+            Self::ServiceAccount => {
+                let (namespace, name) = service_account_of(&wanted.name).unwrap_or_default();
                 may(Attributes { resource: "serviceaccounts", namespace, name, ..base })
-            }),
+            }
             Self::UserInfo => {
-                let extras =
-                    wanted.extra.iter().flat_map(|(key, values)| values.iter().map(move |one| (key, one)));
-                may(Attributes { resource: "users", name: &wanted.name, ..base })
-                    && wanted.groups.iter().all(|name| may(Attributes { resource: "groups", name, ..base }))
-                    && (wanted.uid.is_empty()
-                        || may(Attributes { resource: "uids", name: &wanted.uid, ..base }))
-                    && extras.into_iter().all(|(subresource, name)| {
-                        may(Attributes { resource: "userextras", subresource, name, ..base })
-                    })
+                may(Attributes { resource: "users", name: &wanted.name, ..base })?;
+                for name in &wanted.groups {
+                    may(Attributes { resource: "groups", name, ..base })?;
+                }
+                if !wanted.uid.is_empty() {
+                    may(Attributes { resource: "uids", name: &wanted.uid, ..base })?;
+                }
+                for (subresource, values) in &wanted.extra {
+                    for name in values {
+                        may(Attributes { resource: "userextras", subresource, name, ..base })?;
+                    }
+                }
+                Ok(())
             }
         }
     }

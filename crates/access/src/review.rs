@@ -120,6 +120,8 @@ pub fn self_subject_rules(view: &View, user: &User, mut review: Value) -> Result
         }
     }
     let incomplete = !errors.is_empty();
+    // Upstream answers with the status alone.
+    review["spec"] = json!({});
     review["status"] =
         json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete});
     if !errors.is_empty() {
@@ -151,7 +153,7 @@ pub fn token(mut review: Value, found: Result<Identity, AccessError>) -> Value {
         Ok(Identity { user, audiences }) => {
             json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
         }
-        Err(AccessError::Unrecognized) => json!({"user": {}}),
+        Err(AccessError::Unrecognized) => json!({"user": {}, "error": "invalid bearer token"}),
         Err(error) => json!({"user": {}, "error": format!("[invalid bearer token, {error}]")}),
     };
     review

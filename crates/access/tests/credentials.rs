@@ -237,17 +237,17 @@ fn token_requests_are_judged() {
     for (spec, expected) in [
         (
             json!({"expirationSeconds": 599}),
-            "TokenRequest.authentication.k8s.io \"build\" is invalid: spec.expirationSeconds: Invalid value: 599: may not specify a duration less than 10 minutes",
+            "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: 599: may not specify a duration less than 10 minutes",
         ),
         (
             json!({"expirationSeconds": 4294967297_i64}),
-            "TokenRequest.authentication.k8s.io \"build\" is invalid: spec.expirationSeconds: Invalid value: 4294967297: may not specify a duration larger than 2^32 seconds",
+            "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: 4294967297: may not specify a duration larger than 2^32 seconds",
         ),
-        (bound("Deployment", "x", ""), "cannot bind token to object of type v1, Kind=Deployment"),
+        (bound("Deployment", "x", ""), "cannot bind token to object of type /v1, Kind=Deployment"),
         (bound("Pod", "none", ""), "pods \"none\" not found"),
         (
             bound("Pod", "web", "old"),
-            "Operation cannot be fulfilled on pods \"web\": the UID in the bound object reference (old) does not match the UID in record. The object might have been deleted and then recreated",
+            "Operation cannot be fulfilled on Pod \"web\": the UID in the bound object reference (old) does not match the UID in record. The object might have been deleted and then recreated",
         ),
         (
             bound("Pod", "other", ""),

@@ -37,7 +37,8 @@ fn told(rest: &Value, token: &str) -> String {
     let configuration = read(issuer(rest)).unwrap_or_else(|wrong| panic!("{rest}: {wrong:?}"));
     let keys = KeySet::read(data["jwks"].to_string().as_bytes()).expect("keys");
     let token = data["tokens"][token].as_str().unwrap_or_else(|| panic!("no token {token}"));
-    match configuration.issuers[0].user(&keys, token, NOW) {
+    let issuer = &configuration.issuers[0];
+    match issuer.claims(&keys, token, NOW).and_then(|claims| issuer.user(claims).map_err(Refused::Because)) {
         Ok(User { name, uid, groups, extra }) => {
             format!("{name} [{}] {uid} {}", groups.join(","), json!(extra))
         }

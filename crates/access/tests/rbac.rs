@@ -230,7 +230,7 @@ fn nobody_grants_what_they_do_not_hold() {
         ("alice|devs", binding("a", "new", "ClusterRole/reader", json!([])), Ok(())),
         ("frank", binding("", "new", "ClusterRole/health", json!([])), Ok(())),
         ("bob", binding("", "new", "ClusterRole/health", json!([])), Err(missing("clusterrolebindings.rbac.authorization.k8s.io", "new", "bob", "", "{NonResourceURLs:[\"/healthz/*\"], Verbs:[\"get\"]}\n{NonResourceURLs:[\"/version\"], Verbs:[\"get\"]}"))),
-        ("bob", binding("a", "new", "Role/absent", json!([])), Err("role.rbac.authorization.k8s.io \"absent\" not found".to_owned())),
+        ("bob", binding("a", "new", "Role/absent", json!([])), Err("rolebindings.rbac.authorization.k8s.io \"absent\" not found".to_owned())),
         ("bob", aggregating(), Err("clusterroles.rbac.authorization.k8s.io \"new\" is forbidden: must have cluster-admin privileges to use the aggregationRule".to_owned())),
     ] {
         let key = world::object(&object, 1).key;

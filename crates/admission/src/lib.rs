@@ -15,7 +15,6 @@
 
 mod configuration;
 pub mod extension;
-mod pkcs10;
 mod plugins;
 mod pod;
 mod request;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Bytes;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -23,6 +24,10 @@ use crate::https::{self, Place};
 /// `DefaultRetryBackoff`.
 const TRIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// How often it is waited for as long as it asks for itself: upstream's client does so ten times for each try.
+const MOST_WAITS: usize = 10;
+/// And for how long in all: who asks a webhook is waited for as well.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 #[error("the kubeconfig {}: {why}", .path.display())]
@@ -116,30 +121,45 @@ impl Connection {
         read(path).map_err(|why| ConnectionError { path: path.to_owned(), why })
     }
 
-    /// Posts a document and reads the one that answers it; `limit` is that of one try. Who cannot answer just now is asked again.
+    /// Posts a document and reads the one that answers it; `limit` is that of one try. Who cannot answer just now is asked again, after the
+    /// time that it asks for itself, if it does.
     ///
     /// # Errors
     /// What kept it from being answered the last time.
     pub(crate) async fn post(&self, dial: &Dial, document: &Value, limit: Duration) -> Result<Value, String> {
         let body = Bytes::from(serde_json::to_vec(document).map_err(|error| error.to_string())?);
-        let mut pause = FIRST_PAUSE;
-        for _ in 1..TRIES {
+        let (mut pause, mut tries) = (FIRST_PAUSE, 1);
+        let (mut waits, mut waited) = (0, Duration::ZERO);
+        loop {
             let sent = self.send(dial, body.clone(), limit).await;
-            if !may_pass(&sent) {
+            let wait = match retry_after(&sent) {
+                Some(wait) if waits < MOST_WAITS => {
+                    waits += 1;
+                    wait
+                }
+                asked if tries < TRIES && (asked.is_some() || may_pass(&sent)) => {
+                    tries += 1;
+                    let wait = jittered(pause);
+                    pause = pause * 3 / 2;
+                    wait
+                }
+                _ => return self.understood(sent),
+            };
+            waited += wait;
+            if waited > LONGEST_WAIT {
                 return self.understood(sent);
             }
-            tokio::time::sleep(pause).await;
-            pause = pause * 3 / 2;
+            tokio::time::sleep(wait).await;
         }
-        self.understood(self.send(dial, body, limit).await)
     }
 
-    fn understood(&self, sent: Result<(StatusCode, Bytes), String>) -> Result<Value, String> {
-        let (status, body) = sent?;
-        if !status.is_success() {
-            return Err(self.failed(&format!("the server answered {status}")));
+    fn understood(&self, sent: Result<Response<Bytes>, String>) -> Result<Value, String> {
+        let answered = sent?;
+        if !answered.status().is_success() {
+            return Err(self.failed(&format!("the server answered {}", answered.status())));
         }
-        serde_json::from_slice(&body).map_err(|error| self.failed(&format!("the answer is no JSON: {error}")))
+        serde_json::from_slice(answered.body())
+            .map_err(|error| self.failed(&format!("the answer is no JSON: {error}")))
     }
 
     /// Posts what needs no answer but its code.
@@ -152,7 +172,7 @@ impl Connection {
         body: Bytes,
         limit: Duration,
     ) -> Result<StatusCode, String> {
-        self.send(dial, body, limit).await.map(|(status, _)| status)
+        self.send(dial, body, limit).await.map(|answered| answered.status())
     }
 
     fn failed(&self, why: &str) -> String {
@@ -160,7 +180,7 @@ impl Connection {
         format!("Post \"https://{host}:{port}{path}\": {why}")
     }
 
-    async fn send(&self, dial: &Dial, body: Bytes, limit: Duration) -> Result<(StatusCode, Bytes), String> {
+    async fn send(&self, dial: &Dial, body: Bytes, limit: Duration) -> Result<Response<Bytes>, String> {
         let mut request = Request::post("/")
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json, */*")
@@ -178,15 +198,34 @@ impl Connection {
 }
 
 /// Whether what went wrong may be gone the next time: upstream's `DefaultShouldRetry`.
-fn may_pass(sent: &Result<(StatusCode, Bytes), String>) -> bool {
+fn may_pass(sent: &Result<Response<Bytes>, String>) -> bool {
     match sent {
-        Ok((status, _)) => matches!(
-            *status,
+        Ok(answered) => matches!(
+            answered.status(),
             StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
         ),
         // The words of ECONNRESET, wherever on the way it happened.
         Err(why) => why.contains("Connection reset by peer"),
     }
+}
+
+/// When whoever is overloaded or broken wants to be asked again.
+fn retry_after(sent: &Result<Response<Bytes>, String>) -> Option<Duration> {
+    let answered = sent.as_ref().ok()?;
+    let status = answered.status();
+    if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
+        return None;
+    }
+    let seconds = answered.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Up to a fifth longer, so that all who failed together do not come again together.
+fn jittered(pause: Duration) -> Duration {
+    let mut random = [0; 4];
+    // Without random numbers nothing is lost but that.
+    let _ = SystemRandom::new().fill(&mut random);
+    pause + pause.mul_f64(0.2 * f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
 }
 
 fn read(path: &Path) -> Result<Connection, String> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes};
 use hyper_util::rt::TokioIo;
@@ -64,7 +64,7 @@ pub(crate) async fn exchange(
     tls: Arc<ClientConfig>,
     place: &Place,
     mut request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), String> {
+) -> Result<Response<Bytes>, String> {
     let told = |error: &dyn std::error::Error| root_cause(error);
     let Place { address, port, host, path } = place;
     let socket = dial(address.clone(), *port).await.map_err(|error| match told(&error) {
@@ -84,11 +84,11 @@ pub(crate) async fn exchange(
     let named = HeaderValue::from_str(&format!("{bracketed}:{port}")).map_err(|error| told(&error))?;
     request.headers_mut().insert(header::HOST, named);
     let answer = sender.send_request(request).await.map_err(|error| told(&error))?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), limit).collect().await;
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, limit).collect().await;
     connection.abort();
     let body = body.map_err(|error| format!("read the answer: {error}"))?.to_bytes();
-    Ok((status, body))
+    Ok(Response::from_parts(head, body))
 }
 
 /// Errors of libraries wrap the one that says what happened.

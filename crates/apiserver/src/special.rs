@@ -271,7 +271,7 @@ async fn review(
     let passed = shared.gate.admit(&to_gate(user, target, &options), Operation::Create, posted).await?;
     let wrong = (target.kind.validate)(&passed.object, None);
     if !wrong.is_empty() {
-        return Err(schema::Violation::to_status(&wrong, target.kind.group, target.kind.kind, ""));
+        return Err(schema::Violation::to_status(&wrong, target.kind.group, "", ""));
     }
     let answered = reply(shared, user, target, passed.object).await?;
     let mut answer = respond::document(media, StatusCode::CREATED, &answered);

@@ -36,11 +36,11 @@ impl Caller {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| error.to_string())?;
         let tls = tls(call.ca_bundle.as_deref())?;
-        let (status, body) = https::exchange(&self.dial, tls, &Place { path, ..place }, request).await?;
-        if !status.is_success() {
-            return Err(format!("the server answered {status}"));
+        let answered = https::exchange(&self.dial, tls, &Place { path, ..place }, request).await?;
+        if !answered.status().is_success() {
+            return Err(format!("the server answered {}", answered.status()));
         }
-        serde_json::from_slice(&body).map_err(|error| format!("the answer is no JSON: {error}"))
+        serde_json::from_slice(answered.body()).map_err(|error| format!("the answer is no JSON: {error}"))
     }
 }
 

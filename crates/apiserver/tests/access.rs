@@ -118,7 +118,10 @@ async fn answer(seen: Seen, request: Request<Incoming>) -> Result<Response<Full<
         request.headers().get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = request.into_body().collect().await?.to_bytes();
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let page = seen.0.lock().expect("pages").get(&path).cloned();
+    // A page whose path ends with a token is only for who shows it.
+    let wanted = path.strip_prefix("/claims/").map(|token| format!("Bearer {token}"));
+    let is_shown = wanted.is_none() || wanted == authorization;
+    let page = seen.0.lock().expect("pages").get(&path).filter(|_| is_shown).cloned();
     // Webhooks answer by whom they are asked about: `{"jane": status}`.
     let told = page.map(|page| match body["kind"].as_str() {
         Some("TokenReview" | "SubjectAccessReview")
@@ -135,7 +138,11 @@ async fn answer(seen: Seen, request: Request<Incoming>) -> Result<Response<Full<
     let failures = seen.0.lock().expect("pages").get_mut(&format!("{path}!")).and_then(take_first);
     seen.1.lock().expect("asked").push((path, body));
     let status = failures.unwrap_or(if told.is_some() { 200 } else { 404 });
-    let text = told.map(|told| told.to_string()).unwrap_or_default();
+    let text = match told {
+        Some(Value::String(text)) => text,
+        Some(told) => told.to_string(),
+        None => String::new(),
+    };
     Ok(Response::builder().status(status).body(Full::new(Bytes::from(text))).expect("an answer"))
 }
 
@@ -257,7 +264,8 @@ async fn tokens_of_an_issuer_are_believed_as_long_as_it_and_the_configuration_sa
     );
     let review = json!({"spec": {"token": new.sign(&claims(7)), "audiences": ["elsewhere"]}});
     let reviewed = admin.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.json();
-    assert_eq!(reviewed["status"], json!({"user": {}}), "an issuer's tokens are for this server only");
+    let unknown = json!({"user": {}, "error": "invalid bearer token"});
+    assert_eq!(reviewed["status"], unknown, "an issuer's tokens are for this server only");
 
     *current.lock().expect("a configuration") = configuration(&provider.url(), &provider.ca_pem, "name");
     let renamed = Ok(r#"oidc:Jane ["devs","system:authenticated"]"#.to_owned());
@@ -275,6 +283,78 @@ async fn tokens_of_an_issuer_are_believed_as_long_as_it_and_the_configuration_sa
 
     assert_eq!(client.get("/livez").await.code, 200);
     assert_eq!(client.get("/version").await.code, 401, "nobody comes here without credentials");
+}
+
+/// What is asked at `/claims` needs the token that the ID token holds for it.
+#[tokio::test]
+async fn groups_are_asked_for_where_a_token_says_that_they_are() {
+    let (provider, other) = (Elsewhere::start().await, Elsewhere::start().await);
+    let key = Key::new("key");
+    let mut authorities = provider.ca_pem.clone();
+    authorities.push_str(&other.ca_pem);
+    let file = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+        "jwt": [{
+            "issuer": {"url": provider.url(), "audiences": ["kubernetes"], "certificateAuthority": authorities},
+            "claimMappings": {"username": {"claim": "sub", "prefix": ""}, "groups": {"claim": "groups", "prefix": "g:"}},
+        }],
+    });
+    let configuration = Arc::new(access::authentication::read(&file, &[]).expect("a configuration"));
+    let believed = Believed { source: Arc::new(move || configuration.clone()), dial: from_host() };
+    let believing = Believing { believed: vec![believed], ..Believing::default() };
+    let cluster = Cluster::start_for(Arc::new(Memory::new()), believing, |_| {}).await;
+    let client = Client::of(&cluster, None);
+    for place in [&provider, &other] {
+        let keys = format!("{}/keys", place.url());
+        place.page("/.well-known/openid-configuration", json!({"issuer": place.url(), "jwks_uri": keys}));
+        place.page("/keys", json!({"keys": [key.jwk()]}));
+    }
+    let told = |issuer: &Elsewhere, audience: &str, rest: Value| {
+        let mut claims = json!({"iss": issuer.url(), "aud": audience, "exp": seconds() + 600});
+        claims.as_object_mut().expect("claims").extend(rest.as_object().expect("more").clone());
+        key.sign(&claims)
+    };
+    let claims = |serial: u64| {
+        let sources = json!({"src": {"endpoint": format!("{}/claims/opensesame", other.url()), "access_token": "opensesame"}});
+        told(
+            &provider,
+            "kubernetes",
+            json!({"sub": "jane", "jti": serial, "_claim_names": {"groups": "src"}, "_claim_sources": sources}),
+        )
+    };
+    assert_eq!(whoami(&client, &claims(0)).await, Err(401), "nobody answers");
+    for (serial, answered, expected) in [
+        (
+            1,
+            told(&other, "kubernetes", json!({"groups": ["devs"]})),
+            Ok(r#"jane ["g:devs","system:authenticated"]"#),
+        ),
+        (
+            2,
+            told(&provider, "kubernetes", json!({"groups": "ops"})),
+            Ok(r#"jane ["g:ops","system:authenticated"]"#),
+        ),
+        (3, told(&other, "mail", json!({"groups": ["devs"]})), Err(401)),
+        (4, told(&other, "kubernetes", json!({"others": []})), Err(401)),
+        (
+            5,
+            Key::new("key").sign(
+                &json!({"iss": other.url(), "aud": "kubernetes", "groups": ["devs"], "exp": seconds() + 600}),
+            ),
+            Err(401),
+        ),
+        (6, "nonsense".to_owned(), Err(401)),
+    ] {
+        other.page("/claims/opensesame", answered.into());
+        assert_eq!(whoami(&client, &claims(serial)).await, expected.map(str::to_owned), "{serial}");
+    }
+    // What the token holds itself is not asked for.
+    let own = told(
+        &provider,
+        "kubernetes",
+        json!({"sub": "jane", "groups": ["own"], "_claim_names": {"groups": "src"}, "_claim_sources": {}}),
+    );
+    assert_eq!(whoami(&client, &own).await, Ok(r#"jane ["g:own","system:authenticated"]"#.to_owned()));
 }
 
 #[tokio::test]
@@ -409,7 +489,7 @@ async fn reviews_pass_validation_and_admission() {
     assert_eq!(refused.code, 422);
     assert_eq!(
         refused.json()["message"],
-        r#"SubjectAccessReview.authorization.k8s.io "" is invalid: spec.user: Invalid value: "": at least one of user or group must be specified"#
+        r#".authorization.k8s.io "" is invalid: spec.user: Invalid value: "": at least one of user or group must be specified"#
     );
     let mut both = pods.clone();
     both["fieldSelector"] = json!({"rawSelector": "a=b", "requirements": [{"key": "", "operator": "In"}]});

@@ -335,7 +335,7 @@ async fn who_asks_decides_what_is_answered() {
     assert!(
         refused.json()["message"]
             .as_str()
-            .is_some_and(|text| text.starts_with("users \"alice\" is forbidden"))
+            .is_some_and(|text| text.contains("cannot impersonate-on:user-info:list resource \"pods\""))
     );
 
     let review =

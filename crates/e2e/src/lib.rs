@@ -14,9 +14,11 @@ mod etcd;
 mod harness;
 mod hosts;
 mod http;
+mod kms;
 mod leftovers;
 mod seccomp;
 
+pub use self::http::{fetch, get};
 pub use certificates::{Issued, Wanted, issue};
 pub use clients::{
     Answer, Running, aws_binary, brought_folder, ekso_binary, kernel_folder, kubectl_binary, python_binary,
@@ -27,6 +29,6 @@ pub use elsewhere::Elsewhere;
 pub use etcd::Etcd;
 pub use harness::{Chapter, Ignored, Story, Tale, main};
 pub use hosts::{Host, Lan};
-pub use http::{fetch, get};
+pub use kms::Kms;
 pub use leftovers::leftovers;
 pub use seccomp::{Refused, refuse};

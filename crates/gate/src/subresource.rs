@@ -1,7 +1,7 @@
 //! The parts of objects that are written on their own: one row each.
 
 use object::{Reason, Status, Time};
-use schema::{Kind, path};
+use schema::{At, Kind, Violation, path};
 use serde_json::Value;
 
 use crate::request::{Outcome, Request};
@@ -134,13 +134,31 @@ pub(crate) fn status(kind: &Kind, given: Value, old: &Value, _now: Time) -> Resu
     Ok(new)
 }
 
-/// Approved and Denied are the approval's; the status keeps what it finds.
+/// Approved and Denied are the approval's: whoever writes the status hands them on, and what they say stays.
 fn csr_status(kind: &Kind, given: Value, old: &Value, now: Time) -> Result<Value, Status> {
     let mut new = status(kind, given, old, now)?;
-    let decisive = |one: &&Value| matches!(path::text(one, "type"), "Approved" | "Denied");
-    let mut conditions: Vec<Value> =
-        path::list(old, "status.conditions").iter().filter(decisive).cloned().collect();
-    conditions.extend(path::list(&new, "status.conditions").iter().filter(|one| !decisive(one)).cloned());
+    let of = |object: &Value, wanted: &str| -> Vec<Value> {
+        let all = path::list(object, "status.conditions").iter();
+        all.filter(|one| path::text(one, "type") == wanted).cloned().collect()
+    };
+    let mut conditions = path::list(&new, "status.conditions").to_vec();
+    let mut wrong = Vec::new();
+    for decisive in ["Approved", "Denied"] {
+        let (before, after) = (of(old, decisive), of(&new, decisive).len());
+        if after != before.len() {
+            let done = if after < before.len() { "remove" } else { "add" };
+            let detail = format!("updates may not {done} a condition of type {decisive:?}");
+            wrong.push(Violation::forbidden(At::root("status.conditions"), detail));
+        }
+        let mut before = before.into_iter();
+        for condition in conditions.iter_mut().filter(|one| path::text(one, "type") == decisive) {
+            *condition = before.next().unwrap_or_else(|| condition.clone());
+        }
+    }
+    if !wrong.is_empty() {
+        let name = path::text(old, "metadata.name");
+        return Err(Violation::to_status(&wrong, kind.group, kind.kind, name));
+    }
     stamp(&mut conditions, old, now);
     if conditions.is_empty() {
         path::remove(&mut new, "status.conditions");
@@ -157,7 +175,11 @@ fn approval(_kind: &Kind, mut given: Value, old: &Value, now: Time) -> Result<Va
     for field in ["spec", "status"] {
         copy(&mut given, old, field);
     }
-    path::set(&mut given, "status.conditions", conditions.into());
+    if conditions.is_empty() {
+        path::remove(&mut given, "status.conditions");
+    } else {
+        path::set(&mut given, "status.conditions", conditions.into());
+    }
     Ok(given)
 }
 

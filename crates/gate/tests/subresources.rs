@@ -68,11 +68,14 @@ async fn a_scale_is_read_by_its_type() {
     assert_eq!(path::int(&stored, "spec.replicas"), Some(4), "what was refused changed nothing");
 }
 
+/// Of `CN=jane,O=devs`.
+const REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIWk1JR0FBZ0VBTUI0eERUQUxCZ05WQkFNTUJHcGhibVV4RFRBTEJnTlZCQW9NQkdSbGRuTXdXVEFUQmdjcQpoa2pPUFFJQkJnZ3Foa2pPUFFNQkJ3TkNBQVNSUmsrbnQ5WkpQOEF4OHgyTG90VkRDUmc1SURNYTJyakRyN05aCnpKSkh5OGxYdUh1MzdBaTYwMVU2UHVKUXo0cGpYQVZYNGpHRlhicjNqNDcraE1XSW9BQXdDZ1lJS29aSXpqMEUKQXdJRFNBQXdSUUlnVVFOYWVtbjhocXRqZndMZElVVnJuekNKaGxCdjl0T3lIVzFuUDc5L01kd0NJUURuaml1MQpXditJMENteVduY0NhZnNSdXZ1aWJTckFSb1BDRXQ4K29vM05vZz09Ci0tLS0tRU5EIENFUlRJRklDQVRFIFJFUVVFU1QtLS0tLQo=";
+
 #[tokio::test]
 async fn an_approval_takes_conditions_and_metadata() {
     let world = World::new().await;
     let asked = json!({"metadata": {"name": "r"}, "spec": {
-        "request": "YQ==", "signerName": "example.com/x", "usages": ["client auth"]}});
+        "request": REQUEST, "signerName": "example.com/x", "usages": ["client auth"]}});
     world.create(REQUESTS, asked).await.expect("a request");
     let approved = json!({
         "metadata": {"annotations": {"by": "hand"}},

@@ -1,10 +1,14 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use object::Resource;
 use schema::{At, Kind, Strategy, Subresource, Violation, names, path};
 use serde_json::{Value, json};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use crate::column::{AGE, NAME, column, human_duration, text, text_or};
 use crate::spec::check::{self, Found, Seen};
-use crate::{row, strategy, subresource};
+use crate::{pem, pkcs10, row, strategy, subresource};
 
 pub const CERTIFICATE_SIGNING_REQUESTS: Resource =
     Resource::new("certificatesigningrequests.certificates.k8s.io");
@@ -101,18 +105,21 @@ fn condition(request: &Value) -> String {
 fn validate(request: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&request["spec"], At::root("spec"));
-    check::required(spec, "request", at, &mut found);
+    if let Err(why) = pkcs10::read(path::text(spec, "request")) {
+        found.push(Violation::invalid(at.field("request"), &spec["request"], why));
+    }
     let usages = path::list(spec, "usages");
     let list = at.field("usages");
     if usages.is_empty() {
         found.push(Violation::required(list, ""));
     }
-    let mut seen = Seen::default();
     for (index, usage) in usages.iter().enumerate() {
-        let usage_text = usage.as_str().unwrap_or_default();
-        if !USAGES.contains(&usage_text) {
+        if !USAGES.contains(&usage.as_str().unwrap_or_default()) {
             found.push(Violation::not_supported(list.index(index), usage, &USAGES));
         }
+    }
+    let mut seen = Seen::default();
+    for (index, usage) in usages.iter().enumerate() {
         if seen.repeats(usage.to_string()) {
             found.push(Violation::duplicate(list.index(index), usage));
         }
@@ -126,12 +133,48 @@ fn validate(request: &Value, old: Option<&Value>) -> Vec<Violation> {
     }
     conditions(path::list(request, "status.conditions"), &mut found);
     kept(request, old, &mut found);
-    let certificate = old.map_or("", |old| path::text(old, "status.certificate"));
-    if !certificate.is_empty() && certificate != path::text(request, "status.certificate") {
-        let detail = "updates may not modify existing certificate content";
-        found.push(Violation::forbidden(At::root("status.certificate"), detail));
-    }
+    certificate(request, old, &mut found);
     found
+}
+
+/// What is issued is issued once, and is a chain of certificates.
+fn certificate(request: &Value, old: Option<&Value>, found: &mut Found) {
+    let at = At::root("status.certificate");
+    let new = path::text(request, "status.certificate");
+    let before = old.map_or("", |old| path::text(old, "status.certificate"));
+    if new == before {
+        return;
+    }
+    if before.is_empty() || chain(before).is_ok() {
+        if let Err(why) = chain(new) {
+            found.push(Violation::invalid(at, "<certificate data>", why));
+        }
+    }
+    if !before.is_empty() {
+        found.push(Violation::forbidden(at, "updates may not modify existing certificate content"));
+    }
+}
+
+fn chain(certificate: &str) -> Result<(), String> {
+    let text = STANDARD.decode(certificate).unwrap_or_default();
+    if text.is_empty() {
+        return Ok(());
+    }
+    let blocks = pem::blocks(&text);
+    for block in &blocks {
+        if block.label != "CERTIFICATE" {
+            return Err(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", block.label));
+        }
+        if block.has_headers {
+            return Err("no PEM block headers are permitted".to_owned());
+        }
+        X509Certificate::from_der(&block.content)
+            .map_err(|error| format!("x509: malformed certificate: {error}"))?;
+    }
+    if blocks.is_empty() {
+        return Err("must contain at least one CERTIFICATE PEM block".to_owned());
+    }
+    Ok(())
 }
 
 fn signer(name: &str, at: At<'_>, found: &mut Found) {
@@ -177,25 +220,31 @@ fn kept(request: &Value, old: Option<&Value>, found: &mut Found) {
     }
 }
 
+/// Of whichever of the two comes second it is said that it may not.
 fn conditions(conditions: &[Value], found: &mut Found) {
+    const STATUSES: [&str; 3] = ["False", "True", "Unknown"];
     let list = At::root("status.conditions");
-    let has = |kind: &str| conditions.iter().any(|one| path::text(one, "type") == kind);
     let mut seen = Seen::default();
+    let (mut approved, mut denied) = (false, false);
     for (index, condition) in conditions.iter().enumerate() {
         let at = list.index(index);
         let kind = path::text(condition, "type");
         if kind.is_empty() {
             found.push(Violation::required(at.field("type"), ""));
         }
+        let is_final = matches!(kind, "Approved" | "Denied" | "Failed");
+        let allowed = if is_final { &["True"][..] } else { &STATUSES };
+        if check::required(condition, "status", at, found) {
+            check::one_of(condition, "status", allowed, at, found);
+        }
+        approved |= kind == "Approved";
+        denied |= kind == "Denied";
+        if approved && denied && matches!(kind, "Approved" | "Denied") {
+            let detail = "Approved and Denied conditions are mutually exclusive";
+            found.push(Violation::invalid(list, kind, detail));
+        }
         if seen.repeats(kind) {
             found.push(Violation::duplicate(at.field("type"), kind));
         }
-        if matches!(kind, "Approved" | "Denied" | "Failed") {
-            check::one_of(condition, "status", &["True"], at, found);
-        }
-    }
-    if has("Approved") && has("Denied") {
-        let detail = "Approved and Denied conditions are mutually exclusive";
-        found.push(Violation::invalid(list, conditions, detail));
     }
 }

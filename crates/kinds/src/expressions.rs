@@ -76,6 +76,22 @@ pub fn compile(env: &Env, text: &str, wanted: Wanted) -> Result<cel::Program, st
     if fits { Ok(program) } else { Err(format!("must evaluate to {what}")) }
 }
 
+/// As [`compile`], for what is checked before it is stored: the type must be known, and what it is instead is told.
+pub fn compile_exactly(env: &Env, text: &str, wanted: Wanted) -> Result<cel::Program, std::string::String> {
+    let program = compile(env, text, Wanted::Anything)?;
+    let result = program.result();
+    let is_named = |name: &str| matches!(result, Type::Object(object) if object.name == name);
+    let (fits, what) = match wanted {
+        Wanted::Bool => (*result == Type::Bool, "bool"),
+        Wanted::Text => (*result == Type::String, "string"),
+        Wanted::TextOrNull => (matches!(result, Type::String | Type::Null), "one of [string null_type]"),
+        Wanted::Configuration => (is_named("Object"), "Object"),
+        Wanted::Patch => (matches!(result, Type::List(_)), "list(JSONPatch)"),
+        Wanted::Anything => (true, ""),
+    };
+    if fits { Ok(program) } else { Err(format!("must evaluate to {what} but got {result}")) }
+}
+
 /// Adds what is wrong with the expression in a member of `of`; one that is absent or empty is for others to miss.
 pub(crate) fn check(
     env: &Env,
@@ -89,7 +105,7 @@ pub(crate) fn check(
     if text.trim().is_empty() {
         return None;
     }
-    match compile(env, text, wanted) {
+    match compile_exactly(env, text, wanted) {
         Ok(program) => Some(program.result().clone()),
         Err(why) => {
             found.push(schema::Violation::invalid(at.field(member), text, why));

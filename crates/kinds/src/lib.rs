@@ -17,6 +17,8 @@ mod definition_validation;
 mod event_columns;
 pub mod expressions;
 mod job_validation;
+pub mod pem;
+pub mod pkcs10;
 mod pod_columns;
 mod pod_update;
 pub mod quota;

@@ -46,6 +46,7 @@ fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&policy["spec"], At::root("spec"));
     admission_policy::shared(spec, at, &mut found);
+    operations(spec, &mut found);
     let mutations = path::list(spec, "mutations");
     let list = at.field("mutations");
     if mutations.is_empty() {
@@ -54,10 +55,7 @@ fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
     let env = expressions::check_variables(spec, at, &mut found);
     for (index, mutation) in mutations.iter().enumerate() {
         let at = list.index(index);
-        one(mutation, at, &mut found);
-        for (block, wanted) in [("applyConfiguration", Wanted::Configuration), ("jsonPatch", Wanted::Patch)] {
-            expressions::check(&env, &mutation[block], "expression", wanted, at.field(block), &mut found);
-        }
+        one(&env, mutation, at, &mut found);
     }
     if check::required(spec, "reinvocationPolicy", at, &mut found) {
         check::one_of(spec, "reinvocationPolicy", &["IfNeeded", "Never"], at, &mut found);
@@ -65,26 +63,44 @@ fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
     found
 }
 
+/// What is deleted cannot be changed.
+fn operations(spec: &Value, found: &mut Found) {
+    let rules = path::list(spec, "matchConstraints.resourceRules").iter();
+    let deletes = rules.flat_map(|rule| path::list(rule, "operations")).filter(|one| *one == "DELETE");
+    for operation in deletes {
+        let at = At::root("spec.matchConstraints.resourceRules.operations");
+        found.push(Violation::not_supported(at, operation, &["*", "CONNECT", "CREATE", "UPDATE"]));
+    }
+}
+
 /// A change has the block of its own patch type, and no other.
-fn one(mutation: &Value, at: At<'_>, found: &mut Found) {
-    const BLOCKS: [(&str, &str); 2] =
-        [("ApplyConfiguration", "applyConfiguration"), ("JSONPatch", "jsonPatch")];
+fn one(env: &cel::Env, mutation: &Value, at: At<'_>, found: &mut Found) {
+    const BLOCKS: [(&str, &str, Wanted); 2] = [
+        ("ApplyConfiguration", "applyConfiguration", Wanted::Configuration),
+        ("JSONPatch", "jsonPatch", Wanted::Patch),
+    ];
     let kind = path::text(mutation, "patchType");
     if !check::required(mutation, "patchType", at, found) {
         return;
     }
     check::one_of(mutation, "patchType", &["ApplyConfiguration", "JSONPatch"], at, found);
-    for (own, block) in BLOCKS {
-        let at = at.field(block);
-        match (kind == own, mutation.get(block)) {
-            (true, None) => {
-                found.push(Violation::required(at, format!("must be specified when patchType is {kind}")));
-            }
-            (false, Some(value)) => {
-                let detail = format!("must not be specified when patchType is {kind}");
-                found.push(Violation::invalid(at, value, detail));
-            }
-            _ => {}
+    let Some((_, block, wanted)) = BLOCKS.iter().find(|(name, ..)| *name == kind) else { return };
+    match mutation.get(block) {
+        None => {
+            let detail = format!("must be specified when patchType is {kind}");
+            found.push(Violation::required(at.field(block), detail));
         }
+        Some(held) => {
+            let at = at.field(block);
+            if check::required(held, "expression", at, found) {
+                expressions::check(env, held, "expression", *wanted, at, found);
+            }
+        }
+    }
+    for (_, other, _) in
+        BLOCKS.iter().filter(|(name, other, _)| *name != kind && mutation.get(other).is_some())
+    {
+        let detail = format!("must not be specified when patchType is {kind}");
+        found.push(Violation::invalid(at.field(other), format!("{{{other}}}"), detail));
     }
 }

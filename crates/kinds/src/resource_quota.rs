@@ -123,9 +123,9 @@ fn scopes(quota: &Value, found: &mut Found) {
     if has("BestEffort") && hard.is_some_and(|hard| hard.keys().any(|resource| resource != "pods")) {
         found.push(Violation::invalid(at, scopes, "unsupported scope applied to resource"));
     }
-    for (index, expression) in path::list(quota, "spec.scopeSelector.matchExpressions").iter().enumerate() {
-        let at = At::root("spec.scopeSelector.matchExpressions");
-        let at = at.index(index);
+    let at_selector = At::root("spec.scopeSelector.matchExpressions");
+    for expression in path::list(quota, "spec.scopeSelector.matchExpressions") {
+        let at = at_selector;
         let scope = path::text(expression, "scopeName");
         if !SCOPES.contains(&scope) {
             found.push(Violation::invalid(at.field("scopeName"), scope, "unsupported scope"));
@@ -148,7 +148,9 @@ fn scopes(quota: &Value, found: &mut Found) {
             }
         }
         let operator = path::text(expression, "operator");
-        if !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
+        let is_by_presence =
+            SCOPES.contains(&scope) && !matches!(scope, "PriorityClass" | "VolumeAttributesClass");
+        if is_by_presence && operator != "Exists" {
             let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
             found.push(Violation::invalid(at.field("operator"), operator, detail));
         }

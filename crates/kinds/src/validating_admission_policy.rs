@@ -105,11 +105,9 @@ fn audit(policy: &str, annotations: &[Value], list: At<'_>, found: &mut Found) {
     for (index, annotation) in annotations.iter().enumerate() {
         let at = list.index(index);
         let key = path::text(annotation, "key");
-        found.extend(Violation::all_invalid(
-            at.field("key"),
-            key,
-            names::qualified_name(&format!("{policy}/{key}")),
-        ));
+        // So it will be called in the audit log.
+        let name = format!("{policy}/{key}");
+        found.extend(Violation::all_invalid(at.field("key"), &name, names::qualified_name(&name)));
         if seen.repeats(key) {
             found.push(Violation::duplicate(at.field("key"), key));
         }

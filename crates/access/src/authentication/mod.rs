@@ -8,7 +8,7 @@ mod verify;
 
 pub use config::read;
 pub use jwk::KeySet;
-pub use verify::Refused;
+pub use verify::{Claims, Elsewhere, Refused};
 
 use mapping::{ClaimRule, Expression, Extra, Mapping, UserRule};
 
@@ -60,7 +60,11 @@ pub struct Issuer {
 impl Issuer {
     /// Where to ask for its keys.
     pub fn discovery(&self) -> String {
-        let own = || format!("{}/.well-known/openid-configuration", self.url.trim_end_matches('/'));
-        self.discovery_url.clone().unwrap_or_else(own)
+        self.discovery_url.clone().unwrap_or_else(|| discovery(&self.url))
     }
+}
+
+/// Where the discovery document of an issuer is that says nothing else: OpenID Connect Discovery 1.0, 4.
+pub fn discovery(issuer: &str) -> String {
+    format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
 }

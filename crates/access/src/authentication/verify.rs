@@ -1,8 +1,11 @@
+use std::collections::BTreeMap;
+
 use object::Time;
 use plan::User;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::mapping::{About, ClaimRule};
+use super::mapping::{About, ClaimRule, Mapping};
 use super::{Issuer, KeySet, jwk};
 use crate::review::user_info;
 use crate::{AccessError, groups, jws};
@@ -22,11 +25,87 @@ fn refused(why: impl Into<String>) -> Refused {
     Refused::Because(AccessError::Oidc(why.into()))
 }
 
+/// What a token says whose signature holds, and that is for this API server and in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claims(Map<String, Value>);
+
+/// A claim that a token does not hold itself: OpenID Connect Core 1.0, 5.6.2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    claim: String,
+    /// Where to ask for a token that holds it, and with which bearer token.
+    pub endpoint: String,
+    pub access_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Source {
+    #[serde(default)]
+    endpoint: String,
+    #[serde(default)]
+    access_token: String,
+}
+
 impl Issuer {
-    /// The user of a token of this issuer. `keys` are the issuer's as far as they are known.
+    /// The claims of a token of this issuer. `keys` are the issuer's as far as they are known.
     ///
-    /// Verified as OpenID Connect Core 1.0, 3.1.3.7 says, and then by the rules of the configuration.
-    pub fn user(&self, keys: &KeySet, token: &str, now: Time) -> Result<User, Refused> {
+    /// Verified as OpenID Connect Core 1.0, 3.1.3.7 says.
+    pub fn claims(&self, keys: &KeySet, token: &str, now: Time) -> Result<Claims, Refused> {
+        self.claims_of(&self.url, keys, token, now).map(Claims)
+    }
+
+    /// Where the groups are kept, if the token only says where. Of other claims nobody is asked, as upstream has it.
+    pub fn elsewhere(&self, Claims(claims): &Claims) -> Result<Option<Elsewhere>, AccessError> {
+        let wrong =
+            |why: String| AccessError::Oidc(format!("oidc: could not expand distributed claims: {why}"));
+        let Some(Mapping::Claim { name: claim, .. }) = &self.groups else { return Ok(None) };
+        let Some(names) = claims.get("_claim_names").filter(|_| !claims.contains_key(claim)) else {
+            return Ok(None);
+        };
+        let names: BTreeMap<String, String> = BTreeMap::deserialize(names)
+            .map_err(|error| wrong(format!("oidc: error parsing distributed claim names: {error}")))?;
+        let sources =
+            claims.get("_claim_sources").ok_or_else(|| wrong("oidc: no claim sources".to_owned()))?;
+        let sources: BTreeMap<String, Source> = BTreeMap::deserialize(sources)
+            .map_err(|error| wrong(format!("oidc: could not parse claim sources: {error}")))?;
+        let Some(name) = names.get(claim) else { return Ok(None) };
+        let Some(Source { endpoint, access_token }) = sources.get(name) else {
+            let why = format!("id token _claim_names contained a source {name} missing in _claims_sources");
+            return Err(wrong(why));
+        };
+        let access_token = Some(access_token).filter(|token| !token.is_empty()).cloned();
+        let found = Elsewhere { claim: claim.clone(), endpoint: endpoint.clone(), access_token };
+        Ok(Some(found).filter(|found| !found.endpoint.is_empty()))
+    }
+
+    /// Puts in the claim that an endpoint answered with, in a token of its own: signed by `issuer`, whose `keys` these are, and for the same
+    /// audiences.
+    pub fn resolve(
+        &self,
+        claims: &mut Claims,
+        elsewhere: &Elsewhere,
+        (issuer, keys): (&str, &KeySet),
+        token: &str,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let Elsewhere { claim, endpoint, .. } = elsewhere;
+        let mut told = self.claims_of(issuer, keys, token, now)?;
+        let value = told.remove(claim).ok_or_else(|| {
+            refused(format!(
+                "oidc: could not expand distributed claims: jwt returned by distributed claim endpoint {endpoint:?} did not contain claim: {claim}"
+            ))
+        })?;
+        claims.0.insert(claim.clone(), value);
+        Ok(())
+    }
+
+    fn claims_of(
+        &self,
+        issuer: &str,
+        keys: &KeySet,
+        token: &str,
+        now: Time,
+    ) -> Result<Map<String, Value>, Refused> {
         let parsed = jws::parse(token).ok_or_else(|| refused("oidc: malformed jwt"))?;
         if !jwk::is_known(&parsed.header.alg) {
             let algorithm = &parsed.header.alg;
@@ -39,16 +118,20 @@ impl Issuer {
         }
         let claims: Map<String, Value> = serde_json::from_slice(&parsed.payload)
             .map_err(|error| refused(format!("oidc: parse claims: {error}")))?;
-        self.valid(&claims, now).map_err(|why| refused(format!("oidc: verify token: {why}")))?;
-        self.mapped(claims).map_err(|why| refused(format!("oidc: {why}")))
+        self.valid(issuer, &claims, now).map_err(|why| refused(format!("oidc: verify token: {why}")))?;
+        Ok(claims)
     }
 
-    fn valid(&self, claims: &Map<String, Value>, now: Time) -> Result<(), String> {
-        let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
-        if issuer != self.url {
+    /// The user that the configuration makes of claims.
+    pub fn user(&self, Claims(claims): Claims) -> Result<User, AccessError> {
+        self.mapped(claims).map_err(|why| AccessError::Oidc(format!("oidc: {why}")))
+    }
+
+    fn valid(&self, issuer: &str, claims: &Map<String, Value>, now: Time) -> Result<(), String> {
+        let told = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
+        if told != issuer {
             return Err(format!(
-                "oidc: id token issued by a different provider, expected {:?} got {issuer:?}",
-                self.url
+                "oidc: id token issued by a different provider, expected {issuer:?} got {told:?}"
             ));
         }
         let held: Vec<&str> = match claims.get("aud") {

@@ -193,5 +193,5 @@ pub(super) fn condition(text: &str) -> Result<Program, String> {
         let env = Env::default().library(schema::expressions::LIBRARY);
         env.variable("request", REQUEST.clone(), Sizes::default())
     });
-    expressions::compile(&ENV, text, Wanted::Bool)
+    expressions::compile_exactly(&ENV, text, Wanted::Bool)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use object::{Key, Reason, Resource, Status};
+use object::{Key, Resource, Status};
 use plan::{Attributes, User};
 use serde_json::Value;
 
@@ -63,10 +63,9 @@ fn check_binding(view: &View, user: &User, key: &Key, new: &Value) -> Result<(),
     if may(view, user, "bind", resource, asked_in, &role.name) {
         return Ok(());
     }
-    let rules = view.rbac.role(&role, namespace).map_err(|message| {
-        let key = Key::new(resource, namespace, &*role.name);
-        Status { message, ..Status::new(Reason::NotFound, "").about(&key) }
-    })?;
+    // Upstream says it of the resource that is asked for.
+    let missing = |_| Status::not_found(&Key::new(key.resource, "", &*role.name));
+    let rules = view.rbac.role(&role, namespace).map_err(missing)?;
     confirm(view, user, key, rules)
 }
 

@@ -3,7 +3,7 @@
 use object::{Cause, Key, Object, Reason, Resource, Snapshot, Status, Time};
 use ring::rand::SecureRandom;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Authority;
 use super::claims::{Audience, Claims, KubernetesClaims, ObjectClaim};
@@ -119,7 +119,8 @@ impl Authority {
         let token = self.signing.sign(&payload, random).map_err(Status::internal)?;
         // Clients renew by what they asked for, not by the extended life.
         let told = Time::from_secs(issued + asked);
-        Ok(answer(request, view.spec.bound_object_ref.as_ref(), &audiences, asked, &token, told))
+        let bound = view.spec.bound_object_ref.as_ref();
+        Ok(answer(request, bound, &audiences, asked, &token, told, &account.meta.uid))
     }
 }
 
@@ -130,9 +131,17 @@ fn answer(
     seconds: i64,
     token: &str,
     expires: Time,
+    uid: &str,
 ) -> Value {
     let bound = bound.map(|bound| {
-        json!({"kind": bound.kind, "apiVersion": bound.api_version, "name": bound.name, "uid": bound.uid})
+        let members = [
+            ("kind", &bound.kind),
+            ("apiVersion", &bound.api_version),
+            ("name", &bound.name),
+            ("uid", &bound.uid),
+        ];
+        let given = members.into_iter().filter(|(_, value)| !value.is_empty());
+        given.map(|(name, value)| (name.to_owned(), value.as_str().into())).collect::<Map<String, Value>>()
     });
     json!({
         "kind": "TokenRequest",
@@ -140,6 +149,7 @@ fn answer(
         "metadata": {
             "name": &*request.account.name,
             "namespace": &*request.account.namespace,
+            "uid": uid,
             "creationTimestamp": request.now.to_string(),
         },
         "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound},
@@ -148,24 +158,15 @@ fn answer(
 }
 
 fn valid(account: &Key, view: &RequestView) -> Result<(), Status> {
-    let named = [
-        (
-            &view.metadata.name,
-            &*account.name,
-            "metadata.name",
-            "must match the service account name if specified",
-        ),
-        (
-            &view.metadata.namespace,
-            &*account.namespace,
-            "metadata.namespace",
-            "must match the service account namespace if specified",
-        ),
-    ];
-    for (given, expected, field, why) in named {
-        if !given.is_empty() && given != expected {
-            return Err(invalid(account, field, &format!("{given:?}"), why));
-        }
+    let MetadataView { name, namespace } = &view.metadata;
+    if !namespace.is_empty() && *namespace != *account.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if !name.is_empty() && *name != *account.name {
+        let why = "must match the service account name if specified";
+        return Err(invalid("metadata.name", &format!("{name:?}"), why));
     }
     let Some(seconds) = view.spec.expiration_seconds else { return Ok(()) };
     let why = match seconds {
@@ -173,17 +174,16 @@ fn valid(account: &Key, view: &RequestView) -> Result<(), Status> {
         MIN_SECONDS..=MAX_SECONDS => return Ok(()),
         _ => "may not specify a duration larger than 2^32 seconds",
     };
-    Err(invalid(account, "spec.expirationSeconds", &seconds.to_string(), why))
+    Err(invalid("spec.expirationSeconds", &seconds.to_string(), why))
 }
 
-fn invalid(account: &Key, field: &str, value: &str, why: &str) -> Status {
+/// Upstream names no object here.
+fn invalid(field: &str, value: &str, why: &str) -> Status {
     let detail = format!("Invalid value: {value}: {why}");
-    let message =
-        format!("TokenRequest.authentication.k8s.io {:?} is invalid: {field}: {detail}", &*account.name);
+    let message = format!("TokenRequest.authentication.k8s.io \"\" is invalid: {field}: {detail}");
     let mut status = Status::new(Reason::Invalid, message);
     status.group = "authentication.k8s.io".to_owned();
     status.kind = "TokenRequest".to_owned();
-    status.name = account.name.to_string();
     status.causes.push(Cause { reason: "FieldValueInvalid", message: detail, field: field.to_owned() });
     status
 }
@@ -195,7 +195,7 @@ fn bind(
     bound: &BoundObject,
     claims: &mut KubernetesClaims,
 ) -> Result<(), Status> {
-    let find = |resource: Resource, namespace: &str| {
+    let find = |resource: Resource, namespace: &str, shown: &'static str| {
         let key = Key::new(resource, namespace, bound.name.as_str());
         let object = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
         if bound.uid.is_empty() || *object.meta.uid == *bound.uid {
@@ -205,11 +205,15 @@ fn bind(
             "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
             bound.uid
         );
-        Err(Status::conflict(&key, &why))
+        // By its kind, as upstream names it here.
+        let named = Key::new(Resource::new(shown), "", bound.name.as_str());
+        Err(Status::conflict(&named, &why))
     };
-    match (bound.api_version.as_str(), bound.kind.as_str()) {
-        ("v1", "Pod") => {
-            let pod = find(PODS, &account.namespace)?;
+    // Whatever version: the group is what counts.
+    let (group, version) = bound.api_version.split_once('/').unwrap_or(("", &bound.api_version));
+    match (group, bound.kind.as_str()) {
+        ("", "Pod") => {
+            let pod = find(PODS, &account.namespace, "Pod")?;
             let spec = pod.decode::<PodView>().map_err(Status::internal)?.spec;
             if spec.service_account_name != *account.name {
                 let why = format!(
@@ -227,12 +231,10 @@ fn bind(
             }
             claims.pod = Some(claim(pod));
         }
-        ("v1", "Secret") => claims.secret = Some(claim(find(SECRETS, &account.namespace)?)),
-        ("v1", "Node") => claims.node = Some(claim(find(NODES, "")?)),
-        (version, kind) => {
-            let (group, version) = version.split_once('/').unwrap_or(("", version));
-            let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-            let why = format!("cannot bind token to object of type {name}, Kind={kind}");
+        ("", "Secret") => claims.secret = Some(claim(find(SECRETS, &account.namespace, "Secret")?)),
+        ("", "Node") => claims.node = Some(claim(find(NODES, "", "Node")?)),
+        (group, kind) => {
+            let why = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
             return Err(Status::bad_request(why));
         }
     }

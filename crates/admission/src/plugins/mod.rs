@@ -8,6 +8,7 @@ mod default_storage_class;
 mod default_toleration_seconds;
 pub(crate) mod fargate;
 mod limit_ranger;
+mod mountable_secrets;
 mod namespace_lifecycle;
 mod node_declared_features;
 mod node_restriction;

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use kinds::pkcs10;
 use object::{Key, Snapshot, Status};
 use plan::Attributes;
 use schema::path;
 use serde_json::Value;
 
-use crate::{Operation, Plugin, Request, Verdict, pkcs10, pod};
+use crate::{Operation, Plugin, Request, Verdict, pod};
 
 pub const PLUGIN: Plugin = Plugin { name: "NodeRestriction", mutate: Some(mutate), validate: Some(validate) };
 
@@ -191,12 +192,10 @@ impl Asked<'_> {
         if self.request.operation != Operation::Create || !NODE_SIGNERS.contains(&signer) {
             return Ok(());
         }
-        let subject = pkcs10::subject(path::text(self.object(), "spec.request"));
-        let subject = subject.ok_or_else(|| pkcs10::UNREADABLE.to_owned())?;
+        let asked = pkcs10::read(path::text(self.object(), "spec.request"))
+            .map_err(|why| format!("unable to parse csr: {why}"))?;
         let own = format!("system:node:{}", self.node);
-        allow_if(subject.common_names == [own.as_str()], || {
-            format!("can only create a node CSR with CN={own}")
-        })
+        allow_if(asked.common_names == [own.as_str()], || format!("can only create a node CSR with CN={own}"))
     }
 
     fn owned_by_node(&self, pod: &Value) -> Found {

@@ -1,11 +1,15 @@
 //! Gives every pod a service account and its token:
 //! <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#serviceaccount-admission-controller>.
 
-use object::{Key, Snapshot, Status};
+use std::sync::Arc;
+
+use object::{Object, Snapshot, Status};
+use schema::path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::node_restriction::{CONFIG_MAPS, SECRETS, mentions};
+use super::mountable_secrets;
+use super::node_restriction::{SECRETS, mentions};
 use crate::{Operation, Plugin, Request, Verdict, pod};
 
 pub const PLUGIN: Plugin = Plugin { name: "ServiceAccount", mutate: Some(mutate), validate: Some(validate) };
@@ -60,9 +64,21 @@ fn validate(
     object: Option<&Value>,
     _: &mut Verdict,
 ) -> Result<(), Status> {
-    let Some(object) = object.filter(|_| request.is(kinds::PODS, &[Operation::Create])) else {
+    let Some(object) = object else { return Ok(()) };
+    let joins = request.key.resource == kinds::PODS
+        && request.subresource == "ephemeralcontainers"
+        && request.operation == Operation::Update;
+    if joins {
+        let name = path::text(object, "spec.serviceAccountName");
+        account(snapshot, request, object, name)?;
+        let Some(account) = find(snapshot, request, name) else { return Ok(()) };
+        let account = account.to_value().map_err(Status::internal)?;
+        return mountable_secrets::check_ephemeral(&account, object)
+            .map_err(|why| request.forbidden(Some(object), why));
+    }
+    if !request.is(kinds::PODS, &[Operation::Create]) {
         return Ok(());
-    };
+    }
     if pod::is_mirror(object) {
         return check_mirror(request, object);
     }
@@ -72,13 +88,19 @@ fn validate(
             format!("no service account specified for pod {}/{}", request.key.namespace, request.key.name);
         return Err(request.forbidden(Some(object), why));
     }
-    account(snapshot, request, object, name).map(drop)
+    account(snapshot, request, object, name)?;
+    let Some(account) = find(snapshot, request, name) else { return Ok(()) };
+    let account = account.to_value().map_err(Status::internal)?;
+    mountable_secrets::check(&account, object).map_err(|why| request.forbidden(Some(object), why))
+}
+
+fn find<'a>(snapshot: &'a Snapshot, request: &Request, name: &str) -> Option<&'a Arc<Object>> {
+    snapshot.find(kinds::SERVICE_ACCOUNTS, &request.key.namespace, name)
 }
 
 fn account(snapshot: &Snapshot, request: &Request, pod: &Value, name: &str) -> Result<Account, Status> {
     let namespace = &request.key.namespace;
-    let found = snapshot.get(&Key::new(kinds::SERVICE_ACCOUNTS, namespace.clone(), name));
-    let Some(found) = found else {
+    let Some(found) = find(snapshot, request, name) else {
         let why =
             format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
         return Err(request.forbidden(Some(pod), why));
@@ -93,9 +115,6 @@ fn check_mirror(request: &Request, pod: &Value) -> Result<(), Status> {
     }
     if mentions(pod, &SECRETS) {
         return refuse("a mirror pod may not reference secrets");
-    }
-    if mentions(pod, &CONFIG_MAPS) {
-        return refuse("a mirror pod may not reference configmaps");
     }
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     if volumes

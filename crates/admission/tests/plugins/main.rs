@@ -755,6 +755,49 @@ fn a_kubelet_keeps_to_its_node() {
 }
 
 #[test]
+fn a_service_account_may_limit_the_secrets_of_its_pods() {
+    let account = |annotations: Value| {
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "a", "name": "default", "annotations": annotations},
+            "secrets": [{"name": "own"}], "imagePullSecrets": [{"name": "pull"}]})
+    };
+    let limited = [namespace("a"), account(json!({"kubernetes.io/enforce-mountable-secrets": "true"}))];
+    let free = [namespace("a"), account(json!({}))];
+    let from = |secret: &str| json!({"name": "c", "image": "i", "env": [{"name": "e", "valueFrom": {"secretKeyRef": {"name": secret, "key": "k"}}}]});
+    let that = "is not allowed because service account default does not reference that";
+    for (spec, expected) in [
+        (json!({"volumes": [{"name": "v", "secret": {"secretName": "own"}}]}), String::new()),
+        (
+            json!({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}),
+            format!("volume with secret.secretName=\"s\" {that} secret"),
+        ),
+        (
+            json!({"containers": [from("s")]}),
+            format!("container c with envVar e referencing secret.secretName=\"s\" {that} secret"),
+        ),
+        (json!({"containers": [from("own")]}), String::new()),
+        (
+            json!({"initContainers": [{"name": "i", "image": "i", "envFrom": [{"secretRef": {"name": "s"}}]}]}),
+            format!("init container i with envFrom referencing secret.secretName=\"s\" {that} secret"),
+        ),
+        (
+            json!({"imagePullSecrets": [{"name": "pull"}, {"name": "s"}]}),
+            format!("imagePullSecrets[1].name=\"s\" {that} imagePullSecret"),
+        ),
+    ] {
+        let refusal = Case::create(&limited, pod(spec.clone())).refusal();
+        let why = refusal.split_once(" is forbidden: ").map_or("", |(_, why)| why);
+        assert_eq!(why, expected, "{spec}");
+        assert_eq!(Case::create(&free, pod(spec)).refusal(), "");
+    }
+    let old = pod(json!({"serviceAccountName": "default"}));
+    let joined = pod(json!({"serviceAccountName": "default", "ephemeralContainers": [from("s")]}));
+    let case = Case { subresource: "ephemeralcontainers", ..Case::update(&limited, old, joined) };
+    let why =
+        format!("ephemeral container c with envVar e referencing secret.secretName=\"s\" {that} secret");
+    assert!(case.refusal().ends_with(&why), "{}", case.refusal());
+}
+
+#[test]
 fn the_plugins_are_upstreams() {
     let names: std::collections::BTreeSet<&str> = steps().flatten().map(|plugin| plugin.name).collect();
     assert_eq!(names.len(), steps().flatten().count(), "each once");

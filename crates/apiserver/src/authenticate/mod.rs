@@ -250,12 +250,31 @@ fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
         if groups.is_empty() && extra.is_empty() && uid.is_empty() {
             return Ok(None);
         }
-        return Err(Status::bad_request("requested [...] without impersonating a user"));
+        return Err(Status::bad_request(nobody(uid, &groups, &extra)));
     }
     let mut user = User::new(name, &groups);
     user.uid = uid.into();
     user.extra = extra;
     Ok(Some(user))
+}
+
+/// What was asked for without a name, as Go prints it.
+fn nobody(uid: &str, groups: &[&str], extra: &BTreeMap<Box<str>, Vec<Box<str>>>) -> String {
+    let texts = |values: &mut dyn Iterator<Item = &str>| {
+        let quoted: Vec<String> = values.map(|value| format!("{value:?}")).collect();
+        format!("[]string{{{}}}", quoted.join(", "))
+    };
+    let told_groups =
+        if groups.is_empty() { "[]string(nil)".to_owned() } else { texts(&mut groups.iter().copied()) };
+    let told_extra: Vec<String> = extra
+        .iter()
+        .map(|(key, values)| format!("{key:?}:{}", texts(&mut values.iter().map(|value| &**value))))
+        .collect();
+    let told_extra =
+        if extra.is_empty() { "(nil)".to_owned() } else { format!("{{{}}}", told_extra.join(", ")) };
+    format!(
+        "requested &user.DefaultInfo{{Name:\"\", UID:{uid:?}, Groups:{told_groups}, Extra:map[string][]string{told_extra}}} without impersonating a user name"
+    )
 }
 
 #[cfg(test)]

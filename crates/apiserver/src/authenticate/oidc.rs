@@ -1,12 +1,13 @@
 //! Issuers of OpenID Connect: their discovery documents and keys, fetched when a token asks for them and kept until one is signed by a
 //! key that is not among them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use access::AccessError;
-use access::authentication::{Configuration, Issuer, KeySet, Refused};
-use http::Request;
+use access::authentication::{Configuration, Elsewhere, Issuer, KeySet, Refused, discovery};
+use http::{Request, header};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use object::Time;
@@ -23,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How many documents an issuer is asked for within [`PERIOD`] at most, whatever tokens come: those with unknown keys are anybody's.
 const MOST_FETCHES: usize = 10;
 const PERIOD: Duration = Duration::from_secs(60);
+
+/// How many others may answer for an issuer, where its tokens say that its claims are theirs to tell.
+const MOST_OTHERS: usize = 16;
 
 /// Where a configuration of authentication is asked for, at each request: its file may change, and so may the account.
 pub type AuthenticationSource = Arc<dyn Fn() -> Arc<Configuration> + Send + Sync>;
@@ -56,6 +60,8 @@ struct KeySource {
     /// Held while the issuer is asked, so that it is asked once for all who wait; when it was asked lately.
     asking: tokio::sync::Mutex<Vec<Instant>>,
     tls: Mutex<Option<Arc<ClientConfig>>>,
+    /// Issuers of the tokens that hold what this one's only name.
+    others: Mutex<BTreeMap<String, Arc<KeySource>>>,
 }
 
 impl Providers {
@@ -94,23 +100,23 @@ impl Providers {
         let Some((issuer, source)) = issuers.into_iter().find(|(issuer, _)| issuer.url == told) else {
             return Err(AccessError::Unrecognized);
         };
-        let known = source.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(keys) = &known {
-            match issuer.user(keys, token, now) {
-                Err(Refused::Signature) => {}
-                Err(Refused::Because(why)) => return Err(why),
-                Ok(user) => return Ok(user),
-            }
+        let dial = &self.believed.dial;
+        let mut claims = source.verified(dial, |keys| issuer.claims(keys, token, now)).await?;
+        if let Some(elsewhere) = issuer.elsewhere(&claims)? {
+            let failed =
+                |why: String| AccessError::Oidc(format!("oidc: could not expand distributed claims: {why}"));
+            let answered = source.claim(&elsewhere, dial).await.map_err(failed)?;
+            let other = access::issuer_of(&answered)
+                .ok_or_else(|| failed(format!("what {} answered is no token", elsewhere.endpoint)))?;
+            let other = source.other(&other).map_err(failed)?;
+            let resolve = |keys: &KeySet| {
+                let mut claims = claims.clone();
+                let by = (&*other.issuer, keys);
+                issuer.resolve(&mut claims, &elsewhere, by, &answered, now).map(|()| claims)
+            };
+            claims = other.verified(dial, resolve).await?;
         }
-        let keys = source.newer(known.as_ref(), &self.believed.dial).await?;
-        issuer.user(&keys, token, now).map_err(|refused| match refused {
-            Refused::Because(why) => why,
-            Refused::Signature => {
-                let why =
-                    "oidc: verify token: failed to verify signature: failed to verify id token signature";
-                AccessError::Oidc(why.to_owned())
-            }
-        })
+        issuer.user(claims)
     }
 }
 
@@ -129,7 +135,64 @@ impl KeySource {
             keys: RwLock::default(),
             asking: tokio::sync::Mutex::default(),
             tls: Mutex::default(),
+            others: Mutex::default(),
         }
+    }
+
+    /// The keys of somebody who issues tokens with the claims that this one's are without. The same authorities vouch for where they are.
+    fn other(self: &Arc<Self>, issuer: &str) -> Result<Arc<Self>, String> {
+        if issuer == self.issuer {
+            return Ok(self.clone());
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if !others.contains_key(issuer) && others.len() >= MOST_OTHERS {
+            return Err(format!("more than {MOST_OTHERS} issuers answer for {:?}", self.issuer));
+        }
+        let made = || {
+            Arc::new(Self {
+                discovery: discovery(issuer),
+                issuer: issuer.to_owned(),
+                certificate_authority: self.certificate_authority.clone(),
+                keys: RwLock::default(),
+                asking: tokio::sync::Mutex::default(),
+                tls: Mutex::default(),
+                others: Mutex::default(),
+            })
+        };
+        Ok(others.entry(issuer.to_owned()).or_insert_with(made).clone())
+    }
+
+    /// What `verify` finds with the keys that are known, or with newer ones if none of those signed the token.
+    async fn verified<T>(
+        &self,
+        dial: &Dial,
+        verify: impl Fn(&KeySet) -> Result<T, Refused>,
+    ) -> Result<T, AccessError> {
+        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(keys) = &known {
+            match verify(keys) {
+                Err(Refused::Signature) => {}
+                Err(Refused::Because(why)) => return Err(why),
+                Ok(found) => return Ok(found),
+            }
+        }
+        let keys = self.newer(known.as_ref(), dial).await?;
+        verify(&keys).map_err(|refused| match refused {
+            Refused::Because(why) => why,
+            Refused::Signature => {
+                let why =
+                    "oidc: verify token: failed to verify signature: failed to verify id token signature";
+                AccessError::Oidc(why.to_owned())
+            }
+        })
+    }
+
+    /// The token that holds a claim.
+    async fn claim(&self, elsewhere: &Elsewhere, dial: &Dial) -> Result<String, String> {
+        let answered = self.get(&elsewhere.endpoint, elsewhere.access_token.as_deref(), dial).await?;
+        let token = str::from_utf8(&answered)
+            .map_err(|_| "could not decode distributed claim response".to_owned())?;
+        Ok(token.trim().to_owned())
     }
 
     fn is_of(&self, issuer: &Issuer) -> bool {
@@ -171,7 +234,7 @@ impl KeySource {
     }
 
     async fn fetch(&self, dial: &Dial) -> Result<KeySet, String> {
-        let discovery = self.get(&self.discovery, dial).await?;
+        let discovery = self.get(&self.discovery, None, dial).await?;
         let discovery: Discovery = serde_json::from_slice(&discovery).map_err(|error| {
             format!("{}: failed to decode provider discovery object: {error}", self.discovery)
         })?;
@@ -181,23 +244,26 @@ impl KeySource {
                 self.issuer, discovery.issuer
             ));
         }
-        let keys = self.get(&discovery.jwks_uri, dial).await?;
+        let keys = self.get(&discovery.jwks_uri, None, dial).await?;
         KeySet::read(&keys).map_err(|why| format!("{}: {why}", discovery.jwks_uri))
     }
 
-    async fn get(&self, url: &str, dial: &Dial) -> Result<Bytes, String> {
+    async fn get(&self, url: &str, token: Option<&str>, dial: &Dial) -> Result<Bytes, String> {
         let place = Place::of(url)?;
-        let request = Request::get("/").header(http::header::ACCEPT, "application/json");
+        let mut request = Request::get("/").header(header::ACCEPT, "application/json");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
         let request = request.body(Full::default()).map_err(|error| error.to_string())?;
         let exchanged = https::exchange(dial, self.tls()?, &place, request);
         let failed = |why: String| format!("Get {url:?}: {why}");
         match tokio::time::timeout(LIMIT, exchanged).await {
             Err(_) => Err(failed("context deadline exceeded".to_owned())),
             Ok(Err(why)) => Err(failed(why)),
-            Ok(Ok((status, _))) if !status.is_success() => {
-                Err(failed(format!("the server answered {status}")))
+            Ok(Ok(answered)) if !answered.status().is_success() => {
+                Err(failed(format!("the server answered {}", answered.status())))
             }
-            Ok(Ok((_, body))) => Ok(body),
+            Ok(Ok(answered)) => Ok(answered.into_body()),
         }
     }
 

@@ -19,9 +19,12 @@ use super::File;
 use super::watched::{LOOK_EVERY, Watched};
 use crate::dial;
 
-/// How often a KMS is asked whether it has the same key: upstream's interval, and that of one that is in trouble.
-const ASK_EVERY: Duration = Duration::from_secs(60);
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How often a KMS is asked whether it is well and has the same key: as long as upstream's health check believes an answer, and that of one
+/// that is in trouble.
+const ASK_EVERY: Duration = Duration::from_secs(20);
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+/// When what has failed is tried again: a changed file, and to seal everything anew.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// The default of `--audit-webhook-batch-max-wait`.
 const BATCH_WAIT: Duration = Duration::from_secs(30);
 
@@ -280,7 +283,7 @@ impl Keys {
                 info!(file = %self.file.path().display(), "everything is under the keys of the file");
             }
             Err(failure) => {
-                self.again = Instant::now() + ASK_AGAIN;
+                self.again = Instant::now() + TRY_AGAIN;
                 error!(%failure, "not everything could be written under the keys of the file");
             }
         }
@@ -302,7 +305,7 @@ impl Keys {
                     return true;
                 }
                 Err(failure) => {
-                    self.again = Instant::now() + ASK_AGAIN;
+                    self.again = Instant::now() + TRY_AGAIN;
                     error!(%failure, "the changed file is not followed");
                 }
             }

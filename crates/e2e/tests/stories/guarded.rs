@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Answer, Cluster, Elsewhere, Site, Wanted, issue, kubectl_binary, python_binary, run, start, tool, until,
+    Answer, Cluster, Elsewhere, Kms, Site, Wanted, issue, kubectl_binary, python_binary, run, start, tool,
+    until,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -52,8 +53,11 @@ impl Act<'_> {
         self.authorization(&cluster)?;
         self.fairness(&cluster)?;
         self.encryption(&cluster)?;
+        let mut kms = self.sealed_by_kms(&cluster)?;
         self.audit(&cluster)?;
-        self.provider(&cluster)
+        self.rotated(&cluster)?;
+        self.provider(&cluster)?;
+        self.without_kms(&cluster, &mut kms)
     }
 
     fn path(&self, name: &str) -> String {
@@ -278,7 +282,7 @@ impl Act<'_> {
     }
 
     fn encryption(&self, cluster: &Cluster) -> Result<()> {
-        let store = self.site.dir().join("clusters").join(NAME).join("store");
+        let store = self.store();
         let hidden = || Ok::<_, anyhow::Error>(!(holds(&store, HIDDEN[0])? || holds(&store, HIDDEN[1])?));
         let sealed_by = |key: &str| holds(&store, &format!("k8s:enc:aesgcm:v1:{key}:"));
         let read = || cluster.kubectl("get secret hidden -o jsonpath={.data.x}");
@@ -307,6 +311,61 @@ impl Act<'_> {
         until("everything is plain", || Ok((!hidden()? && !sealed_by("two")?).then_some(())))?;
         self.up(off)?.ok()?;
         ensure!(read()? == HIDDEN[1], "without keys");
+        Ok(())
+    }
+
+    fn store(&self) -> PathBuf {
+        self.site.dir().join("clusters").join(NAME).join("store")
+    }
+
+    /// The plugin has a key, and what is stored is under it; then it has another.
+    fn sealed_by_kms(&self, cluster: &Cluster) -> Result<Kms> {
+        let socket = self.files.join("kms.sock");
+        let kms = Kms::start(&socket, "first-key-of-the-kms")?;
+        let endpoint = format!("unix://{}", socket.display());
+        let provider = json!({"apiVersion": "v2", "name": "mine", "endpoint": endpoint, "timeout": "2s"});
+        self.put("encryption", &encryption_file(&json!([{"kms": provider}, {"identity": {}}])))?;
+        self.up(&format!("--encryption-provider-config {}", self.path("encryption")))?.ok()?;
+        cluster.kubectl(&format!("create secret generic kept --from-literal=x={}", HIDDEN[0]))?;
+        until("everything is under the plugin's key", || {
+            let store = self.store();
+            let is_hidden = !(holds(&store, HIDDEN[0])? || holds(&store, HIDDEN[1])?);
+            let is_sealed = holds(&store, "k8s:enc:kms:v2:mine:")? && holds(&store, "first-key-of-the-kms")?;
+            Ok((is_hidden && is_sealed).then_some(()))
+        })?;
+        ensure!(cluster.kubectl("get --raw /readyz/kms-providers")? == "ok", "the plugin is well");
+        kms.rotate("second-key-of-the-kms")?;
+        Ok(kms)
+    }
+
+    fn rotated(&self, cluster: &Cluster) -> Result<()> {
+        until("everything is under the plugin's second key", || {
+            let store = self.store();
+            let is_new = holds(&store, "second-key-of-the-kms")? && !holds(&store, "first-key-of-the-kms")?;
+            Ok(is_new.then_some(()))
+        })?;
+        for name in ["hidden", "kept"] {
+            let read = cluster.kubectl(&format!("get secret {name} -o jsonpath={{.data.x}}"))?;
+            ensure!(read == HIDDEN[1], "{name}: {read}");
+        }
+        Ok(())
+    }
+
+    /// What is known goes on without the plugin; the cluster says that it is not well, and does not start.
+    fn without_kms(&self, cluster: &Cluster, kms: &mut Kms) -> Result<()> {
+        let read = || cluster.kubectl("get secret kept -o jsonpath={.data.x}");
+        kms.close();
+        until("the plugin is missed", || {
+            let mut look = cluster.kubectl_command(36, "get --raw /readyz/kms-providers")?;
+            Ok(run(&mut look, "")?.ok().is_err().then_some(()))
+        })?;
+        ensure!(read()? == HIDDEN[1], "what was opened once");
+        let pid = Pid::from_raw(cluster.daemon_pid()?).context("a process")?;
+        kill_process(pid, Signal::KILL)?;
+        self.up("")?.fails_with("the KMS \"mine\"")?;
+        kms.open()?;
+        self.up("")?.ok()?;
+        ensure!(read()? == HIDDEN[1], "with the plugin again");
         Ok(())
     }
 

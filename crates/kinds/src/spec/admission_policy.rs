@@ -43,7 +43,10 @@ fn param_kind(kind: &Value, at: At<'_>, found: &mut Found) {
     if check::required(kind, "apiVersion", at, found) {
         let text = path::text(kind, "apiVersion");
         let version = text.rsplit('/').next().unwrap_or_default();
-        if version.is_empty() {
+        if text.matches('/').count() > 1 {
+            let detail = format!("unexpected GroupVersion string: {text}");
+            found.push(Violation::invalid(at.field("apiVersion"), text, detail));
+        } else if version.is_empty() {
             found.push(Violation::invalid(at.field("apiVersion"), text, "version must be specified"));
         } else {
             found.extend(Violation::all_invalid(
@@ -127,13 +130,22 @@ pub fn validate_binding(binding: &Value, has_actions: bool) -> Vec<Violation> {
 }
 
 fn param(reference: &Value, at: At<'_>, found: &mut Found) {
-    match (path::text(reference, "name"), reference.get("selector")) {
-        ("", None) => found.push(Violation::required(at, "one of name or selector must be specified")),
-        ("", Some(selector)) => label_selector::validate(selector, at.field("selector"), found),
-        (_, Some(_)) => {
-            found.push(Violation::forbidden(at.field("name"), "name and selector are mutually exclusive"))
+    const BOTH: &str = "name and selector are mutually exclusive";
+    let (name, selector) = (path::text(reference, "name"), reference.get("selector"));
+    if !name.is_empty() {
+        found.extend(Violation::all_invalid(at.field("name"), name, names::path_segment(name)));
+        if selector.is_some() {
+            found.push(Violation::forbidden(at.field("name"), BOTH));
         }
-        (_, None) => {}
+    }
+    if let Some(selector) = selector {
+        label_selector::validate(selector, at.field("selector"), found);
+        if !name.is_empty() {
+            found.push(Violation::forbidden(at.field("selector"), BOTH));
+        }
+    }
+    if name.is_empty() && selector.is_none() {
+        found.push(Violation::required(at, "one of name or selector must be specified"));
     }
     if check::required(reference, "parameterNotFoundAction", at, found) {
         check::one_of(reference, "parameterNotFoundAction", &["Deny", "Allow"], at, found);

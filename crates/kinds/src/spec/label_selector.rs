@@ -11,7 +11,7 @@ pub fn validate(selector: &Value, at: At<'_>, found: &mut Found) {
     }
 }
 
-fn expression(requirement: &Value, at: At<'_>, found: &mut Found) {
+pub(super) fn expression(requirement: &Value, at: At<'_>, found: &mut Found) {
     let values = path::list(requirement, "values");
     match path::text(requirement, "operator") {
         "In" | "NotIn" if values.is_empty() => {

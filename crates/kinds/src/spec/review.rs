@@ -1,7 +1,7 @@
 //! Reviews of access: who asks what about whom.
 
 use schema::{At, Violation, path};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const ATTRIBUTES: [&str; 2] = ["nonResourceAttributes", "resourceAttributes"];
 
@@ -13,7 +13,7 @@ pub fn validate_self(review: &Value, _old: Option<&Value>) -> Vec<Violation> {
     match held {
         [true, true] => {
             let detail = "cannot be specified in combination with resourceAttributes";
-            found.push(Violation::invalid(at.field(ATTRIBUTES[0]), &spec[ATTRIBUTES[0]], detail));
+            found.push(Violation::invalid(at.field(ATTRIBUTES[0]), as_go(&spec[ATTRIBUTES[0]]), detail));
         }
         [false, false] => {
             let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
@@ -62,6 +62,13 @@ fn selector(asked: &Value, name: &str, at: At<'_>, found: &mut Vec<Violation>) {
     let list = at.field("requirements");
     for (index, requirement) in requirements.iter().enumerate() {
         let at = list.index(index);
+        if name == "labelSelector" {
+            // As of any label selector, but for operators.
+            let mut told = Vec::new();
+            super::label_selector::expression(requirement, at, &mut told);
+            found.extend(told.into_iter().filter(|one| one.detail != "not a valid selector operator"));
+            continue;
+        }
         let values = path::list(requirement, "values");
         if path::text(requirement, "key").is_empty() {
             found.push(Violation::required(at.field("key"), "must be specified"));
@@ -100,13 +107,19 @@ pub fn validate_local(review: &Value, old: Option<&Value>) -> Vec<Violation> {
     metadata(review, &["namespace"], &mut found);
     let (spec, at) = (&review["spec"], At::root("spec"));
     let named = path::text(spec, "resourceAttributes.namespace");
-    if named != path::text(review, "metadata.namespace") {
+    let is_about_one = spec.get(ATTRIBUTES[1]).is_some();
+    if is_about_one && named != path::text(review, "metadata.namespace") {
         let at = at.field("resourceAttributes.namespace");
         found.push(Violation::invalid(at, named, "must match metadata.namespace"));
     }
     if let Some(attributes) = spec.get(ATTRIBUTES[0]) {
         let detail = "disallowed on this kind of request";
-        found.push(Violation::invalid(at.field(ATTRIBUTES[0]), attributes, detail));
+        found.push(Violation::invalid(at.field(ATTRIBUTES[0]), as_go(attributes), detail));
     }
     found
+}
+
+/// Upstream prints what it works with, whose members have the names of Go.
+fn as_go(attributes: &Value) -> Value {
+    json!({"Path": path::text(attributes, "path"), "Verb": path::text(attributes, "verb")})
 }

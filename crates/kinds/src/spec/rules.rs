@@ -1,7 +1,7 @@
 //! Roles, what they allow, and who is bound to them.
 
 use schema::{At, Violation, names, path};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::check::{self, Found};
 
@@ -22,7 +22,11 @@ pub fn validate_role(role: &Value, is_cluster: bool) -> Vec<Violation> {
             found.push(Violation::required(at, detail));
         }
         for (index, selector) in selectors.iter().enumerate() {
+            let before = found.len();
             super::label_selector::validate(selector, at.index(index), &mut found);
+            if found.len() > before {
+                found.push(Violation::invalid(at.index(index), Value::Null, "invalid label selector."));
+            }
         }
     }
     found
@@ -73,7 +77,9 @@ pub fn validate_binding(binding: &Value, old: Option<&Value>, is_cluster: bool) 
     let (role, at) = (&binding["roleRef"], At::root("roleRef"));
     check::one_of(role, "apiGroup", &[RBAC], at, &mut found);
     let kinds: &[&str] = if is_cluster { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
-    check::one_of(role, "kind", kinds, at, &mut found);
+    if !kinds.contains(&path::text(role, "kind")) {
+        found.push(Violation::not_supported(at.field("kind"), path::text(role, "kind"), kinds));
+    }
     check::required_name(role, "name", names::path_segment, at, &mut found);
     for (index, subject) in path::list(binding, "subjects").iter().enumerate() {
         let at = At::root("subjects");
@@ -82,7 +88,10 @@ pub fn validate_binding(binding: &Value, old: Option<&Value>, is_cluster: bool) 
     if let Some(old) = old
         && *role != old["roleRef"]
     {
-        found.push(Violation::invalid(at, role, "cannot change roleRef"));
+        // Upstream prints what it works with, whose members have the names of Go.
+        let text = |field: &str| path::text(role, field);
+        let told = json!({"APIGroup": text("apiGroup"), "Kind": text("kind"), "Name": text("name")});
+        found.push(Violation::invalid(at, told, "cannot change roleRef"));
     }
     found
 }

@@ -47,7 +47,6 @@ fn one(webhook: &Value, at: At<'_>, found: &mut Found) {
     }
     check::one_of(webhook, "failurePolicy", &["Fail", "Ignore"], at, found);
     check::one_of(webhook, "matchPolicy", &["Equivalent", "Exact"], at, found);
-    check::one_of(webhook, "reinvocationPolicy", &["IfNeeded", "Never"], at, found);
     if path::text(webhook, "sideEffects").is_empty() {
         found.push(Violation::required(at.field("sideEffects"), "must specify one of None, NoneOnDryRun"));
     } else {
@@ -59,18 +58,19 @@ fn one(webhook: &Value, at: At<'_>, found: &mut Found) {
         let detail = "the timeout value must be between 1 and 30 seconds";
         found.push(Violation::invalid(at.field("timeoutSeconds"), seconds, detail));
     }
-    review_versions(
-        path::list(webhook, "admissionReviewVersions"),
-        at.field("admissionReviewVersions"),
-        found,
-    );
     for field in ["namespaceSelector", "objectSelector"] {
         if let Some(selector) = webhook.get(field) {
             label_selector::validate(selector, at.field(field), found);
         }
     }
+    check::one_of(webhook, "reinvocationPolicy", &["IfNeeded", "Never"], at, found);
     client_config(&webhook["clientConfig"], at.field("clientConfig"), found);
     match_conditions(path::list(webhook, "matchConditions"), at.field("matchConditions"), false, found);
+    review_versions(
+        path::list(webhook, "admissionReviewVersions"),
+        at.field("admissionReviewVersions"),
+        found,
+    );
 }
 
 /// The versions of the review that a webhook understands.
@@ -104,23 +104,28 @@ pub fn client_config(config: &Value, at: At<'_>, found: &mut Found) {
 fn web_address(url: &str, at: At<'_>, found: &mut Found) {
     const FORM: &str = "; desired format: https://host[/path]";
     let Some(rest) = url.strip_prefix("https://") else {
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         let detail = format!("'https' is the only allowed URL scheme{FORM}");
-        found.push(Violation::invalid(at, url, detail));
+        found.push(Violation::invalid(at, scheme, detail));
         return;
     };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
-    if authority.rsplit('@').next().is_none_or(str::is_empty) {
-        found.push(Violation::invalid(at, url, format!("host must be specified{FORM}")));
+    // Each is told with the part that is wrong.
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (tail, fragment) = tail.split_once('#').unwrap_or((tail, ""));
+    let query = tail.split_once('?').map_or("", |(_, query)| query);
+    if host.is_empty() {
+        found.push(Violation::invalid(at, "", format!("host must be specified{FORM}")));
     }
-    if authority.contains('@') {
-        found.push(Violation::invalid(at, url, "user information is not permitted in the URL"));
-    }
-    if tail.contains('#') {
-        found.push(Violation::invalid(at, url, "fragments are not permitted in the URL"));
-    }
-    if tail.contains('?') {
-        found.push(Violation::invalid(at, url, "query parameters are not permitted in the URL"));
+    for (part, why) in [
+        (user, "user information is not permitted in the URL"),
+        (fragment, "fragments are not permitted in the URL"),
+        (query, "query parameters are not permitted in the URL"),
+    ] {
+        if !part.is_empty() {
+            found.push(Violation::invalid(at, part, why));
+        }
     }
 }
 
@@ -138,10 +143,13 @@ fn service_reference(service: &Value, at: At<'_>, found: &mut Found) {
         return;
     }
     let at = at.field("path");
-    let Some(rest) = text.strip_prefix('/') else {
+    if !text.starts_with('/') {
         found.push(Violation::invalid(at, text, "must start with a '/'"));
-        return;
-    };
+    }
+    // As upstream, which takes the first character for a slash even if it is none.
+    let mut rest = text.chars();
+    rest.next();
+    let rest = rest.as_str();
     for (index, segment) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
         if segment.is_empty() {
             found.push(Violation::invalid(at, text, format!("segment[{index}] may not be empty")));
@@ -193,6 +201,13 @@ pub fn validate_rule(rule: &Value, operations: &[&str], at: At<'_>, found: &mut 
             found.push(Violation::required(at.field(field), ""));
         }
         alone(values, what, at.field(field), found);
+        let list = at.field(field);
+        for (index, value) in values.iter().enumerate() {
+            // The group without a name is the core's.
+            if field == "apiVersions" && value == "" {
+                found.push(Violation::required(list.index(index), ""));
+            }
+        }
     }
     resources(path::list(rule, "resources"), at.field("resources"), found);
     check::one_of(rule, "scope", &["*", "Cluster", "Namespaced"], at, found);
@@ -210,27 +225,34 @@ fn resources(resources: &[Value], list: At<'_>, found: &mut Found) {
         found.push(Violation::required(list, ""));
     }
     let texts: Vec<&str> = resources.iter().filter_map(Value::as_str).collect();
-    let held: HashSet<&str> = texts.iter().copied().collect();
-    if texts.len() > 1 && held.contains("*/*") {
-        let detail = "if '*/*' is present, must not specify other resources";
-        found.push(Violation::invalid(list, &texts, detail));
-    }
-    if held.contains("*") && texts.iter().any(|text| *text != "*" && !text.is_empty() && !text.contains('/'))
-    {
-        let detail = "if '*' is present, must not specify other resources without subresources";
-        found.push(Violation::invalid(list, &texts, detail));
-    }
+    // What stands before an entry makes it needless; of those without a subresource the last one counts, as upstream has it.
+    let mut held: HashSet<&str> = HashSet::new();
+    let mut has_plain = false;
     for (index, text) in texts.iter().enumerate() {
         let at = list.index(index);
         if text.is_empty() {
             found.push(Violation::required(at, ""));
+            continue;
         }
-        let Some((resource, sub)) = text.split_once('/').filter(|_| *text != "*/*") else { continue };
+        let Some((resource, sub)) = text.split_once('/') else {
+            has_plain = *text != "*";
+            held.insert(text);
+            continue;
+        };
         for wider in [format!("{resource}/*"), format!("*/{sub}")] {
-            if wider != **text && held.contains(wider.as_str()) {
+            if held.contains(wider.as_str()) {
                 let detail = format!("if '{wider}' is present, must not specify {text}");
                 found.push(Violation::invalid(at, text, detail));
             }
         }
+        held.insert(text);
+    }
+    if texts.len() > 1 && held.contains("*/*") {
+        let detail = "if '*/*' is present, must not specify other resources";
+        found.push(Violation::invalid(list, &texts, detail));
+    }
+    if held.contains("*") && has_plain {
+        let detail = "if '*' is present, must not specify other resources without subresources";
+        found.push(Violation::invalid(list, &texts, detail));
     }
 }
