@@ -2,10 +2,10 @@
 //!
 //! The caller (the gate) goes through [`CHAIN`] twice: to complete a request, by [`mutate`], and to judge it, by [`validate`]. It defaults the
 //! object before the first and validates it against its kind between the two, as upstream does. The steps of the chain that are extensions
-//! are the caller's to carry out: they may have to be asked elsewhere.
+//! are the caller's to carry out: they may have to be asked elsewhere. So is the last, [`Step::Charge`], which belongs to the commit.
 //!
 //! ```text
-//! decode ─► default ─► mutate ─► default ─► the kind's own validation ─► validate ─► commit
+//! decode ─► default ─► mutate ─► default ─► the kind's own validation ─► validate ─► charge and commit
 //! ```
 //!
 //! Every plugin is a file and a row of [`CHAIN`], in upstream's order.
@@ -23,7 +23,7 @@ pub use configuration::Configuration;
 pub use plugins::CHAIN;
 pub use plugins::fargate::Fargate;
 pub use plugins::pod_identity::PodIdentity;
-pub use request::{Admitted, Mutate, Operation, Plugin, Request, Step, Validate, Verdict};
+pub use request::{Admitted, Charge, Mutate, Operation, Plugin, Request, Step, Validate, Verdict};
 
 use object::{Snapshot, Status};
 use serde_json::Value;

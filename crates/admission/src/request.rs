@@ -58,13 +58,14 @@ pub struct Verdict {
     pub warnings: Vec<String>,
     /// Entries for the audit log: (annotation, value).
     pub audit: Vec<(String, String)>,
-    /// Belong into the same commit as the request's own write, each with the revision that it was decided on:
-    /// quota that the request uses up. If one of them conflicts, the request is admitted anew.
-    pub writes: Vec<Write>,
 }
 
 pub type Mutate = fn(&Snapshot, &Request, &mut Value, &mut Vec<String>) -> Result<(), Status>;
 pub type Validate = fn(&Snapshot, &Request, Option<&Value>, &mut Verdict) -> Result<(), Status>;
+
+/// What a create or update uses up. The writes belong into the same commit as the request's own, each with the revision that it was decided
+/// on. If one of them conflicts, only this is decided anew: nobody is asked twice because others used something up, too.
+pub type Charge = fn(&Snapshot, &Request, &Value) -> Result<Vec<Write>, Status>;
 
 /// A part of admission.
 pub enum Step {
@@ -75,6 +76,8 @@ pub enum Step {
     MutatingWebhooks,
     ValidatingPolicies,
     ValidatingWebhooks,
+    /// By upstream's name of the plugin.
+    Charge(&'static str, Charge),
 }
 
 /// One row: a plugin by upstream's name, and what it does in either phase.

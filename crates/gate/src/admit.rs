@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use admission::extension::{self, Asked, Extensions, InvocationKey, Served};
 use admission::{CHAIN, Operation, Plugin, Step, Verdict};
-use object::{Key, Object, Snapshot, Status, Time};
-use plan::{Attributes, Decision, User, Write};
+use object::{Key, Snapshot, Status, Time};
+use plan::{Attributes, Decision, User};
 use schema::{Kind, path};
 use serde_json::Value;
-use store::{Op, Precondition};
 
 use crate::measures::{Phase, Stopwatch};
 use crate::request::Request;
 use crate::rounds::{Rounds, Turn};
 use crate::webhooks::Passing;
-use crate::{Catalog, Gate, commit, decode, ownership, scale, webhooks};
+use crate::{Catalog, Gate, charge, decode, ownership, scale, webhooks};
 
 /// Who may do what, asked in the middle of a write: plugins ask whether the user may do something else besides.
 pub trait Authority: Send + Sync + 'static {
@@ -40,6 +39,7 @@ struct Made {
 }
 
 /// What the plugins are told of a request.
+#[derive(Clone, Copy)]
 pub(crate) struct Review<'a> {
     pub(crate) gate: &'a Gate,
     pub(crate) request: &'a Request<'a>,
@@ -49,7 +49,12 @@ pub(crate) struct Review<'a> {
 }
 
 impl Review<'_> {
-    fn ask<T>(&self, key: &Key, old: Option<&Value>, ask: impl FnOnce(&admission::Request<'_>) -> T) -> T {
+    pub(crate) fn ask<T>(
+        &self,
+        key: &Key,
+        old: Option<&Value>,
+        ask: impl FnOnce(&admission::Request<'_>) -> T,
+    ) -> T {
         let Request { user, kind, subresource, options, .. } = *self.request;
         let authorize =
             |attributes: &Attributes<'_>| self.gate.authority.authorize(self.snapshot, user, attributes);
@@ -257,8 +262,8 @@ impl Gate {
         let review = Review { gate: self, request, snapshot: &snapshot, operation, now: self.now() };
         let (mut object, mut warnings) = (object, Vec::new());
         mutate(&review, &key, &mut object, None, &mut warnings).await?;
-        let writes = validate(&review, &key, Some(&object), None, &mut warnings).await?;
-        if !writes.is_empty() {
+        validate(&review, &key, Some(&object), None, &mut warnings).await?;
+        if !charge::ops(&review, &key, &object, None)?.is_empty() {
             return Err(Status::internal("admission counted a request that nothing is stored of"));
         }
         Ok(Passed { object, warnings })
@@ -303,7 +308,7 @@ async fn mutate_in_rounds(
                     webhooks::in_turn(review, extensions, &mut passing, &mut rounds.webhooks).await?;
                 }
                 (Step::MutatingPolicies | Step::MutatingWebhooks, None)
-                | (Step::ValidatingPolicies | Step::ValidatingWebhooks, _) => {}
+                | (Step::ValidatingPolicies | Step::ValidatingWebhooks | Step::Charge(..), _) => {}
             }
         }
         if !rounds.again() {
@@ -397,14 +402,14 @@ fn unchanged(key: &Key, before: &[Value], object: &Value) -> Result<(), Status> 
     }
 }
 
-/// Lets every validating plugin, policy and webhook refuse, and hands on what must be written in the same transaction (quota).
+/// Lets every validating plugin, policy and webhook refuse; what the request is charged comes with its commit ([`charge`]).
 pub(crate) async fn validate(
     review: &Review<'_>,
     key: &Key,
     new: Option<&Value>,
     old: Option<&Value>,
     warnings: &mut Vec<String>,
-) -> Result<Vec<Op>, Status> {
+) -> Result<(), Status> {
     let mut verdict = Verdict::default();
     let mut watch = review.gate.measures.stopwatch(review.operation, Phase::Validate);
     let judged = judge(review, &mut watch, key, new, old, &mut verdict).await;
@@ -413,7 +418,7 @@ pub(crate) async fn validate(
     review.request.options.annotate(verdict.audit);
     judged?;
     warnings.extend(verdict.warnings);
-    verdict.writes.into_iter().filter_map(|write| beside(review, write).transpose()).collect()
+    Ok(())
 }
 
 async fn judge(
@@ -465,29 +470,9 @@ async fn judge(
             (Step::ValidatingWebhooks, Some(extensions)) => {
                 verdict.warnings.extend(webhooks::at_once(review, extensions, key, new, old).await?);
             }
-            (Step::MutatingPolicies | Step::MutatingWebhooks, _)
+            (Step::MutatingPolicies | Step::MutatingWebhooks | Step::Charge(..), _)
             | (Step::ValidatingPolicies | Step::ValidatingWebhooks, None) => {}
         }
     }
     Ok(())
-}
-
-/// A plugin's write as an operation of the request's own transaction. None if its object is gone: nothing is left to count.
-fn beside(review: &Review<'_>, write: Write) -> Result<Option<Op>, Status> {
-    let (key, patch) = match write {
-        Write::Merge { key, patch, .. } => (key, patch),
-        other => {
-            return Err(Status::internal(format!("admission asked for a write that is no merge: {other:?}")));
-        }
-    };
-    let Some(stored) = review.snapshot.get(&key) else { return Ok(None) };
-    merged(review.gate, stored, &patch).map(Some)
-}
-
-fn merged(gate: &Gate, stored: &Object, patch: &Value) -> Result<Op, Status> {
-    let kind = gate.kind(stored.key.resource)?;
-    let mut value = stored.to_value().map_err(Status::internal)?;
-    schema::merge_patch(&mut value, patch);
-    path::remove(&mut value, "metadata.resourceVersion");
-    Ok(commit::put(commit::draft(&kind, &stored.key, &value)?, Precondition::At(stored.revision)))
 }

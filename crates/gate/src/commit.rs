@@ -12,9 +12,9 @@ use crate::{Gate, Request};
 
 /// Why a transaction did not happen.
 pub(crate) enum Failed {
-    /// A key has moved on: the first operation's (the object itself) or another one that the decision read.
+    /// A key has moved on: the first operation's (0, the object itself) or another one that the decision read.
     Raced {
-        itself: bool,
+        op: usize,
         revision: Revision,
     },
     Status(Status),
@@ -25,9 +25,7 @@ impl Gate {
     pub(crate) async fn commit(&self, key: &Key, ops: Vec<Op>) -> Result<Vec<Arc<Event>>, Failed> {
         match self.store.commit(Transaction { ops }).await {
             Ok(commit) => Ok(commit.events),
-            Err(CommitError::Precondition { op, revision, .. }) => {
-                Err(Failed::Raced { itself: op == 0, revision })
-            }
+            Err(CommitError::Precondition { op, revision, .. }) => Err(Failed::Raced { op, revision }),
             Err(CommitError::Store(error)) => Err(Failed::Status(store_status(key, "update", error))),
         }
     }

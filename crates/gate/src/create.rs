@@ -11,11 +11,11 @@ use store::{Op, Precondition, Put};
 use crate::admit::{self, Review};
 use crate::commit::{self, Failed};
 use crate::request::{Outcome, Request};
-use crate::{Gate, decode, metadata, ownership, requestor, service};
+use crate::{Gate, charge, decode, metadata, ownership, requestor, service};
 
 /// How often a name is generated before the client hears of it.
 const NAME_ATTEMPTS: u32 = 8;
-/// How often other keys (a namespace, a quota, an address) may move during one create.
+/// How often other keys (a namespace, an address) may move during one create.
 const ATTEMPTS: u32 = 64;
 /// A generated name's stem: 63 less the five characters that follow.
 const STEM_BYTES: usize = 58;
@@ -59,27 +59,30 @@ impl Gate {
             }
             let Prepared { key, new, draft, ops } =
                 self.prepare_create(request, &snapshot, &object, now, &mut said).await?;
+            let operation = Operation::Create;
+            let review = Review { gate: self, request, snapshot: &snapshot, operation, now };
             if request.options.dry_run {
+                charge::ops(&review, &key, &new, None)?;
                 return self.dry_create(request, &key, new, merged(warnings, said));
             }
             let generated = metadata::text(&object, "name").is_empty();
             let mut all = vec![commit::put(draft, Precondition::Absent)];
             all.extend(ops);
-            match self.commit(&key, all).await {
+            match self.commit_charged(&review, &key, &new, None, all).await {
                 Ok(events) => {
                     warnings.extend(said);
                     let outcome = Outcome::object(commit::committed(&key, &events)?);
                     return Ok(Outcome { created: true, warnings, ..outcome });
                 }
                 Err(Failed::Status(status)) => return Err(status),
-                Err(Failed::Raced { itself: false, revision }) => raced = raced.max(revision).max(1),
-                Err(Failed::Raced { itself: true, .. }) if generated => {
+                Err(Failed::Raced { op: 0, .. }) if generated => {
                     names_left -= 1;
                     if names_left == 0 {
                         return Err(no_name_found(&key));
                     }
                 }
-                Err(Failed::Raced { itself: true, .. }) => return Err(Status::already_exists(&key)),
+                Err(Failed::Raced { op: 0, .. }) => return Err(Status::already_exists(&key)),
+                Err(Failed::Raced { revision, .. }) => raced = raced.max(revision).max(1),
             }
         }
         let key = commit::key_of(request, metadata::text(&object, "name"));
@@ -114,7 +117,7 @@ impl Gate {
         let mut ops = service::allocate(self, snapshot, &key, &mut new, None)?;
         decode::validate(request, &kind, &new, None)?;
         warnings.extend((kind.warn)(&new, None));
-        ops.extend(admit::validate(&review, &key, Some(&new), None, warnings).await?);
+        admit::validate(&review, &key, Some(&new), None, warnings).await?;
         ops.extend(namespace.map(|namespace| stands(namespace)));
         ops.extend(definition_stands(snapshot, &kind)?);
         let draft = commit::draft(&kind, &key, &self.kept(&kind, new.clone()).await?)?;

@@ -64,20 +64,17 @@ impl Gate {
                 operation: Operation::Delete,
                 now: self.now(),
             };
-            let (old, mut also) = (self.seen(&review, &stored).await?, Vec::new());
+            let old = self.seen(&review, &stored).await?;
             if is_asked {
-                also.extend(admit::validate(&review, &key, None, Some(&old), &mut warnings).await?);
+                admit::validate(&review, &key, None, Some(&old), &mut warnings).await?;
             }
             // What is marked is written, and so in the form that is stored now.
             let kept = self.kind(request.kind.resource)?;
             let kept = self.replaced(&kept)?.unwrap_or(kept);
             let own = if kept.custom.is_some() { self.held(&kept, &stored).await? } else { old };
             let fate = fate(&kept, &stored, own, options, review.now);
-            if matches!(fate, Fate::Marked(_)) {
-                also.extend(
-                    create::definition(&snapshot, &kept).map(|definition| create::stands(definition)),
-                );
-            }
+            let definition = create::definition(&snapshot, &kept).filter(|_| matches!(fate, Fate::Marked(_)));
+            let also = definition.map(|definition| create::stands(definition));
             let outcome = self.meet(request, &kept, &snapshot, &stored, fate, also).await;
             match outcome {
                 Ok(answer) => return Ok(Outcome { answer, created: false, warnings }),
@@ -104,7 +101,7 @@ impl Gate {
         snapshot: &Snapshot,
         stored: &Arc<Object>,
         fate: Fate,
-        also: Vec<Op>,
+        also: Option<Op>,
     ) -> Result<Answer, Failed> {
         let mut ops = match fate {
             Fate::Waiting => return Ok(Answer::Object(stored.clone())),

@@ -1,13 +1,13 @@
 //! The one way in for a write: default → mutate → validate → admit → commit. API requests and controllers alike pass it.
 //!
 //! ```text
-//! create   decode → default → own fields → mutate → name, uid, generation → validate → validating admission → commit
-//! update   decode → default → own fields → mutate → metadata, generation   → validate → validating admission → commit or remove
+//! create   decode → default → own fields → mutate → name, uid, generation → validate → validating admission → charge, commit
+//! update   decode → default → own fields → mutate → metadata, generation   → validate → validating admission → charge, commit or remove
 //! delete   preconditions → validating admission → grace and finalizers → commit or remove
 //! ```
 //!
 //! A commit compares every key that the decision was made on; if one has moved meanwhile, the whole decision is made again on the newer
-//! snapshot. No lock is held anywhere.
+//! snapshot. No lock is held but one: those whom a quota charges have their turn, one after another (`charge`).
 //!
 //! Architecture invariant: the gate knows kinds by their rows. What a single kind does beyond its row stands in one table
 //! (`subresource`, `removal`) or in one file (`service`), never in the flow.
@@ -15,6 +15,7 @@
 mod admit;
 mod allocation;
 mod catalog;
+mod charge;
 mod commit;
 mod conversion;
 mod create;
@@ -65,7 +66,8 @@ pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 /// Gives what is true of a cluster of EKS at the moment.
 pub type PodIdentitySource = Arc<dyn Fn() -> Arc<PodIdentity> + Send + Sync>;
 
-/// The way in of one cluster. Cheap to share; holds no state but what it compiled of the snapshot's policies, and what was converted lately.
+/// The way in of one cluster. Cheap to share; holds no state but what it compiled of the snapshot's policies, what was converted lately, and
+/// whose turn it is to be charged.
 pub struct Gate {
     store: Arc<dyn Store>,
     catalog: Arc<catalog::Live>,
@@ -80,6 +82,7 @@ pub struct Gate {
     extensions: Mutex<Arc<Extensions>>,
     conversions: Arc<conversion::Conversions>,
     measures: Arc<measures::Measures>,
+    turns: Arc<charge::Turns>,
 }
 
 impl Gate {
@@ -104,6 +107,7 @@ impl Gate {
             extensions: Mutex::default(),
             conversions: Arc::default(),
             measures: Arc::default(),
+            turns: Arc::default(),
         }
     }
 
@@ -135,6 +139,7 @@ impl Gate {
             extensions: Mutex::default(),
             conversions: self.conversions.clone(),
             measures: self.measures.clone(),
+            turns: self.turns.clone(),
         }
     }
 

@@ -77,7 +77,7 @@ impl Default for Measures {
         let seconds = || Histogram::new(SECONDS);
         Self {
             steps: Steps::default(),
-            plugins: plugins().map(|plugin| (plugin.name, Steps::default())).collect(),
+            plugins: names().map(|name| (name, Steps::default())).collect(),
             webhooks: Family::new(|| Histogram::new(&WEBHOOK_SECONDS)),
             webhook_requests: Family::default(),
             webhook_rejections: Family::default(),
@@ -92,10 +92,14 @@ impl Default for Measures {
 }
 
 /// All plugins, in the order of the chain.
-fn plugins() -> impl Iterator<Item = &'static Plugin> {
-    CHAIN.iter().flat_map(|step| match step {
-        Step::Plugins(plugins) => *plugins,
-        _ => &[],
+fn names() -> impl Iterator<Item = &'static str> {
+    CHAIN.iter().flat_map(|step| {
+        let (plugins, charge): (&[Plugin], _) = match step {
+            Step::Plugins(plugins) => (plugins, None),
+            Step::Charge(name, _) => (&[], Some(*name)),
+            _ => (&[], None),
+        };
+        plugins.iter().map(|plugin| plugin.name).chain(charge)
     })
 }
 
@@ -129,7 +133,11 @@ impl Plugins<'_> {
 impl<'a> Stopwatch<'a> {
     /// These plugins of the chain are asked next, one after another.
     pub(crate) fn of(&self, plugins: &[Plugin]) -> Plugins<'a> {
-        let first = plugins.first().map_or("", |plugin| plugin.name);
+        self.beginning(plugins.first().map_or("", |plugin| plugin.name))
+    }
+
+    /// Those from the one of this name on are asked next.
+    pub(crate) fn beginning(&self, first: &str) -> Plugins<'a> {
         let at = self.measures.plugins.iter().position(|(name, _)| *name == first).unwrap_or(0);
         let measures = &self.measures.plugins[at..];
         Plugins { measures, operation: self.operation, phase: self.phase, last: Instant::now() }

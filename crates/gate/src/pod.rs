@@ -106,13 +106,12 @@ impl Gate {
             admit::mutate(&review, &key, &mut binding, None, &mut warnings).await?;
             let old = stored.to_value().map_err(Status::internal)?;
             let new = assigned(&key, old, &binding, now)?;
-            let also = admit::validate(&review, &key, Some(&binding), None, &mut warnings).await?;
+            admit::validate(&review, &key, Some(&binding), None, &mut warnings).await?;
             if request.options.dry_run {
                 return Ok(Outcome { created: true, warnings, ..Outcome::made(success()) });
             }
             let draft = commit::draft(request.kind, &key, &new)?;
-            let mut ops = vec![commit::put(draft, Precondition::At(stored.revision))];
-            ops.extend(also);
+            let ops = vec![commit::put(draft, Precondition::At(stored.revision))];
             match self.commit(&key, ops).await {
                 Ok(_) => return Ok(Outcome { created: true, warnings, ..Outcome::made(success()) }),
                 Err(Failed::Status(status)) => return Err(status),

@@ -13,7 +13,7 @@ use crate::decode::Form;
 use crate::ownership::Elsewhere;
 use crate::request::{Change, Options, Outcome, PatchKind, Preconditions, Request};
 use crate::subresource::{self, Row};
-use crate::{Gate, create, decode, metadata, ownership, patch, removal, scale, service};
+use crate::{Gate, charge, create, decode, metadata, ownership, patch, removal, scale, service};
 
 /// A patch is tried again this often on a newer object, as upstream does.
 const PATCH_ATTEMPTS: u32 = 6;
@@ -23,8 +23,9 @@ const ATTEMPTS: u32 = 64;
 /// An update as decided on one snapshot.
 struct Decided {
     ops: Vec<Op>,
-    /// The object as its client sees it.
+    /// The object as its client sees it, and as it was before.
     new: Value,
+    old: Value,
     /// Nothing of the object changes.
     unchanged: bool,
     /// Its last finalizer goes: the object is removed.
@@ -62,17 +63,20 @@ impl Gate {
                 operation: Operation::Update,
                 now: self.now(),
             };
-            let decided = self.decide_update(&review, row, change, stored).await?;
-            if request.options.dry_run && !decided.unchanged && !decided.removed {
-                return Ok(self.dry(request, row, stored, decided));
-            }
+            let mut decided = self.decide_update(&review, row, change, stored).await?;
             if decided.unchanged || request.options.dry_run {
-                return Ok(answer(request, row, stored, stored.clone(), decided));
+                // Its quotas may refuse it all the same.
+                charge::ops(&review, &stored.key, &decided.new, Some(&decided.old))?;
+                return Ok(if decided.unchanged || decided.removed {
+                    answer(request, row, stored, stored.clone(), decided)
+                } else {
+                    self.dry(request, row, stored, decided)
+                });
             }
-            match self.commit(&key, decided.ops).await {
+            let ops = std::mem::take(&mut decided.ops);
+            match self.commit_charged(&review, &stored.key, &decided.new, Some(&decided.old), ops).await {
                 Ok(events) => {
                     let object = commit::committed(&key, &events)?;
-                    let decided = Decided { ops: Vec::new(), ..decided };
                     return Ok(answer(request, row, stored, object, decided));
                 }
                 Err(Failed::Status(status)) => return Err(status),
@@ -119,16 +123,16 @@ impl Gate {
         } else if row.counts {
             metadata::count_generation(&kind, &mut new, &old);
         }
-        let mut others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old))?;
+        let others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old))?;
         decode::validate(request, &kind, &new, row.compares.then_some(&old))?;
         if row.is_main() {
             warnings.extend((kind.warn)(&new, Some(&old)));
         }
         // Whoever may refuse an update is asked about one that changes nothing, too.
-        others.extend(admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings).await?);
+        admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings).await?;
         let draft = commit::draft(&kind, &stored.key, &self.kept(&kind, new.clone()).await?)?;
         if draft.stored == object::body::without_revision(&stored.body) {
-            return Ok(Decided { ops: Vec::new(), new, unchanged: true, removed: false, warnings });
+            return Ok(Decided { ops: Vec::new(), new, old, unchanged: true, removed: false, warnings });
         }
         let removed = removal::is_finished(&kind, stored, &draft.meta, &new);
         let mut ops = if removed {
@@ -138,7 +142,7 @@ impl Gate {
         };
         ops.extend(others);
         ops.extend(create::definition(review.snapshot, &kind).map(|definition| create::stands(definition)));
-        Ok(Decided { ops, new, unchanged: false, removed, warnings })
+        Ok(Decided { ops, new, old, unchanged: false, removed, warnings })
     }
 
     /// How a change looks in the versions of other managers.

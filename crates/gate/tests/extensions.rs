@@ -2,14 +2,16 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{World, pod};
-use gate::{Asking, Webhooks};
+use gate::{Asking, Options, Request, Webhooks};
 use object::Snapshot;
 use plan::Call;
 use schema::path;
 use serde_json::{Value, json};
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 const MUTATING: &str = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
@@ -58,16 +60,22 @@ async fn world(kind: &'static str, hooks: Value) -> (Arc<World>, Arc<Hooks>) {
 }
 
 async fn limit(world: &World, pods: &str) {
-    world
-        .create("resourcequotas", json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": pods}}}))
-        .await
-        .expect("a quota");
-    let status = json!({"status": {"hard": {"pods": pods}, "used": {"pods": "0"}}});
+    limit_of(world, "pods", pods).await;
+}
+
+async fn limit_of(world: &World, what: &str, hard: &str) {
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {what: hard}}});
+    world.create("resourcequotas", quota).await.expect("a quota");
+    let status = json!({"status": {"hard": {what: hard}, "used": {what: "0"}}});
     world.merge("resourcequotas", "q", "status", status).await.expect("a status");
 }
 
 fn used(world: &World) -> Value {
-    world.get("resourcequotas", "q").expect("the quota")["status"]["used"]["pods"].clone()
+    used_of(world, "pods")
+}
+
+fn used_of(world: &World, what: &str) -> Value {
+    world.get("resourcequotas", "q").expect("the quota")["status"]["used"][what].clone()
 }
 
 #[tokio::test]
@@ -97,6 +105,86 @@ async fn the_last_place_is_given_once() {
     }
     let made = tasks.join_all().await.into_iter().filter(Result::is_ok).count();
     assert_eq!((made, used(&world)), (3, json!("3")));
+}
+
+const CROWD: usize = 100;
+
+/// Lets pass, and `/all` only when the whole crowd is there: all have seen the same quota then. Counts how often it is asked.
+struct Crowd {
+    gathering: Barrier,
+    gathered: AtomicUsize,
+    asked: AtomicUsize,
+}
+
+impl Webhooks for Crowd {
+    fn call<'a>(&'a self, _: &'a Snapshot, call: &'a Call) -> Asking<'a> {
+        Box::pin(async move {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            // Who is asked again waits for nobody.
+            if call.target.url().ends_with("/all") && self.gathered.fetch_add(1, Ordering::Relaxed) < CROWD {
+                self.gathering.wait().await;
+            }
+            let response = json!({"uid": call.body["request"]["uid"], "allowed": true});
+            Ok(json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response}))
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_asked_again_because_others_are_charged() {
+    for (operation, resource, what) in
+        [("CREATE", "pods", "pods"), ("UPDATE", "services", "services.loadbalancers")]
+    {
+        let (gathering, gathered, asked) = (Barrier::new(CROWD), AtomicUsize::new(0), AtomicUsize::new(0));
+        let crowd = Arc::new(Crowd { gathering, gathered, asked });
+        let world = World::with_webhooks(crowd.clone()).await;
+        let name = |index: usize| format!("o{index}");
+        for index in (0..CROWD).filter(|_| operation == "UPDATE") {
+            let service = json!({"metadata": {"name": name(index)}, "spec": {"ports": [{"port": 80}]}});
+            world.create("services", service).await.expect("a service");
+        }
+        for (kind, path) in [(MUTATING, "one"), (VALIDATING, "all")] {
+            let mut hook = hook(path, None);
+            hook["rules"][0]["operations"] = json!([operation]);
+            hook["rules"][0]["resources"] = json!([resource]);
+            let hooks = json!({"metadata": {"name": "hooks"}, "webhooks": [hook]});
+            world.create(kind, hooks).await.expect("webhooks");
+        }
+        limit_of(&world, what, &CROWD.to_string()).await;
+        // Those of two servers do not know each other.
+        let servers = [Arc::new(world.beside(crowd.clone())), Arc::new(world)];
+        let mut tasks = JoinSet::new();
+        for index in 0..CROWD {
+            let (world, name) = (servers[index % 2].clone(), name(index));
+            tasks.spawn(async move {
+                if operation == "CREATE" {
+                    return world.create("pods", pod(&name)).await;
+                }
+                let balanced = json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false});
+                world.merge("services", &name, "", json!({"spec": balanced})).await
+            });
+        }
+        for done in tasks.join_all().await {
+            done.expect("there is room for all");
+        }
+        let seen = (used_of(&servers[0], what), crowd.asked.load(Ordering::Relaxed));
+        assert_eq!(seen, (CROWD.to_string().into(), 2 * CROWD), "{operation}");
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_is_held_to_the_quota_and_charged_nothing() {
+    let world = World::new().await;
+    limit(&world, "1").await;
+    let dry = Options { dry_run: true, ..Options::default() };
+    let request = Request { options: &dry, ..world.request("pods", "a", "", "") };
+    for _ in 0..2 {
+        world.gate.create(&request, pod("p")).await.expect("there is room");
+    }
+    assert_eq!(used(&world), json!("0"));
+    world.create("pods", pod("p")).await.expect("there is room");
+    let refused = world.gate.create(&request, pod("q")).await.expect_err("refused");
+    assert!(refused.message.contains("exceeded quota: q, requested: pods=1, used: pods=1"), "{refused}");
 }
 
 #[tokio::test]

@@ -57,5 +57,5 @@ pub static CHAIN: &[Step] = &[
     Step::ValidatingPolicies,
     Step::ValidatingWebhooks,
     // What it charges is charged for a request that everybody else has let pass.
-    Step::Plugins(&[resource_quota::PLUGIN]),
+    Step::Charge(resource_quota::NAME, resource_quota::charge),
 ];

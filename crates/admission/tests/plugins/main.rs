@@ -84,8 +84,8 @@ impl Case<'_> {
         Case { operation: Operation::Update, old: Some(old), ..Case::create(world, object) }
     }
 
-    /// The object as it would be stored and the verdict, or the message of the refusal.
-    fn run(&self) -> Result<(Value, Verdict), String> {
+    /// The object as it would be stored, the verdict and what is charged, or the message of the refusal.
+    fn run(&self) -> Result<(Value, Verdict, Vec<Write>), String> {
         let snapshot = snapshot(self.world);
         let (key, kind) = key(self.old.as_ref().unwrap_or(&self.object));
         let (name, groups) = self.user.split_once('|').unwrap_or((self.user, ""));
@@ -123,7 +123,13 @@ impl Case<'_> {
             validate(plugins, &snapshot, &request, object, &mut verdict, |_, _| ())
                 .map_err(|status| status.message)?;
         }
-        Ok((completed, verdict))
+        let mut writes = Vec::new();
+        for step in admission::CHAIN {
+            if let (Step::Charge(_, charge), Some(object)) = (step, object) {
+                writes.extend(charge(&snapshot, &request, object).map_err(|status| status.message)?);
+            }
+        }
+        Ok((completed, verdict, writes))
     }
 
     fn refusal(&self) -> String {
@@ -803,6 +809,5 @@ fn the_plugins_are_upstreams() {
     assert_eq!(names.len(), steps().flatten().count(), "each once");
     assert!(steps().flatten().all(|plugin| plugin.mutate.is_some() || plugin.validate.is_some()));
     let last = admission::CHAIN.last().expect("a step");
-    let Step::Plugins([quota]) = last else { panic!("the last step is quota's alone") };
-    assert_eq!(quota.name, "ResourceQuota", "charged when all else is allowed");
+    assert!(matches!(last, Step::Charge("ResourceQuota", _)), "charged when all else is allowed");
 }

@@ -204,7 +204,7 @@ fn pod_security_warns_and_is_written_down() {
         (json!({"enforce": "baseline", "warn": "privileged"}), deployment, vec![], vec![]),
         (json!({"warn": "strict"}), pod(host), vec![], vec![unread, policy("privileged:latest")]),
     ] {
-        let (_, verdict) = Case::create(&labelled(labels.clone()), object).run().expect("admitted");
+        let (_, verdict, _) = Case::create(&labelled(labels.clone()), object).run().expect("admitted");
         assert_eq!(
             (verdict.warnings, verdict.audit),
             (warnings.into_iter().map(str::to_owned).collect(), audit),
@@ -269,7 +269,7 @@ fn a_stricter_namespace_tells_of_its_pods() {
         (labels("baseline", "latest"), labels("baseline", "latest"), vec![]),
         (labels("baseline", "latest"), labels("privileged", "v1.30"), vec![]),
     ] {
-        let (_, verdict) = Case::update(&world, old, new).run().expect("admitted");
+        let (_, verdict, _) = Case::update(&world, old, new).run().expect("admitted");
         assert_eq!(verdict.warnings, expected);
     }
     let wrong = labels("strict", "v1.05");

@@ -108,7 +108,7 @@ fn quota_is_charged_or_refused() {
     ] {
         let world = world(&[quota(json!({}), hard, used)]);
         let case = Case::create(&world, object);
-        let answer = case.run().map(|(_, verdict)| match verdict.writes.as_slice() {
+        let answer = case.run().map(|(_, _, writes)| match writes.as_slice() {
             [] => Value::Null,
             [Write::Merge { expect, patch, .. }] => {
                 assert!(expect.revision.is_some(), "a charge holds for the quota that was read");
@@ -164,8 +164,7 @@ fn a_claim_that_comes_under_a_quota_is_charged_whole() {
         json!({"persistentvolumeclaims": "1"}),
         json!({"persistentvolumeclaims": "0"}),
     )]);
-    let writes =
-        |old: Value, new: Value| Case::update(&world, old, new).run().expect("admitted").1.writes.len();
+    let writes = |old: Value, new: Value| Case::update(&world, old, new).run().expect("admitted").2.len();
     assert_eq!(writes(claim("silver"), claim("gold")), 1);
     assert_eq!(writes(claim("gold"), claim("gold")), 0);
     let mut going = claim("silver");
@@ -188,8 +187,8 @@ fn a_grown_claim_is_charged_by_its_growth() {
             json!({"requests.storage": "2Gi", "persistentvolumeclaims": "1"}),
         ),
     ]);
-    let (_, verdict) = Case::update(&world, claim("2Gi"), claim("4Gi")).run().expect("admitted");
-    let [Write::Merge { patch, .. }] = verdict.writes.as_slice() else { panic!("{:?}", verdict.writes) };
+    let (_, _, writes) = Case::update(&world, claim("2Gi"), claim("4Gi")).run().expect("admitted");
+    let [Write::Merge { patch, .. }] = writes.as_slice() else { panic!("{writes:?}") };
     assert_eq!(patch["status"]["used"], json!({"requests.storage": "4Gi"}));
     assert!(Case::update(&world, claim("2Gi"), claim("6Gi")).refusal().contains("exceeded quota: q, requested: requests.storage=4Gi, used: requests.storage=2Gi, limited: requests.storage=5Gi"));
 }

@@ -61,6 +61,28 @@ impl World {
     ) -> Self {
         let store: Arc<dyn Store> = Arc::new(Memory::new());
         let now = Arc::new(AtomicI64::new(1_700_000_000));
+        let world = Self::over(store, now, services, random, finish);
+        world.create("namespaces", json!({"metadata": {"name": "a"}})).await.expect("a namespace");
+        world
+            .create("serviceaccounts", json!({"metadata": {"name": "default", "namespace": "a"}}))
+            .await
+            .expect("an account");
+        world
+    }
+
+    /// Another server of the same cluster.
+    pub fn beside(&self, webhooks: Arc<dyn Webhooks>) -> Self {
+        let (store, services) = (self.gate.store().clone(), ServiceRanges::default());
+        Self::over(store, self.now.clone(), services, splitmix, |gate| gate.with_webhooks(webhooks))
+    }
+
+    fn over(
+        store: Arc<dyn Store>,
+        now: Arc<AtomicI64>,
+        services: ServiceRanges,
+        random: fn(u64) -> u64,
+        finish: impl FnOnce(Gate) -> Gate,
+    ) -> Self {
         let (clock, state) = (now.clone(), AtomicU64::new(1));
         let fill = move |bytes: &mut [u8]| {
             for chunk in bytes.chunks_mut(8) {
@@ -72,13 +94,7 @@ impl World {
         let gate = finish(Gate::new(store, Arc::new(Anyone), clock, Arc::new(fill), services));
         let gate = Arc::new(gate);
         let user = User::new("system:admin", &["system:masters"]);
-        let world = Self { gate, now, user, options: Options::default() };
-        world.create("namespaces", json!({"metadata": {"name": "a"}})).await.expect("a namespace");
-        world
-            .create("serviceaccounts", json!({"metadata": {"name": "default", "namespace": "a"}}))
-            .await
-            .expect("an account");
-        world
+        Self { gate, now, user, options: Options::default() }
     }
 
     pub fn request<'a>(

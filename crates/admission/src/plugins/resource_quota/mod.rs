@@ -17,10 +17,10 @@ use schema::Quantity;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Operation, Plugin, Request, Verdict};
+use crate::{Operation, Request};
 use limited::Covered;
 
-pub const PLUGIN: Plugin = Plugin { name: "ResourceQuota", mutate: None, validate: Some(validate) };
+pub const NAME: &str = "ResourceQuota";
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -43,13 +43,10 @@ struct QuotaStatus {
     used: Amounts,
 }
 
-fn validate(
-    snapshot: &Snapshot,
-    request: &Request,
-    object: Option<&Value>,
-    verdict: &mut Verdict,
-) -> Result<(), Status> {
-    let Some(object) = object.filter(|_| is_charged(request)) else { return Ok(()) };
+pub fn charge(snapshot: &Snapshot, request: &Request, object: &Value) -> Result<Vec<Write>, Status> {
+    if !is_charged(request) {
+        return Ok(Vec::new());
+    }
     let resource = request.key.resource;
     let held: Vec<(&Arc<Object>, Quota)> = snapshot
         .list(kinds::RESOURCE_QUOTAS, &request.key.namespace)
@@ -57,7 +54,7 @@ fn validate(
         .collect::<Result<_, serde_json::Error>>()
         .map_err(Status::internal)?;
     if held.is_empty() && request.configuration.limited.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut covered = Covered::default();
     let mut charges = Vec::new();
@@ -95,11 +92,11 @@ fn validate(
     if changes {
         limited::check(request, object, &wanted, &covered)?;
     }
+    let mut writes = Vec::new();
     for ((held, quota), delta) in charges.into_iter().zip(&deltas) {
-        let write = charge(request, object, held, quota, delta)?;
-        verdict.writes.extend(write.filter(|_| !request.dry_run));
+        writes.extend(charge_one(request, object, held, quota, delta)?.filter(|_| !request.dry_run));
     }
-    Ok(())
+    Ok(writes)
 }
 
 /// New objects, and updates that can change how much is used.
@@ -145,7 +142,7 @@ fn subtract(delta: &mut Amounts, request: &Request, old: &Value) {
     }
 }
 
-fn charge(
+fn charge_one(
     request: &Request,
     object: &Value,
     held: &Object,
