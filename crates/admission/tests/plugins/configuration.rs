@@ -139,6 +139,31 @@ fn what_is_limited_wants_a_quota() {
 }
 
 #[test]
+fn what_is_given_back_wants_no_quota() {
+    let name = "gold.storageclass.storage.k8s.io/requests.storage";
+    let configuration =
+        read(json!([limited(json!([{"resource": "persistentvolumeclaims", "matchContains": [name]}]))]));
+    let configuration = configuration.expect("a configuration");
+    let claim = |size: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "a", "name": "c"},
+            "spec": {"storageClassName": "gold", "resources": {"requests": {"storage": size}}}, "status": {"phase": "Bound"}})
+    };
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "gold"}, "allowVolumeExpansion": true});
+    // It counts them, but not under the name that is limited.
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"namespace": "a", "name": "q"}, "spec": {},
+        "status": {"hard": {"requests.storage": "9Gi"}, "used": {"requests.storage": "2Gi"}}});
+    let (bare, counted) = (world(&[class.clone()]), world(&[class, quota]));
+    for world in [&bare, &counted] {
+        let update = |size: &str| Case {
+            configuration: &configuration,
+            ..Case::update(world, claim("2Gi"), claim(size))
+        };
+        assert_eq!(update("1Gi").refusal(), "");
+        assert!(update("3Gi").refusal().ends_with(&format!("insufficient quota to consume: {name}")));
+    }
+}
+
+#[test]
 fn a_pod_is_not_changed_into_one_that_its_node_cannot_run() {
     let node = |declared: Value| {
         json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": {"kubernetes.io/os": "linux"}},

@@ -84,12 +84,17 @@ pub fn charge(snapshot: &Snapshot, request: &Request, object: &Value) -> Result<
         let why = format!("quota usage is negative for resource(s): {}", negative.join(","));
         return Err(request.forbidden(Some(object), why));
     }
-    let deltas: Vec<Amounts> = charges.iter().map(|(_, quota)| delta(request, &wanted, quota)).collect();
-    let changes = match deltas[..] {
-        [] => !uncounted(request, &wanted).is_empty(),
-        _ => deltas.iter().any(|delta| !delta.is_empty()),
+    let deltas: Vec<Amounts> = charges
+        .iter()
+        .map(|(_, quota)| delta(request, &wanted, |old| quota.spec.match_object(resource, old)))
+        .collect();
+    let grows = |delta: &Amounts| delta.values().any(|amount| !amount.is_negative());
+    let is_more = match deltas[..] {
+        [] => grows(&delta(request, &wanted, |_| true)),
+        _ => deltas.iter().any(grows),
     };
-    if changes {
+    // Who only gives back needs no quota for it.
+    if is_more {
         limited::check(request, object, &wanted, &covered)?;
     }
     let mut writes = Vec::new();
@@ -113,33 +118,18 @@ fn is_charged(request: &Request) -> bool {
     }
 }
 
-/// What the request adds to the usage; negative where an update gives something back. An object that comes under the quota
-/// by the update is charged whole.
-fn delta(request: &Request, wanted: &Amounts, quota: &Quota) -> Amounts {
+/// What the request adds to the usage, without what stays as it is; negative where an update gives something back. An object that is only
+/// counted from this update on is charged whole.
+fn delta(request: &Request, wanted: &Amounts, is_counted: impl Fn(&Value) -> bool) -> Amounts {
     let mut delta = wanted.clone();
-    let resource = request.key.resource;
     let old = request.old.filter(|_| request.operation == Operation::Update);
-    if let Some(old) = old.filter(|old| quota.spec.match_object(resource, old)) {
-        subtract(&mut delta, request, old);
+    if let Some(old) = old.filter(|old| is_counted(old)) {
+        for (name, amount) in quota::usage(request.key.resource, old, request.now) {
+            *delta.entry(name).or_insert(Quantity::ZERO) -= amount;
+        }
     }
     delta.retain(|_, amount| !amount.is_zero());
     delta
-}
-
-/// What the request adds where no quota counts it.
-fn uncounted(request: &Request, wanted: &Amounts) -> Amounts {
-    let mut delta = wanted.clone();
-    if let Some(old) = request.old.filter(|_| request.operation == Operation::Update) {
-        subtract(&mut delta, request, old);
-    }
-    delta.retain(|_, amount| !amount.is_zero() && !amount.is_negative());
-    delta
-}
-
-fn subtract(delta: &mut Amounts, request: &Request, old: &Value) {
-    for (name, amount) in quota::usage(request.key.resource, old, request.now) {
-        *delta.entry(name).or_insert(Quantity::ZERO) -= amount;
-    }
 }
 
 fn charge_one(
