@@ -84,7 +84,6 @@ fn forbidden(kind: &Kind, pod: &Value, field: &str, detail: String) -> Status {
 impl Gate {
     /// `POST pods/{name}/binding`: assigns a pod to a node.
     pub(crate) async fn bind(&self, request: &Request<'_>, binding: Value) -> Result<Outcome, Status> {
-        let mut binding = binding;
         check_binding(&binding)?;
         let key = commit::key_of(request, request.name);
         let mut raced = 0;
@@ -99,6 +98,8 @@ impl Gate {
             if !version.is_empty() && version.parse() != Ok(stored.revision) {
                 return Err(Status::stale(&key));
             }
+            // What admission made of it for a pod that has changed since is not what the next try begins with.
+            let mut binding = binding.clone();
             let now = self.now();
             let review =
                 Review { gate: self, request, snapshot: &snapshot, operation: Operation::Create, now };

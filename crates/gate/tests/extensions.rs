@@ -3,7 +3,7 @@
 mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use common::{World, pod};
 use gate::{Asking, Options, Request, Webhooks};
@@ -105,6 +105,58 @@ async fn the_last_place_is_given_once() {
     }
     let made = tasks.join_all().await.into_iter().filter(Result::is_ok).count();
     assert_eq!((made, used(&world)), (3, json!("3")));
+}
+
+/// Changes the pod while it is asked about its binding for the first time, so that the commit comes too late; adds an annotation.
+#[derive(Default)]
+struct Meddler {
+    world: OnceLock<World>,
+    seen: Mutex<Vec<Value>>,
+}
+
+impl Webhooks for Meddler {
+    fn call<'a>(&'a self, _: &'a Snapshot, call: &'a Call) -> Asking<'a> {
+        Box::pin(async move {
+            let request = &call.body["request"];
+            let is_first = {
+                let mut seen = self.seen.lock().expect("a lock");
+                seen.push(request["object"].clone());
+                seen.len() == 1
+            };
+            if let Some(world) = self.world.get().filter(|_| is_first) {
+                let label = json!({"metadata": {"labels": {"moved": "yes"}}});
+                world.merge("pods", "p", "", label).await.expect("changed");
+            }
+            // [{"op": "add", "path": "/metadata/annotations", "value": {"a": "b"}}]
+            let patch = "W3sib3AiOiAiYWRkIiwgInBhdGgiOiAiL21ldGFkYXRhL2Fubm90YXRpb25zIiwgInZhbHVlIjogeyJhIjogImIifX1d";
+            let response =
+                json!({"uid": request["uid"], "allowed": true, "patchType": "JSONPatch", "patch": patch});
+            Ok(json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response}))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_binding_that_came_too_late_is_asked_for_as_it_was_given() {
+    let meddler = Arc::new(Meddler::default());
+    let world = World::with_webhooks(meddler.clone()).await;
+    assert!(meddler.world.set(world.beside(meddler.clone())).is_ok());
+    world.create("pods", pod("p")).await.expect("a pod");
+    let mut hook = hook("bindings", None);
+    hook["rules"][0]["resources"] = json!(["pods/binding"]);
+    world
+        .create(MUTATING, json!({"metadata": {"name": "hooks"}, "webhooks": [hook]}))
+        .await
+        .expect("webhooks");
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
+    world.post("pods", "p", "binding", binding).await.expect("bound");
+    let seen = meddler.seen.lock().expect("a lock").clone();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[0], seen[1]);
+    let bound = world.get("pods", "p").expect("the pod");
+    let (metadata, node) = (&bound["metadata"], &bound["spec"]["nodeName"]);
+    assert_eq!((&metadata["annotations"]["a"], &metadata["labels"]["moved"]), (&json!("b"), &json!("yes")));
+    assert_eq!(node, "n1");
 }
 
 const CROWD: usize = 100;
