@@ -35,7 +35,7 @@ pub(crate) struct Turn<K> {
     /// Those that want to be asked again if anything changes after them.
     asked: BTreeSet<K>,
     again: BTreeSet<K>,
-    /// The object as they left it.
+    /// The object as they left it in the first round, if any of them wants to know.
     left: Option<Value>,
 }
 
@@ -49,7 +49,7 @@ impl<K> Default for Turn<K> {
 impl<K: Ord + Clone> Turn<K> {
     /// Before the first is asked in a round: whether others changed the object since.
     pub(crate) fn begin(&mut self, object: Option<&Value>) {
-        if self.is_second && self.left.as_ref() != object {
+        if self.is_second && !self.asked.is_empty() && self.left.as_ref() != object {
             self.again.append(&mut self.asked);
         }
     }
@@ -70,6 +70,29 @@ impl<K: Ord + Clone> Turn<K> {
     }
 
     pub(crate) fn end(&mut self, object: Option<&Value>) {
-        self.left = object.cloned();
+        let is_compared = !self.is_second && !self.asked.is_empty();
+        self.left = object.filter(|_| is_compared).cloned();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_kept_only_for_who_wants_to_be_asked_again() {
+        for is_reinvoked in [false, true] {
+            let mut rounds = Rounds::default();
+            let (left, changed) = (json!({"a": 1}), json!({"a": 2}));
+            rounds.webhooks.begin(Some(&json!({})));
+            rounds.webhooks.asked(0, is_reinvoked, true);
+            rounds.webhooks.end(Some(&left));
+            assert_eq!(rounds.webhooks.left, is_reinvoked.then_some(left));
+            assert!(rounds.again(), "a change has a second round");
+            rounds.webhooks.begin(Some(&changed));
+            assert_eq!(rounds.webhooks.may_ask(&0), is_reinvoked);
+        }
     }
 }
