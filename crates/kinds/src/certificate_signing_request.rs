@@ -145,10 +145,10 @@ fn certificate(request: &Value, old: Option<&Value>, found: &mut Found) {
     if new == before {
         return;
     }
-    if before.is_empty() || chain(before).is_ok() {
-        if let Err(why) = chain(new) {
-            found.push(Violation::invalid(at, "<certificate data>", why));
-        }
+    if (before.is_empty() || chain(before).is_ok())
+        && let Err(why) = chain(new)
+    {
+        found.push(Violation::invalid(at, "<certificate data>", why));
     }
     if !before.is_empty() {
         found.push(Violation::forbidden(at, "updates may not modify existing certificate content"));
