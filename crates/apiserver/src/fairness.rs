@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use access::fairness::{Fairness, Refusal, Rules, Seconds, Ticket, Verdict, Work};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use object::Snapshot;
+use object::{Revision, Snapshot};
 use plan::{Attributes, User};
 use tokio::sync::oneshot;
 
-use crate::query::Query;
+use crate::past;
+use crate::query::{ListOptions, Query};
 
 const SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
@@ -206,9 +207,28 @@ pub(crate) fn work(
     if !lists || query.get("fieldSelector").starts_with("metadata.name=") {
         return Work::default();
     }
+    let changed = snapshot.table(stored).map_or(0, object::Table::revision);
     let stored = snapshot.table(stored).map_or(0, object::Table::len);
     let selects = !query.get("fieldSelector").is_empty() || !query.get("labelSelector").is_empty();
-    Work::of_list(stored, query.get("limit").parse().unwrap_or(0), selects)
+    let listed = Work::of_list(stored, query.get("limit").parse().unwrap_or(0), selects);
+    match past_revision(query, attributes).filter(|revision| *revision < changed) {
+        // However little of it is told, it may have to be put together from all that has changed since.
+        Some(revision) => {
+            let changes = usize::try_from(changed - revision).unwrap_or(usize::MAX);
+            listed.max(Work::of_list(changes.min(past::MOST_CHANGES), 0, false))
+        }
+        None => listed,
+    }
+}
+
+/// The revision that a list is asked of and of no other.
+fn past_revision(query: &Query, attributes: &Attributes<'_>) -> Option<Revision> {
+    let asked = query.get("resourceVersion");
+    if attributes.verb != "list" || matches!(asked, "" | "0") {
+        return None;
+    }
+    let options = ListOptions::read(query).ok()?;
+    if options.is_exact() && options.token.is_empty() { asked.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -227,6 +247,32 @@ mod tests {
         fields: None,
         labels: None,
     };
+
+    /// A hundred objects are a seat's.
+    #[test]
+    fn a_list_of_the_past_costs_what_is_taken_back() {
+        const MAPS: object::Resource = object::Resource::new("configmaps");
+        let mut snapshot = Snapshot::default();
+        for revision in 1..=1000 {
+            let text = object::body::encode(&serde_json::json!({}));
+            let key = object::Key::new(MAPS, "a", "one");
+            let draft = object::Draft::read(key, [].into(), text).expect("a draft");
+            snapshot.put(draft.at(revision));
+        }
+        for (query, objects) in [
+            ("limit=1", 1),
+            ("limit=1&resourceVersion=0", 1),
+            ("limit=1&resourceVersion=1000", 1),
+            ("limit=1&resourceVersion=500", 500),
+            ("limit=1&resourceVersion=500&resourceVersionMatch=NotOlderThan", 1),
+            ("resourceVersion=500", 1),
+            ("resourceVersion=500&resourceVersionMatch=Exact", 500),
+            ("resourceVersion=x&resourceVersionMatch=Exact", 1),
+        ] {
+            let work = work(&snapshot, &PODS, &Query::parse(query), MAPS);
+            assert_eq!(work, Work::of_list(objects, 0, false), "{query}");
+        }
+    }
 
     /// One seat in all: the level that is always there takes no queue, so who comes second is told to come again.
     #[tokio::test]

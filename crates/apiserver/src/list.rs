@@ -11,10 +11,10 @@ use schema::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::held;
 use crate::items::{self, Objects};
 use crate::negotiate::{self, Asked};
-use crate::past;
-use crate::query::{ListOptions, Query, VersionMatch};
+use crate::query::{ListOptions, Query};
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::select::Selection;
@@ -82,7 +82,7 @@ pub(crate) async fn list(
         options.limit = 0;
     }
     let selection = Selection::new(&target.kind, &target.namespace, "", &options)?;
-    let Place { snapshot, revision, after } =
+    let Place { snapshot, revision, after, is_past } =
         match place(shared, &target.kind, &target.namespace, &options).await {
             Ok(found) => found,
             Err(Refusal::Status(status)) => return Err(status),
@@ -110,7 +110,8 @@ pub(crate) async fn list(
     if let Some(remaining) = page.remaining {
         let limits = &shared.config.limits;
         let told = (revision, target.kind.resource);
-        shared.held.keep(told, &snapshot, limits.token_lifetime, limits.held_snapshots);
+        let state = if is_past { held::State::Past } else { held::State::Here(snapshot) };
+        shared.held.keep(told, state, limits.token_lifetime, limits.held_snapshots);
         let rv = i64::try_from(revision).unwrap_or(-1);
         if let Some(last) = page.objects.last() {
             metadata["continue"] = write_token(&Token::behind(rv, &target.namespace, last)).into();
@@ -223,11 +224,13 @@ struct Place {
     revision: Revision,
     /// (namespace, name) of the object behind which it goes on.
     after: Option<(String, String)>,
+    /// The snapshot was put together for this list and others like it.
+    is_past: bool,
 }
 
 impl Place {
     fn newest(snapshot: Snapshot) -> Self {
-        Self { revision: snapshot.revision(), snapshot, after: None }
+        Self { revision: snapshot.revision(), snapshot, after: None, is_past: false }
     }
 }
 
@@ -254,26 +257,33 @@ async fn at(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Place
     }
     let revision = revision(asked)
         .map_err(|why| Status::bad_request(format!("invalid resource version: {}", why.message)))?;
-    let exact = match &options.version_match {
-        Some(version_match) => *version_match == VersionMatch::Exact,
-        None => options.limit > 0,
-    };
     let snapshot = at_least(shared, revision).await?;
-    if !exact {
+    if !options.is_exact() {
         return Ok(Place::newest(snapshot));
     }
     // The newest snapshot is as good as the asked one if the resource has not changed since.
     let changed = snapshot.table(kind.resource).map_or(0, |table| table.revision());
     if changed <= revision {
-        return Ok(Place { snapshot, revision, after: None });
+        return Ok(Place { snapshot, revision, after: None, is_past: false });
     }
+    drop(snapshot);
     let held = shared.held.get((revision, kind.resource), shared.config.limits.token_lifetime);
-    let then = match held {
-        Some(then) => Some(then),
-        None => past::at(shared, &snapshot, kind.resource, revision).await,
-    };
-    let too_old = || Status::new(Reason::Expired, "The resourceVersion for the provided list is too old.");
-    Ok(Place { snapshot: then.ok_or_else(too_old)?, revision, after: None })
+    if let Some(held::State::Here(snapshot)) = held {
+        return Ok(Place { snapshot, revision, after: None, is_past: false });
+    }
+    let place = past(shared, kind, revision, None).await;
+    place.ok_or_else(|| Status::new(Reason::Expired, "The resourceVersion for the provided list is too old."))
+}
+
+async fn past(
+    shared: &Shared,
+    kind: &Kind,
+    revision: Revision,
+    after: Option<(String, String)>,
+) -> Option<Place> {
+    let lifetime = shared.config.limits.token_lifetime;
+    let snapshot = shared.past.at(&**shared.store(), kind.resource, revision, lifetime).await?;
+    Some(Place { snapshot, revision, after, is_past: true })
 }
 
 /// A resourceVersion as a number. Lists have words of their own around the error, which in a watch or of one object upstream takes for a
@@ -325,10 +335,12 @@ async fn continued(
         return Ok(Place { after, ..Place::newest(shared.newest().await?) });
     };
     let lifetime = shared.config.limits.token_lifetime;
-    match shared.held.get((revision, kind.resource), lifetime) {
-        Some(snapshot) => Ok(Place { snapshot, revision, after }),
-        None => Err(Refusal::Expired(token)),
-    }
+    let place = match shared.held.get((revision, kind.resource), lifetime) {
+        Some(held::State::Here(snapshot)) => Some(Place { snapshot, revision, after, is_past: false }),
+        Some(held::State::Past) => past(shared, kind, revision, after).await,
+        None => None,
+    };
+    place.ok_or(Refusal::Expired(token))
 }
 
 /// A token; the errors are Go's.

@@ -167,6 +167,14 @@ impl ListOptions {
         Ok(options)
     }
 
+    /// Whether a list is of its resourceVersion, and of none that is newer.
+    pub(crate) fn is_exact(&self) -> bool {
+        match &self.version_match {
+            Some(version_match) => *version_match == VersionMatch::Exact,
+            None => self.limit > 0,
+        }
+    }
+
     /// What a list may not combine; everything that is wrong is told, in upstream's order.
     pub(crate) fn check_list(&self) -> Result<(), Status> {
         let mut found = Vec::new();

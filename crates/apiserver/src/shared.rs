@@ -21,6 +21,7 @@ use crate::health::Outcomes;
 use crate::held::Held;
 use crate::metrics::deprecated::DeprecatedUses;
 use crate::metrics::{Access, Requests};
+use crate::past::Past;
 use crate::published::Published;
 use crate::shared_events::SharedEvents;
 use crate::{Authorizers, Config, Deps, Dial, Login, aggregate, tls};
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) remotes: aggregate::Remotes,
     pub(crate) verified: Verified,
     pub(crate) held: Held,
+    pub(crate) past: Past,
     pub(crate) requests: Requests,
     pub(crate) access: Access,
     /// How often extension servers were found to be out of reach, by the APIService and why.
@@ -101,6 +103,7 @@ impl Shared {
             remotes: aggregate::Remotes::default(),
             verified: Verified::default(),
             held: Held::default(),
+            past: Past::default(),
             requests: Requests::default(),
             access: Access::default(),
             unavailable: ::metrics::Family::default(),

@@ -144,7 +144,7 @@ pub struct LevelState {
 }
 
 /// How many objects a list goes through: what its width is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Work {
     pub objects: usize,
 }

@@ -282,6 +282,12 @@ impl Snapshot {
     /// Puts an object and says what changed. The object's revision becomes the snapshot's.
     pub fn put(&mut self, object: Object) -> Event {
         let object = Arc::new(object);
+        let previous = self.insert(object.clone());
+        let change = if previous.is_some() { Change::Updated } else { Change::Created };
+        Event { revision: object.revision, change, object, previous }
+    }
+
+    fn insert(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
         let path = path(&object.key);
         self.revision = self.revision.max(object.revision);
         let table = Arc::make_mut(self.tables.entry(object.key.resource).or_default());
@@ -301,12 +307,23 @@ impl Snapshot {
         }
         table.changed(&known, previous.as_deref(), object.revision);
         self.own(&object, previous.as_deref());
-        let change = if previous.is_some() { Change::Updated } else { Change::Created };
-        Event { revision: object.revision, change, object, previous }
+        previous
     }
 
     /// Removes an object, if it is there, and says so at the given revision.
     pub fn remove(&mut self, key: &Key, revision: Revision) -> Option<Event> {
+        let previous = self.take_out(key, revision)?;
+        let object = Arc::new(Object {
+            key: key.clone(),
+            revision,
+            meta: previous.meta.clone(),
+            fields: previous.fields.clone(),
+            body: body::with_revision(&body::without_revision(&previous.body), revision),
+        });
+        Some(Event { revision, change: Change::Deleted, object, previous: Some(previous) })
+    }
+
+    fn take_out(&mut self, key: &Key, revision: Revision) -> Option<Arc<Object>> {
         let path = path(key);
         let table = Arc::make_mut(self.tables.get_mut(&key.resource)?);
         let (known, previous) = table.objects.remove_with_key(&*path)?;
@@ -318,14 +335,21 @@ impl Snapshot {
         for owner in &previous.meta.owner_references {
             self.owned.remove(&(owner.uid.clone(), key.clone()));
         }
-        let object = Arc::new(Object {
-            key: key.clone(),
-            revision,
-            meta: previous.meta.clone(),
-            fields: previous.fields.clone(),
-            body: body::with_revision(&body::without_revision(&previous.body), revision),
-        });
-        Some(Event { revision, change: Change::Deleted, object, previous: Some(previous) })
+        Some(previous)
+    }
+
+    /// The objects of one resource alone, for [`Self::take_back`]: of others, and of who owns whom, it says nothing.
+    pub fn aside(&self, resource: Resource) -> Self {
+        let tables = self.tables.get(&resource).map(|table| OrdMap::unit(resource, table.clone()));
+        Self { revision: self.revision, tables: tables.unwrap_or_default(), owned: OrdSet::new() }
+    }
+
+    /// Undoes a change: `before` is what was there. The object is shared with whoever has it, and the revision stays.
+    pub fn take_back(&mut self, key: &Key, before: Option<Arc<Object>>) {
+        match before {
+            Some(object) => drop(self.insert(object)),
+            None => drop(self.take_out(key, self.revision)),
+        }
     }
 
     /// The store's revision has moved on without a change to any object (an aborted or empty commit).
