@@ -33,6 +33,8 @@ const HELD_CHANGES: usize = 4096;
 /// What is known of the labels of a table, for all of its versions.
 #[derive(Debug, Default)]
 pub(super) struct Labels {
+    /// Of a table that stands aside: it is gone through, since nobody asks it often enough to keep anything.
+    is_aside: bool,
     /// Changes are written down.
     is_asked: AtomicBool,
     changes: Mutex<Changes>,
@@ -88,6 +90,10 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 }
 
 impl Labels {
+    pub(super) fn aside() -> Arc<Self> {
+        Arc::new(Self { is_aside: true, ..Self::default() })
+    }
+
     /// To be called when an object of a table was changed, with the version that it was of and the bytes that are gone.
     pub(super) fn changed(&self, table: &Table, from: u64, path: &Arc<str>, gone: usize) {
         if !self.is_asked.load(Ordering::Relaxed) {
@@ -142,7 +148,7 @@ impl Labels {
         after: &str,
     ) -> Option<Vec<Arc<str>>> {
         let useful: Vec<&Requirement> = labels.0.iter().filter(|one| names_carriers(one)).collect();
-        if useful.is_empty() || useful.len() > MOST_KEYS || is_few(table, namespace) {
+        if self.is_aside || useful.is_empty() || useful.len() > MOST_KEYS || is_few(table, namespace) {
             return None;
         }
         // Who holds it may be going through the table. So can this one: nobody waits for what only saves time.
@@ -352,6 +358,28 @@ mod tests {
                 "{selector}"
             );
         }
+    }
+
+    /// However much is taken back, and whatever is asked of it, live tables are looked up as fast as before.
+    #[test]
+    fn what_is_taken_back_is_no_news_to_the_live_table() {
+        let mut live = full();
+        assert_eq!(found(&live, "pod=pod-7"), Some(1));
+        put(&mut live, 7);
+        let mut past = live.aside(PODS);
+        for nth in 0..2 * HELD_CHANGES {
+            past.take_back(&Key::new(PODS, "a", format!("pod-{}", nth % (2 * FEW))), None);
+            past.take_back(&Key::new(PODS, "a", "pod-700"), live.find(PODS, "a", "pod-700").cloned());
+        }
+        assert_eq!(lock(&labels(&live).changes).steps.len(), 1, "only the live table's own change");
+        assert_eq!(found(&past, "pod=pod-700"), None, "gone through");
+        let of = |snapshot: &Snapshot, selector: &str| {
+            snapshot.select(PODS, "", &LabelSelector::parse(selector).expect("a selector")).count()
+        };
+        assert_eq!((of(&past, "pod=pod-700"), of(&past, "pod=pod-7"), of(&past, "app=web")), (1, 0, FEW));
+        assert_eq!(found(&live, "pod=pod-7"), Some(1), "looked up, with its change");
+        let known = lock(&labels(&live).known).keys.len();
+        assert_eq!(known, 1, "and nothing was learned anew");
     }
 
     #[test]

@@ -338,10 +338,13 @@ impl Snapshot {
         Some(previous)
     }
 
-    /// The objects of one resource alone, for [`Self::take_back`]: of others, and of who owns whom, it says nothing.
+    /// The objects of one resource alone, for [`Self::take_back`]: of others, and of who owns whom, it says nothing. What changes in it is
+    /// no change of the live table, whose memory of labels it does not share.
     pub fn aside(&self, resource: Resource) -> Self {
-        let tables = self.tables.get(&resource).map(|table| OrdMap::unit(resource, table.clone()));
-        Self { revision: self.revision, tables: tables.unwrap_or_default(), owned: OrdSet::new() }
+        let table =
+            self.tables.get(&resource).map(|table| Table { labels: Labels::aside(), ..Table::clone(table) });
+        let tables = table.map(|table| OrdMap::unit(resource, Arc::new(table))).unwrap_or_default();
+        Self { revision: self.revision, tables, owned: OrdSet::new() }
     }
 
     /// Undoes a change: `before` is what was there. The object is shared with whoever has it, and the revision stays.
