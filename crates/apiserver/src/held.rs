@@ -27,15 +27,50 @@ impl Held {
         let now = Instant::now();
         let mut held = self.by_revision.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|_, (since, _)| now.duration_since(*since) < lifetime);
-        while held.len() >= most.max(1) {
-            held.pop_first();
+        if held.contains_key(&told) {
+            return;
         }
-        held.entry(told).or_insert_with(|| (now, state));
+        while held.len() >= most.max(1)
+            && let Some(oldest) = held.iter().min_by_key(|(_, (since, _))| *since).map(|(told, _)| *told)
+        {
+            held.remove(&oldest);
+        }
+        held.insert(told, (now, state));
     }
 
     pub(crate) fn get(&self, told: (Revision, Resource), lifetime: Duration) -> Option<State> {
         let held = self.by_revision.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, state) = held.get(&told)?;
         (since.elapsed() < lifetime).then(|| state.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PODS: Resource = Resource::new("pods");
+    const LIFETIME: Duration = Duration::from_secs(300);
+
+    /// By when it was begun, not by its revision: a list of the past may begin later than one of a newer state.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_longest_gives_way() {
+        let held = Held::default();
+        let keep = async |revision| {
+            held.keep((revision, PODS), State::Past, LIFETIME, 2);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        };
+        let are_held = || [3, 7, 8, 9].map(|revision| held.get((revision, PODS), LIFETIME).is_some());
+        for (revision, expected) in [
+            (7, [false, true, false, false]),
+            (8, [false, true, true, false]),
+            (3, [true, false, true, false]),
+            // The next page of one that is held takes no place.
+            (8, [true, false, true, false]),
+            (9, [true, false, false, true]),
+        ] {
+            keep(revision).await;
+            assert_eq!(are_held(), expected, "{revision}");
+        }
     }
 }

@@ -356,9 +356,19 @@ fn read_token(text: &str) -> Result<Token, String> {
         TOKEN_VERSION if token.rv == 0 => {
             Err("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into())
         }
+        TOKEN_VERSION if token.start.is_empty() => {
+            Err("encoded start key empty (version meta.k8s.io/v1)".into())
+        }
+        TOKEN_VERSION if !is_clean(&token.start) => Err(token.start),
         TOKEN_VERSION => Ok(token),
         version => Err(format!("server does not recognize this encoded version {version}")),
     }
+}
+
+/// Whether a path, which may begin with a slash, stays the same when Go cleans it: it names what it says and nothing above it.
+fn is_clean(path: &str) -> bool {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.is_empty() || path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 fn write_token(token: &Token) -> String {
@@ -375,4 +385,30 @@ fn expired(token: Token) -> Answer {
     let mut status = Status::new(Reason::Expired, EXPIRED).to_json();
     status["metadata"]["continue"] = write_token(&Token { rv: -1, ..token }).into();
     respond::failure_document(StatusCode::GONE.as_u16(), status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_name_one_place() {
+        for (rv, start, expected) in [
+            (7, "default/web\0", Ok(("default", "web"))),
+            (7, "/web\0", Ok(("", "web"))),
+            (-1, "/", Ok(("", ""))),
+            (0, "/web\0", Err("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
+            (7, "", Err("encoded start key empty (version meta.k8s.io/v1)")),
+            (7, "/a/../b\0", Err("/a/../b\0")),
+            (7, "../b\0", Err("../b\0")),
+            (7, "a/./b\0", Err("a/./b\0")),
+            (7, "a//b\0", Err("a//b\0")),
+            (7, "a/", Err("a/")),
+        ] {
+            let token = Token { v: TOKEN_VERSION.into(), rv, start: start.into() };
+            let read = read_token(&write_token(&token)).map(|token| token.last(""));
+            let expected = expected.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+            assert_eq!(read, expected.map_err(str::to_owned), "{start:?}");
+        }
+    }
 }
