@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use bytes::Bytes;
@@ -52,8 +52,40 @@ const ORDER: &[&str] = &[
 /// The documents of one catalog.
 pub(crate) struct Documents {
     by_path: BTreeMap<String, Page>,
-    /// `/api` and `/apis`, each with its ETag.
-    aggregated: BTreeMap<&'static str, (Bytes, String)>,
+    /// `/api` and `/apis`
+    aggregated: BTreeMap<&'static str, Aggregated>,
+}
+
+/// An aggregated document: megabytes of it, where many kinds are defined.
+struct Aggregated {
+    json: Bytes,
+    etag: String,
+    /// In the other encodings that somebody has asked for.
+    encoded: Mutex<Vec<(Media, Bytes)>>,
+}
+
+impl Aggregated {
+    fn of(value: &Value) -> Self {
+        let json = value.to_string();
+        let hash: String =
+            digest(&SHA512, json.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        Self { json: json.into(), etag: format!("\"{hash}\""), encoded: Mutex::default() }
+    }
+
+    fn encoded(&self, media: Media) -> Result<Bytes, Status> {
+        if media == Media::Json {
+            return Ok(self.json.clone());
+        }
+        // Held while one is made, which others of its encoding want too.
+        let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = encoded.iter().find(|(known, _)| *known == media) {
+            return Ok(known.clone());
+        }
+        let value: Value = serde_json::from_slice(&self.json).map_err(Status::internal)?;
+        let made = Bytes::from(respond::encode(media, &value)?);
+        encoded.push((media, made.clone()));
+        Ok(made)
+    }
 }
 
 /// One of the old documents.
@@ -138,13 +170,8 @@ impl Documents {
                 json!({"metadata": {"name": name}, "versions": versions})
             }));
         }
-        let tagged = aggregated.map(|(path, value)| {
-            let text = value.to_string();
-            let hash: String =
-                digest(&SHA512, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
-            (path, (Bytes::from(text), format!("\"{hash}\"")))
-        });
-        Self { by_path, aggregated: tagged.into() }
+        let aggregated = aggregated.map(|(path, value)| (path, Aggregated::of(&value)));
+        Self { by_path, aggregated: aggregated.into() }
     }
 }
 
@@ -314,10 +341,10 @@ pub(crate) fn answer(shared: &Shared, path: &str, request: &Request<Incoming>) -
     {
         return Some(respond::failure(&status));
     }
-    if let Some((text, tag)) = documents.aggregated.get(path)
+    if let Some(document) = documents.aggregated.get(path)
         && let Some(media) = negotiate::aggregated(headers)
     {
-        return Some(tagged(text, tag, media, headers));
+        return Some(tagged(document, media, headers));
     }
     // Only the resources of a version are told in CBOR.
     let answer = negotiate::document(headers, cbor).and_then(|media| {
@@ -347,14 +374,18 @@ fn versions(request: &Request<Incoming>, json: &Bytes) -> Result<Bytes, Status> 
 }
 
 /// The aggregated document, unless the client has it.
-fn tagged(text: &Bytes, tag: &str, media: Media, headers: &HeaderMap) -> Answer {
+fn tagged(document: &Aggregated, media: Media, headers: &HeaderMap) -> Answer {
+    let tag = &*document.etag;
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
     let mut answer = if known {
         let mut answer = Answer::new(respond::full(Bytes::new()));
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
         answer
     } else {
-        let mut answer = told(media, text).unwrap_or_else(|status| respond::failure(&status));
+        let mut answer = match document.encoded(media) {
+            Ok(text) => respond::encoded(media, StatusCode::OK, text),
+            Err(status) => return respond::failure(&status),
+        };
         if let Ok(media) = HeaderValue::try_from(format!("{}{AGGREGATED}", media.name())) {
             answer.headers_mut().insert(header::CONTENT_TYPE, media);
         }
@@ -372,6 +403,20 @@ fn tagged(text: &Bytes, tag: &str, media: Media, headers: &HeaderMap) -> Answer 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_long_document_is_encoded_once() {
+        let documents = Documents::of(&Catalog::of_version(36), &Known::default());
+        for (path, document) in &documents.aggregated {
+            for media in [Media::Json, Media::Yaml, Media::Protobuf] {
+                let first = document.encoded(media).expect(path);
+                let again = document.encoded(media).expect(path);
+                assert_eq!(first.as_ptr(), again.as_ptr(), "{path} {media:?}");
+                let value: Value = serde_json::from_slice(&document.json).expect(path);
+                assert_eq!(first, respond::encode(media, &value).expect(path), "{path} {media:?}");
+            }
+        }
+    }
 
     #[test]
     fn the_storage_hash_is_upstreams() {

@@ -54,10 +54,10 @@ pub(crate) async fn watch(
     let options = ListOptions::read(query)?;
     options.check_watch()?;
     let selection = Selection::new(&target.kind, &target.namespace, &target.name, &options)?;
-    let mut stream = begin(shared, &target.kind, view, selection, &options).await?;
-    stream.open = Some(shared.requests.open(target));
     let messages = if view.media == Media::Json { Messages::Text } else { Messages::Binary };
     let opening = websocket::of_watch(&mut request, messages)?;
+    let mut stream = begin(shared, &target.kind, view, selection, &options).await?;
+    stream.open = Some(shared.requests.open(target));
     stream.is_apart = opening.is_some();
     let body = StreamBody::new(stream::unfold(stream, Stream::step)).boxed_unsync();
     if let Some(opening) = opening {

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -58,6 +59,7 @@ pub(crate) fn of_log(request: &mut Request<Incoming>) -> Result<Option<Opening>,
     if !is_asked(request.headers()) {
         return Ok(None);
     }
+    check_version(request.headers())?;
     let (protocol, messages) = choose(request.headers())?;
     let protocol = Some(protocol).filter(|name| !name.is_empty()).map(HeaderValue::from_static);
     take(request, protocol, messages, true).map(Some)
@@ -67,7 +69,7 @@ pub(crate) fn of_log(request: &mut Request<Incoming>) -> Result<Option<Opening>,
 /// the only subprotocol that is offered, whatever it is, and nobody who does not say where they come from.
 ///
 /// # Errors
-/// 400 of several subprotocols, 403 without an `Origin`.
+/// 400 of several subprotocols, 403 without an `Origin` that is one.
 pub(crate) fn of_watch(
     request: &mut Request<Incoming>,
     messages: Messages,
@@ -76,8 +78,10 @@ pub(crate) fn of_watch(
     if !is_asked(headers) {
         return Ok(None);
     }
-    if headers.get(header::ORIGIN).is_none_or(HeaderValue::is_empty) {
-        return Err(Status::new(Reason::Forbidden, "a watch over a WebSocket needs the header Origin"));
+    check_version(headers)?;
+    if !headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).is_some_and(is_uri) {
+        let why = "a watch over a WebSocket needs the header Origin with a URI in it";
+        return Err(Status::new(Reason::Forbidden, why));
     }
     let protocol = match *offered(headers) {
         [] => None,
@@ -93,6 +97,29 @@ fn is_asked(headers: &HeaderMap) -> bool {
         lines.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
     let asked = headers.get(header::UPGRADE);
     upgrades && asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// The one version that there is (RFC 6455).
+fn check_version(headers: &HeaderMap) -> Result<(), Status> {
+    match headers.get(header::SEC_WEBSOCKET_VERSION) {
+        Some(version) if version.as_bytes() == b"13" => Ok(()),
+        _ => Err(Status::bad_request("a WebSocket needs the header Sec-WebSocket-Version: 13")),
+    }
+}
+
+/// Whether Go's `url.ParseRequestURI` takes it for one, of what browsers send: `https://console.example:8443`, but not `null`.
+fn is_uri(text: &str) -> bool {
+    if text.starts_with('/') {
+        return true;
+    }
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let Some(rest) = rest.strip_prefix("//") else { return is_scheme };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    // What stands behind the host, and is no port, is passed over when it is read.
+    let is_authority = |read: Authority| read.port().is_some() || read.as_str().ends_with(read.host());
+    is_scheme && (authority.is_empty() || authority.parse().is_ok_and(is_authority))
 }
 
 fn take(
@@ -213,4 +240,31 @@ fn message(data: Bytes, messages: Messages) -> Result<Message, Error> {
         Messages::Binary => Message::Binary(data),
         Messages::Text => Message::Text(Utf8Bytes::try_from(data).map_err(|_| Error::Utf8(String::new()))?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_a_uri() {
+        for (text, expected) in [
+            ("https://console.example", true),
+            ("http://127.0.0.1:8080", true),
+            ("http://[::1]:8080", true),
+            ("chrome-extension://abc", true),
+            ("file://", true),
+            ("app:one", true),
+            ("/", true),
+            ("null", false),
+            ("", false),
+            ("console.example", false),
+            ("://console.example", false),
+            ("1x://console.example", false),
+            ("https://a b", false),
+            ("https://console.example:port", false),
+        ] {
+            assert_eq!(is_uri(text), expected, "{text:?}");
+        }
+    }
 }

@@ -292,9 +292,18 @@ async fn a_watch_is_told_over_a_websocket() {
         let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         assert_eq!(said[2..], [Message::Close(Some(normal))], "{accept}");
     }
-    let from_nowhere: Vec<_> =
-        upgrade("", "mine").into_iter().filter(|(name, _)| *name != "origin").collect();
-    for (headers, code) in [(upgrade("", "one, another"), 400), (from_nowhere, 403)] {
-        assert_eq!(client.send("GET", &path, &headers, "").await.code, code);
+    let with = |name: &'static str, value: &'static str| {
+        let others = upgrade("", "mine").into_iter().filter(move |(other, _)| *other != name);
+        others.chain((!value.is_empty()).then_some((name, value))).collect::<Vec<_>>()
+    };
+    for (headers, code) in [
+        (upgrade("", "one, another"), 400),
+        (with("sec-websocket-version", "8"), 400),
+        (with("sec-websocket-version", ""), 400),
+        (with("sec-websocket-key", ""), 400),
+        (with("origin", ""), 403),
+        (with("origin", "null"), 403),
+    ] {
+        assert_eq!(client.send("GET", &path, &headers, "").await.code, code, "{headers:?}");
     }
 }
