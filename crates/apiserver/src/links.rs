@@ -7,10 +7,11 @@
 //!
 //! <https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services/>; the elements are those of upstream's `Transport`.
 
+use std::error::Error;
 use std::io;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use http::{HeaderValue, header};
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::Frame;
@@ -106,22 +107,37 @@ pub(crate) fn rewritten(mut answer: Answer, way: Way) -> Answer {
     answer.map(|body| {
         let mut page = Page { way, rest: Vec::new(), ends_with: None };
         let mut repack = packed.map(Repack::new);
-        let pieces = BodyStream::new(body).map(Some).chain(futures_util::stream::iter([None]));
-        let pieces = pieces.filter_map(move |piece| {
+        let is_packed = repack.is_some();
+        let pieces = BodyStream::new(body).flat_map(move |frame| stream::iter(pieces(frame, is_packed)));
+        let pieces = pieces.map(Some).chain(stream::iter([None])).then(move |piece| {
             let told = match (piece, &mut repack) {
                 (None, None) => Ok(page.end()),
                 (None, Some(repack)) => repack.end(&page.end()),
-                (Some(Ok(frame)), repack) => match (frame.into_data(), repack) {
-                    (Ok(data), None) => Ok(page.feed(&data)),
-                    (Ok(data), Some(repack)) => repack.feed(&data, |plain| page.feed(plain)),
-                    (Err(_), _) => Ok(Vec::new()),
-                },
-                (Some(Err(error)), _) => Err(io::Error::other(error)),
+                (Some(Ok(data)), None) => Ok(page.feed(&data)),
+                (Some(Ok(data)), Some(repack)) => repack.feed(&data, |plain| page.feed(plain)),
+                (Some(Err(error)), _) => Err(error),
             };
-            std::future::ready(Some(told.map(|told| Frame::data(Bytes::from(told)))))
+            async {
+                // Small pieces may be large pages, and nobody waits for all of one.
+                tokio::task::yield_now().await;
+                told.map(|told| Frame::data(Bytes::from(told)))
+            }
         });
         StreamBody::new(pieces).boxed_unsync()
     })
+}
+
+/// What is read at a time of a frame of a body.
+fn pieces<E: Into<Box<dyn Error + Send + Sync>>>(
+    frame: Result<Frame<Bytes>, E>,
+    is_packed: bool,
+) -> Vec<io::Result<Bytes>> {
+    match frame.map(Frame::into_data) {
+        Ok(Ok(data)) if is_packed => Repack::pieces(data).map(Ok).collect(),
+        Ok(Ok(data)) => vec![Ok(data)],
+        Ok(Err(_)) => Vec::new(),
+        Err(error) => vec![Err(io::Error::other(error))],
+    }
 }
 
 /// A page that is being read.
@@ -345,6 +361,28 @@ mod tests {
         answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         let told = rewritten(answer, way()).into_body().collect().await.expect("a body").to_bytes();
         assert_eq!(crate::compress::unpack(&told).expect("packed"), b"<a href='/p/proxy/x'>");
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_while_a_page_is_unpacked() {
+        let packed = crate::compress::bytes(&vec![0; 4 << 20]).expect("packed");
+        let pieces = Repack::pieces(packed.clone()).count();
+        let mut answer = crate::respond::bytes(http::StatusCode::OK, "text/html", packed);
+        answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let told = rewritten(answer, way()).into_body().collect();
+        let mut turns = 0;
+        let other = async {
+            loop {
+                tokio::task::yield_now().await;
+                turns += 1;
+            }
+        };
+        tokio::select! {
+            biased;
+            told = told => assert!(told.is_ok()),
+            () = other => {}
+        }
+        assert!(pieces > 4 && turns >= pieces, "{turns} turns in {pieces} pieces");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{DeflateDecoder, DeflateEncoder, GzDecoder, GzEncoder, ZlibDecoder, ZlibEncoder};
 
@@ -38,6 +39,8 @@ pub(crate) struct Repack {
 /// What takes in the packed text, and what packs it again; the latter writes its end when it is dropped.
 struct Way {
     unpack: Box<dyn Write + Send>,
+    /// The packed text has ended.
+    is_over: bool,
     pack: Box<dyn Write + Send>,
 }
 
@@ -46,23 +49,25 @@ impl Repack {
         Self { coding, way: None, plain: Sink::default(), packed: Sink::default() }
     }
 
-    /// What goes on of some more packed text, as `change` makes it.
+    /// Packed text in pieces to feed one after another: others have their turn between them.
+    pub(crate) fn pieces(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
+        std::iter::from_fn(move || (!bytes.is_empty()).then(|| bytes.split_to(PIECE_BYTES.min(bytes.len()))))
+    }
+
+    /// What goes on of one more piece of packed text, as `change` makes it.
     ///
     /// # Errors
     /// It is not packed as it says.
     pub(crate) fn feed(
         &mut self,
         bytes: &[u8],
-        mut change: impl FnMut(&[u8]) -> Vec<u8>,
+        change: impl FnOnce(&[u8]) -> Vec<u8>,
     ) -> io::Result<Vec<u8>> {
         let Some(first) = bytes.first() else { return Ok(Vec::new()) };
         let (coding, plain, packed) = (self.coding, &self.plain, &self.packed);
         let way = self.way.get_or_insert_with(|| Way::new(coding, *first, plain, packed));
-        for piece in bytes.chunks(PIECE_BYTES) {
-            way.unpack.write_all(piece)?;
-            way.unpack.flush()?;
-            way.pack.write_all(&change(&plain.take()))?;
-        }
+        way.unpack(coding, bytes, plain)?;
+        way.pack.write_all(&change(&plain.take()))?;
         // A page may be told slowly, and is read as it comes.
         way.pack.flush()?;
         Ok(packed.take())
@@ -87,17 +92,37 @@ impl Way {
         match coding {
             Coding::Gzip => Self {
                 unpack: Box::new(GzDecoder::new(plain)),
+                is_over: false,
                 pack: Box::new(GzEncoder::new(packed, level)),
             },
             Coding::Deflate if first == HEAD => Self {
                 unpack: Box::new(ZlibDecoder::new(plain)),
+                is_over: false,
                 pack: Box::new(ZlibEncoder::new(packed, level)),
             },
             Coding::Deflate => Self {
                 unpack: Box::new(DeflateDecoder::new(plain)),
+                is_over: false,
                 pack: Box::new(DeflateEncoder::new(packed, level)),
             },
         }
+    }
+
+    /// Unpacks some more. What is behind the end of gzip and begins as its beginning belongs to the text (RFC 1952, section 2.2); anything
+    /// else there does not, and is let go.
+    fn unpack(&mut self, coding: Coding, mut bytes: &[u8], plain: &Sink) -> io::Result<()> {
+        const MEMBER: u8 = 0x1f;
+        while let Some(first) = bytes.first().filter(|_| !self.is_over) {
+            match self.unpack.write(bytes)? {
+                0 if coding == Coding::Gzip && *first == MEMBER => {
+                    self.unpack.flush()?;
+                    self.unpack = Box::new(GzDecoder::new(plain.clone()));
+                }
+                0 => self.is_over = true,
+                taken => bytes = &bytes[taken..],
+            }
+        }
+        self.unpack.flush()
     }
 }
 
@@ -167,6 +192,29 @@ mod tests {
                 told.extend(repack.end(b"!").expect("an end"));
                 let wanted = text.to_uppercase() + "!";
                 assert!(unpacked(name, &told) == wanted.as_bytes(), "{name} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_of_several_members_is_one() {
+        let two = [packed("gzip", b"so it "), packed("gzip", b"goes")].concat();
+        let padded = [&two[..], &[0; 512]].concat();
+        let of = |name| [packed(name, b"so it goes"), b"more".to_vec()].concat();
+        for (name, coding, whole) in [
+            ("gzip", Coding::Gzip, two),
+            ("gzip", Coding::Gzip, padded),
+            ("head", Coding::Deflate, of("head")),
+            ("none", Coding::Deflate, of("none")),
+        ] {
+            for piece in [1, 7, whole.len()] {
+                let mut repack = Repack::new(coding);
+                let mut told = Vec::new();
+                for bytes in whole.chunks(piece) {
+                    told.extend(repack.feed(bytes, |plain| plain.to_vec()).expect("it is packed"));
+                }
+                told.extend(repack.end(b"!").expect("an end"));
+                assert_eq!(unpacked(name, &told), b"so it goes!", "{name} in pieces of {piece}");
             }
         }
     }
