@@ -152,7 +152,7 @@ fn what_is_given_back_wants_no_quota() {
     // It counts them, but not under the name that is limited.
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"namespace": "a", "name": "q"}, "spec": {},
         "status": {"hard": {"requests.storage": "9Gi"}, "used": {"requests.storage": "2Gi"}}});
-    let (bare, counted) = (world(&[class.clone()]), world(&[class, quota]));
+    let (bare, counted) = (world(std::slice::from_ref(&class)), world(&[class, quota]));
     for world in [&bare, &counted] {
         let update = |size: &str| Case {
             configuration: &configuration,
