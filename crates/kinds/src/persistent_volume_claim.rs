@@ -138,11 +138,10 @@ pub fn validate_spec(spec: &Value, at: At<'_>, found: &mut Found) {
             data_source(source, at.field(field), found);
         }
     }
-    // One that names a namespace has no twin.
-    let reference = &spec["dataSourceRef"];
-    if let Some(source) = spec.get("dataSource")
+    // One that names a namespace has no twin, and in a template neither has got one yet.
+    if let (Some(source), Some(reference)) = (spec.get("dataSource"), spec.get("dataSourceRef"))
         && path::text(reference, "namespace").is_empty()
-        && source != reference
+        && ["apiGroup", "kind", "name"].iter().any(|field| source.get(field) != reference.get(field))
     {
         found.push(Violation::invalid(at, json!({}), "must match dataSourceRef"));
     }
