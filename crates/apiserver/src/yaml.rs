@@ -83,10 +83,7 @@ enum Style {
 }
 
 fn style(words: &str) -> Style {
-    let is_odd = words.chars().any(|c| {
-        c != '\n' && (c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{85}'))
-    });
-    if is_odd || is_meant(words) {
+    if words.chars().any(|c| c != '\n' && is_odd(c)) || is_meant(words) {
         return Style::Double;
     }
     if words.contains('\n') {
@@ -115,7 +112,22 @@ fn key(words: &str, to: &mut String) {
     match style(words) {
         Style::Plain => to.push_str(words),
         Style::Single => to.push_str(&quoted(words)),
-        Style::Double | Style::Literal => to.push_str(&Value::from(words).to_string()),
+        Style::Double | Style::Literal => double(words, to),
+    }
+}
+
+/// What YAML lets stand in a text only as an escape.
+fn is_odd(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')
+}
+
+/// As JSON writes it, with escapes for what YAML does not take as it is and JSON does.
+fn double(words: &str, to: &mut String) {
+    for c in Value::from(words).to_string().chars() {
+        match c {
+            c if is_odd(c) => to.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => to.push(c),
+        }
     }
 }
 
@@ -127,7 +139,7 @@ fn text(words: &str, indent: usize, to: &mut String) {
     match style(words) {
         Style::Plain => folded(words, indent, to),
         Style::Single => folded(&quoted(words), indent, to),
-        Style::Double => to.push_str(&Value::from(words).to_string()),
+        Style::Double => double(words, to),
         Style::Literal => return literal(words, indent, to),
     }
     to.push('\n');
@@ -241,6 +253,8 @@ mod tests {
             "#",
             "- a",
             "é\u{1f600}",
+            "a\u{7f}b\u{85}c\u{9f}",
+            "\u{2028}\u{2029}\u{feff}\u{fffe}\u{ffff}",
             "0x1",
             "1e3",
             "~",
