@@ -80,7 +80,9 @@ impl History<'_> {
         plan: &mut Plan,
     ) -> Option<Revision> {
         let newest = revisions.last().map_or(0, |revision| revision.number);
-        let equal = revisions.iter().rev().find(|revision| revision.template == *template);
+        let completed = template.completed();
+        let is_equal = |held: &Template| held == template || held.completed() == completed;
+        let equal = revisions.iter().rev().find(|revision| is_equal(&revision.template));
         if let Some(equal) = equal {
             if equal.number == newest {
                 return Some(equal.clone());

@@ -297,6 +297,13 @@ impl Template {
         let pairs = labels.into_iter().flatten();
         pairs.filter_map(|(name, value)| Some((name.as_str().into(), value.as_str()?.into()))).collect()
     }
+
+    /// With every default: what a build that knew fewer has stored is the same template as what this one writes.
+    pub fn completed(&self) -> Value {
+        let mut value = self.0.clone();
+        kinds::types().default("core.v1.PodTemplateSpec", &mut value);
+        value
+    }
 }
 
 /// A number, or a percentage of something: `intstr.IntOrString`.

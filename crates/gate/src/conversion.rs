@@ -23,7 +23,7 @@ use store::Store;
 
 use crate::request::Request;
 use crate::webhooks::{self, Webhooks};
-use crate::{Gate, commit};
+use crate::{Gate, commit, decode};
 
 /// What upstream gives a conversion webhook.
 const TIMEOUT_MS: u64 = 30_000;
@@ -172,11 +172,14 @@ impl Gate {
         places.iter().map(find).collect()
     }
 
-    /// A stored object as the gate has it while it decides: built-ins as they are stored, custom resources in the request's version.
+    /// A stored object as the gate has it while it decides: built-ins with every default, since a build that knew fewer may have stored
+    /// them and what is not said is not changed; custom resources in the request's version.
     pub(crate) async fn held(&self, kind: &Kind, stored: &Arc<Object>) -> Result<Value, Status> {
         let value = |object: &Object| object.to_value().map_err(Status::internal);
         if kind.custom.is_none() {
-            return value(stored);
+            let mut own = value(stored)?;
+            decode::default(kind, &mut own);
+            return Ok(own);
         }
         if kind.is_made_by_webhook() {
             let converted = self.in_version(kind, vec![stored.clone()]).await?;

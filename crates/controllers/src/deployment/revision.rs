@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::status;
 use super::{Deployment, KIND, POD_TEMPLATE_HASH, Run, Set, scale};
 use crate::naming::template_hash;
-use crate::views::{Template, set_condition};
+use crate::views::set_condition;
 use crate::writes::{delete, merge, write_status};
 use kinds::REPLICA_SETS;
 
@@ -31,13 +31,16 @@ const NOT_COPIED: [&str; 6] = [
 
 /// The oldest set whose template is the Deployment's. `sets` are oldest first.
 pub fn find_new(deployment: &Deployment, sets: &[Set]) -> Option<usize> {
-    let wanted = comparable(&deployment.spec.template);
-    sets.iter().position(|set| comparable(&set.template) == wanted)
+    let template = &deployment.spec.template;
+    let wanted = (comparable(&template.0), comparable(&template.completed()));
+    sets.iter().position(|set| {
+        comparable(&set.template.0) == wanted.0 || comparable(&set.template.completed()) == wanted.1
+    })
 }
 
 /// A template without what is added to it in a set, or says nothing.
-fn comparable(template: &Template) -> Value {
-    let mut value = template.0.clone();
+fn comparable(template: &Value) -> Value {
+    let mut value = template.clone();
     let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) else { return value };
     if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
         labels.remove(POD_TEMPLATE_HASH);
@@ -125,8 +128,10 @@ fn append(history: Option<&String>, revision: &str) -> String {
 /// Makes the ReplicaSet of the current template. A name that is taken by another template counts as a collision of hashes.
 pub fn create_new(run: &mut Run, snapshot: &Snapshot) {
     let deployment = run.deployment;
-    let hash =
-        template_hash(&comparable(&deployment.spec.template), deployment.status.collision_count.unwrap_or(0));
+    let hash = template_hash(
+        &comparable(&deployment.spec.template.0),
+        deployment.status.collision_count.unwrap_or(0),
+    );
     let name = format!("{}-{hash}", deployment.name());
     if snapshot.get(&Key::new(REPLICA_SETS, deployment.object.key.namespace.clone(), name.as_str())).is_some()
     {

@@ -197,7 +197,10 @@ fn rotation(cluster: &Cluster, host: &Host, running: &mut Running) -> Result<()>
     for (file, before) in ["client.pem", "server.pem"].into_iter().zip(before) {
         until(&format!("{file} is renewed"), || Ok((kept(file)? != before).then_some(())))?;
     }
-    ensure!(host.log().matches("a certificate of this node was renewed").count() == 2, "both, once");
+    // The files come before the words.
+    let told = || host.log().matches("a certificate of this node was renewed").count();
+    until("both are told of", || Ok((told() >= 2).then_some(())))?;
+    ensure!(told() == 2, "both, once");
     // With the new ones the node speaks to the server, and the server to the node.
     cluster.try_kubectl(&["create", "-f", "-"], &pod("c", &host.name).to_string())?.ok()?;
     cluster.kubectl("wait pod/c --for=condition=Ready --timeout=60s")?;
