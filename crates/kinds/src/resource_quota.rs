@@ -97,13 +97,16 @@ fn validate(quota: &Value, old: Option<&Value>) -> Vec<Violation> {
     found
 }
 
+fn is_standard(resource: &str) -> bool {
+    let plain = resource.strip_prefix("requests.").or(resource.strip_prefix("limits.")).unwrap_or(resource);
+    STANDARD.contains(&resource)
+        || matches!(resource, "services.loadbalancers" | "services.nodeports")
+        || resources::is_hugepages(plain)
+}
+
 fn resource_name(resource: &str, at: At<'_>, found: &mut Found) {
     resources::validate_name(resource, at, found);
-    let plain = resource.strip_prefix("requests.").or(resource.strip_prefix("limits.")).unwrap_or(resource);
-    let is_known = STANDARD.contains(&resource)
-        || matches!(resource, "services.loadbalancers" | "services.nodeports")
-        || resources::is_hugepages(plain);
-    if !resource.contains('/') && !is_known {
+    if !resource.contains('/') && !is_standard(resource) {
         found.push(Violation::invalid(at, resource, "must be a standard resource for quota"));
     }
 }
@@ -118,9 +121,10 @@ fn scopes(quota: &Value, found: &mut Found) {
     if CONFLICTS.iter().any(|(one, other)| has(one) && has(other)) {
         found.push(Violation::invalid(at, scopes, "conflicting scopes"));
     }
-    // A pod without requests and limits has none to count.
+    // A pod without requests and limits has none to count; what is no standard resource is not judged.
     let hard = path::get(quota, "spec.hard").and_then(Value::as_object);
-    if has("BestEffort") && hard.is_some_and(|hard| hard.keys().any(|resource| resource != "pods")) {
+    let is_beyond = |resource: &String| resource != "pods" && is_standard(resource);
+    if has("BestEffort") && hard.is_some_and(|hard| hard.keys().any(is_beyond)) {
         found.push(Violation::invalid(at, scopes, "unsupported scope applied to resource"));
     }
     let at_selector = At::root("spec.scopeSelector.matchExpressions");
