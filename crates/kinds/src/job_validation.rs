@@ -53,23 +53,23 @@ fn selected(job: &Value, at: At<'_>, found: &mut Found) {
     };
     label_selector::validate(selector, at.field("selector"), found);
     if !path::bool(spec, "manualSelector") {
-        let at = at.field("template.metadata.labels");
+        let mut made = json!({});
+        let labels_at = at.field("template.metadata.labels");
         for (key, is_uid) in POD_LABELS {
             let wanted = path::text(job, if is_uid { "metadata.uid" } else { "metadata.name" });
             match labels.get(key).and_then(Value::as_str) {
-                None => found.push(Violation::required(at.key(key), format!("must be '{wanted}'"))),
+                None => found.push(Violation::required(labels_at.key(key), format!("must be '{wanted}'"))),
                 Some(held) if held != wanted => {
-                    found.push(Violation::invalid(at.key(key), held, format!("must be '{wanted}'")));
+                    found.push(Violation::invalid(labels_at.key(key), held, format!("must be '{wanted}'")));
                 }
                 Some(_) => {}
             }
+            made[key] = wanted.into();
         }
-    }
-    let uid = path::text(job, "metadata.uid");
-    let made = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
-    let made_before = json!({"matchLabels": {"controller-uid": uid}});
-    if !path::bool(spec, "manualSelector") && *selector != made && *selector != made_before {
-        found.push(Violation::invalid(at.field("selector"), selector, "`selector` not auto-generated"));
+        // A client may have named some of these labels itself, or an older server others of them than the usual one.
+        if !label_selector::matches(selector, &made) {
+            found.push(Violation::invalid(at.field("selector"), selector, "`selector` not auto-generated"));
+        }
     }
     if !label_selector::matches(selector, labels) {
         let detail = "`selector` does not match template `labels`";
