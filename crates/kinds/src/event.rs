@@ -1,4 +1,4 @@
-use object::Resource;
+use object::{Resource, Time};
 use schema::{At, Conversion, Kind, Violation, names, path};
 use serde_json::{Value, json};
 
@@ -106,15 +106,31 @@ fn from_stored(mut object: Value) -> Value {
 
 fn validate(event: &Value, _old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
+    basics(event, &mut found);
+    found
+}
+
+/// What holds through both groups.
+fn basics(event: &Value, found: &mut Found) {
     let (own, of) = (path::text(event, "metadata.namespace"), path::text(event, "involvedObject.namespace"));
-    if own != of && !(of.is_empty() && own == "default") {
+    let is_timed = event_time(event).is_some();
+    let fits = match (of.is_empty(), is_timed) {
+        (true, true) => matches!(own, "default" | "kube-system"),
+        (true, false) => matches!(own, "" | "default"),
+        (false, true) => true,
+        (false, false) => own == of,
+    };
+    if !fits {
         let at = At::root("involvedObject.namespace");
         found.push(Violation::invalid(at, of, "does not match event.namespace"));
     }
-    if event.get("eventTime").is_some() {
-        timed(event, &mut found);
+    if is_timed {
+        timed(event, found);
     }
-    found
+}
+
+fn event_time(event: &Value) -> Option<Time> {
+    path::text(event, "eventTime").parse().ok()
 }
 
 /// An event with a time of its own says who saw what.
@@ -139,26 +155,26 @@ fn timed(event: &Value, found: &mut Found) {
 /// Through the newer group a new event has a time and a known type, and only its series changes later.
 fn validate_v1(event: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
-    if event.get("eventTime").is_some() {
-        timed(event, &mut found);
-    }
+    basics(event, &mut found);
     let root = At::root("");
-    if let Some(series) = event.get("series") {
+    let series = event.get("series");
+    let is_as_before = old.is_some_and(|old| old.get("series") == series);
+    if let Some(series) = series.filter(|_| !is_as_before) {
         let at = At::root("series");
         if path::int(series, "count").unwrap_or_default() < 2 {
             found.push(Violation::invalid(at.field("count"), "", "should be at least 2"));
         }
         check::required(series, "lastObservedTime", at, &mut found);
     }
+    let is_unset = |value: &Value| value.is_null() || *value == 0 || *value == "" || *value == json!({});
     let Some(old) = old else {
-        if event.get("eventTime").is_none() {
+        if event_time(event).is_none() {
             found.push(Violation::required(At::root("eventTime"), ""));
         }
         let kind = path::text(event, "type");
         if !matches!(kind, "Normal" | "Warning") {
             found.push(Violation::invalid(At::root("type"), "", format!("has invalid value: {kind}")));
         }
-        let is_unset = |value: &Value| value.is_null() || *value == 0 || *value == json!({});
         for field in ["firstTimestamp", "lastTimestamp", "count", "source"] {
             if event.get(field).is_some_and(|value| !is_unset(value)) {
                 found.push(Violation::invalid(At::root(field), "", "needs to be unset"));
@@ -175,13 +191,19 @@ fn validate_v1(event: &Value, old: Option<&Value>) -> Vec<Violation> {
         "lastTimestamp",
         "count",
         "type",
-        "eventTime",
         "action",
         "related",
         "reportingComponent",
         "reportingInstance",
     ] {
-        check::immutable(event, old, field, root, &mut found);
+        // What was stored may lack what is written of nothing now.
+        if [event, old].iter().any(|one| one.get(field).is_some_and(|value| !is_unset(value))) {
+            check::immutable(event, old, field, root, &mut found);
+        }
+    }
+    // As moments, for not everyone writes as many digits.
+    if event_time(event) != event_time(old) {
+        check::immutable(event, old, "eventTime", root, &mut found);
     }
     found
 }

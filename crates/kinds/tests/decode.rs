@@ -171,3 +171,38 @@ fn both_groups_of_events_say_the_same() {
     assert_eq!(cells(v1, &served), cells(kind("", "Event"), &stored));
     assert_eq!(cells(v1, &served)[..4], [json!("60s"), json!("Normal"), json!("R"), json!("pod/p")]);
 }
+
+#[test]
+fn through_the_newer_group_only_the_series_of_an_event_changes() {
+    let v1 = kind("events.k8s.io", "Event");
+    // As it is stored, by whichever server.
+    let old = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "a", "namespace": "b", "resourceVersion": "1"}, "action": "Start",
+        "eventTime": "2026-01-01T00:00:00Z", "involvedObject": {"kind": "Pod", "name": "p", "namespace": "b"}, "reason": "R",
+        "reportingComponent": "kubelet", "reportingInstance": "n1", "series": {"count": 1}, "type": "Normal",
+    });
+    let elsewhere = json!({"kind": "Pod", "name": "p"});
+    for (field, value, wrong) in [
+        ("note", json!(null), &[][..]),
+        ("source", json!({}), &[]),
+        ("source", json!({"component": "kubelet"}), &["source"]),
+        ("eventTime", json!("2026-01-01T00:00:00.000000Z"), &[]),
+        ("eventTime", json!("2026-01-01T00:00:00.000001Z"), &["eventTime"]),
+        ("series", json!({"count": 2, "lastObservedTime": "2026-01-01T00:00:00.000000Z"}), &[]),
+        ("series", json!({"count": 0}), &["series.count", "series.lastObservedTime"]),
+        ("involvedObject", elsewhere.clone(), &["involvedObject.namespace", "involvedObject"]),
+    ] {
+        let mut new = old.clone();
+        new[field] = value;
+        let told = v1.violations(&new, Some(&old));
+        let fields: Vec<&str> = told.iter().map(|one| one.field.as_str()).collect();
+        assert_eq!(fields, wrong, "{field}: {}", new[field]);
+    }
+    let mut new = old;
+    schema::path::remove(&mut new, "series");
+    new["involvedObject"] = elsewhere;
+    for (namespace, is_well) in [("b", false), ("default", true), ("kube-system", true)] {
+        new["metadata"]["namespace"] = namespace.into();
+        assert_eq!(v1.violations(&new, None).is_empty(), is_well, "{namespace}");
+    }
+}
