@@ -108,11 +108,11 @@ impl Gate {
         };
         let (given, mut warnings) = self.given(review, row, change, &old, stored, &elsewhere)?;
         let mut new = (row.blend)(&kind, given, &old, review.now)?;
-        let applies = matches!(change, Change::Patch(PatchKind::Apply, _));
-        if applies && row.view.is_some() {
-            ownership::scaled(request, &old, &mut new, scale::places(&kind).0, review.now)?;
-        }
-        if !applies {
+        if let Change::Patch(PatchKind::Apply, applied) = change {
+            if row.view.is_some() {
+                ownership::scaled(request, applied, &old, &mut new, scale::places(&kind).0, review.now)?;
+            }
+        } else {
             let elsewhere = self.elsewhere(request, &old, &new).await?;
             ownership::updated(request, &kind, &mut new, &old, review.now, &elsewhere);
         }

@@ -344,13 +344,14 @@ async fn what_go_always_writes_is_nobodys_and_what_it_may_leave_out_is_owned_its
     assert_eq!(owned["f:template"]["f:metadata"], json!({"f:labels": {".": {}, "f:a": {}}}));
 }
 
+const NOTE: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 #[tokio::test]
 async fn kubectl_takes_over_what_it_applied_before_by_itself() {
     let noted = |replicas: u32, image: &str| {
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o"},
             "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"image": image, "name": "c"}]}}}})
     };
-    const NOTE: &str = "kubectl.kubernetes.io/last-applied-configuration";
     for (manager, live, conflicts) in [
         ("kubectl", noted(3, "i"), None),
         ("other", noted(3, "i"), Some(".spec.replicas")),
@@ -374,16 +375,66 @@ async fn kubectl_takes_over_what_it_applied_before_by_itself() {
 }
 
 #[tokio::test]
+async fn what_is_too_large_to_be_noted_is_applied_without_a_note() {
+    let world = World::new().await;
+    let object = json!({"metadata": {"name": "o", "annotations": {NOTE: "{}", "kept": "yes"}}});
+    world.create("configmaps", object).await.expect("a ConfigMap");
+    let large = data(json!({"large": "x".repeat(256 << 10)}));
+    act(&world, "configmaps", &Apply, "kubectl", large).await.expect("applied");
+    let object = world.get("configmaps", "o").expect("the ConfigMap");
+    assert_eq!(object["metadata"]["annotations"], json!({"kept": "yes"}));
+}
+
+async fn apply_scale(
+    world: &World,
+    manager: &str,
+    kind: &str,
+    spec: Value,
+    force: bool,
+) -> Result<(), Status> {
+    let options = Options { field_manager: manager.into(), force, ..Options::default() };
+    let request = Request { options: &options, ..world.request("deployments.apps", "a", "o", "scale") };
+    let scale =
+        json!({"apiVersion": "autoscaling/v1", "kind": kind, "metadata": {"name": "o"}, "spec": spec});
+    let change = Change::Patch(PatchKind::Apply, scale);
+    world.gate.update(&request, &change, &Preconditions::default()).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_scale_that_says_no_number_leaves_it_to_its_owners() {
+    let world = World::new().await;
+    create_deployment(&world, "maker", json!({})).await;
+    let is = |replicas: u32, owns: &[&str], step: &str| {
+        let object = world.get("deployments.apps", "o").expect("the Deployment");
+        assert_eq!(object["spec"]["replicas"], replicas, "{step}");
+        for (manager, fields) in owners(&world, "deployments.apps").as_object().expect("owners") {
+            let has = fields["f:spec"].get("f:replicas").is_some();
+            assert_eq!(has, owns.contains(&manager.as_str()), "{step}: {manager}");
+        }
+    };
+    let apply = async |spec: Value, force: bool| {
+        apply_scale(&world, "A", "Scale", spec, force).await.expect("applied")
+    };
+    for force in [false, true] {
+        apply(json!({}), force).await;
+        is(3, &["maker"], "never its own");
+    }
+    apply(json!({"replicas": 3}), false).await;
+    is(3, &["maker", "A"], "shared");
+    apply(json!({}), false).await;
+    is(3, &["maker"], "given up");
+    apply(json!({"replicas": 5}), true).await;
+    is(5, &["A"], "taken");
+    apply(json!({}), false).await;
+    is(0, &[], "gone with its only owner");
+}
+
+#[tokio::test]
 async fn a_scale_is_applied() {
     let world = World::new().await;
     create_deployment(&world, "maker", json!({})).await;
     let apply = async |kind: &str, replicas: u32, force: bool| {
-        let options = Options { field_manager: "A".into(), force, ..Options::default() };
-        let request = Request { options: &options, ..world.request("deployments.apps", "a", "o", "scale") };
-        let scale = json!({"apiVersion": "autoscaling/v1", "kind": kind, "metadata": {"name": "o"},
-            "spec": {"replicas": replicas}});
-        let change = Change::Patch(PatchKind::Apply, scale);
-        world.gate.update(&request, &change, &Preconditions::default()).await.map(drop)
+        apply_scale(&world, "A", kind, json!({"replicas": replicas}), force).await
     };
     let told = apply("Deployment", 5, false).await.expect_err("no Scale");
     assert_eq!(told.message, "invalid object type: autoscaling/v1, Kind=Deployment");

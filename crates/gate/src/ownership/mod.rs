@@ -10,12 +10,12 @@ mod shape;
 use std::collections::{BTreeMap, BTreeSet};
 
 use object::{Cause, Reason, Status, Time};
-use schema::{DecodeError, Kind};
+use schema::{At, DecodeError, Kind, ViolationKind, path};
 use serde_json::Value;
 
 use crate::decode::Form;
 use crate::request::Request;
-use crate::{decode, metadata};
+use crate::{decode, metadata, subresource};
 use entries::Entry;
 use fields::Fields;
 use shape::{Difference, Shape};
@@ -244,7 +244,16 @@ fn note_last_applied(object: &mut Value, mut config: Value) {
     if let Some(Value::Object(annotations)) = config.pointer_mut("/metadata/annotations") {
         annotations.remove(LAST_APPLIED);
     }
-    object["metadata"]["annotations"][LAST_APPLIED] = format!("{config}\n").into();
+    let annotations = &mut object["metadata"]["annotations"];
+    annotations[LAST_APPLIED] = format!("{config}\n").into();
+    let mut found = Vec::new();
+    schema::metadata::annotations(Some(&*annotations), At::root("metadata.annotations"), &mut found);
+    // What is too large to be noted is applied all the same. A note of something older would mislead the client.
+    if found.iter().any(|one| one.kind == ViolationKind::TooLong)
+        && let Some(annotations) = annotations.as_object_mut()
+    {
+        annotations.remove(LAST_APPLIED);
+    }
 }
 
 /// A configuration of a `Scale`, which says that it is one.
@@ -259,9 +268,11 @@ pub(crate) fn scale(applied: &Value) -> Result<Value, Status> {
     }
 }
 
-/// Whoever applies a scale owns the number of replicas alone, which stands `at` this path of the object.
+/// Whoever applies a scale owns the number of replicas alone, which stands `at` this path of the object; one that does not say the
+/// number leaves it and its owners as they are, unless it was this manager's only.
 pub(crate) fn scaled(
     request: &Request<'_>,
+    applied: &Value,
     old: &Value,
     new: &mut Value,
     at: &str,
@@ -272,7 +283,17 @@ pub(crate) fn scaled(
     let mut held = entries::read(old).unwrap_or_default();
     let mut mine = entry(request, true, now, fields);
     let is_mine = |one: &Entry| one.is_of(&mine.manager, true, &mine.api_version, &mine.subresource);
-    if schema::path::get(old, at) == schema::path::get(new, at) {
+    if path::get(applied, "spec.replicas").is_none() {
+        let owns = |one: &Entry| !one.fields.common(&mine.fields).is_empty();
+        let is_others = held.iter().any(|one| !is_mine(one) && owns(one));
+        if is_others || !held.iter().any(is_mine) {
+            subresource::copy_at(new, old, at);
+        }
+        held.retain(|one| !is_mine(one));
+        entries::write(new, held);
+        return Ok(());
+    }
+    if path::get(old, at) == path::get(new, at) {
         let before = held.iter().find(|one| is_mine(one));
         mine.time = before.map_or_else(String::new, |before| before.time.clone());
     } else {
