@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use access::fairness::{Fairness, Refusal, Rules, Seconds, Ticket, Verdict, Work};
+use access::fairness::{About, Fairness, Refusal, Rules, Seconds, Ticket, Verdict, Work};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use object::{Revision, Snapshot};
+use object::{Revision, Snapshot, Time};
 use plan::{Attributes, User};
 use tokio::sync::oneshot;
 
@@ -20,6 +20,7 @@ const LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel
 pub(crate) struct Seats {
     state: Mutex<State>,
     began: Instant,
+    began_at: SystemTime,
 }
 
 struct State {
@@ -119,7 +120,7 @@ impl Seats {
         let fairness = Fairness::new(u32::try_from(limit).unwrap_or(u32::MAX), Rules::read(snapshot));
         let mut state = State { fairness, marks: Vec::new(), waiting: HashMap::new() };
         state.mark();
-        Self { state: Mutex::new(state), began: Instant::now() }
+        Self { state: Mutex::new(state), began: Instant::now(), began_at: SystemTime::now() }
     }
 
     fn now(&self) -> Seconds {
@@ -145,17 +146,19 @@ impl Seats {
         state.fairness.rules().clone()
     }
 
-    /// A seat, now or within `patience`; otherwise in how many seconds the client should come again.
+    /// A seat, now or within `patience`; otherwise in how many seconds the client should come again. `path` is the URL's.
     pub(crate) async fn take(
         &self,
         snapshot: &Snapshot,
         user: &User,
         attributes: &Attributes<'_>,
+        path: &str,
         work: Work,
         patience: Duration,
     ) -> (Marks, Result<Seat<'_>, Refusal>) {
         let rules = self.rules(snapshot);
         let schema = rules.classify(user, attributes);
+        let about = About::of(user, attributes, path);
         let (marks, ticket, woken) = {
             let now = self.now();
             let mut state = self.lock();
@@ -165,7 +168,7 @@ impl Seats {
             let is_same = Arc::ptr_eq(&rules, state.fairness.rules());
             let schema = if is_same { schema } else { state.fairness.rules().classify(user, attributes) };
             let marks = state.marks[schema].clone();
-            match state.fairness.begin(schema, user, attributes, work, now) {
+            match state.fairness.begin(schema, about, work, now) {
                 Verdict::Run(ticket) => return (marks, Ok(Seat { seats: self, ticket })),
                 Verdict::Refuse(refusal) => return (marks, Err(refusal)),
                 Verdict::Wait(ticket) => {
@@ -183,6 +186,13 @@ impl Seats {
         }
         let refusal = place.leave().unwrap_or(Refusal { retry_after_seconds: 1 });
         (marks, Err(refusal))
+    }
+
+    /// The wall time of a moment.
+    pub(crate) fn time(&self, at: Seconds) -> Time {
+        let at = self.began_at + Duration::from_secs_f64(at);
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Time::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 
     /// Looks at the decider, for metrics.
@@ -280,7 +290,7 @@ mod tests {
         let snapshot = Snapshot::default();
         let seats = Seats::new(1, &snapshot);
         let user = User::new("jane", &["system:authenticated"]);
-        let take = || seats.take(&snapshot, &user, &PODS, Work::default(), Duration::ZERO);
+        let take = || seats.take(&snapshot, &user, &PODS, "", Work::default(), Duration::ZERO);
         let (_, first) = take().await;
         assert!(first.is_ok());
         assert!(matches!(take().await.1, Err(Refusal { retry_after_seconds: 1 })));

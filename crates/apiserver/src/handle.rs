@@ -20,7 +20,8 @@ use crate::route::{self, Nowhere, Route, Target};
 use crate::shared::{Peer, Shared};
 use crate::show::{self, table};
 use crate::{
-    aggregate, authenticate, discovery, fairness, health, list, metrics, openapi, special, watch, write,
+    aggregate, authenticate, discovery, fairness, health, list, metrics, openapi, seats, special, watch,
+    write,
 };
 
 /// A request waits in a queue for this part of the time that it may take, as upstream.
@@ -110,7 +111,8 @@ async fn filtered(
     let snapshot = shared.store().snapshot();
     let work = fairness::work(&snapshot, &attributes, &query, asked.resource());
     let patience = shared.config.limits.request_timeout / PART_OF_TIME_TO_WAIT;
-    let (marks, seat) = shared.seats.take(&snapshot, &user, &attributes, work, patience).await;
+    let (marks, seat) =
+        shared.seats.take(&snapshot, &user, &attributes, request.uri().path(), work, patience).await;
     // A snapshot holds what later ones no longer have: not while the request runs.
     drop(snapshot);
     let mut answer = match seat {
@@ -329,6 +331,9 @@ async fn answered(
 /// Paths that are no resources.
 async fn page(shared: &Arc<Shared>, path: &str, query: &Query, request: &Request<Incoming>) -> Answer {
     if let Some(answer) = health::answer(shared, path, query, request.method(), request.headers()) {
+        return answer;
+    }
+    if let Some(answer) = seats::answer(shared, path, query) {
         return answer;
     }
     if let Some(answer) = discovery::answer(shared, path, request) {

@@ -45,6 +45,7 @@ mod recent;
 mod repack;
 mod respond;
 mod route;
+mod seats;
 mod select;
 mod server;
 mod shared;

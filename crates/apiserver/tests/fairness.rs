@@ -103,6 +103,20 @@ async fn who_finds_no_seat_is_told_to_come_again() {
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
+    let dumps = "/debug/api_priority_and_fairness/dump";
+    let told = admin.get(&format!("{dumps}_requests?includeRequestDetails=1")).await.text;
+    let line = told.lines().find(|line| line.starts_with("one,")).expect("the slow request");
+    let cells: Vec<&str> = line.split(',').map(str::trim).collect();
+    assert_eq!(cells[1..5], ["one", "-1", "-1", ""], "{line}");
+    assert_eq!(cells[10..], ["jane", "create", CONFIG_MAPS, "default", "", "v1", "configmaps", ""], "{line}");
+    let level = admin.get(&format!("{dumps}_priority_levels")).await.text;
+    let line = level.lines().find(|line| line.starts_with("one,")).expect("the level");
+    let cells: Vec<&str> = line.split(',').map(str::trim).collect();
+    assert_eq!((cells[2], cells[5], cells[7]), ("false", "1", "1"), "{line}");
+    assert!(admin.get(&format!("{dumps}_queues")).await.text.starts_with("PriorityLevelName, Index,"));
+    let stranger = Client::of(&cluster, Some(cluster.identity("joe", &[])));
+    assert_eq!(stranger.get(&format!("{dumps}_requests")).await.code, 403);
+    assert!(!admin.get("/").await.text.contains(dumps), "as upstream, nothing points to them");
 
     slow.write_all(body.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();

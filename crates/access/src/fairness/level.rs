@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::rules::{LevelSpec, Queuing};
 use super::shares::{Bounds, Limits};
-use super::{LevelState, Reason, Seconds};
+use super::{LevelState, QueueDump, Reason, Seconds};
 
 /// How long a request is taken to run until it is done: upstream's guess.
 const GUESS: Seconds = 0.003;
@@ -293,6 +293,19 @@ impl Level {
     /// Counts a refusal; when to come again. The time doubles while many are refused each second, and halves when few are.
     pub(super) fn refused(&mut self, now: Seconds) -> u32 {
         self.retry.count(now)
+    }
+
+    pub(super) fn queue_dumps(&self) -> Vec<QueueDump> {
+        let nanos = |seconds: Seconds| (seconds * 1e9).round() as u64;
+        let dump = |queue: &Queue| QueueDump {
+            waiting: queue.waiting.len(),
+            waiting_seats: queue.waiting_seats,
+            executing: queue.running,
+            seats: queue.running_seats,
+            next_start_nanos: nanos(queue.next_start),
+            work_nanos: nanos(f64::from(queue.waiting_seats) * GUESS),
+        };
+        self.queues.iter().map(dump).collect()
     }
 
     pub(super) fn state(&self) -> LevelState {

@@ -11,18 +11,20 @@
 //! Watches take a seat only until they begin. Writes take one seat however many watch their resource: a watcher here is a position in a
 //! shared log, so that upstream's charge for the fan-out of events would only make writers wait for nothing.
 
+mod dump;
 mod level;
 mod rules;
 mod shares;
 #[cfg(test)]
 mod simulation;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use object::Resource;
-use plan::{Attributes, User};
-
+use dump::Held;
+pub use dump::{About, LevelDump, QueueDump, RequestDump};
 use level::{Admitted, Level};
+use object::Resource;
 pub use rules::{LevelSpec, Queuing, Rules, Schema};
 
 /// Seconds since any fixed moment, which never go backwards.
@@ -174,6 +176,8 @@ pub struct Fairness {
     counts: Vec<(Arc<str>, Arc<str>, Counts)>,
     /// The counts of each schema of the rules.
     counted: Vec<usize>,
+    /// What runs and what waits, by the ids of their tickets.
+    held: HashMap<u64, Held>,
     next_id: u64,
     adjusted_at: Seconds,
 }
@@ -188,6 +192,7 @@ impl Fairness {
             places: Vec::new(),
             counts: Vec::new(),
             counted: Vec::new(),
+            held: HashMap::new(),
             next_id: 0,
             adjusted_at: 0.0,
         };
@@ -243,14 +248,7 @@ impl Fairness {
 
     /// Whether, when and how a request of a schema (see [`Rules::classify`], of the rules that it goes by now) runs. To be called after
     /// [`Fairness::adjust`].
-    pub fn begin(
-        &mut self,
-        schema: usize,
-        user: &User,
-        attributes: &Attributes<'_>,
-        work: Work,
-        now: Seconds,
-    ) -> Verdict {
+    pub fn begin(&mut self, schema: usize, about: Box<About>, work: Work, now: Seconds) -> Verdict {
         let rules = self.rules.clone();
         let (schema, count) = (&rules.schemas[schema], self.counted[schema]);
         let place = self.places[schema.level];
@@ -260,7 +258,7 @@ impl Fairness {
         self.next_id += 1;
         let counts = &mut self.counts[count].2;
         let ticket = Ticket { id: self.next_id, level: place, queue: None, seats, count, since: now };
-        match level.admit(self.next_id, seats, count, || schema.flow(user, attributes), now) {
+        let verdict = match level.admit(self.next_id, seats, count, || schema.flow(&about), now) {
             Admitted::Runs(queue) => {
                 counts.dispatched += 1;
                 counts.executing += 1;
@@ -274,9 +272,15 @@ impl Fairness {
             }
             Admitted::Refused(reason) => {
                 counts.refused[reason as usize] += 1;
-                Verdict::Refuse(Refusal { retry_after_seconds: level.refused(now) })
+                return Verdict::Refuse(Refusal { retry_after_seconds: level.refused(now) });
             }
+        };
+        if let Verdict::Run(ticket) | Verdict::Wait(ticket) = verdict {
+            let started = matches!(verdict, Verdict::Run(_)).then_some(now);
+            let distinguisher = schema.distinguisher;
+            self.held.insert(ticket.id, Held { about, distinguisher, ticket, started });
         }
+        verdict
     }
 
     /// A request is done, whatever came of it. Returns the ids of those that run now.
@@ -285,6 +289,7 @@ impl Fairness {
         counts.executing = counts.executing.saturating_sub(1);
         counts.seats = counts.seats.saturating_sub(ticket.seats);
         counts.ran.add(now - ticket.since);
+        self.held.remove(&ticket.id);
         self.levels[ticket.level].finish(ticket.queue, ticket.seats, ticket.since, now);
         let mut woken = self.adjust(now);
         woken.extend(self.wake(ticket.level, now));
@@ -302,6 +307,7 @@ impl Fairness {
             return Err(ticket);
         }
         let retry_after_seconds = level.refused(now);
+        self.held.remove(&ticket.id);
         let counts = &mut self.counts[ticket.count].2;
         counts.waiting = counts.waiting.saturating_sub(1);
         counts.refused[Reason::TimeOut as usize] += 1;
@@ -317,6 +323,9 @@ impl Fairness {
             counts.executing += 1;
             counts.seats += next.seats;
             counts.waited.add(now - next.since);
+            if let Some(held) = self.held.get_mut(&next.id) {
+                held.started = Some(now);
+            }
             woken.push(next.id);
         }
         woken

@@ -8,7 +8,7 @@ use plan::{Attributes, User};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::SOURCES;
+use super::{About, SOURCES};
 use crate::bootstrap;
 
 /// The two that are always there, whatever became of their objects.
@@ -54,15 +54,26 @@ pub struct Schema {
     /// Index into [`Rules::levels`].
     pub level: usize,
     precedence: i64,
-    distinguisher: Distinguisher,
+    pub(super) distinguisher: Distinguisher,
     rules: Vec<Rule>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Distinguisher {
+pub(super) enum Distinguisher {
     None,
     User,
     Namespace,
+}
+
+impl Distinguisher {
+    /// What tells a request's flow from the others of its schema.
+    pub(super) fn of<'a>(self, user: &'a str, namespace: &'a str) -> &'a str {
+        match self {
+            Self::None => "",
+            Self::User => user,
+            Self::Namespace => namespace,
+        }
+    }
 }
 
 impl Rules {
@@ -163,14 +174,10 @@ impl Schema {
     }
 
     /// The flow of a request within the schema, as a number that is spread evenly.
-    pub(super) fn flow(&self, user: &User, attributes: &Attributes<'_>) -> u64 {
+    pub(super) fn flow(&self, about: &About) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.name.hash(&mut hasher);
-        match self.distinguisher {
-            Distinguisher::None => {}
-            Distinguisher::User => user.name.hash(&mut hasher),
-            Distinguisher::Namespace => attributes.namespace.hash(&mut hasher),
-        }
+        self.distinguisher.of(&about.user, &about.namespace).hash(&mut hasher);
         hasher.finish()
     }
 }

@@ -59,7 +59,7 @@ impl Server {
         let woken = self.fairness.adjust(self.now);
         self.wake(woken);
         let schema = self.fairness.rules().classify(user, &attributes);
-        let verdict = self.fairness.begin(schema, user, &attributes, work, self.now);
+        let verdict = self.fairness.begin(schema, About::of(user, &attributes, ""), work, self.now);
         let name = user.name.to_string();
         match verdict {
             Verdict::Run(ticket) => self.run(name, ticket, took),
@@ -283,6 +283,55 @@ fn levels_that_go_let_their_requests_end() {
     assert!(server.fairness.levels().all(|level| level.in_use == 0 && level.waiting == 0));
 }
 
+/// What a page for debugging tells, in so far as a line can say it.
+#[test]
+fn each_request_is_told_of_while_it_is_there() {
+    let mut server = Server::new();
+    let low = User::new("system:serviceaccount:a:b", &["system:serviceaccounts", "system:authenticated"]);
+    let lines = |server: &Server| -> Vec<String> {
+        let levels = server.fairness.dump();
+        let busy = levels.iter().filter(|level| level.dispatched > 0);
+        let told = busy.map(|level| {
+            let queues = level.queues.iter().filter(|queue| queue.executing > 0 || queue.waiting > 0);
+            let queues: Vec<_> = queues.map(|queue| (queue.executing, queue.waiting)).collect();
+            let requests = level.requests.iter().map(|request| {
+                format!("{} {:?} {} {:?}", request.schema, request.place, request.flow, request.started)
+            });
+            let requests: Vec<_> = requests.collect();
+            let LevelDump { name, executing, waiting, dispatched, refused, gave_up, .. } = level;
+            format!("{name} {executing} {waiting} {dispatched} {refused} {gave_up} {queues:?} {requests:?}")
+        });
+        told.collect()
+    };
+    server.until(1.0);
+    server.ask(&User::new("root", &["system:masters"]), 0.5, Work::default());
+    server.ask(&low, 2.0, Work::default());
+    assert_eq!(
+        lines(&server),
+        [
+            "exempt 1 0 1 0 0 [] [\"exempt None  Some(1.0)\"]",
+            "workload-low 1 0 1 0 0 [(1, 0)] [\"service-accounts None system:serviceaccount:a:b Some(1.0)\"]",
+        ]
+    );
+    server.until(2.0);
+    assert_eq!(lines(&server)[0], "exempt 0 0 1 0 0 [] []", "it is done");
+    // One more than there are seats: the last waits, and then no longer.
+    while server.waiting.is_empty() {
+        server.ask(&low, 1.0, Work::default());
+    }
+    let waits = |server: &Server| {
+        let levels = server.fairness.dump();
+        let level = levels.into_iter().find(|level| &*level.name == "workload-low").expect("the level");
+        let waiting: Vec<_> =
+            level.requests.iter().filter_map(|request| Some((request.place?, request.started))).collect();
+        (waiting, level.refused, level.gave_up)
+    };
+    assert_eq!(waits(&server), (vec![(0, None)], 0, 0));
+    let (_, (_, ticket, _)) = server.waiting.pop_first().expect("it waits");
+    server.fairness.give_up(ticket, server.now).expect("it waited");
+    assert_eq!(waits(&server), (vec![], 1, 1));
+}
+
 proptest! {
     /// Whatever comes and goes: no seat is lost, none is given twice, and who waits is woken.
     #[test]
@@ -310,6 +359,7 @@ proptest! {
                 }).map(|(_, ticket)| ticket.seats).sum();
                 prop_assert_eq!(seats, level.in_use);
             }
+            prop_assert_eq!(server.fairness.held.len(), server.running.len() + server.waiting.len());
         }
         server.until(1e6);
         prop_assert!(server.waiting.is_empty());
