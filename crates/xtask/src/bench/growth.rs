@@ -18,7 +18,6 @@ const VALUE_BYTES: usize = 1_000;
 
 /// How the cost of a list that selects nothing grows: the largest is that of upstream's own measurement.
 const GROWTH: [u32; 4] = [1_000, 10_000, 100_000, 300_000];
-const UPSTREAM_GROWTH: u32 = 10_000;
 /// Lists behind a change each.
 const CHANGES: u32 = 200;
 
@@ -35,7 +34,7 @@ type MakeOf = fn(u32, u32) -> Request;
 /// Creates, patches and applies, and what many at once wait for.
 pub fn writes(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
     allow_sockets(CROWD)?;
-    let count = server.at_most(20_000, 5_000);
+    let count = share(20_000);
     let load = |clients: u32, make: MakeOf| -> Result<(Load, Duration)> {
         let before = server.cpu()?;
         let load = runtime.block_on(server.api.load(share(clients), count, move |nth| make(nth, count)))?;
@@ -70,9 +69,6 @@ pub fn lists(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
     let mut there = 0;
     for full in GROWTH {
         let count = share(full);
-        if server.at_most(full, UPSTREAM_GROWTH) < count {
-            break;
-        }
         let from = there;
         runtime.block_on(
             server.api.load(share(CLIENTS), count - from, move |nth| create(from + nth, VALUE_BYTES)),
@@ -117,7 +113,7 @@ pub fn lists(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
 
 /// Memory of objects beside what they say.
 pub fn memory(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
-    let count = server.at_most(20_000, 10_000);
+    let count = share(20_000);
     let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "things.bench.example.com"},
         "spec": {"group": "bench.example.com", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
@@ -200,7 +196,7 @@ pub fn informers(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
 
 /// Large objects, listed and watched by several at once.
 pub fn large(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
-    let count = server.at_most(LARGE_OBJECTS, LARGE_OBJECTS / 10);
+    let count = share(LARGE_OBJECTS);
     runtime.block_on(server.api.load(8, count, |nth| create(nth, LARGE_BYTES)))?;
     let mut figures = Vec::new();
     for (what, is_watch) in [("lists", false), ("watches that begin", true)] {
@@ -217,9 +213,9 @@ pub fn large(server: &Server, runtime: &Runtime) -> Result<Vec<Figure>> {
         }
         let cpu = (server.cpu()? - before) / READERS;
         figures.push(Figure {
-            figure: format!("{READERS} {what} at once with {} × 100 KB, TLS", share(LARGE_OBJECTS)),
+            figure: format!("{READERS} {what} at once with {count} × 100 KB, TLS"),
             value: format!(
-                "{count} objects: all after {}, at most {:.0} MB more than the {:.0} MB before",
+                "all after {}, at most {:.0} MB more than the {:.0} MB before",
                 seconds(last),
                 peak.saturating_sub(memory) as f64 / 1e6,
                 memory as f64 / 1e6

@@ -39,12 +39,11 @@ pub struct Figure {
 pub fn compared(measure: fn(&Server, &Runtime) -> Result<Vec<Figure>>) -> Result<Vec<Row>> {
     let runtime = Runtime::new()?;
     let ours = measure(&Server::ekso()?, &runtime)?;
-    let (theirs, absent) = if Upstream::is_there() {
+    let theirs = if Upstream::is_there() {
         eprintln!("… and of kube-apiserver");
-        let theirs = measure(&Server::upstream(&runtime)?, &runtime).context("kube-apiserver")?;
-        (theirs, "kube-apiserver: not measured at this size")
+        measure(&Server::upstream(&runtime)?, &runtime).context("kube-apiserver")?
     } else {
-        (Vec::new(), "kube-apiserver: not built, see PEER=1")
+        Vec::new()
     };
     let mut theirs = theirs.into_iter();
     let row = |figure: Figure| {
@@ -52,7 +51,7 @@ pub fn compared(measure: fn(&Server, &Runtime) -> Result<Vec<Figure>>) -> Result
             "" => format!("kube-apiserver: {}", theirs.value),
             cpu => format!("kube-apiserver: {}, {cpu} of CPU", theirs.value),
         });
-        let mut peer = measured.unwrap_or_else(|| absent.to_owned());
+        let mut peer = measured.unwrap_or_else(|| "kube-apiserver: not built, see PEER=1".to_owned());
         if !figure.published.is_empty() {
             peer += &format!("; published: {}", figure.published);
         }
@@ -92,14 +91,6 @@ impl Server {
         let server = runtime.block_on(Upstream::start(&flags))?;
         let api = Api::new(server.door(None)?, TOKEN);
         Ok(Self { api, who: Who::Upstream { server, _keys: keys } })
-    }
-
-    /// So many for Ekso. Upstream's server gets fewer where a run of the benchmark would take too long.
-    pub fn at_most(&self, count: u32, for_upstream: u32) -> u32 {
-        match self.who {
-            Who::Ekso(_) => share(count),
-            Who::Upstream { .. } => share(count.min(for_upstream)),
-        }
     }
 
     /// CPU time used so far, of everything that belongs to it.
