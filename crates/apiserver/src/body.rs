@@ -128,6 +128,9 @@ pub fn yaml(text: &[u8]) -> Result<Value, String> {
     serde_saphyr::from_str(text).map_err(|error| error.to_string())
 }
 
+/// What upstream's reader of YAML says before what stands there twice: one line each.
+pub(crate) const YAML_REPEATS: &str = "error converting YAML to JSON: yaml: unmarshal errors:\n";
+
 /// As [`yaml`], for what clients send: a key that is there twice is told of, and its last value counts.
 pub(crate) fn yaml_with_repeats(text: &[u8]) -> Result<(Value, Vec<String>), String> {
     // JSON is YAML, and its own parser is the faster one. YAML's has the words for what is there twice.
@@ -146,15 +149,29 @@ pub(crate) fn yaml_with_repeats(text: &[u8]) -> Result<(Value, Vec<String>), Str
     };
     let serde_saphyr::Error::DuplicateMappingKey { key, location } = error.without_snippet() else {
         // Not all of JSON is YAML: tabs.
-        return serde_json::from_slice(text).map(|value| (value, Vec::new())).map_err(|_| error.to_string());
+        return serde_json::from_slice(text).map(|value| (value, Vec::new())).map_err(|_| go_words(&error));
     };
-    let told = format!(
-        "error converting YAML to JSON: yaml: unmarshal errors:\n  line {}: key {:?} already set in map",
-        location.line(),
-        key.as_deref().unwrap_or_default()
-    );
+    let (line, key) = (location.line(), key.as_deref().unwrap_or_default());
+    let told = format!("{YAML_REPEATS}  line {line}: key {key:?} already set in map");
     let last = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins };
     let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
-    let value = serde_saphyr::from_str_with_options(text, last).map_err(|error| error.to_string())?;
+    let value = serde_saphyr::from_str_with_options(text, last).map_err(|error| go_words(&error))?;
     Ok((value, vec![told]))
+}
+
+/// What is no YAML, in the words of upstream's reader, which names no line if it is the first.
+fn go_words(error: &serde_saphyr::Error) -> String {
+    let error = error.without_snippet();
+    let text = error.to_string();
+    let Some(location) = error.location().filter(|_| text.contains(" at line ") || text.contains("line "))
+    else {
+        return text;
+    };
+    // Ours has the place before or behind its words.
+    let place = format!("line {} column {}", location.line(), location.column());
+    let words = text.replace(&place, "");
+    let words =
+        words.trim().trim_start_matches("error:").trim_matches([':', ' ']).trim_end_matches(" at").trim();
+    let line = if location.line() > 1 { format!("line {}: ", location.line()) } else { String::new() };
+    format!("error converting YAML to JSON: yaml: {line}{words}")
 }

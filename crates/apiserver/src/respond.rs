@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::indent::indented;
 use crate::negotiate::{Media, Wants};
-use crate::{cbor, compress, protobuf, yaml};
+use crate::{body, cbor, compress, protobuf, yaml};
 
 /// Whatever a response carries: one buffer, a stream of chunks, a proxied body.
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -188,6 +188,14 @@ const WARNING_CHARS: usize = 256;
 /// Adds a `Warning: 299` header for each text (RFC 7234, section 5.5, as upstream uses it), and none twice.
 pub(crate) fn warn(answer: &mut Answer, warnings: &[String]) {
     let name = HeaderName::from_static("warning");
+    // What the reader of YAML found comes as one text.
+    let warnings: Vec<&str> = warnings
+        .iter()
+        .flat_map(|text| match text.strip_prefix(body::YAML_REPEATS) {
+            Some(lines) => lines.lines().map(str::trim).collect(),
+            None => vec![&**text],
+        })
+        .collect();
     let all: usize = warnings.iter().map(|text| text.chars().count()).sum();
     let mut left = WARNINGS_CHARS;
     for text in warnings {

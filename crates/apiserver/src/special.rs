@@ -18,7 +18,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::shared::Shared;
-use crate::{audit, authenticate, backend, body, kubelet, negotiate, write};
+use crate::{audit, authenticate, backend, body, kubelet, negotiate, options};
 
 /// Answers a review with what was found out.
 type Reply = for<'a> fn(&'a Shared, &'a User, &'a Target, Value) -> Replying<'a>;
@@ -119,7 +119,7 @@ async fn token(
     query: &Query,
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
-    let mut options = write::options(target, query, request.headers())?;
+    let mut options = options::of_write(target, query, request.headers(), None)?;
     options.annotations = audit::annotations(request.extensions());
     let media = media(shared, target, query, &request)?;
     let mut body = document(shared, target, request).await?;
@@ -227,7 +227,7 @@ async fn bind(
 ) -> Result<Answer, Status> {
     let media = media(shared, target, query, &request)?;
     let (head, incoming) = request.into_parts();
-    let options = write::options(target, query, &head.headers)?;
+    let options = options::of_write(target, query, &head.headers, None)?;
     let text = body::read(incoming, shared.config.limits.body_bytes).await?;
     let (binding, _) = body::parse(
         &target.kind,
@@ -263,7 +263,7 @@ async fn review(
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     let media = media(shared, target, query, &request)?;
-    let options = write::options(target, query, request.headers())?;
+    let options = options::of_write(target, query, request.headers(), None)?;
     let mut posted = document(shared, target, request).await?;
     if !target.namespace.is_empty() && schema::path::text(&posted, "metadata.namespace").is_empty() {
         posted["metadata"]["namespace"] = target.namespace.as_str().into();

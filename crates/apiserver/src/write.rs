@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gate::{Answer as Done, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions};
-use http::{HeaderMap, Request, StatusCode, header};
+use gate::{Answer as Done, Change, DeleteOptions, Outcome, PatchKind, Preconditions};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use object::{Object, Reason, Status};
-use plan::{Propagation, User};
-use schema::{FieldValidation, Kind, Violation, ViolationKind, path};
-use serde_json::{Value, json};
+use object::{Key, Object, Status};
+use plan::User;
+use schema::Kind;
+use serde_json::json;
 
 use crate::negotiate::{self, Asked, Media, Shape, View};
 use crate::query::Query;
@@ -17,7 +17,7 @@ use crate::respond::{self, Answer};
 use crate::route::Target;
 use crate::shared::Shared;
 use crate::show::{self, table};
-use crate::{audit, body, cbor, items, list, protobuf};
+use crate::{audit, body, items, list, options, patches, protobuf};
 
 pub(crate) async fn write(
     shared: &Arc<Shared>,
@@ -29,10 +29,23 @@ pub(crate) async fn write(
     let (head, incoming) = request.into_parts();
     let headers = &head.headers;
     let cbor = shared.config.cbor;
+    let patch = match target.verb {
+        "patch" => Some(patches::kind(&target.kind, headers, cbor)?),
+        _ => None,
+    };
     let view = negotiate::view(headers, query, &target.kind, asked(target), cbor)?;
-    let mut options = options(target, query, headers)?;
+    if target.verb == "create" {
+        body::encoding(headers, cbor)?;
+    }
+    let text = body::read(incoming, shared.config.limits.body_bytes).await?;
+    let (mut options, delete) = match target.verb {
+        "delete" | "deletecollection" => {
+            let (options, delete) = options::of_deletion(query, headers, cbor, &text)?;
+            (options, Some(delete))
+        }
+        _ => (options::of_write(target, query, headers, patch.map(|(how, _)| how))?, None),
+    };
     options.annotations = audit::annotations(&head.extensions);
-    let limit = shared.config.limits.body_bytes;
     let to_gate = |options| gate::Request {
         user,
         kind: &target.kind,
@@ -41,47 +54,8 @@ pub(crate) async fn write(
         subresource: &target.subresource,
         options,
     };
-    let outcome = match target.verb {
-        "create" => {
-            let encoding = body::encoding(headers, cbor)?;
-            let (object, problems) = body::parse(
-                &target.kind,
-                &body::type_name(target),
-                encoding,
-                &body::read(incoming, limit).await?,
-            )?;
-            audit::heard(&head.extensions, &object);
-            options.problems = problems;
-            shared.gate.create(&to_gate(&options), object).await?
-        }
-        "update" => {
-            let encoding = body::encoding(headers, cbor)?;
-            let (object, problems) = body::parse(
-                &target.kind,
-                &body::type_name(target),
-                encoding,
-                &body::read(incoming, limit).await?,
-            )?;
-            audit::heard(&head.extensions, &object);
-            options.problems = problems;
-            let change = Change::Replace(object);
-            shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
-        }
-        "patch" => {
-            let (how, encoding) = patch_kind(&target.kind, headers, cbor)?;
-            let (document, problems) = patch_document(encoding, &body::read(incoming, limit).await?)?;
-            audit::heard(&head.extensions, &document);
-            if let (Some(problem), FieldValidation::Strict) = (problems.first(), options.field_validation) {
-                return Err(Status::bad_request(format!("error strict decoding YAML: {problem}")));
-            }
-            options.problems = problems;
-            check_apply(how, &options, query)?;
-            let change = Change::Patch(how, document);
-            shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
-        }
-        "delete" => {
-            let text = body::read(incoming, limit).await?;
-            let delete = delete_options(query, headers, cbor, &text, &mut options)?;
+    let outcome = match (target.verb, patch, delete) {
+        ("delete", _, Some(delete)) => {
             let outcome = shared.gate.delete(&to_gate(&options), &delete).await?;
             // It is done: what a Status tells of needs nobody who converts it.
             let outcome = match leaves_a_status(&target.kind, &outcome) {
@@ -90,9 +64,7 @@ pub(crate) async fn write(
             };
             return Ok(deleted(shared, target, view, outcome, &delete));
         }
-        _ => {
-            let text = body::read(incoming, limit).await?;
-            let delete = delete_options(query, headers, cbor, &text, &mut options)?;
+        (_, _, Some(delete)) => {
             let objects = list::selected(shared, target, query).await?;
             let gone = shared.gate.delete_collection(&to_gate(&options), &delete, &objects).await?;
             let metadata = json!({"resourceVersion": shared.store().snapshot().revision().to_string()});
@@ -100,6 +72,27 @@ pub(crate) async fn write(
             let gone = shared.gate.in_version(&target.kind, gone).await.unwrap_or_default();
             let gone = items::Objects::Chosen(gone.into_iter());
             return items::answer(shared, &target.kind, view, metadata, gone).await;
+        }
+        (_, Some((how, encoding)), _) => {
+            let read = patches::read(how, encoding, &text, options.field_validation);
+            // What is not there is not patched by anything, whatever the patch says.
+            let (document, problems) = read.map_err(|error| missing(shared, target, how).unwrap_or(error))?;
+            audit::heard(&head.extensions, &document);
+            options.problems = problems;
+            let change = Change::Patch(how, document);
+            shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
+        }
+        (verb, ..) => {
+            let encoding = body::encoding(headers, cbor)?;
+            let (object, problems) = body::parse(&target.kind, &body::type_name(target), encoding, &text)?;
+            audit::heard(&head.extensions, &object);
+            options.problems = problems;
+            if verb == "create" {
+                shared.gate.create(&to_gate(&options), object).await?
+            } else {
+                let change = Change::Replace(object);
+                shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
+            }
         }
     };
     let outcome = in_version(shared, &target.kind, outcome).await?;
@@ -111,6 +104,13 @@ pub(crate) async fn write(
         }
         _ => Ok(told(shared, &target.kind, view, outcome)),
     }
+}
+
+/// The 404 of a patch of an object that is not there; None: it is there, or an apply will make it.
+fn missing(shared: &Shared, target: &Target, how: PatchKind) -> Option<Status> {
+    let key = Key::new(target.kind.resource, &*target.namespace, &*target.name);
+    let is_there = how == PatchKind::Apply || shared.store().snapshot().get(&key).is_some();
+    (!is_there).then(|| Status::not_found(&key))
 }
 
 /// What was written, in the version that the client speaks.
@@ -237,229 +237,4 @@ fn asked(target: &Target) -> Asked {
         None if target.verb == "deletecollection" => Asked::List,
         None => Asked::Object,
     }
-}
-
-pub(crate) fn options(target: &Target, query: &Query, headers: &HeaderMap) -> Result<Options, Status> {
-    let kind = match target.verb {
-        "create" => "CreateOptions",
-        "update" => "UpdateOptions",
-        "patch" => "PatchOptions",
-        _ => "DeleteOptions",
-    };
-    // What is deleted is not looked at.
-    let text = if kind == "DeleteOptions" { "" } else { query.get("fieldValidation") };
-    let Some(field_validation) = FieldValidation::parse(text) else {
-        let supported = "supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"";
-        return Err(invalid(kind, ViolationKind::NotSupported, "fieldValidation", text.into(), supported));
-    };
-    let dry_run = check_dry_run(kind, &query.all("dryRun").collect::<Vec<_>>())?;
-    let manager = query.get("fieldManager");
-    if manager.len() > 128 {
-        return Err(invalid(
-            kind,
-            ViolationKind::TooLong,
-            "fieldManager",
-            manager.into(),
-            "may not be more than 128 bytes",
-        ));
-    }
-    if let Some((at, wrong)) = manager.char_indices().find(|(_, one)| one.is_control()) {
-        let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(wrong));
-        return Err(invalid(kind, ViolationKind::Invalid, "fieldManager", manager.into(), &detail));
-    }
-    let field_manager = if manager.is_empty() { agent(headers) } else { manager };
-    Ok(Options {
-        dry_run,
-        field_validation,
-        field_manager: field_manager.into(),
-        force: query.flag("force"),
-        problems: Vec::new(),
-        annotations: None,
-    })
-}
-
-fn check_dry_run(kind: &str, values: &[&str]) -> Result<bool, Status> {
-    if values.iter().any(|value| *value != "All") {
-        let supported = "supported values: \"All\"";
-        return Err(invalid(kind, ViolationKind::NotSupported, "dryRun", json!(values), supported));
-    }
-    Ok(!values.is_empty())
-}
-
-/// Who writes, if the client does not say: its user agent up to the first slash.
-fn agent(headers: &HeaderMap) -> &str {
-    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let name = agent.split('/').next().unwrap_or_default();
-    let end = name
-        .char_indices()
-        .map(|(at, c)| at + c.len_utf8())
-        .take_while(|end| *end <= 128)
-        .last()
-        .unwrap_or(0);
-    if end == 0 { "unknown" } else { &name[..end] }
-}
-
-fn invalid(kind: &str, how: ViolationKind, field: &str, value: Value, detail: &str) -> Status {
-    let violation =
-        Violation { kind: how, field: field.to_owned(), value: value.to_string(), detail: detail.to_owned() };
-    Violation::to_status(&[violation], "meta.k8s.io", kind, "")
-}
-
-/// What custom resources know: a schema has no strategies to merge by.
-const CUSTOM_PATCHES: &str =
-    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
-
-/// Which patch a body is, and how it is written.
-fn patch_kind(kind: &Kind, headers: &HeaderMap, cbor: bool) -> Result<(PatchKind, Media), Status> {
-    match negotiate::content_type(headers) {
-        "application/json-patch+json" => Ok((PatchKind::Json, Media::Json)),
-        "application/merge-patch+json" => Ok((PatchKind::Merge, Media::Json)),
-        "application/strategic-merge-patch+json" if kind.custom.is_none() => {
-            Ok((PatchKind::Strategic, Media::Json))
-        }
-        "application/apply-patch+yaml" => Ok((PatchKind::Apply, Media::Yaml)),
-        "application/apply-patch+cbor" if cbor => Ok((PatchKind::Apply, Media::Cbor)),
-        _ if kind.custom.is_none() => {
-            // Upstream's router knows the patches of what it serves itself.
-            let words = "415: Unsupported Media Type";
-            Err(Status::of_no_resource(Reason::UnsupportedMediaType, words))
-        }
-        _ => {
-            let more = if cbor { ", application/apply-patch+cbor" } else { "" };
-            Err(body::unsupported(&format!("{CUSTOM_PATCHES}{more}")))
-        }
-    }
-}
-
-/// A patch, and what is wrong with it that can be lived with.
-fn patch_document(encoding: Media, text: &[u8]) -> Result<(Value, Vec<String>), Status> {
-    let fine = |value| (value, Vec::new());
-    let read = match encoding {
-        Media::Cbor => cbor::decode(text).map(fine).map_err(|why| format!("error decoding CBOR: {why}")),
-        Media::Yaml => body::yaml_with_repeats(text).map_err(|why| format!("error decoding YAML: {why}")),
-        _ => serde_json::from_slice(text).map(fine).map_err(|why| format!("error decoding patch: {why}")),
-    };
-    read.map_err(Status::bad_request)
-}
-
-fn check_apply(how: PatchKind, options: &Options, query: &Query) -> Result<(), Status> {
-    match how {
-        PatchKind::Apply if query.get("fieldManager").is_empty() => Err(invalid(
-            "PatchOptions",
-            ViolationKind::Required,
-            "fieldManager",
-            "".into(),
-            "is required for apply patch",
-        )),
-        PatchKind::Apply => Ok(()),
-        _ if options.force => Err(invalid(
-            "PatchOptions",
-            ViolationKind::Forbidden,
-            "force",
-            "".into(),
-            "may not be specified for non-apply patch",
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// The body of a DELETE as `DeleteOptions`, of any group's version. The errors are those of upstream's decoders: a body of another kind
-/// deletes nothing.
-fn told_options(encoding: body::Encoding, text: &[u8]) -> Result<Value, String> {
-    let value = match encoding {
-        body::Encoding::Protobuf => protobuf::decode("meta.v1.DeleteOptions", text)?,
-        body::Encoding::Cbor => {
-            cbor::decode(text).map_err(|why| format!("unable to decode DeleteOptions: {why}"))?
-        }
-        body::Encoding::Json => serde_json::from_slice(text).map_err(|error| {
-            format!("couldn't get version/kind; json parse error: {}", schema::go_words(&error, text))
-        })?,
-        body::Encoding::Yaml => {
-            body::yaml(text).map_err(|why| format!("error converting YAML to JSON: {why}"))?
-        }
-    };
-    let what = match &value {
-        Value::Object(_) | Value::Null => "",
-        Value::Array(_) => "array",
-        Value::String(_) => "string",
-        Value::Number(_) => "number",
-        Value::Bool(_) => "bool",
-    };
-    if !what.is_empty() {
-        let kinds = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
-        return Err(format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go value of type {kinds}"
-        ));
-    }
-    let (kind, version) = (path::text(&value, "kind"), path::text(&value, "apiVersion"));
-    if !matches!(kind, "" | "DeleteOptions") {
-        return Err(format!(
-            "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\""
-        ));
-    }
-    let read = kinds::types().conform("meta.v1.DeleteOptions", value, FieldValidation::Ignore);
-    read.map(|read| read.value).map_err(|error| error.to_string())
-}
-
-/// DeleteOptions from the body, or from the query if there is none.
-fn delete_options(
-    query: &Query,
-    headers: &HeaderMap,
-    cbor: bool,
-    text: &[u8],
-    options: &mut Options,
-) -> Result<DeleteOptions, Status> {
-    let body = match text {
-        [] => Value::Null,
-        text => told_options(body::encoding(headers, cbor)?, text).map_err(Status::bad_request)?,
-    };
-    let dry_run: Vec<&str> = path::list(&body, "dryRun").iter().filter_map(Value::as_str).collect();
-    options.dry_run |= check_dry_run("DeleteOptions", &dry_run)?;
-    // The query speaks where no body does, and is not asked beside one.
-    let asked = Query::default();
-    let query = if text.is_empty() { query } else { &asked };
-    let policy = match path::text(&body, "propagationPolicy") {
-        "" => query.get("propagationPolicy"),
-        text => text,
-    };
-    let propagation = match policy {
-        "" => None,
-        "Background" => Some(Propagation::Background),
-        "Foreground" => Some(Propagation::Foreground),
-        "Orphan" => Some(Propagation::Orphan),
-        other => {
-            let supported = "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"";
-            return Err(invalid(
-                "DeleteOptions",
-                ViolationKind::NotSupported,
-                "propagationPolicy",
-                other.into(),
-                supported,
-            ));
-        }
-    };
-    let grace_seconds = match (path::int(&body, "gracePeriodSeconds"), query.get("gracePeriodSeconds")) {
-        (Some(seconds), _) => Some(seconds),
-        (None, "") => None,
-        (None, text) => Some(text.parse().map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })?),
-    };
-    let orphan_dependents = match path::get(&body, "orphanDependents") {
-        Some(Value::Bool(orphan)) => Some(*orphan),
-        _ => query.has("orphanDependents").then(|| query.flag("orphanDependents")),
-    };
-    let precondition = |name: &str| match path::text(&body, name) {
-        "" => None,
-        text => Some(text.into()),
-    };
-    Ok(DeleteOptions {
-        grace_seconds,
-        propagation,
-        orphan_dependents,
-        preconditions: Preconditions {
-            uid: precondition("preconditions.uid"),
-            revision: precondition("preconditions.resourceVersion"),
-        },
-    })
 }

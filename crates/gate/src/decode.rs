@@ -35,6 +35,10 @@ pub(crate) fn from_stored(kind: &Kind, object: Value) -> Value {
 
 /// The members of a body, which must be an object: it says of which kind it should be.
 pub(crate) fn members<'a>(kind: &str, object: &'a mut Value) -> Result<&'a mut Map<String, Value>, Status> {
+    // Go reads null as nothing said.
+    if object.is_null() {
+        *object = Value::Object(Map::new());
+    }
     let found = match object {
         Value::Object(members) => return Ok(members),
         Value::Array(_) => "array",
@@ -85,11 +89,16 @@ pub(crate) fn unfit(kind: &str, group: &str, api_version: &str, name: &str) -> S
         let package = api_version.split_once('/').map_or("v1", |(_, version)| version);
         format!("converting ({package}.{name}) to ({internal}.{kind}): unknown conversion")
     } else {
-        format!(
-            "no kind \"{name}\" is registered for version \"{api_version}\" in scheme \"pkg/runtime/scheme.go:111\""
-        )
+        not_registered(api_version, name)
     };
     format!("{name} in version \"{version}\" cannot be handled as a {kind}: {why}")
+}
+
+/// Upstream's words for a kind that there is none of.
+pub(crate) fn not_registered(api_version: &str, name: &str) -> String {
+    format!(
+        "no kind {name:?} is registered for version {api_version:?} in scheme \"pkg/runtime/scheme.go:111\""
+    )
 }
 
 /// What a body is read as.
@@ -113,12 +122,10 @@ pub(crate) fn fields(
         Form::Type(name) => kinds::types().conform(name, object.take(), mode)?,
     };
     *object = decoded.value;
-    // Upstream tells them in the order of the text, which the tree has lost; of custom resources, what is there twice first.
-    let (mut found, rest) = match form {
-        Form::Kind(kind) if kind.custom.is_some() => (options.problems.clone(), decoded.warnings),
-        _ => (decoded.warnings, options.problems.clone()),
-    };
-    found.extend(rest);
+    // Of patches and custom resources upstream tells first what is there twice; of all else in the order of the text, which the tree has
+    // lost.
+    let mut found = options.problems.clone();
+    found.extend(decoded.warnings);
     match options.field_validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Strict if !found.is_empty() => Err(DecodeError::Strict(found)),

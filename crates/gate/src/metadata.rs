@@ -61,7 +61,7 @@ pub(crate) fn prepare(kind: &Kind, new: &mut Value, old: Option<&Value>) {
     }
     match old {
         None => {
-            path::remove(new, "metadata.generation");
+            // What does not count it keeps what it is given, as upstream.
             if !kind.strategy.generation.is_empty() {
                 path::set(new, "metadata.generation", 1.into());
             }

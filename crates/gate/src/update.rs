@@ -181,12 +181,7 @@ impl Gate {
             Change::Replace(body) => {
                 let mut body = body.clone();
                 let warnings = (row.decode)(request, &mut body)?;
-                if request.kind.strategy.unconditional_update || row.name == "scale" {
-                    (body, warnings)
-                } else {
-                    conditional(request, &body)?;
-                    (body, warnings)
-                }
+                (body, warnings)
             }
             Change::Patch(PatchKind::Apply, body) => {
                 if row.view.is_some() {
@@ -221,6 +216,12 @@ impl Gate {
                 }
                 Change::Replace(_) => metadata::other_uid(&stored.key, uid, &stored.meta.uid),
             });
+        }
+        if matches!(change, Change::Replace(_))
+            && !request.kind.strategy.unconditional_update
+            && row.name != "scale"
+        {
+            conditional(request, &given)?;
         }
         let version = metadata::text(&given, "resourceVersion");
         if !version.is_empty() && version.parse::<u64>().is_err() {

@@ -88,6 +88,11 @@ fn prepare(set: &mut Value, old: Option<&Value>) {
 }
 
 fn default(set: &mut Value) {
+    // As upstream's conversion to this version has it: whoever creates a set owns it.
+    let generation = &mut set["metadata"]["annotations"][TEMPLATE_GENERATION];
+    if generation.is_null() {
+        *generation = "0".into();
+    }
     template::default(set, "spec.template");
     if path::text(set, "spec.updateStrategy.type") == "RollingUpdate" {
         path::set_default(set, "spec.updateStrategy.rollingUpdate.maxUnavailable", 1);
@@ -98,6 +103,9 @@ fn default(set: &mut Value) {
 fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&set["spec"], At::root("spec"));
+    if let Some(old) = old {
+        check::immutable(spec, &old["spec"], "selector", at, &mut found);
+    }
     template::validate_controlled(spec, "daemonset", "DaemonSet", &mut found);
     for field in ["minReadySeconds", "revisionHistoryLimit"] {
         check::not_negative(spec, field, at, &mut found);
@@ -106,9 +114,6 @@ fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
     let status = &set["status"];
     for (field, _) in status.as_object().into_iter().flatten() {
         check::not_negative(status, field, At::root("status"), &mut found);
-    }
-    if let Some(old) = old {
-        check::immutable(spec, &old["spec"], "selector", at, &mut found);
     }
     found
 }

@@ -369,7 +369,8 @@ fn primary(spec: &Value, before: &Value, field: &str, unset: &str, at: At<'_>, f
     match (path::list(before, field).first(), path::list(spec, field).first()) {
         (Some(_), None) => found.push(Violation::invalid(at.index(0), &spec[field], unset)),
         (Some(old), Some(new)) if old != new => {
-            found.push(Violation::invalid(at.index(0), new, "may not change once set"));
+            // The message shows the whole list.
+            found.push(Violation::invalid(at.index(0), &spec[field], "may not change once set"));
         }
         _ => {}
     }

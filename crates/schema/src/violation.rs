@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use object::{Cause, Reason, Status};
 use serde::Serialize;
 
-use crate::At;
+use crate::{At, go};
 
 /// One thing that is wrong with one field, as `field.Error` upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,9 +117,9 @@ impl Violation {
     pub fn body(&self) -> String {
         let (words, _) = self.kind.row();
         let value = match self.kind {
-            ViolationKind::Required | ViolationKind::Forbidden | ViolationKind::Internal => "",
-            ViolationKind::TooLong => "",
-            _ => &self.value,
+            ViolationKind::Required | ViolationKind::Forbidden | ViolationKind::Internal => String::new(),
+            ViolationKind::TooLong => String::new(),
+            _ => as_go_prints(&self.value),
         };
         match (value.is_empty(), self.detail.is_empty()) {
             (true, true) => words.to_owned(),
@@ -152,7 +152,36 @@ impl Violation {
     }
 }
 
+/// A value's JSON as upstream's messages have it: a text by `%q`, all else with what Go's encoder escapes.
+fn as_go_prints(value: &str) -> String {
+    if let Some(text) = value.strip_prefix('"').and_then(|_| serde_json::from_str::<String>(value).ok()) {
+        return go::quoted(&text);
+    }
+    let mut printed = String::with_capacity(value.len());
+    for character in value.chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                printed.push_str(&format!("\\u{:04x}", u32::from(character)));
+            }
+            _ => printed.push(character),
+        }
+    }
+    printed
+}
+
 /// A value as upstream prints it: strings in quotes, numbers bare, everything else as JSON.
 fn shown(value: impl Serialize) -> String {
     serde_json::to_string(&value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_as_go_shows_them() {
+        let told = |value: serde_json::Value| Violation::invalid(At::root("a"), value, "b").body();
+        assert_eq!(told("x\u{7}<".into()), "Invalid value: \"x\\a<\": b");
+        assert_eq!(told(serde_json::json!(["<"])), "Invalid value: [\"\\u003c\"]: b");
+    }
 }

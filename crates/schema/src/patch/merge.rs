@@ -1,9 +1,14 @@
 use serde_json::{Map, Value};
 
-/// Applies a merge patch (RFC 7396): members replace members, null removes, everything but objects replaces.
+/// Applies a merge patch (RFC 7396): members replace members, null removes, everything but objects replaces. As upstream's library has it,
+/// nulls are taken out of the objects of a list too.
 pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(members) = patch else {
+        let was_object = target.is_object();
         *target = patch.clone();
+        if !was_object {
+            without_nulls(target);
+        }
         return;
     };
     if !target.is_object() {
@@ -20,6 +25,18 @@ pub fn merge(target: &mut Value, patch: &Value) {
             merge(&mut added, change);
             object.insert(name.clone(), added);
         }
+    }
+}
+
+/// Takes away the members that are null, wherever they are.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
     }
 }
 
@@ -40,6 +57,12 @@ mod tests {
             (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
             (json!([1, 2]), json!({"a": "b", "c": null}), json!({"a": "b"})),
             (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+            // Upstream's own.
+            (
+                json!({"a": [1]}),
+                json!({"a": [null, {"b": null, "c": [{"d": null}]}]}),
+                json!({"a": [null, {"c": [{}]}]}),
+            ),
         ] {
             let mut value = before;
             merge(&mut value, &patch);

@@ -18,12 +18,13 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::PatchError;
+use crate::go;
 use crate::types::{Expr, Field, Types};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
-const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
-const SET_ORDER: &str = "$setElementOrder/";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList";
+const SET_ORDER: &str = "$setElementOrder";
 
 impl Types {
     /// Applies a strategic merge patch to an object of the named type.
@@ -34,10 +35,18 @@ impl Types {
         patch: &Value,
     ) -> Result<(), PatchError> {
         let expr = self.expr_of(type_name).unwrap_or(Expr::Object);
-        let (Value::Object(target), Value::Object(patch)) = (target, patch) else {
-            return Err(PatchError::Document("a strategic merge patch is a JSON object".into()));
-        };
-        merge_members(self, &expr, target, patch.clone())
+        match (target, patch) {
+            (_, Value::Null) => Ok(()),
+            (Value::Object(target), Value::Object(patch)) => {
+                merge_members(self, &expr, target, patch.clone())
+            }
+            (_, patch) => {
+                let noun = go::noun(patch);
+                let why =
+                    format!("json: cannot unmarshal {noun} into Go value of type map[string]interface {{}}");
+                Err(PatchError::Document(why))
+            }
+        }
     }
 }
 
@@ -47,45 +56,46 @@ fn merge_members(
     target: &mut Map<String, Value>,
     mut patch: Map<String, Value>,
 ) -> Result<(), PatchError> {
-    match patch.remove(DIRECTIVE) {
+    match patch.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or_default()) {
         None => {}
-        Some(Value::String(directive)) => match directive.as_str() {
-            "delete" => {
-                target.clear();
-                return Ok(());
-            }
-            "replace" => {
-                *target = without_directives(patch);
-                return Ok(());
-            }
-            "merge" => {}
-            other => return Err(unknown_directive(other)),
-        },
-        Some(other) => return Err(unknown_directive(&other.to_string())),
+        Some("delete") => {
+            target.clear();
+            return Ok(());
+        }
+        Some("replace") => {
+            patch.remove(DIRECTIVE);
+            *target = patch;
+            return Ok(());
+        }
+        Some(_) => return Err(unknown_directive(&Value::Object(patch))),
     }
     retain_keys(target, &mut patch)?;
-    delete_from_lists(target, &mut patch)?;
-    let merge_key = |name: &str| field_of(types, expr, name).and_then(|field| field.merge_key);
-    let mut orders = Vec::new();
-    for (name, order) in take_orders(&mut patch)? {
-        let held = target.get(&name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        orders.push((places(held, merge_key(&name)), name, order));
+    for (name, order) in take_prefixed(&mut patch, SET_ORDER)? {
+        set_order(types, field_of(types, expr, &name), target, &mut patch, &name, order)?;
+    }
+    for (name, values) in take_prefixed(&mut patch, DELETE_FROM)? {
+        delete_from_list(target, &name, &values);
     }
     for (name, change) in patch {
         let field = field_of(types, expr, &name);
         merge_member(types, expr, field, target, name, change)?;
     }
-    for (before, name, order) in orders {
-        if let Some(Value::Array(items)) = target.get_mut(&name) {
-            let key = merge_key(&name);
-            sort_by(items, &places(&order, key), &before, key);
-        }
-    }
     Ok(())
 }
 
-fn unknown_directive(directive: &str) -> PatchError {
-    PatchError::Directive(format!("unknown patch type found: {directive}"))
+/// Of an object that carries a directive which there is none of.
+fn unknown_directive(patch: &Value) -> PatchError {
+    let directive = patch.get(DIRECTIVE).unwrap_or(&Value::Null);
+    let (directive, patch) = (go::printed(directive), go::printed(patch));
+    PatchError::Unforeseen(format!("unknown patch type: {directive} in map: {patch}"))
+}
+
+fn no_merge_key(item: &Value, key: &str) -> PatchError {
+    PatchError::Unforeseen(format!("map: {} does not contain declared merge key: {key}", go::printed(item)))
+}
+
+fn bad_type(expected: &str, actual: &Value) -> PatchError {
+    PatchError::Unforeseen(format!("expected a {expected}, but received a {}", go::type_of(actual)))
 }
 
 fn field_of<'t>(types: &'t Types, expr: &Expr, name: &str) -> Option<&'t Field> {
@@ -112,19 +122,20 @@ fn merge_member(
         (None, Expr::Map(item)) => item,
         _ => &Expr::Any,
     };
-    let replaces = field.is_some_and(|field| field.patch.replace);
     match (target.get_mut(&name), change) {
-        (Some(Value::Object(before)), Value::Object(change)) if !replaces => {
+        (Some(Value::Object(before)), Value::Object(change)) => {
+            if field.is_some_and(|field| field.patch.replace) {
+                *before = change;
+                return Ok(());
+            }
             merge_members(types, expr, before, change)
         }
-        (Some(Value::Array(before)), Value::Array(change))
-            if field.is_some_and(|field| field.patch.merge) =>
-        {
-            let item = if let Expr::List(item) = expr { item } else { &Expr::Any };
-            merge_list(types, item, field.and_then(|field| field.merge_key), before, change)
-        }
+        (Some(Value::Array(before)), Value::Array(change)) => merge_lists(types, expr, field, before, change),
         (_, change) => {
-            target.insert(name, stripped(change));
+            match taken(change) {
+                Some(change) => drop(target.insert(name, change)),
+                None => drop(target.remove(&name)),
+            }
             Ok(())
         }
     }
@@ -135,108 +146,221 @@ fn retain_keys(target: &mut Map<String, Value>, patch: &mut Map<String, Value>) 
     let Some(keys) = patch.remove(RETAIN_KEYS) else {
         return Ok(());
     };
-    let Value::Array(keys) = keys else {
-        return Err(PatchError::Directive("invalid patch format of retainKeys".into()));
-    };
+    let wrong = || PatchError::Document("invalid patch format of retainKeys".into());
+    let Value::Array(keys) = keys else { return Err(wrong()) };
     let is_kept = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
-    if patch.iter().any(|(name, value)| !value.is_null() && !name.starts_with('$') && !is_kept(name)) {
-        return Err(PatchError::Directive("patch contains fields not in retainKeys list".into()));
+    let is_order = |name: &str| name.starts_with(DELETE_FROM) || name.starts_with(SET_ORDER);
+    if patch.iter().any(|(name, value)| !value.is_null() && !is_order(name) && !is_kept(name)) {
+        return Err(wrong());
     }
     target.retain(|name, _| is_kept(name));
     Ok(())
 }
 
-fn delete_from_lists(
-    target: &mut Map<String, Value>,
-    patch: &mut Map<String, Value>,
-) -> Result<(), PatchError> {
-    for (name, values) in take_prefixed(patch, DELETE_FROM) {
-        let Value::Array(values) = values else {
-            return Err(PatchError::Directive("invalid patch format of primitive list".into()));
-        };
-        let values: HashSet<String> = values.iter().map(Value::to_string).collect();
-        if let Some(Value::Array(items)) = target.get_mut(&name) {
+/// What is no list is passed over, as upstream does.
+fn delete_from_list(target: &mut Map<String, Value>, name: &str, values: &Value) {
+    match (target.get_mut(name), values) {
+        (Some(_), Value::Null) => drop(target.remove(name)),
+        (Some(Value::Array(items)), Value::Array(values)) => {
+            let values: HashSet<String> = values.iter().map(Value::to_string).collect();
             items.retain(|item| !values.contains(&item.to_string()));
         }
+        _ => {}
     }
-    Ok(())
-}
-
-fn take_orders(patch: &mut Map<String, Value>) -> Result<Vec<(String, Vec<Value>)>, PatchError> {
-    let lists = take_prefixed(patch, SET_ORDER).into_iter().map(|(name, order)| match order {
-        Value::Array(order) => Ok((name, order)),
-        _ => Err(PatchError::Directive("invalid patch format of setElementOrder list".into())),
-    });
-    lists.collect()
 }
 
 /// Takes the members `prefix/name` out, by their names.
-fn take_prefixed(patch: &mut Map<String, Value>, prefix: &str) -> Vec<(String, Value)> {
+fn take_prefixed(
+    patch: &mut Map<String, Value>,
+    prefix: &'static str,
+) -> Result<Vec<(String, Value)>, PatchError> {
     if !patch.keys().any(|name| name.starts_with(prefix)) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let (taken, left): (Vec<_>, Vec<_>) =
         std::mem::take(patch).into_iter().partition(|(name, _)| name.starts_with(prefix));
     patch.extend(left);
-    taken.into_iter().map(|(name, value)| (name[prefix.len()..].to_owned(), value)).collect()
+    let named = taken.into_iter().map(|(name, value)| match name[prefix.len()..].strip_prefix('/') {
+        Some(name) => Ok((name.to_owned(), value)),
+        None => {
+            let what = if prefix == SET_ORDER { "setElementOrder list" } else { "primitive list" };
+            Err(PatchError::Document(format!("invalid patch format of {what}")))
+        }
+    });
+    named.collect()
 }
 
-fn merge_list(
+/// A list and the order that its items shall have, which also names those that the patch says.
+fn set_order(
     types: &Types,
-    item: &Expr,
-    merge_key: Option<&str>,
-    target: &mut Vec<Value>,
-    mut patch: Vec<Value>,
+    field: Option<&Field>,
+    target: &mut Map<String, Value>,
+    patch: &mut Map<String, Value>,
+    name: &str,
+    order: Value,
 ) -> Result<(), PatchError> {
-    let before = places(target, merge_key);
-    let order = places(&patch, merge_key);
-    let Some(key) = merge_key else {
-        // A list of plain values is a set.
-        let mut held: HashSet<String> = target.iter().map(Value::to_string).collect();
-        target.extend(patch.into_iter().filter(|value| held.insert(value.to_string())));
-        sort_by(target, &order, &before, merge_key);
-        return Ok(());
+    const LIST: &str = "[]interface {}";
+    let Value::Array(order) = order else { return Err(bad_type(LIST, &order)) };
+    if let Some(other) = [target.get(name), patch.get(name)].into_iter().flatten().find(|one| !one.is_array())
+    {
+        return Err(bad_type(LIST, other));
+    }
+    let held = match target.get_mut(name) {
+        Some(Value::Array(held)) => Some(held),
+        _ => None,
     };
-    let is_replace = |one: &Value| one.get(DIRECTIVE).and_then(Value::as_str) == Some("replace");
-    if patch.iter().any(is_replace) {
-        patch.retain(|one| !is_replace(one));
-        *target = patch.into_iter().map(stripped).collect();
+    let change = match patch.remove(name) {
+        Some(Value::Array(change)) => Some(change),
+        _ => None,
+    };
+    let key = field.and_then(|field| field.merge_key);
+    check_order(change.as_deref().unwrap_or_default(), &order, key)?;
+    let mut items: Vec<Value> = match (held, change) {
+        (None, None) => return Ok(()),
+        (None, Some(change)) => change.into_iter().filter_map(taken).collect(),
+        (Some(held), change) => {
+            let before = places(held, key);
+            let mut items = std::mem::take(held);
+            if let Some(change) = change {
+                let expr = field.map_or(&Expr::Any, |field| &field.expr);
+                merge_lists(types, expr, field, &mut items, change)?;
+            }
+            check_keys(items.iter().chain(&order), key)?;
+            sort_by(&mut items, &places(&order, key), &before, key);
+            *held = items;
+            return Ok(());
+        }
+    };
+    check_keys(items.iter().chain(&order), key)?;
+    sort_by(&mut items, &places(&order, key), &HashMap::new(), key);
+    target.insert(name.to_owned(), items.into());
+    Ok(())
+}
+
+/// What a patch says of a list must be in the list's new order, and in that order.
+fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
+    if patch.is_empty() || order.is_empty() {
         return Ok(());
     }
-    // Deletions come first, so that an item may be deleted and made anew.
+    let is_delete = |one: &&Value| one.get(DIRECTIVE).and_then(Value::as_str) == Some("delete");
+    let kept = patch.iter().filter(|one| key.is_none() || !is_delete(one));
+    let kept: Vec<&Value> = kept.filter(|one| one.get(DIRECTIVE).is_none()).collect();
+    if key.is_some()
+        && let Some(other) = patch.iter().chain(order).find(|one| !one.is_object())
+    {
+        return Err(bad_type("map[string]interface {}", other));
+    }
+    check_keys(kept.iter().copied().chain(order), key)?;
+    let mut kept = kept.into_iter().peekable();
+    for one in order {
+        kept.next_if(|next| identity(next, key) == identity(one, key));
+    }
+    if kept.peek().is_none() {
+        return Ok(());
+    }
+    let list = |items: &[Value]| go::printed(&Value::Array(items.to_vec()));
+    let (patch, order) = (list(patch), list(order));
+    Err(PatchError::Unforeseen(format!(
+        "The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n"
+    )))
+}
+
+fn check_keys<'v>(mut items: impl Iterator<Item = &'v Value>, key: Option<&str>) -> Result<(), PatchError> {
+    let Some(key) = key else { return Ok(()) };
+    match items.find(|item| item.get(key).is_none()) {
+        Some(item) => Err(no_merge_key(item, key)),
+        None => Ok(()),
+    }
+}
+
+/// Two lists of a field, whose items are merged if its type says so.
+fn merge_lists(
+    types: &Types,
+    expr: &Expr,
+    field: Option<&Field>,
+    target: &mut Vec<Value>,
+    patch: Vec<Value>,
+) -> Result<(), PatchError> {
+    if !field.is_some_and(|field| field.patch.merge) {
+        *target = patch;
+        return Ok(());
+    }
+    let Some(first) = target.first().or(patch.first()) else { return Ok(()) };
+    if first.is_array() {
+        return Err(PatchError::Mismatch("lists of lists are not supported".into()));
+    }
+    if target.iter().chain(&patch).any(|one| go::type_of(one) != go::type_of(first)) {
+        let lists = go::printed(&Value::Array(vec![target.clone().into(), patch.into()]));
+        return Err(PatchError::Unforeseen(format!("list element types are not identical: {lists}")));
+    }
+    if first.is_object() {
+        let item = if let Expr::List(item) = expr { item } else { &Expr::Any };
+        let Some(key) = field.and_then(|field| field.merge_key) else {
+            let why = "cannot merge lists without merge key for struct";
+            return Err(PatchError::Unforeseen(why.into()));
+        };
+        return merge_items(types, item, key, target, patch);
+    }
+    // A list of plain values is a set.
+    let (before, order) = (places(target, None), places(&patch, None));
+    let mut held = HashSet::new();
+    target.extend(patch);
+    target.retain(|value| held.insert(value.to_string()));
+    sort_by(target, &order, &before, None);
+    Ok(())
+}
+
+/// Two lists of objects that are known by a member of theirs.
+fn merge_items(
+    types: &Types,
+    item: &Expr,
+    key: &str,
+    target: &mut Vec<Value>,
+    patch: Vec<Value>,
+) -> Result<(), PatchError> {
+    let mut is_replaced = false;
     let mut deleted = HashSet::new();
     let mut changes = Vec::new();
     for change in patch {
-        let Value::Object(mut change) = change else {
-            return Err(PatchError::Mismatch("expected a list of objects".into()));
-        };
-        let Some(wanted) = change.get(key).map(Value::to_string) else {
-            return Err(PatchError::Mismatch(format!("map does not contain declared merge key: {key}")));
-        };
-        match change.remove(DIRECTIVE) {
-            Some(directive) if directive == "delete" => {
-                deleted.insert(wanted);
+        match change.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or_default()) {
+            None => changes.push(change),
+            Some("delete") => {
+                let wanted = change.get(key).ok_or_else(|| no_merge_key(&change, key))?;
+                deleted.insert(wanted.to_string());
             }
-            Some(directive) if directive != "merge" => {
-                return Err(unknown_directive(directive.as_str().unwrap_or_default()));
+            Some("replace") => is_replaced = true,
+            Some("merge") => {
+                let why = "merging lists cannot yet be specified in the patch";
+                return Err(PatchError::Unforeseen(why.into()));
             }
-            _ => changes.push((wanted, change)),
+            Some(_) => return Err(unknown_directive(&change)),
         }
     }
+    // Deletions come first, so that an item may be deleted and made anew.
     if !deleted.is_empty() {
-        target.retain(|one| !deleted.contains(&identity(one, merge_key)));
+        target.retain(|one| !deleted.contains(&identity(one, Some(key))));
     }
-    let mut places = places(target, merge_key);
-    for (wanted, change) in changes {
-        match places.get(&wanted).and_then(|&at| target.get_mut(at)) {
-            Some(Value::Object(before)) => merge_members(types, item, before, change)?,
-            _ => {
+    if is_replaced {
+        check_keys(changes.iter(), Some(key))?;
+        *target = changes;
+        return Ok(());
+    }
+    check_keys(changes.iter(), Some(key))?;
+    let (before, order) = (places(target, Some(key)), places(&changes, Some(key)));
+    let mut places = before.clone();
+    for change in changes {
+        let wanted = identity(&change, Some(key));
+        match (places.get(&wanted).and_then(|&at| target.get_mut(at)), change) {
+            (Some(Value::Object(before)), Value::Object(change)) => {
+                merge_members(types, item, before, change)?;
+            }
+            (_, change) => {
                 places.insert(wanted, target.len());
-                target.push(stripped(Value::Object(change)));
+                target.push(change);
             }
         }
     }
-    sort_by(target, &order, &before, merge_key);
+    sort_by(target, &order, &before, Some(key));
     Ok(())
 }
 
@@ -285,24 +409,23 @@ fn identity(one: &Value, merge_key: Option<&str>) -> String {
     merge_key.map_or(Some(one), |key| one.get(key)).map(Value::to_string).unwrap_or_default()
 }
 
-/// What a patch says where the object has nothing: its values without nulls and directives.
-fn stripped(value: Value) -> Value {
+/// What a patch says where the object has nothing: its values without nulls. None: it is a directive, of something that is not there.
+fn taken(value: Value) -> Option<Value> {
     match value {
-        Value::Object(members) => Value::Object(without_directives(members)),
-        Value::Array(items) => {
-            let is_delete = |one: &Value| one.get(DIRECTIVE).and_then(Value::as_str) == Some("delete");
-            items.into_iter().filter(|one| !is_delete(one)).map(stripped).collect()
+        Value::Object(members) => {
+            let said = members.into_iter().filter(|(_, value)| !value.is_null());
+            let mut kept = Map::new();
+            for (name, value) in said {
+                if name == DIRECTIVE {
+                    return None;
+                }
+                kept.extend(taken(value).map(|value| (name, value)));
+            }
+            Some(Value::Object(kept))
         }
-        other => other,
+        Value::Array(items) => Some(items.into_iter().filter_map(taken).collect()),
+        other => Some(other),
     }
-}
-
-fn without_directives(members: Map<String, Value>) -> Map<String, Value> {
-    let is_kept = |(name, value): &(String, Value)| {
-        let is_directive = name == DIRECTIVE || name == RETAIN_KEYS;
-        !value.is_null() && !is_directive && !name.starts_with(DELETE_FROM) && !name.starts_with(SET_ORDER)
-    };
-    members.into_iter().filter(is_kept).map(|(name, value)| (name, stripped(value))).collect()
 }
 
 #[cfg(test)]
@@ -327,7 +450,8 @@ mod tests {
         check(
             before(),
             json!({"pods": [{"name": "a", "image": "y", "ports": [{"port": 2}]}, {"name": "c", "image": null}]}),
-            json!({"pods": [{"name": "a", "image": "y", "ports": [{"port": 2}, {"port": 1}]}, {"name": "c"}, {"name": "b"}]}),
+            // Decoding takes the null away.
+            json!({"pods": [{"name": "a", "image": "y", "ports": [{"port": 2}, {"port": 1}]}, {"name": "c", "image": null}, {"name": "b"}]}),
         );
         check(
             before(),
@@ -403,15 +527,56 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
-        for patch in [
-            json!({"pods": [{"image": "x"}]}),
-            json!({"$patch": "nonsense"}),
-            json!({"$setElementOrder/pods": 1}),
-            json!({"union": {"$retainKeys": ["a"], "type": "x"}}),
+    fn a_directive_for_what_is_not_there_is_dropped() {
+        check(
+            json!({}),
+            json!({"labels": {"$patch": "replace", "a": "b"}, "pods": [{"name": "a", "$patch": "delete"}, {"name": "b"}]}),
+            json!({"pods": [{"name": "b"}]}),
+        );
+        check(json!({}), json!({"labels": {"$retainKeys": "x"}}), json!({"labels": {"$retainKeys": "x"}}));
+        check(json!({"list": ["a"]}), json!({"$deleteFromPrimitiveList/list": null}), json!({}));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_in_upstreams_words() {
+        let unforeseen = |why: &str| PatchError::Unforeseen(why.to_owned());
+        let document = |why: &str| PatchError::Document(why.to_owned());
+        for (patch, error) in [
+            (
+                json!({"pods": [{"image": "x"}]}),
+                unforeseen("map: map[image:x] does not contain declared merge key: name"),
+            ),
+            (
+                json!({"pods": [{"name": "a", "$patch": "x"}]}),
+                unforeseen("unknown patch type: x in map: map[$patch:x name:a]"),
+            ),
+            (
+                json!({"pods": [{"name": "a", "$patch": "merge"}]}),
+                unforeseen("merging lists cannot yet be specified in the patch"),
+            ),
+            (json!({"$patch": "merge"}), unforeseen("unknown patch type: merge in map: map[$patch:merge]")),
+            (
+                json!({"$setElementOrder/pods": 1}),
+                unforeseen("expected a []interface {}, but received a int64"),
+            ),
+            (
+                json!({"$setElementOrder/pods": [{"name": "c"}], "pods": [{"name": "a"}]}),
+                unforeseen(
+                    "The order in patch list:\n[map[name:a]]\n doesn't match $setElementOrder list:\n[map[name:c]]\n",
+                ),
+            ),
+            (json!({"$setElementOrder": []}), document("invalid patch format of setElementOrder list")),
+            (json!({"list": ["a", 5]}), unforeseen("list element types are not identical: [[x] [a 5]]")),
+            (json!({"list": [["a"]]}), unforeseen("list element types are not identical: [[x] [[a]]]")),
+            (
+                json!({"union": {"$retainKeys": ["a"], "type": "x"}}),
+                document("invalid patch format of retainKeys"),
+            ),
+            (json!({"union": {"$retainKeys": "a"}}), document("invalid patch format of retainKeys")),
         ] {
-            let mut value = json!({"pods": [{"name": "a"}], "union": {}});
-            types().strategic_merge("T", &mut value, &patch).expect_err(&patch.to_string());
+            let mut value = json!({"pods": [{"name": "a"}], "union": {}, "list": ["x"]});
+            let found = types().strategic_merge("T", &mut value, &patch).expect_err(&patch.to_string());
+            assert_eq!(found, error, "{patch}");
         }
     }
 }
