@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, StatusCode};
-use object::{Cause, Object, Reason, Revision, Snapshot, Status};
+use object::{Cause, Object, Reason, Resource, Revision, Snapshot, Status};
 use schema::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -88,6 +88,8 @@ pub(crate) async fn list(
             Err(Refusal::Status(status)) => return Err(status),
             Err(Refusal::Expired(token)) => return Ok(expired(token)),
         };
+    let asked = (target.kind.resource, &*target.namespace, selection.name());
+    readable(&snapshot, asked, &options.resource_version)?;
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     let is_converted = target.kind.is_made_by_webhook();
     if options.limit == 0 && selection.needs_scan(&target.kind) && !is_converted {
@@ -138,6 +140,8 @@ pub(crate) async fn selected(
             Refusal::Status(status) => status,
             Refusal::Expired(_) => Status::new(Reason::Expired, EXPIRED),
         })?;
+    let asked = (target.kind.resource, &*target.namespace, selection.name());
+    readable(&snapshot, asked, &options.resource_version)?;
     if !target.kind.is_made_by_webhook() {
         return Ok(select(&snapshot, &target.kind, &selection, after.as_ref(), options.limit).objects);
     }
@@ -293,6 +297,22 @@ pub(crate) fn revision(text: &str) -> Result<Revision, Status> {
         let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
         Status::new(Reason::Unknown, format!("resourceVersion: Invalid value: {text:?}: {why}"))
     })
+}
+
+/// That a snapshot holds the newest state of what is asked for: a resource, a namespace (all if it is empty) and maybe a name. Who says
+/// that any state will do gets the one before, as from upstream's cache.
+///
+/// # Errors
+/// 500: some of it can no longer be read, whatever else there is in a list.
+pub(crate) fn readable(
+    snapshot: &Snapshot,
+    (resource, namespace, name): (Resource, &str, Option<&str>),
+    resource_version: &str,
+) -> Result<(), Status> {
+    if resource_version == "0" {
+        return Ok(());
+    }
+    snapshot.unreadable(resource, namespace, name).map_or(Ok(()), |key| Err(Status::unreadable(key)))
 }
 
 /// A snapshot at least as new as a revision; 504 if the store does not get there soon.

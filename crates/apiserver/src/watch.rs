@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use store::{Watch, WatchError};
 use tokio::time::{Instant, sleep_until};
 
-use crate::list::{at_least, revision};
+use crate::list::{at_least, readable, revision};
 use crate::metrics::Open;
 use crate::negotiate::{self, Asked, Media, Meta, Shape, View};
 use crate::query::{ListOptions, Query};
@@ -123,6 +123,10 @@ async fn begin(
         Some(revision) if wants_state => Some(at_least(shared, revision).await?),
         Some(_) => None,
     };
+    if let Some(snapshot) = snapshot.as_ref().filter(|_| wants_state) {
+        let asked = (kind.resource, selection.namespace(), selection.name());
+        readable(snapshot, asked, &options.resource_version)?;
+    }
     let from = snapshot.as_ref().map_or(asked.unwrap_or(0), Snapshot::revision);
     let by_key = selection.by_key();
     let initial = match &snapshot {

@@ -31,11 +31,19 @@ impl Gate {
     }
 
     /// A snapshot to decide on: the newest, or after a lost race one that shows who won it.
+    ///
+    /// # Errors
+    /// 500 if what it has of the object is not the newest, and the newest cannot be read: nothing that is decided on it could be written.
     pub(crate) async fn snapshot_after(&self, key: &Key, raced: Revision) -> Result<Snapshot, Status> {
-        if raced == 0 {
-            return Ok(self.store.snapshot());
+        let snapshot = match raced {
+            0 => self.store.snapshot(),
+            _ => self.store.read_at_least(raced).await.map_err(|error| store_status(key, "get", error))?,
+        };
+        let name = Some(&*key.name).filter(|name| !name.is_empty());
+        match name.and_then(|name| snapshot.unreadable(key.resource, &key.namespace, Some(name))) {
+            Some(key) => Err(Status::unreadable(key)),
+            None => Ok(snapshot),
         }
-        self.store.read_at_least(raced).await.map_err(|error| store_status(key, "get", error))
     }
 }
 

@@ -171,6 +171,13 @@ impl Status {
         status
     }
 
+    /// Of an object whose newest state the store holds in a form that cannot be read.
+    pub fn unreadable(key: &crate::Key) -> Self {
+        Self::internal(format!(
+            "what is stored of {key} cannot be read; restore it, or delete its key from the store"
+        ))
+    }
+
     /// As [`new`](Self::new), of a request that leads to no resource.
     pub fn of_no_resource(reason: Reason, message: impl Into<String>) -> Self {
         Self { has_details: true, ..Self::new(reason, message) }

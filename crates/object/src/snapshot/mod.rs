@@ -76,6 +76,8 @@ pub struct Snapshot {
     tables: OrdMap<Resource, Arc<Table>>,
     /// (owner's uid, key of the owned)
     owned: OrdSet<Arc<(Box<str>, Key)>>,
+    /// What was written last can never be read; what is held of them, if anything, is an older state.
+    unreadable: OrdSet<Key>,
 }
 
 /// All objects of one resource.
@@ -290,6 +292,7 @@ impl Snapshot {
     fn insert(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
         let path = path(&object.key);
         self.revision = self.revision.max(object.revision);
+        self.mend(&object.key);
         let table = Arc::make_mut(self.tables.entry(object.key.resource).or_default());
         table.bytes += object.body.len();
         // One text for all versions: what else knows the path shares it.
@@ -325,6 +328,7 @@ impl Snapshot {
 
     fn take_out(&mut self, key: &Key, revision: Revision) -> Option<Arc<Object>> {
         let path = path(key);
+        self.mend(key);
         let table = Arc::make_mut(self.tables.get_mut(&key.resource)?);
         let (known, previous) = table.objects.remove_with_key(&*path)?;
         self.revision = self.revision.max(revision);
@@ -344,7 +348,7 @@ impl Snapshot {
         let table =
             self.tables.get(&resource).map(|table| Table { labels: Labels::aside(), ..Table::clone(table) });
         let tables = table.map(|table| OrdMap::unit(resource, Arc::new(table))).unwrap_or_default();
-        Self { revision: self.revision, tables, owned: OrdSet::new() }
+        Self { revision: self.revision, tables, owned: OrdSet::new(), unreadable: self.unreadable.clone() }
     }
 
     /// Undoes a change: `before` is what was there. The object is shared with whoever has it, and the revision stays.
@@ -353,6 +357,29 @@ impl Snapshot {
             Some(object) => drop(self.insert(object)),
             None => drop(self.take_out(key, self.revision)),
         }
+    }
+
+    /// At this revision something was written of an object that can never be read. Its older state stays, so that nothing that belongs to
+    /// it looks orphaned; whoever asks for the object as it is now is to look at [`Snapshot::unreadable`] first.
+    pub fn spoil(&mut self, key: Key, revision: Revision) {
+        self.advance(revision);
+        self.unreadable.insert(key);
+    }
+
+    fn mend(&mut self, key: &Key) {
+        if !self.unreadable.is_empty() {
+            self.unreadable.remove(key);
+        }
+    }
+
+    /// The first object of a namespace (of all, if it is empty), or the one of a name, whose newest state cannot be read.
+    pub fn unreadable(&self, resource: Resource, namespace: &str, name: Option<&str>) -> Option<&Key> {
+        let is_meant = |key: &&Key| {
+            key.resource == resource
+                && (namespace.is_empty() || *key.namespace == *namespace)
+                && name.is_none_or(|name| *key.name == *name)
+        };
+        self.unreadable.iter().find(is_meant)
     }
 
     /// The store's revision has moved on without a change to any object (an aborted or empty commit).
@@ -403,6 +430,39 @@ mod tests {
 
     fn names<'a>(objects: impl Iterator<Item = &'a Arc<Object>>) -> Vec<&'a str> {
         objects.map(|object| &*object.key.name).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_known_until_it_can() {
+        let mut now = Snapshot::default();
+        now.put(pod("a", "one", "", "u1", 1));
+        now.put(pod("a", "two", "", "u1", 2));
+        now.spoil(Key::new(PODS, "a", "one"), 3);
+        now.spoil(Key::new(PODS, "b", "never"), 4);
+        assert_eq!(
+            (now.revision(), names(now.list(PODS, ""))),
+            (4, vec!["one", "two"]),
+            "the older state stays"
+        );
+        let check = |now: &Snapshot, resource, namespace, name, expected: Option<&str>| {
+            let found = now.unreadable(resource, namespace, name).map(|key| &*key.name);
+            assert_eq!(found, expected, "{resource} {namespace} {name:?}");
+        };
+        for (resource, namespace, name, expected) in [
+            (PODS, "", None, Some("one")),
+            (PODS, "a", None, Some("one")),
+            (PODS, "a", Some("one"), Some("one")),
+            (PODS, "a", Some("two"), None),
+            (PODS, "b", None, Some("never")),
+            (PODS, "c", None, None),
+            (Resource::new("secrets"), "", None, None),
+        ] {
+            check(&now, resource, namespace, name, expected);
+        }
+        now.put(pod("a", "one", "", "u1", 5));
+        check(&now, PODS, "a", None, None);
+        now.remove(&Key::new(PODS, "b", "never"), 6);
+        check(&now, PODS, "", None, None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object::{Draft, Event, Key, Snapshot};
+use object::{Draft, Event, Key, Revision, Snapshot};
 use tonic::Status;
 
 use super::keys::{Keys, ROOT};
@@ -77,23 +77,39 @@ impl From<SealError> for Unread {
     }
 }
 
-/// Another server wrote it while this one ran.
-fn left_out(key: &Key, why: &Unread) {
-    tracing::error!(%key, %why, "etcd holds an object that cannot be read; it is left out");
-}
-
-/// Leaves out what can never be read.
+/// Marks what can never be read: another server wrote it while this one ran.
 ///
 /// # Errors
-/// Something may be readable later. Without it an older state of it would be served for ever.
-fn settled(unreadable: Vec<(Key, Unread)>) -> Result<(), Status> {
-    for (key, why) in unreadable {
-        match why {
-            Unread::Yet(why) => return Err(Status::unavailable(why)),
-            Unread::Ever(_) => left_out(&key, &why),
+/// It may be readable later.
+fn spoil(state: &mut Snapshot, key: Key, why: Unread, revision: Revision) -> Result<(), Status> {
+    match why {
+        Unread::Yet(why) => Err(Status::unavailable(why)),
+        // What is wrong with it may quote the value.
+        Unread::Ever(_) => {
+            tracing::error!(%key, revision, "etcd holds an object that cannot be read; its older state is kept, and given to nobody who asks for the newest");
+            state.spoil(key, revision);
+            Ok(())
         }
     }
-    Ok(())
+}
+
+/// A state that was listed anew takes over the older states of what cannot be read.
+///
+/// # Errors
+/// As [`spoil`].
+fn settled(listed: Listed, before: &Snapshot) -> Result<Snapshot, Status> {
+    let Listed { mut state, unreadable, .. } = listed;
+    let revision = state.revision();
+    for (key, why) in unreadable {
+        if let Some(old) = before.get(&key) {
+            let stored = object::body::without_revision(&old.body);
+            let draft =
+                Draft { key: key.clone(), meta: old.meta.clone(), fields: old.fields.clone(), stored };
+            drop(state.put(draft.at(old.revision)));
+        }
+        spoil(&mut state, key, why, revision)?;
+    }
+    Ok(state)
 }
 
 impl Source {
@@ -139,8 +155,8 @@ impl Source {
                 End::Lost(status) => status,
                 // Watchers learn that theirs is over, and list again too.
                 End::Compacted => match self.list().await {
-                    Ok(Listed { state, unreadable, .. }) => match settled(unreadable) {
-                        Ok(()) => {
+                    Ok(listed) => match settled(listed, &hub.snapshot()) {
+                        Ok(state) => {
                             hub.restart(state);
                             continue;
                         }
@@ -193,24 +209,26 @@ impl Source {
         for event in response.events {
             let Some(kv) = event.kv else { continue };
             let revision = kv.mod_revision as u64;
+            let Some(key) = self.keys.read(&kv.key) else {
+                // It is nothing of ours.
+                state.advance(revision);
+                continue;
+            };
             let change = if event.kind == DELETE {
-                self.keys.read(&kv.key).and_then(|key| state.remove(&key, revision))
+                state.remove(&key, revision)
             } else {
-                self.draft(&kv).await?.map(|draft| state.put(draft.at(revision)))
+                match self.read(key.clone(), &kv).await {
+                    Ok(read) => Some(state.put(read.draft.at(revision))),
+                    Err(why) => {
+                        spoil(state, key, why, revision)?;
+                        None
+                    }
+                }
             };
             events.extend(change.map(Arc::new));
             state.advance(revision);
         }
         Ok(events)
-    }
-
-    /// None: it is nothing of ours, or it can never be read.
-    async fn draft(&self, kv: &KeyValue) -> Result<Option<Draft>, Status> {
-        let Some(key) = self.keys.read(&kv.key) else { return Ok(None) };
-        match self.read(key.clone(), kv).await {
-            Ok(read) => Ok(Some(read.draft)),
-            Err(why) => settled(vec![(key, why)]).map(|()| None),
-        }
     }
 
     async fn read(&self, key: Key, kv: &KeyValue) -> Result<Read, Unread> {

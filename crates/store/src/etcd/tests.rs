@@ -96,19 +96,42 @@ async fn values_of_other_writers_are_read_and_foreign_keys_passed_over() {
     }
 }
 
-/// What cannot be read is left out by who runs already; a server that starts would take what belongs to it for orphaned.
+/// Of what cannot be read, who runs already keeps the older state and knows it; a server that starts would take what belongs to it for
+/// orphaned.
 #[tokio::test]
 async fn nobody_starts_on_what_cannot_be_read() {
     let server = EtcdServer::start();
     let store = open(&server).await;
+    let first = store.commit(Op::create(draft("bad")).into()).await.expect("created").revision;
+    store.commit(Op::create(draft("good")).into()).await.expect("created");
+    let spoiled = |state: &object::Snapshot| {
+        let name = |name| state.unreadable(PODS, "ns", name).map(ToString::to_string);
+        [name(None), name(Some("bad")), name(Some("good"))]
+    };
+    let bad = Some("pods ns/bad".to_owned());
     write(&store, "/registry/pods/ns/bad", "k8s\0?").await;
     let seen = soon(store.read()).await.expect("a read");
-    assert!(seen.list(PODS, "").next().is_none());
+    assert_eq!(spoiled(&seen), [bad.clone(), bad, None]);
+    assert_eq!(seen.get(&Key::new(PODS, "ns", "bad")).expect("the older state").revision, first);
     let refused = Etcd::open(options(server.endpoint())).await.err().expect("refused").to_string();
     assert!(
         refused.starts_with("etcd holds 1 objects that cannot be read here; the first, pods ns/bad: "),
         "{refused}"
     );
+    // A text that can be read, or none at all, and all is well.
+    for change in [Some("{\"metadata\":{\"name\":\"bad\"}}"), Some("{"), None] {
+        match change {
+            Some(value) => drop(write(&store, "/registry/pods/ns/bad", value).await),
+            None => {
+                let delete = super::wire::DeleteRequest { key: "/registry/pods/ns/bad".into() };
+                let txn =
+                    TxnRequest { success: vec![AnyRequest::Delete(delete).into()], ..TxnRequest::default() };
+                store.client.txn(txn).await.expect("deleted");
+            }
+        }
+        let seen = soon(store.read()).await.expect("a read");
+        assert_eq!(spoiled(&seen)[0].is_some(), change == Some("{"), "{change:?}");
+    }
 }
 
 #[tokio::test]
