@@ -518,8 +518,7 @@ async fn get(
         text => list::at_least(shared, list::revision(text)?).await?,
     };
     let key = object::Key::new(target.kind.resource, &*target.namespace, &*target.name);
-    let asked = (key.resource, &*key.namespace, Some(&*key.name));
-    list::readable(&snapshot, asked, query.get("resourceVersion"))?;
+    list::readable(&snapshot, key.resource, &key.namespace, Some(&key.name))?;
     let object = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
     let object = &shared.in_version(&target.kind, object).await?;
     if scale {

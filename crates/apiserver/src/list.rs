@@ -88,8 +88,7 @@ pub(crate) async fn list(
             Err(Refusal::Status(status)) => return Err(status),
             Err(Refusal::Expired(token)) => return Ok(expired(token)),
         };
-    let asked = (target.kind.resource, &*target.namespace, selection.name());
-    readable(&snapshot, asked, &options.resource_version)?;
+    readable(&snapshot, target.kind.resource, &target.namespace, selection.name())?;
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     let is_converted = target.kind.is_made_by_webhook();
     if options.limit == 0 && selection.needs_scan(&target.kind) && !is_converted {
@@ -140,8 +139,7 @@ pub(crate) async fn selected(
             Refusal::Status(status) => status,
             Refusal::Expired(_) => Status::new(Reason::Expired, EXPIRED),
         })?;
-    let asked = (target.kind.resource, &*target.namespace, selection.name());
-    readable(&snapshot, asked, &options.resource_version)?;
+    readable(&snapshot, target.kind.resource, &target.namespace, selection.name())?;
     if !target.kind.is_made_by_webhook() {
         return Ok(select(&snapshot, &target.kind, &selection, after.as_ref(), options.limit).objects);
     }
@@ -300,18 +298,16 @@ pub(crate) fn revision(text: &str) -> Result<Revision, Status> {
 }
 
 /// That a snapshot holds the newest state of what is asked for: a resource, a namespace (all if it is empty) and maybe a name. Who says
-/// that any state will do gets the one before, as from upstream's cache.
+/// that any state will do gets none either: upstream's cache gives up what it holds of the resource then, and asks etcd.
 ///
 /// # Errors
 /// 500: some of it can no longer be read, whatever else there is in a list.
 pub(crate) fn readable(
     snapshot: &Snapshot,
-    (resource, namespace, name): (Resource, &str, Option<&str>),
-    resource_version: &str,
+    resource: Resource,
+    namespace: &str,
+    name: Option<&str>,
 ) -> Result<(), Status> {
-    if resource_version == "0" {
-        return Ok(());
-    }
     snapshot.unreadable(resource, namespace, name).map_or(Ok(()), |key| Err(Status::unreadable(key)))
 }
 

@@ -124,8 +124,7 @@ async fn begin(
         Some(_) => None,
     };
     if let Some(snapshot) = snapshot.as_ref().filter(|_| wants_state) {
-        let asked = (kind.resource, selection.namespace(), selection.name());
-        readable(snapshot, asked, &options.resource_version)?;
+        readable(snapshot, kind.resource, selection.namespace(), selection.name())?;
     }
     let from = snapshot.as_ref().map_or(asked.unwrap_or(0), Snapshot::revision);
     let by_key = selection.by_key();

@@ -65,6 +65,10 @@ impl Etcd {
             .map(drop)
     }
 
+    pub fn delete(&self, key: &str) -> Result<()> {
+        self.ask("deleterange", &serde_json::json!({"key": base64(key.as_bytes())?})).map(drop)
+    }
+
     /// How many keys there are of this name.
     pub fn count(&self, key: &str) -> Result<u64> {
         let answer =

@@ -31,16 +31,20 @@ impl Gate {
     }
 
     /// A snapshot to decide on: the newest, or after a lost race one that shows who won it.
+    pub(crate) async fn snapshot_after(&self, key: &Key, raced: Revision) -> Result<Snapshot, Status> {
+        if raced == 0 {
+            return Ok(self.store.snapshot());
+        }
+        self.store.read_at_least(raced).await.map_err(|error| store_status(key, "get", error))
+    }
+
+    /// As [`snapshot_after`](Self::snapshot_after), to decide on a change to an object that is there.
     ///
     /// # Errors
-    /// 500 if what it has of the object is not the newest, and the newest cannot be read: nothing that is decided on it could be written.
-    pub(crate) async fn snapshot_after(&self, key: &Key, raced: Revision) -> Result<Snapshot, Status> {
-        let snapshot = match raced {
-            0 => self.store.snapshot(),
-            _ => self.store.read_at_least(raced).await.map_err(|error| store_status(key, "get", error))?,
-        };
-        let name = Some(&*key.name).filter(|name| !name.is_empty());
-        match name.and_then(|name| snapshot.unreadable(key.resource, &key.namespace, Some(name))) {
+    /// 500 if the store's newest state of it cannot be read: nothing that is decided on an older one could be written.
+    pub(crate) async fn newest_of(&self, key: &Key, raced: Revision) -> Result<Snapshot, Status> {
+        let snapshot = self.snapshot_after(key, raced).await?;
+        match snapshot.unreadable(key.resource, &key.namespace, Some(&key.name)) {
             Some(key) => Err(Status::unreadable(key)),
             None => Ok(snapshot),
         }

@@ -53,7 +53,7 @@ impl Gate {
         let key = commit::key_of(request, request.name);
         let mut raced = 0;
         for _ in 0..ATTEMPTS {
-            let snapshot = self.snapshot_after(&key, raced).await?;
+            let snapshot = self.newest_of(&key, raced).await?;
             let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?.clone();
             hold(request.kind, &stored, &options.preconditions)?;
             let mut warnings = Vec::new();

@@ -63,7 +63,7 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, mut body: Value) -
     let key = commit::key_of(request, request.name);
     let mut raced = 0;
     for _ in 0..ATTEMPTS {
-        let snapshot = gate.snapshot_after(&key, raced).await?;
+        let snapshot = gate.newest_of(&key, raced).await?;
         let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
         // Before anything is marked or spent: what is not the pod that was meant keeps its budget too.
         hold(request.kind, stored, &asked.preconditions)?;

@@ -88,7 +88,7 @@ impl Gate {
         let key = commit::key_of(request, request.name);
         let mut raced = 0;
         for _ in 0..ATTEMPTS {
-            let snapshot = self.snapshot_after(&key, raced).await?;
+            let snapshot = self.newest_of(&key, raced).await?;
             let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
             let (uid, version) =
                 (metadata::text(&binding, "uid"), metadata::text(&binding, "resourceVersion"));

@@ -49,7 +49,7 @@ impl Gate {
         let attempts = if matches!(change, Change::Patch(..)) { PATCH_ATTEMPTS } else { ATTEMPTS };
         let mut raced = 0;
         for _ in 0..attempts {
-            let snapshot = self.snapshot_after(&key, raced).await?;
+            let snapshot = self.newest_of(&key, raced).await?;
             let Some(stored) = snapshot.get(&key) else {
                 return self.update_absent(request, change, &key).await;
             };

@@ -180,6 +180,19 @@ impl Hub {
         self.advanced.notify_waiters();
     }
 
+    /// Something became of a resource up to the newest revision that no event tells: its watches are over, new ones begin here.
+    pub(crate) fn break_off(&self, resource: Resource) {
+        let log = self.log(Some(resource));
+        let freed = {
+            let mut entries = log.lock();
+            // Also those who had seen everything have missed something.
+            entries.first += 1;
+            entries.drop_through(self.complete())
+        };
+        self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        log.changed.notify_waiters();
+    }
+
     fn append(&self, events: &[Arc<Event>]) -> Vec<(Resource, Arc<Log>)> {
         let at = self.window.age.map(|_| Instant::now());
         let mut changed: Vec<(Resource, Arc<Log>)> = Vec::new();
@@ -438,6 +451,33 @@ mod tests {
         let mut next = on.hub.watch(Some(PODS), at + 10).expect("a watch");
         on.put(PODS, "b", 10);
         assert_eq!(next.take().expect("changes").len(), 1);
+    }
+
+    #[test]
+    fn what_no_event_tells_ends_the_watches_of_its_resource() {
+        let mut on = Ground::new(window(1 << 20));
+        let at = on.put(PODS, "a", 10);
+        let mut pods = on.hub.watch(Some(PODS), at).expect("a watch");
+        let mut late = on.hub.watch(Some(PODS), 1).expect("a watch");
+        let mut others = [LEASES, PODS].map(|resource| {
+            let resource = Some(resource).filter(|resource| *resource != PODS);
+            on.hub.watch(resource, at).expect("a watch")
+        });
+        on.now.advance(at + 1);
+        on.hub.publish(on.now.clone(), &[]);
+        on.hub.break_off(PODS);
+        for watch in [&mut pods, &mut late] {
+            assert!(matches!(watch.take(), Err(WatchError::Compacted { oldest, .. }) if oldest == at + 1));
+        }
+        for watch in &mut others {
+            assert!(watch.take().expect("nothing is wrong").is_empty());
+        }
+        assert!(on.hub.watch(Some(PODS), at).is_err());
+        let mut anew = on.hub.watch(Some(PODS), at + 1).expect("a watch from there");
+        assert!(anew.take().expect("nothing yet").is_empty());
+        on.put(PODS, "b", 10);
+        assert_eq!(anew.take().expect("changes").len(), 1);
+        assert_eq!(on.hub.usage(0).history_bytes, 512);
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub fn etcd() -> Result<()> {
         room.field("configmap/upstreams", "{.metadata.labels.now}/{.data.k}")? == "ours/v",
         "after a restart"
     );
+    spoiled(&room, &etcd, theirs)?;
     site.delete("etcd")?;
     // The state of a cluster whose keys are gone is nobody's to serve, and nothing is half-made.
     let refused = site.ekso(&format!("up --name etcd --api-port 0 --nodes 0 --store {}", etcd.url()))?;
@@ -37,6 +38,45 @@ pub fn etcd() -> Result<()> {
     let refused = site.ekso(&format!("up --name etcd --api-port 0 --nodes 0 --store {}", etcd.url()))?;
     refused.fails_with("configmaps default/secret: it is encrypted")?;
     site.is_gone()
+}
+
+/// Of what somebody wrote there that cannot be read, no older state is given or changed, until it can be read or is gone. Whatever else
+/// there is answers. Upstream's words differ with the decoder; the code is theirs.
+fn spoiled(room: &Room, etcd: &Etcd, readable: &[u8]) -> Result<()> {
+    const KEY: &str = "/registry/configmaps/default/upstreams";
+    let all = "/api/v1/namespaces/default/configmaps";
+    let revision = room.kubectl("get configmaps -o jsonpath={.metadata.resourceVersion}")?;
+    let watch = format!("get --raw {all}?watch=true&resourceVersion={revision}&timeoutSeconds=120");
+    std::thread::scope(|scope| -> Result<()> {
+        let watched = scope.spawn(|| room.try_kubectl(&watch));
+        etcd.put(KEY, b"k8s\0?")?;
+        let words = "(InternalError): Internal error occurred: what is stored of configmaps default/upstreams cannot be read";
+        for asked in [
+            "get configmap upstreams",
+            "get configmaps",
+            "get configmaps -A -l a=b",
+            "label configmap upstreams now=theirs",
+            "delete configmap upstreams",
+        ] {
+            room.try_kubectl(asked)?.fails_with(words)?;
+        }
+        for asked in ["?resourceVersion=0", "?watch=true&resourceVersion=0", "/upstreams?resourceVersion=0"] {
+            room.try_kubectl(&format!("get --raw {all}{asked}"))?.fails_with(words)?;
+        }
+        room.try_kubectl("create configmap upstreams")?.fails_with("\"upstreams\" already exists")?;
+        room.kubectl("get configmaps -n kube-system")?;
+        room.kubectl("create configmap another")?;
+        let told = watched.join().map_err(|_| anyhow::anyhow!("the watch panicked"))??.ok()?;
+        ensure!(told.contains("\"code\":410"), "who watched before is to list again: {told}");
+        Ok(())
+    })?;
+    etcd.put(KEY, readable)?;
+    ensure!(room.field("configmap/upstreams", "{.data.k}")? == "v", "what can be read again");
+    etcd.put(KEY, b"{")?;
+    room.try_kubectl("get configmap upstreams")?.fails_with("cannot be read")?;
+    etcd.delete(KEY)?;
+    room.try_kubectl("get configmap upstreams")?.fails_with("not found")?;
+    room.kubectl("get configmaps").map(drop)
 }
 
 pub fn images() -> Result<()> {

@@ -374,12 +374,15 @@ impl Snapshot {
 
     /// The first object of a namespace (of all, if it is empty), or the one of a name, whose newest state cannot be read.
     pub fn unreadable(&self, resource: Resource, namespace: &str, name: Option<&str>) -> Option<&Key> {
+        if self.unreadable.is_empty() {
+            return None;
+        }
         let is_meant = |key: &&Key| {
-            key.resource == resource
-                && (namespace.is_empty() || *key.namespace == *namespace)
+            (namespace.is_empty() || *key.namespace == *namespace)
                 && name.is_none_or(|name| *key.name == *name)
         };
-        self.unreadable.iter().find(is_meant)
+        let from = Key::new(resource, namespace, if namespace.is_empty() { "" } else { name.unwrap_or("") });
+        self.unreadable.range(from..).take_while(|key| key.resource == resource).find(is_meant)
     }
 
     /// The store's revision has moved on without a change to any object (an aborted or empty commit).

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object::{Draft, Event, Key, Revision, Snapshot};
+use object::{Draft, Event, Key, Resource, Revision, Snapshot};
 use tonic::Status;
 
 use super::keys::{Keys, ROOT};
@@ -44,6 +44,14 @@ enum End {
     /// etcd no longer has the changes that come next.
     Compacted,
     Lost(Status),
+}
+
+/// What a response told.
+#[derive(Default)]
+struct Applied {
+    events: Vec<Arc<Event>>,
+    /// Resources of what can never be read.
+    spoiled: Vec<Resource>,
 }
 
 /// A value.
@@ -193,19 +201,23 @@ impl Source {
                 return End::Lost(Status::unavailable(response.cancel_reason));
             }
             // What was taken over of a response that cannot be read yet is given up: the next watch brings it again.
-            let events = match self.apply(&mut state, response).await {
-                Ok(events) => events,
+            let Applied { events, spoiled } = match self.apply(&mut state, response).await {
+                Ok(applied) => applied,
                 Err(status) => return End::Lost(status),
             };
             if state.revision() > hub.snapshot().revision() {
                 hub.publish(state.clone(), &events);
             }
+            // Who watches would go on with the older state as if it were the newest. Upstream's cache ends its watches then too.
+            for resource in spoiled {
+                hub.break_off(resource);
+            }
         }
     }
 
     /// The changes of a response; etcd never divides a revision between two.
-    async fn apply(&self, state: &mut Snapshot, response: WatchResponse) -> Result<Vec<Arc<Event>>, Status> {
-        let mut events = Vec::new();
+    async fn apply(&self, state: &mut Snapshot, response: WatchResponse) -> Result<Applied, Status> {
+        let mut applied = Applied::default();
         for event in response.events {
             let Some(kv) = event.kv else { continue };
             let revision = kv.mod_revision as u64;
@@ -220,15 +232,16 @@ impl Source {
                 match self.read(key.clone(), &kv).await {
                     Ok(read) => Some(state.put(read.draft.at(revision))),
                     Err(why) => {
+                        applied.spoiled.push(key.resource);
                         spoil(state, key, why, revision)?;
                         None
                     }
                 }
             };
-            events.extend(change.map(Arc::new));
+            applied.events.extend(change.map(Arc::new));
             state.advance(revision);
         }
-        Ok(events)
+        Ok(applied)
     }
 
     async fn read(&self, key: Key, kv: &KeyValue) -> Result<Read, Unread> {

@@ -22,6 +22,7 @@ mod etcd_server;
 use etcd_server::EtcdServer;
 
 const PODS: Resource = Resource::new("pods");
+const OTHERS: Resource = Resource::new("secrets");
 
 fn options(endpoint: String) -> EtcdOptions {
     EtcdOptions {
@@ -109,10 +110,17 @@ async fn nobody_starts_on_what_cannot_be_read() {
         [name(None), name(Some("bad")), name(Some("good"))]
     };
     let bad = Some("pods ns/bad".to_owned());
+    let now = store.snapshot().revision();
+    let mut watches = [Some(PODS), Some(OTHERS), None].map(|what| store.watch(what, now).expect("a watch"));
     write(&store, "/registry/pods/ns/bad", "k8s\0?").await;
+    // Who watches is to ask again, and is told then.
+    assert!(matches!(soon(watches[0].next()).await, Err(WatchError::Compacted { .. })));
     let seen = soon(store.read()).await.expect("a read");
     assert_eq!(spoiled(&seen), [bad.clone(), bad, None]);
     assert_eq!(seen.get(&Key::new(PODS, "ns", "bad")).expect("the older state").revision, first);
+    for watch in &mut watches[1..] {
+        assert!(watch.take().expect("nothing is wrong").is_empty());
+    }
     let refused = Etcd::open(options(server.endpoint())).await.err().expect("refused").to_string();
     assert!(
         refused.starts_with("etcd holds 1 objects that cannot be read here; the first, pods ns/bad: "),
