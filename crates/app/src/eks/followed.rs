@@ -1,6 +1,7 @@
 //! Clusters whose objects concern something of the account: its key runs again when one of them changes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use object::{Event, Key, Revision};
@@ -15,11 +16,15 @@ pub struct Followed {
 }
 
 /// Ends with who follows.
-struct Following(JoinHandle<()>);
+struct Following {
+    task: JoinHandle<()>,
+    /// Set before its last wake: who is woken by that finds that nothing is followed any more. The task itself may still be returning then.
+    is_over: Arc<AtomicBool>,
+}
 
 impl Drop for Following {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -40,13 +45,14 @@ impl Followed {
     ) -> bool {
         let mut tasks = self.tasks();
         // The store of a control plane that was started anew is another one: then the task has ended.
-        if tasks.get(key).is_some_and(|known| !known.0.is_finished()) {
+        if tasks.get(key).is_some_and(|known| !known.is_over.load(Ordering::Acquire)) {
             return false;
         }
         // Whoever follows holds the log and not the store: that is let go of when its control plane is.
         let watch = store.watch(None, seen).ok();
-        let task = tokio::spawn(follow(self.wake.clone(), key.clone(), watch, concerns));
-        tasks.insert(key.clone(), Following(task));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(follow(self.wake.clone(), key.clone(), watch, concerns, is_over.clone()));
+        tasks.insert(key.clone(), Following { task, is_over });
         true
     }
 
@@ -65,6 +71,7 @@ async fn follow(
     key: Key,
     watch: Option<Watch>,
     concerns: fn(&Event) -> bool,
+    is_over: Arc<AtomicBool>,
 ) {
     if let Some(mut watch) = watch {
         while let Ok(events) = watch.next().await {
@@ -74,6 +81,7 @@ async fn follow(
             }
         }
     }
+    is_over.store(true, Ordering::Release);
     // What was missed, and the end of a log, are reasons to look. Nobody listens any more only when the keeper is gone.
     let _ = wake.send(key);
 }
@@ -115,6 +123,25 @@ mod tests {
         store.close().await;
         let last = tokio::time::timeout(Duration::from_secs(10), woken.recv()).await;
         assert_eq!(last.expect("the end of a store is news"), Some(key.clone()));
+    }
+
+    /// The wake comes on a thread of its own, while the task that sent it returns on another.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_is_woken_by_the_end_of_a_store_can_follow_the_next_at_once() {
+        let (wake, mut woken) = mpsc::unbounded_channel();
+        let followed = Followed::new(wake);
+        let key = Key::cluster(NODES, "key");
+        tokio::task::spawn_blocking(move || {
+            let mut store: Arc<dyn Store> = Arc::new(Memory::new());
+            for turn in 0..2_000 {
+                assert!(followed.follow(&key, &store, store.snapshot().revision(), |_| true), "turn {turn}");
+                tokio::runtime::Handle::current().block_on(store.close());
+                store = Arc::new(Memory::new());
+                assert_eq!(woken.blocking_recv(), Some(key.clone()));
+            }
+        })
+        .await
+        .expect("it was followed each time");
     }
 
     #[tokio::test]
