@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::etcd::Place;
+use crate::registries::Registries;
 use crate::server_files::{Flag, ServerFiles};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +37,8 @@ pub struct UpRequest {
     /// None leaves it as it was, or makes one.
     pub nodes: Option<u16>,
     pub api_port: Option<u16>,
-    pub insecure_registries: Vec<String>,
+    #[serde(flatten)]
+    pub registries: Registries,
     #[serde(flatten)]
     pub place: Place,
     #[serde(default)]

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::account;
 use crate::admin::AwsRequest;
 use crate::etcd::Place;
+use crate::registries::Registries;
 use crate::server_files::{Flag, ServerFiles};
 use crate::site;
 
@@ -88,9 +89,8 @@ pub struct Up {
     /// Port of the API on the loopback address; 0 takes a free one [default: 6443 if free]
     #[arg(long, value_name = "PORT")]
     pub api_port: Option<u16>,
-    /// Registries (HOST:PORT) that the nodes may speak plain HTTP to
-    #[arg(long, value_name = "HOST:PORT")]
-    pub insecure_registry: Vec<String>,
+    #[command(flatten)]
+    pub registries: Registries,
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
@@ -190,7 +190,10 @@ pub struct ImageImport {
     /// Make an image of this folder; then the argument is its NAME:TAG
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,
-    /// What the image runs, with --rootfs
+    /// What containers of the image run, with --rootfs: `args` of a pod go behind it
+    #[arg(long, requires = "rootfs")]
+    pub entrypoint: Option<String>,
+    /// What they run, or behind --entrypoint the arguments of that, with --rootfs: `args` of a pod take its place
     #[arg(long, requires = "rootfs")]
     pub cmd: Option<String>,
     /// FILE, folder or `-`; NAME:TAG with --rootfs
@@ -339,9 +342,8 @@ pub struct Node {
     /// The minor version of Kubernetes that the node says it has
     #[arg(long, value_name = "MINOR", hide = true)]
     pub minor: Option<u8>,
-    /// Registries (HOST:PORT) that may be spoken plain HTTP to
-    #[arg(long, value_name = "HOST:PORT")]
-    pub insecure_registry: Vec<String>,
+    #[command(flatten)]
+    pub registries: Registries,
 }
 
 #[derive(Debug, Args)]

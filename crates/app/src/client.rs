@@ -91,7 +91,7 @@ pub fn up(args: &Up, screen: &Screen) -> Result<(), ClientError> {
         name: args.cluster.name.clone(),
         nodes: args.nodes,
         api_port: args.api_port,
-        insecure_registries: args.insecure_registry.clone(),
+        registries: args.registries.clone(),
         place: args.place.clone().absolute().map_err(ClientError::Folder)?,
         files: args.files.clone().absolute().map_err(ClientError::Folder)?,
         without: args.without.clone(),

@@ -73,7 +73,9 @@ fn import(args: &ImageImport, screen: &Screen) -> Result<(), ImageError> {
     let options = ImportOptions { pinned: true, ..ImportOptions::default() };
     let images = match (&args.rootfs, args.source.as_str()) {
         (Some(dir), name) => {
-            let image = store.import_rootfs(dir, &words(args.cmd.as_deref().unwrap_or("")), name)?;
+            let [entrypoint, cmd] =
+                [&args.entrypoint, &args.cmd].map(|text| words(text.as_deref().unwrap_or("")));
+            let image = store.import_rootfs(dir, &entrypoint, &cmd, name)?;
             store.set_pinned(&image, true)?;
             vec![image]
         }

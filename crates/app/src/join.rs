@@ -114,6 +114,6 @@ fn config(args: &cli::Node) -> Result<node::Config, NodeCommandError> {
         taints,
         version: git_version(args.minor.unwrap_or(shape.minor)),
         provider_id: args.provider_id.clone().unwrap_or_default(),
-        insecure_registries: args.insecure_registry.clone(),
+        registries: args.registries.of_node(),
     })
 }

@@ -30,6 +30,7 @@ mod pki;
 mod process;
 mod profile;
 mod progress;
+mod registries;
 mod server;
 mod server_files;
 mod shape;

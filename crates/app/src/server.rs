@@ -65,7 +65,7 @@ pub fn foreground(args: &cli::Up, screen: &Screen) -> Result<(), ServerError> {
             name: args.cluster.name.clone(),
             nodes: args.nodes,
             api_port: args.api_port,
-            insecure_registries: args.insecure_registry.clone(),
+            registries: args.registries.clone(),
             place: args.place.clone().absolute().map_err(StartError)?,
             files: args.files.clone().absolute().map_err(StartError)?,
             without: args.without.clone(),

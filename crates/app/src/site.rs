@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::etcd::Place;
 use crate::owner::Owner;
 use crate::pki;
+use crate::registries::Registries;
 use crate::server_files::ServerFiles;
 use crate::shape::{NEWEST, Shape};
 
@@ -56,8 +57,8 @@ pub struct ClusterSpec {
     pub api_port: u16,
     /// Whether it should be running.
     pub up: bool,
-    #[serde(default)]
-    pub insecure_registries: Vec<String>,
+    #[serde(flatten)]
+    pub registries: Registries,
     #[serde(flatten)]
     pub place: Place,
     #[serde(default)]

@@ -123,7 +123,7 @@ mod tests {
             let root = dir.path().join(name);
             std::fs::create_dir_all(&root).expect("made");
             std::fs::write(root.join("file"), name).expect("written");
-            store.import_rootfs(&root, &["/file".into()], &format!("{name}:1")).expect("imported")
+            store.import_rootfs(&root, &[], &["/file".into()], &format!("{name}:1")).expect("imported")
         };
         let (held, pinned, unused) = (import("held"), import("pinned"), import("unused"));
         store.prepare(&held, "node-1/container").expect("handed out");

@@ -88,7 +88,7 @@ pub struct Config {
     pub taints: Vec<serde_json::Value>,
     /// `v1.36.0-ekso.0.1.0`
     pub version: String,
-    pub insecure_registries: Vec<String>,
+    pub registries: Registries,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -189,8 +189,7 @@ fn tools(
     reports: Reports,
 ) -> Result<Tools, NodeError> {
     let images = Store::open(&config.image_dir)?;
-    let registries = Registries { insecure: config.insecure_registries.clone(), ..Registries::default() };
-    let puller = Puller::new(images.clone(), registries);
+    let puller = Puller::new(images.clone(), config.registries.clone());
     let puller = puller.map_err(|error| NodeError::Registries(error.to_string()))?;
     let network = PodNetwork::default();
     network.adopt(&runtime.list().sandboxes);

@@ -31,7 +31,7 @@ impl ec2::Clusters for Joining {
         Box::pin(async move {
             let daemon = self.0.upgrade()?;
             let cluster = daemon.clusters.get(name)?;
-            let insecure_registries = daemon.site.cluster(name).ok()??.insecure_registries;
+            let registries = daemon.site.cluster(name).ok()??.registries;
             let token = match cluster.join_token(nodes::TOKEN_SECONDS, Some(node)).await {
                 Ok(token) => token,
                 Err(failure) => {
@@ -41,7 +41,7 @@ impl ec2::Clusters for Joining {
             };
             let (server, shape) = (*cluster.inside.first()?, &cluster.shape);
             let (dns, minor) = (shape.dns_ip().into(), shape.minor);
-            Some(ec2::Join { server, token, dns, minor, insecure_registries })
+            Some(ec2::Join { server, token, dns, minor, registries })
         })
     }
 

@@ -10,6 +10,7 @@ use crate::admin::{Ask, AwsRequest, ClusterStatus, Told, UpRequest};
 use crate::census;
 use crate::etcd::Place;
 use crate::progress::Progress;
+use crate::registries::Registries;
 use crate::server_files::ServerFiles;
 use crate::shape::NEWEST;
 use crate::site::ClusterSpec;
@@ -154,7 +155,7 @@ impl Daemon {
             nodes: 1,
             api_port: 0,
             up: true,
-            insecure_registries: Vec::new(),
+            registries: Registries::default(),
             minor: NEWEST,
             services: None,
             pods: None,
@@ -164,9 +165,7 @@ impl Daemon {
         });
         spec.up = true;
         spec.nodes = request.nodes.unwrap_or(spec.nodes);
-        if !request.insecure_registries.is_empty() {
-            spec.insecure_registries.clone_from(&request.insecure_registries);
-        }
+        spec.registries = request.registries.or(&spec.registries);
         if request.place.store.is_some() {
             spec.place.clone_from(&request.place);
         }

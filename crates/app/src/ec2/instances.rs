@@ -499,8 +499,8 @@ impl Node<'_> {
         say("--image-dir", "/var/lib/ekso/images".into());
         say("--cluster-dns", join.dns.to_string());
         say("--minor", self.minor().unwrap_or(join.minor).to_string());
-        for registry in &join.insecure_registries {
-            say("--insecure-registry", registry.clone());
+        for (flag, value) in join.registries.flags() {
+            say(flag, value);
         }
         say("--provider-id", self.instance.provider_id());
         if let Some((cpu_milli, memory_bytes)) = size(self.instance, self.kind) {

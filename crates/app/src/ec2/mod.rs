@@ -35,6 +35,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::registries::Registries;
 use crate::site::Site;
 
 /// How long to wait after something failed, from the first time on.
@@ -77,8 +78,7 @@ pub struct Join {
     pub dns: IpAddr,
     /// 36 of 1.36
     pub minor: u8,
-    /// Registries that are asked without TLS.
-    pub insecure_registries: Vec<String>,
+    pub registries: Registries,
 }
 
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

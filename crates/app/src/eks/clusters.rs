@@ -11,6 +11,7 @@ use crate::daemon::{Daemon, DaemonError, free_port, open_public_door};
 use crate::doors::Doors;
 use crate::ec2::Ec2Error;
 use crate::etcd::Place;
+use crate::registries::Registries;
 use crate::server_files::ServerFiles;
 use crate::site::ClusterSpec;
 
@@ -103,7 +104,7 @@ fn new_spec(issuers: &str, record: &Kept<ClusterRecord>, minor: u8) -> Result<Cl
         nodes: 0,
         api_port: free_port(0)?,
         up: true,
-        insecure_registries: Vec::new(),
+        registries: Registries::default(),
         place: Place::default(),
         files: ServerFiles::default(),
         minor,

@@ -93,9 +93,9 @@ pub fn images() -> Result<()> {
     let mut serve = elsewhere.command(&tool("docker-registry")?)?;
     let _server = start(serve.arg("serve").arg(&config), &site.scratch().join("registry.log"))?;
     until("the registry answers", || Ok(std::net::TcpStream::connect(&registry).ok()))?;
-    site.ekso(&format!("up --name images --api-port 0 --insecure-registry {registry}"))?
-        .ok()
-        .context(site.logs())?;
+    let registries =
+        format!("--insecure-registry {registry} --registry-mirror registry.invalid=http://{registry}");
+    site.ekso(&format!("up --name images --api-port 0 {registries}"))?.ok().context(site.logs())?;
     let cluster = Cluster { site: &site, name: "images".into() };
     let layout = layout_of_busybox(&site)?;
     let copy = |to: &str| -> Result<()> {
@@ -117,13 +117,28 @@ pub fn images() -> Result<()> {
     ensure!(listed.contains("saved:1"), "{listed}");
 
     let room = Room { cluster: &cluster, namespace: "default".into() };
-    for (name, image) in [("pulled", format!("{registry}/team/box:1")), ("saved", "saved:1".to_owned())] {
+    for (name, image) in [
+        ("pulled", format!("{registry}/team/box:1")),
+        ("mirrored", "registry.invalid/team/box:1".to_owned()),
+        ("saved", "saved:1".to_owned()),
+    ] {
         room.kubectl(&format!("run {name} --image={image} --command -- sleep 100000"))?;
         room.wait(&format!("pod/{name}"), "condition=Ready")?;
         ensure!(room.sh(name, "cat /etc/made-by")? == "skopeo\n", "{name}");
     }
     let id = room.field("pod/pulled", "{.status.containerStatuses[0].imageID}")?;
     ensure!(id.contains("team/box@sha256:"), "imageID {id}");
+    // What a pod says goes behind an entrypoint, and takes the place of the words that an image has for it.
+    let mut import = site.command("image import --cmd")?;
+    import
+        .args(["true", "--entrypoint", "/bin/sh -c", "--rootfs"])
+        .arg(site.scratch().join("box"))
+        .arg("entry:1");
+    run(&mut import, "")?.ok()?;
+    let mut start = room.command("run entry --image=entry:1 --restart=Never --")?;
+    run(start.arg("echo behind the entrypoint"), "")?.ok()?;
+    room.wait("pod/entry", "jsonpath={.status.phase}=Succeeded")?;
+    ensure!(room.kubectl("logs entry")? == "behind the entrypoint\n", "what the pod said");
     let hostile = hostile_archive(&site)?;
     let refused = site.ekso(&format!("image import {}", hostile.display()))?;
     ensure!(refused.code == 1 && !Path::new("/tmp/ekso-e2e-escaped").exists(), "{refused:?}");

@@ -22,8 +22,15 @@ use super::tree;
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Store {
-    /// Imports `dir` as an image for this machine that runs `cmd`. Sockets and marks of overlayfs are left out.
-    pub fn import_rootfs(&self, dir: &Path, cmd: &[String], name: &str) -> Result<Image, ImportError> {
+    /// Imports `dir` as an image for this machine that runs `entrypoint` and behind it `cmd`, which a pod's `args` replace; either may be
+    /// empty. Sockets and marks of overlayfs are left out.
+    pub fn import_rootfs(
+        &self,
+        dir: &Path,
+        entrypoint: &[String],
+        cmd: &[String],
+        name: &str,
+    ) -> Result<Image, ImportError> {
         let name: Reference = name.parse()?;
         let operation = self.begin()?;
         let mut blobs = BTreeSet::new();
@@ -42,6 +49,8 @@ impl Store {
             os: platform.os,
             variant: platform.variant,
             config: Some(RunConfig {
+                // As `docker build` leaves out what was not said: the same folder and words make the same image as before.
+                entrypoint: (!entrypoint.is_empty()).then(|| entrypoint.to_vec()),
                 cmd: Some(cmd.to_vec()),
                 env: Some(vec![PATH.to_string()]),
                 ..RunConfig::default()

@@ -181,7 +181,7 @@ mod tests {
         rustix::fs::mknodat(CWD, root.join("gone"), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
         rustix::fs::lsetxattr(root.join("bin"), "trusted.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
         let first = Store::open(dir.path().join("first")).unwrap();
-        first.import_rootfs(&root, &["/bin/tool".into()], "web:1").unwrap();
+        first.import_rootfs(&root, &[], &["/bin/tool".into()], "web:1").unwrap();
         let copied = dir.path().join("copied");
         copy(&root, &copied, &mut BTreeMap::new()).unwrap();
         let tool = copied.join("bin/tool").metadata().unwrap();
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(fs::read_to_string(prepared.layers[0].join("bin/tool")).unwrap(), "tool");
         // The same name for another image.
         fs::write(root.join("bin/tool"), "new").unwrap();
-        first.import_rootfs(&root, &["/bin/tool".into()], "web:1").unwrap();
+        first.import_rootfs(&root, &[], &["/bin/tool".into()], "web:1").unwrap();
         assert_eq!(second.take_over(&first).unwrap(), 1);
         assert_eq!(second.get("web:1").unwrap(), first.get("web:1").unwrap());
     }

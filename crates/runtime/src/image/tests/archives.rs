@@ -92,16 +92,20 @@ fn a_folder_becomes_the_same_image_each_time() {
     fs::create_dir_all(root.join("long").join("n".repeat(120))).unwrap();
     fs::write(root.join("long").join("n".repeat(120)).join("m".repeat(120)), "deep").unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(root.join("tmp/socket")).unwrap();
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
     let import = |at: &str| {
         let store = Store::open(dir.path().join(at)).unwrap();
-        let image = store.import_rootfs(&root, &["/bin/sh".to_string()], "box").unwrap();
+        let image = store.import_rootfs(&root, &words(&["/bin/sh"]), &words(&["-c", "ls"]), "box").unwrap();
         (store.clone(), image.clone(), store.prepare(&image, "c").unwrap())
     };
     let (_, first, prepared) = import("one");
     let (_, second, _) = import("two");
     assert_eq!((first.digest, &first.layers), (second.digest, &second.layers));
     assert_eq!(first.name, "docker.io/library/box:latest");
-    assert_eq!(prepared.config.cmd, ["/bin/sh"]);
+    assert_eq!(
+        (prepared.config.entrypoint, prepared.config.cmd),
+        (words(&["/bin/sh"]), words(&["-c", "ls"]))
+    );
     fs::remove_file(root.join("tmp/socket")).unwrap();
     assert_eq!(listing(&prepared.layers[0]), listing(&root));
     let stat = |path: &str| fs::metadata(prepared.layers[0].join(path)).unwrap();
