@@ -45,7 +45,7 @@ pub fn etcd() -> Result<()> {
 fn spoiled(room: &Room, etcd: &Etcd, readable: &[u8]) -> Result<()> {
     const KEY: &str = "/registry/configmaps/default/upstreams";
     let all = "/api/v1/namespaces/default/configmaps";
-    let revision = room.kubectl("get configmaps -o jsonpath={.metadata.resourceVersion}")?;
+    let revision = room.field("configmap/upstreams", "{.metadata.resourceVersion}")?;
     let watch = format!("get --raw {all}?watch=true&resourceVersion={revision}&timeoutSeconds=120");
     std::thread::scope(|scope| -> Result<()> {
         let watched = scope.spawn(|| room.try_kubectl(&watch));
