@@ -4,16 +4,17 @@ use schema::{At, Quantity, Violation, names, path};
 use serde_json::Value;
 
 use crate::spec::check::{self, Found};
-use crate::spec::label_selector;
+use crate::spec::resources;
 
-/// (the type, the field of its source)
+/// (the type, the field of its source), in the order in which upstream looks for them: it judges the first that is there.
 const SOURCES: [(&str, &str); 5] = [
-    ("ContainerResource", "containerResource"),
-    ("External", "external"),
     ("Object", "object"),
+    ("External", "external"),
     ("Pods", "pods"),
     ("Resource", "resource"),
+    ("ContainerResource", "containerResource"),
 ];
+const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
 const WINDOW_MAX_SECONDS: i64 = 3600;
 const PERIOD_MAX_SECONDS: i64 = 1800;
 
@@ -26,7 +27,9 @@ pub fn validate(autoscaler: &Value, old: Option<&Value>) -> Vec<Violation> {
     }
     let most = path::int(spec, "maxReplicas").unwrap_or_default();
     let most_at = at.field("maxReplicas");
-    if most < 1 {
+    if most == 0 {
+        found.push(Violation::required(most_at, "must be set and greater than 0"));
+    } else if most < 0 {
         found.push(Violation::invalid(most_at, most, "must be greater than or equal to 1"));
     }
     if least.is_some_and(|least| most < least) {
@@ -37,6 +40,11 @@ pub fn validate(autoscaler: &Value, old: Option<&Value>) -> Vec<Violation> {
     for (index, metric) in path::list(spec, "metrics").iter().enumerate() {
         let at = at.field("metrics");
         one_metric(metric, at.index(index), &mut found);
+    }
+    let wakes = |metric: &Value| matches!(path::text(metric, "type"), "External" | "Object");
+    if least == Some(0) && !path::list(spec, "metrics").iter().any(wakes) {
+        let detail = "must specify at least one Object or External metric to support scaling to zero replicas";
+        found.push(Violation::forbidden(at.field("metrics"), detail));
     }
     if let Some(behavior) = spec.get("behavior") {
         for field in ["scaleUp", "scaleDown"] {
@@ -66,71 +74,101 @@ fn one_metric(metric: &Value, at: At<'_>, found: &mut Found) {
     let kind = path::text(metric, "type");
     if kind.is_empty() {
         found.push(Violation::required(at.field("type"), "must specify a metric source type"));
-        return;
     }
-    let Some((_, source)) = SOURCES.iter().find(|(name, _)| *name == kind) else {
-        found.push(Violation::not_supported(at.field("type"), kind, &SOURCES.map(|(name, _)| name)));
-        return;
-    };
-    for (_, other) in SOURCES.iter().filter(|(_, other)| other != source) {
-        if metric.get(other).is_some() {
+    // Upstream looks twice.
+    let unknown = || Violation::not_supported(at.field("type"), kind, &TYPES);
+    let wanted = SOURCES.iter().find(|(name, _)| *name == kind);
+    found.extend(wanted.is_none().then(unknown));
+    let there: Vec<&str> =
+        SOURCES.iter().map(|(_, source)| *source).filter(|one| metric.get(one).is_some()).collect();
+    if let Some(first) = there.first() {
+        one_source(&metric[*first], first, at.field(first), found);
+    }
+    match wanted {
+        None => found.push(unknown()),
+        Some((_, source)) if !there.contains(source) => {
+            let detail = "must populate information for the given metric source";
+            found.push(Violation::required(at.field(source), detail));
+        }
+        Some(_) => {}
+    }
+    if there.len() != 1 {
+        for other in there.iter().filter(|one| wanted.is_none_or(|(_, source)| source != *one)) {
             found.push(Violation::forbidden(at.field(other), "must populate the given metric source only"));
         }
     }
-    let at = at.field(source);
-    let Some(own) = metric.get(source) else {
-        found.push(Violation::required(at, "must populate information for the given metric source"));
-        return;
-    };
-    metric_target(&own["target"], at.field("target"), found);
-    match *source {
+}
+
+fn one_source(own: &Value, source: &str, at: At<'_>, found: &mut Found) {
+    let target = &own["target"];
+    let (value, average) = (target.get("value"), target.get("averageValue"));
+    match source {
         "resource" | "containerResource" => {
-            if path::text(own, "name").is_empty() {
-                found.push(Violation::required(at.field("name"), "must specify a resource name"));
+            match path::text(own, "name") {
+                "" => found.push(Violation::required(at.field("name"), "must specify a resource name")),
+                name if source == "containerResource" => {
+                    resources::container_name(name, at.field("name"), found);
+                }
+                _ => {}
             }
-            if *source == "containerResource" {
+            if source == "containerResource" {
                 if path::text(own, "container").is_empty() {
                     found.push(Violation::required(at.field("container"), "must specify a container"));
                 }
                 check::follows(own, "container", names::dns_label, at, found);
             }
-            resource_target(&own["target"], at.field("target"), found);
+            metric_target(target, at.field("target"), found);
+            resource_target(target, at.field("target"), found);
+            return;
         }
-        _ => named_metric(own, source, at, found),
+        "object" => object_reference(&own["describedObject"], at.field("describedObject"), found),
+        _ => {}
+    }
+    metric_name(path::text(own, "metric.name"), at.field("metric.name"), found);
+    metric_target(target, at.field("target"), found);
+    let at = at.field("target");
+    let missing = match source {
+        "pods" if average.is_none() => "must specify a positive target averageValue",
+        "object" if value.or(average).is_none() => "must set either a target value or averageValue",
+        "external" if value.or(average).is_none() => {
+            "must set either a target value for metric or a per-pod target"
+        }
+        _ => "",
+    };
+    if !missing.is_empty() {
+        found.push(Violation::required(at.field("averageValue"), missing));
+    }
+    if source == "external" && value.is_some() && average.is_some() {
+        let detail = "may not set both a target value for metric and a per-pod target";
+        found.push(Violation::forbidden(at.field("value"), detail));
     }
 }
 
-fn named_metric(own: &Value, source: &str, at: At<'_>, found: &mut Found) {
-    if path::text(own, "metric.name").is_empty() {
-        found.push(Violation::required(at.field("metric.name"), "must specify a metric name"));
+/// What a metric is of. Upstream takes any version here.
+fn object_reference(reference: &Value, at: At<'_>, found: &mut Found) {
+    for field in ["kind", "name"] {
+        check::required_name(reference, field, names::path_segment, at, found);
     }
-    if let Some(selector) = path::get(own, "metric.selector") {
-        label_selector::validate(selector, at.field("metric.selector"), found);
+    let text = path::text(reference, "apiVersion");
+    if text.matches('/').count() > 1 {
+        let detail = format!("unexpected GroupVersion string: {text}");
+        found.push(Violation::invalid(at.field("apiVersion"), text, detail));
     }
-    let (value, average) = (own["target"].get("value"), own["target"].get("averageValue"));
-    if source == "pods" {
-        if average.is_none() {
-            let detail = "must specify a positive target averageValue";
-            found.push(Violation::required(at.field("target.averageValue"), detail));
-        }
-        return;
-    }
-    match (value, average) {
-        (None, None) => {
-            let detail = "must set either a target value for metric or a per-pod target";
-            found.push(Violation::required(at.field("target.averageValue"), detail));
-        }
-        (Some(_), Some(_)) => {
-            let detail = "may not set both a target value for metric and a per-pod target";
-            found.push(Violation::forbidden(at.field("target.value"), detail));
-        }
-        _ => {}
+}
+
+fn metric_name(name: &str, at: At<'_>, found: &mut Found) {
+    if name.is_empty() {
+        found.push(Violation::required(at, "must specify a metric name"));
+    } else {
+        found.extend(Violation::all_invalid(at, name, names::path_segment(name)));
     }
 }
 
 fn metric_target(target: &Value, at: At<'_>, found: &mut Found) {
+    if path::text(target, "type").is_empty() {
+        found.push(Violation::required(at.field("type"), "must specify a metric target type"));
+    }
     match path::text(target, "type") {
-        "" => found.push(Violation::required(at.field("type"), "must specify a metric target type")),
         "Utilization" | "Value" | "AverageValue" => {}
         other => {
             let detail = "must be either Utilization, Value, or AverageValue";
@@ -149,15 +187,14 @@ fn metric_target(target: &Value, at: At<'_>, found: &mut Found) {
 }
 
 fn resource_target(target: &Value, at: At<'_>, found: &mut Found) {
-    let at = at.field("averageUtilization");
     match (target.get("averageUtilization"), target.get("averageValue")) {
         (None, None) => {
             let detail = "must set either a target raw value or a target utilization";
-            found.push(Violation::required(at, detail));
+            found.push(Violation::required(at.field("averageUtilization"), detail));
         }
         (Some(_), Some(_)) => {
             let detail = "may not set both a target raw value and a target utilization";
-            found.push(Violation::forbidden(at, detail));
+            found.push(Violation::forbidden(at.field("averageValue"), detail));
         }
         _ => {}
     }

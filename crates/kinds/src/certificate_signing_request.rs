@@ -49,7 +49,9 @@ pub static KIND: Kind = Kind {
 };
 
 const EXPIRATION_MIN_SECONDS: i64 = 600;
+const DOMAIN_MAX_BYTES: usize = 253;
 const SIGNER_MAX_BYTES: usize = 571;
+const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
 const USAGES: [&str; 23] = [
     "any",
     "cert sign",
@@ -124,7 +126,13 @@ fn validate(request: &Value, old: Option<&Value>) -> Vec<Violation> {
             found.push(Violation::duplicate(list.index(index), usage));
         }
     }
-    signer(path::text(spec, "signerName"), at.field("signerName"), &mut found);
+    match path::text(spec, "signerName") {
+        LEGACY_SIGNER => {
+            let detail = "the legacy signerName is not allowed via this API version";
+            found.push(Violation::invalid(at.field("signerName"), LEGACY_SIGNER, detail));
+        }
+        name => signer(name, at.field("signerName"), &mut found),
+    }
     if let Some(seconds) =
         path::int(spec, "expirationSeconds").filter(|&seconds| seconds < EXPIRATION_MIN_SECONDS)
     {
@@ -177,34 +185,37 @@ fn chain(certificate: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn signer(name: &str, at: At<'_>, found: &mut Found) {
+/// `example.com/signer-name`: who signs.
+pub(crate) fn signer(name: &str, at: At<'_>, found: &mut Found) {
     if name.is_empty() {
         found.push(Violation::required(at, ""));
         return;
     }
-    let Some((domain, path)) =
-        name.split_once('/').filter(|(_, path)| !path.contains('/') && !path.is_empty())
-    else {
+    let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.contains('/')) else {
         let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
         found.push(Violation::invalid(at, name, detail));
         return;
     };
-    for label in domain.split('.').chain(path.split('.')) {
-        for wrong in names::dns_label(label) {
-            found.push(Violation::invalid(at, name, format!("validating label \"{label}\": {wrong}")));
-        }
+    if domain.len() > DOMAIN_MAX_BYTES {
+        found.push(Violation::too_long(at, DOMAIN_MAX_BYTES));
     }
+    labels(domain, names::dns_label, at, found);
     if !domain.contains('.') {
         let detail = "should be a domain with at least two segments separated by dots";
-        found.push(Violation::invalid(at, name, detail));
+        found.push(Violation::invalid(at, domain, detail));
     }
+    labels(path, names::dns_subdomain, at, found);
     if name.len() > SIGNER_MAX_BYTES {
         found.push(Violation::too_long(at, SIGNER_MAX_BYTES));
     }
-    if name == "kubernetes.io/legacy-unknown" {
-        let detail = "the legacy signerName is not allowed via this API version";
-        found.push(Violation::invalid(at, name, detail));
-    }
+}
+
+/// Of the parts between dots, the first that is wrong.
+fn labels(text: &str, rule: names::Check, at: At<'_>, found: &mut Found) {
+    let wrong = text.split('.').map(|label| (label, rule(label))).find(|(_, wrong)| !wrong.is_empty());
+    let Some((label, wrong)) = wrong else { return };
+    let told = wrong.into_iter().map(|wrong| format!("validating label \"{label}\": {wrong}"));
+    found.extend(told.map(|detail| Violation::invalid(at, text, detail)));
 }
 
 /// A decision is not taken back.

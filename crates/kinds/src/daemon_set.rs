@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::column::{AGE, NAME, column, int, labels};
 use crate::spec::{
     check::{self, Found},
-    template, warnings,
+    label_selector, template, warnings,
 };
 use crate::{row, strategy, subresource};
 
@@ -106,16 +106,31 @@ fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
     if let Some(old) = old {
         check::immutable(spec, &old["spec"], "selector", at, &mut found);
     }
-    template::validate_controlled(spec, "daemonset", "DaemonSet", &mut found);
-    for field in ["minReadySeconds", "revisionHistoryLimit"] {
-        check::not_negative(spec, field, at, &mut found);
-    }
+    selected(spec, at, &mut found);
+    let (template, template_at) = (&spec["template"], at.field("template"));
+    template::validate(template, template_at, &mut found);
+    template::goes_on(template, "DaemonSet", template_at, &mut found);
+    check::not_negative(spec, "minReadySeconds", at, &mut found);
     update_strategy(&spec["updateStrategy"], at.field("updateStrategy"), &mut found);
+    check::not_negative(spec, "revisionHistoryLimit", at, &mut found);
     let status = &set["status"];
     for (field, _) in status.as_object().into_iter().flatten() {
         check::not_negative(status, field, At::root("status"), &mut found);
     }
     found
+}
+
+/// Upstream asks less of a daemon set's selector than of others': none is told only of the labels that it does not match.
+fn selected(spec: &Value, at: At<'_>, found: &mut Found) {
+    let (selector, before) = (&spec["selector"], found.len());
+    label_selector::validate(selector, at.field("selector"), found);
+    if found.len() == before {
+        template::validate_selected(selector, &spec["template"], at.field("template"), found);
+    }
+    if !selector.is_null() && label_selector::is_empty(selector) {
+        let detail = "empty selector is invalid for daemonset";
+        found.push(Violation::invalid(at.field("selector"), selector, detail));
+    }
 }
 
 fn update_strategy(strategy: &Value, at: At<'_>, found: &mut Found) {

@@ -63,7 +63,7 @@ fn validate(deployment: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&deployment["spec"], At::root("spec"));
     check::not_negative(spec, "replicas", at, &mut found);
-    template::validate_controlled(spec, "deployment", "ReplicaSet", &mut found);
+    template::validate_replicated(spec, &mut found);
     update_strategy(&spec["strategy"], at.field("strategy"), &mut found);
     for field in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
         check::not_negative(spec, field, at, &mut found);

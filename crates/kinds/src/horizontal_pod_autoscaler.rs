@@ -76,7 +76,7 @@ fn default(autoscaler: &mut Value) {
     for (rules, policies) in [("scaleUp", json!([pods, percent])), ("scaleDown", json!([percent]))] {
         let rules = &mut behavior[rules];
         path::set_default(rules, "selectPolicy", "Max");
-        if path::list(rules, "policies").is_empty() {
+        if rules.get("policies").is_none() {
             rules["policies"] = policies;
         }
     }

@@ -1,5 +1,5 @@
 use object::{Resource, Time};
-use schema::{Kind, Strategy, path};
+use schema::{Kind, Strategy, names, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, human_duration};
@@ -79,8 +79,9 @@ fn prepare(job: &mut Value, old: Option<&Value>) {
     if selected.is_null() {
         *selected = uid;
     }
-    // As its default has it once the template is complete.
-    if path::members(job, "metadata.labels").next().is_none() {
+    // As its default has it once the template is complete; upstream judges it before.
+    let is_label = names::label_value(path::text(job, "metadata.name")).is_empty();
+    if path::members(job, "metadata.labels").next().is_none() && is_label {
         let labels = job["spec"]["template"]["metadata"]["labels"].clone();
         path::set(job, "metadata.labels", labels);
     }

@@ -2,8 +2,8 @@ use object::Resource;
 use schema::{At, Kind, Strategy, Subresource, Violation, metadata, path};
 use serde_json::{Value, json};
 
-use crate::spec::{pod_spec, qos, resources, warnings};
-use crate::{pod_columns, pod_update, row, strategy, subresource};
+use crate::spec::{annotations, container, pod_spec, qos, resources, warnings};
+use crate::{pod_columns, pod_status, pod_update, row, strategy, subresource};
 
 pub const PODS: Resource = Resource::new("pods");
 
@@ -92,7 +92,7 @@ fn default(pod: &mut Value) {
                 }
             }
         }
-        pod_requests(spec);
+        pod_resources(spec);
     }
     addresses(pod);
 }
@@ -106,24 +106,46 @@ fn host_ports(container: &mut Value) {
     }
 }
 
-/// A pod with limits of its own requests what its containers do, or else as much as it may use.
-fn pod_requests(spec: &mut Value) {
-    let limited: Vec<String> =
-        path::members(spec, "resources.limits").map(|(name, _)| name.clone()).collect();
-    for resource in limited {
-        if spec["resources"]["requests"].get(&resource).is_some() {
-            continue;
+/// A pod with resources of its own has the huge pages of its containers, and requests what they do or else as much as it may use.
+fn pod_resources(spec: &mut Value) {
+    let has_any = |list: &str, spec: &Value| path::members(&spec["resources"], list).next().is_some();
+    if !has_any("limits", spec) && !has_any("requests", spec) {
+        return;
+    }
+    let own = |spec: &Value, list: &str, resource: &str| {
+        spec["resources"].get(list).is_some_and(|list| list.get(resource).is_some())
+    };
+    let mut added: Vec<(String, Value)> = Vec::new();
+    for resource in resources::named(spec, "limits").into_iter().filter(|one| resources::is_hugepages(one)) {
+        if let Some(limit) = resources::aggregate(spec, "limits", resource)
+            && !own(spec, "limits", resource)
+        {
+            added.push((resource.to_owned(), limit.to_string().into()));
         }
-        let asked: Vec<_> = path::list(spec, "containers")
-            .iter()
-            .filter_map(|one| resources::amount(&one["resources"]["requests"], &resource))
-            .collect();
-        let request = if asked.is_empty() || resources::is_hugepages(&resource) {
-            spec["resources"]["limits"][&resource].clone()
-        } else {
-            asked.into_iter().sum::<schema::Quantity>().to_string().into()
-        };
-        spec["resources"]["requests"][&resource] = request;
+    }
+    for (resource, limit) in added.drain(..) {
+        spec["resources"]["limits"][resource] = limit;
+    }
+    if !has_any("limits", spec) {
+        return;
+    }
+    for resource in resources::named(spec, "requests") {
+        if let Some(asked) = resources::aggregate(spec, "requests", resource)
+            && resources::is_of_pods(resource)
+            && resources::can_overcommit(resource)
+            && !own(spec, "requests", resource)
+        {
+            added.push((resource.to_owned(), asked.to_string().into()));
+        }
+    }
+    for (resource, limit) in path::members(spec, "resources.limits") {
+        let is_asked = own(spec, "requests", resource) || added.iter().any(|(one, _)| one == resource);
+        if resources::is_of_pods(resource) && !is_asked {
+            added.push((resource.clone(), limit.clone()));
+        }
+    }
+    for (resource, request) in added {
+        spec["resources"]["requests"][resource] = request;
     }
 }
 
@@ -156,6 +178,7 @@ fn prepare(pod: &mut Value, old: Option<&Value>) {
     }
     pod["status"] = status;
     match_label_keys(pod);
+    annotations::take_apparmor(pod);
     // Admission may have named an account since.
     if let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) {
         pod_spec::mirror_service_account(spec);
@@ -214,19 +237,16 @@ fn validate(pod: &Value, old: Option<&Value>) -> Vec<Violation> {
     let empty = Value::Null;
     let spec = pod.get("spec").unwrap_or(&empty);
     let at = At::root("spec");
-    let annotations = At::root("metadata.annotations");
-    let annotation =
-        |key: &str| path::get(pod, "metadata.annotations").and_then(|all| all.get(key)?.as_str());
-    if annotation("kubernetes.io/config.mirror").is_some() && path::text(spec, "nodeName").is_empty() {
-        let detail = "must set spec.nodeName if mirror pod annotation is set";
-        found.push(Violation::invalid(annotations.key("kubernetes.io/config.mirror"), "", detail));
-    }
-    const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-    if let Some(cost) = annotation(COST).filter(|cost| cost.parse::<i32>().is_err()) {
-        found.push(Violation::invalid(annotations.key(COST), cost, "must be a 32bit integer"));
-    }
+    annotations::validate(pod, At::root("metadata.annotations"), &mut found);
     let name = path::text(pod, "metadata.name");
     pod_spec::validate(spec, &pod_spec::Context { pod_name: name, is_template: false }, at, &mut found);
+    tokens_have_accounts(spec, at, &mut found);
+    for list in ["containers", "initContainers"] {
+        for (index, one) in path::list(spec, list).iter().enumerate() {
+            let at = at.field(list);
+            container::padded_image(one, at.index(index), &mut found);
+        }
+    }
     if metadata::is_new(pod, old) {
         if !path::list(spec, "ephemeralContainers").is_empty() {
             found.push(Violation::forbidden(at.field("ephemeralContainers"), "cannot be set on create"));
@@ -235,9 +255,32 @@ fn validate(pod: &Value, old: Option<&Value>) -> Vec<Violation> {
             let detail = "cannot be set until all schedulingGates have been cleared";
             found.push(Violation::forbidden(at.field("nodeName"), detail));
         }
+        annotations::match_fields(pod, at, &mut found);
     }
     if let Some(old) = old {
         pod_update::validate(pod, old, &mut found);
+        if pod.get("status") != old.get("status") {
+            pod_status::validate(pod, old, &mut found);
+        }
     }
     found
+}
+
+/// A token is an account's.
+fn tokens_have_accounts(spec: &Value, at: At<'_>, found: &mut Vec<Violation>) {
+    if !path::text(spec, "serviceAccountName").is_empty() {
+        return;
+    }
+    for (index, volume) in path::list(spec, "volumes").iter().enumerate() {
+        for (nth, source) in path::list(volume, "projected.sources").iter().enumerate() {
+            if source.get("serviceAccountToken").is_some() {
+                let at = at.field("volumes");
+                let at = at.index(index);
+                let at = at.field("projected.sources");
+                let at = at.index(nth);
+                let detail = "must not be specified when serviceAccountName is not set";
+                found.push(Violation::forbidden(at.field("serviceAccountToken"), detail));
+            }
+        }
+    }
 }

@@ -55,7 +55,7 @@ fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
     for field in ["replicas", "minReadySeconds"] {
         check::not_negative(spec, field, at, &mut found);
     }
-    template::validate_controlled(spec, "deployment", "ReplicaSet", &mut found);
+    template::validate_replicated(spec, &mut found);
     status(set, &mut found);
     if let Some(old) = old {
         check::immutable(spec, &old["spec"], "selector", at, &mut found);

@@ -1,3 +1,6 @@
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
 use object::Resource;
 use schema::{At, Kind, Strategy, Violation, metadata, names, path};
 use serde_json::{Value, json};
@@ -63,7 +66,12 @@ fn name(name: &str) -> Vec<String> {
     if name.contains('.') { vec!["must not contain dots".into()] } else { names::dns_label(name) }
 }
 
+/// Upstream drops `maxUnavailable` unless it is told to know it, or has known it already.
 fn prepare(set: &mut Value, old: Option<&Value>) {
+    const UNAVAILABLE: &str = "spec.updateStrategy.rollingUpdate.maxUnavailable";
+    if old.is_none_or(|old| path::get(old, UNAVAILABLE).is_none()) {
+        path::remove(set, UNAVAILABLE);
+    }
     if old.is_none() {
         set["status"] = json!({"availableReplicas": 0, "replicas": 0});
     }
@@ -115,24 +123,56 @@ fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
             &mut found,
         );
     }
-    for field in ["replicas", "minReadySeconds"] {
-        check::not_negative(spec, field, at, &mut found);
-    }
-    check::not_negative(&spec["ordinals"], "start", at.field("ordinals"), &mut found);
     if metadata::is_new(set, old) {
-        check::follows(spec, "serviceName", names::dns_label, at, &mut found);
         for (index, claim) in path::list(spec, "volumeClaimTemplates").iter().enumerate() {
             let at = at.field("volumeClaimTemplates");
             let at = at.index(index);
             crate::persistent_volume_claim::validate_spec(&claim["spec"], at.field("spec"), &mut found);
         }
     }
-    template::validate_controlled(spec, "statefulset", "StatefulSet", &mut found);
+    for field in ["replicas", "minReadySeconds"] {
+        check::not_negative(spec, field, at, &mut found);
+    }
+    check::not_negative(&spec["ordinals"], "start", at.field("ordinals"), &mut found);
+    if metadata::is_new(set, old) {
+        check::follows(spec, "serviceName", names::dns_label, at, &mut found);
+    }
+    selected(spec, at, &mut found);
     status(set, &mut found);
     if let Some(old) = old {
         changes(spec, &old["spec"], at, &mut found);
     }
     found
+}
+
+/// The selector, and the template as the controller completes it: with a volume for each claim, whose names are names of volumes then.
+fn selected(spec: &Value, at: At<'_>, found: &mut Found) {
+    let (selector, template_at) = (&spec["selector"], at.field("template"));
+    if template::validate_selector(selector, "statefulset", "", at.field("selector"), found) {
+        let template = completed(spec);
+        template::validate_selected(selector, &template, template_at, found);
+        template::validate(&template, template_at, found);
+    }
+    template::goes_on(&spec["template"], "StatefulSet", template_at, found);
+}
+
+fn completed(spec: &Value) -> Cow<'_, Value> {
+    let template = &spec["template"];
+    let claims = path::list(spec, "volumeClaimTemplates");
+    let named = ["spec.hostname", "spec.subdomain"];
+    if claims.is_empty() && named.iter().all(|field| path::get(template, field).is_none()) {
+        return Cow::Borrowed(template);
+    }
+    let mut template = template.clone();
+    for field in named {
+        path::remove(&mut template, field);
+    }
+    let made: BTreeSet<&str> = claims.iter().map(|claim| path::text(claim, "metadata.name")).collect();
+    let own = path::list(&template, "spec.volumes").iter();
+    let own: Vec<Value> = own.filter(|one| !made.contains(path::text(one, "name"))).cloned().collect();
+    let made = made.into_iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+    path::set(&mut template, "spec.volumes", made.chain(own).collect());
+    Cow::Owned(template)
 }
 
 fn update_strategy(strategy: &Value, at: At<'_>, found: &mut Found) {

@@ -61,6 +61,11 @@ impl Violation {
         Self::new(ViolationKind::Invalid, at, shown(value), detail)
     }
 
+    /// As invalid, of what is too much to show.
+    pub fn wrong(at: At<'_>, detail: impl Into<String>) -> Self {
+        Self::new(ViolationKind::Invalid, at, String::new(), detail)
+    }
+
     pub fn forbidden(at: At<'_>, detail: impl Into<String>) -> Self {
         Self::new(ViolationKind::Forbidden, at, String::new(), detail)
     }

@@ -131,15 +131,7 @@ fn pod_term(term: &Value, at: At<'_>, found: &mut Found) {
         let namespace = namespace.as_str().unwrap_or_default();
         found.extend(Violation::all_invalid(at.field("namespace"), namespace, names::dns_label(namespace)));
     }
-    match_label_keys(term, "matchLabelKeys", at, found);
-    match_label_keys(term, "mismatchLabelKeys", at, found);
-    for (index, key) in path::list(term, "matchLabelKeys").iter().enumerate() {
-        if path::list(term, "mismatchLabelKeys").contains(key) {
-            let at = at.field("matchLabelKeys");
-            let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
-            found.push(Violation::invalid(at.index(index), key, detail));
-        }
-    }
+    match_label_keys(term, at, found);
     let key = path::text(term, "topologyKey");
     if key.is_empty() {
         found.push(Violation::required(at.field("topologyKey"), "can not be empty"));

@@ -54,6 +54,21 @@ pub fn one_of(value: &Value, field: &str, supported: &[&str], at: At<'_>, found:
     }
 }
 
+/// A text that must be there and be one of a few.
+pub fn required_one_of(value: &Value, field: &str, supported: &[&str], at: At<'_>, found: &mut Found) {
+    if required(value, field, at, found) {
+        one_of(value, field, supported, at, found);
+    }
+}
+
+/// A text that must be one of a few; none is not.
+pub fn always_one_of(value: &Value, field: &str, supported: &[&str], at: At<'_>, found: &mut Found) {
+    let text = path::text(value, field);
+    if !supported.contains(&text) {
+        found.push(Violation::not_supported(at.field(field), text, supported));
+    }
+}
+
 /// A number that may not be negative, if it is there.
 pub fn not_negative(value: &Value, field: &str, at: At<'_>, found: &mut Found) {
     if path::int(value, field).is_some_and(|number| number < 0) {

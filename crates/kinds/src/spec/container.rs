@@ -5,127 +5,183 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use schema::{At, Violation, names, path};
 use serde_json::Value;
 
-use super::check::{Found, Seen, between, follows, one_of, relative_path, required, required_name};
+use super::check::{
+    Found, Seen, always_one_of, between, follows, one_of, relative_path, required, required_name,
+    required_one_of,
+};
 use super::{env, probe, resources, security_context};
 
-/// What a container may be depends on where it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort {
-    Regular,
-    Init,
-    Ephemeral,
-}
+const RESTART_RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
 
 /// What the pod around the containers says that they must fit.
 pub struct Surroundings<'a> {
-    /// `spec.volumes` by name.
+    /// The sound ones of `spec.volumes`, by name.
     pub volumes: HashMap<&'a str, &'a Value>,
     /// The names of `spec.resourceClaims`.
     pub claims: BTreeSet<&'a str>,
-    pub host_network: bool,
     pub host_users: bool,
     pub grace_seconds: i64,
-    /// A template's image may be padded with white space; a pod's may not.
-    pub is_template: bool,
+    /// `spec.restartPolicy`
+    pub restart_policy: &'a str,
 }
 
-/// The fields that an ephemeral container has and may not use.
-const NOT_EPHEMERAL: [&str; 8] = [
+/// The fields that an ephemeral container has and may not use, in upstream's order and spelling.
+const NOT_EPHEMERAL: [&str; 9] = [
     "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
     "livenessProbe",
     "readinessProbe",
     "startupProbe",
     "lifecycle",
-    "resources",
-    "resizePolicy",
-    "restartPolicy",
 ];
+const PROBED: [&str; 4] = ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"];
 
-/// The containers of a pod with the names that are taken so far.
-pub fn validate_all<'a>(
-    containers: &'a [Value],
-    sort: Sort,
+/// `spec.containers`
+pub fn validate_regular(containers: &[Value], around: &Surroundings<'_>, list: At<'_>, found: &mut Found) {
+    if containers.is_empty() {
+        found.push(Violation::required(list, ""));
+    }
+    let mut taken = Seen::default();
+    for (index, container) in containers.iter().enumerate() {
+        let at = list.index(index);
+        common(container, around, at, found);
+        let name = path::text(container, "name");
+        if taken.repeats(name) {
+            found.push(Violation::duplicate(at.field("name"), name));
+        }
+        probe::validate(container, around.grace_seconds, at, found);
+        restarts(container, at, found);
+    }
+    host_ports(containers.iter().enumerate(), list, found);
+}
+
+/// `spec.initContainers`, some of which go on beside the others.
+pub fn validate_init(
+    containers: &[Value],
+    regular: &[Value],
     around: &Surroundings<'_>,
-    taken: &mut Seen<'a>,
     list: At<'_>,
     found: &mut Found,
 ) {
+    let mut taken: HashSet<&str> = regular.iter().map(|one| path::text(one, "name")).collect();
     for (index, container) in containers.iter().enumerate() {
         let at = list.index(index);
+        common(container, around, at, found);
+        restarts(container, at, found);
         let name = path::text(container, "name");
-        if taken.repeats(name) && !name.is_empty() {
+        if taken.contains(name) {
             found.push(Violation::duplicate(at.field("name"), name));
+        } else if !name.is_empty() {
+            taken.insert(name);
         }
-        validate(container, sort, around, at, found);
+        // They run one after the other.
+        host_ports([(0, container)].into_iter(), list, found);
+        if path::text(container, "restartPolicy") == "Always" {
+            probe::validate(container, around.grace_seconds, at, found);
+            continue;
+        }
+        for field in PROBED.into_iter().filter(|field| container.get(field).is_some()) {
+            let detail = "may not be set for init containers without restartPolicy=Always";
+            found.push(Violation::forbidden(at.field(field), detail));
+        }
+        for (index, policy) in path::list(container, "resizePolicy").iter().enumerate() {
+            if path::text(policy, "restartPolicy") == "RestartContainer" {
+                let at = at.field("resizePolicy");
+                let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+                let at = at.index(index);
+                found.push(Violation::invalid(at.field("restartPolicy"), "RestartContainer", detail));
+            }
+        }
     }
 }
 
-fn validate(container: &Value, sort: Sort, around: &Surroundings<'_>, at: At<'_>, found: &mut Found) {
-    required_name(container, "name", names::dns_label, at, found);
-    let image = path::text(container, "image");
-    if image.is_empty() {
-        found.push(Violation::required(at.field("image"), ""));
-    } else if !around.is_template && image.trim() != image {
-        found.push(Violation::invalid(
-            at.field("image"),
-            image,
-            "must not have leading or trailing whitespace",
-        ));
-    }
-    restarts(container, sort, at, found);
-    if sort == Sort::Ephemeral {
-        not_ephemeral(container, at, found);
-    } else {
-        ports(container, around.host_network, at, found);
-        resources::validate(&container["resources"], at.field("resources"), found);
-        claims(container, &around.claims, at, found);
-        resize_policy(container, at, found);
-    }
-    let is_sidecar = path::text(container, "restartPolicy") == "Always";
-    if sort == Sort::Init && !is_sidecar {
-        for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
-            if container.get(field).is_some() {
-                let detail = "may not be set for init containers without restartPolicy=Always";
-                found.push(Violation::forbidden(at.field(field), detail));
-            }
+/// `spec.ephemeralContainers`; `others` are all that are none.
+pub fn validate_ephemeral<'a>(
+    containers: &'a [Value],
+    others: impl Iterator<Item = &'a Value>,
+    around: &Surroundings<'_>,
+    list: At<'_>,
+    found: &mut Found,
+) {
+    let others: HashSet<&str> = others.map(|one| path::text(one, "name")).collect();
+    let mut taken = others.clone();
+    for (index, container) in containers.iter().enumerate() {
+        let at = list.index(index);
+        common(container, around, at, found);
+        padded_image(container, at, found);
+        let name = path::text(container, "name");
+        if !taken.insert(name) {
+            found.push(Violation::duplicate(at.field("name"), name));
         }
-    } else if sort != Sort::Ephemeral {
-        probe::validate(container, around.grace_seconds, at, found);
+        let target = path::text(container, "targetContainerName");
+        if !target.is_empty() && !others.contains(target) {
+            found.push(Violation::not_found(at.field("targetContainerName"), target));
+        }
+        not_ephemeral(container, at, found);
     }
-    one_of(container, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"], at, found);
-    one_of(container, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], at, found);
+}
+
+/// What holds for containers of every sort.
+fn common(container: &Value, around: &Surroundings<'_>, at: At<'_>, found: &mut Found) {
+    required_name(container, "name", names::dns_label, at, found);
+    required(container, "image", at, found);
+    required_one_of(
+        container,
+        "terminationMessagePolicy",
+        &["File", "FallbackToLogsOnError"],
+        at,
+        found,
+    );
+    ports(container, at, found);
     env::validate(container, at, found);
     mounts(container, &around.volumes, at, found);
     devices(container, &around.volumes, at, found);
+    required_one_of(container, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], at, found);
+    resources::validate(&container["resources"], resources::container_name, at.field("resources"), found);
+    claims(path::list(container, "resources.claims"), &around.claims, at.field("resources.claims"), found);
+    resize_policy(container, around.restart_policy, at.field("resizePolicy"), found);
     security_context::container(container, around.host_users, at.field("securityContext"), found);
 }
 
-fn restarts(container: &Value, sort: Sort, at: At<'_>, found: &mut Found) {
-    if sort == Sort::Ephemeral {
-        return;
+/// A template's image may be padded with white space; a pod's may not.
+pub fn padded_image(container: &Value, at: At<'_>, found: &mut Found) {
+    let image = path::text(container, "image");
+    if image.trim() != image {
+        let detail = "must not have leading or trailing whitespace";
+        found.push(Violation::invalid(at.field("image"), image, detail));
     }
-    one_of(container, "restartPolicy", &["Always", "Never", "OnFailure"], at, found);
+}
+
+fn restarts(container: &Value, at: At<'_>, found: &mut Found) {
     let rules = path::list(container, "restartPolicyRules");
-    if !rules.is_empty() && container.get("restartPolicy").is_none() {
-        let detail = "must specify restartPolicy when restart rules are used";
-        found.push(Violation::required(at.field("restartPolicy"), detail));
+    match container.get("restartPolicy") {
+        None if rules.is_empty() => return,
+        None => {
+            let detail = "must specify restartPolicy when restart rules are used";
+            found.push(Violation::required(at.field("restartPolicy"), detail));
+        }
+        Some(_) => one_of(container, "restartPolicy", &["Always", "Never", "OnFailure"], at, found),
     }
-    if rules.len() > 20 {
-        found.push(Violation::too_many(at.field("restartPolicyRules"), rules.len(), 20));
+    let list = at.field("restartPolicyRules");
+    if rules.len() > RESTART_RULES_MAX {
+        found.push(Violation::too_many(list, rules.len(), RESTART_RULES_MAX));
     }
     for (index, rule) in rules.iter().enumerate() {
-        let at = at.field("restartPolicyRules");
-        let at = at.index(index);
-        one_of(rule, "action", &["Restart", "RestartAllContainers"], at, found);
-        match rule.get("exitCodes") {
-            None => found.push(Violation::required(at.field("exitCodes"), "must be specified")),
-            Some(codes) => {
-                one_of(codes, "operator", &["In", "NotIn"], at.field("exitCodes"), found);
-                let count = path::list(codes, "values").len();
-                if count > 255 {
-                    found.push(Violation::too_many(at.field("exitCodes.values"), count, 255));
-                }
-            }
+        let at = list.index(index);
+        always_one_of(rule, "action", &["Restart", "RestartAllContainers"], at, found);
+        let Some(codes) = rule.get("exitCodes") else {
+            found.push(Violation::required(at.field("exitCodes"), "must be specified"));
+            continue;
+        };
+        let at = at.field("exitCodes");
+        always_one_of(codes, "operator", &["In", "NotIn"], at, found);
+        let count = path::list(codes, "values").len();
+        if count > EXIT_CODES_MAX {
+            found.push(Violation::too_many(at.field("values"), count, EXIT_CODES_MAX));
         }
     }
 }
@@ -150,17 +206,15 @@ fn not_ephemeral(container: &Value, at: At<'_>, found: &mut Found) {
     }
 }
 
-fn ports(container: &Value, host_network: bool, at: At<'_>, found: &mut Found) {
-    let ports = path::list(container, "ports");
+fn ports(container: &Value, at: At<'_>, found: &mut Found) {
     let mut seen = Seen::default();
-    for (index, port) in ports.iter().enumerate() {
+    for (index, port) in path::list(container, "ports").iter().enumerate() {
         let at = at.field("ports");
         let at = at.index(index);
         let name = path::text(port, "name");
         if !name.is_empty() {
             let wrong = names::port_name(name);
-            let is_taken = seen.repeats(name);
-            if wrong.is_empty() && is_taken {
+            if wrong.is_empty() && seen.repeats(name) {
                 found.push(Violation::duplicate(at.field("name"), name));
             }
             found.extend(Violation::all_invalid(at.field("name"), name, wrong));
@@ -169,24 +223,21 @@ fn ports(container: &Value, host_network: bool, at: At<'_>, found: &mut Found) {
             0 => found.push(Violation::required(at.field("containerPort"), "")),
             _ => between(port, "containerPort", 1, 65535, at, found),
         }
-        let host_port = path::int(port, "hostPort").unwrap_or_default();
-        if host_port != 0 {
+        if path::int(port, "hostPort").unwrap_or_default() != 0 {
             between(port, "hostPort", 1, 65535, at, found);
         }
-        if host_network && host_port != 0 && host_port != path::int(port, "containerPort").unwrap_or_default()
-        {
-            let detail = "must match `containerPort` when `hostNetwork` is true";
-            found.push(Violation::invalid(at.field("hostPort"), host_port, detail));
-        }
-        one_of(port, "protocol", &["SCTP", "TCP", "UDP"], at, found);
-        follows(port, "hostIP", names::ip, at, found);
+        required_one_of(port, "protocol", &["SCTP", "TCP", "UDP"], at, found);
     }
 }
 
-/// No two containers may ask for the same port of the host.
-pub fn host_ports(containers: &[Value], list: At<'_>, found: &mut Found) {
+/// No two containers that run at once may ask for the same port of the host.
+fn host_ports<'a>(
+    containers: impl Iterator<Item = (usize, &'a Value)>,
+    list: At<'_>,
+    found: &mut Found,
+) {
     let mut taken = Seen::default();
-    for (index, container) in containers.iter().enumerate() {
+    for (index, container) in containers {
         for (port_index, port) in path::list(container, "ports").iter().enumerate() {
             let number = path::int(port, "hostPort").unwrap_or_default();
             if number == 0 {
@@ -203,18 +254,45 @@ pub fn host_ports(containers: &[Value], list: At<'_>, found: &mut Found) {
     }
 }
 
-fn claims(container: &Value, known: &BTreeSet<&str>, at: At<'_>, found: &mut Found) {
-    let claims = path::list(container, "resources.claims");
-    let mut seen = Seen::default();
+/// On the host's network a port is the host's port. A template may leave it to the pods' defaults.
+pub fn same_host_ports(containers: &[Value], is_template: bool, list: At<'_>, found: &mut Found) {
+    for (index, container) in containers.iter().enumerate() {
+        for (port_index, port) in path::list(container, "ports").iter().enumerate() {
+            let number = |field: &str| path::int(port, field).unwrap_or_default();
+            let host_port = number("hostPort");
+            if host_port != number("containerPort") && !(is_template && host_port == 0) {
+                let at = list.index(index);
+                let at = at.field("ports");
+                let at = at.index(port_index);
+                let detail = "must match `containerPort` when `hostNetwork` is true";
+                found.push(Violation::invalid(at.field("hostPort"), host_port, detail));
+            }
+        }
+    }
+}
+
+/// Claims of the pod that a container uses, whole or one request of each.
+fn claims(claims: &[Value], known: &BTreeSet<&str>, list: At<'_>, found: &mut Found) {
+    let mut seen: BTreeSet<String> = BTreeSet::new();
     for (index, claim) in claims.iter().enumerate() {
-        let at = at.field("resources.claims");
-        let at = at.index(index);
-        if !required(claim, "name", at, found) {
+        let at = list.index(index);
+        let (name, request) = (path::text(claim, "name"), path::text(claim, "request"));
+        if name.is_empty() {
+            found.push(Violation::required(at, ""));
             continue;
         }
-        let name = path::text(claim, "name");
-        if seen.repeats(claim.to_string()) {
+        if seen.contains(name) {
             found.push(Violation::duplicate(at, name));
+        } else {
+            follows(claim, "request", names::dns_label, at, found);
+            let key = if request.is_empty() { name.to_owned() } else { format!("{name}/{request}") };
+            if seen.contains(&key) {
+                found.push(Violation::duplicate(at, &key));
+            } else if request.is_empty() {
+                let parts = seen.iter().filter(|one| one.split('/').next() == Some(name)).count();
+                found.extend((0..parts).map(|_| Violation::duplicate(at, name)));
+            }
+            seen.insert(key);
         }
         if !known.contains(name) {
             let mut violation = Violation::not_found(at, name);
@@ -227,18 +305,29 @@ fn claims(container: &Value, known: &BTreeSet<&str>, at: At<'_>, found: &mut Fou
     }
 }
 
-fn resize_policy(container: &Value, at: At<'_>, found: &mut Found) {
-    let policies = path::list(container, "resizePolicy");
+/// Upstream's path does not say which of them is wrong.
+fn resize_policy(container: &Value, restart_policy: &str, at: At<'_>, found: &mut Found) {
+    const RESOURCES: [&str; 2] = ["cpu", "memory"];
+    const POLICIES: [&str; 2] = ["NotRequired", "RestartContainer"];
     let mut seen = Seen::default();
-    for (index, policy) in policies.iter().enumerate() {
-        let at = at.field("resizePolicy");
-        let at = at.index(index);
-        let resource = path::text(policy, "resourceName");
+    for (index, policy) in path::list(container, "resizePolicy").iter().enumerate() {
+        let (resource, restart) = (path::text(policy, "resourceName"), path::text(policy, "restartPolicy"));
         if seen.repeats(resource) {
-            found.push(Violation::duplicate(at, resource));
+            found.push(Violation::duplicate(at.index(index), resource));
         }
-        one_of(policy, "resourceName", &["cpu", "memory"], at, found);
-        one_of(policy, "restartPolicy", &["NotRequired", "RestartContainer"], at, found);
+        for (text, supported) in [(resource, &RESOURCES), (restart, &POLICIES)] {
+            match text {
+                "" => found.push(Violation::required(at, "")),
+                text if !supported.contains(&text) => {
+                    found.push(Violation::not_supported(at, text, supported));
+                }
+                _ => {}
+            }
+        }
+        if restart_policy == "Never" && restart != "NotRequired" {
+            let detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
+            found.push(Violation::invalid(at, restart, detail));
+        }
     }
 }
 
@@ -253,7 +342,8 @@ fn mounts(container: &Value, volumes: &HashMap<&str, &Value>, at: At<'_>, found:
     for (index, mount) in mounts.iter().enumerate() {
         let at = list.index(index);
         let (name, place) = (path::text(mount, "name"), path::text(mount, "mountPath"));
-        if required(mount, "name", at, found) && !volumes.contains_key(name) {
+        required(mount, "name", at, found);
+        if !volumes.contains_key(name) {
             found.push(Violation::not_found(at.field("name"), name));
         }
         required(mount, "mountPath", at, found);
@@ -268,7 +358,7 @@ fn mounts(container: &Value, volumes: &HashMap<&str, &Value>, at: At<'_>, found:
             found.push(Violation::invalid(at.field("mountPath"), place, detail));
         }
         sub_path(mount, list, at, found);
-        propagation(mount, is_privileged, list, at, found);
+        propagation(mount, is_privileged, list, found);
     }
 }
 
@@ -286,7 +376,7 @@ fn sub_path(mount: &Value, list: At<'_>, at: At<'_>, found: &mut Found) {
     }
 }
 
-fn propagation(mount: &Value, is_privileged: bool, list: At<'_>, at: At<'_>, found: &mut Found) {
+fn propagation(mount: &Value, is_privileged: bool, list: At<'_>, found: &mut Found) {
     one_of(mount, "mountPropagation", &["Bidirectional", "HostToContainer", "None"], list, found);
     let propagation = path::text(mount, "mountPropagation");
     if propagation == "Bidirectional" && !is_privileged {
@@ -294,55 +384,66 @@ fn propagation(mount: &Value, is_privileged: bool, list: At<'_>, at: At<'_>, fou
         found.push(Violation::forbidden(list.field("mountPropagation"), detail));
     }
     let read_only = path::text(mount, "recursiveReadOnly");
-    if matches!(read_only, "" | "Disabled") {
-        return;
-    }
-    one_of(mount, "recursiveReadOnly", &["Disabled", "Enabled", "IfPossible"], at, found);
-    let at = at.field("recursiveReadOnly");
-    if !path::bool(mount, "readOnly") {
-        found.push(Violation::forbidden(at, "may only be specified when readOnly is true"));
-    }
-    if !matches!(propagation, "" | "None") {
-        let detail = "may only be specified when mountPropagation is None or not specified";
-        found.push(Violation::forbidden(at, detail));
+    let at = list.field("recursiveReadOnly");
+    match read_only {
+        "" | "Disabled" => {}
+        "Enabled" | "IfPossible" => {
+            if !path::bool(mount, "readOnly") {
+                found.push(Violation::forbidden(at, "may only be specified when readOnly is true"));
+            }
+            if !matches!(propagation, "" | "None") {
+                let detail = "may only be specified when mountPropagation is None or not specified";
+                found.push(Violation::forbidden(at, detail));
+            }
+        }
+        other => {
+            let supported = ["Disabled", "Enabled", "IfPossible"];
+            found.push(Violation::not_supported(at, other, &supported));
+        }
     }
 }
 
 fn devices(container: &Value, volumes: &HashMap<&str, &Value>, at: At<'_>, found: &mut Found) {
-    let devices = path::list(container, "volumeDevices");
-    let mut names_seen = Seen::default();
-    let mut places_seen = Seen::default();
-    for (index, device) in devices.iter().enumerate() {
+    let mounts = path::list(container, "volumeMounts");
+    let mounted: HashSet<&str> = mounts.iter().map(|one| path::text(one, "name")).collect();
+    let mount_paths: HashSet<&str> = mounts.iter().map(|one| path::text(one, "mountPath")).collect();
+    let is_block = |volume: &Value| volume.get("persistentVolumeClaim").or(volume.get("ephemeral")).is_some();
+    let (mut names_seen, mut places_seen) = (HashSet::new(), HashSet::new());
+    for (index, device) in path::list(container, "volumeDevices").iter().enumerate() {
         let at = at.field("volumeDevices");
         let at = at.index(index);
         let (name, place) = (path::text(device, "name"), path::text(device, "devicePath"));
-        let volume = volumes.get(name);
-        if required(device, "name", at, found) {
-            let is_block =
-                |volume: &Value| volume.get("persistentVolumeClaim").or(volume.get("ephemeral")).is_some();
-            match volume {
-                None => found.push(Violation::not_found(at.field("name"), name)),
-                Some(volume) if !is_block(volume) => {
-                    let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
-                    found.push(Violation::invalid(at.field("name"), name, detail));
-                }
-                Some(_) => {}
-            }
-            if names_seen.repeats(name) {
-                found.push(Violation::invalid(at.field("name"), name, "must be unique"));
-            }
+        let (at_name, at_path) = (at.field("name"), at.field("devicePath"));
+        required(device, "name", at, found);
+        if names_seen.contains(name) {
+            found.push(Violation::invalid(at_name, name, "must be unique"));
         }
-        if required(device, "devicePath", at, found) {
-            if place.split('/').any(|part| part == "..") {
-                found.push(Violation::invalid(
-                    at.field("devicePath"),
-                    place,
-                    "can not contain backsteps ('..')",
-                ));
+        match volumes.get(name) {
+            None => found.push(Violation::not_found(at_name, name)),
+            Some(volume) if !is_block(volume) => {
+                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+                found.push(Violation::invalid(at_name, name, detail));
             }
-            if places_seen.repeats(place) {
-                found.push(Violation::invalid(at.field("devicePath"), place, "must be unique"));
-            }
+            Some(_) => {}
+        }
+        required(device, "devicePath", at, found);
+        if places_seen.contains(place) {
+            found.push(Violation::invalid(at_path, place, "must be unique"));
+        }
+        if place.split('/').any(|part| part == "..") {
+            found.push(Violation::invalid(at_path, place, "can not contain backsteps ('..')"));
+        } else {
+            places_seen.insert(place);
+        }
+        if mounted.contains(name) {
+            found.push(Violation::invalid(at_name, name, "must not already exist in volumeMounts"));
+        }
+        if mount_paths.contains(place) {
+            let detail = "must not already exist as a path in volumeMounts";
+            found.push(Violation::invalid(at_path, place, detail));
+        }
+        if !name.is_empty() {
+            names_seen.insert(name);
         }
     }
 }

@@ -16,6 +16,12 @@ const FIELDS: [&str; 9] = [
     "status.podIP",
     "status.podIPs",
 ];
+/// What a key may be asked of, or the whole of it in a volume.
+const MAPS: [&str; 2] = ["metadata.annotations", "metadata.labels"];
+/// What upstream knows as a field and does not give away.
+const KNOWN: [&str; 4] = [OLD_NODE_NAME, "spec.restartPolicy", "spec.schedulerName", "status.phase"];
+/// Of clients of old, who mean `spec.nodeName`.
+const OLD_NODE_NAME: &str = "spec.host";
 const RESOURCES: [&str; 6] = [
     "limits.cpu",
     "limits.ephemeral-storage",
@@ -45,6 +51,27 @@ pub fn validate(container: &Value, at: At<'_>, found: &mut Found) {
 }
 
 fn value_from(variable: &Value, source: &Value, at: At<'_>, found: &mut Found) {
+    if let Some(field) = source.get("fieldRef") {
+        field_ref(field, &FIELDS, at.field("fieldRef"), found);
+    }
+    if let Some(resource) = source.get("resourceFieldRef") {
+        resource_field_ref(resource, false, at.field("resourceFieldRef"), found);
+    }
+    for name in ["configMapKeyRef", "secretKeyRef"] {
+        if let Some(selector) = source.get(name) {
+            let at = at.field(name);
+            let name = path::text(selector, "name");
+            found.extend(Violation::all_invalid(at.field("name"), name, names::dns_subdomain(name)));
+            required_name(selector, "key", names::config_key, at, found);
+        }
+    }
+    if let Some(file) = source.get("fileKeyRef") {
+        let at = at.field("fileKeyRef");
+        required_name(file, "key", names::env_name, at, found);
+        required_name(file, "volumeName", names::dns_label, at, found);
+        required(file, "path", at, found);
+        super::check::no_backsteps(path::text(file, "path"), at.field("path"), found);
+    }
     let count = SOURCES.iter().filter(|one| source.get(**one).is_some()).count();
     if count == 0 {
         let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
@@ -54,71 +81,56 @@ fn value_from(variable: &Value, source: &Value, at: At<'_>, found: &mut Found) {
     } else if count > 1 {
         found.push(Violation::invalid(at, "", "may not have more than one field specified at a time"));
     }
-    if let Some(field) = source.get("fieldRef") {
-        field_ref(field, &FIELDS, true, at.field("fieldRef"), found);
-    }
-    if let Some(resource) = source.get("resourceFieldRef") {
-        resource_field_ref(resource, false, at.field("resourceFieldRef"), found);
-    }
-    for name in ["configMapKeyRef", "secretKeyRef"] {
-        if let Some(selector) = source.get(name) {
-            let at = at.field(name);
-            required(selector, "name", at, found);
-            required_name(selector, "key", names::config_key, at, found);
-        }
-    }
-    if let Some(file) = source.get("fileKeyRef") {
-        let at = at.field("fileKeyRef");
-        required_name(file, "key", names::env_name, at, found);
-        required_name(file, "volumeName", names::dns_label, at, found);
-        required(file, "path", at, found);
-        super::check::relative_path(path::text(file, "path"), at.field("path"), found);
-    }
 }
 
-/// A path of a pod's fields; subscripts of labels and annotations where `subscripts` says so.
-pub fn field_ref(field: &Value, supported: &[&str], subscripts: bool, at: At<'_>, found: &mut Found) {
-    required(field, "apiVersion", at, found);
-    if !required(field, "fieldPath", at, found) {
+/// A path of a pod's fields; those that may be asked for are `supported`, besides single labels and annotations.
+pub fn field_ref(field: &Value, supported: &[&str], at: At<'_>, found: &mut Found) {
+    if !required(field, "apiVersion", at, found) || !required(field, "fieldPath", at, found) {
         return;
     }
-    let text = path::text(field, "fieldPath");
-    let at = at.field("fieldPath");
-    if let Some((map, key)) = subscript(text) {
-        if !subscripts || !matches!(map, "metadata.annotations" | "metadata.labels") {
-            found.push(Violation::invalid(at, text, "does not support subscript"));
-            return;
+    let (version, text) = (path::text(field, "apiVersion"), path::text(field, "fieldPath"));
+    let at_path = at.field("fieldPath");
+    let wrong = match subscript(text) {
+        _ if version != "v1" => Some(format!("unsupported pod version: {version}")),
+        Some((map, _)) if !MAPS.contains(&map) => {
+            Some(format!("field label does not support subscript: {text}"))
         }
-        let key = if map == "metadata.annotations" { key.to_ascii_lowercase() } else { key.to_owned() };
-        found.extend(Violation::all_invalid(at, key.as_str(), names::qualified_name(&key)));
+        None if ![&FIELDS[..], &MAPS, &KNOWN].concat().contains(&text) => {
+            Some(format!("field label not supported: {text}"))
+        }
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
+        found.push(Violation::invalid(at_path, text, format!("error converting fieldPath: {wrong}")));
         return;
     }
-    if !supported.contains(&text) {
-        found.push(match text {
-            "metadata.annotations" | "metadata.labels" => Violation::not_supported(at, text, supported),
-            _ if FIELDS.contains(&text) => Violation::not_supported(at, text, supported),
-            _ => Violation::invalid(
-                at,
-                text,
-                format!("error converting fieldPath: field label not supported: {text}"),
-            ),
-        });
+    match subscript(text) {
+        Some((map, key)) => {
+            let key =
+                if map == "metadata.annotations" { key.to_ascii_lowercase() } else { key.to_owned() };
+            found.extend(Violation::all_invalid(at, key.as_str(), names::qualified_name(&key)));
+        }
+        None => {
+            let text = if text == OLD_NODE_NAME { "spec.nodeName" } else { text };
+            if !supported.contains(&text) {
+                found.push(Violation::not_supported(at_path, text, supported));
+            }
+        }
     }
 }
 
 /// `metadata.labels['a']` → (`metadata.labels`, `a`)
 fn subscript(text: &str) -> Option<(&str, &str)> {
-    text.strip_suffix("']")?.split_once("['")
+    text.strip_suffix("']")?.split_once("['").filter(|(map, _)| !map.is_empty())
 }
 
 /// A resource of a container; a volume must name the container.
 pub fn resource_field_ref(reference: &Value, is_volume: bool, at: At<'_>, found: &mut Found) {
-    if is_volume {
-        required(reference, "containerName", at, found);
-    }
     let resource = path::text(reference, "resource");
     let kind = resource.split_once('.').map_or("", |(_, kind)| kind);
-    if resource.is_empty() {
+    if is_volume && path::text(reference, "containerName").is_empty() {
+        found.push(Violation::required(at.field("containerName"), ""));
+    } else if resource.is_empty() {
         found.push(Violation::required(at.field("resource"), ""));
     } else if !RESOURCES.contains(&resource) && !super::resources::is_hugepages(kind) {
         found.push(Violation::not_supported(at.field("resource"), resource, &RESOURCES));
@@ -139,6 +151,7 @@ pub fn resource_field_ref(reference: &Value, is_volume: bool, at: At<'_>, found:
             &BYTE_DIVISORS,
             "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the local ephemeral storage resource",
         ),
+        _ if !super::resources::is_hugepages(kind) => return,
         _ => (
             &BYTE_DIVISORS,
             "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the hugepages resource",

@@ -1,18 +1,19 @@
 //! The spec of a pod, in pods and in templates.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use schema::{At, Quantity, Violation, metadata, names, path};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::check::{Found, Seen, between, follows, one_of, required, required_name};
-use super::container::{self, Sort, Surroundings};
-use super::{affinity, resources, scheduling, security_context, volume};
+use super::check::{Found, Seen, between, follows, required_one_of};
+use super::container::{self, Surroundings};
+use super::{affinity, os, resources, scheduling, security_context, volume};
 
 const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 const SEARCHES_MAX_CHARACTERS: usize = 2048;
+const HOSTNAME_MAX_BYTES: usize = 64;
 const CONTAINERS: [&str; 3] = ["containers", "ephemeralContainers", "initContainers"];
 
 /// Fills what the table of types cannot say. `spec` is a pod's or a template's.
@@ -50,13 +51,20 @@ pub struct Context<'a> {
     pub is_template: bool,
 }
 
+/// In upstream's order, which is that of its messages.
 pub fn validate(spec: &Value, context: &Context<'_>, at: At<'_>, found: &mut Found) {
-    volume::validate_all(spec, context.pod_name, context.is_template, at.field("volumes"), found);
-    containers(spec, context, at, found);
-    one_of(spec, "restartPolicy", &["Always", "OnFailure", "Never"], at, found);
-    one_of(spec, "dnsPolicy", &DNS_POLICIES, at, found);
+    let volumes =
+        volume::validate_all(spec, context.pod_name, context.is_template, at.field("volumes"), found);
+    resource_claims(spec, at, found);
+    containers(spec, volumes, at, found);
+    pod_resources(spec, at, found);
+    if path::bool(spec, "hostNetwork") {
+        let all = path::list(spec, "containers");
+        container::same_host_ports(all, context.is_template, at.field("containers"), found);
+    }
+    required_one_of(spec, "restartPolicy", &["Always", "OnFailure", "Never"], at, found);
+    required_one_of(spec, "dnsPolicy", &DNS_POLICIES, at, found);
     metadata::labels(spec.get("nodeSelector"), at.field("nodeSelector"), found);
-    host(spec, at, found);
     security_context::pod(spec, at.field("securityContext"), found);
     for (index, secret) in path::list(spec, "imagePullSecrets").iter().enumerate() {
         if secret.as_object().is_some_and(|members| members.keys().any(|field| field != "name")) {
@@ -83,63 +91,91 @@ pub fn validate(spec: &Value, context: &Context<'_>, at: At<'_>, found: &mut Fou
         at.field("topologySpreadConstraints"),
         found,
     );
-    for field in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
+    os::host_process(spec, at, found);
+    own_users(spec, at, found);
+    hostname_override(spec, at, found);
+    for field in ["serviceAccountName", "nodeName"] {
         follows(spec, field, names::dns_subdomain, at, found);
     }
     between(spec, "activeDeadlineSeconds", 1, i64::from(i32::MAX), at, found);
     for field in ["hostname", "subdomain"] {
         follows(spec, field, names::dns_label, at, found);
     }
-    hostname_override(spec, at, found);
     scheduling::tolerations(path::list(spec, "tolerations"), at.field("tolerations"), found);
     host_aliases(spec, at, found);
-    one_of(spec, "preemptionPolicy", &["PreemptLowerPriority", "Never"], at, found);
+    follows(spec, "priorityClassName", names::dns_subdomain, at, found);
+    if let Some(name) = spec.get("runtimeClassName").and_then(Value::as_str) {
+        found.extend(Violation::all_invalid(at.field("runtimeClassName"), name, names::dns_subdomain(name)));
+    }
+    if spec.get("preemptionPolicy").is_some() {
+        required_one_of(spec, "preemptionPolicy", &["PreemptLowerPriority", "Never"], at, found);
+    }
     overhead(spec, at, found);
-    resource_claims(spec, at, found);
-    os(spec, at, found);
-    pod_resources(spec, at, found);
+    os::validate(spec, at, found);
+    file_keys(spec, at, found);
 }
 
-fn containers(spec: &Value, context: &Context<'_>, at: At<'_>, found: &mut Found) {
+fn containers<'a>(spec: &'a Value, volumes: HashMap<&'a str, &'a Value>, at: At<'_>, found: &mut Found) {
+    let claims = path::list(spec, "resourceClaims").iter().map(|one| path::text(one, "name"));
     let around = Surroundings {
-        volumes: path::list(spec, "volumes").iter().map(|one| (path::text(one, "name"), one)).collect(),
-        claims: path::list(spec, "resourceClaims").iter().map(|one| path::text(one, "name")).collect(),
-        host_network: path::bool(spec, "hostNetwork"),
+        volumes,
+        claims: claims.filter(|name| !name.is_empty()).collect(),
         host_users: spec.get("hostUsers").and_then(Value::as_bool) != Some(false),
         grace_seconds: path::int(spec, "terminationGracePeriodSeconds").unwrap_or_default(),
-        is_template: context.is_template,
+        restart_policy: path::text(spec, "restartPolicy"),
     };
-    let regular = path::list(spec, "containers");
-    let mut taken = Seen::default();
-    if regular.is_empty() {
-        found.push(Violation::required(at.field("containers"), ""));
-    }
-    container::validate_all(regular, Sort::Regular, &around, &mut taken, at.field("containers"), found);
-    container::host_ports(regular, at.field("containers"), found);
-    let init = path::list(spec, "initContainers");
-    container::validate_all(init, Sort::Init, &around, &mut taken, at.field("initContainers"), found);
+    let (regular, init) = (path::list(spec, "containers"), path::list(spec, "initContainers"));
+    container::validate_regular(regular, &around, at.field("containers"), found);
+    container::validate_init(init, regular, &around, at.field("initContainers"), found);
     let ephemeral = path::list(spec, "ephemeralContainers");
-    let list = at.field("ephemeralContainers");
-    let targets: HashSet<&str> = regular.iter().chain(init).map(|one| path::text(one, "name")).collect();
-    container::validate_all(ephemeral, Sort::Ephemeral, &around, &mut taken, list, found);
-    for (index, one) in ephemeral.iter().enumerate() {
-        let target = path::text(one, "targetContainerName");
-        if !target.is_empty() && !targets.contains(target) {
-            found.push(Violation::not_found(list.index(index).field("targetContainerName"), target));
+    let others = regular.iter().chain(init);
+    container::validate_ephemeral(ephemeral, others, &around, at.field("ephemeralContainers"), found);
+}
+
+/// Every container with its list and its place in it, in the order in which upstream goes through them.
+pub fn each(spec: &Value) -> impl Iterator<Item = (&'static str, usize, &Value)> {
+    ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(move |list| {
+        path::list(spec, list).iter().enumerate().map(move |(index, container)| (list, index, container))
+    })
+}
+
+/// A pod with users of its own shares nothing with the host that knows users.
+fn own_users(spec: &Value, at: At<'_>, found: &mut Found) {
+    const WHEN: &str = "when `hostUsers` is false";
+    if spec.get("hostUsers").and_then(Value::as_bool) != Some(false) {
+        return;
+    }
+    for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if path::bool(spec, field) {
+            found.push(Violation::forbidden(at.field(shown), WHEN));
+        }
+    }
+    for (list, index, container) in each(spec) {
+        if !path::list(container, "volumeDevices").is_empty() {
+            let at = at.field(list);
+            found.push(Violation::forbidden(at.index(index).field("volumeDevices"), WHEN));
         }
     }
 }
 
-fn host(spec: &Value, at: At<'_>, found: &mut Found) {
-    if path::bool(spec, "shareProcessNamespace") && path::bool(spec, "hostPID") {
-        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
-        found.push(Violation::invalid(at.field("shareProcessNamespace"), true, detail));
-    }
-    if spec.get("hostUsers").and_then(Value::as_bool) == Some(false) {
-        for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
-        {
-            if path::bool(spec, field) {
-                found.push(Violation::forbidden(at.field(shown), "when `hostUsers` is false"));
+/// Variables are read of files in empty directories only.
+fn file_keys(spec: &Value, at: At<'_>, found: &mut Found) {
+    let volumes = path::list(spec, "volumes");
+    for (list, index, container) in each(spec) {
+        for (nth, variable) in path::list(container, "env").iter().enumerate() {
+            let Some(reference) = path::get(variable, "valueFrom.fileKeyRef") else { continue };
+            let (at, name) = (at.field(list), path::text(reference, "volumeName"));
+            let at = at.index(index);
+            let at = at.field("env");
+            let at = at.index(nth);
+            let at = at.field("valueFrom.fileKeyRef.volumeName");
+            match volumes.iter().rfind(|one| path::text(one, "name") == name) {
+                None => found.push(Violation::not_found(at, name)),
+                Some(volume) if volume.get("emptyDir").is_none() => {
+                    let detail = "referenced volume must be of type emptyDir";
+                    found.push(Violation::invalid(at, name, detail));
+                }
+                Some(_) => {}
             }
         }
     }
@@ -159,6 +195,7 @@ fn dns(spec: &Value, at: At<'_>, found: &mut Found) {
     if is_none && servers.is_empty() {
         let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
         found.push(Violation::required(servers_at, detail));
+        return;
     }
     if servers.len() > NAMESERVERS_MAX {
         let detail = format!("must not have more than {NAMESERVERS_MAX} nameservers");
@@ -209,20 +246,17 @@ fn scheduling_gates(spec: &Value, at: At<'_>, found: &mut Found) {
 }
 
 fn hostname_override(spec: &Value, at: At<'_>, found: &mut Found) {
-    let name = path::text(spec, "hostnameOverride");
-    if name.is_empty() {
-        return;
-    }
+    let Some(name) = spec.get("hostnameOverride").and_then(Value::as_str) else { return };
+    let at = at.field("hostnameOverride");
     for field in ["setHostnameAsFQDN", "hostNetwork"] {
         if path::bool(spec, field) {
-            let detail = format!("may not be specified when {field} is true");
-            found.push(Violation::forbidden(at.field("hostnameOverride"), detail));
+            found.push(Violation::forbidden(at, format!("may not be specified when {field} is true")));
         }
     }
-    if name.len() > 64 {
-        found.push(Violation::too_long(at.field("hostnameOverride"), 64));
+    if name.len() > HOSTNAME_MAX_BYTES {
+        found.push(Violation::too_long(at, HOSTNAME_MAX_BYTES));
     }
-    follows(spec, "hostnameOverride", names::dns_subdomain, at, found);
+    found.extend(Violation::all_invalid(at, name, names::dns_subdomain(name)));
 }
 
 fn host_aliases(spec: &Value, at: At<'_>, found: &mut Found) {
@@ -240,55 +274,42 @@ fn host_aliases(spec: &Value, at: At<'_>, found: &mut Found) {
 }
 
 fn overhead(spec: &Value, at: At<'_>, found: &mut Found) {
-    let Some(overhead) = spec.get("overhead") else { return };
-    for (resource, _) in overhead.as_object().into_iter().flatten() {
-        if let Some(amount) = resources::amount(overhead, resource) {
-            resources::validate_amount(resource, amount, at.field("overhead").key(resource), found);
-        }
+    if let Some(overhead) = spec.get("overhead") {
+        // As upstream: as if a container were limited so.
+        let limited = json!({"limits": overhead});
+        resources::validate(&limited, resources::container_name, at.field("overhead"), found);
     }
 }
 
 fn resource_claims(spec: &Value, at: At<'_>, found: &mut Found) {
-    let claims = path::list(spec, "resourceClaims");
     let mut seen = Seen::default();
-    for (index, claim) in claims.iter().enumerate() {
+    for (index, claim) in path::list(spec, "resourceClaims").iter().enumerate() {
         let at = at.field("resourceClaims");
         let at = at.index(index);
         let name = path::text(claim, "name");
-        required_name(claim, "name", names::dns_label, at, found);
-        if seen.repeats(name) {
-            found.push(Violation::duplicate(at.field("name"), name));
+        match name {
+            "" => found.push(Violation::required(at.field("name"), "")),
+            name if seen.repeats(name) => found.push(Violation::duplicate(at.field("name"), name)),
+            _ => follows(claim, "name", names::dns_label, at, found),
         }
-        match (claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName")) {
-            (Some(_), Some(_)) => {
+        const BY: [&str; 2] = ["resourceClaimName", "resourceClaimTemplateName"];
+        match BY.iter().filter(|by| claim.get(**by).is_some()).count() {
+            0 => {
+                let detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
+                found.push(Violation::invalid(at, claim, detail));
+            }
+            1 => {}
+            _ => {
                 let detail =
                     "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
                 found.push(Violation::invalid(at, claim, detail));
             }
-            (None, None) => {
-                let detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
-                found.push(Violation::invalid(at, claim, detail));
-            }
-            _ => {}
         }
-    }
-}
-
-fn os(spec: &Value, at: At<'_>, found: &mut Found) {
-    let Some(os) = spec.get("os") else { return };
-    let at = at.field("os");
-    match path::text(os, "name") {
-        "" => {
-            required(os, "name", at, found);
-        }
-        "linux" => {
-            if path::get(spec, "securityContext.windowsOptions").is_some() {
-                let detail = "windows options cannot be set for a linux pod";
-                found.push(Violation::forbidden(at, detail));
+        for by in BY {
+            if let Some(name) = claim.get(by).and_then(Value::as_str) {
+                found.extend(Violation::all_invalid(at.field(by), name, names::dns_subdomain(name)));
             }
         }
-        "windows" => {}
-        other => found.push(Violation::not_supported(at, other, &["linux", "windows"])),
     }
 }
 
@@ -296,34 +317,40 @@ fn os(spec: &Value, at: At<'_>, found: &mut Found) {
 fn pod_resources(spec: &Value, at: At<'_>, found: &mut Found) {
     let Some(own) = spec.get("resources") else { return };
     let at = at.field("resources");
-    resources::validate(own, at, found);
-    if !path::list(own, "claims").is_empty() {
-        found.push(Violation::forbidden(
-            at.field("claims"),
-            "claims may not be set for Resources at pod-level",
-        ));
+    if path::text(spec, "os.name") == "windows" {
+        found.push(Violation::forbidden(at, "may not be set for a windows pod"));
+        return;
     }
-    for list in ["limits", "requests"] {
-        for (resource, _) in path::members(own, list) {
-            if !matches!(resource.as_str(), "cpu" | "memory") && !resources::is_hugepages(resource) {
-                let at = at.field(list);
-                found.push(Violation::not_supported(
-                    at.key(resource),
-                    resource,
-                    &["cpu", "hugepages-", "memory"],
-                ));
-            }
-        }
+    if own.get("claims").is_some() {
+        let detail = "claims may not be set for Resources at pod-level";
+        found.push(Violation::forbidden(at.field("claims"), detail));
     }
-    for (resource, _) in path::members(own, "requests") {
-        let Some(request) = resources::amount(&own["requests"], resource) else { continue };
-        let asked = path::list(spec, "containers")
-            .iter()
-            .filter_map(|one| resources::amount(&one["resources"]["requests"], resource));
-        let asked: Quantity = asked.sum();
-        if request < asked {
+    resources::validate(own, resources::pod_name, at, found);
+    let (limits, requests) = (&own["limits"], &own["requests"]);
+    for resource in resources::named(spec, "requests") {
+        let asked = resources::aggregate(spec, "requests", resource).unwrap_or(Quantity::ZERO);
+        if let Some(request) = resources::amount(requests, resource).filter(|request| asked > *request) {
             let detail = format!("must be greater than or equal to aggregate container requests of {asked}");
             found.push(Violation::invalid(at.field("requests").key(resource), request, detail));
+        }
+    }
+    for resource in resources::named(spec, "limits").into_iter().filter(|one| resources::is_hugepages(one)) {
+        let used = resources::aggregate(spec, "limits", resource).unwrap_or(Quantity::ZERO);
+        if let Some(limit) = resources::amount(limits, resource).filter(|limit| used > *limit) {
+            let detail = format!("must be greater than or equal to aggregate container limits of {used}");
+            found.push(Violation::invalid(at.field("limits").key(resource), limit, detail));
+        }
+    }
+    for (index, container) in path::list(spec, "containers").iter().enumerate() {
+        for (resource, _) in path::members(container, "resources.limits") {
+            let own = resources::amount(&container["resources"]["limits"], resource);
+            let (Some(own), Some(limit)) = (own, resources::amount(limits, resource)) else { continue };
+            if own > limit {
+                let detail = format!("must be less than or equal to pod limits of {limit}");
+                let at = at.field("containers");
+                let at = at.index(index);
+                found.push(Violation::invalid(at.key(resource).field("limits"), own, detail));
+            }
         }
     }
 }

@@ -8,19 +8,19 @@ use super::check::{Found, not_negative, one_of, port, required};
 const PROBE_HANDLERS: [&str; 4] = ["exec", "httpGet", "tcpSocket", "grpc"];
 const HOOK_HANDLERS: [&str; 4] = ["exec", "httpGet", "tcpSocket", "sleep"];
 
-/// The probes of a container that may have them.
+/// The hooks and probes of a container that may have them.
 pub fn validate(container: &Value, grace_seconds: i64, at: At<'_>, found: &mut Found) {
-    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(probe) = container.get(name) {
-            one_probe(probe, name, at.field(name), found);
-        }
-    }
     if let Some(lifecycle) = container.get("lifecycle") {
         for name in ["postStart", "preStop"] {
             if let Some(hook) = lifecycle.get(name) {
                 let at = at.field("lifecycle");
                 handler(hook, &HOOK_HANDLERS, grace_seconds, at.field(name), found);
             }
+        }
+    }
+    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(probe) = container.get(name) {
+            one_probe(probe, name, at.field(name), found);
         }
     }
 }
@@ -34,10 +34,11 @@ fn one_probe(probe: &Value, name: &str, at: At<'_>, found: &mut Found) {
     }
     if let Some(grace) = path::int(probe, "terminationGracePeriodSeconds") {
         let at = at.field("terminationGracePeriodSeconds");
+        if grace <= 0 {
+            found.push(Violation::invalid(at, grace, "must be greater than 0"));
+        }
         if name == "readinessProbe" {
             found.push(Violation::invalid(at, grace, "must not be set for readinessProbes"));
-        } else if grace <= 0 {
-            found.push(Violation::invalid(at, grace, "must be greater than 0"));
         }
     }
     if name != "readinessProbe"
@@ -91,6 +92,6 @@ fn sleep(handler: &Value, grace_seconds: i64, at: At<'_>, found: &mut Found) {
     if !(0..=grace_seconds).contains(&seconds) {
         let detail =
             format!("must be non-negative and less than terminationGracePeriodSeconds ({grace_seconds})");
-        found.push(Violation::invalid(at.field("seconds"), seconds, detail));
+        found.push(Violation::invalid(at, seconds, detail));
     }
 }

@@ -1,5 +1,7 @@
 //! Requests and limits.
 
+use std::collections::BTreeSet;
+
 use schema::{At, Quantity, Violation, names, path};
 use serde_json::Value;
 
@@ -43,7 +45,7 @@ fn is_whole(resource: &str) -> bool {
     COUNTED.contains(&resource) || is_extended(resource)
 }
 
-fn can_overcommit(resource: &str) -> bool {
+pub fn can_overcommit(resource: &str) -> bool {
     is_native(resource) && !is_hugepages(resource)
 }
 
@@ -51,6 +53,9 @@ fn is_standard(resource: &str) -> bool {
     let plain = resource.strip_prefix("requests.").or(resource.strip_prefix("limits.")).unwrap_or(resource);
     STANDARD.contains(&plain) || COUNTED.contains(&resource) || is_hugepages(plain) || plain == "storage"
 }
+
+/// What is asked of a resource's name.
+pub type NameRule = fn(resource: &str, at: At<'_>, found: &mut Found);
 
 /// A resource's name, wherever it stands.
 pub fn validate_name(resource: &str, at: At<'_>, found: &mut Found) {
@@ -62,7 +67,8 @@ pub fn validate_name(resource: &str, at: At<'_>, found: &mut Found) {
     }
 }
 
-fn validate_container_name(resource: &str, at: At<'_>, found: &mut Found) {
+/// Of a container.
+pub fn container_name(resource: &str, at: At<'_>, found: &mut Found) {
     validate_name(resource, at, found);
     if !resource.contains('/') {
         if !STANDARD.contains(&resource) && !is_hugepages(resource) {
@@ -71,6 +77,20 @@ fn validate_container_name(resource: &str, at: At<'_>, found: &mut Found) {
     } else if !is_native(resource) && !is_extended(resource) {
         found.push(Violation::invalid(at, resource, "doesn't follow extended resource name standard"));
     }
+}
+
+/// Of a pod as a whole.
+pub fn pod_name(resource: &str, at: At<'_>, found: &mut Found) {
+    let before = found.len();
+    validate_name(resource, at, found);
+    if found.len() == before && !is_of_pods(resource) {
+        found.push(Violation::not_supported(at, resource, &["cpu", "hugepages-", "memory"]));
+    }
+}
+
+/// Whether a pod as a whole may have an amount of it.
+pub fn is_of_pods(resource: &str) -> bool {
+    matches!(resource, "cpu" | "memory") || is_hugepages(resource)
 }
 
 /// An amount of a resource: not negative, whole if the resource is counted.
@@ -88,31 +108,34 @@ fn hugepages_fit(resource: &str, amount: Quantity) -> bool {
     size.is_some_and(|size| size.units() > 0 && amount.units() % size.units() == 0)
 }
 
-/// `ResourceRequirements` of a container.
-pub fn validate(resources: &Value, at: At<'_>, found: &mut Found) {
-    let (empty, limits_at, requests_at) = (Value::Null, at.field("limits"), at.field("requests"));
-    let limits = resources.get("limits").unwrap_or(&empty);
-    let requests = resources.get("requests").unwrap_or(&empty);
+/// `ResourceRequirements`, but for the claims.
+pub fn validate(resources: &Value, name: NameRule, at: At<'_>, found: &mut Found) {
+    let (limits_at, requests_at) = (at.field("limits"), at.field("requests"));
     let (mut has_hugepages, mut has_base) = (false, false);
-    for (list, at) in [(limits, limits_at), (requests, requests_at)] {
-        for (resource, _) in list.as_object().into_iter().flatten() {
-            let at = at.key(resource);
-            validate_container_name(resource, at, found);
-            let Some(held) = amount(list, resource) else { continue };
-            validate_amount(resource, held, at, found);
-            has_base |= resource == "cpu" || resource == "memory";
-            if is_hugepages(resource) {
-                has_hugepages = true;
-                if !hugepages_fit(resource, held) {
-                    let detail = format!("{held} is not positive integer multiple of {resource}");
-                    found.push(Violation::invalid(at, held, detail));
-                }
-            }
+    let mut one = |resource: &str, held: Quantity| {
+        has_hugepages |= is_hugepages(resource);
+        has_base |= resource == "cpu" || resource == "memory";
+        is_hugepages(resource) && !hugepages_fit(resource, held)
+    };
+    let odd = |resource: &str, held: Quantity, at: At<'_>| {
+        Violation::invalid(at, held, format!("{held} is not positive integer multiple of {resource}"))
+    };
+    for (resource, _) in path::members(resources, "limits") {
+        let at = limits_at.key(resource);
+        name(resource, at, found);
+        let Some(held) = amount(&resources["limits"], resource) else { continue };
+        validate_amount(resource, held, at, found);
+        if one(resource, held) {
+            found.push(odd(resource, held, at));
         }
     }
-    for (resource, _) in requests.as_object().into_iter().flatten() {
-        let Some(request) = amount(requests, resource) else { continue };
-        match amount(limits, resource) {
+    for (resource, _) in path::members(resources, "requests") {
+        let at = requests_at.key(resource);
+        name(resource, at, found);
+        let Some(request) = amount(&resources["requests"], resource) else { continue };
+        validate_amount(resource, request, at, found);
+        let limit = resources.get("limits").and_then(|limits| amount(limits, resource));
+        match limit {
             Some(limit) if request != limit && !can_overcommit(resource) => {
                 let detail = format!("must be equal to {resource} limit of {limit}");
                 found.push(Violation::invalid(requests_at, request, detail));
@@ -127,10 +150,39 @@ pub fn validate(resources: &Value, at: At<'_>, found: &mut Found) {
             }
             _ => {}
         }
+        if one(resource, request) {
+            found.push(odd(resource, request, at));
+        }
     }
     if has_hugepages && !has_base {
         found.push(Violation::forbidden(at, "HugePages require cpu or memory"));
     }
+}
+
+/// What a pod's containers come to together, of its `limits` or `requests`: those that run at once added, and init containers that need
+/// more than them while they run. None of them names it: None.
+pub fn aggregate(spec: &Value, list: &str, resource: &str) -> Option<Quantity> {
+    let held = |container: &Value| amount(container["resources"].get(list)?, resource);
+    let regular: Vec<Quantity> = path::list(spec, "containers").iter().filter_map(held).collect();
+    let mut is_named = !regular.is_empty();
+    let (mut beside, mut most) = (Quantity::ZERO, Quantity::ZERO);
+    for container in path::list(spec, "initContainers") {
+        let own = held(container);
+        is_named |= own.is_some();
+        let sum = beside + own.unwrap_or(Quantity::ZERO);
+        if path::text(container, "restartPolicy") == "Always" {
+            beside = sum;
+        }
+        most = most.max(sum);
+    }
+    is_named.then(|| most.max(beside + regular.into_iter().sum::<Quantity>()))
+}
+
+/// Every resource that a container of a pod names in its `limits` or `requests`, sorted.
+pub fn named<'a>(spec: &'a Value, list: &str) -> BTreeSet<&'a str> {
+    let containers = path::list(spec, "containers").iter().chain(path::list(spec, "initContainers"));
+    let lists = containers.filter_map(|one| one["resources"].get(list)?.as_object());
+    lists.flat_map(|list| list.keys().map(String::as_str)).collect()
 }
 
 /// What is limited and not requested is requested as much as it is limited.

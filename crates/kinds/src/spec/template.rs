@@ -4,7 +4,7 @@ use schema::{At, Column, Violation, metadata, path};
 use serde_json::Value;
 
 use super::check::Found;
-use super::label_selector;
+use super::{annotations, label_selector};
 use super::pod_spec::{self, Context};
 use crate::column::{self, wide};
 
@@ -32,33 +32,39 @@ pub fn default(object: &mut Value, at: &str) {
 pub fn validate(template: &Value, at: At<'_>, found: &mut Found) {
     metadata::labels(path::get(template, "metadata.labels"), at.field("labels"), found);
     metadata::annotations(path::get(template, "metadata.annotations"), at.field("annotations"), found);
+    annotations::validate(template, at.field("annotations"), found);
     let empty = Value::Null;
     let spec = template.get("spec").unwrap_or(&empty);
     let at = at.field("spec");
     pod_spec::validate(spec, &Context { pod_name: "", is_template: true }, at, found);
+    annotations::match_fields(template, at, found);
     if !path::list(spec, "ephemeralContainers").is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
         found.push(Violation::forbidden(at.field("ephemeralContainers"), detail));
     }
 }
 
-/// What every controller of endless pods asks of its spec: a selector that selects, the template's own pods among them, and pods that go
-/// on. `kind` and `owner` are the words of upstream's messages.
-pub fn validate_controlled(spec: &Value, kind: &str, owner: &str, found: &mut Found) {
-    let at = At::root("spec");
-    let selector = &spec["selector"];
-    let selector_at = at.field("selector");
+/// A selector that selects something: whether it can be asked which pods are its own. `kind` and `unreadable` are words of upstream's
+/// messages.
+pub fn validate_selector(selector: &Value, kind: &str, unreadable: &str, at: At<'_>, found: &mut Found) -> bool {
     if selector.is_null() {
-        found.push(Violation::required(selector_at, ""));
-    } else {
-        label_selector::validate(selector, selector_at, found);
-        if label_selector::is_empty(selector) {
-            let detail = format!("empty selector is invalid for {kind}");
-            found.push(Violation::invalid(selector_at, selector, detail));
-        }
+        found.push(Violation::required(at, ""));
+        return true;
     }
-    let template = &spec["template"];
-    let at = at.field("template");
+    let before = found.len();
+    label_selector::validate(selector, at, found);
+    let is_readable = found.len() == before;
+    if label_selector::is_empty(selector) {
+        found.push(Violation::invalid(at, selector, format!("empty selector is invalid for {kind}")));
+    }
+    if !is_readable {
+        found.push(Violation::invalid(at, selector, unreadable));
+    }
+    is_readable
+}
+
+/// The template's own pods must be among those selected.
+pub fn validate_selected(selector: &Value, template: &Value, at: At<'_>, found: &mut Found) {
     let labels = path::get(template, "metadata.labels").unwrap_or(&Value::Null);
     // None selects nothing; of one that selects everything is told that it is empty.
     let is_empty = !selector.is_null() && label_selector::is_empty(selector);
@@ -66,8 +72,20 @@ pub fn validate_controlled(spec: &Value, kind: &str, owner: &str, found: &mut Fo
         let detail = "`selector` does not match template `labels`";
         found.push(Violation::invalid(at.field("metadata.labels"), labels, detail));
     }
+}
+
+/// What a Deployment and a ReplicaSet ask of their specs: a selector that selects, the template's own pods among them, and pods that go on.
+pub fn validate_replicated(spec: &Value, found: &mut Found) {
+    let at = At::root("spec");
+    let selector = &spec["selector"];
+    let unreadable = "invalid label selector";
+    if !validate_selector(selector, "deployment", unreadable, at.field("selector"), found) {
+        return;
+    }
+    let (template, at) = (&spec["template"], at.field("template"));
+    validate_selected(selector, template, at, found);
     validate(template, at, found);
-    goes_on(template, owner, at, found);
+    goes_on(template, "ReplicaSet", at, found);
 }
 
 /// Pods that are replaced when they end may not end by themselves.

@@ -1,71 +1,91 @@
 //! Volumes of a pod.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use schema::{At, Quantity, Violation, names, path};
 use serde_json::{Value, json};
 
-use super::check::{
-    Found, Seen, no_backsteps, one_of, relative_item_path, relative_path, required, required_name,
-};
-use super::{container, env, label_selector};
+use super::check::{Found, follows, no_backsteps, one_of, relative_item_path, required, required_name};
+use super::{container, env, old_volume, projected};
 
-/// The sources in the order in which upstream looks for them: all but the first that is set are refused.
-const SOURCES: [&str; 30] = [
-    "emptyDir",
-    "hostPath",
-    "gitRepo",
-    "gcePersistentDisk",
-    "awsElasticBlockStore",
-    "secret",
-    "nfs",
-    "iscsi",
-    "glusterfs",
-    "flexVolume",
-    "configMap",
-    "rbd",
-    "cinder",
-    "cephfs",
-    "flocker",
-    "downwardAPI",
-    "fc",
-    "azureFile",
-    "azureDisk",
-    "persistentVolumeClaim",
-    "vsphereVolume",
-    "photonPersistentDisk",
-    "portworxVolume",
-    "quobyte",
-    "scaleIO",
-    "storageos",
-    "projected",
-    "csi",
-    "ephemeral",
-    "image",
+/// The sources in the order in which upstream looks for them, with what their path is called where it is not their own name: all but the
+/// first that is set are refused.
+const SOURCES: [(&str, &str, Check); 30] = [
+    ("emptyDir", "", |source, _, at, found| empty_dir(source, at, found)),
+    ("hostPath", "", |source, _, at, found| host_path(source, at, found)),
+    ("gitRepo", "", |source, _, at, found| old_volume::git_repo(source, at, found)),
+    ("gcePersistentDisk", "persistentDisk", |source, _, at, found| {
+        old_volume::disk(source, "pdName", at, found);
+    }),
+    ("awsElasticBlockStore", "", |source, _, at, found| old_volume::disk(source, "volumeID", at, found)),
+    ("secret", "", |source, _, at, found| {
+        required(source, "secretName", at, found);
+        files(source, at, found);
+    }),
+    ("nfs", "", |source, _, at, found| nfs(source, at, found)),
+    ("iscsi", "", |source, around, at, found| old_volume::iscsi(source, around.volume, at, found)),
+    ("glusterfs", "", |source, _, at, found| all_required(source, &["endpoints", "path"], at, found)),
+    ("flocker", "", |source, _, at, found| old_volume::flocker(source, at, found)),
+    ("persistentVolumeClaim", "", |source, _, at, found| all_required(source, &["claimName"], at, found)),
+    ("rbd", "", |source, _, at, found| old_volume::rbd(source, at, found)),
+    ("cinder", "", |source, _, at, found| {
+        required(source, "volumeID", at, found);
+        secret_name(source, "secretRef", at, found);
+    }),
+    ("cephfs", "", |source, _, at, found| old_volume::monitors(source, at, found)),
+    ("quobyte", "", |source, _, at, found| old_volume::quobyte(source, at, found)),
+    ("downwardAPI", "", |source, _, at, found| downward_api(source, at, found)),
+    ("fc", "", |source, _, at, found| old_volume::fibre_channel(source, at, found)),
+    ("flexVolume", "", |source, _, at, found| old_volume::flex(source, at, found)),
+    ("configMap", "", |source, _, at, found| {
+        required(source, "name", at, found);
+        files(source, at, found);
+    }),
+    ("azureFile", "", |source, _, at, found| all_required(source, &["secretName", "shareName"], at, found)),
+    ("vsphereVolume", "", |source, _, at, found| all_required(source, &["volumePath"], at, found)),
+    ("photonPersistentDisk", "", |source, _, at, found| all_required(source, &["pdID"], at, found)),
+    ("portworxVolume", "", |source, _, at, found| all_required(source, &["volumeID"], at, found)),
+    ("azureDisk", "", |source, _, at, found| old_volume::azure_disk(source, at, found)),
+    ("storageos", "", |source, _, at, found| {
+        required_name(source, "volumeName", names::dns_label, at, found);
+        follows(source, "volumeNamespace", names::dns_label, at, found);
+        secret_name(source, "secretRef", at, found);
+    }),
+    ("projected", "", |source, _, at, found| projected::validate(source, at, found)),
+    ("scaleIO", "", |source, _, at, found| {
+        all_required(source, &["gateway", "system", "volumeName"], at, found);
+    }),
+    ("csi", "", |source, _, at, found| csi(source, at, found)),
+    ("ephemeral", "", |source, _, at, found| ephemeral(source, at, found)),
+    ("image", "", |source, around, at, found| {
+        if !around.is_template {
+            required(source, "reference", at, found);
+        }
+        one_of(source, "pullPolicy", &["Always", "IfNotPresent", "Never"], at, found);
+    }),
 ];
-/// The field that names what a driver of old mounts.
-const LEGACY: [(&str, &str); 9] = [
-    ("gitRepo", "repository"),
-    ("gcePersistentDisk", "pdName"),
-    ("awsElasticBlockStore", "volumeID"),
-    ("glusterfs", "endpoints"),
-    ("flexVolume", "driver"),
-    ("cinder", "volumeID"),
-    ("vsphereVolume", "volumePath"),
-    ("photonPersistentDisk", "pdID"),
-    ("portworxVolume", "volumeID"),
-];
+
+/// What is wrong with one source.
+type Check = fn(source: &Value, around: &Around<'_>, at: At<'_>, found: &mut Found);
+
+/// What stands around a source.
+struct Around<'a> {
+    /// The volume's name.
+    volume: &'a str,
+    /// A template's image may be missing; a pod's may not.
+    is_template: bool,
+}
+
 const HOST_PATH_TYPES: [&str; 8] =
     ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 const DOWNWARD_FIELDS: [&str; 5] =
     ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 const MODE_MAX: i64 = 0o777;
-const TOKEN_SECONDS_MIN: i64 = 600;
 const CSI_DRIVER_MAX_BYTES: usize = 63;
 
 /// A volume without any source is an empty directory.
 pub fn default(volume: &mut Value) {
-    if !SOURCES.iter().any(|source| volume.get(source).is_some()) {
+    if !SOURCES.iter().any(|(source, ..)| volume.get(source).is_some()) {
         volume["emptyDir"] = json!({});
     }
     if let Some(image) = volume.get_mut("image")
@@ -76,73 +96,73 @@ pub fn default(volume: &mut Value) {
     }
 }
 
-pub fn validate_all(spec: &Value, pod_name: &str, is_template: bool, list: At<'_>, found: &mut Found) {
+/// Every volume of a spec. What comes back are those that nothing is wrong with, by name: no other can be mounted.
+pub fn validate_all<'a>(
+    spec: &'a Value,
+    pod_name: &str,
+    is_template: bool,
+    list: At<'_>,
+    found: &mut Found,
+) -> HashMap<&'a str, &'a Value> {
     let volumes = path::list(spec, "volumes");
-    let ephemeral = volumes.iter().filter(|one| one.get("ephemeral").is_some());
+    let mut sound = HashMap::new();
+    let ephemeral = volumes.iter().filter(|one| !pod_name.is_empty() && one.get("ephemeral").is_some());
     let made: HashSet<String> =
         ephemeral.map(|one| format!("{pod_name}-{}", path::text(one, "name"))).collect();
-    let mut seen = Seen::default();
     for (index, volume) in volumes.iter().enumerate() {
         let at = list.index(index);
-        let name = path::text(volume, "name");
+        let (name, before) = (path::text(volume, "name"), found.len());
+        one(volume, pod_name, &Around { volume: name, is_template }, at, found);
         required_name(volume, "name", names::dns_label, at, found);
-        if !name.is_empty() && seen.repeats(name) {
+        if sound.contains_key(name) {
             found.push(Violation::duplicate(at.field("name"), name));
         }
-        one(volume, pod_name, is_template, at, found);
+        if found.len() == before {
+            sound.insert(name, volume);
+        }
         let claim = path::text(volume, "persistentVolumeClaim.claimName");
-        if !claim.is_empty() && made.contains(claim) {
+        if volume.get("persistentVolumeClaim").is_some() && made.contains(claim) {
             let at = at.field("persistentVolumeClaim");
             let detail = "must not reference a PVC that gets created for an ephemeral volume";
             found.push(Violation::invalid(at.field("claimName"), claim, detail));
         }
     }
+    sound
 }
 
-fn one(volume: &Value, pod_name: &str, is_template: bool, at: At<'_>, found: &mut Found) {
+fn one(volume: &Value, pod_name: &str, around: &Around<'_>, at: At<'_>, found: &mut Found) {
     let mut has_one = false;
-    for kind in SOURCES {
+    for (kind, called, check) in &SOURCES {
         let Some(source) = volume.get(kind) else { continue };
-        let source_at = at.field(kind);
         if has_one {
-            found.push(Violation::forbidden(source_at, "may not specify more than 1 volume type"));
+            found.push(Violation::forbidden(at.field(kind), "may not specify more than 1 volume type"));
             continue;
         }
         has_one = true;
-        match kind {
-            "emptyDir" => empty_dir(source, source_at, found),
-            "hostPath" => host_path(source, source_at, found),
-            "secret" => {
-                required(source, "secretName", source_at, found);
-                files(source, source_at, found);
-            }
-            "configMap" => {
-                required(source, "name", source_at, found);
-                files(source, source_at, found);
-            }
-            "downwardAPI" => downward_api(source, source_at, found),
-            "projected" => projected(source, source_at, found),
-            "persistentVolumeClaim" => {
-                required(source, "claimName", source_at, found);
-            }
-            "nfs" => nfs(source, source_at, found),
-            "csi" => csi(source, source_at, found),
-            "ephemeral" => ephemeral(source, pod_name, path::text(volume, "name"), source_at, found),
-            "image" => {
-                if !is_template {
-                    required(source, "reference", source_at, found);
-                }
-                one_of(source, "pullPolicy", &["Always", "IfNotPresent", "Never"], source_at, found);
-            }
-            _ => {
-                if let Some((_, field)) = LEGACY.iter().find(|(legacy, _)| *legacy == kind) {
-                    required(source, field, source_at, found);
-                }
+        check(source, around, at.field(if called.is_empty() { kind } else { called }), found);
+        if *kind == "ephemeral" && !pod_name.is_empty() && !around.volume.is_empty() {
+            let name = format!("{pod_name}-{}", around.volume);
+            for wrong in names::dns_subdomain(&name) {
+                let detail = format!("PVC name \"{name}\": {wrong}");
+                found.push(Violation::invalid(at.field("name"), around.volume, detail));
             }
         }
     }
     if !has_one {
         found.push(Violation::required(at, "must specify a volume type"));
+    }
+}
+
+fn all_required(source: &Value, fields: &[&str], at: At<'_>, found: &mut Found) {
+    for field in fields {
+        required(source, field, at, found);
+    }
+}
+
+/// A reference to a secret says its name.
+fn secret_name(source: &Value, field: &str, at: At<'_>, found: &mut Found) {
+    if let Some(secret) = source.get(field) {
+        required(secret, "name", at.field(field), found);
     }
 }
 
@@ -159,19 +179,16 @@ fn empty_dir(source: &Value, at: At<'_>, found: &mut Found) {
 pub fn host_path(source: &Value, at: At<'_>, found: &mut Found) {
     if required(source, "path", at, found) {
         no_backsteps(path::text(source, "path"), at.field("path"), found);
+        one_of(source, "type", &HOST_PATH_TYPES, at, found);
     }
-    one_of(source, "type", &HOST_PATH_TYPES, at, found);
 }
 
 /// `nfs`, also of a PersistentVolume.
 pub fn nfs(source: &Value, at: At<'_>, found: &mut Found) {
-    required(source, "server", at, found);
-    if required(source, "path", at, found) && !path::text(source, "path").starts_with('/') {
-        found.push(Violation::invalid(
-            at.field("path"),
-            path::text(source, "path"),
-            "must be an absolute path",
-        ));
+    all_required(source, &["server", "path"], at, found);
+    let text = path::text(source, "path");
+    if !text.starts_with('/') {
+        found.push(Violation::invalid(at.field("path"), text, "must be an absolute path"));
     }
 }
 
@@ -192,10 +209,12 @@ fn csi(source: &Value, at: At<'_>, found: &mut Found) {
     csi_driver(source, at, found);
     if let Some(secret) = source.get("nodePublishSecretRef") {
         required(secret, "name", at.field("nodePublishSecretRef"), found);
+        // The path is upstream's.
+        follows(secret, "name", names::dns_subdomain, at, found);
     }
 }
 
-fn mode(value: &Value, field: &str, at: At<'_>, found: &mut Found) {
+pub(super) fn mode(value: &Value, field: &str, at: At<'_>, found: &mut Found) {
     if let Some(mode) = path::int(value, field).filter(|mode| !(0..=MODE_MAX).contains(mode)) {
         let detail = "must be a number between 0 and 0777 (octal), both inclusive";
         found.push(Violation::invalid(at.field(field), mode, detail));
@@ -205,13 +224,16 @@ fn mode(value: &Value, field: &str, at: At<'_>, found: &mut Found) {
 /// `defaultMode` and `items` of what is written as files.
 fn files(source: &Value, at: At<'_>, found: &mut Found) {
     mode(source, "defaultMode", at, found);
+    items(source, at, found);
+}
+
+/// Which keys become which files.
+pub(super) fn items(source: &Value, at: At<'_>, found: &mut Found) {
     for (index, item) in path::list(source, "items").iter().enumerate() {
         let at = at.field("items");
         let at = at.index(index);
-        required(item, "key", at, found);
-        if required(item, "path", at, found) {
-            relative_item_path(path::text(item, "path"), at.field("path"), found);
-        }
+        all_required(item, &["key", "path"], at, found);
+        relative_item_path(path::text(item, "path"), at.field("path"), found);
         mode(item, "mode", at, found);
     }
 }
@@ -219,119 +241,46 @@ fn files(source: &Value, at: At<'_>, found: &mut Found) {
 fn downward_api(source: &Value, at: At<'_>, found: &mut Found) {
     mode(source, "defaultMode", at, found);
     for item in path::list(source, "items") {
-        if required(item, "path", at, found) {
-            relative_item_path(path::text(item, "path"), at.field("path"), found);
-        }
-        match (item.get("fieldRef"), item.get("resourceFieldRef")) {
-            (Some(_), Some(_)) => {
-                let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
-                found.push(Violation::invalid(at, "resource", detail));
-            }
-            (Some(field), None) => env::field_ref(field, &DOWNWARD_FIELDS, true, at.field("fieldRef"), found),
-            (None, Some(resource)) => {
-                env::resource_field_ref(resource, true, at.field("resourceFieldRef"), found);
-            }
-            (None, None) => {
-                found.push(Violation::required(at, "one of fieldRef and resourceFieldRef is required"));
-            }
-        }
-        mode(item, "mode", at, found);
+        downward_file(item, at, found);
     }
 }
 
-fn projected(source: &Value, at: At<'_>, found: &mut Found) {
-    const KINDS: [&str; 6] =
-        ["clusterTrustBundle", "configMap", "downwardAPI", "podCertificate", "secret", "serviceAccountToken"];
-    mode(source, "defaultMode", at, found);
-    let mut taken = Seen::default();
-    for (index, one) in path::list(source, "sources").iter().enumerate() {
-        let sources = at.field("sources");
-        let source_at = sources.index(index);
-        let mut has_one = false;
-        for kind in KINDS {
-            let Some(part) = one.get(kind) else { continue };
-            let part_at = source_at.field(kind);
-            if std::mem::replace(&mut has_one, true) {
-                let detail = "may not specify more than 1 volume type per source";
-                found.push(Violation::forbidden(part_at, detail));
-                continue;
-            }
-            match kind {
-                "secret" | "configMap" => {
-                    required(part, "name", part_at, found);
-                    files(part, part_at, found);
-                }
-                "downwardAPI" => downward_api(part, part_at, found),
-                "serviceAccountToken" => token(part, part_at, at, found),
-                "clusterTrustBundle" => trust_bundle(part, part_at, found),
-                _ => {}
-            }
-            let items = path::list(part, "items").iter().map(|item| path::text(item, "path"));
-            for file in items.chain([path::text(part, "path")]).filter(|file| !file.is_empty()) {
-                if taken.repeats(file) {
-                    found.push(Violation::invalid(at, file, "conflicting duplicate paths"));
-                }
-            }
+/// One file of the downward API. Upstream's path does not say which.
+pub(super) fn downward_file(item: &Value, at: At<'_>, found: &mut Found) {
+    required(item, "path", at, found);
+    relative_item_path(path::text(item, "path"), at.field("path"), found);
+    if let Some(field) = item.get("fieldRef") {
+        env::field_ref(field, &DOWNWARD_FIELDS, at.field("fieldRef"), found);
+        if item.get("resourceFieldRef").is_some() {
+            let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
+            found.push(Violation::invalid(at, "resource", detail));
         }
+    } else if let Some(resource) = item.get("resourceFieldRef") {
+        env::resource_field_ref(resource, true, at.field("resourceFieldRef"), found);
+    } else {
+        found.push(Violation::required(at, "one of fieldRef and resourceFieldRef is required"));
     }
+    mode(item, "mode", at, found);
 }
 
-fn token(part: &Value, at: At<'_>, volume: At<'_>, found: &mut Found) {
-    if let Some(seconds) = path::int(part, "expirationSeconds") {
-        let at = at.field("expirationSeconds");
-        if seconds < TOKEN_SECONDS_MIN {
-            found.push(Violation::invalid(at, seconds, "may not specify a duration less than 10 minutes"));
-        }
-        if seconds > 1 << 32 {
-            found.push(Violation::invalid(
-                at,
-                seconds,
-                "may not specify a duration larger than 2^32 seconds",
-            ));
-        }
-    }
-    if required(part, "path", volume, found) {
-        relative_path(path::text(part, "path"), volume.field("path"), found);
-    }
-}
-
-fn trust_bundle(part: &Value, at: At<'_>, found: &mut Found) {
-    match (part.get("name"), part.get("signerName")) {
-        (Some(_), Some(_)) => {
-            found.push(Violation::invalid(at, part, "only one of name and signerName may be used"));
-        }
-        (None, None) => {
-            found.push(Violation::invalid(at, part, "either name or signerName must be specified"))
-        }
-        (Some(_), None) if part.get("labelSelector").is_some() => {
-            let detail = "labelSelector must be unset if name is specified";
-            found.push(Violation::invalid(at.field("labelSelector"), &part["labelSelector"], detail));
-        }
-        _ => {}
-    }
-    if let Some(selector) = part.get("labelSelector") {
-        label_selector::validate(selector, at.field("labelSelector"), found);
-    }
-    required(part, "path", at, found);
-}
-
-fn ephemeral(source: &Value, pod_name: &str, volume: &str, at: At<'_>, found: &mut Found) {
+fn ephemeral(source: &Value, at: At<'_>, found: &mut Found) {
     let Some(template) = source.get("volumeClaimTemplate") else {
         found.push(Violation::required(at.field("volumeClaimTemplate"), ""));
         return;
     };
     let at = at.field("volumeClaimTemplate");
-    for (field, _) in path::members(template, "metadata") {
-        if field != "labels" && field != "annotations" {
-            let at = at.field("metadata");
-            found.push(Violation::forbidden(at.field(field), "cannot be set"));
-        }
-    }
+    let (empty, at_metadata) = (Value::Null, at.field("metadata"));
+    template_metadata(template.get("metadata").unwrap_or(&empty), at_metadata, found);
     crate::persistent_volume_claim::validate_spec(&template["spec"], at.field("spec"), found);
-    if !pod_name.is_empty() {
-        let name = format!("{pod_name}-{volume}");
-        for wrong in names::dns_subdomain(&name) {
-            found.push(Violation::invalid(at.field("name"), volume, format!("PVC name \"{name}\": {wrong}")));
+}
+
+/// The metadata of what is made of a template: labels and annotations, and nothing else.
+pub fn template_metadata(metadata: &Value, at: At<'_>, found: &mut Found) {
+    schema::metadata::annotations(metadata.get("annotations"), at.field("annotations"), found);
+    schema::metadata::labels(metadata.get("labels"), at.field("labels"), found);
+    for (field, _) in metadata.as_object().into_iter().flatten() {
+        if field != "labels" && field != "annotations" {
+            found.push(Violation::forbidden(at.field(field), "cannot be set"));
         }
     }
 }

@@ -78,6 +78,8 @@ async fn played(
         for body in bodies(step) {
             let (theirs, mine) =
                 tokio::join!(upstream.play(step, body.as_ref()), ours.play(step, body.as_ref()));
+            their_names.ask(body.as_ref());
+            our_names.ask(body.as_ref());
             let (theirs, mine) = (their_names.answer(&theirs), our_names.answer(&mine));
             if theirs.code != mine.code {
                 their_names.forget();

@@ -16,6 +16,8 @@ pub struct Names {
     seen: BTreeMap<&'static str, Vec<String>>,
     /// What was made of a generateName, and what it is called here.
     generated: Vec<(String, String)>,
+    /// What the request asks to be made of a generateName, which a refusal names too.
+    asked: Option<(Regex, String)>,
 }
 
 static UID: LazyLock<Regex> =
@@ -36,7 +38,16 @@ fn pattern(pattern: &str) -> Regex {
 
 impl Names {
     pub fn new(days: &[String]) -> Self {
-        Self { days: days.to_vec(), seen: BTreeMap::new(), generated: Vec::new() }
+        Self { days: days.to_vec(), seen: BTreeMap::new(), generated: Vec::new(), asked: None }
+    }
+
+    /// The body of the request that is answered next.
+    pub fn ask(&mut self, body: Option<&Value>) {
+        let from = body.and_then(|body| body.pointer("/metadata/generateName")?.as_str());
+        self.asked = from.filter(|from| !from.is_empty()).map(|from| {
+            let made = format!("{}[bcdfghjklmnpqrstvwxz2456789]{{5}}", regex::escape(from));
+            (pattern(&made), format!("{from}<5 random>"))
+        });
     }
 
     pub fn answer(&mut self, answer: &Answer) -> Answer {
@@ -131,6 +142,9 @@ impl Names {
         for (name, called) in &self.generated {
             text = text.replace(name, called);
         }
+        if let Some((made, called)) = &self.asked {
+            text = made.replace_all(&text, called).into_owned();
+        }
         text
     }
 }
@@ -155,6 +169,8 @@ mod tests {
                 "spec": {"clusterIP": "<address 1>", "renewTime": "<time, 6 digits>", "nodePort": "<port>"}})
         );
         assert_eq!(names.text(&format!("{uid}: job-x7k2p")), "<uid 1>: job-<5 random>");
+        names.ask(Some(&json!({"metadata": {"generateName": "A_"}})));
+        assert_eq!(names.text("Pod \"A_x7k2p\" is invalid"), "Pod \"A_<5 random>\" is invalid");
         assert_eq!(names.field("resourceVersion", "42"), "<revision 2>");
     }
 }
