@@ -43,7 +43,8 @@ pub fn validate(autoscaler: &Value, old: Option<&Value>) -> Vec<Violation> {
     }
     let wakes = |metric: &Value| matches!(path::text(metric, "type"), "External" | "Object");
     if least == Some(0) && !path::list(spec, "metrics").iter().any(wakes) {
-        let detail = "must specify at least one Object or External metric to support scaling to zero replicas";
+        let detail =
+            "must specify at least one Object or External metric to support scaling to zero replicas";
         found.push(Violation::forbidden(at.field("metrics"), detail));
     }
     if let Some(behavior) = spec.get("behavior") {

@@ -28,7 +28,11 @@ pub fn overlap(one: &str, other: &str, completions: i64) -> Option<i64> {
         if first <= other_end && other_first <= end {
             return Some(first.max(other_first));
         }
-        if first <= other_first { left.next() } else { right.next() };
+        if first <= other_first {
+            left.next()
+        } else {
+            right.next()
+        };
     }
     None
 }
@@ -41,7 +45,9 @@ fn interval(part: &str, completions: i64) -> Result<(i64, i64), String> {
     };
     let Some((first, end)) = part.split_once('-') else { return index(part).map(|one| (one, one)) };
     if end.contains('-') {
-        return Err(format!("the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'"));
+        return Err(format!(
+            "the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'"
+        ));
     }
     let (first, end) = (index(first)?, index(end)?);
     if first >= end {
@@ -64,7 +70,12 @@ mod tests {
             ("3-1", Err("non-increasing order, previous: 3, current: 1")),
             ("2,1", Err("non-increasing order, previous: 2, current: 1")),
             ("a", Err("cannot convert string to integer for index: \"a\"")),
-            ("0-1-2", Err("the fragment \"0-1-2\" violates the requirement that an index interval can have at most two parts separated by '-'")),
+            (
+                "0-1-2",
+                Err(
+                    "the fragment \"0-1-2\" violates the requirement that an index interval can have at most two parts separated by '-'",
+                ),
+            ),
         ] {
             assert_eq!(count(text, 5), wanted.map_err(str::to_owned), "{text}");
         }
@@ -72,9 +83,13 @@ mod tests {
 
     #[test]
     fn what_is_in_both_is_found() {
-        for (one, other, wanted) in
-            [("0-2", "2", Some(2)), ("0,2,4", "1,3", None), ("x,1", "1", Some(1)), ("", "1", None), ("3-4", "0-3", Some(3))]
-        {
+        for (one, other, wanted) in [
+            ("0-2", "2", Some(2)),
+            ("0,2,4", "1,3", None),
+            ("x,1", "1", Some(1)),
+            ("", "1", None),
+            ("3-4", "0-3", Some(3)),
+        ] {
             assert_eq!(overlap(one, other, 5), wanted, "{one} {other}");
         }
     }

@@ -4,9 +4,9 @@ use schema::{At, Violation, metadata, names, path};
 use serde_json::{Value, json};
 
 use crate::job::POD_LABELS;
-use crate::{job_indexes, job_status};
 use crate::spec::check::{self, Found, Seen};
 use crate::spec::{label_selector, template};
+use crate::{job_indexes, job_status};
 
 const INDEXED_PARALLELISM_MAX: i64 = 100_000;
 const PER_INDEX_MAX: i64 = 100_000;
@@ -194,7 +194,9 @@ fn indexed(spec: &Value, at: At<'_>, found: &mut Found) {
     }
     // What is noted of each index must fit an object.
     let bounded = |most: i64| {
-        format!("must be less than or equal to {most} when completions are above {PER_INDEX_MAX} and used with backoff limit per index")
+        format!(
+            "must be less than or equal to {most} when completions are above {PER_INDEX_MAX} and used with backoff limit per index"
+        )
     };
     if failed.is_none() {
         let detail = format!("must be specified when completions is above {PER_INDEX_MAX}");
@@ -340,11 +342,14 @@ fn success_rule(rule: &Value, completions: i64, at: At<'_>, found: &mut Found) {
     check::not_negative(rule, "succeededCount", at, found);
     let at = at.field("succeededCount");
     if count > completions {
-        let detail = format!("must be less than or equal to {completions} (the number of specified completions)");
+        let detail =
+            format!("must be less than or equal to {completions} (the number of specified completions)");
         found.push(Violation::invalid(at, count, detail));
     }
     if indexes.is_some() && count > total {
-        let detail = format!("must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)");
+        let detail = format!(
+            "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
+        );
         found.push(Violation::invalid(at, count, detail));
     }
 }
@@ -361,8 +366,7 @@ fn changes(job: &Value, old: &Value, at: At<'_>, found: &mut Found) {
     }
     check::immutable(spec, before, "selector", at, found);
     template_changes(&spec["template"], old, at, found);
-    for field in
-        ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
+    for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
     {
         check::immutable(spec, before, field, at, found);
     }
@@ -380,7 +384,9 @@ fn template_changes(template: &Value, old: &Value, at: At<'_>, found: &mut Found
         }
         return;
     }
-    for field in ["spec.affinity.nodeAffinity", "spec.nodeSelector", "spec.tolerations", "spec.schedulingGates"] {
+    for field in
+        ["spec.affinity.nodeAffinity", "spec.nodeSelector", "spec.tolerations", "spec.schedulingGates"]
+    {
         take(&mut allowed, template, field);
     }
     for list in ["containers", "initContainers"] {
@@ -389,7 +395,9 @@ fn template_changes(template: &Value, old: &Value, at: At<'_>, found: &mut Found
         if containers.len() != new.len() {
             continue;
         }
-        for (container, new) in containers.iter_mut().zip(&new).filter(|(old, new)| old["name"] == new["name"]) {
+        for (container, new) in
+            containers.iter_mut().zip(&new).filter(|(old, new)| old["name"] == new["name"])
+        {
             take(container, new, "resources");
         }
     }

@@ -260,7 +260,8 @@ fn allocated(statuses: &[Value], containers: &[Value], list: At<'_>, found: &mut
                 always_one_of(one, "health", &["Healthy", "Unhealthy", "Unknown"], at, found);
                 match one.get("message").and_then(Value::as_str) {
                     Some("") => {
-                        found.push(Violation::required(at.field("message"), "must be non-empty if specified"));
+                        found
+                            .push(Violation::required(at.field("message"), "must be non-empty if specified"));
                     }
                     Some(text) if text.len() > HEALTH_MAX_BYTES => {
                         found.push(Violation::too_long(at.field("message"), HEALTH_MAX_BYTES));

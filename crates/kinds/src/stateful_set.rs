@@ -170,7 +170,8 @@ fn completed(spec: &Value) -> Cow<'_, Value> {
     let made: BTreeSet<&str> = claims.iter().map(|claim| path::text(claim, "metadata.name")).collect();
     let own = path::list(&template, "spec.volumes").iter();
     let own: Vec<Value> = own.filter(|one| !made.contains(path::text(one, "name"))).cloned().collect();
-    let made = made.into_iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+    let made =
+        made.into_iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
     path::set(&mut template, "spec.volumes", made.chain(own).collect());
     Cow::Owned(template)
 }

@@ -77,7 +77,14 @@ pub fn match_fields(pod: &Value, at: At<'_>, found: &mut Found) {
         if let (Some(said), Some(field)) = (annotation(&key), field) {
             let at = at.field(list);
             let at = at.index(index);
-            matches(said, field, "seccomp", &default_seccomp, at.field("securityContext.seccompProfile"), found);
+            matches(
+                said,
+                field,
+                "seccomp",
+                &default_seccomp,
+                at.field("securityContext.seccompProfile"),
+                found,
+            );
         }
     }
     if path::text(spec, "os.name") == "windows" {

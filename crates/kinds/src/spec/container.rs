@@ -129,13 +129,7 @@ pub fn validate_ephemeral<'a>(
 fn common(container: &Value, around: &Surroundings<'_>, at: At<'_>, found: &mut Found) {
     required_name(container, "name", names::dns_label, at, found);
     required(container, "image", at, found);
-    required_one_of(
-        container,
-        "terminationMessagePolicy",
-        &["File", "FallbackToLogsOnError"],
-        at,
-        found,
-    );
+    required_one_of(container, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"], at, found);
     ports(container, at, found);
     env::validate(container, at, found);
     mounts(container, &around.volumes, at, found);
@@ -231,11 +225,7 @@ fn ports(container: &Value, at: At<'_>, found: &mut Found) {
 }
 
 /// No two containers that run at once may ask for the same port of the host.
-fn host_ports<'a>(
-    containers: impl Iterator<Item = (usize, &'a Value)>,
-    list: At<'_>,
-    found: &mut Found,
-) {
+fn host_ports<'a>(containers: impl Iterator<Item = (usize, &'a Value)>, list: At<'_>, found: &mut Found) {
     let mut taken = Seen::default();
     for (index, container) in containers {
         for (port_index, port) in path::list(container, "ports").iter().enumerate() {
@@ -421,7 +411,8 @@ fn devices(container: &Value, volumes: &HashMap<&str, &Value>, at: At<'_>, found
         match volumes.get(name) {
             None => found.push(Violation::not_found(at_name, name)),
             Some(volume) if !is_block(volume) => {
-                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+                let detail =
+                    "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
                 found.push(Violation::invalid(at_name, name, detail));
             }
             Some(_) => {}

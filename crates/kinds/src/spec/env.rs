@@ -106,8 +106,7 @@ pub fn field_ref(field: &Value, supported: &[&str], at: At<'_>, found: &mut Foun
     }
     match subscript(text) {
         Some((map, key)) => {
-            let key =
-                if map == "metadata.annotations" { key.to_ascii_lowercase() } else { key.to_owned() };
+            let key = if map == "metadata.annotations" { key.to_ascii_lowercase() } else { key.to_owned() };
             found.extend(Violation::all_invalid(at, key.as_str(), names::qualified_name(&key)));
         }
         None => {

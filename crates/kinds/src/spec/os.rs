@@ -92,8 +92,7 @@ fn windows(spec: &Value, at: At<'_>, found: &mut Found) {
 
 /// Containers that are processes of a Windows host: all of a pod's or none, and on the host's network.
 pub fn host_process(spec: &Value, at: At<'_>, found: &mut Found) {
-    let wanted =
-        |holder: &Value| path::get(holder, "securityContext.windowsOptions.hostProcess")?.as_bool();
+    let wanted = |holder: &Value| path::get(holder, "securityContext.windowsOptions.hostProcess")?.as_bool();
     let of_pod = wanted(spec);
     let (mut all, mut of_host) = (0, 0);
     for (list, index, container) in each(spec) {
@@ -116,7 +115,8 @@ pub fn host_process(spec: &Value, at: At<'_>, found: &mut Found) {
         return;
     }
     if of_host != all {
-        let detail = "If pod contains any hostProcess containers then all containers must be HostProcess containers";
+        let detail =
+            "If pod contains any hostProcess containers then all containers must be HostProcess containers";
         found.push(Violation::invalid(at, "", detail));
     }
     if !path::bool(spec, "hostNetwork") {

@@ -126,13 +126,7 @@ fn bundle_name(name: &str, at: At<'_>, found: &mut Found) {
     }
 }
 
-fn certificate<'a>(
-    part: &'a Value,
-    at: At<'_>,
-    volume: At<'_>,
-    taken: &mut Seen<'a>,
-    found: &mut Found,
-) {
+fn certificate<'a>(part: &'a Value, at: At<'_>, volume: At<'_>, taken: &mut Seen<'a>, found: &mut Found) {
     let name = path::text(part, "signerName");
     signer(name, at.field("signerName"), found);
     let key = path::text(part, "keyType");
@@ -142,8 +136,7 @@ fn certificate<'a>(
     if let Some(seconds) = path::int(part, "maxExpirationSeconds") {
         let at = at.field("maxExpirationSeconds");
         if seconds < CERTIFICATE_SECONDS_MIN {
-            let detail =
-                format!("if provided, maxExpirationSeconds must be >= {CERTIFICATE_SECONDS_MIN}");
+            let detail = format!("if provided, maxExpirationSeconds must be >= {CERTIFICATE_SECONDS_MIN}");
             found.push(Violation::invalid(at, seconds, detail));
         }
         let is_own = name.split('/').next() == Some("kubernetes.io");

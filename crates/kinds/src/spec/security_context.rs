@@ -98,7 +98,9 @@ pub fn apparmor(profile: &Value, at: At<'_>, found: &mut Found) {
     let local = profile.get("localhostProfile").and_then(Value::as_str);
     let at_local = at.field("localhostProfile");
     match path::text(profile, "type") {
-        "" => found.push(Violation::required(at.field("type"), "type is required when appArmorProfile is set")),
+        "" => {
+            found.push(Violation::required(at.field("type"), "type is required when appArmorProfile is set"))
+        }
         "Localhost" => match local {
             None => found.push(Violation::required(at_local, MISSING)),
             Some(text) => {

@@ -4,8 +4,8 @@ use schema::{At, Column, Violation, metadata, path};
 use serde_json::Value;
 
 use super::check::Found;
-use super::{annotations, label_selector};
 use super::pod_spec::{self, Context};
+use super::{annotations, label_selector};
 use crate::column::{self, wide};
 
 /// The columns of a kind with `spec.template`.
@@ -46,7 +46,13 @@ pub fn validate(template: &Value, at: At<'_>, found: &mut Found) {
 
 /// A selector that selects something: whether it can be asked which pods are its own. `kind` and `unreadable` are words of upstream's
 /// messages.
-pub fn validate_selector(selector: &Value, kind: &str, unreadable: &str, at: At<'_>, found: &mut Found) -> bool {
+pub fn validate_selector(
+    selector: &Value,
+    kind: &str,
+    unreadable: &str,
+    at: At<'_>,
+    found: &mut Found,
+) -> bool {
     if selector.is_null() {
         found.push(Violation::required(at, ""));
         return true;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schema::{names, path};
 use serde_json::Value;
 
+use super::annotations::apparmor_profile;
 use super::node_labels;
 use crate::amounts::quantity;
 use crate::spec::addresses;
@@ -128,8 +129,20 @@ fn annotations(pod: &Value, base: &str, found: &mut Vec<String>) {
             found.push(format!("{}: {SECCOMP}", at(&key)));
         }
         let key = format!("container.apparmor.security.beta.kubernetes.io/{name}");
-        let has_profile = has(&pod["spec"], "appArmorProfile") || has(container, "appArmorProfile");
-        if held.get(&key).is_some() && !has_profile {
+        let profile = held.get(&key).and_then(Value::as_str).map(apparmor_profile);
+        let is_told = match &profile {
+            None => false,
+            // A pod has the field by now, so it is told of where it has what the annotation says.
+            Some(profile) if base.is_empty() => {
+                let own = path::get(container, "securityContext.appArmorProfile");
+                profile.is_none() || own.is_some() && own == profile.as_ref()
+            }
+            Some(profile) => {
+                let of_pod = path::get(pod, "spec.securityContext.appArmorProfile");
+                !has(container, "appArmorProfile") && (of_pod.is_none() || of_pod != profile.as_ref())
+            }
+        };
+        if is_told {
             let told = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
             found.push(format!("{}: {told}", at(&key)));
         }
@@ -247,16 +260,17 @@ fn repeated(pod: &Value, base: &str, found: &mut Vec<String>) {
             found.push(format!("{at}: duplicate ip \"{ip}\""));
         }
     }
+    let names = || {
+        let secrets = path::list(pod, "spec.imagePullSecrets").iter().enumerate();
+        secrets.map(|(index, secret)| {
+            (format!("{base}spec.imagePullSecrets[{index}].name"), path::text(secret, "name"))
+        })
+    };
     let mut seen = BTreeSet::new();
-    for (index, secret) in path::list(pod, "spec.imagePullSecrets").iter().enumerate() {
-        let (name, at) = (path::text(secret, "name"), format!("{base}spec.imagePullSecrets[{index}].name"));
-        if !seen.insert(name) {
-            found.push(format!("{at}: duplicate name \"{name}\""));
-        }
-        if name.is_empty() {
-            found.push(format!("{at}: invalid empty name \"\""));
-        }
-    }
+    let again = names().filter(|(_, name)| !seen.insert(*name));
+    found.extend(again.map(|(at, name)| format!("{at}: duplicate name \"{name}\"")));
+    let empty = names().filter(|(_, name)| name.is_empty());
+    found.extend(empty.map(|(at, _)| format!("{at}: invalid empty name \"\"")));
 }
 
 /// Every container with its path: `spec.initContainers[0]`.
