@@ -51,6 +51,11 @@ impl Gate {
     }
 }
 
+/// What only the store sees: nothing of it is looked for.
+pub(crate) fn bare(key: &Key, object: &Value) -> Draft {
+    Draft { key: key.clone(), meta: Meta::default(), fields: [].into(), stored: body::encode(object) }
+}
+
 /// How the store's troubles look from outside.
 pub(crate) fn store_status(key: &Key, operation: &str, error: StoreError) -> Status {
     match error {

@@ -114,7 +114,7 @@ impl Gate {
         requestor::stamp(kind.resource, request.user, &mut new);
         let key = key_of(&self.name(&mut new));
         metadata::prepare(&kind, &mut new, None);
-        let mut ops = service::allocate(self, snapshot, &key, &mut new, None)?;
+        let mut ops = service::allocate(self, snapshot, &key, &mut new, None, request.options.dry_run)?;
         decode::validate(request, &kind, &new, None)?;
         warnings.extend((kind.warn)(&new, None));
         admit::validate(&review, &key, Some(&new), None, warnings).await?;

@@ -70,6 +70,7 @@ const ROWS: &[Row] = &[
         ..ROW
     },
     Row { resource: "pods", name: "resize", blend: pod::resize, compares: false, ..ROW },
+    Row { resource: "persistentvolumes", name: "status", blend: volume_status, counts: false, ..ROW },
     Row { resource: "pods", name: "status", blend: pod::status, counts: false, ..ROW },
     Row {
         name: "scale",
@@ -130,6 +131,21 @@ pub(crate) fn status(kind: &Kind, given: Value, old: &Value, _now: Time) -> Resu
     }
     if kind.resource.as_str() == "deployments.apps" || kind.resource.as_str() == "replicasets.apps" {
         copy_at(&mut new, old, "metadata.labels");
+    }
+    Ok(new)
+}
+
+/// Since when the phase is what it is, is told where its writer does not tell.
+fn volume_status(kind: &Kind, given: Value, old: &Value, now: Time) -> Result<Value, Status> {
+    const SINCE: &str = "status.lastPhaseTransitionTime";
+    let mut new = status(kind, given, old, now)?;
+    let told = path::get(&new, SINCE).filter(|since| !since.is_null());
+    if path::text(&new, "status.phase") == path::text(old, "status.phase") {
+        if told.is_none() {
+            copy_at(&mut new, old, SINCE);
+        }
+    } else if told.is_none() || told == path::get(old, SINCE) {
+        path::set(&mut new, SINCE, now.to_string().into());
     }
     Ok(new)
 }

@@ -123,7 +123,8 @@ impl Gate {
         } else if row.counts {
             metadata::count_generation(&kind, &mut new, &old);
         }
-        let others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old))?;
+        let dry_run = request.options.dry_run;
+        let others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old), dry_run)?;
         decode::validate(request, &kind, &new, row.compares.then_some(&old))?;
         if row.is_main() {
             warnings.extend((kind.warn)(&new, Some(&old)));

@@ -65,7 +65,7 @@ fn validate(service: &Value, _old: Option<&Value>) -> Vec<Violation> {
     let (group, version) = (path::text(spec, "group"), path::text(spec, "version"));
     let name = path::text(service, "metadata.name");
     let wanted = format!("{version}.{group}");
-    if name != wanted {
+    if names::path_segment(name).is_empty() && name != wanted {
         let detail = format!("must be `spec.version+\".\"+spec.group`: \"{wanted}\"");
         found.push(Violation::invalid(At::root("metadata.name"), name, detail));
     }
@@ -88,19 +88,25 @@ fn validate(service: &Value, _old: Option<&Value>) -> Vec<Violation> {
         None => {
             if has_bundle {
                 let detail = "local APIServices may not have a caBundle";
-                found.push(Violation::invalid(at.field("caBundle"), &spec["caBundle"], detail));
+                let shown = format!("{} bytes", check::base64_len(&spec["caBundle"]));
+                found.push(Violation::invalid(at.field("caBundle"), shown, detail));
             }
             if is_insecure {
                 let detail = "local APIServices may not have insecureSkipTLSVerify";
                 found.push(Violation::invalid(at.field("insecureSkipTLSVerify"), true, detail));
             }
+            return found;
         }
         Some(reference) => {
             let at = at.field("service");
             for field in ["namespace", "name"] {
                 check::required(reference, field, at, &mut found);
             }
-            check::between(reference, "port", 1, 65535, at, &mut found);
+            let port = path::int(reference, "port").unwrap_or_default();
+            for wrong in names::port_number(port) {
+                let detail = format!("port is not valid: {wrong}");
+                found.push(Violation::invalid(at.field("port"), port, detail));
+            }
         }
     }
     if has_bundle && is_insecure {

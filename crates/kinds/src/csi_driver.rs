@@ -3,7 +3,7 @@ use schema::{At, Kind, Strategy, Violation, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column};
-use crate::spec::check::{self, Seen};
+use crate::spec::check::{self, Found, Seen};
 use crate::{row, strategy};
 
 pub const CSI_DRIVERS: Resource = Resource::new("csidrivers.storage.k8s.io");
@@ -49,8 +49,16 @@ pub static KIND: Kind = Kind {
     ],
     strategy: Strategy { prepare, ..strategy::GUARDED },
     validate,
+    warn,
     ..row::BASE
 };
+
+/// What upstream calls `attachRequired` when it is wrong.
+const ATTACH_SHOWN: &str = "attachedRequired";
+const TOKENS_IN_SECRETS: &str = "serviceAccountTokenInSecrets";
+const TOKEN_SECONDS_MIN: i64 = 600;
+/// The first that is too many.
+const TOKEN_SECONDS_MAX: i64 = (1 << 32) + 1;
 
 /// Its generation starts at nothing and counts the changes.
 fn prepare(driver: &mut Value, old: Option<&Value>) {
@@ -65,35 +73,24 @@ fn validate(driver: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&driver["spec"], At::root("spec"));
     for (field, shown) in [
-        ("attachRequired", "attachedRequired"),
+        ("attachRequired", ATTACH_SHOWN),
         ("podInfoOnMount", "podInfoOnMount"),
         ("storageCapacity", "storageCapacity"),
-        ("seLinuxMount", "seLinuxMount"),
     ] {
         if spec.get(field).is_none() {
             found.push(Violation::required(at.field(shown), ""));
         }
     }
     check::one_of(spec, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"], at, &mut found);
+    token_requests(path::list(spec, "tokenRequests"), at.field("tokenRequests"), &mut found);
     for mode in path::list(spec, "volumeLifecycleModes") {
         if mode != "Persistent" && mode != "Ephemeral" {
             let at = at.field("volumeLifecycleModes");
             found.push(Violation::not_supported(at, mode, &["Persistent", "Ephemeral"]));
         }
     }
-    let requests = path::list(spec, "tokenRequests");
-    let mut seen = Seen::default();
-    for (index, request) in requests.iter().enumerate() {
-        let at = at.field("tokenRequests");
-        let at = at.index(index);
-        let audience = path::text(request, "audience");
-        if seen.repeats(audience) {
-            found.push(Violation::duplicate(at.field("audience"), audience));
-        }
-        if let Some(seconds) = path::int(request, "expirationSeconds").filter(|&seconds| seconds < 600) {
-            let detail = "may not specify a duration less than 10 minutes";
-            found.push(Violation::invalid(at.field("expirationSeconds"), seconds, detail));
-        }
+    if spec.get("seLinuxMount").is_none() {
+        found.push(Violation::required(at.field("seLinuxMount"), ""));
     }
     if let Some(seconds) =
         path::int(spec, "nodeAllocatableUpdatePeriodSeconds").filter(|&seconds| seconds < 10)
@@ -101,10 +98,49 @@ fn validate(driver: &Value, old: Option<&Value>) -> Vec<Violation> {
         let detail = "must be greater than or equal to 10 seconds";
         found.push(Violation::invalid(at.field("nodeAllocatableUpdatePeriodSeconds"), seconds, detail));
     }
+    if let Some(set) = spec.get(TOKENS_IN_SECRETS).filter(|_| path::list(spec, "tokenRequests").is_empty()) {
+        let detail = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        found.push(Violation::invalid(at.field(TOKENS_IN_SECRETS), set, detail));
+    }
     if let Some(old) = old {
-        for field in ["attachRequired", "volumeLifecycleModes"] {
-            check::immutable(spec, &old["spec"], field, at, &mut found);
+        for (field, shown) in
+            [("attachRequired", ATTACH_SHOWN), ("volumeLifecycleModes", "volumeLifecycleModes")]
+        {
+            if spec.get(field) != old["spec"].get(field) {
+                found.push(Violation::immutable(at.field(shown), &spec[field]));
+            }
         }
     }
     found
+}
+
+fn token_requests(requests: &[Value], list: At<'_>, found: &mut Found) {
+    let mut seen = Seen::default();
+    for (index, request) in requests.iter().enumerate() {
+        let at = list.index(index);
+        let audience = path::text(request, "audience");
+        if seen.repeats(audience) {
+            found.push(Violation::duplicate(at.field("audience"), audience));
+            continue;
+        }
+        let (seconds, at) = (path::int(request, "expirationSeconds"), at.field("expirationSeconds"));
+        let detail = match seconds {
+            Some(..TOKEN_SECONDS_MIN) => "may not specify a duration less than 10 minutes",
+            Some(TOKEN_SECONDS_MAX..) => "may not specify a duration larger than 2^32 seconds",
+            _ => continue,
+        };
+        found.push(Violation::invalid(at, seconds, detail));
+    }
+}
+
+fn warn(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let requests = path::list(new, "spec.tokenRequests");
+    let changed = old.is_none_or(|old| path::list(old, "spec.tokenRequests") != requests);
+    if requests.is_empty() || !changed || new["spec"].get(TOKENS_IN_SECRETS).is_some() {
+        return Vec::new();
+    }
+    vec![format!(
+        "spec.{TOKENS_IN_SECRETS} is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume \
+         attributes"
+    )]
 }

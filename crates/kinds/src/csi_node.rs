@@ -3,7 +3,8 @@ use schema::{At, Kind, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column};
-use crate::spec::check::{self, Seen};
+use crate::spec::check::{self, Found, Seen};
+use crate::spec::volume;
 use crate::{row, strategy};
 
 pub const CSI_NODES: Resource = Resource::new("csinodes.storage.k8s.io");
@@ -36,26 +37,39 @@ fn validate(node: &Value, old: Option<&Value>) -> Vec<Violation> {
     let list = At::root("spec.drivers");
     let mut seen = Seen::default();
     for (index, driver) in drivers.iter().enumerate() {
-        let at = list.index(index);
-        let (name, id) = (path::text(driver, "name"), path::text(driver, "nodeID"));
-        check::required_name(driver, "name", names::dns_subdomain, at, &mut found);
-        if seen.repeats(name) {
-            found.push(Violation::duplicate(at.field("name"), name));
-        }
-        if id.is_empty() {
-            found.push(Violation::required(at.field("nodeID"), ""));
-        } else if id.len() > NODE_ID_MAX {
-            let detail = format!("must be {NODE_ID_MAX} characters or less");
-            found.push(Violation::invalid(at.field("nodeID"), id, detail));
-        }
-        let at = at.field("allocatable");
-        check::not_negative(&driver["allocatable"], "count", at, &mut found);
-        let before = old.into_iter().flat_map(|old| path::list(old, "spec.drivers"));
-        for other in before.filter(|other| path::text(other, "name") == name) {
-            if ["nodeID", "topologyKeys"].iter().any(|field| other.get(field) != driver.get(field)) {
-                found.push(Violation::immutable(list.index(index), driver));
+        one(driver, &mut seen, list.index(index), &mut found);
+    }
+    for before in old.map(|old| path::list(old, "spec.drivers")).unwrap_or_default() {
+        for driver in drivers.iter().filter(|one| one["name"] == before["name"]) {
+            if ["nodeID", "topologyKeys"].iter().any(|field| driver.get(field) != before.get(field)) {
+                found.push(Violation::immutable(list, driver));
             }
         }
     }
     found
+}
+
+fn one<'a>(driver: &'a Value, seen: &mut Seen<'a>, at: At<'_>, found: &mut Found) {
+    let (name, id) = (path::text(driver, "name"), path::text(driver, "nodeID"));
+    volume::csi_driver(driver, "name", at, found);
+    if id.is_empty() {
+        found.push(Violation::required(at.field("nodeID"), ""));
+    } else if id.len() > NODE_ID_MAX {
+        let detail = format!("must be {NODE_ID_MAX} characters or less");
+        found.push(Violation::invalid(at.field("nodeID"), id, detail));
+    }
+    check::not_negative(&driver["allocatable"], "count", at.field("allocatable"), found);
+    if seen.repeats(name) {
+        found.push(Violation::duplicate(at.field("name"), name));
+    }
+    let mut keys = Seen::default();
+    for key in path::list(driver, "topologyKeys").iter().map(|key| key.as_str().unwrap_or_default()) {
+        if key.is_empty() {
+            found.push(Violation::required(at, ""));
+        }
+        if keys.repeats(key) {
+            found.push(Violation::duplicate(at, key));
+        }
+        found.extend(Violation::all_invalid(at, key, names::qualified_name(key)));
+    }
 }

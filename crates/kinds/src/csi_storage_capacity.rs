@@ -1,5 +1,5 @@
 use object::Resource;
-use schema::{At, Kind, Violation, names};
+use schema::{At, Kind, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{CREATED_AT, NAME};
@@ -25,10 +25,11 @@ pub static KIND: Kind = Kind {
 fn validate(capacity: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let root = At::root("");
-    check::required_name(capacity, "storageClassName", names::dns_subdomain, root, &mut found);
     if let Some(topology) = capacity.get("nodeTopology") {
         label_selector::validate(topology, At::root("nodeTopology"), &mut found);
     }
+    let class = path::text(capacity, "storageClassName");
+    found.extend(Violation::all_invalid(root.field("storageClassName"), class, names::dns_subdomain(class)));
     if let Some(amount) = resources::amount(capacity, "capacity").filter(|amount| amount.is_negative()) {
         let detail = "must be greater than or equal to 0";
         found.push(Violation::invalid(At::root("capacity"), amount, detail));

@@ -75,9 +75,10 @@ fn validate(endpoints: &Value, old: Option<&Value>) -> Vec<Violation> {
                 let at = at.field(list);
                 let at = at.index(index);
                 let ip = path::text(address, "ip");
-                found.extend(Violation::all_invalid(at.field("ip"), ip, check::outside_ip(ip)));
+                found.extend(Violation::all_invalid(at.field("ip"), ip, names::ip(ip)));
                 check::follows(address, "hostname", names::dns_label, at, &mut found);
-                check::follows(address, "nodeName", names::dns_subdomain, at, &mut found);
+                check::follows_if_set(address, "nodeName", names::dns_subdomain, at, &mut found);
+                found.extend(Violation::all_invalid(at.field("ip"), ip, check::reachable(ip)));
             }
         }
         let ports = path::list(subset, "ports");
@@ -91,6 +92,7 @@ fn validate(endpoints: &Value, old: Option<&Value>) -> Vec<Violation> {
             let number = path::int(port, "port").unwrap_or_default();
             found.extend(Violation::all_invalid(at.field("port"), number, names::port_number(number)));
             check::one_of(port, "protocol", &["SCTP", "TCP", "UDP"], at, &mut found);
+            check::follows_if_set(port, "appProtocol", names::qualified_name, at, &mut found);
         }
     }
     found

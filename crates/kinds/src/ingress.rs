@@ -3,6 +3,7 @@ use schema::{At, Kind, Strategy, Violation, metadata, names, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, text_or};
+use crate::spec::addresses;
 use crate::spec::check::{self, Found};
 use crate::{column, row, strategy, subresource};
 
@@ -48,6 +49,7 @@ fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
 }
 
 const SHOWN: usize = 3;
+const BALANCED: &str = "status.loadBalancer.ingress";
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const PATH_TYPES: [&str; 3] = ["Exact", "ImplementationSpecific", "Prefix"];
 
@@ -68,6 +70,26 @@ fn validate(ingress: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&ingress["spec"], At::root("spec"));
     let rules = path::list(spec, "rules");
+    match spec.get("defaultBackend") {
+        None if rules.is_empty() => {
+            let detail = "either `defaultBackend` or `rules` must be specified";
+            found.push(Violation::invalid(at, Value::Null, detail));
+        }
+        None => {}
+        Some(default) => backend(default, at.field("defaultBackend"), &mut found),
+    }
+    // Rules of wildcards were not looked into once, nor the names of secrets.
+    let was_lax = old.is_some_and(|old| path::list(&old["spec"], "rules").iter().any(is_wrong_wildcard));
+    for (index, rule) in rules.iter().enumerate() {
+        let at = at.field("rules");
+        one_rule(rule, was_lax, at.index(index), &mut found);
+    }
+    let secret_wrong = |entry: &Value| match path::text(entry, "secretName") {
+        "" => Vec::new(),
+        name => names::dns_subdomain(name),
+    };
+    let before = old.map(|old| path::list(&old["spec"], "tls")).unwrap_or_default();
+    let takes_any_secret = before.iter().any(|entry| !secret_wrong(entry).is_empty());
     for (index, entry) in path::list(spec, "tls").iter().enumerate() {
         let at = at.field("tls");
         let at = at.index(index);
@@ -75,49 +97,55 @@ fn validate(ingress: &Value, old: Option<&Value>) -> Vec<Violation> {
             let at = at.field("hosts");
             host_name(host.as_str().unwrap_or_default(), at.index(index), &mut found);
         }
-        check::follows(entry, "secretName", names::dns_subdomain, at, &mut found);
-    }
-    match spec.get("defaultBackend") {
-        None if rules.is_empty() => {
-            let detail = "either `defaultBackend` or `rules` must be specified";
-            found.push(Violation::invalid(at, rules, detail));
+        if !takes_any_secret {
+            let name = path::text(entry, "secretName");
+            found.extend(Violation::all_invalid(at.field("secretName"), name, secret_wrong(entry)));
         }
-        None => {}
-        Some(default) => backend(default, at.field("defaultBackend"), &mut found),
     }
-    for (index, rule) in rules.iter().enumerate() {
-        let at = at.field("rules");
-        one_rule(rule, at.index(index), &mut found);
-    }
-    check::follows(spec, "ingressClassName", names::dns_subdomain, at, &mut found);
+    check::follows_if_set(spec, "ingressClassName", names::dns_subdomain, at, &mut found);
     let annotated =
         path::get(ingress, "metadata.annotations").and_then(|all| all.get(CLASS_ANNOTATION)?.as_str());
-    let class = path::text(spec, "ingressClassName");
-    if let Some(annotated) =
-        annotated.filter(|one| !class.is_empty() && *one != class && metadata::is_new(ingress, old))
+    if let (Some(annotated), Some(class)) = (annotated, spec.get("ingressClassName"))
+        && class != annotated
+        && metadata::is_new(ingress, old)
     {
         let at = At::root("annotations");
         let detail = "must match `ingressClassName` when both are specified";
         found.push(Violation::invalid(at.field(CLASS_ANNOTATION), annotated, detail));
     }
+    let held = old.map(|old| path::list(old, BALANCED)).unwrap_or_default();
+    addresses::balanced(path::list(ingress, BALANCED), held, At::root(BALANCED), &mut found);
     found
 }
 
+fn is_wrong_wildcard(rule: &Value) -> bool {
+    let mut found = Vec::new();
+    if path::text(rule, "host").contains('*') {
+        routes(rule, At::root(""), &mut found);
+    }
+    !found.is_empty()
+}
+
 fn host_name(host: &str, at: At<'_>, found: &mut Found) {
-    if host.parse::<std::net::IpAddr>().is_ok() {
-        found.push(Violation::invalid(at, host, "must be a DNS name, not an IP address"));
-    } else if host.contains('*') {
-        found.extend(Violation::all_invalid(at, host, names::wildcard_subdomain(host)));
-    } else {
-        found.extend(Violation::all_invalid(at, host, names::dns_subdomain(host)));
+    let rule = if host.contains('*') { names::wildcard_subdomain } else { names::dns_subdomain };
+    found.extend(Violation::all_invalid(at, host, rule(host)));
+}
+
+fn one_rule(rule: &Value, was_lax: bool, at: At<'_>, found: &mut Found) {
+    let host = path::text(rule, "host");
+    if !host.is_empty() {
+        let at = at.field("host");
+        if names::lenient_ip(host).is_some() {
+            found.push(Violation::invalid(at, host, "must be a DNS name, not an IP address"));
+        }
+        host_name(host, at, found);
+    }
+    if !was_lax || !host.contains('*') {
+        routes(rule, at, found);
     }
 }
 
-fn one_rule(rule: &Value, at: At<'_>, found: &mut Found) {
-    let host = path::text(rule, "host");
-    if !host.is_empty() {
-        host_name(host, at.field("host"), found);
-    }
+fn routes(rule: &Value, at: At<'_>, found: &mut Found) {
     let Some(http) = rule.get("http") else { return };
     let paths = path::list(http, "paths");
     let list = at.field("http.paths");
@@ -126,6 +154,10 @@ fn one_rule(rule: &Value, at: At<'_>, found: &mut Found) {
     }
     for (index, one) in paths.iter().enumerate() {
         let at = list.index(index);
+        if one.get("pathType").is_none() {
+            found.push(Violation::required(at.field("pathType"), "pathType must be specified"));
+            continue;
+        }
         one_path(one, at, found);
         backend(&one["backend"], at.field("backend"), found);
     }
@@ -135,7 +167,6 @@ fn one_path(one: &Value, at: At<'_>, found: &mut Found) {
     let (kind, text) = (path::text(one, "pathType"), path::text(one, "path"));
     let path_at = at.field("path");
     match kind {
-        "" => found.push(Violation::required(at.field("pathType"), "pathType must be specified")),
         "Exact" | "Prefix" => {
             if !text.starts_with('/') {
                 found.push(Violation::invalid(path_at, text, "must be an absolute path"));
@@ -165,7 +196,7 @@ fn backend(backend: &Value, at: At<'_>, found: &mut Found) {
         (Some(_), Some(_)) => {
             found.push(Violation::invalid(at, "", "cannot set both resource and service backends"));
         }
-        (None, None) => found.push(Violation::required(at, "resource or service backend is required")),
+        (None, None) => found.push(Violation::invalid(at, "", "resource or service backend is required")),
         (Some(service), None) => {
             let service_at = at.field("service");
             check::required_name(service, "name", names::dns_label, service_at, found);
@@ -190,7 +221,7 @@ fn backend(backend: &Value, at: At<'_>, found: &mut Found) {
         }
         (None, Some(resource)) => {
             let at = at.field("resource");
-            check::follows(resource, "apiGroup", names::dns_subdomain, at, found);
+            check::follows_if_set(resource, "apiGroup", names::dns_subdomain, at, found);
             for field in ["kind", "name"] {
                 check::required_name(resource, field, names::path_segment, at, found);
             }

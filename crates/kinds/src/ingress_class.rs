@@ -52,30 +52,34 @@ fn parameters(class: &Value) -> Value {
 fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&class["spec"], At::root("spec"));
-    check::required_name(spec, "controller", names::domain_path, at, &mut found);
+    if let Some(old) = old {
+        check::immutable(spec, &old["spec"], "controller", at, &mut found);
+    }
     if path::text(spec, "controller").len() > CONTROLLER_MAX_BYTES {
         found.push(Violation::too_long(at.field("controller"), CONTROLLER_MAX_BYTES));
     }
+    check::required_name(spec, "controller", names::domain_path, at, &mut found);
     if let Some(parameters) = spec.get("parameters") {
         let at = at.field("parameters");
+        check::follows_if_set(parameters, "apiGroup", names::dns_subdomain, at, &mut found);
         for field in ["kind", "name"] {
             check::required_name(parameters, field, names::path_segment, at, &mut found);
         }
         check::one_of(parameters, "scope", &["Cluster", "Namespace"], at, &mut found);
-        match (path::text(parameters, "scope"), path::text(parameters, "namespace")) {
-            ("Namespace", "") => {
+        match (path::text(parameters, "scope"), parameters.get("namespace")) {
+            ("Namespace", None) => {
                 let detail = "`parameters.scope` is set to 'Namespace'";
                 found.push(Violation::required(at.field("namespace"), detail));
             }
-            ("Cluster", namespace) if !namespace.is_empty() => {
+            ("Namespace", Some(_)) => {
+                check::follows_if_set(parameters, "namespace", names::dns_label, at, &mut found);
+            }
+            ("Cluster", Some(_)) => {
                 let detail = "`parameters.scope` is set to 'Cluster'";
                 found.push(Violation::forbidden(at.field("namespace"), detail));
             }
-            _ => check::follows(parameters, "namespace", names::dns_label, at, &mut found),
+            _ => {}
         }
-    }
-    if let Some(old) = old {
-        check::immutable(spec, &old["spec"], "controller", at, &mut found);
     }
     found
 }

@@ -38,16 +38,15 @@ fn parent(address: &Value) -> Value {
 fn validate(address: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&address["spec"], At::root("spec"));
-    match spec.get("parentRef") {
-        None => found.push(Violation::required(at.field("parentRef"), "")),
-        Some(parent) => {
-            for field in ["resource", "name"] {
-                check::required_name(parent, field, names::path_segment, at.field("parentRef"), &mut found);
-            }
-        }
-    }
     if let Some(old) = old {
         check::immutable(spec, &old["spec"], "parentRef", at, &mut found);
+        return found;
     }
+    let at = at.field("parentRef");
+    let Some(parent) = spec.get("parentRef") else { return vec![Violation::required(at, "")] };
+    check::follows(parent, "group", names::dns_subdomain, at, &mut found);
+    check::required_name(parent, "resource", names::path_segment, at, &mut found);
+    check::required_name(parent, "name", names::path_segment, at, &mut found);
+    check::follows(parent, "namespace", names::path_segment, at, &mut found);
     found
 }

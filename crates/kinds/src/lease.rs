@@ -21,10 +21,19 @@ pub static KIND: Kind = Kind {
         column("Holder", "string", "Who holds it.", |object, _| text(object, "spec.holderIdentity")),
         AGE,
     ],
-    strategy: Strategy { create_on_update: true, ..strategy::GUARDED },
+    strategy: Strategy { create_on_update: true, prepare, ..strategy::GUARDED },
     validate,
     ..row::BASE
 };
+
+/// Coordinated leader election is behind a gate that is off: what only it reads is not taken.
+fn prepare(lease: &mut Value, old: Option<&Value>) {
+    for field in ["spec.strategy", "spec.preferredHolder"] {
+        if old.and_then(|old| path::get(old, field)).is_none() {
+            path::remove(lease, field);
+        }
+    }
+}
 
 fn validate(lease: &Value, _old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
@@ -33,9 +42,5 @@ fn validate(lease: &Value, _old: Option<&Value>) -> Vec<Violation> {
         found.push(Violation::invalid(at.field("leaseDurationSeconds"), seconds, "must be greater than 0"));
     }
     check::not_negative(spec, "leaseTransitions", at, &mut found);
-    if spec.get("preferredHolder").is_some() && spec.get("strategy").is_none() {
-        let detail = "may only be specified if `strategy` is defined";
-        found.push(Violation::forbidden(at.field("preferredHolder"), detail));
-    }
     found
 }

@@ -86,7 +86,7 @@ mod secret;
 mod self_subject_access_review;
 mod self_subject_review;
 mod self_subject_rules_review;
-mod service;
+pub mod service;
 mod service_account;
 mod service_cidr;
 mod stateful_set;

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use object::Resource;
 use schema::{At, Kind, Violation, names, path};
 use serde_json::{Value, json};
@@ -62,9 +64,23 @@ fn default(policy: &mut Value) {
     }
 }
 
-fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
+/// The ranges that a policy names, anywhere.
+fn ranges(policy: &Value) -> HashSet<&str> {
+    let mut found = HashSet::new();
+    for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
+        for peer in path::list(&policy["spec"], rules).iter().flat_map(|rule| path::list(rule, peers)) {
+            found.insert(path::text(peer, "ipBlock.cidr"));
+            found.extend(path::list(peer, "ipBlock.except").iter().filter_map(Value::as_str));
+        }
+    }
+    found
+}
+
+fn validate(policy: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&policy["spec"], At::root("spec"));
+    // Upstream cannot tell which is which after a change, and takes every range that was there before.
+    let before = old.map(ranges).unwrap_or_default();
     if let Some(selector) = spec.get("podSelector") {
         label_selector::validate(selector, at.field("podSelector"), &mut found);
     }
@@ -78,7 +94,7 @@ fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
             }
             for (index, peer) in path::list(rule, peers).iter().enumerate() {
                 let at = at.field(peers);
-                one_peer(peer, at.index(index), &mut found);
+                one_peer(peer, &before, at.index(index), &mut found);
             }
         }
     }
@@ -98,24 +114,31 @@ fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
 
 fn one_port(port: &Value, at: At<'_>, found: &mut Found) {
     check::one_of(port, "protocol", &["TCP", "UDP", "SCTP"], at, found);
-    if port.get("port").is_some() {
-        check::port(port, "port", at, found);
-    }
-    let Some(end) = path::int(port, "endPort") else { return };
-    let at = at.field("endPort");
-    match &port["port"] {
-        Value::Number(start) if start.as_i64().is_some_and(|start| end < start) => {
-            found.push(Violation::invalid(at, end, "must be greater than or equal to `port`"));
+    let (end, end_at) = (path::int(port, "endPort"), at.field("endPort"));
+    match (&port["port"], end) {
+        (Value::Null, Some(end)) => {
+            found.push(Violation::invalid(end_at, end, "may not be specified when `port` is not specified"));
         }
-        Value::Number(_) => found.extend(Violation::all_invalid(at, end, names::port_number(end))),
-        Value::Null => {
-            found.push(Violation::invalid(at, end, "may not be specified when `port` is not specified"))
+        (Value::Null, None) => {}
+        (Value::Number(start), Some(end)) => {
+            check::port(port, "port", at, found);
+            if start.as_i64().is_some_and(|start| end < start) {
+                // Upstream shows the first port, not the last.
+                found.push(Violation::invalid(end_at, start, "must be greater than or equal to `port`"));
+            }
+            found.extend(Violation::all_invalid(end_at, end, names::port_number(end)));
         }
-        _ => found.push(Violation::invalid(at, end, "may not be specified when `port` is non-numeric")),
+        (_, end) => {
+            if let Some(end) = end {
+                let detail = "may not be specified when `port` is non-numeric";
+                found.push(Violation::invalid(end_at, end, detail));
+            }
+            check::port(port, "port", at, found);
+        }
     }
 }
 
-fn one_peer(peer: &Value, at: At<'_>, found: &mut Found) {
+fn one_peer(peer: &Value, before: &HashSet<&str>, at: At<'_>, found: &mut Found) {
     let mut count = 0;
     for field in ["podSelector", "namespaceSelector"] {
         if let Some(selector) = peer.get(field) {
@@ -123,31 +146,36 @@ fn one_peer(peer: &Value, at: At<'_>, found: &mut Found) {
             label_selector::validate(selector, at.field(field), found);
         }
     }
-    match (peer.get("ipBlock"), count) {
-        (None, 0) => found.push(Violation::required(at, "must specify a peer")),
-        (Some(_), 1..) => {
-            found.push(Violation::forbidden(at, "may not specify both ipBlock and another peer"))
+    let Some(block) = peer.get("ipBlock") else {
+        if count == 0 {
+            found.push(Violation::required(at, "must specify a peer"));
         }
-        (Some(block), 0) => ip_block(block, at.field("ipBlock"), found),
-        _ => {}
+        return;
+    };
+    ip_block(block, before, at.field("ipBlock"), found);
+    if count > 0 {
+        found.push(Violation::forbidden(at, "may not specify both ipBlock and another peer"));
     }
 }
 
-fn ip_block(block: &Value, at: At<'_>, found: &mut Found) {
+fn ip_block(block: &Value, before: &HashSet<&str>, at: At<'_>, found: &mut Found) {
+    let wrong = |range: &str| if before.contains(range) { Vec::new() } else { names::cidr(range) };
     let cidr = path::text(block, "cidr");
     if cidr.is_empty() {
         found.push(Violation::required(at.field("cidr"), ""));
         return;
     }
-    found.extend(Violation::all_invalid(at.field("cidr"), cidr, names::cidr(cidr)));
+    found.extend(Violation::all_invalid(at.field("cidr"), cidr, wrong(cidr)));
+    if !check::is_range(cidr) {
+        return;
+    }
     for (index, except) in path::list(block, "except").iter().enumerate() {
         let at = at.field("except");
         let at = at.index(index);
         let except = except.as_str().unwrap_or_default();
-        let wrong = names::cidr(except);
-        if wrong.is_empty() && !check::is_strict_subnet(except, cidr) {
+        found.extend(Violation::all_invalid(at, except, wrong(except)));
+        if check::is_range(except) && !check::is_strict_subnet(except, cidr) {
             found.push(Violation::invalid(at, except, "must be a strict subset of `cidr`"));
         }
-        found.extend(Violation::all_invalid(at, except, wrong));
     }
 }

@@ -95,34 +95,44 @@ fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
     found
 }
 
-const SOURCES: [&str; 22] = [
-    "awsElasticBlockStore",
-    "azureDisk",
-    "azureFile",
-    "cephfs",
-    "cinder",
-    "csi",
-    "fc",
-    "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "glusterfs",
-    "hostPath",
-    "iscsi",
-    "local",
-    "nfs",
-    "photonPersistentDisk",
-    "portworxVolume",
-    "quobyte",
-    "rbd",
-    "scaleIO",
-    "storageos",
-    "vsphereVolume",
+/// The sources in the order in which upstream looks for them, what it calls them when there are several, and what each must say.
+const SOURCES: [(&str, &str, &[&str]); 22] = [
+    ("hostPath", "hostPath", &[]),
+    ("gcePersistentDisk", "persistentDisk", &["pdName"]),
+    ("awsElasticBlockStore", "awsElasticBlockStore", &["volumeID"]),
+    ("glusterfs", "glusterfs", &["endpoints", "path"]),
+    ("flocker", "flocker", &[]),
+    ("nfs", "nfs", &[]),
+    ("rbd", "rbd", &["monitors", "image"]),
+    ("quobyte", "quobyte", &[]),
+    ("cephfs", "cephfs", &["monitors"]),
+    ("iscsi", "iscsi", &["targetPortal", "iqn"]),
+    ("cinder", "cinder", &["volumeID"]),
+    ("fc", "fc", &[]),
+    ("flexVolume", "flexVolume", &["driver"]),
+    ("azureFile", "azureFile", &["secretName", "shareName"]),
+    ("vsphereVolume", "vsphereVolume", &["volumePath"]),
+    ("photonPersistentDisk", "photonPersistentDisk", &["pdID"]),
+    ("portworxVolume", "portworxVolume", &["volumeID"]),
+    ("azureDisk", "azureDisk", &["diskName", "diskURI"]),
+    ("scaleIO", "scaleIO", &["gateway", "system", "volumeName"]),
+    ("local", "local", &[]),
+    ("storageos", "storageos", &["volumeName"]),
+    ("csi", "csi", &[]),
+];
+/// The secrets of a CSI volume that are looked into; that for staging is not.
+const SECRETS: [&str; 4] = [
+    "controllerPublishSecretRef",
+    "controllerExpandSecretRef",
+    "nodePublishSecretRef",
+    "nodeExpandSecretRef",
 ];
 
+/// It is pending since it was created.
 fn prepare(volume: &mut Value, old: Option<&Value>) {
     if old.is_none() {
-        volume["status"] = json!({"phase": "Pending"});
+        let since = volume["metadata"]["creationTimestamp"].clone();
+        volume["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": since});
     }
 }
 
@@ -135,31 +145,10 @@ fn default(volume: &mut Value) {
 fn validate(volume: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&volume["spec"], At::root("spec"));
+    access_modes(spec, at, &mut found);
     capacity(spec, at.field("capacity"), &mut found);
-    let modes = path::list(spec, "accessModes");
-    if modes.is_empty() {
-        found.push(Violation::required(at.field("accessModes"), ""));
-    }
-    storage::access_modes(modes, at.field("accessModes"), &mut found);
-    if let Some(class) = spec.get("volumeAttributesClassName") {
-        if class == "" {
-            let at = at.field("volumeAttributesClassName");
-            found.push(Violation::required(at, "an empty string is disallowed"));
-        }
-        if spec.get("csi").is_none() {
-            let detail = "has to be specified when using volumeAttributesClassName";
-            found.push(Violation::required(at.field("csi"), detail));
-        }
-    }
     let policies = ["Delete", "Recycle", "Retain"];
     check::one_of(spec, "persistentVolumeReclaimPolicy", &policies, at, &mut found);
-    if path::text(spec, "hostPath.path") == "/"
-        && path::text(spec, "persistentVolumeReclaimPolicy") == "Recycle"
-    {
-        let detail = "may not be 'recycle' for a hostPath mount of '/'";
-        found.push(Violation::forbidden(at.field("persistentVolumeReclaimPolicy"), detail));
-    }
-    source(spec, at, &mut found);
     if let Some(affinity) = spec.get("nodeAffinity") {
         let at = at.field("nodeAffinity");
         match affinity.get("required") {
@@ -168,36 +157,116 @@ fn validate(volume: &Value, old: Option<&Value>) -> Vec<Violation> {
             Some(selector) => affinity::node_selector(selector, at.field("required"), &mut found),
         }
     }
+    source(spec, at, &mut found);
+    if is_root(path::text(spec, "hostPath.path"))
+        && path::text(spec, "persistentVolumeReclaimPolicy") == "Recycle"
+    {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        found.push(Violation::forbidden(at.field("persistentVolumeReclaimPolicy"), detail));
+    }
     check::follows(spec, "storageClassName", names::dns_subdomain, at, &mut found);
     check::one_of(spec, "volumeMode", &["Block", "Filesystem"], at, &mut found);
+    attributes_class(spec, at, &mut found);
     if let Some(old) = old {
         changes(spec, &old["spec"], &mut found);
     }
     found
 }
 
+/// The spec of a volume that is nowhere but in its attachment.
+pub fn validate_inline(spec: &Value, at: At<'_>, found: &mut Found) {
+    const NOT_INLINE: &str = "may not be specified in the context of inline volumes";
+    for field in ["claimRef", "capacity"] {
+        if spec.get(field).is_some() {
+            found.push(Violation::forbidden(at.field(field), NOT_INLINE));
+        }
+    }
+    if spec.get("csi").is_none() {
+        found.push(Violation::required(
+            at.field("csi"),
+            "has to be specified in the context of inline volumes",
+        ));
+    }
+    access_modes(spec, at, found);
+    let only = |field: &str, value: &str, detail: &str, found: &mut Found| {
+        if !matches!(path::text(spec, field), text if text.is_empty() || text == value) {
+            found.push(Violation::forbidden(at.field(field), detail));
+        }
+    };
+    let detail = "may only be Retain in the context of inline volumes";
+    only("persistentVolumeReclaimPolicy", "Retain", detail, found);
+    if spec.get("nodeAffinity").is_some() {
+        found.push(Violation::forbidden(at.field("nodeAffinity"), NOT_INLINE));
+    }
+    source(spec, at, found);
+    if !path::text(spec, "storageClassName").is_empty() {
+        found.push(Violation::forbidden(at.field("storageClassName"), NOT_INLINE));
+    }
+    let detail = "may not specify volumeMode other than Filesystem in the context of inline volumes";
+    only("volumeMode", "Filesystem", detail, found);
+}
+
+fn access_modes(spec: &Value, at: At<'_>, found: &mut Found) {
+    let (modes, at) = (path::list(spec, "accessModes"), at.field("accessModes"));
+    if modes.is_empty() {
+        found.push(Violation::required(at, ""));
+    }
+    storage::access_modes(modes, at, found);
+}
+
+fn attributes_class(spec: &Value, at: At<'_>, found: &mut Found) {
+    let Some(class) = spec.get("volumeAttributesClassName") else { return };
+    if class == "" {
+        let at = at.field("volumeAttributesClassName");
+        found.push(Violation::required(at, "an empty string is disallowed"));
+    }
+    check::follows(spec, "volumeAttributesClassName", names::dns_subdomain, at, found);
+    if spec.get("csi").is_none() {
+        let detail = "has to be specified when using volumeAttributesClassName";
+        found.push(Violation::required(at.field("csi"), detail));
+    }
+}
+
 fn capacity(spec: &Value, at: At<'_>, found: &mut Found) {
     let capacity = spec.get("capacity").unwrap_or(&Value::Null);
-    let has_size = resources::amount(capacity, "storage").is_some();
-    if capacity.as_object().is_none_or(|all| all.is_empty()) {
+    let count = path::members(spec, "capacity").count();
+    if count == 0 {
         found.push(Violation::required(at, ""));
-    } else if !has_size || path::members(spec, "capacity").count() > 1 {
+    }
+    if resources::amount(capacity, "storage").is_none() || count > 1 {
         found.push(Violation::not_supported(at, capacity, &["storage"]));
     }
-    if let Some(size) = resources::amount(capacity, "storage").filter(|size| *size <= Quantity::ZERO) {
-        found.push(Violation::invalid(at.key("storage"), size, "must be greater than zero"));
+    for (resource, _) in path::members(spec, "capacity") {
+        let amount = resources::amount(capacity, resource);
+        if let Some(amount) = amount.filter(|amount| *amount <= Quantity::ZERO) {
+            found.push(Violation::invalid(at.key(resource), amount, "must be greater than zero"));
+        }
     }
+}
+
+/// Whether a path leads to the root of its host: `/`, `//`, `/./x/..`.
+fn is_root(text: &str) -> bool {
+    let mut depth = 0_usize;
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => depth = depth.saturating_sub(1),
+            _ => depth += 1,
+        }
+    }
+    text.starts_with('/') && depth == 0
 }
 
 fn source(spec: &Value, at: At<'_>, found: &mut Found) {
     let mut has_one = false;
-    for kind in SOURCES {
+    for (kind, shown, required) in SOURCES {
         let Some(source) = spec.get(kind) else { continue };
-        let source_at = at.field(kind);
         if std::mem::replace(&mut has_one, true) {
-            found.push(Violation::forbidden(source_at, "may not specify more than 1 volume type"));
+            let shown = if kind == "cephfs" { "cephFS" } else { kind };
+            found.push(Violation::forbidden(at.field(shown), "may not specify more than 1 volume type"));
             continue;
         }
+        let source_at = at.field(shown);
         match kind {
             "hostPath" => volume::host_path(source, source_at, found),
             "nfs" => volume::nfs(source, source_at, found),
@@ -212,11 +281,11 @@ fn source(spec: &Value, at: At<'_>, found: &mut Found) {
                     ));
                 }
             }
-            "csi" => {
-                volume::csi_driver(source, source_at, found);
-                check::required(source, "volumeHandle", source_at, found);
-            }
+            "csi" => csi(source, source_at, found),
             _ => {}
+        }
+        for field in required.iter().filter(|field| is_empty(source.get(field))) {
+            found.push(Violation::required(source_at.field(field), ""));
         }
     }
     if !has_one {
@@ -224,19 +293,35 @@ fn source(spec: &Value, at: At<'_>, found: &mut Found) {
     }
 }
 
+fn is_empty(value: Option<&Value>) -> bool {
+    match value {
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::String(text)) => text.is_empty(),
+        _ => true,
+    }
+}
+
+fn csi(source: &Value, at: At<'_>, found: &mut Found) {
+    volume::csi_driver(source, "driver", at, found);
+    check::required(source, "volumeHandle", at, found);
+    for field in SECRETS {
+        if let Some(secret) = source.get(field) {
+            let at = at.field(field);
+            check::required_name(secret, "name", names::dns_subdomain, at, found);
+            check::required_name(secret, "namespace", names::dns_label, at, found);
+        }
+    }
+}
+
 /// The paths are upstream's, which leave `spec` out here and there.
 fn changes(spec: &Value, before: &Value, found: &mut Found) {
-    let sources = |spec: &Value| -> Vec<Value> {
-        SOURCES
-            .iter()
-            .filter_map(|kind| spec.get(kind).cloned())
-            .map(|mut source| {
-                path::remove(&mut source, "controllerExpandSecretRef");
-                source
-            })
-            .collect()
-    };
-    if sources(spec) != sources(before) {
+    const EXPAND: &str = "csi.controllerExpandSecretRef";
+    // What grows a volume may be told later, once.
+    let mut now = spec.clone();
+    if before.get("csi").is_some() && path::get(before, EXPAND).is_none() {
+        path::remove(&mut now, EXPAND);
+    }
+    if SOURCES.iter().any(|(kind, ..)| now.get(kind) != before.get(kind)) {
         let detail = "spec.persistentvolumesource is immutable after creation";
         found.push(Violation::forbidden(At::root("spec.persistentvolumesource"), detail));
     }
@@ -244,5 +329,10 @@ fn changes(spec: &Value, before: &Value, found: &mut Found) {
     if before.get("nodeAffinity").is_some() && spec.get("nodeAffinity") != before.get("nodeAffinity") {
         let detail = "field is immutable, except for updating from beta label to GA";
         found.push(Violation::invalid(At::root("nodeAffinity"), &spec["nodeAffinity"], detail));
+    }
+    let class = "volumeAttributesClassName";
+    if before.get(class).is_some() && spec.get(class).is_none() {
+        let at = At::root("spec");
+        found.push(Violation::forbidden(at.field(class), "update from non-nil value to nil is forbidden"));
     }
 }

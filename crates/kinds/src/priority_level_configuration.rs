@@ -61,98 +61,89 @@ const DEAL_BITS: f64 = 60.0;
 fn validate(level: &Value, _old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&level["spec"], At::root("spec"));
-    check::one_of(spec, "type", &["Exempt", "Limited"], at, &mut found);
-    let name = path::text(level, "metadata.name");
-    let is_limited = path::text(spec, "type") == "Limited";
-    mandatory(name, spec, at, &mut found);
-    match spec.get("limited") {
-        None if is_limited => {
-            found.push(Violation::required(at.field("limited"), "must not be empty when type is Limited"));
-        }
-        Some(_) if !is_limited => {
-            found.push(Violation::forbidden(at.field("limited"), "must be nil if the type is not Limited"));
-        }
-        Some(one) => limited(one, at.field("limited"), &mut found),
-        None => {}
+    let (name, kind) = (path::text(level, "metadata.name"), path::text(spec, "type"));
+    if (name == "exempt") != (kind == "Exempt") {
+        let detail = "must be 'Exempt' if and only if `name` is 'exempt'";
+        found.push(Violation::invalid(at.field("type"), kind, detail));
     }
-    match spec.get("exempt") {
-        Some(_) if is_limited => {
-            found.push(Violation::forbidden(at.field("exempt"), "must be nil if the type is Limited"));
+    let (own_exempt, own_limited) = (spec.get("exempt"), spec.get("limited"));
+    match kind {
+        "Exempt" => {
+            if own_limited.is_some() {
+                let detail = "must be nil if the type is not Limited";
+                found.push(Violation::forbidden(at.field("limited"), detail));
+            }
+            if let Some(exempt) = own_exempt {
+                shares(exempt, at.field("exempt"), &mut found);
+                lent(exempt, at.field("exempt"), &mut found);
+            }
         }
-        Some(exempt) => shares(exempt, at.field("exempt"), &mut found),
-        None => {}
+        "Limited" => {
+            if own_exempt.is_some() {
+                found.push(Violation::forbidden(at.field("exempt"), "must be nil if the type is Limited"));
+            }
+            let at = at.field("limited");
+            match own_limited {
+                None => found.push(Violation::required(at, "must not be empty when type is Limited")),
+                Some(own) => limited(own, at, &mut found),
+            }
+        }
+        _ => found.push(Violation::not_supported(at.field("type"), kind, &["Exempt", "Limited"])),
     }
+    fixed(name, spec, at, &mut found);
     found
 }
 
-/// The two that every server depends on are what they are; of the exempt one only what it lends may be changed.
-fn mandatory(name: &str, spec: &Value, at: At<'_>, found: &mut Found) {
-    let kind = path::text(spec, "type");
-    if name == "exempt" && kind != "Exempt" {
-        found.push(Violation::invalid(
-            at.field("type"),
-            kind,
-            "must be \"Exempt\" for the exempt priority level",
-        ));
-    } else if name != "exempt" && kind == "Exempt" {
-        let detail = "must be \"Limited\" for all but the exempt priority level";
-        found.push(Violation::invalid(at.field("type"), kind, detail));
-    }
-    if name == "catch-all" {
-        let limited = &spec["limited"];
-        let is_fixed = path::int(limited, "nominalConcurrencyShares") == Some(5)
-            && path::int(limited, "lendablePercent").unwrap_or(0) == 0
-            && path::get(limited, "borrowingLimitPercent").is_none_or(Value::is_null)
-            && path::text(limited, "limitResponse.type") == "Reject";
-        if !is_fixed {
-            found.push(Violation::invalid(at, spec, "spec of 'catch-all' must equal the fixed value"));
-        }
+/// The two that every server depends on are what they are; of the exempt one only what it lends may be changed, and of that one everything
+/// else is said above.
+fn fixed(name: &str, spec: &Value, at: At<'_>, found: &mut Found) {
+    let limited = &spec["limited"];
+    let is_fixed = path::int(limited, "nominalConcurrencyShares") == Some(5)
+        && path::int(limited, "lendablePercent").unwrap_or(0) == 0
+        && path::get(limited, "borrowingLimitPercent").is_none_or(Value::is_null)
+        && path::text(limited, "limitResponse.type") == "Reject";
+    if name == "catch-all" && !is_fixed {
+        found.push(Violation::invalid(at, spec, "spec of 'catch-all' must equal the fixed value"));
     }
 }
 
 fn limited(limited: &Value, at: At<'_>, found: &mut Found) {
-    if path::int(limited, "nominalConcurrencyShares").is_some_and(|shares| shares <= 0) {
-        let shares = path::int(limited, "nominalConcurrencyShares");
-        found.push(Violation::invalid(at.field("nominalConcurrencyShares"), shares, "must be positive"));
-    }
     shares(limited, at, found);
-    let (response, at) = (&limited["limitResponse"], at.field("limitResponse"));
-    let kind = path::text(response, "type");
-    match response.get("queuing").filter(|queuing| !queuing.is_null()) {
-        None if kind == "Queue" => {
-            found.push(Violation::required(
-                at.field("queuing"),
-                "must not be empty if limitResponse.type is Queue",
-            ));
-        }
-        Some(_) if kind == "Reject" => {
-            let detail = "must be nil if limited.limitResponse.type is not Limited";
-            found.push(Violation::forbidden(at.field("queuing"), detail));
-        }
-        Some(one) if kind == "Queue" => queuing(one, at.field("queuing"), found),
-        _ => {}
+    response(&limited["limitResponse"], at.field("limitResponse"), found);
+    lent(limited, at, found);
+    if let Some(percent) = path::int(limited, "borrowingLimitPercent").filter(|percent| *percent < 0) {
+        let detail = "if specified, must be a non-negative integer";
+        found.push(Violation::invalid(at.field("borrowingLimitPercent"), percent, detail));
     }
-    if !matches!(kind, "Queue" | "Reject") {
-        found.push(Violation::not_supported(at.field("type"), kind, &["Queue", "Reject"]));
+}
+
+/// Upstream's words speak of Limited where they mean Queue.
+fn response(response: &Value, at: At<'_>, found: &mut Found) {
+    let (kind, queuing_at) = (path::text(response, "type"), at.field("queuing"));
+    match (kind, response.get("queuing").filter(|queuing| !queuing.is_null())) {
+        ("Reject", Some(_)) => {
+            let detail = "must be nil if limited.limitResponse.type is not Limited";
+            found.push(Violation::forbidden(queuing_at, detail));
+        }
+        ("Queue", None) => {
+            let detail = "must not be empty if limited.limitResponse.type is Limited";
+            found.push(Violation::required(queuing_at, detail));
+        }
+        ("Queue", Some(one)) => queuing(one, queuing_at, found),
+        ("Reject", None) => {}
+        _ => found.push(Violation::not_supported(at.field("type"), kind, &["Queue", "Reject"])),
     }
 }
 
 fn shares(share: &Value, at: At<'_>, found: &mut Found) {
-    let number = |name| path::int(share, name);
-    if number("nominalConcurrencyShares").is_some_and(|shares| shares < 0) {
+    if let Some(shares) = path::int(share, "nominalConcurrencyShares").filter(|shares| *shares < 0) {
         let detail = "must be a non-negative integer";
-        let at = at.field("nominalConcurrencyShares");
-        found.push(Violation::invalid(at, number("nominalConcurrencyShares"), detail));
+        found.push(Violation::invalid(at.field("nominalConcurrencyShares"), shares, detail));
     }
-    if number("lendablePercent").is_some_and(|percent| !(0..=100).contains(&percent)) {
-        let detail = "must be between 0 and 100, inclusive";
-        found.push(Violation::invalid(at.field("lendablePercent"), number("lendablePercent"), detail));
-    }
-    if number("borrowingLimitPercent").is_some_and(|percent| percent < 0) {
-        let detail = "if specified, must be a non-negative integer";
-        let at = at.field("borrowingLimitPercent");
-        found.push(Violation::invalid(at, number("borrowingLimitPercent"), detail));
-    }
+}
+
+fn lent(share: &Value, at: At<'_>, found: &mut Found) {
+    check::between(share, "lendablePercent", 0, 100, at, found);
 }
 
 fn queuing(queuing: &Value, at: At<'_>, found: &mut Found) {
@@ -224,12 +215,7 @@ mod tests {
         check(
             "a",
             json!({"type": "Limited", "limited": lent}),
-            &[
-                &at("nominalConcurrencyShares"),
-                &at("lendablePercent"),
-                &at("borrowingLimitPercent"),
-                &format!("{response}.type"),
-            ],
+            &[&format!("{response}.type"), &at("lendablePercent"), &at("borrowingLimitPercent")],
         );
     }
 }

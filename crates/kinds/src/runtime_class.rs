@@ -1,9 +1,10 @@
 use object::Resource;
 use schema::{At, Kind, Strategy, Violation, metadata, names, path};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, text};
-use crate::spec::{check, node_labels, resources, scheduling};
+use crate::spec::check::{self, Seen};
+use crate::spec::{node_labels, resources, scheduling};
 use crate::{row, strategy};
 
 pub const RUNTIME_CLASSES: Resource = Resource::new("runtimeclasses.node.k8s.io");
@@ -40,20 +41,26 @@ fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
 fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let root = At::root("");
+    if let Some(old) = old {
+        check::immutable(class, old, "handler", root, &mut found);
+        return found;
+    }
     check::required_name(class, "handler", names::dns_label, root, &mut found);
-    let fixed = path::get(class, "overhead.podFixed").unwrap_or(&Value::Null);
-    for (resource, _) in fixed.as_object().into_iter().flatten() {
-        if let Some(amount) = resources::amount(fixed, resource) {
-            let at = At::root("overhead.podFixed");
-            resources::validate_amount(resource, amount, at.key(resource), &mut found);
-        }
+    if let Some(fixed) = path::get(class, "overhead.podFixed") {
+        // Held against the rules for a container's limits, and called so.
+        resources::validate(&json!({"limits": fixed}), At::root("overhead"), &mut found);
     }
     let at = At::root("scheduling");
     metadata::labels(path::get(class, "scheduling.nodeSelector"), at.field("nodeSelector"), &mut found);
     let tolerations = path::list(class, "scheduling.tolerations");
-    scheduling::tolerations(tolerations, at.field("tolerations"), &mut found);
-    if let Some(old) = old {
-        check::immutable(class, old, "handler", root, &mut found);
+    let list = at.field("tolerations");
+    scheduling::tolerations(tolerations, list, &mut found);
+    let mut seen = Seen::default();
+    for (index, toleration) in tolerations.iter().enumerate() {
+        let parts = ["key", "operator", "value", "effect"].map(|field| path::text(toleration, field));
+        if seen.repeats(parts.join("\n")) {
+            found.push(Violation::duplicate(list.index(index), toleration));
+        }
     }
     found
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, labels, text, text_or, wide};
 use crate::service_spec;
+pub use crate::service_spec::{is_outward, needs_health_port, validate_addresses};
 use crate::{column, row, strategy, subresource};
 
 pub const SERVICES: Resource = Resource::new("services");
@@ -51,7 +52,11 @@ pub static KIND: Kind = Kind {
     ..row::BASE
 };
 
+/// A name has no traffic that a policy could be about: upstream stores the one that it once gave it, and shows it to nobody.
 fn prepare(service: &mut Value, old: Option<&Value>) {
+    if path::text(service, "spec.type") == "ExternalName" {
+        path::remove(service, "spec.internalTrafficPolicy");
+    }
     if old.is_none() || path::text(service, "spec.type") != "LoadBalancer" {
         service["status"] = json!({"loadBalancer": {}});
     }

@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use object::Resource;
 use schema::{At, Kind, Violation, names, path};
 use serde_json::Value;
@@ -54,36 +56,14 @@ fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
     found
 }
 
-const PARAMETERS_MAX: usize = 512;
-const PARAMETERS_MAX_BYTES: usize = 256 * 1024;
-
 fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let root = At::root("");
-    let provisioner = path::text(class, "provisioner");
-    let at = At::root("provisioner");
-    if provisioner.is_empty() {
-        found.push(Violation::required(at, ""));
-    } else {
-        let wrong = names::qualified_name(&provisioner.to_ascii_lowercase());
-        found.extend(Violation::all_invalid(at, provisioner, wrong));
-    }
-    parameters(class, At::root("parameters"), &mut found);
+    storage::provisioner(class, "provisioner", &mut found);
+    storage::parameters(class, &mut found);
     check::one_of(class, "reclaimPolicy", &["Delete", "Retain"], root, &mut found);
     check::one_of(class, "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"], root, &mut found);
-    for (index, term) in path::list(class, "allowedTopologies").iter().enumerate() {
-        for (place, expression) in path::list(term, "matchLabelExpressions").iter().enumerate() {
-            let at = At::root("allowedTopologies");
-            let at = at.index(index);
-            let at = at.field("matchLabelExpressions");
-            let at = at.index(place);
-            if path::list(expression, "values").is_empty() {
-                found.push(Violation::required(at.field("values"), ""));
-            }
-            let key = path::text(expression, "key");
-            found.extend(Violation::all_invalid(at.field("key"), key, names::qualified_name(key)));
-        }
-    }
+    topologies(path::list(class, "allowedTopologies"), &mut found);
     if let Some(old) = old {
         for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
             check::immutable(class, old, field, root, &mut found);
@@ -92,19 +72,34 @@ fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
     found
 }
 
-fn parameters(class: &Value, at: At<'_>, found: &mut Found) {
-    let (mut count, mut bytes) = (0, 0);
-    for (key, value) in path::members(class, "parameters") {
-        count += 1;
-        bytes += key.len() + value.as_str().unwrap_or_default().len();
-        if key.is_empty() {
-            found.push(Violation::invalid(at, key, "field can not be empty."));
+fn topologies(terms: &[Value], found: &mut Found) {
+    // Upstream begins with as many empty terms as it is given: one that is empty equals them all.
+    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = vec![BTreeMap::new(); terms.len()];
+    let list = At::root("allowedTopologies");
+    for (index, term) in terms.iter().enumerate() {
+        let at = list.index(index);
+        let at = at.field("matchLabelExpressions");
+        let mut keys = BTreeMap::new();
+        for (place, expression) in path::list(term, "matchLabelExpressions").iter().enumerate() {
+            let at = at.index(place);
+            let (values, values_at) = (path::list(expression, "values"), at.field("values"));
+            if values.is_empty() {
+                found.push(Violation::required(values_at, ""));
+            }
+            let mut held = BTreeSet::new();
+            for (place, value) in values.iter().enumerate() {
+                let value = value.as_str().unwrap_or_default();
+                if !held.insert(value) {
+                    found.push(Violation::duplicate(values_at.index(place), value));
+                }
+            }
+            let (key, key_at) = (path::text(expression, "key"), at.field("key"));
+            found.extend(Violation::all_invalid(key_at, key, names::qualified_name(key)));
+            if keys.insert(key, held).is_some() {
+                found.push(Violation::duplicate(key_at, key));
+            }
         }
-    }
-    if count > PARAMETERS_MAX {
-        found.push(Violation::too_long(at, PARAMETERS_MAX));
-    }
-    if bytes > PARAMETERS_MAX_BYTES {
-        found.push(Violation::too_long(at, PARAMETERS_MAX_BYTES));
+        found.extend(seen.iter().filter(|one| **one == keys).map(|_| Violation::duplicate(at, "")));
+        seen.push(keys);
     }
 }

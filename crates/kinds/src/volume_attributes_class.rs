@@ -1,9 +1,9 @@
 use object::Resource;
-use schema::{At, Kind, Violation, names, path};
+use schema::{At, Kind, Violation, path};
 use serde_json::Value;
 
 use crate::column::{AGE, NAME, column, text};
-use crate::spec::check;
+use crate::spec::storage;
 use crate::{row, strategy};
 
 pub const VOLUME_ATTRIBUTES_CLASSES: Resource = Resource::new("volumeattributesclasses.storage.k8s.io");
@@ -29,16 +29,16 @@ pub static KIND: Kind = Kind {
 
 fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
-    let root = At::root("");
-    check::required_name(class, "driverName", names::dns_subdomain, root, &mut found);
-    if path::members(class, "parameters").next().is_none() {
-        let detail = "must contain at least one key/value pair";
-        found.push(Violation::required(At::root("parameters"), detail));
-    }
     for field in ["driverName", "parameters"] {
         if old.is_some_and(|old| old.get(field) != class.get(field)) {
             found.push(Violation::forbidden(At::root(field), format!("updates to {field} are forbidden.")));
         }
+    }
+    storage::provisioner(class, "driverName", &mut found);
+    storage::parameters(class, &mut found);
+    if path::members(class, "parameters").next().is_none() {
+        let detail = "must contain at least one key/value pair";
+        found.push(Violation::required(At::root("parameters"), detail));
     }
     found
 }

@@ -3,8 +3,8 @@
 use object::Time;
 use serde_json::{Map, Number, Value};
 
-use crate::types::{Expr, Type, Types};
-use crate::{Quantity, json};
+use crate::types::{Expr, Field, Type, Types};
+use crate::{Quantity, go_time, json};
 
 /// What to do about fields that a type does not have: the query parameter `fieldValidation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -276,13 +276,12 @@ impl Walk<'_> {
             if let Err(text) = self.value(&field.expr, value, path.field(owner, field.name)) {
                 failure = Some(text);
             }
-            // Go's omitempty: an empty list or map is not written.
-            field.required || !is_empty_collection(&field.expr, value)
+            field.is_kept_empty() || !is_left_out(field, value)
         });
         if let Some(text) = failure {
             return Err(text);
         }
-        for field in owner.fields.iter().filter(|field| field.required && is_scalar(&field.expr)) {
+        for field in owner.fields.iter().filter(|field| field.is_zero_if_absent()) {
             if !members.contains_key(field.name) {
                 members.insert(field.name.to_owned(), zero(&field.expr));
             }
@@ -323,15 +322,13 @@ fn zero(expr: &Expr) -> Value {
     }
 }
 
-fn is_scalar(expr: &Expr) -> bool {
-    matches!(expr, Expr::Boolean | Expr::Double | Expr::Int32 | Expr::Int64 | Expr::String)
-}
-
-fn is_empty_collection(expr: &Expr, value: &Value) -> bool {
-    match (expr, value) {
+/// Go's omitempty: nothing is written of an empty list or map, nor of a zero that is no pointer's.
+fn is_left_out(field: &Field, value: &Value) -> bool {
+    match (&field.expr, value) {
         (Expr::List(_), Value::Array(items)) => items.is_empty(),
         (Expr::Map(_) | Expr::ResourceList, Value::Object(members)) => members.is_empty(),
-        _ => false,
+        (Expr::Bytes, Value::String(text)) => text.is_empty(),
+        _ => field.omits_zero && *value == zero(&field.expr),
     }
 }
 
@@ -354,12 +351,10 @@ fn quantity(value: &mut Value) -> Result<(), String> {
 }
 
 fn time(text: &str, micro: bool) -> Result<Time, String> {
-    let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
-    let shaped = text.as_bytes().get(10) == Some(&b'T') && text.len() >= 20;
-    let parsed = if shaped { text.parse().ok() } else { None };
-    parsed.ok_or_else(|| {
-        format!("parsing time \"{text}\" as \"{layout}\": cannot parse \"{text}\" as \"2006\"")
-    })
+    match go_time::wrong(text, micro) {
+        Some(why) => Err(why),
+        None => text.parse().map_err(|_| format!("parsing time {text:?}: out of range")),
+    }
 }
 
 /// The offset of the first byte that is no padded standard base64; line ends are skipped as Go does.

@@ -269,6 +269,18 @@ pub fn ip(text: &str) -> Vec<String> {
     }
 }
 
+/// An address as Go's older parser reads it: with zeros in front of its numbers, and IPv4 in the form of IPv6.
+pub fn lenient_ip(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    if !has_leading_zeros(text) {
+        return None;
+    }
+    let octets: Vec<u8> = text.split('.').filter_map(|part| part.parse().ok()).collect();
+    <[u8; 4]>::try_from(octets).ok().map(IpAddr::from)
+}
+
 /// Dotted decimal that would be an address but for zeros in front of a number.
 fn has_leading_zeros(text: &str) -> bool {
     let parts: Vec<&str> = text.split('.').collect();
@@ -284,6 +296,21 @@ pub fn canonical_ip(text: &str) -> Vec<String> {
         }
         _ => wrong,
     }
+}
+
+/// `fmt:cidr-canonical`
+pub fn canonical_cidr(text: &str) -> Vec<String> {
+    let wrong = cidr(text);
+    if !wrong.is_empty() {
+        return wrong;
+    }
+    let Some((Ok(address), length)) =
+        text.split_once('/').map(|(front, rest)| (front.parse::<IpAddr>(), rest))
+    else {
+        return wrong;
+    };
+    let canonical = format!("{address}/{length}");
+    if canonical == text { wrong } else { vec![format!("must be in canonical form (\"{canonical}\")")] }
 }
 
 /// `fmt:cidr`

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use crate::custom::publish;
-use crate::types::{Expr, Field, ListType, Type, Types};
+use crate::types::{Expr, Field, ListType, MapType, Type, Types};
 use crate::{Kind, Subresource, Words};
 
 const REF: &str = "#/components/schemas/";
@@ -159,8 +159,13 @@ fn field_schema(types: &Types, said: &str, field: &Field) -> Value {
     if let Some(list) = list {
         extensions.insert("x-kubernetes-list-type".into(), list.into());
     }
-    if field.atomic_map {
-        extensions.insert("x-kubernetes-map-type".into(), "atomic".into());
+    let map = match field.map {
+        MapType::Unset => None,
+        MapType::Atomic => Some("atomic"),
+        MapType::Granular => Some("granular"),
+    };
+    if let Some(map) = map {
+        extensions.insert("x-kubernetes-map-type".into(), map.into());
     }
     if let Some(default) = &field.default {
         extensions.insert("default".into(), default.clone());

@@ -45,7 +45,9 @@ pub struct Field {
     pub patch: PatchStrategy,
     pub merge_key: Option<&'static str>,
     pub list: ListType,
-    pub atomic_map: bool,
+    pub map: MapType,
+    /// A zero (`""`, `0`, `false`) says nothing and is not kept: no pointer in Go, with `omitempty`.
+    pub omits_zero: bool,
 }
 
 /// How a strategic merge patch treats a field.
@@ -66,6 +68,17 @@ pub enum ListType {
     Atomic,
     Set,
     Map(Vec<&'static str>),
+}
+
+/// How server-side apply sees a struct or map, where its type does not say it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MapType {
+    #[default]
+    Unset,
+    /// One value.
+    Atomic,
+    /// Each member by itself, even if the type is one value elsewhere.
+    Granular,
 }
 
 /// What a value may be.
@@ -185,7 +198,8 @@ impl Field {
             patch: PatchStrategy::default(),
             merge_key: None,
             list: ListType::Unset,
-            atomic_map: false,
+            map: MapType::Unset,
+            omits_zero: false,
         };
         for column in columns {
             field.column(column)?;
@@ -199,9 +213,23 @@ impl Field {
         self.zero.as_ref().filter(|zero| !zero.is_null() && self.expr != Expr::IntOrString)
     }
 
+    /// Whether it is there even if it says nothing.
+    pub(crate) fn is_kept_empty(&self) -> bool {
+        self.required && !self.omits_zero
+    }
+
+    /// Whether Go has a zero where it is absent; a pointer it writes as null, which says nothing.
+    pub(crate) fn is_zero_if_absent(&self) -> bool {
+        let is_scalar =
+            matches!(self.expr, Expr::Boolean | Expr::Double | Expr::Int32 | Expr::Int64 | Expr::String);
+        self.is_kept_empty() && is_scalar && !self.zero.as_ref().is_some_and(Value::is_null)
+    }
+
     fn column(&mut self, text: &'static str) -> Result<(), String> {
         if text == "!" {
             self.required = true;
+        } else if text == "o" {
+            self.omits_zero = true;
         } else if let Some(json) = text.strip_prefix(['=', '~']) {
             let value = serde_json::from_str(json).map_err(|error| format!("default {json}: {error}"))?;
             self.default = Some(value);
@@ -227,7 +255,11 @@ impl Field {
                 _ => return Err(format!("list type {list}")),
             };
         } else if let Some(map) = text.strip_prefix("m=") {
-            self.atomic_map = map == "atomic";
+            self.map = match map {
+                "atomic" => MapType::Atomic,
+                "granular" => MapType::Granular,
+                other => return Err(format!("map type {other}")),
+            };
         } else {
             return Err(format!("column {text}"));
         }

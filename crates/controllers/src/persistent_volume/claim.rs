@@ -6,7 +6,7 @@ use plan::{Expect, Plan, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Side, amount, class};
+use super::{BOUND_BY_CONTROLLER, Side, amount, class};
 use crate::ownership::Kind;
 use crate::views::status_of;
 use crate::writes::{event, merge, write_status};
@@ -14,7 +14,6 @@ use crate::writes::{event, merge, write_status};
 const KIND: Kind =
     Kind { api_version: "v1", kind: "PersistentVolumeClaim", resource: PERSISTENT_VOLUME_CLAIMS };
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::views::{Annotated, status_of};
-use crate::writes::write_status;
+use crate::writes::{merge, write_status};
 use crate::{Controller, Settings, Watch};
 
 pub static CONTROLLER: Controller = Controller {
@@ -33,6 +33,9 @@ pub static CONTROLLER: Controller = Controller {
     refused: None,
     resync_secs: None,
 };
+
+/// On what was brought together here or by the scheduler.
+const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 
 /// What claims and volumes have in common in their specs.
 #[derive(Default, Deserialize)]
@@ -168,17 +171,35 @@ fn follow_claim(snapshot: &Snapshot, volume: &Side, plan: &mut Plan) {
         found.filter(|claim| meant.uid.is_empty() || *claim.meta.uid == *meant.uid).and_then(Side::read)
     });
     let is_pinned = volume.spec.claim_ref.as_ref().is_some_and(|meant| !meant.uid.is_empty());
-    let phase = match claim {
+    let phase = match &claim {
         None => "Available",
         Some(None) if !is_pinned => "Available",
         Some(None) => "Released",
         Some(Some(claim)) if claim.spec.volume_name == volume.name() => "Bound",
         Some(Some(_)) => "Available",
     };
+    if let Some(Some(claim)) = &claim
+        && !claim.spec.volume_name.is_empty()
+        && claim.spec.volume_name != volume.name()
+    {
+        unbind(volume, plan);
+    }
     let old = status_of(&volume.object);
     let mut new = if old.is_object() { old.clone() } else { json!({}) };
     new["phase"] = phase.into();
     write_status(plan, &volume.object, &old, new);
+}
+
+/// A volume whose claim has come by another one meanwhile is free again: two that bind at a time may each have taken one. Whom its author
+/// meant it for, stays.
+fn unbind(volume: &Side, plan: &mut Plan) {
+    if volume.annotations.contains_key(BOUND_BY_CONTROLLER) {
+        let patch =
+            json!({"metadata": {"annotations": {BOUND_BY_CONTROLLER: null}}, "spec": {"claimRef": null}});
+        plan.write(merge(&volume.object, patch));
+    } else if volume.spec.claim_ref.as_ref().is_some_and(|meant| !meant.uid.is_empty()) {
+        plan.write(merge(&volume.object, json!({"spec": {"claimRef": {"uid": null}}})));
+    }
 }
 
 /// The class of a claim.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use schema::custom::{JsonType, List, Node};
-use schema::{Expr, Field, Kind, ListType, Type};
+use schema::{Expr, Field, Kind, ListType, MapType, Type};
 use serde_json::{Map, Value};
 
 use super::fields::{Fields, step_text};
@@ -46,7 +46,8 @@ impl<'t> Shape<'t> {
 
     /// A type that is one value wherever it is used (a LabelSelector, an OwnerReference) has that on each of its fields.
     fn of_struct(owner: &'t Type) -> Self {
-        let is_one_value = !owner.fields.is_empty() && owner.fields.iter().all(|field| field.atomic_map);
+        let is_part = |field: &Field| field.map == MapType::Atomic;
+        let is_one_value = !owner.fields.is_empty() && owner.fields.iter().all(is_part);
         if is_one_value { Self::Leaf } else { Self::Struct(owner) }
     }
 
@@ -63,10 +64,13 @@ impl<'t> Shape<'t> {
         }
     }
 
-    fn of_expr(expr: &'t Expr, list: &'t ListType, atomic: bool) -> Self {
+    fn of_expr(expr: &'t Expr, list: &'t ListType, map: MapType) -> Self {
         let quantity: &'static Expr = &Expr::Quantity;
         match (expr, list) {
-            _ if atomic => Self::Leaf,
+            _ if map == MapType::Atomic => Self::Leaf,
+            (Expr::Struct(index), _) if map == MapType::Granular => {
+                kinds::types().all().get(*index).map_or(Self::Leaf, Self::Struct)
+            }
             (Expr::Struct(index), _) => kinds::types().all().get(*index).map_or(Self::Leaf, Self::of_struct),
             (Expr::Map(item), _) => Self::Map(item),
             (Expr::ResourceList, _) => Self::Map(quantity),
@@ -82,14 +86,14 @@ impl<'t> Shape<'t> {
     }
 
     fn of_field(field: &'t Field) -> Self {
-        Self::of_expr(&field.expr, &field.list, field.atomic_map)
+        Self::of_expr(&field.expr, &field.list, field.map)
     }
 
     /// The shape of a member of a struct or map.
     fn member(self, name: &str) -> Self {
         match self {
             Self::Struct(owner) => owner.field(name).map_or(Self::Leaf, Self::of_field),
-            Self::Map(item) => Self::of_expr(item, &ListType::Unset, false),
+            Self::Map(item) => Self::of_expr(item, &ListType::Unset, MapType::Unset),
             Self::Schema(node) => match name {
                 "apiVersion" | "kind" if node.is_resource => Self::Leaf,
                 "metadata" if node.is_resource => Self::of_type("meta.v1.ObjectMeta"),

@@ -1,6 +1,11 @@
-//! IPv6 addresses that are read and should be written in their one form (RFC 5952). What has other faults is refused.
+//! Addresses as clients write them. Of IPv6 there is one form that they should have (RFC 5952); what has other faults is refused.
 
 use std::net::Ipv6Addr;
+
+use schema::{At, Violation, names, path};
+use serde_json::Value;
+
+use super::check::{self, Found};
 
 pub fn warn_of_ip(at: &str, text: &str) -> Option<String> {
     let canonical = text.parse::<Ipv6Addr>().ok()?.to_string();
@@ -15,4 +20,20 @@ pub fn warn_of_cidr(at: &str, text: &str) -> Option<String> {
     (canonical != text).then(|| {
         format!("{at}: IPv6 CIDR value \"{text}\" should be in RFC 5952 canonical format (\"{canonical}\")")
     })
+}
+
+/// Where a balancer is reached: `held` are the entries before, whose addresses may stay whatever they look like.
+pub fn balanced(given: &[Value], held: &[Value], list: At<'_>, found: &mut Found) {
+    for (index, one) in given.iter().enumerate() {
+        let at = list.index(index);
+        if held.iter().all(|old| old["ip"] != one["ip"]) {
+            check::follows(one, "ip", names::ip, at, found);
+        }
+        check::follows(one, "hostname", names::dns_subdomain, at, found);
+        let name = path::text(one, "hostname");
+        if names::lenient_ip(name).is_some() {
+            let detail = "must be a DNS name, not an IP address";
+            found.push(Violation::invalid(at.field("hostname"), name, detail));
+        }
+    }
 }

@@ -38,6 +38,13 @@ pub fn follows(value: &Value, field: &str, rule: names::Check, at: At<'_>, found
     }
 }
 
+/// A text that must follow a rule if it is there, be it empty: what is a pointer in Go.
+pub fn follows_if_set(value: &Value, field: &str, rule: names::Check, at: At<'_>, found: &mut Found) {
+    if let Some(text) = value.get(field).and_then(Value::as_str) {
+        found.extend(Violation::all_invalid(at.field(field), text, rule(text)));
+    }
+}
+
 /// A text that must be there and follow a rule.
 pub fn required_name(value: &Value, field: &str, rule: names::Check, at: At<'_>, found: &mut Found) {
     if required(value, field, at, found) {
@@ -154,19 +161,22 @@ pub fn is_zero(share: &Value) -> bool {
     share.as_i64() == Some(0) || share.is_null() || schema::int_or_string::percent(share) == Some(0)
 }
 
-/// An address that others can reach: no loopback, no link-local one.
-pub fn outside_ip(text: &str) -> Vec<String> {
-    let wrong = names::ip(text);
-    let Ok(address) = text.parse::<IpAddr>() else { return wrong };
-    if !wrong.is_empty() {
-        return wrong;
-    }
+/// An address that others can reach: no loopback, no link-local one. `before` are texts that an update may leave as they are, whatever
+/// they look like.
+pub fn outside_ip(text: &str, before: &[Value]) -> Vec<String> {
+    let wrong = if before.iter().any(|one| one == text) { Vec::new() } else { names::ip(text) };
+    if wrong.is_empty() { reachable(text) } else { wrong }
+}
+
+/// What others cannot reach at an address, however it is written.
+pub fn reachable(text: &str) -> Vec<String> {
+    let Some(address) = names::lenient_ip(text) else { return vec!["must be a valid IP address".into()] };
     let (is_link_local, is_link_multicast) = match address {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
         IpAddr::V6(v6) => (v6.segments()[0] & 0xffc0 == 0xfe80, v6.segments()[0] & 0xff0f == 0xff02),
     };
     let text = match () {
-        () if address.is_unspecified() => format!("may not be unspecified ({address})"),
+        () if address.is_unspecified() => format!("may not be unspecified ({text})"),
         () if address.is_loopback() => "may not be in the loopback range (127.0.0.0/8, ::1/128)".into(),
         () if is_link_local => "may not be in the link-local range (169.254.0.0/16, fe80::/10)".into(),
         () if is_link_multicast => {
@@ -184,21 +194,28 @@ pub fn base64_len(value: &Value) -> usize {
     (text.len() / 4 * 3).saturating_sub(padding)
 }
 
+/// A range's first bits and how many of them there are, and whether it is one of IPv6. Older servers took zeros in front of numbers.
+fn range(text: &str) -> Option<(u128, u32, bool)> {
+    let (address, length) = text.split_once('/')?;
+    let length: u32 = length.parse().ok()?;
+    match names::lenient_ip(address)? {
+        IpAddr::V4(v4) => Some((u128::from(u32::from(v4)) << 96, length, false)).filter(|_| length <= 32),
+        IpAddr::V6(v6) => Some((u128::from(v6), length, true)).filter(|_| length <= 128),
+    }
+}
+
+/// Whether a text is a range at all, however it is written.
+pub fn is_range(text: &str) -> bool {
+    range(text).is_some()
+}
+
 /// Whether a range lies within another and is smaller.
 pub fn is_strict_subnet(inner: &str, outer: &str) -> bool {
-    let parse = |text: &str| -> Option<(u128, u32, bool)> {
-        let (address, length) = text.split_once('/')?;
-        let length: u32 = length.parse().ok()?;
-        Some(match address.parse().ok()? {
-            IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, length, false),
-            IpAddr::V6(v6) => (u128::from(v6), length, true),
-        })
-    };
     let (Some((inner, inner_length, inner_is_v6)), Some((outer, length, outer_is_v6))) =
-        (parse(inner), parse(outer))
+        (range(inner), range(outer))
     else {
         return false;
     };
     let front = |address: u128| if length == 0 { 0 } else { address >> (128 - length) };
-    inner_is_v6 == outer_is_v6 && inner_length > length && length <= 128 && front(inner) == front(outer)
+    inner_is_v6 == outer_is_v6 && inner_length > length && front(inner) == front(outer)
 }

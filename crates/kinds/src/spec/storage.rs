@@ -1,6 +1,6 @@
 //! What claims, volumes and their classes have in common.
 
-use schema::{At, Cell, Column, Violation, path};
+use schema::{At, Cell, Column, Violation, names, path};
 use serde_json::Value;
 
 use super::check::Found;
@@ -41,9 +41,42 @@ pub fn access_modes(modes: &[Value], at: At<'_>, found: &mut Found) {
             found.push(Violation::not_supported(at, mode, &supported));
         }
     }
-    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+    let is_other =
+        |mode: &Value| mode != "ReadWriteOncePod" && supported.contains(&mode.as_str().unwrap_or_default());
+    if modes.iter().any(|mode| mode == "ReadWriteOncePod") && modes.iter().any(is_other) {
         let detail = "may not use ReadWriteOncePod with other access modes";
         found.push(Violation::forbidden(at, detail));
+    }
+}
+
+/// Who makes volumes, by the rule for labels' keys in lower case.
+pub fn provisioner(class: &Value, field: &str, found: &mut Found) {
+    let at = At::root(field);
+    match path::text(class, field).to_lowercase() {
+        name if name.is_empty() => found.push(Violation::required(at, "")),
+        name => found.extend(Violation::all_invalid(at, name.as_str(), names::qualified_name(&name))),
+    }
+}
+
+const PARAMETERS_MAX: usize = 512;
+const PARAMETERS_MAX_BYTES: usize = 256 * 1024;
+
+/// What is handed on to a provisioner.
+pub fn parameters(class: &Value, found: &mut Found) {
+    let at = At::root("parameters");
+    if path::members(class, "parameters").count() > PARAMETERS_MAX {
+        found.push(Violation::too_long(at, PARAMETERS_MAX));
+        return;
+    }
+    let mut bytes = 0;
+    for (key, value) in path::members(class, "parameters") {
+        bytes += key.len() + value.as_str().unwrap_or_default().len();
+        if key.is_empty() {
+            found.push(Violation::invalid(at, key, "field can not be empty."));
+        }
+    }
+    if bytes > PARAMETERS_MAX_BYTES {
+        found.push(Violation::too_long(at, PARAMETERS_MAX_BYTES));
     }
 }
 

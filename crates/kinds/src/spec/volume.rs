@@ -192,13 +192,13 @@ pub fn nfs(source: &Value, at: At<'_>, found: &mut Found) {
     }
 }
 
-/// The driver's name of a CSI volume.
-pub fn csi_driver(source: &Value, at: At<'_>, found: &mut Found) {
-    if !required(source, "driver", at, found) {
+/// The name of a CSI driver.
+pub fn csi_driver(holder: &Value, field: &str, at: At<'_>, found: &mut Found) {
+    if !required(holder, field, at, found) {
         return;
     }
-    let driver = path::text(source, "driver");
-    let at = at.field("driver");
+    let driver = path::text(holder, field);
+    let at = at.field(field);
     if driver.len() > CSI_DRIVER_MAX_BYTES {
         found.push(Violation::too_long(at, CSI_DRIVER_MAX_BYTES));
     }
@@ -206,7 +206,7 @@ pub fn csi_driver(source: &Value, at: At<'_>, found: &mut Found) {
 }
 
 fn csi(source: &Value, at: At<'_>, found: &mut Found) {
-    csi_driver(source, at, found);
+    csi_driver(source, "driver", at, found);
     if let Some(secret) = source.get("nodePublishSecretRef") {
         required(secret, "name", at.field("nodePublishSecretRef"), found);
         // The path is upstream's.
