@@ -7,7 +7,7 @@ use crate::spec::storage;
 use crate::spec::{
     affinity,
     check::{self, Found},
-    node_labels, resources, volume,
+    node_labels, old_volume, resources, volume,
 };
 use crate::{row, strategy, subresource};
 
@@ -95,31 +95,72 @@ fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
     found
 }
 
-/// The sources in the order in which upstream looks for them, what it calls them when there are several, and what each must say.
-const SOURCES: [(&str, &str, &[&str]); 22] = [
-    ("hostPath", "hostPath", &[]),
-    ("gcePersistentDisk", "persistentDisk", &["pdName"]),
-    ("awsElasticBlockStore", "awsElasticBlockStore", &["volumeID"]),
-    ("glusterfs", "glusterfs", &["endpoints", "path"]),
-    ("flocker", "flocker", &[]),
-    ("nfs", "nfs", &[]),
-    ("rbd", "rbd", &["monitors", "image"]),
-    ("quobyte", "quobyte", &[]),
-    ("cephfs", "cephfs", &["monitors"]),
-    ("iscsi", "iscsi", &["targetPortal", "iqn"]),
-    ("cinder", "cinder", &["volumeID"]),
-    ("fc", "fc", &[]),
-    ("flexVolume", "flexVolume", &["driver"]),
-    ("azureFile", "azureFile", &["secretName", "shareName"]),
-    ("vsphereVolume", "vsphereVolume", &["volumePath"]),
-    ("photonPersistentDisk", "photonPersistentDisk", &["pdID"]),
-    ("portworxVolume", "portworxVolume", &["volumeID"]),
-    ("azureDisk", "azureDisk", &["diskName", "diskURI"]),
-    ("scaleIO", "scaleIO", &["gateway", "system", "volumeName"]),
-    ("local", "local", &[]),
-    ("storageos", "storageos", &["volumeName"]),
-    ("csi", "csi", &[]),
+/// What is wrong with a source, of a volume of that name.
+type Check = fn(&Value, &str, At<'_>, &mut Found);
+
+/// The sources in the order in which upstream looks for them, what it calls them when something is wrong inside, and what that may be.
+const SOURCES: [(&str, &str, Check); 22] = [
+    ("hostPath", "hostPath", |source, _, at, found| volume::host_path(source, at, found)),
+    ("gcePersistentDisk", "persistentDisk", |source, _, at, found| {
+        old_volume::disk(source, "pdName", at, found)
+    }),
+    ("awsElasticBlockStore", "awsElasticBlockStore", |source, _, at, found| {
+        old_volume::disk(source, "volumeID", at, found)
+    }),
+    ("glusterfs", "glusterfs", |source, _, at, found| {
+        volume::all_required(source, &["endpoints", "path"], at, found)
+    }),
+    ("flocker", "flocker", |source, _, at, found| old_volume::flocker(source, at, found)),
+    ("nfs", "nfs", |source, _, at, found| volume::nfs(source, at, found)),
+    ("rbd", "rbd", |source, _, at, found| old_volume::rbd(source, at, found)),
+    ("quobyte", "quobyte", |source, _, at, found| old_volume::quobyte(source, at, found)),
+    ("cephfs", "cephfs", |source, _, at, found| old_volume::monitors(source, at, found)),
+    ("iscsi", "iscsi", old_volume::iscsi),
+    ("cinder", "cinder", |source, _, at, found| {
+        check::required(source, "volumeID", at, found);
+        secret_of(source, at, found);
+    }),
+    ("fc", "fc", |source, _, at, found| old_volume::fibre_channel(source, at, found)),
+    ("flexVolume", "flexVolume", |source, _, at, found| old_volume::flex(source, at, found)),
+    ("azureFile", "azureFile", |source, _, at, found| {
+        volume::all_required(source, &["secretName", "shareName"], at, found);
+        if source.get("secretNamespace").is_some() {
+            check::required(source, "secretNamespace", at, found);
+        }
+    }),
+    ("vsphereVolume", "vsphereVolume", |source, _, at, found| {
+        volume::all_required(source, &["volumePath"], at, found)
+    }),
+    ("photonPersistentDisk", "photonPersistentDisk", |source, _, at, found| {
+        volume::all_required(source, &["pdID"], at, found)
+    }),
+    ("portworxVolume", "portworxVolume", |source, _, at, found| {
+        volume::all_required(source, &["volumeID"], at, found)
+    }),
+    ("azureDisk", "azureDisk", |source, _, at, found| old_volume::azure_disk(source, at, found)),
+    ("scaleIO", "scaleIO", |source, _, at, found| {
+        volume::all_required(source, &["gateway", "system", "volumeName"], at, found)
+    }),
+    ("local", "local", |source, _, at, found| {
+        if check::required(source, "path", at, found) {
+            check::no_backsteps(path::text(source, "path"), at.field("path"), found);
+        }
+    }),
+    ("storageos", "storageos", |source, _, at, found| {
+        check::required_name(source, "volumeName", names::dns_label, at, found);
+        check::follows(source, "volumeNamespace", names::dns_label, at, found);
+        secret_of(source, at, found);
+    }),
+    ("csi", "csi", |source, _, at, found| csi(source, at, found)),
 ];
+
+/// A secret of another namespace than the pod's, which does not know it.
+fn secret_of(source: &Value, at: At<'_>, found: &mut Found) {
+    if let Some(secret) = source.get("secretRef") {
+        volume::all_required(secret, &["name", "namespace"], at.field("secretRef"), found);
+    }
+}
+
 /// The secrets of a CSI volume that are looked into; that for staging is not.
 const SECRETS: [&str; 4] = [
     "controllerPublishSecretRef",
@@ -157,7 +198,7 @@ fn validate(volume: &Value, old: Option<&Value>) -> Vec<Violation> {
             Some(selector) => affinity::node_selector(selector, at.field("required"), &mut found),
         }
     }
-    source(spec, at, &mut found);
+    source(spec, path::text(volume, "metadata.name"), at, &mut found);
     if is_root(path::text(spec, "hostPath.path"))
         && path::text(spec, "persistentVolumeReclaimPolicy") == "Recycle"
     {
@@ -198,7 +239,7 @@ pub fn validate_inline(spec: &Value, at: At<'_>, found: &mut Found) {
     if spec.get("nodeAffinity").is_some() {
         found.push(Violation::forbidden(at.field("nodeAffinity"), NOT_INLINE));
     }
-    source(spec, at, found);
+    source(spec, "", at, found);
     if !path::text(spec, "storageClassName").is_empty() {
         found.push(Violation::forbidden(at.field("storageClassName"), NOT_INLINE));
     }
@@ -257,47 +298,25 @@ fn is_root(text: &str) -> bool {
     text.starts_with('/') && depth == 0
 }
 
-fn source(spec: &Value, at: At<'_>, found: &mut Found) {
+fn source(spec: &Value, name: &str, at: At<'_>, found: &mut Found) {
     let mut has_one = false;
-    for (kind, shown, required) in SOURCES {
+    for (kind, shown, check) in SOURCES {
         let Some(source) = spec.get(kind) else { continue };
-        if std::mem::replace(&mut has_one, true) {
+        // A flexible one is never one too many.
+        if has_one && kind != "flexVolume" {
             let shown = if kind == "cephfs" { "cephFS" } else { kind };
             found.push(Violation::forbidden(at.field(shown), "may not specify more than 1 volume type"));
             continue;
         }
-        let source_at = at.field(shown);
-        match kind {
-            "hostPath" => volume::host_path(source, source_at, found),
-            "nfs" => volume::nfs(source, source_at, found),
-            "local" => {
-                if check::required(source, "path", source_at, found) {
-                    check::no_backsteps(path::text(source, "path"), source_at.field("path"), found);
-                }
-                if spec.get("nodeAffinity").is_none() {
-                    found.push(Violation::required(
-                        at.field("nodeAffinity"),
-                        "Local volume requires node affinity",
-                    ));
-                }
-            }
-            "csi" => csi(source, source_at, found),
-            _ => {}
-        }
-        for field in required.iter().filter(|field| is_empty(source.get(field))) {
-            found.push(Violation::required(source_at.field(field), ""));
+        has_one = true;
+        check(source, name, at.field(shown), found);
+        if kind == "local" && spec.get("nodeAffinity").is_none() {
+            let at = at.field("nodeAffinity");
+            found.push(Violation::required(at, "Local volume requires node affinity"));
         }
     }
     if !has_one {
         found.push(Violation::required(at, "must specify a volume type"));
-    }
-}
-
-fn is_empty(value: Option<&Value>) -> bool {
-    match value {
-        Some(Value::Array(items)) => items.is_empty(),
-        Some(Value::String(text)) => text.is_empty(),
-        _ => true,
     }
 }
 

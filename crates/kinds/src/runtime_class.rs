@@ -48,7 +48,8 @@ fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
     check::required_name(class, "handler", names::dns_label, root, &mut found);
     if let Some(fixed) = path::get(class, "overhead.podFixed") {
         // Held against the rules for a container's limits, and called so.
-        resources::validate(&json!({"limits": fixed}), At::root("overhead"), &mut found);
+        let limits = json!({"limits": fixed});
+        resources::validate(&limits, resources::container_name, At::root("overhead"), &mut found);
     }
     let at = At::root("scheduling");
     metadata::labels(path::get(class, "scheduling.nodeSelector"), at.field("nodeSelector"), &mut found);

@@ -153,7 +153,8 @@ fn one(volume: &Value, pod_name: &str, around: &Around<'_>, at: At<'_>, found: &
     }
 }
 
-fn all_required(source: &Value, fields: &[&str], at: At<'_>, found: &mut Found) {
+/// Texts that must be there.
+pub fn all_required(source: &Value, fields: &[&str], at: At<'_>, found: &mut Found) {
     for field in fields {
         required(source, field, at, found);
     }
