@@ -163,15 +163,10 @@ pub(crate) fn yaml_with_repeats(text: &[u8]) -> Result<(Value, Vec<String>), Str
 fn go_words(error: &serde_saphyr::Error) -> String {
     let error = error.without_snippet();
     let text = error.to_string();
-    let Some(location) = error.location().filter(|_| text.contains(" at line ") || text.contains("line "))
-    else {
-        return text;
-    };
-    // Ours has the place before or behind its words.
-    let place = format!("line {} column {}", location.line(), location.column());
+    let Some(location) = error.location() else { return text };
+    // Ours has the place behind its words.
+    let place = format!(" at line {}, column {}", location.line(), location.column());
     let words = text.replace(&place, "");
-    let words =
-        words.trim().trim_start_matches("error:").trim_matches([':', ' ']).trim_end_matches(" at").trim();
     let line = if location.line() > 1 { format!("line {}: ", location.line()) } else { String::new() };
     format!("error converting YAML to JSON: yaml: {line}{words}")
 }

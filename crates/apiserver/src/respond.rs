@@ -170,6 +170,7 @@ pub(crate) fn failure(status: &Status) -> Answer {
     if let Some(seconds) = status.retry_after_seconds {
         answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
+    warn(&mut answer, &status.warnings);
     answer
 }
 

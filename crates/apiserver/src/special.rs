@@ -122,7 +122,7 @@ async fn token(
     let mut options = options::of_write(target, query, request.headers(), None)?;
     options.annotations = audit::annotations(request.extensions());
     let media = media(shared, target, query, &request)?;
-    let mut body = document(shared, target, request).await?;
+    let (mut body, warnings) = document(shared, target, request, &mut options).await?;
     for (field, own) in [("name", &target.name), ("namespace", &target.namespace)] {
         if schema::path::text(&body["metadata"], field).is_empty() {
             body["metadata"][field] = own.as_str().into();
@@ -134,6 +134,7 @@ async fn token(
     let request = TokenRequest { account: &account, body: &passed.object, id: &id, now };
     let made = shared.tokens.issue(&shared.store().snapshot(), &request, &SystemRandom::new())?;
     let mut answer = respond::document(media, StatusCode::CREATED, &made);
+    respond::warn(&mut answer, &warnings);
     respond::warn(&mut answer, &passed.warnings);
     Ok(answer)
 }
@@ -263,8 +264,8 @@ async fn review(
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     let media = media(shared, target, query, &request)?;
-    let options = options::of_write(target, query, request.headers(), None)?;
-    let mut posted = document(shared, target, request).await?;
+    let mut options = options::of_write(target, query, request.headers(), None)?;
+    let (mut posted, warnings) = document(shared, target, request, &mut options).await?;
     if !target.namespace.is_empty() && schema::path::text(&posted, "metadata.namespace").is_empty() {
         posted["metadata"]["namespace"] = target.namespace.as_str().into();
     }
@@ -275,6 +276,7 @@ async fn review(
     }
     let answered = reply(shared, user, target, passed.object).await?;
     let mut answer = respond::document(media, StatusCode::CREATED, &answered);
+    respond::warn(&mut answer, &warnings);
     respond::warn(&mut answer, &passed.warnings);
     Ok(answer)
 }
@@ -290,25 +292,25 @@ fn media(
         .map(|view| view.media)
 }
 
-/// The body of a request, as a document of the type that is asked for.
-async fn document(shared: &Shared, target: &Target, request: Request<Incoming>) -> Result<Value, Status> {
+/// The body of a request, as a document of the type that is asked for, and what its sender is warned of.
+async fn document(
+    shared: &Shared,
+    target: &Target,
+    request: Request<Incoming>,
+    options: &mut gate::Options,
+) -> Result<(Value, Vec<String>), Status> {
     let (head, incoming) = request.into_parts();
     let encoding = body::encoding(&head.headers, shared.config.cbor)?;
     let text = body::read(incoming, shared.config.limits.body_bytes).await?;
-    let (mut value, _) = body::parse(&target.kind, &body::type_name(target), encoding, &text)?;
+    let type_name = body::type_name(target);
+    let (mut value, problems) = body::parse(&target.kind, &type_name, encoding, &text)?;
     audit::heard(&head.extensions, &value);
-    let (group, version, kind) = type_of(target);
-    if !value.is_object() {
-        return Err(Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind})"
-        )));
-    }
-    value["apiVersion"] = if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
-    value["kind"] = kind.into();
+    options.problems = problems;
+    let warnings = gate::document(type_of(target), &type_name, &mut value, options)?;
     if !value["metadata"].is_object() {
         value["metadata"] = json!({});
     }
-    Ok(value)
+    Ok((value, warnings))
 }
 
 /// Group, version and kind of what is sent.

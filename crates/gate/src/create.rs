@@ -44,10 +44,23 @@ impl Gate {
         // What a definition that changes meanwhile makes of the body is decided anew.
         let body = request.kind.custom.is_some().then(|| object.clone());
         let mut object = object;
-        let mut warnings = decode::object(request, &mut object)?;
+        let warnings = decode::object(request, &mut object)?;
         if !metadata::text(&object, "resourceVersion").is_empty() {
             return Err(Status::internal("resourceVersion should not be set on objects to be created"));
         }
+        self.create_decoded(request, body, &object, &warnings)
+            .await
+            .map_err(|status| status.warning_of(&warnings))
+    }
+
+    /// Of a body that is an object of its kind; `body` is as it came, of a custom resource.
+    async fn create_decoded(
+        &self,
+        request: &Request<'_>,
+        body: Option<Value>,
+        object: &Value,
+        warnings: &[String],
+    ) -> Result<Outcome, Status> {
         let now = self.now();
         let (mut names_left, mut raced) = (NAME_ATTEMPTS, 0);
         for _ in 0..ATTEMPTS {
@@ -58,20 +71,20 @@ impl Gate {
                 return Box::pin(self.create(&anew, body.clone())).await;
             }
             let Prepared { key, new, draft, ops } =
-                self.prepare_create(request, &snapshot, &object, now, &mut said).await?;
+                self.prepare_create(request, &snapshot, object, now, &mut said).await?;
             let operation = Operation::Create;
             let review = Review { gate: self, request, snapshot: &snapshot, operation, now };
             if request.options.dry_run {
                 charge::ops(&review, &key, &new, None)?;
-                return self.dry_create(request, &key, new, merged(warnings, said));
+                return self.dry_create(request, &key, new, merged(warnings.to_vec(), said));
             }
-            let generated = metadata::text(&object, "name").is_empty();
+            let generated = metadata::text(object, "name").is_empty();
             let mut all = vec![commit::put(draft, Precondition::Absent)];
             all.extend(ops);
             match self.commit_charged(&review, &key, &new, None, all).await {
                 Ok(events) => {
-                    warnings.extend(said);
                     let outcome = Outcome::object(commit::committed(&key, &events)?);
+                    let warnings = merged(warnings.to_vec(), said);
                     return Ok(Outcome { created: true, warnings, ..outcome });
                 }
                 Err(Failed::Status(status)) => return Err(status),
@@ -85,7 +98,7 @@ impl Gate {
                 Err(Failed::Raced { revision, .. }) => raced = raced.max(revision).max(1),
             }
         }
-        let key = commit::key_of(request, metadata::text(&object, "name"));
+        let key = commit::key_of(request, metadata::text(object, "name"));
         Err(Status::conflict(&key, "the cluster is changing too fast to decide; try again"))
     }
 
@@ -115,7 +128,7 @@ impl Gate {
         let key = key_of(&self.name(&mut new));
         metadata::prepare(&kind, &mut new, None);
         let mut ops = service::allocate(self, snapshot, &key, &mut new, None, request.options.dry_run)?;
-        decode::validate(request, &kind, &new, None)?;
+        decode::validate(request, &kind, &new, None, false)?;
         warnings.extend((kind.warn)(&new, None));
         admit::validate(&review, &key, Some(&new), None, warnings).await?;
         ops.extend(namespace.map(|namespace| stands(namespace)));

@@ -105,7 +105,33 @@ pub(crate) fn not_registered(api_version: &str, name: &str) -> String {
 pub(crate) enum Form<'a> {
     Kind(&'a Kind),
     /// A type of the table, of a subresource: `autoscaling.v1.Scale`.
-    Type(&'static str),
+    Type(&'a str),
+}
+
+/// Makes the body of a request that stores nothing one of its type: `kind` is its group, version and kind. Returns the warnings about its
+/// fields.
+///
+/// # Errors
+/// 400 what is of another kind, or cannot be read as one of this.
+pub fn document(
+    kind: (&str, &str, &str),
+    type_name: &str,
+    object: &mut Value,
+    options: &Options,
+) -> Result<Vec<String>, Status> {
+    let (group, version, name) = kind;
+    let expected = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let members = members(name, object)?;
+    let said = |member: &str| members.get(member).and_then(Value::as_str).filter(|said| !said.is_empty());
+    let (said_version, said_name) = (said("apiVersion").unwrap_or(&expected), said("kind").unwrap_or(name));
+    if said_version != expected || said_name != name {
+        return Err(Status::bad_request(unfit(name, group, said_version, said_name)));
+    }
+    members.insert("apiVersion".into(), expected.into());
+    members.insert("kind".into(), name.into());
+    fields(&Form::Type(type_name), object, options).map_err(|error| {
+        Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {error}"))
+    })
 }
 
 /// Checks types, drops unknown fields and nulls. What the reader of the body found counts as found here.
@@ -179,16 +205,20 @@ pub(crate) fn default(kind: &Kind, object: &mut Value) {
     kinds::default(kind, object);
 }
 
-/// Everything that is wrong with an object, as one 422. Without `old` nothing is said about what may not change. `kind` is the stored
-/// row: of a built-in one, the version that is asked for may know more rules.
+/// Everything that is wrong with an object, as one 422. Without `old`, or unless it `compares`, nothing is said about what may not change
+/// but by the rules of the subresource. `kind` is the stored row: of a built-in one, the version that is asked for may know more rules.
 pub(crate) fn validate(
     request: &Request<'_>,
     kind: &Kind,
     new: &Value,
     old: Option<&Value>,
+    compares: bool,
 ) -> Result<(), Status> {
     let asked = if kind.custom.is_some() { kind } else { request.kind };
-    let violations = asked.violations(new, old);
+    let mut violations = asked.violations(new, old.filter(|_| compares));
+    if let (Some(old), false) = (old, request.subresource.is_empty()) {
+        violations.extend((asked.validate_part)(request.subresource, new, old));
+    }
     if violations.is_empty() {
         return Ok(());
     }

@@ -15,9 +15,10 @@ use store::{Op, Precondition};
 
 use crate::commit::{self, Failed};
 use crate::delete::hold;
+use crate::ownership::Elsewhere;
 use crate::pod::{set_condition, success};
 use crate::request::{DeleteOptions, Options, Outcome, Preconditions, Request};
-use crate::{Gate, metadata};
+use crate::{Gate, metadata, ownership};
 
 const ATTEMPTS: u32 = 64;
 const MOST_DISRUPTED: usize = 2000;
@@ -72,8 +73,11 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, mut body: Value) -
         options.preconditions.uid = Some(stored.meta.uid.to_string().into());
         let pod = stored.to_value().map_err(Status::internal)?;
         let now = gate.now();
-        let spent =
-            if ignores_budgets(stored, &pod) { None } else { spend(gate, &snapshot, stored, &pod, now)? };
+        let spent = if ignores_budgets(stored, &pod) {
+            None
+        } else {
+            spend(gate, request, &snapshot, stored, &pod, now)?
+        };
         if request.options.dry_run {
             return Ok(Outcome { created: true, warnings, ..Outcome::made(success()) });
         }
@@ -159,6 +163,7 @@ fn ignores_budgets(stored: &Object, pod: &Value) -> bool {
 /// Takes one disruption from the pod's budget: the write that does so, or None if the pod has none or costs none.
 fn spend(
     gate: &Gate,
+    request: &Request<'_>,
     snapshot: &Snapshot,
     stored: &Object,
     pod: &Value,
@@ -189,11 +194,23 @@ fn spend(
     }
     allowed(object, status)?;
     let kind = gate.kind(POD_DISRUPTION_BUDGETS)?;
-    let mut value = object.to_value().map_err(Status::internal)?;
-    path::set(&mut value, "status.disruptionsAllowed", (status.disruptions_allowed - 1).into());
+    let old = object.to_value().map_err(Status::internal)?;
+    let mut value = old.clone();
+    let left = status.disruptions_allowed - 1;
+    path::set(&mut value, "status.disruptionsAllowed", left.into());
+    if left == 0 {
+        let condition = json!({"type": "DisruptionAllowed", "status": "False", "reason": "InsufficientPods", "message": "",
+            "observedGeneration": status.observed_generation});
+        set_condition(&mut value, condition, now);
+    }
     let mut disrupted = status.disrupted_pods.clone().unwrap_or_default();
     disrupted.insert(stored.key.name.to_string(), now.to_string().into());
     path::set(&mut value, "status.disruptedPods", disrupted.into());
+    // Upstream's server writes it as its own client.
+    let options = Options { field_manager: "kube-apiserver".into(), ..Options::default() };
+    let request =
+        Request { kind: &kind, name: &object.key.name, subresource: "status", options: &options, ..*request };
+    ownership::updated(&request, &kind, &mut value, &old, now, &Elsewhere::default());
     let draft = commit::draft(&kind, &object.key, &value)?;
     Ok(Some(commit::put(draft, Precondition::At(object.revision))))
 }

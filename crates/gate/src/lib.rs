@@ -51,6 +51,7 @@ pub use admit::{Authority, Passed};
 pub use allocation::{ServiceRange, ServiceRanges};
 pub use catalog::{Catalog, Groups};
 pub use commit::selectable_values;
+pub use decode::document;
 pub use request::{
     Annotations, Answer, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions, Request,
 };

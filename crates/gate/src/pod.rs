@@ -1,7 +1,7 @@
 //! The subresources of pods that are more than a copy of a field.
 
 use admission::Operation;
-use object::{Key, Resource, Status, Time};
+use object::{Key, Reason, Resource, Status, Time};
 use schema::{Kind, Violation, ViolationKind, path};
 use serde_json::{Value, json};
 use store::Precondition;
@@ -24,61 +24,43 @@ pub(crate) fn status(kind: &Kind, given: Value, old: &Value, now: Time) -> Resul
     Ok(new)
 }
 
-/// Ephemeral containers can be added; the ones that are there stay as they are.
+/// What an update of ephemeral containers reaches; whether it may is the kind's to say.
 pub(crate) fn ephemeral_containers(
-    kind: &Kind,
+    _kind: &Kind,
     given: Value,
     old: &Value,
     _now: Time,
 ) -> Result<Value, Status> {
-    let at = "spec.ephemeralContainers";
-    let wanted = path::list(&given, at);
-    for held in path::list(old, at) {
-        let name = path::text(held, "name");
-        let detail = match wanted.iter().find(|one| path::text(one, "name") == name) {
-            Some(one) if one == held => continue,
-            Some(_) => format!("existing ephemeral containers \"{name}\" may not be changed"),
-            None => format!("existing ephemeral containers \"{name}\" may not be removed"),
-        };
-        return Err(forbidden(kind, old, at, detail));
-    }
     let mut new = old.clone();
-    subresource::copy_at(&mut new, &given, at);
-    subresource::copy_at(&mut new, &given, "metadata.managedFields");
+    for at in ["spec.ephemeralContainers", "metadata.managedFields"] {
+        subresource::copy_at(&mut new, &given, at);
+    }
     Ok(new)
 }
 
-/// In-place resize: the resources and resize policies of containers, and the pod's resources (which admission lets pass where the pod's node
-/// can do that), nothing else (KEP-1287, KEP-5419).
-pub(crate) fn resize(kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {
+/// What an in-place resize reaches: the resources and resize policies of containers, and the pod's resources. Containers that come, go or
+/// change their places are left for the kind to refuse.
+pub(crate) fn resize(_kind: &Kind, given: Value, old: &Value, _now: Time) -> Result<Value, Status> {
+    const LISTS: [&str; 2] = ["containers", "initContainers"];
     let mut new = old.clone();
-    for list in ["containers", "initContainers"] {
-        let wanted = given["spec"][list].as_array().map(Vec::as_slice).unwrap_or_default();
+    subresource::copy_at(&mut new, &given, "metadata.managedFields");
+    let names = |pod: &Value, list: &str| -> Vec<String> {
+        path::list(&pod["spec"], list).iter().map(|one| path::text(one, "name").to_owned()).collect()
+    };
+    if LISTS.iter().any(|list| names(&given, list) != names(old, list)) {
+        subresource::copy(&mut new, &given, "spec");
+        return Ok(new);
+    }
+    for list in LISTS {
         // Indexing would put a null where there is no list.
         let held = new.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
-        let Some(held) = held else { continue };
-        for (one, want) in held.iter_mut().zip(wanted) {
-            if one["name"] == want["name"] {
-                subresource::copy(one, want, "resources");
-                subresource::copy(one, want, "resizePolicy");
-            }
+        for (one, want) in held.into_iter().flatten().zip(path::list(&given["spec"], list)) {
+            subresource::copy(one, want, "resources");
+            subresource::copy(one, want, "resizePolicy");
         }
     }
-    if let Some(wanted) = given["spec"].get("resources") {
-        new["spec"]["resources"] = wanted.clone();
-    }
-    if new["spec"] != given["spec"] {
-        let detail = "only cpu and memory resources are mutable".to_owned();
-        return Err(forbidden(kind, old, "spec", detail));
-    }
-    subresource::copy_at(&mut new, &given, "metadata.managedFields");
+    subresource::copy_at(&mut new, &given, "spec.resources");
     Ok(new)
-}
-
-fn forbidden(kind: &Kind, pod: &Value, field: &str, detail: String) -> Status {
-    let violation =
-        Violation { kind: ViolationKind::Forbidden, field: field.to_owned(), value: String::new(), detail };
-    Violation::to_status(&[violation], kind.group, kind.kind, metadata::text(pod, "name"))
 }
 
 impl Gate {
@@ -147,10 +129,13 @@ fn check_binding(binding: &Value) -> Result<(), Status> {
             detail: String::new(),
         });
     }
-    if violations.is_empty() {
-        return Ok(());
+    let texts: Vec<String> = violations.iter().map(|one| format!("{}: {}", one.field, one.body())).collect();
+    // Upstream knows no better answer to these than an error of the server.
+    match &texts[..] {
+        [] => Ok(()),
+        [one] => Err(Status::new(Reason::Unknown, one.clone())),
+        many => Err(Status::new(Reason::Unknown, format!("[{}]", many.join(", ")))),
     }
-    Err(Violation::to_status(&violations, "", "Binding", metadata::text(binding, "name")))
 }
 
 /// The pod with its node, and the binding's labels and annotations: admission put the node's place in the topology there.

@@ -129,11 +129,14 @@ pub(crate) fn status(kind: &Kind, given: Value, old: &Value, _now: Time) -> Resu
     } else {
         copy(&mut new, &given, "metadata");
     }
-    if kind.resource.as_str() == "deployments.apps" || kind.resource.as_str() == "replicasets.apps" {
-        copy_at(&mut new, old, "metadata.labels");
+    for (_, at) in KEPT_BY_STATUS.iter().filter(|(resource, _)| *resource == kind.resource.as_str()) {
+        copy_at(&mut new, old, at);
     }
     Ok(new)
 }
+
+/// What of the metadata a write of the status leaves as it is, and whoever makes it does not own.
+pub(crate) const KEPT_BY_STATUS: &[(&str, &str)] = &[("deployments.apps", "metadata.labels")];
 
 /// Since when the phase is what it is, is told where its writer does not tell.
 fn volume_status(kind: &Kind, given: Value, old: &Value, now: Time) -> Result<Value, Status> {

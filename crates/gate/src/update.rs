@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use admission::Operation;
 use object::{Key, Object, Reason, Status};
+use schema::FieldValidation;
 use serde_json::Value;
 use store::{Op, Precondition};
 
@@ -106,43 +107,61 @@ impl Gate {
             }
             _ => Elsewhere::default(),
         };
-        let (given, mut warnings) = self.given(review, row, change, &old, stored, &elsewhere)?;
-        let mut new = (row.blend)(&kind, given, &old, review.now)?;
+        let (given, warnings) = self.given(review, row, change, &old, stored, &elsewhere)?;
+        let decided = self.decide_given(review, row, change, stored, (old, given), warnings.clone());
+        decided.await.map_err(|status| status.warning_of(&warnings))
+    }
+
+    /// Of what the client wants the object to be, now that it is known to be of its kind. `states`: as it is, and as it should be.
+    async fn decide_given(
+        &self,
+        review: &Review<'_>,
+        row: &Row,
+        change: &Change,
+        stored: &Arc<Object>,
+        (old, given): (Value, Value),
+        mut warnings: Vec<String>,
+    ) -> Result<Decided, Status> {
+        let request = review.request;
+        let kind = &self.row(request)?;
+        let mut new = (row.blend)(kind, given, &old, review.now)?;
         if let Change::Patch(PatchKind::Apply, applied) = change {
             if row.view.is_some() {
-                ownership::scaled(request, applied, &old, &mut new, scale::places(&kind).0, review.now)?;
+                ownership::scaled(request, applied, &old, &mut new, scale::places(kind).0, review.now)?;
             }
+        } else if row.view.is_some() {
+            ownership::rescaled(request, &old, &mut new, scale::places(kind).0, review.now);
         } else {
             let elsewhere = self.elsewhere(request, &old, &new).await?;
-            ownership::updated(request, &kind, &mut new, &old, review.now, &elsewhere);
+            ownership::updated(request, kind, &mut new, &old, review.now, &elsewhere);
         }
         admit::mutate(review, &stored.key, &mut new, Some(&old), &mut warnings).await?;
         metadata::carry_over(&mut new, &old, stored);
         if row.is_main() {
-            metadata::prepare(&kind, &mut new, Some(&old));
+            metadata::prepare(kind, &mut new, Some(&old));
         } else if row.counts {
-            metadata::count_generation(&kind, &mut new, &old);
+            metadata::count_generation(kind, &mut new, &old);
         }
         let dry_run = request.options.dry_run;
         let others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old), dry_run)?;
-        decode::validate(request, &kind, &new, row.compares.then_some(&old))?;
+        decode::validate(request, kind, &new, Some(&old), row.compares)?;
         if row.is_main() {
             warnings.extend((kind.warn)(&new, Some(&old)));
         }
         // Whoever may refuse an update is asked about one that changes nothing, too.
         admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings).await?;
-        let draft = commit::draft(&kind, &stored.key, &self.kept(&kind, new.clone()).await?)?;
+        let draft = commit::draft(kind, &stored.key, &self.kept(kind, new.clone()).await?)?;
         if draft.stored == object::body::without_revision(&stored.body) {
             return Ok(Decided { ops: Vec::new(), new, old, unchanged: true, removed: false, warnings });
         }
-        let removed = removal::is_finished(&kind, stored, &draft.meta, &new);
+        let removed = removal::is_finished(kind, stored, &draft.meta, &new);
         let mut ops = if removed {
             removal::ops(review.snapshot, stored)
         } else {
             vec![commit::put(draft, Precondition::At(stored.revision))]
         };
         ops.extend(others);
-        ops.extend(create::definition(review.snapshot, &kind).map(|definition| create::stands(definition)));
+        ops.extend(create::definition(review.snapshot, kind).map(|definition| create::stands(definition)));
         Ok(Decided { ops, new, old, unchanged: false, removed, warnings })
     }
 
@@ -258,7 +277,12 @@ impl Gate {
             _ => return Err(Status::not_found(key)),
         };
         // The body must be of the path's name; a create does not look at it.
-        decode::object(request, &mut object.clone())?;
+        let told = if request.options.field_validation == FieldValidation::Warn {
+            &request.options.problems[..]
+        } else {
+            &[]
+        };
+        decode::object(request, &mut object.clone()).map_err(|status| status.warning_of(told))?;
         metadata::metadata(&mut object).remove("resourceVersion");
         let absent = Request { name: "", ..*request };
         self.create(&absent, object).await

@@ -22,6 +22,7 @@ mod job_validation;
 pub mod pem;
 pub mod pkcs10;
 mod pod_columns;
+mod pod_resize;
 mod pod_status;
 mod pod_update;
 pub mod quota;

@@ -1,5 +1,5 @@
 use object::Resource;
-use schema::{At, Kind, Quantity, Violation, names, path};
+use schema::{At, Kind, Quantity, Strategy, Violation, names, path};
 use serde_json::Value;
 
 use crate::column::{CREATED_AT, NAME};
@@ -19,11 +19,18 @@ pub static KIND: Kind = Kind {
     namespaced: true,
     type_name: "core.v1.LimitRange",
     columns: &[NAME, CREATED_AT],
-    strategy: strategy::CREATE_ON_UPDATE,
+    strategy: Strategy { prepare, ..strategy::CREATE_ON_UPDATE },
     default,
     validate,
     ..row::BASE
 };
+
+/// Nothing is stored of an empty list.
+fn prepare(range: &mut Value, _old: Option<&Value>) {
+    if path::list(range, "spec.limits").is_empty() {
+        path::remove(range, "spec.limits");
+    }
+}
 
 /// A container is limited to the most there may be, and requests what it is limited to.
 fn default(range: &mut Value) {

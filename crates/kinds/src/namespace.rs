@@ -92,10 +92,10 @@ fn phase(namespace: &Value, found: &mut Found) {
     let is_deleting = path::get(namespace, "metadata.deletionTimestamp").is_some();
     let (at, phase) = (At::root("status.Phase"), path::text(namespace, "status.phase"));
     if is_deleting && phase != "Terminating" {
-        let detail = "may only be 'Active' if `deletionTimestamp` is empty";
+        let detail = "may only be 'Terminating' if `deletionTimestamp` is not empty";
         found.push(Violation::invalid(at, phase, detail));
     } else if !is_deleting && !matches!(phase, "" | "Active") {
-        let detail = "may only be 'Terminating' if `deletionTimestamp` is not empty";
+        let detail = "may only be 'Active' if `deletionTimestamp` is empty";
         found.push(Violation::invalid(at, phase, detail));
     }
 }

@@ -3,7 +3,7 @@ use schema::{At, Kind, Strategy, Subresource, Violation, metadata, path};
 use serde_json::{Value, json};
 
 use crate::spec::{annotations, container, pod_spec, qos, resources, warnings};
-use crate::{pod_columns, pod_status, pod_update, row, strategy, subresource};
+use crate::{pod_columns, pod_resize, pod_status, pod_update, row, strategy, subresource};
 
 pub const PODS: Resource = Resource::new("pods");
 
@@ -52,6 +52,7 @@ pub static KIND: Kind = Kind {
     strategy: Strategy { grace_seconds: Some(grace_seconds), prepare, ..strategy::SPEC_AND_STATUS },
     default,
     validate,
+    validate_part,
     warn,
     ..row::BASE
 };
@@ -64,6 +65,14 @@ fn warn(new: &Value, old: Option<&Value>) -> Vec<String> {
     let mut found: Vec<String> = warnings::of_name(new, "the Pod's hostname").into_iter().collect();
     found.extend(warnings::of_pod(new, ""));
     found
+}
+
+fn validate_part(part: &str, new: &Value, old: &Value) -> Vec<Violation> {
+    match part {
+        "ephemeralcontainers" => pod_update::ephemeral_containers(new, old),
+        "resize" => pod_resize::validate(new, old),
+        _ => Vec::new(),
+    }
 }
 
 fn grace_seconds(pod: &Value) -> i64 {
@@ -172,6 +181,7 @@ fn prepare(pod: &mut Value, old: Option<&Value>) {
         status["conditions"] = json!([{
             "type": "PodScheduled",
             "status": "False",
+            "lastTransitionTime": pod["metadata"]["creationTimestamp"],
             "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates",
         }]);

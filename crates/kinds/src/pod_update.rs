@@ -42,6 +42,29 @@ pub fn validate(new: &Value, old: &Value, found: &mut Found) {
     }
 }
 
+/// Ephemeral containers can be added; the ones that are there stay as they are.
+pub fn ephemeral_containers(new: &Value, old: &Value) -> Vec<Violation> {
+    let list = At::root("spec.ephemeralContainers");
+    let wanted = path::list(new, "spec.ephemeralContainers");
+    let mut found = Vec::new();
+    for held in path::list(old, "spec.ephemeralContainers") {
+        let name = path::text(held, "name");
+        // Upstream's texts have the line's end.
+        match wanted.iter().find(|one| path::text(one, "name") == name) {
+            Some(one) if one == held => {}
+            Some(_) => {
+                let detail = format!("existing ephemeral containers {name:?} may not be changed\n");
+                found.push(Violation::forbidden(list, detail));
+            }
+            None => {
+                let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
+                found.push(Violation::forbidden(list, detail));
+            }
+        }
+    }
+    found
+}
+
 /// What may not come, go or change: marks that the kubelet and the pod's confinement live by.
 fn annotations(new: &Value, old: &Value, found: &mut Found) {
     let at = At::root("metadata.annotations");

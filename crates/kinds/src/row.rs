@@ -26,6 +26,7 @@ pub const BASE: Kind = Kind {
     strategy: strategy::PLAIN,
     default: |_| {},
     validate: |_, _| Vec::new(),
+    validate_part: |_, _, _| Vec::new(),
     warn: |_, _| Vec::new(),
     conversion: None,
     custom: None,

@@ -104,6 +104,8 @@ pub struct Status {
     pub uid: String,
     pub causes: Vec<Cause>,
     pub retry_after_seconds: Option<u32>,
+    /// What the client is warned of beside the failure: texts of `Warning` headers.
+    pub warnings: Vec<String>,
     /// Details are told even if they are empty: so does upstream where it knows of no resource.
     pub has_details: bool,
 }
@@ -120,6 +122,7 @@ impl Status {
             uid: String::new(),
             causes: Vec::new(),
             retry_after_seconds: None,
+            warnings: Vec::new(),
             has_details: false,
         }
     }
@@ -176,6 +179,12 @@ impl Status {
         Self::internal(format!(
             "what is stored of {key} cannot be read; restore it, or delete its key from the store"
         ))
+    }
+
+    /// With what was found before it failed.
+    pub fn warning_of(mut self, warnings: &[String]) -> Self {
+        self.warnings.splice(0..0, warnings.iter().cloned());
+        self
     }
 
     /// As [`new`](Self::new), of a request that leads to no resource.

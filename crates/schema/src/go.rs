@@ -67,6 +67,28 @@ pub fn printed(value: &Value) -> String {
     }
 }
 
+/// A value as `%#v` has it: `map[string]interface {}{"a":5}`.
+pub fn syntax(value: &Value) -> String {
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::String(text) => quoted(text),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(syntax).collect();
+            format!("[]interface {{}}{{{}}}", items.join(", "))
+        }
+        Value::Object(members) => {
+            let mut members: Vec<(&String, &Value)> = members.iter().collect();
+            members.sort_by_key(|(name, _)| *name);
+            let members: Vec<String> = members
+                .into_iter()
+                .map(|(name, value)| format!("{}:{}", quoted(name), syntax(value)))
+                .collect();
+            format!("map[string]interface {{}}{{{}}}", members.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// What Go's decoder of JSON without a type makes of a value: `map[string]interface {}`.
 pub fn type_of(value: &Value) -> &'static str {
     match value {

@@ -48,6 +48,8 @@ pub struct Kind {
     ///
     /// Callers ask [`Kind::violations`], which checks the metadata too.
     pub validate: fn(new: &Value, old: Option<&Value>) -> Vec<Violation>,
+    /// What is wrong with an update through a subresource (`status`, `resize`) beside what `validate` says.
+    pub validate_part: fn(part: &str, new: &Value, old: &Value) -> Vec<Violation>,
     /// What is accepted and most likely not meant, of a new object or of an update: texts of `Warning` headers.
     pub warn: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
     /// How objects of this version become stored ones and back; None: this is the stored version.

@@ -161,7 +161,7 @@ impl Types {
         &self.types[index]
     }
 
-    pub(crate) fn expr_of(&self, name: &str) -> Option<Expr> {
+    pub fn expr_of(&self, name: &str) -> Option<Expr> {
         self.by_name.get(name).map(|&index| Expr::Struct(index))
     }
 }

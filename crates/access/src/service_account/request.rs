@@ -39,6 +39,7 @@ struct RequestView {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct MetadataView {
+    uid: String,
     name: String,
     namespace: String,
 }
@@ -85,6 +86,16 @@ impl Authority {
             .map_err(|error| Status::bad_request(format!("TokenRequest in version \"v1\": {error}")))?;
         let account = snapshot.get(request.account).ok_or_else(|| Status::not_found(request.account))?;
         valid(request.account, &view)?;
+        let uid = &view.metadata.uid;
+        if !uid.is_empty() && *uid != *account.meta.uid {
+            let held = &account.meta.uid;
+            let why = format!(
+                "the UID in the token request ({uid}) does not match the UID of the service account ({held})"
+            );
+            let named =
+                Key::new(Resource::new("TokenRequest.authentication.k8s.io"), "", &*request.account.name);
+            return Err(Status::conflict(&named, &why));
+        }
         let asked = view.spec.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
         let audiences = match view.spec.audiences {
             Some(audiences) if !audiences.is_empty() => audiences,
@@ -158,7 +169,7 @@ fn answer(
 }
 
 fn valid(account: &Key, view: &RequestView) -> Result<(), Status> {
-    let MetadataView { name, namespace } = &view.metadata;
+    let MetadataView { name, namespace, .. } = &view.metadata;
     if !namespace.is_empty() && *namespace != *account.namespace {
         return Err(Status::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
@@ -166,7 +177,10 @@ fn valid(account: &Key, view: &RequestView) -> Result<(), Status> {
     }
     if !name.is_empty() && *name != *account.name {
         let why = "must match the service account name if specified";
-        return Err(invalid("metadata.name", &format!("{name:?}"), why));
+        let mut status = invalid("metadata.name", &format!("{name:?}"), why);
+        status.message = status.message.replacen("\"\"", &format!("{:?}", &*account.name), 1);
+        status.name = account.name.to_string();
+        return Err(status);
     }
     let Some(seconds) = view.spec.expiration_seconds else { return Ok(()) };
     let why = match seconds {
@@ -177,7 +191,7 @@ fn valid(account: &Key, view: &RequestView) -> Result<(), Status> {
     Err(invalid("spec.expirationSeconds", &seconds.to_string(), why))
 }
 
-/// Upstream names no object here.
+/// Upstream names no object here, but where its name is what is wrong.
 fn invalid(field: &str, value: &str, why: &str) -> Status {
     let detail = format!("Invalid value: {value}: {why}");
     let message = format!("TokenRequest.authentication.k8s.io \"\" is invalid: {field}: {detail}");

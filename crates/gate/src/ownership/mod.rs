@@ -6,6 +6,7 @@
 mod entries;
 mod fields;
 mod shape;
+mod typed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,7 +65,14 @@ fn owned(request: &Request<'_>, mut fields: Fields) -> Fields {
     fields.here = false;
     match request.subresource {
         "" => request.kind.strategy.main_keeps.iter().for_each(|field| fields.cut(&[&format!("f:{field}")])),
-        "status" => fields.cut(&["f:spec"]),
+        "status" => {
+            fields.cut(&["f:spec"]);
+            let resource = request.kind.resource.as_str();
+            for (_, path) in subresource::KEPT_BY_STATUS.iter().filter(|(kept, _)| *kept == resource) {
+                let steps: Vec<String> = path.split('.').map(|name| format!("f:{name}")).collect();
+                fields.cut(&steps.iter().map(String::as_str).collect::<Vec<_>>());
+            }
+        }
         _ => {}
     }
     fields
@@ -261,11 +269,17 @@ pub(crate) fn scale(applied: &Value) -> Result<Value, Status> {
     let text = |name: &str| applied.get(name).and_then(Value::as_str).unwrap_or_default();
     match (text("apiVersion"), text("kind")) {
         (SCALE_VERSION, "Scale") => Ok(applied.clone()),
-        (version, name) => {
-            let version = if version.contains('/') { version.to_owned() } else { format!("/{version}") };
-            Err(Status::bad_request(format!("invalid object type: {version}, Kind={name}")))
-        }
+        (version, name) => Err(of_another_type(version, name)),
     }
+}
+
+fn of_another_type(version: &str, name: &str) -> Status {
+    Status::bad_request(match version.split('/').count() {
+        1 => format!("invalid object type: /{version}, Kind={name}"),
+        2 => format!("invalid object type: {version}, Kind={name}"),
+        // Not to be read as a version, nothing of it is told.
+        _ => "invalid object type: /, Kind=".to_owned(),
+    })
 }
 
 /// Whoever applies a scale owns the number of replicas alone, which stands `at` this path of the object; one that does not say the
@@ -309,6 +323,27 @@ pub(crate) fn scaled(
     Ok(())
 }
 
+/// As [`updated`], of a write of the scale: upstream looks at the Scale, which does not say a number of zero, and tracks nothing in one
+/// whose number nobody owns.
+pub(crate) fn rescaled(request: &Request<'_>, old: &Value, new: &mut Value, at: &str, now: Time) {
+    let mut fields = Fields::default();
+    at.split('.').fold(&mut fields, |to, name| to.at(format!("f:{name}"))).here = true;
+    let number = |object: &Value| path::int(object, at).filter(|number| *number != 0);
+    let Some(mut held) = entries::read(old) else { return };
+    let is_owned = held.iter().any(|one| !one.fields.common(&fields).is_empty());
+    if !is_owned || number(old) == number(new) {
+        return;
+    }
+    held.iter_mut().for_each(|one| one.fields.subtract(&fields));
+    if number(new).is_some() {
+        let mine = entry(request, false, now, fields);
+        held.retain(|one| !one.is_of(&mine.manager, false, &mine.api_version, &mine.subresource));
+        held.push(mine);
+        entries::cap(&mut held);
+    }
+    entries::write(new, held);
+}
+
 /// Merges a policy's configuration into an object by the rules of apply, whoever owns what.
 ///
 /// # Errors
@@ -340,11 +375,13 @@ fn configuration(request: &Request<'_>, applied: &Value) -> Result<Value, Status
     let text = |name: &str| applied.get(name).and_then(Value::as_str).unwrap_or_default();
     let (version, name) = (text("apiVersion"), text("kind"));
     if version != request.kind.api_version() || name != request.kind.kind {
-        let version = if version.contains('/') { version.to_owned() } else { format!("/{version}") };
-        return Err(Status::bad_request(format!("invalid object type: {version}, Kind={name}")));
+        return Err(of_another_type(version, name));
     }
     if !applied["metadata"]["managedFields"].is_null() {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    if request.kind.custom.is_none() {
+        typed::check(request.kind.type_name, applied).map_err(|why| untyped(request, applied, &why))?;
     }
     let mut config = applied.clone();
     let mut strict = request.options.clone();

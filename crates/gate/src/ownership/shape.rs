@@ -111,7 +111,10 @@ fn step(shape: Shape<'_>, item: &Value) -> Option<Box<str>> {
         Shape::Keyed(owner, keys) => {
             let mut values = Map::new();
             for &key in keys {
-                let default = || owner.field(key).and_then(|field| field.default.clone());
+                // What Go writes though nobody said it stands for what is not said.
+                let zero = |field: &Field| field.zero.clone().filter(|zero| !zero.is_null());
+                let default =
+                    || owner.field(key).and_then(|field| field.default.clone().or_else(|| zero(field)));
                 if let Some(value) = item.get(key).cloned().or_else(default) {
                     values.insert(key.to_owned(), value);
                 }

@@ -25,7 +25,7 @@ pub struct Sequence {
 }
 
 /// A request. In its texts `${ns}` is a namespace of the sequence's own with a service account `default`, and `${word}` what an earlier
-/// step kept.
+/// step kept; `${64 letters}` is so many of them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {

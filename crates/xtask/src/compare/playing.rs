@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use regex::{Captures, Regex};
 use serde_json::{Value, json};
 
 use super::cases::{Sequence, Step};
@@ -24,6 +26,10 @@ pub const HEADERS: &[&str] = &[
     "warning",
     "www-authenticate",
 ];
+
+/// So many letters: for what is too long.
+static LETTERS: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\$\{(\d{1,8}) letters\}").expect("a pattern of this file"));
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
@@ -119,7 +125,10 @@ impl<'a> Player<'a> {
     fn fill(&self, text: &str) -> String {
         let fill =
             |text: String, (word, value): (&String, &String)| text.replace(&format!("${{{word}}}"), value);
-        self.words.iter().fold(text.to_owned(), fill)
+        let filled = self.words.iter().fold(text.to_owned(), fill);
+        LETTERS
+            .replace_all(&filled, |found: &Captures| "x".repeat(found[1].parse().unwrap_or(0)))
+            .into_owned()
     }
 
     fn request(&self, step: &Step, body: Option<&Value>) -> Result<String> {
