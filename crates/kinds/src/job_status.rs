@@ -73,7 +73,11 @@ pub fn validate(job: &Value, old: &Value, found: &mut Found) {
         let detail = "terminating>0 is invalid for finished job";
         found.push(Violation::invalid(at.field("terminating"), change.count("terminating"), detail));
     }
-    if (change.differs("ready") || change.differs("active")) && change.count("ready") > change.count("active")
+    // Who does not say how many are ready does not say that none is.
+    let says_ready = change.job["status"].get("ready").is_some();
+    if says_ready
+        && (change.differs("ready") || change.differs("active"))
+        && change.count("ready") > change.count("active")
     {
         let detail = "cannot set more ready pods than active";
         found.push(Violation::invalid(at.field("ready"), change.count("ready"), detail));

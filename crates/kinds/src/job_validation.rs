@@ -21,7 +21,7 @@ const MANAGED_BY_MAX_BYTES: usize = 63;
 pub fn validate(job: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let at = At::root("spec");
-    if metadata::is_new(job, old) {
+    if metadata::is_new(job, old) || old.is_some_and(|old| old["spec"] != job["spec"]) {
         generated(job, at, &mut found);
     }
     spec(&job["spec"], at, &mut found);

@@ -163,7 +163,7 @@ mod tests {
         for (new, expected) in [
             (pod(json!({"cpu": "500m", "memory": "1Gi"}), json!({})), vec![]),
             (
-                pod(json!({}), json!({})),
+                pod(json!({"memory": "1Gi"}), json!({})),
                 vec!["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"],
             ),
             (
