@@ -262,7 +262,7 @@ impl Measures {
         let pending = scheduler.queue().pending();
         let waiting = [pending.active, pending.back_off, pending.gated, pending.unschedulable];
         let cluster = scheduler.cluster();
-        let cache = [scheduler.assumed(), cluster.nodes().len(), cluster.count()];
+        let cache = [scheduler.assumed(), cluster.nodes().len(), cluster.placed()];
         let set = |gauge: &AtomicU64, value: usize| gauge.store(value as u64, Ordering::Relaxed);
         self.scheduler.pending.iter().zip(waiting).for_each(|(gauge, value)| set(gauge, value));
         self.scheduler.cache.iter().zip(cache).for_each(|(gauge, value)| set(gauge, value));
@@ -399,7 +399,8 @@ fn attempts_label(number: u32) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use object::{Reason, Resource};
+    use kinds::{NODES, PODS};
+    use object::{Draft, Reason, Resource, Snapshot, body};
     use serde_json::json;
 
     use super::*;
@@ -436,6 +437,35 @@ mod tests {
             "workqueue_work_duration_seconds_count{name=\"replicationmanager\"} 1",
             "rest_client_requests_total{code=\"201\",host=\"10.0.0.1:443\",method=\"POST\"} 1",
             "rest_client_requests_total{code=\"403\",host=\"10.0.0.1:443\",method=\"POST\"} 1",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn the_scheduler_tells_what_it_holds() {
+        let mut state = Snapshot::default();
+        let mut put = |resource, namespace: &str, object: serde_json::Value| {
+            let name = object["metadata"]["name"].as_str().expect("a name").to_owned();
+            let draft = Draft::read(Key::new(resource, namespace, name), [].into(), body::encode(&object));
+            state.put(draft.expect("a draft").at(1));
+        };
+        put(NODES, "", json!({"metadata": {"name": "one"}}));
+        for (name, node) in [("a", "one"), ("b", "one"), ("c", "one"), ("waits", "")] {
+            let metadata = json!({"name": name, "namespace": "default", "uid": name});
+            let spec = json!({"nodeName": node, "schedulerName": "default-scheduler", "containers": []});
+            put(PODS, "default", json!({"metadata": metadata, "spec": spec}));
+        }
+        let measures = Measures::new(String::new());
+        measures.sees(&Scheduler::new(&state, 0, Time::from_secs(100)));
+        let mut page = Page::default();
+        measures.write_scheduler(&mut page);
+        let text = page.into_text();
+        for line in [
+            "scheduler_cache_size{type=\"assumed_pods\"} 0",
+            "scheduler_cache_size{type=\"nodes\"} 1",
+            "scheduler_cache_size{type=\"pods\"} 3",
+            "scheduler_pending_pods{queue=\"active\"} 1",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
         }

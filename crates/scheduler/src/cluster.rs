@@ -364,6 +364,11 @@ impl Cluster {
         self.count
     }
 
+    /// How many pods have a node, or are assumed to.
+    pub fn placed(&self) -> usize {
+        self.placed.len()
+    }
+
     /// Does any placed pod state pod (anti-)affinity?
     pub fn has_affinity(&self) -> bool {
         self.with_affinity > 0
