@@ -24,9 +24,7 @@ use crate::https::{self, Place};
 /// `DefaultRetryBackoff`.
 const TRIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// How often it is waited for as long as it asks for itself: upstream's client does so ten times for each try.
-const MOST_WAITS: usize = 10;
-/// And for how long in all: who asks a webhook is waited for as well.
+/// For how long a webhook that asks for time itself is waited for in all: who asks a webhook is waited for as well.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
@@ -132,8 +130,8 @@ impl Connection {
         let (mut waits, mut waited) = (0, Duration::ZERO);
         loop {
             let sent = self.send(dial, body.clone(), limit).await;
-            let wait = match retry_after(&sent) {
-                Some(wait) if waits < MOST_WAITS => {
+            let wait = match sent.as_ref().ok().and_then(https::retry_after) {
+                Some(wait) if waits < https::MOST_WAITS => {
                     waits += 1;
                     wait
                 }
@@ -207,17 +205,6 @@ fn may_pass(sent: &Result<Response<Bytes>, String>) -> bool {
         // The words of ECONNRESET, wherever on the way it happened.
         Err(why) => why.contains("Connection reset by peer"),
     }
-}
-
-/// When whoever is overloaded or broken wants to be asked again.
-fn retry_after(sent: &Result<Response<Bytes>, String>) -> Option<Duration> {
-    let answered = sent.as_ref().ok()?;
-    let status = answered.status();
-    if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
-        return None;
-    }
-    let seconds = answered.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 /// Up to a fifth longer, so that all who failed together do not come again together.

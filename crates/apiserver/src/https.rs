@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes};
 use hyper_util::rt::TokioIo;
@@ -15,6 +16,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::dial::Dial;
 
+/// How often who asks for time is waited for: upstream's client does so ten times.
+pub(crate) const MOST_WAITS: usize = 10;
 /// Bytes of an answer that are read, or so many times what was asked: what converts many objects answers with as many.
 const ANSWER_LIMIT: usize = 3 << 20;
 const ANSWER_GROWTH: usize = 8;
@@ -89,6 +92,16 @@ pub(crate) async fn exchange(
     connection.abort();
     let body = body.map_err(|error| format!("read the answer: {error}"))?.to_bytes();
     Ok(Response::from_parts(head, body))
+}
+
+/// When whoever is overloaded or broken wants to be asked again.
+pub(crate) fn retry_after(answered: &Response<Bytes>) -> Option<Duration> {
+    let status = answered.status();
+    if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
+        return None;
+    }
+    let seconds = answered.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// Errors of libraries wrap the one that says what happened.

@@ -26,17 +26,29 @@ impl Caller {
         Self { dial }
     }
 
+    /// Who answers that it cannot just now, and when it can, is asked again then, as upstream's client does: nothing else is.
     async fn post(&self, place: Place, call: &Call) -> Result<Value, String> {
-        let body = serde_json::to_vec(&call.body).map_err(|error| error.to_string())?;
+        let body = Bytes::from(serde_json::to_vec(&call.body).map_err(|error| error.to_string())?);
         let separator = if place.path.contains('?') { '&' } else { '?' };
         let path = format!("{}{separator}timeout={}s", place.path, call.timeout_ms / 1000);
-        let request = Request::post("/")
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "application/json, */*")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| error.to_string())?;
+        let place = Place { path, ..place };
         let tls = tls(call.ca_bundle.as_deref())?;
-        let answered = https::exchange(&self.dial, tls, &Place { path, ..place }, request).await?;
+        let mut waits = 0;
+        let answered = loop {
+            let request = Request::post("/")
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::ACCEPT, "application/json, */*")
+                .body(Full::new(body.clone()))
+                .map_err(|error| error.to_string())?;
+            let answered = https::exchange(&self.dial, tls.clone(), &place, request).await?;
+            match https::retry_after(&answered) {
+                Some(wait) if waits < https::MOST_WAITS => {
+                    waits += 1;
+                    tokio::time::sleep(wait).await;
+                }
+                _ => break answered,
+            }
+        };
         if !answered.status().is_success() {
             return Err(format!("the server answered {}", answered.status()));
         }
@@ -86,8 +98,11 @@ fn tls(bundle: Option<&[u8]>) -> Result<Arc<ClientConfig>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use object::{Draft, Key, body};
     use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -130,6 +145,59 @@ mod tests {
             let found = place(&snapshot, &service(name));
             let found = found.as_ref().map(|place| (place.address.as_str(), place.host.as_str()));
             assert_eq!(found.map_err(String::as_str), wanted, "{name}");
+        }
+    }
+
+    /// Over TLS, on streams that need no network: the answers come one after another.
+    fn answering(answers: &'static [&'static str]) -> (Caller, Arc<AtomicUsize>, Box<[u8]>) {
+        let made = rcgen::generate_simple_self_signed(["10.0.0.1".to_owned()]).expect("a certificate");
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("protocols")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .expect("a server");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let caller = Caller::new(Arc::new(move |_, _| {
+            let (acceptor, number) = (acceptor.clone(), count.fetch_add(1, Ordering::Relaxed));
+            Box::pin(async move {
+                let (near, far) = tokio::io::duplex(1 << 16);
+                tokio::spawn(async move {
+                    let mut stream = acceptor.accept(far).await.expect("TLS");
+                    let mut asked = Vec::new();
+                    while !asked.ends_with(b"{}") {
+                        assert!(stream.read_buf(&mut asked).await.expect("a request") > 0);
+                    }
+                    stream.write_all(answers[number].as_bytes()).await.expect("answered");
+                });
+                Ok(Box::new(near) as Box<dyn crate::dial::Socket>)
+            })
+        }));
+        (caller, asked, made.cert.pem().into_bytes().into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_when_is_asked_again_then() {
+        const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+        const LATER: &str = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\ncontent-length: 0\r\n\r\n";
+        const BROKEN: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+        for (answers, timeout_ms, times, seconds, wanted) in [
+            (&[LATER, LATER, GOOD][..], 10_000, 3, 4, Ok(json!({}))),
+            (&[LATER, BROKEN], 10_000, 2, 2, Err("the server answered 500 Internal Server Error")),
+            (&[LATER, LATER, GOOD], 3_000, 2, 3, Err("context deadline exceeded")),
+            (&[LATER; 11], 30_000, 11, 20, Err("the server answered 503 Service Unavailable")),
+        ] {
+            let (caller, asked, ca_bundle) = answering(answers);
+            let target = Target::Url("https://10.0.0.1".into());
+            let call = Call { target, ca_bundle: Some(ca_bundle), timeout_ms, body: json!({}) };
+            let begun = tokio::time::Instant::now();
+            let answer = caller.call(&Snapshot::default(), &call).await;
+            assert_eq!(answer, wanted.map_err(str::to_owned));
+            assert_eq!((asked.load(Ordering::Relaxed), begun.elapsed().as_secs()), (times, seconds));
         }
     }
 
