@@ -126,6 +126,10 @@ def in_the_middle():
     contains("their role", mapped("shop"), f"rolearn: {role('AmazonEKSNodeRole')}\n")
     kubectl("shop", "apply -f -", WEB)
     kubectl("shop", "rollout status deployment/web --timeout=90s")
+    for component, counted in (("kcm", 'workqueue_adds_total{name="deployment"} '),
+                               ("ksh", 'scheduler_schedule_attempts_total{profile="default-scheduler",result="scheduled"} ')):
+        page = kubectl("shop", f"get --raw /apis/metrics.eks.amazonaws.com/v1/{component}/container/metrics")
+        check(f"what {component} counted", any(float(line.split()[-1]) > 0 for line in page.splitlines() if line.startswith(counted)), True)
     refused("with nodes", lambda: EKS.delete_cluster(name="shop"), "ResourceInUseException", "nodegroups attached")
     # All processes are killed while this one is on its way.
     node_group("bank", 1)

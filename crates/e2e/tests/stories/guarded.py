@@ -52,6 +52,13 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
+    def fail(self, status):
+        self.send_response(status)
+        if status == 503:
+            self.send_header("Retry-After", "1")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def do_GET(self):
         own = f"https://{self.server.address}"
         if self.path == "/.well-known/openid-configuration":
@@ -70,6 +77,13 @@ class Answers(http.server.BaseHTTPRequestHandler):
         spec = told["spec"]
         if spec["user"] == "oidc:foe":
             return self.say({"status": {"allowed": False, "denied": True, "reason": "foes are known here"}})
+        # Not at once: first it says when it can, then only that it cannot.
+        if spec["user"] == "oidc:late":
+            status = self.server.late.pop(0) if self.server.late else 200
+            with open(f"{self.server.folder}/late", "a") as file:
+                file.write(f"{status}\n")
+            if status != 200:
+                return self.fail(status)
         # A question that takes its time keeps its request at work.
         if spec["user"] == "oidc:loud":
             time.sleep(0.1)
@@ -89,7 +103,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 def serve(address, folder):
     server = Server((address, 443), Answers)
-    server.address, server.folder = address, folder
+    server.address, server.folder, server.late = address, folder, [503, 500]
     server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.tls.load_cert_chain(f"{folder}/cert", f"{folder}/key")
     server.serve_forever()

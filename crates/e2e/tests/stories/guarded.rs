@@ -51,6 +51,7 @@ impl Act<'_> {
         let cluster = Cluster { site: self.site, name: NAME.to_owned() };
         self.authentication(&cluster)?;
         self.authorization(&cluster)?;
+        self.admission(&cluster)?;
         self.fairness(&cluster)?;
         self.encryption(&cluster)?;
         let mut kms = self.sealed_by_kms(&cluster)?;
@@ -93,6 +94,7 @@ impl Act<'_> {
         std::fs::write(self.files.join("keys.json"), self.python(&["keys", &self.path("issuer.key")])?)?;
         self.put("authentication", &self.authentication_file("shop")?)?;
         self.put("authorization", &self.authorization_file())?;
+        self.put("admission", &admission_file())?;
         self.put("encryption", &encryption_file(&json!([aesgcm("one", 1)])))?;
         self.put("policy", &policy_file())?;
         for hook in ["access", "audit"] {
@@ -108,6 +110,7 @@ impl Act<'_> {
         let flags = [
             ("authentication-config", "authentication"),
             ("authorization-config", "authorization"),
+            ("admission-control-config-file", "admission"),
             ("encryption-provider-config", "encryption"),
             ("audit-policy-file", "policy"),
             ("audit-log-path", "audit.log"),
@@ -257,7 +260,38 @@ impl Act<'_> {
         self.kubectl(cluster, &jane, "get secrets")?
             .fails_with("secrets is forbidden: User \"oidc:jane\" cannot list resource")?;
         self.kubectl(cluster, &foe, "get configmaps")?.fails_with(": foes are known here")?;
+        // What the webhook cannot say at first it is asked again, when it says so or a little later.
+        let late = self.token(json!({"sub": "late"}))?;
+        self.kubectl(cluster, &late, "get --raw /api/v1/namespaces/default/configmaps")?.ok()?;
+        let asked = std::fs::read_to_string(self.files.join("late"))?;
+        ensure!(asked == "503\n500\n200\n", "how it was answered: {asked}");
         cluster.kubectl("get secrets").map(drop)
+    }
+
+    /// Pods are held to the defaults of the file, but for who is exempt from them; what is wrong with it is told before anything is stopped.
+    fn admission(&self, cluster: &Cluster) -> Result<()> {
+        let ask = |words: &str| run(&mut cluster.kubectl_command(36, words)?, "");
+        let pod = "run bare --image=e2e:1 --dry-run=server";
+        let why = "violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false";
+        ask(pod)?.fails_with(why)?;
+        ask(&format!("{pod} --as=system:admin --as-group=system:masters"))?.fails_with(why)?;
+        ask(&format!("{pod} --as=builder --as-group=system:masters"))?.ok()?;
+        for namespace in ["exempt", "told"] {
+            ask(&format!("create namespace {namespace}"))?.ok()?;
+        }
+        ask(&format!("{pod} -n exempt"))?.ok()?;
+        // What a namespace says of itself goes before what the file says of all.
+        ask(&format!("{pod} -n told"))?.fails_with(why)?;
+        ask("label namespace told pod-security.kubernetes.io/enforce=privileged")?.ok()?;
+        ask(&format!("{pod} -n told"))?.ok()?;
+        let mut wrong = admission_file();
+        wrong["plugins"][0]["configuration"]["defaults"]["enforce"] = json!("strict");
+        self.put("wrong-admission", &wrong)?;
+        self.up(&format!("--admission-control-config-file {}", self.path("wrong-admission")))?
+            .fails_with("strict")?;
+        ask(pod)?.fails_with(why)?;
+        self.up("--without admission-control-config-file")?.ok()?;
+        ask(pod)?.ok().map(drop)
     }
 
     /// Two users at a level with a few seats: one asks with forty clients at once, and the other hardly notices.
@@ -465,6 +499,16 @@ spec:
   - subjects: [{ kind: Group, group: { name: "oidc:devs" } }]
     resourceRules: [{ apiGroups: ["*"], resources: ["*"], verbs: ["*"], namespaces: ["*"], clusterScope: true }]
 "#;
+
+fn admission_file() -> Value {
+    json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration", "plugins": [
+        {"name": "PodSecurity", "configuration": {
+            "apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+            "defaults": {"enforce": "restricted", "enforce-version": "latest"},
+            "exemptions": {"usernames": ["builder"], "namespaces": ["exempt", "kube-system"]},
+        }},
+    ]})
+}
 
 fn policy_file() -> Value {
     json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [

@@ -19,6 +19,7 @@ mod identity;
 mod kubectl;
 mod load;
 mod main_job;
+mod metrics;
 mod network;
 mod operators;
 mod refusals;
@@ -40,9 +41,11 @@ const CHAPTERS: &[Chapter] = &[
             Story { name: "main_job", tell: main_job::tell },
             Story { name: "daemon_set", tell: workloads::daemon_set },
             Story { name: "job", tell: workloads::job },
+            Story { name: "metrics", tell: metrics::tell },
             Story { name: "names", tell: network::names },
             Story { name: "node_ports", tell: network::node_ports },
             Story { name: "scheduling", tell: workloads::scheduling },
+            Story { name: "service_ranges", tell: network::service_ranges },
             Story { name: "stateful_set", tell: workloads::stateful_set },
         ],
     },

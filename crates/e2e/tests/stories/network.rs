@@ -3,7 +3,8 @@
 use anyhow::{Result, ensure};
 use e2e::{Room, get, until};
 
-const WEB: &str = r#"
+/// Three pods that say their names behind Services of every kind, and one to ask from.
+pub const WEB: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
 metadata: { name: web }
@@ -110,3 +111,54 @@ pub fn node_ports(room: &Room) -> Result<()> {
     }
     Ok(())
 }
+
+/// Addresses of a further range are given out, and lead to pods from wherever those of the first one do; the range stays as long as one of
+/// its addresses is held.
+pub fn service_ranges(room: &Room) -> Result<()> {
+    // The names order the ranges: nobody else's Service takes an address of this one.
+    const RANGE: &str = "servicecidr/zz-further";
+    room.apply(WEB)?;
+    room.apply(FURTHER)?;
+    room.wait(RANGE, "condition=Ready")?;
+    let held = "create service clusterip further --clusterip=10.77.0.9 --tcp=80:8080";
+    room.kubectl(held)?;
+    room.kubectl("set selector service/further app=web")?;
+    room.rolled_out("deployment/web")?;
+    room.kubectl("wait pod/client pod/on-its-node --for=condition=Ready --timeout=120s")?;
+    for (client, place) in [("client", "10.77.0.9"), ("client", "further"), ("on-its-node", "10.77.0.9")] {
+        let answer = until(&format!("{client} reaches {place}"), || {
+            // Until its node has heard of it.
+            let answer = room.sh(client, &format!("wget -q -O - http://{place}/name || true"))?;
+            Ok((!answer.is_empty()).then_some(answer))
+        })?;
+        ensure!(answer.starts_with("web-"), "{client} to {place}: {answer}");
+    }
+    // As the API server dials it, for webhooks too.
+    let proxied = format!("get --raw /api/v1/namespaces/{}/services/further:80/proxy/name", room.namespace);
+    ensure!(room.kubectl(&proxied)?.starts_with("web-"), "through the API server");
+    room.kubectl(&format!("delete {RANGE} --wait=false"))?;
+    let why = "{.status.conditions[?(@.type==\"Ready\")].message}";
+    until("the range says why it stays", || {
+        let told = room.field(RANGE, why)?;
+        Ok(told.starts_with("There are still IPAddresses referencing the ServiceCIDR").then_some(()))
+    })?;
+    ensure!(room.sh("client", "wget -q -O - http://10.77.0.9/name")?.starts_with("web-"), "while it goes");
+    room.kubectl("delete service further")?;
+    room.wait(RANGE, "delete")?;
+    room.try_kubectl(held)?.fails_with("failed to allocate IP 10.77.0.9")
+}
+
+const FURTHER: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: { name: zz-further }
+spec: { cidrs: [10.77.0.0/28] }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: on-its-node }
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 0
+  containers: [{ name: client, image: "e2e:1", command: [sleep, "100000"] }]
+"#;
