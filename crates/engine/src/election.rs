@@ -20,13 +20,12 @@ use std::time::Duration;
 
 use gate::Gate;
 use kinds::LEASES;
-use object::{Key, Object, Reason, Resource, Revision, Snapshot, Status};
+use object::{Key, Object, Reason, Revision, Snapshot, Status};
 use plan::{Expect, User, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{
-    Commit, CommitError, Op, Pending, Precondition, Put, Store, StoreError, Transaction, Usage, Watch,
-    WatchError,
+    Commit, CommitError, Op, Over, Pending, Precondition, Put, Store, StoreError, Transaction, WatchError,
 };
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -271,37 +270,13 @@ impl Fenced {
     }
 }
 
-impl Store for Fenced {
-    fn snapshot(&self) -> Snapshot {
-        self.store.snapshot()
+impl Over for Fenced {
+    fn below(&self) -> &dyn Store {
+        &*self.store
     }
 
-    fn read(&self) -> Pending<'_, Result<Snapshot, StoreError>> {
-        self.store.read()
-    }
-
-    fn read_at_least(&self, revision: Revision) -> Pending<'_, Result<Snapshot, StoreError>> {
-        self.store.read_at_least(revision)
-    }
-
-    fn commit(&self, transaction: Transaction) -> Pending<'_, Result<Commit, CommitError>> {
+    fn pass(&self, transaction: Transaction) -> Pending<'_, Result<Commit, CommitError>> {
         Box::pin(self.commit_in_term(transaction))
-    }
-
-    fn watch(&self, resource: Option<Resource>, from: Revision) -> Result<Watch, WatchError> {
-        self.store.watch(resource, from)
-    }
-
-    fn compacted(&self) -> Revision {
-        self.store.compacted()
-    }
-
-    fn usage(&self) -> Usage {
-        self.store.usage()
-    }
-
-    fn close(&self) -> Pending<'_, ()> {
-        self.store.close()
     }
 }
 

@@ -17,6 +17,7 @@ mod faults;
 mod hub;
 mod measured;
 mod memory;
+mod over;
 mod sealing;
 mod watch;
 
@@ -29,5 +30,6 @@ pub use etcd::{Etcd, EtcdOpenError, EtcdOptions, EtcdTls, Import, Imported, impo
 pub use hub::Window;
 pub use measured::{Measured, Measures};
 pub use memory::Memory;
+pub use over::Over;
 pub use sealing::{ConfigError, Rules as SealingRules, SealError, Sealing};
 pub use watch::Watch;

@@ -4,12 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::{Counter, Family, Histogram, Page};
-use object::{Resource, Revision, Snapshot};
+use object::Resource;
 
-use crate::{
-    Commit, CommitError, Op, Pending, Precondition, Put, Store, StoreError, Transaction, Usage, Watch,
-    WatchError,
-};
+use crate::{Commit, CommitError, Op, Over, Pending, Precondition, Put, Store, Transaction};
 
 /// Upstream's buckets of `etcd_request_duration_seconds`.
 static SECONDS: [f64; 23] = [
@@ -98,53 +95,17 @@ fn operation(op: &Op) -> &'static str {
     }
 }
 
-impl Store for Measured {
-    fn snapshot(&self) -> Snapshot {
-        self.store.snapshot()
+impl Over for Measured {
+    fn below(&self) -> &dyn Store {
+        &*self.store
     }
 
-    fn read(&self) -> Pending<'_, Result<Snapshot, StoreError>> {
-        self.store.read()
-    }
-
-    fn read_at_least(&self, revision: Revision) -> Pending<'_, Result<Snapshot, StoreError>> {
-        self.store.read_at_least(revision)
-    }
-
-    fn commit(&self, transaction: Transaction) -> Pending<'_, Result<Commit, CommitError>> {
+    fn pass(&self, transaction: Transaction) -> Pending<'_, Result<Commit, CommitError>> {
         Box::pin(self.timed(transaction))
     }
 
-    fn watch(&self, resource: Option<Resource>, from: Revision) -> Result<Watch, WatchError> {
-        self.store.watch(resource, from)
-    }
-
-    fn compacted(&self) -> Revision {
-        self.store.compacted()
-    }
-
-    fn usage(&self) -> Usage {
-        self.store.usage()
-    }
-
-    fn reseal(&self) -> Pending<'_, Result<(), StoreError>> {
-        self.store.reseal()
-    }
-
-    fn was_stale(&self) -> bool {
-        self.store.was_stale()
-    }
-
-    fn received(&self) -> Vec<(Resource, u64)> {
-        self.store.received()
-    }
-
-    fn measures(&self) -> Option<&Measures> {
+    fn counted(&self) -> Option<&Measures> {
         Some(&self.measures)
-    }
-
-    fn close(&self) -> Pending<'_, ()> {
-        self.store.close()
     }
 }
 
