@@ -198,6 +198,7 @@ fn first_process(path: &Path) -> std::result::Result<(), String> {
 /// To the first step, whose end of the pipe is closed when it has heard.
 fn say(word: &str) {
     let mut out = io::stdout();
+    // A step that has ended meanwhile is told nothing, and there is nobody else to tell.
     let _ = writeln!(out, "{word}").and_then(|()| out.flush());
 }
 

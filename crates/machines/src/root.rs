@@ -1,6 +1,5 @@
 //! The file system that a machine sees, made by its first process in a mount namespace of its own.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
@@ -334,9 +333,7 @@ fn read_only(target: &Path) -> Result<()> {
 fn write_etc(boot: &Boot) -> Result<()> {
     let name = &boot.hostname;
     let mut hosts = format!("127.0.0.1 localhost\n::1 localhost\n{} {name}\n", boot.spec.link.address);
-    for (address, name) in &boot.spec.hosts {
-        let _ = writeln!(hosts, "{address} {name}");
-    }
+    hosts.extend(boot.spec.hosts.iter().map(|(address, name)| format!("{address} {name}\n")));
     let resolv: String =
         boot.spec.nameservers.iter().map(|server| format!("nameserver {server}\n")).collect();
     let files = [

@@ -72,6 +72,7 @@ impl Histogram {
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
         let add = |sum: u64| Some((f64::from_bits(sum) + value).to_bits());
         // Fails only if `add` gives nothing.
+        // It always has a next value.
         let _ = self.sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 

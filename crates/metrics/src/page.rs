@@ -6,7 +6,7 @@ use std::hash::Hash;
 
 use crate::{Counter, Family, Histogram};
 
-/// The text of a page, as far as it is written.
+/// The text of a page, as far as it is written. Writing to memory does not fail: what `write!` says to that is let go.
 #[derive(Debug, Default)]
 pub struct Page(String);
 

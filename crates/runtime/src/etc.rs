@@ -1,6 +1,6 @@
 //! The files of `/etc` that a pod's containers share.
 
-use plan::node::{DnsConfig, SandboxConfig};
+use plan::node::{DnsConfig, HostAlias, SandboxConfig};
 use std::fmt::Write;
 use std::io;
 use std::net::IpAddr;
@@ -73,15 +73,12 @@ fn hosts(config: &SandboxConfig, ips: &[IpAddr], machine: &str) -> String {
             [] => config.hostname.clone(),
             names => names.join("\t"),
         };
-        for ip in ips {
-            let _ = writeln!(text, "{ip}\t{names}");
-        }
+        text.extend(ips.iter().map(|ip| format!("{ip}\t{names}\n")));
     }
     if !config.host_aliases.is_empty() {
         text.push_str("\n# Entries added by HostAliases.\n");
-        for alias in &config.host_aliases {
-            let _ = writeln!(text, "{}\t{}", alias.ip, alias.hostnames.join("\t"));
-        }
+        let line = |alias: &HostAlias| format!("{}\t{}\n", alias.ip, alias.hostnames.join("\t"));
+        text.extend(config.host_aliases.iter().map(line));
     }
     text
 }

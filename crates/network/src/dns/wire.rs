@@ -253,12 +253,9 @@ fn read_name(bytes: &[u8], start: usize) -> Option<(String, usize)> {
 }
 
 fn push_label(name: &mut String, label: &[u8]) {
-    use std::fmt::Write;
     for byte in label {
         match byte {
-            b'.' | b'\\' | 0..=0x20 | 0x7f.. => {
-                let _ = write!(name, "\\{byte:03}");
-            }
+            b'.' | b'\\' | 0..=0x20 | 0x7f.. => name.push_str(&format!("\\{byte:03}")),
             byte => name.push(char::from(byte.to_ascii_lowercase())),
         }
     }

@@ -16,7 +16,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use object::{Draft, Key, Meta, Object, Resource, Revision, Snapshot};
 use serde::Deserialize;
 
@@ -261,7 +261,7 @@ pub(crate) fn take_number(rest: &mut Bytes) -> Result<u64, Nonsense> {
     for (at, byte) in rest.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7F) << (7 * at);
         if byte & 0x80 == 0 {
-            let _ = rest.split_to(at + 1);
+            rest.advance(at + 1);
             return Ok(value);
         }
     }

@@ -138,6 +138,7 @@ impl Writer {
         if let Some(done) = closing {
             // The folder's lock goes with the last holder of the disk: this one goes before the answer.
             drop(self);
+            // Who asked may have stopped waiting.
             let _ = done.send(());
         }
         while let Some(job) = jobs.blocking_recv() {
