@@ -55,6 +55,9 @@ pub fn validate(autoscaler: &Value, old: Option<&Value>) -> Vec<Violation> {
             }
         }
     }
+    for field in ["currentReplicas", "desiredReplicas"] {
+        check::not_negative(&autoscaler["status"], field, At::root("status"), &mut found);
+    }
     found
 }
 

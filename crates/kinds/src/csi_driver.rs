@@ -62,6 +62,11 @@ const TOKEN_SECONDS_MAX: i64 = (1 << 32) + 1;
 
 /// Its generation starts at nothing and counts the changes.
 fn prepare(driver: &mut Value, old: Option<&Value>) {
+    // Behind a gate that is off: it stays only where it is.
+    const GATED: &str = "spec.preventPodSchedulingIfMissing";
+    if old.and_then(|old| path::get(old, GATED)).is_none() {
+        path::remove(driver, GATED);
+    }
     let Some(old) = old else { return };
     if driver["spec"] != old["spec"] {
         let next = path::int(old, "metadata.generation").unwrap_or_default() + 1;

@@ -112,6 +112,10 @@ fn from_stored(mut object: Value) -> Value {
     if let Some(percent) = target {
         path::set(&mut object, "spec.targetCPUUtilizationPercentage", percent.into());
     }
+    if let Some(status) = object.get_mut("status").filter(|status| status.is_object()) {
+        // There it is no number that may be missing.
+        path::set_default(status, "currentReplicas", 0);
+    }
     if let Some(percent) = current {
         path::set(&mut object, "status.currentCPUUtilizationPercentage", percent.into());
     }

@@ -114,7 +114,7 @@ fn validate(ingress: &Value, old: Option<&Value>) -> Vec<Violation> {
         found.push(Violation::invalid(at.field(CLASS_ANNOTATION), annotated, detail));
     }
     let held = old.map(|old| path::list(old, BALANCED)).unwrap_or_default();
-    addresses::balanced(path::list(ingress, BALANCED), held, At::root(BALANCED), &mut found);
+    addresses::balanced(path::list(ingress, BALANCED), held, false, At::root(BALANCED), &mut found);
     found
 }
 

@@ -53,7 +53,10 @@ fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&class["spec"], At::root("spec"));
     if let Some(old) = old {
-        check::immutable(spec, &old["spec"], "controller", at, &mut found);
+        let (new, old) = (path::text(spec, "controller"), path::text(old, "spec.controller"));
+        if new != old {
+            found.push(Violation::immutable(at.field("controller"), new));
+        }
     }
     if path::text(spec, "controller").len() > CONTROLLER_MAX_BYTES {
         found.push(Violation::too_long(at.field("controller"), CONTROLLER_MAX_BYTES));

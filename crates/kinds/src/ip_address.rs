@@ -38,15 +38,18 @@ fn parent(address: &Value) -> Value {
 fn validate(address: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&address["spec"], At::root("spec"));
+    let parent_at = at.field("parentRef");
+    match spec.get("parentRef") {
+        None => found.push(Violation::required(parent_at, "")),
+        Some(parent) => {
+            check::follows(parent, "group", names::dns_subdomain, parent_at, &mut found);
+            check::required_name(parent, "resource", names::path_segment, parent_at, &mut found);
+            check::required_name(parent, "name", names::path_segment, parent_at, &mut found);
+            check::follows(parent, "namespace", names::path_segment, parent_at, &mut found);
+        }
+    }
     if let Some(old) = old {
         check::immutable(spec, &old["spec"], "parentRef", at, &mut found);
-        return found;
     }
-    let at = at.field("parentRef");
-    let Some(parent) = spec.get("parentRef") else { return vec![Violation::required(at, "")] };
-    check::follows(parent, "group", names::dns_subdomain, at, &mut found);
-    check::required_name(parent, "resource", names::path_segment, at, &mut found);
-    check::required_name(parent, "name", names::path_segment, at, &mut found);
-    check::follows(parent, "namespace", names::path_segment, at, &mut found);
     found
 }

@@ -115,7 +115,14 @@ const SOURCES: [(&str, &str, Check); 22] = [
     ("rbd", "rbd", |source, _, at, found| old_volume::rbd(source, at, found)),
     ("quobyte", "quobyte", |source, _, at, found| old_volume::quobyte(source, at, found)),
     ("cephfs", "cephfs", |source, _, at, found| old_volume::monitors(source, at, found)),
-    ("iscsi", "iscsi", old_volume::iscsi),
+    ("iscsi", "iscsi", |source, name, at, found| {
+        let before = found.len();
+        old_volume::iscsi(source, name, at, found);
+        // In fewer words than of a pod's.
+        for one in &mut found[before..] {
+            one.detail = one.detail.replace(" starting with iqn, eui, or naa", "");
+        }
+    }),
     ("cinder", "cinder", |source, _, at, found| {
         check::required(source, "volumeID", at, found);
         secret_of(source, at, found);
@@ -177,7 +184,12 @@ fn prepare(volume: &mut Value, old: Option<&Value>) {
     }
 }
 
+/// What an inline volume, which has the same spec, does not get.
 fn default(volume: &mut Value) {
+    if let Some(spec) = volume.get_mut("spec").filter(|spec| spec.is_object()) {
+        path::set_default(spec, "persistentVolumeReclaimPolicy", "Retain");
+        path::set_default(spec, "volumeMode", "Filesystem");
+    }
     if let Some(status) = volume.get_mut("status").filter(|status| status.is_object()) {
         path::set_default(status, "phase", "Pending");
     }

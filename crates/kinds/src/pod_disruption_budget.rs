@@ -3,7 +3,7 @@ use schema::{At, Kind, Strategy, Violation, names, path};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, int};
-use crate::spec::{check, label_selector};
+use crate::spec::{check, conditions, label_selector};
 use crate::{row, strategy, subresource};
 
 pub const POD_DISRUPTION_BUDGETS: Resource = Resource::new("poddisruptionbudgets.policy");
@@ -63,12 +63,14 @@ fn validate(budget: &Value, _old: Option<&Value>) -> Vec<Violation> {
         check::share(spec, field, at, &mut found);
         check::at_most_all(spec, field, at, &mut found);
     }
-    check::one_of(spec, "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"], at, &mut found);
     if let Some(selector) = spec.get("selector") {
         label_selector::validate(selector, at.field("selector"), &mut found);
     }
-    for field in ["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"] {
-        check::not_negative(&budget["status"], field, At::root("status"), &mut found);
+    check::one_of(spec, "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"], at, &mut found);
+    let (status, at) = (&budget["status"], At::root("status"));
+    conditions::validate(path::list(status, "conditions"), at.field("conditions"), &mut found);
+    for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+        check::not_negative(status, field, at, &mut found);
     }
     found
 }

@@ -41,10 +41,6 @@ fn warn(new: &Value, _old: Option<&Value>) -> Vec<String> {
 fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let root = At::root("");
-    if let Some(old) = old {
-        check::immutable(class, old, "handler", root, &mut found);
-        return found;
-    }
     check::required_name(class, "handler", names::dns_label, root, &mut found);
     if let Some(fixed) = path::get(class, "overhead.podFixed") {
         // Held against the rules for a container's limits, and called so.
@@ -62,6 +58,9 @@ fn validate(class: &Value, old: Option<&Value>) -> Vec<Violation> {
         if seen.repeats(parts.join("\n")) {
             found.push(Violation::duplicate(list.index(index), toleration));
         }
+    }
+    if let Some(old) = old {
+        check::immutable(class, old, "handler", root, &mut found);
     }
     found
 }

@@ -57,8 +57,10 @@ fn prepare(service: &mut Value, old: Option<&Value>) {
     if path::text(service, "spec.type") == "ExternalName" {
         path::remove(service, "spec.internalTrafficPolicy");
     }
-    if old.is_none() || path::text(service, "spec.type") != "LoadBalancer" {
+    if old.is_none() {
         service["status"] = json!({"loadBalancer": {}});
+    } else if path::text(service, "spec.type") != "LoadBalancer" {
+        path::set(service, "status.loadBalancer", json!({}));
     }
 }
 

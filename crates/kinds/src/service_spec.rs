@@ -374,21 +374,7 @@ fn status(service: &Value, old: Option<&Value>, found: &mut Found) {
         return;
     }
     let held = old.map(|old| path::list(old, AT)).unwrap_or_default();
-    addresses::balanced(given, held, list, found);
-    for (index, one) in given.iter().enumerate() {
-        let at = list.index(index);
-        let has_ip = !path::text(one, "ip").is_empty();
-        match (has_ip, one.get("ipMode")) {
-            (true, None) => {
-                found.push(Violation::required(at.field("ipMode"), "must be specified when `ip` is set"))
-            }
-            (false, Some(_)) => {
-                let detail = "may not be specified when `ip` is not set";
-                found.push(Violation::forbidden(at.field("ipMode"), detail));
-            }
-            _ => check::one_of(one, "ipMode", &["Proxy", "VIP"], at, found),
-        }
-    }
+    addresses::balanced(given, held, true, list, found);
 }
 
 fn changes(spec: &Value, before: &Value, at: At<'_>, found: &mut Found) {

@@ -225,7 +225,8 @@ async fn tell(shared: &Shared, object: &Object, (reason, message): &Finding) {
         subresource: "status",
         patch: json!({"status": {"conditions": conditions}}),
     };
-    let user = User::new("system:kube-aggregator", &["system:masters", "system:authenticated"]);
+    // It lives in the API server, and owns what it writes by that name.
+    let user = User::new("system:kube-apiserver", &["system:masters", "system:authenticated"]);
     if let Err(status) = shared.gate.execute(&user, write).await
         && status.reason != object::Reason::Conflict
     {

@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use kinds::IP_ADDRESSES;
 use object::{Key, Status};
+use plan::User;
 use schema::{At, Violation, path};
 use serde_json::{Value, json};
 use store::{Op, Precondition};
 
 use super::{Allocation, has_address, refused};
-use crate::{Gate, ServiceRange, allocation, commit};
+use crate::request::{Options, Request};
+use crate::{Gate, ServiceRange, allocation, commit, ownership};
 
 const LIST: &str = "spec.clusterIPs";
 
@@ -117,29 +119,33 @@ pub(super) fn key(address: Ipv4Addr) -> Key {
     Key::cluster(IP_ADDRESSES, address.to_string())
 }
 
+/// Written as the API server itself would: upstream's asks itself over HTTP.
 pub(super) fn take(gate: &Gate, service: &Key, address: Ipv4Addr) -> Result<Op, Status> {
-    let key = key(address);
-    let object = json!({
+    let (key, now) = (key(address), gate.now());
+    let mut object = json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "IPAddress",
         "metadata": {
             "name": &*key.name,
             "uid": gate.uid(),
-            "creationTimestamp": gate.now().to_string(),
+            "creationTimestamp": now.to_string(),
             "labels": {
                 "ipaddress.kubernetes.io/ip-family": "IPv4",
                 "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
             },
         },
         "spec": {"parentRef": {
-            "group": "", "resource": "services", "namespace": &*service.namespace, "name": &*service.name,
+            "resource": "services", "namespace": &*service.namespace, "name": &*service.name,
         }},
     });
     let catalog = gate.catalog();
-    let kind = catalog.by_resource(IP_ADDRESSES);
-    let draft = kind
-        .map(|kind| commit::draft(kind, &key, &object))
-        .transpose()?
-        .unwrap_or_else(|| commit::bare(&key, &object));
-    Ok(commit::put(draft, Precondition::Absent))
+    // A version that does not serve them keeps them all the same.
+    let Some(kind) = catalog.by_resource(IP_ADDRESSES) else {
+        return Ok(commit::put(commit::bare(&key, &object), Precondition::Absent));
+    };
+    let user = User::new("system:apiserver", &["system:masters"]);
+    let options = Options { field_manager: "kube-apiserver".into(), ..Options::default() };
+    let request = Request { user: &user, kind, namespace: "", name: "", subresource: "", options: &options };
+    ownership::created(&request, kind, &mut object, now);
+    Ok(commit::put(commit::draft(kind, &key, &object)?, Precondition::Absent))
 }

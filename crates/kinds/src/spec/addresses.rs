@@ -22,12 +22,16 @@ pub fn warn_of_cidr(at: &str, text: &str) -> Option<String> {
     })
 }
 
-/// Where a balancer is reached: `held` are the entries before, whose addresses may stay whatever they look like.
-pub fn balanced(given: &[Value], held: &[Value], list: At<'_>, found: &mut Found) {
+/// Where a balancer is reached: `held` are the entries before, whose addresses may stay whatever they look like. `modes`: each entry says
+/// what its address is.
+pub fn balanced(given: &[Value], held: &[Value], modes: bool, list: At<'_>, found: &mut Found) {
     for (index, one) in given.iter().enumerate() {
         let at = list.index(index);
         if held.iter().all(|old| old["ip"] != one["ip"]) {
             check::follows(one, "ip", names::ip, at, found);
+        }
+        if modes {
+            mode(one, at, found);
         }
         check::follows(one, "hostname", names::dns_subdomain, at, found);
         let name = path::text(one, "hostname");
@@ -35,5 +39,18 @@ pub fn balanced(given: &[Value], held: &[Value], list: At<'_>, found: &mut Found
             let detail = "must be a DNS name, not an IP address";
             found.push(Violation::invalid(at.field("hostname"), name, detail));
         }
+    }
+}
+
+fn mode(one: &Value, at: At<'_>, found: &mut Found) {
+    match (path::text(one, "ip").is_empty(), one.get("ipMode")) {
+        (false, None) => {
+            found.push(Violation::required(at.field("ipMode"), "must be specified when `ip` is set"));
+        }
+        (true, Some(_)) => {
+            let detail = "may not be specified when `ip` is not set";
+            found.push(Violation::forbidden(at.field("ipMode"), detail));
+        }
+        _ => check::one_of(one, "ipMode", &["Proxy", "VIP"], at, found),
     }
 }

@@ -7,6 +7,7 @@ pub mod admission_policy;
 pub mod affinity;
 pub mod annotations;
 pub mod check;
+pub mod conditions;
 pub mod container;
 pub mod devices;
 pub mod env;

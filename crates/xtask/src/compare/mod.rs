@@ -118,10 +118,11 @@ async fn played(
 
 /// The bodies that a step is made with, each once.
 fn bodies(step: &Step) -> Vec<Option<Value>> {
-    let Some(body) = step.body.as_ref().filter(|_| !step.each.is_empty()) else {
+    if step.each.is_empty() {
         return vec![step.body.clone()];
     };
-    step.each.iter().map(|patch| Some(merged(body, patch))).collect()
+    let made = |each: &Value| step.body.as_ref().map_or_else(|| each.clone(), |body| merged(body, each));
+    step.each.iter().map(|each| Some(made(each))).collect()
 }
 
 /// Yesterday, today and tomorrow: `2026-11-23`. A run may last over midnight.

@@ -143,7 +143,7 @@ impl<'a> Player<'a> {
         };
         add("Accept", "application/json".into());
         add("User-Agent", "compare".into());
-        if step.body.is_some() {
+        if step.body.is_some() || !step.each.is_empty() {
             add("Content-Type", step.media_type().into());
         }
         if let Some(token) = step.token.as_deref().filter(|token| !token.is_empty()) {
