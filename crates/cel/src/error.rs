@@ -21,6 +21,10 @@ impl Issue {
     ///  | .....^
     /// ```
     pub fn render(&self, source: &str) -> String {
+        if source.is_empty() {
+            // Upstream's parser has no place and no line to show.
+            return format!("ERROR: <input>:1:0: {}", self.message);
+        }
         let before: Vec<char> = source.chars().take(self.at).collect();
         let line = before.iter().filter(|&&c| c == '\n').count();
         let column = before.iter().rev().take_while(|&&c| c != '\n').count();

@@ -6,6 +6,8 @@ use crate::lex::{Token, tokens};
 use crate::macros;
 use crate::value::Value;
 
+/// What may begin an operand, in the names of upstream's grammar.
+const OPERANDS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 /// Characters of an expression: Kubernetes' limit is the object's size; cel-go's is this one.
 const LENGTH_LIMIT: usize = 100_000;
 /// How deep brackets may nest, and how high the tree of operators and members may become: everything that walks it recurses.
@@ -328,6 +330,11 @@ impl Parser {
             Token::Mark(".") => {
                 self.advance();
                 return self.named(at, true);
+            }
+            // What upstream's parser says that it might go on with.
+            Token::End => {
+                let Issue { message, at } = self.unexpected();
+                return Err(Issue::new(at, format!("{message} expecting {OPERANDS}")));
             }
             _ => return Err(self.unexpected()),
         };

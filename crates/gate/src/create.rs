@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use admission::Operation;
 use object::{Key, Object, Reason, Snapshot, Status, Time};
-use schema::Kind;
+use schema::{Kind, Violation};
 use serde_json::Value;
 use store::{Op, Precondition, Put};
 
@@ -29,6 +29,24 @@ struct Prepared {
     ops: Vec<Op>,
 }
 
+/// Devices that others have are for the claims of some namespaces only.
+fn administers(kind: &Kind, new: &Value, namespace: Option<&Arc<Object>>) -> Result<(), Status> {
+    let spec = match kind.resource {
+        kinds::RESOURCE_CLAIMS => &new["spec"],
+        kinds::RESOURCE_CLAIM_TEMPLATES => &new["spec"]["spec"],
+        _ => return Ok(()),
+    };
+    let is_trusted =
+        namespace.is_some_and(|namespace| namespace.meta.label(kinds::ADMIN_NAMESPACE) == Some("true"));
+    match kinds::admin_access(spec).filter(|_| !is_trusted) {
+        None => Ok(()),
+        Some(violation) => {
+            let name = metadata::text(new, "name");
+            Err(Violation::to_status(&[violation], kind.group, kind.kind, name))
+        }
+    }
+}
+
 impl Gate {
     /// Creates an object from a request's body.
     ///
@@ -45,7 +63,8 @@ impl Gate {
         let body = request.kind.custom.is_some().then(|| object.clone());
         let mut object = object;
         let warnings = decode::object(request, &mut object)?;
-        if !metadata::text(&object, "resourceVersion").is_empty() {
+        // As upstream, which finds out when it writes.
+        if !request.options.dry_run && !metadata::text(&object, "resourceVersion").is_empty() {
             return Err(Status::internal("resourceVersion should not be set on objects to be created"));
         }
         self.create_decoded(request, body, &object, &warnings)
@@ -128,6 +147,7 @@ impl Gate {
         let key = key_of(&self.name(&mut new));
         metadata::prepare(&kind, &mut new, None);
         let mut ops = service::allocate(self, snapshot, &key, &mut new, None, request.options.dry_run)?;
+        administers(&kind, &new, namespace)?;
         decode::validate(request, &kind, &new, None, false)?;
         warnings.extend((kind.warn)(&new, None));
         admit::validate(&review, &key, Some(&new), None, warnings).await?;

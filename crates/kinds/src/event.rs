@@ -106,12 +106,12 @@ fn from_stored(mut object: Value) -> Value {
 
 fn validate(event: &Value, _old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
-    basics(event, &mut found);
+    basics(event, "reportingComponent", &mut found);
     found
 }
 
-/// What holds through both groups.
-fn basics(event: &Value, found: &mut Found) {
+/// What holds through both groups; `reporter` is what each calls the field of who reports.
+fn basics(event: &Value, reporter: &str, found: &mut Found) {
     let (own, of) = (path::text(event, "metadata.namespace"), path::text(event, "involvedObject.namespace"));
     let is_timed = event_time(event).is_some();
     let fits = match (of.is_empty(), is_timed) {
@@ -125,7 +125,7 @@ fn basics(event: &Value, found: &mut Found) {
         found.push(Violation::invalid(at, of, "does not match event.namespace"));
     }
     if is_timed {
-        timed(event, found);
+        timed(event, reporter, found);
     }
 }
 
@@ -134,13 +134,14 @@ fn event_time(event: &Value) -> Option<Time> {
 }
 
 /// An event with a time of its own says who saw what.
-fn timed(event: &Value, found: &mut Found) {
+fn timed(event: &Value, reporter: &str, found: &mut Found) {
     for field in ["reportingComponent", "reportingInstance", "action", "reason"] {
         let text = path::text(event, field);
-        let at = At::root(if field == "reportingComponent" { "reportingController" } else { field });
+        let at = At::root(if field == "reportingComponent" { reporter } else { field });
         if text.is_empty() {
             found.push(Violation::required(at, ""));
-        } else if field == "reportingComponent" {
+        }
+        if field == "reportingComponent" {
             found.extend(Violation::all_invalid(at, text, names::qualified_name(text)));
         } else if text.len() > WORDS_MAX {
             found.push(Violation::invalid(at, "", format!("can have at most {WORDS_MAX} characters")));
@@ -155,7 +156,7 @@ fn timed(event: &Value, found: &mut Found) {
 /// Through the newer group a new event has a time and a known type, and only its series changes later.
 fn validate_v1(event: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
-    basics(event, &mut found);
+    basics(event, "reportingController", &mut found);
     let root = At::root("");
     let series = event.get("series");
     let is_as_before = old.is_some_and(|old| old.get("series") == series);

@@ -3,6 +3,7 @@ use schema::{Conversion, Kind, Strategy, path};
 use serde_json::{Value, json};
 
 use crate::autoscaler_columns;
+use crate::autoscaler_v1::{self, Read, Write};
 use crate::autoscaler_validation::validate;
 use crate::{row, strategy, subresource};
 
@@ -42,12 +43,12 @@ const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
-/// What goes into annotations of a v1 object: where it is in v2, and the annotation.
-const CARRIED: [(&str, &str); 4] = [
-    ("spec.metrics", METRICS),
-    ("spec.behavior", BEHAVIOR),
-    ("status.currentMetrics", CURRENT_METRICS),
-    ("status.conditions", CONDITIONS),
+/// What goes into annotations of a v1 object: where it is in v2, the annotation, and how it is written and read there.
+const CARRIED: [(&str, &str, Write, Read); 4] = [
+    ("spec.metrics", METRICS, autoscaler_v1::write_metrics, autoscaler_v1::read_metrics),
+    ("spec.behavior", BEHAVIOR, autoscaler_v1::write_behavior, autoscaler_v1::read_behavior),
+    ("status.currentMetrics", CURRENT_METRICS, autoscaler_v1::write_current, autoscaler_v1::read_current),
+    ("status.conditions", CONDITIONS, Value::clone, Value::clone),
 ];
 const CPU_PERCENT: i64 = 80;
 const SCALE_PERIOD_SECONDS: i64 = 15;
@@ -104,10 +105,14 @@ fn from_stored(mut object: Value) -> Value {
     } else {
         path::set(&mut object, "spec.metrics", others.into());
     }
-    for (at, annotation) in CARRIED {
+    for (at, annotation, write, _) in CARRIED {
         if let Some(value) = path::remove(&mut object, at) {
-            object["metadata"]["annotations"][annotation] = value.to_string().into();
+            object["metadata"]["annotations"][annotation] = write(&value).to_string().into();
         }
+    }
+    // No pointer there, and always written.
+    if object.get("status").is_some() {
+        path::set_default(&mut object, "status.currentReplicas", 0);
     }
     if let Some(percent) = target {
         path::set(&mut object, "spec.targetCPUUtilizationPercentage", percent.into());
@@ -124,13 +129,16 @@ fn from_stored(mut object: Value) -> Value {
 
 pub fn to_stored(mut object: Value) -> Value {
     object["apiVersion"] = "autoscaling/v2".into();
-    for (at, annotation) in CARRIED {
+    for (at, annotation, _, read) in CARRIED {
         let carried = path::get_mut(&mut object, "metadata.annotations")
             .and_then(|all| all.as_object_mut()?.remove(annotation))
             .and_then(|text| serde_json::from_str::<Value>(text.as_str()?).ok());
         if let Some(value) = carried {
-            path::set(&mut object, at, value);
+            path::set(&mut object, at, read(&value));
         }
+    }
+    if path::int(&object, "status.currentReplicas") == Some(0) {
+        path::remove(&mut object, "status.currentReplicas");
     }
     let is_empty = path::get(&object, "metadata.annotations")
         .and_then(Value::as_object)

@@ -1,6 +1,6 @@
 //! What a job must be, and what an update may change: little, for its pods are counted already.
 
-use schema::{At, Violation, metadata, names, path};
+use schema::{At, Violation, names, path};
 use serde_json::{Value, json};
 
 use crate::job::POD_LABELS;
@@ -21,14 +21,19 @@ const MANAGED_BY_MAX_BYTES: usize = 63;
 pub fn validate(job: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let at = At::root("spec");
-    if metadata::is_new(job, old) || old.is_some_and(|old| old["spec"] != job["spec"]) {
+    if job["spec"] != old.map_or(Value::Null, |old| old["spec"].clone()) {
         generated(job, at, &mut found);
     }
+    let before = found.len();
     spec(&job["spec"], at, &mut found);
     selected(&job["spec"], at, &mut found);
+    let of_spec = found[before..].to_vec();
+    pod_name(job, &mut found);
     match old {
-        None => pod_name(job, &mut found),
+        None => {}
         Some(old) => {
+            // Upstream judges the spec of an update twice.
+            found.extend(of_spec);
             changes(job, old, at, &mut found);
             if job["status"] != old["status"] {
                 job_status::validate(job, old, &mut found);

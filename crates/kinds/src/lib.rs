@@ -8,6 +8,7 @@
 
 pub mod amounts;
 mod autoscaler_columns;
+mod autoscaler_v1;
 mod autoscaler_validation;
 mod column;
 pub mod custom;
@@ -143,7 +144,7 @@ pub use priority_class::PRIORITY_CLASSES;
 pub use priority_level_configuration::PRIORITY_LEVEL_CONFIGURATIONS;
 pub use replica_set::REPLICA_SETS;
 pub use replication_controller::REPLICATION_CONTROLLERS;
-pub use resource_claim::RESOURCE_CLAIMS;
+pub use resource_claim::{ADMIN_NAMESPACE, RESOURCE_CLAIMS, admin_access};
 pub use resource_claim_template::RESOURCE_CLAIM_TEMPLATES;
 pub use resource_quota::RESOURCE_QUOTAS;
 pub use resource_slice::RESOURCE_SLICES;

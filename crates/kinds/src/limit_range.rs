@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use object::Resource;
 use schema::{At, Kind, Quantity, Strategy, Violation, names, path};
 use serde_json::Value;
@@ -67,6 +69,19 @@ fn validate(range: &Value, _old: Option<&Value>) -> Vec<Violation> {
         if seen.repeats(kind) {
             found.push(Violation::duplicate(at.field("type"), kind));
         }
+        let rule: resources::NameRule = if matches!(kind, "Container" | "Pod") {
+            resources::container_name
+        } else {
+            resources::validate_name
+        };
+        let named = |lists: &[&str], found: &mut Vec<Violation>| {
+            for list in lists {
+                for (resource, _) in path::members(item, list) {
+                    rule(resource, at.field(list).key(resource), found);
+                }
+            }
+        };
+        named(&["max", "min"], &mut found);
         if kind == "Pod" {
             for field in ["default", "defaultRequest"] {
                 if path::members(item, field).next().is_some() {
@@ -74,48 +89,65 @@ fn validate(range: &Value, _old: Option<&Value>) -> Vec<Violation> {
                     found.push(Violation::forbidden(at.field(field), detail));
                 }
             }
+        } else {
+            named(&["default", "defaultRequest"], &mut found);
         }
         let has_size = ["max", "min"].iter().any(|list| item[*list].get("storage").is_some());
         if kind == "PersistentVolumeClaim" && !has_size {
             let detail = "either minimum or maximum storage value is required, but neither was provided";
             found.push(Violation::required(at.field("limits"), detail));
         }
+        named(&["maxLimitRequestRatio"], &mut found);
         amounts(item, at, &mut found);
     }
     found
 }
 
+/// Two bounds of which the first may not be above the second: (the field, its words) of each, and whether the second is the one that is
+/// blamed, and shown.
+const ORDER: [((&str, &str), (&str, &str), bool, bool); 6] = [
+    (("min", "min"), ("max", "max"), false, false),
+    (("min", "min"), ("defaultRequest", "default request"), true, true),
+    (("defaultRequest", "default request"), ("max", "max"), false, false),
+    (("defaultRequest", "default request"), ("default", "default limit"), false, false),
+    // Upstream shows the bound here.
+    (("min", "min"), ("default", "default"), true, false),
+    (("default", "default"), ("max", "max"), false, true),
+];
+
 /// Of each resource: least ≤ requested by default ≤ limited by default ≤ most.
 fn amounts(item: &Value, at: At<'_>, found: &mut Found) {
-    const ORDER: [(&str, &str); 4] =
-        [("min", "min"), ("defaultRequest", "default request"), ("default", "default"), ("max", "max")];
-    let mut names: Vec<&String> =
-        ORDER.iter().flat_map(|(list, _)| path::members(item, list)).map(|(name, _)| name).collect();
-    names.sort_unstable();
-    names.dedup();
+    const LISTS: [&str; 4] = ["max", "min", "default", "defaultRequest"];
+    let is_pod = path::text(item, "type") == "Pod";
+    let names: BTreeSet<&String> = LISTS
+        .iter()
+        .chain(&["maxLimitRequestRatio"])
+        .flat_map(|list| path::members(item, list))
+        .map(|(name, _)| name)
+        .collect();
     for name in names {
-        for (place, (low_field, low_words)) in ORDER.iter().enumerate() {
-            for (high_field, high_words) in &ORDER[place + 1..] {
-                let held = |field: &str| resources::amount(&item[field], name);
-                let (Some(low), Some(high)) = (held(low_field), held(high_field)) else { continue };
-                if low > high {
-                    let limit = if (*low_field, *high_field) == ("defaultRequest", "default") {
-                        " limit"
-                    } else {
-                        ""
-                    };
-                    let detail =
-                        format!("{low_words} value {low} is greater than {high_words}{limit} value {high}");
-                    // Upstream blames the default that is out of bounds, or else the least.
-                    let field =
-                        if *low_field == "min" && *high_field != "max" { high_field } else { low_field };
-                    let at = at.field(field);
-                    let blamed = if field == low_field { low } else { high };
-                    found.push(Violation::invalid(at.key(name), blamed, detail));
-                }
+        let held = |field: &str| match field {
+            "default" | "defaultRequest" if is_pod => None,
+            _ => resources::amount(&item[field], name),
+        };
+        for ((low_field, low_words), (high_field, high_words), blames_high, shows_high) in ORDER {
+            let (Some(low), Some(high)) = (held(low_field), held(high_field)) else { continue };
+            if low > high {
+                let detail = format!("{low_words} value {low} is greater than {high_words} value {high}");
+                let at = at.field(if blames_high { high_field } else { low_field });
+                found.push(Violation::invalid(at.key(name), if shows_high { high } else { low }, detail));
             }
         }
         ratio(item, name, at, found);
+        let (limit, request) = (held("default"), held("defaultRequest"));
+        if let (Some(limit), Some(request)) = (limit, request)
+            && limit != request
+            && !resources::can_overcommit(name)
+        {
+            let detail =
+                format!("default value {limit} must equal to defaultRequest value {request} in {name}");
+            found.push(Violation::invalid(at.field("defaultRequest").key(name), request, detail));
+        }
     }
 }
 

@@ -72,12 +72,12 @@ fn default(namespace: &mut Value) {
 fn validate(namespace: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let list = At::root("spec.finalizers");
-    for (index, finalizer) in path::list(namespace, "spec.finalizers").iter().enumerate() {
+    for finalizer in path::list(namespace, "spec.finalizers") {
         let finalizer = finalizer.as_str().unwrap_or_default();
         let wrong = names::qualified_name(finalizer);
         if wrong.is_empty() && !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            found.push(Violation::invalid(list.index(index), finalizer, detail));
+            found.push(Violation::invalid(list, finalizer, detail));
         }
         found.extend(Violation::all_invalid(list, finalizer, wrong));
     }

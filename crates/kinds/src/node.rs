@@ -54,7 +54,7 @@ pub static KIND: Kind = Kind {
     ],
     selectable: &["spec.unschedulable"],
     selected: |node, path| row::absent_is("false", node, path),
-    strategy: Strategy { prepare, ..strategy::PLAIN },
+    strategy: Strategy { prepare, unowned: &["status"], ..strategy::PLAIN },
     default,
     validate,
     warn,
@@ -105,6 +105,7 @@ fn default(node: &mut Value) {
 fn validate(node: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&node["spec"], At::root("spec"));
+    avoided_pods(node, &mut found);
     taints(path::list(spec, "taints"), &mut found);
     for (index, cidr) in path::list(spec, "podCIDRs").iter().enumerate() {
         let cidr = cidr.as_str().unwrap_or_default();
@@ -145,6 +146,35 @@ fn validate(node: &Value, old: Option<&Value>) -> Vec<Violation> {
         found.push(Violation::forbidden(at.field("externalID"), "may not be updated"));
     }
     found
+}
+
+/// An annotation of old, in JSON: which controllers' pods should rather go elsewhere.
+fn avoided_pods(node: &Value, found: &mut Found) {
+    const KEY: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
+    let said = path::get(node, "metadata.annotations").and_then(|all| all.get(KEY)?.as_str());
+    let Some(text) = said.filter(|text| !text.is_empty()) else { return };
+    let at = At::root("metadata.annotations");
+    let avoided = match schema::parse_json(text.as_bytes()) {
+        Ok((avoided, _)) => avoided,
+        Err(error) => {
+            let why = schema::go_words(&error, text.as_bytes());
+            found.push(Violation::invalid(at.field("AvoidPods"), KEY, why));
+            return;
+        }
+    };
+    for (index, one) in path::list(&avoided, "preferAvoidPods").iter().enumerate() {
+        let at = at.field(KEY);
+        let at = at.index(index);
+        let at = at.field("PodSignature");
+        match path::get(one, "podSignature.podController") {
+            None => found.push(Violation::required(at, "")),
+            Some(owner) if !path::bool(owner, "controller") => {
+                let at = at.field("PodController.Controller");
+                found.push(Violation::invalid(at, false, "must point to a controller"));
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 /// The messages say `metadata.taints`, as upstream's do.

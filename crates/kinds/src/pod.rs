@@ -185,6 +185,9 @@ fn prepare(pod: &mut Value, old: Option<&Value>) {
             "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates",
         }]);
+        if let Some(now) = path::get(pod, "metadata.creationTimestamp") {
+            status["conditions"][0]["lastTransitionTime"] = now.clone();
+        }
     }
     pod["status"] = status;
     match_label_keys(pod);

@@ -212,6 +212,10 @@ fn addresses(status: &Value, before: &Value, list: &str, own: Option<&str>, at: 
     if ips.len() < 2 {
         return;
     }
+    if let Some(place) = ips.iter().position(|ip| ip.parse::<IpAddr>().is_err()) {
+        let detail = format!("failed to check for dual stack with error:invalid IP[{place}]: {}", ips[place]);
+        found.push(Violation::internal(at, detail));
+    }
     let families: Vec<bool> =
         ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok().map(|ip| ip.is_ipv6())).collect();
     let is_pair = families.len() == 2 && ips.len() == 2 && families[0] != families[1];

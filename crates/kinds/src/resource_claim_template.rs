@@ -26,9 +26,10 @@ pub static KIND: Kind = Kind {
 
 fn validate(template: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
-    devices::validate(&template["spec"]["spec"]["devices"], At::root("spec.spec.devices"), &mut found);
-    if let Some(old) = old {
-        check::immutable(template, old, "spec", At::root(""), &mut found);
+    match old {
+        // What may not change is not looked at again.
+        Some(old) => check::immutable(template, old, "spec", At::root(""), &mut found),
+        None => devices::template(&template["spec"], At::root("spec"), &mut found),
     }
     found
 }

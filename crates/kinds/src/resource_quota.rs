@@ -111,52 +111,79 @@ fn resource_name(resource: &str, at: At<'_>, found: &mut Found) {
     }
 }
 
+/// What each scope can count, of standard resources: those of pods, those of claims, or everything.
+fn counts(scope: &str, resource: &str) -> bool {
+    let plain = resource.strip_prefix("requests.").or(resource.strip_prefix("limits.")).unwrap_or(resource);
+    let is_compute = matches!(plain, "cpu" | "memory");
+    match scope {
+        "BestEffort" => resource == "pods",
+        "NotBestEffort"
+        | "Terminating"
+        | "NotTerminating"
+        | "PriorityClass"
+        | "CrossNamespacePodAffinity" => resource == "pods" || is_compute,
+        "VolumeAttributesClass" => matches!(resource, "persistentvolumeclaims" | "requests.storage"),
+        _ => true,
+    }
+}
+
 fn scopes(quota: &Value, found: &mut Found) {
+    let hard: Vec<&str> = path::members(quota, "spec.hard").map(|(resource, _)| resource.as_str()).collect();
     let scopes = path::list(quota, "spec.scopes");
     let at = At::root("spec.scopes");
-    if !scopes.iter().all(|scope| SCOPES.contains(&scope.as_str().unwrap_or_default())) {
-        found.push(Violation::invalid(at, scopes, "unsupported scope"));
+    let misses = |scope: &str| hard.iter().filter(|one| is_standard(one) && !counts(scope, one)).count();
+    const APPLIED: &str = "unsupported scope applied to resource";
+    for scope in scopes {
+        let scope = scope.as_str().unwrap_or_default();
+        if !SCOPES.contains(&scope) {
+            found.push(Violation::invalid(at, scopes, "unsupported scope"));
+        }
+        found.extend((0..misses(scope)).map(|_| Violation::invalid(at, scopes, APPLIED)));
     }
-    let has = |scope: &str| scopes.iter().any(|one| one == scope);
-    if CONFLICTS.iter().any(|(one, other)| has(one) && has(other)) {
-        found.push(Violation::invalid(at, scopes, "conflicting scopes"));
-    }
-    // A pod without requests and limits has none to count; what is no standard resource is not judged.
-    let hard = path::get(quota, "spec.hard").and_then(Value::as_object);
-    let is_beyond = |resource: &String| resource != "pods" && is_standard(resource);
-    if has("BestEffort") && hard.is_some_and(|hard| hard.keys().any(is_beyond)) {
-        found.push(Violation::invalid(at, scopes, "unsupported scope applied to resource"));
-    }
-    let at_selector = At::root("spec.scopeSelector.matchExpressions");
-    for expression in path::list(quota, "spec.scopeSelector.matchExpressions") {
-        let at = at_selector;
+    let conflicts = |names: &[&str], at: At<'_>| {
+        let has = |scope: &str| names.contains(&scope);
+        let count = CONFLICTS.iter().filter(|(one, other)| has(one) && has(other)).count();
+        vec![Violation::invalid(at, path::get(quota, "spec.scopes"), "conflicting scopes"); count]
+    };
+    let names: Vec<&str> = scopes.iter().filter_map(Value::as_str).collect();
+    found.extend(conflicts(&names, at));
+    let selector = path::get(quota, "spec.scopeSelector");
+    let at = At::root("spec.scopeSelector.matchExpressions");
+    let expressions = path::list(quota, "spec.scopeSelector.matchExpressions");
+    for expression in expressions {
         let scope = path::text(expression, "scopeName");
         if !SCOPES.contains(&scope) {
             found.push(Violation::invalid(at.field("scopeName"), scope, "unsupported scope"));
         }
-        let values = path::list(expression, "values");
-        match path::text(expression, "operator") {
-            "In" | "NotIn" if values.is_empty() => {
-                let detail =
-                    "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
-                found.push(Violation::required(at.field("values"), detail));
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                let detail =
-                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
-                found.push(Violation::invalid(at.field("values"), values, detail));
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => {
-                found.push(Violation::invalid(at.field("operator"), other, "not a valid selector operator"))
-            }
+        found.extend((0..misses(scope)).map(|_| Violation::invalid(at, selector, APPLIED)));
+        selects(expression, scope, at, found);
+    }
+    let names: Vec<&str> = expressions.iter().map(|one| path::text(one, "scopeName")).collect();
+    found.extend(conflicts(&names, at));
+}
+
+/// What one expression asks of its scope.
+fn selects(expression: &Value, scope: &str, at: At<'_>, found: &mut Found) {
+    let operator = path::text(expression, "operator");
+    let is_by_presence =
+        SCOPES.contains(&scope) && !matches!(scope, "PriorityClass" | "VolumeAttributesClass");
+    if is_by_presence && operator != "Exists" {
+        let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+        found.push(Violation::invalid(at.field("operator"), operator, detail));
+    }
+    let values = path::list(expression, "values");
+    match operator {
+        "In" | "NotIn" if values.is_empty() => {
+            let detail = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+            found.push(Violation::required(at.field("values"), detail));
         }
-        let operator = path::text(expression, "operator");
-        let is_by_presence =
-            SCOPES.contains(&scope) && !matches!(scope, "PriorityClass" | "VolumeAttributesClass");
-        if is_by_presence && operator != "Exists" {
-            let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
-            found.push(Violation::invalid(at.field("operator"), operator, detail));
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            let detail = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+            found.push(Violation::invalid(at.field("values"), values, detail));
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => {
+            found.push(Violation::invalid(at.field("operator"), other, "not a valid selector operator"));
         }
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 pub const PLAIN: Strategy = Strategy {
     generation: &[],
     main_keeps: &[],
+    unowned: &[],
     status_keeps_metadata: false,
     create_on_update: false,
     unconditional_update: true,

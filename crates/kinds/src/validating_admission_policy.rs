@@ -48,6 +48,8 @@ pub static KIND: Kind = Kind {
 const ANNOTATIONS_MAX: usize = 20;
 const EXPRESSION_MAX_BYTES: usize = 5120;
 
+const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
+
 fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&policy["spec"], At::root("spec"));
@@ -62,9 +64,13 @@ fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
     for (index, validation) in validations.iter().enumerate() {
         let at = at.field("validations");
         let at = at.index(index);
-        one(validation, at, &mut found);
+        if path::text(validation, "expression").trim().is_empty() {
+            found.push(Violation::required(at.field("expression"), "expression is not specified"));
+        }
         expressions::check(&env, validation, "expression", Wanted::Bool, at, &mut found);
         expressions::check(&env, validation, "messageExpression", Wanted::Text, at, &mut found);
+        message(validation, at, &mut found);
+        check::one_of(validation, "reason", &REASONS, at, &mut found);
     }
     let list = at.field("auditAnnotations");
     audit(path::text(policy, "metadata.name"), annotations, list, &mut found);
@@ -81,10 +87,7 @@ fn validate(policy: &Value, _old: Option<&Value>) -> Vec<Violation> {
     found
 }
 
-fn one(validation: &Value, at: At<'_>, found: &mut Found) {
-    if path::text(validation, "expression").trim().is_empty() {
-        found.push(Violation::required(at.field("expression"), "expression is not specified"));
-    }
+fn message(validation: &Value, at: At<'_>, found: &mut Found) {
     if let Some(message) = validation.get("message").and_then(Value::as_str) {
         let at = at.field("message");
         if message.trim().is_empty() {
@@ -93,7 +96,6 @@ fn one(validation: &Value, at: At<'_>, found: &mut Found) {
             found.push(Violation::invalid(at, message, "must not contain line breaks"));
         }
     }
-    check::one_of(validation, "reason", &["Forbidden", "Invalid", "RequestEntityTooLarge"], at, found);
 }
 
 fn audit(policy: &str, annotations: &[Value], list: At<'_>, found: &mut Found) {

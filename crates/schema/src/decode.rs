@@ -201,7 +201,8 @@ impl Walk<'_> {
     fn value(&mut self, expr: &Expr, value: &mut Value, path: Path<'_>) -> Result<(), String> {
         match (expr, &mut *value) {
             (_, Value::Null) => *value = zero(expr),
-            (Expr::Any, _) | (Expr::Object, Value::Object(_)) => {}
+            // Go keeps the bytes of what is said to be an object: the kind judges what they are.
+            (Expr::Any | Expr::Object, _) => {}
             (Expr::String, Value::String(_)) | (Expr::Boolean, Value::Bool(_)) => {}
             (Expr::Double, Value::Number(_)) => {}
             (Expr::Struct(index), Value::Object(members)) => return self.members(*index, members, path),
@@ -230,9 +231,9 @@ impl Walk<'_> {
             (Expr::IntOrString, Value::String(_)) => {}
             (Expr::IntOrString, Value::Number(number)) => {
                 let whole = integer(number).filter(|&whole| i32::try_from(whole).is_ok());
-                *value = whole.ok_or_else(|| Path::ROOT.mismatch(value, "int32"))?.into();
+                *value = whole.ok_or_else(|| path.mismatch(value, "int32"))?.into();
             }
-            (Expr::IntOrString, _) => return Err(Path::ROOT.mismatch(value, "int32")),
+            (Expr::IntOrString, _) => return Err(path.mismatch(value, "int32")),
             (Expr::Quantity, _) => return quantity(value),
             (Expr::Time | Expr::MicroTime, Value::String(text)) => {
                 let micro = *expr == Expr::MicroTime;

@@ -52,6 +52,7 @@ impl Types {
         }
         for field in &owner.fields {
             if let Some(default) = &field.default
+                && !(field.omits_zero && *default == "")
                 && !members.get(field.name).is_some_and(|value| is_set(field, value))
             {
                 members.insert(field.name.to_owned(), default.clone());

@@ -124,6 +124,8 @@ pub struct Strategy {
     pub generation: &'static [&'static str],
     /// Top-level fields that a write of the main resource leaves as they were (`status`); a new object starts with them empty.
     pub main_keeps: &'static [&'static str],
+    /// Top-level fields that a write of the main resource may set and does not own.
+    pub unowned: &'static [&'static str],
     /// A write of the status leaves labels, annotations, finalizers and owners as they are.
     pub status_keeps_metadata: bool,
     /// PUT of an absent object creates it.

@@ -46,6 +46,8 @@ pub struct Field {
     pub merge_key: Option<&'static str>,
     pub list: ListType,
     pub map: MapType,
+    /// An empty list is not the same as none to whoever judges or completes it.
+    pub keeps_empty: bool,
     /// A zero (`""`, `0`, `false`) says nothing and is not kept: no pointer in Go, with `omitempty`.
     pub omits_zero: bool,
 }
@@ -199,6 +201,7 @@ impl Field {
             merge_key: None,
             list: ListType::Unset,
             map: MapType::Unset,
+            keeps_empty: false,
             omits_zero: false,
         };
         for column in columns {
@@ -215,7 +218,7 @@ impl Field {
 
     /// Whether it is there even if it says nothing.
     pub(crate) fn is_kept_empty(&self) -> bool {
-        self.required && !self.omits_zero
+        self.keeps_empty || self.required && !self.omits_zero
     }
 
     /// Whether Go has a zero where it is absent; a pointer it writes as null, which says nothing.
@@ -228,6 +231,8 @@ impl Field {
     fn column(&mut self, text: &'static str) -> Result<(), String> {
         if text == "!" {
             self.required = true;
+        } else if text == "e" {
+            self.keeps_empty = true;
         } else if text == "o" {
             self.omits_zero = true;
         } else if let Some(json) = text.strip_prefix(['=', '~']) {

@@ -66,6 +66,10 @@ impl Violation {
         Self::new(ViolationKind::Invalid, at, String::new(), detail)
     }
 
+    pub fn internal(at: At<'_>, detail: impl Into<String>) -> Self {
+        Self::new(ViolationKind::Internal, at, String::new(), detail)
+    }
+
     pub fn forbidden(at: At<'_>, detail: impl Into<String>) -> Self {
         Self::new(ViolationKind::Forbidden, at, String::new(), detail)
     }

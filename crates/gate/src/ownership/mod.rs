@@ -64,7 +64,11 @@ fn owned(request: &Request<'_>, mut fields: Fields) -> Fields {
     fields.below.retain(|_, inner| !inner.is_empty());
     fields.here = false;
     match request.subresource {
-        "" => request.kind.strategy.main_keeps.iter().for_each(|field| fields.cut(&[&format!("f:{field}")])),
+        "" => {
+            let strategy = &request.kind.strategy;
+            let untold = strategy.main_keeps.iter().chain(strategy.unowned);
+            untold.for_each(|field| fields.cut(&[&format!("f:{field}")]));
+        }
         "status" => {
             fields.cut(&["f:spec"]);
             let resource = request.kind.resource.as_str();
@@ -85,9 +89,47 @@ pub(crate) fn created(request: &Request<'_>, kind: &Kind, object: &mut Value, no
         return;
     }
     metadata::metadata(object).remove("managedFields");
-    let difference = Difference::between(Shape::of(kind), &unsaid(kind), object);
+    let row = spoken(request, kind);
+    let difference = match row.conversion {
+        Some(_) => Difference::between(Shape::of(row), &unsaid(row), &row.read_stored(object.clone())),
+        None => Difference::between(Shape::of(row), &unsaid(row), object),
+    };
     let fields = owned(request, difference.changed);
     entries::write(object, vec![entry(request, false, now, fields)]);
+}
+
+/// The row whose fields an entry names: of a built-in kind the one that the client speaks.
+fn spoken<'a>(request: &Request<'a>, kind: &'a Kind) -> &'a Kind {
+    if kind.custom.is_none() { request.kind } else { kind }
+}
+
+/// How two stored states differ to those who speak a version.
+fn difference_in(row: &Kind, old: &Value, new: &Value) -> Difference {
+    match row.conversion {
+        Some(_) => {
+            let read = |object: &Value| row.read_stored(object.clone());
+            Difference::between(Shape::of(row), &read(old), &read(new))
+        }
+        None => Difference::between(Shape::of(row), old, new),
+    }
+}
+
+/// The same to managers who speak other versions of a built-in kind than the one that is written in.
+fn in_versions(request: &Request<'_>, held: &[Entry], old: &Value, new: &Value) -> Elsewhere {
+    let (own, kind) = (request.kind.api_version(), request.kind);
+    let mut found = Elsewhere::new();
+    if kind.custom.is_some() {
+        return found;
+    }
+    for version in held.iter().map(|entry| &entry.api_version).filter(|version| **version != own) {
+        let (group, name) = version.split_once('/').unwrap_or(("", version));
+        if let Some(row) = kinds::by_gvk(group, name, kind.kind)
+            && !found.contains_key(version)
+        {
+            found.insert(version.clone(), difference_in(row, old, new));
+        }
+    }
+    found
 }
 
 /// An object of the kind that says nothing. What stands in it belongs to nobody who leaves it so.
@@ -135,12 +177,13 @@ pub(crate) fn updated(
     };
     // An object that nobody tracks stays so until it is applied.
     let Some(mut held) = start else { return };
-    let difference = Difference::between(Shape::of(kind), old, new);
+    let difference = difference_in(spoken(request, kind), old, new);
     let (changed, removed) = (owned(request, difference.changed), difference.removed);
+    let spoken_too = in_versions(request, &held, old, new);
     let mine = entry(request, false, now, Fields::default());
     let is_mine = |one: &Entry| one.is_of(&mine.manager, false, &mine.api_version, &mine.subresource);
     for other in held.iter_mut() {
-        let there = elsewhere.get(&other.api_version);
+        let there = elsewhere.get(&other.api_version).or_else(|| spoken_too.get(&other.api_version));
         let (changed, removed) = there.map_or((&changed, &removed), |there| (&there.changed, &there.removed));
         other.fields.subtract(removed);
         if !is_mine(other) {

@@ -12,6 +12,7 @@ use super::check::{
 use super::{env, probe, resources, security_context};
 
 const RESTART_RULES_MAX: usize = 20;
+const NO_POLICY: &str = "must specify restartPolicy when restart rules are used";
 const EXIT_CODES_MAX: usize = 255;
 
 /// What the pod around the containers says that they must fit.
@@ -71,7 +72,11 @@ pub fn validate_init(
     for (index, container) in containers.iter().enumerate() {
         let at = list.index(index);
         common(container, around, at, found);
-        restarts(container, at, found);
+        if container.get("restartPolicy").is_some() {
+            restarts(container, at, found);
+        } else if !path::list(container, "restartPolicyRules").is_empty() {
+            found.push(Violation::required(at.field("restartPolicy"), NO_POLICY));
+        }
         let name = path::text(container, "name");
         if taken.contains(name) {
             found.push(Violation::duplicate(at.field("name"), name));
@@ -155,8 +160,7 @@ fn restarts(container: &Value, at: At<'_>, found: &mut Found) {
     match container.get("restartPolicy") {
         None if rules.is_empty() => return,
         None => {
-            let detail = "must specify restartPolicy when restart rules are used";
-            found.push(Violation::required(at.field("restartPolicy"), detail));
+            found.push(Violation::required(at.field("restartPolicy"), NO_POLICY));
         }
         Some(_) => one_of(container, "restartPolicy", &["Always", "Never", "OnFailure"], at, found),
     }
@@ -262,7 +266,7 @@ pub fn same_host_ports(containers: &[Value], is_template: bool, list: At<'_>, fo
 }
 
 /// Claims of the pod that a container uses, whole or one request of each.
-fn claims(claims: &[Value], known: &BTreeSet<&str>, list: At<'_>, found: &mut Found) {
+pub fn claims(claims: &[Value], known: &BTreeSet<&str>, list: At<'_>, found: &mut Found) {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     for (index, claim) in claims.iter().enumerate() {
         let at = list.index(index);

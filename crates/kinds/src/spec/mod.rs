@@ -6,6 +6,7 @@ pub mod addresses;
 pub mod admission_policy;
 pub mod affinity;
 pub mod annotations;
+pub mod capacity;
 pub mod check;
 pub mod conditions;
 pub mod container;

@@ -326,6 +326,9 @@ fn pod_resources(spec: &Value, at: At<'_>, found: &mut Found) {
         found.push(Violation::forbidden(at.field("claims"), detail));
     }
     resources::validate(own, resources::pod_name, at, found);
+    let known = path::list(spec, "resourceClaims").iter().map(|one| path::text(one, "name"));
+    let known = known.filter(|name| !name.is_empty()).collect();
+    container::claims(path::list(own, "claims"), &known, at.field("claims"), found);
     let (limits, requests) = (&own["limits"], &own["requests"]);
     for resource in resources::named(spec, "requests") {
         let asked = resources::aggregate(spec, "requests", resource).unwrap_or(Quantity::ZERO);

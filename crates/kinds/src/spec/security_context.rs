@@ -10,6 +10,18 @@ const APPARMOR_MAX_BYTES: usize = 4095;
 const CREDENTIAL_MAX_KIB: usize = 64;
 const DOMAIN_MAX_CHARACTERS: usize = 256;
 const USER_MAX_CHARACTERS: usize = 104;
+const IPC_SYSCTLS: [&str; 10] = [
+    "kernel.msg",
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shm",
+    "kernel.shm_rmid_forced",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+];
 const SYSCTL_MAX_BYTES: usize = 253;
 const SYSCTL_FORM: &str = "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
 
@@ -36,7 +48,8 @@ pub fn pod(spec: &Value, at: At<'_>, found: &mut Found) {
         apparmor(profile, at.field("appArmorProfile"), found);
     }
     one_of(context, "supplementalGroupsPolicy", &["Merge", "Strict"], at, found);
-    one_of(context, "seLinuxChangePolicy", &["MountOption", "Recursive"], at, found);
+    // Upstream takes the other one, MountOption, only where a feature is on that is off.
+    one_of(context, "seLinuxChangePolicy", &["Recursive"], at, found);
 }
 
 /// `securityContext` of a container.
@@ -148,8 +161,8 @@ fn sysctls(context: &Value, spec: &Value, at: At<'_>, found: &mut Found) {
         if path::bool(spec, "hostNetwork") && dotted.starts_with("net.") {
             found.push(Violation::invalid(at, name, "may not be specified when 'hostNetwork' is true"));
         }
-        let is_ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|one| dotted.starts_with(one));
-        if path::bool(spec, "hostIPC") && (is_ipc || dotted == "kernel.sem") {
+        let is_ipc = IPC_SYSCTLS.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.");
+        if path::bool(spec, "hostIPC") && is_ipc {
             found.push(Violation::invalid(at, name, "may not be specified when 'hostIPC' is true"));
         }
     }

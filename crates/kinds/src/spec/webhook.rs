@@ -32,10 +32,10 @@ pub fn validate_all(webhooks: &[Value]) -> Vec<Violation> {
                 found.push(Violation::invalid(at.field("name"), name, detail));
             }
         }
+        one(webhook, at, &mut found);
         if seen.repeats(name) {
             found.push(Violation::duplicate(at.field("name"), name));
         }
-        one(webhook, at, &mut found);
     }
     found
 }
@@ -189,12 +189,12 @@ pub fn validate_rule(rule: &Value, operations: &[&str], at: At<'_>, found: &mut 
     if own.is_empty() {
         found.push(Violation::required(list, ""));
     }
+    alone(own, "operations", list, found);
     for (index, operation) in own.iter().enumerate() {
         if !operations.contains(&operation.as_str().unwrap_or_default()) {
             found.push(Violation::not_supported(list.index(index), operation, operations));
         }
     }
-    alone(own, "operations", list, found);
     for (field, what) in [("apiGroups", "API groups"), ("apiVersions", "API versions")] {
         let values = path::list(rule, field);
         if values.is_empty() {
