@@ -33,8 +33,17 @@ impl<'a> View<'a> {
 /// `list`, `watch` and `deletecollection` bring their selectors along: a node may list pods only with `spec.nodeName=<itself>`
 /// (KEP-4601), and without the selector the answer is no.
 pub fn authorize(view: &View, user: &User, attributes: &Attributes) -> Decision {
+    authorize_by(view, user, attributes).0
+}
+
+/// The same with the authorizer that allowed or denied it, if one did: nobody asks them about `system:masters`.
+pub fn authorize_by<'a>(
+    view: &View<'a>,
+    user: &User,
+    attributes: &Attributes,
+) -> (Decision, Option<&'a Authorizer>) {
     if user.is_in(groups::MASTERS) {
-        return Decision { allowed: true, ..Decision::default() };
+        return (Decision { allowed: true, ..Decision::default() }, None);
     }
     let (mut reasons, mut errors) = (Vec::new(), Vec::new());
     for authorizer in view.authorizers {
@@ -49,12 +58,13 @@ pub fn authorize(view: &View, user: &User, attributes: &Attributes) -> Decision 
             Authorizer::Webhook(webhook) => webhook.authorize(view.webhooks, user, attributes),
         };
         if decision.allowed || decision.denied {
-            return decision;
+            return (decision, Some(authorizer));
         }
         reasons.extend(Some(decision.reason).filter(|reason| !reason.is_empty()));
         errors.extend(Some(decision.error).filter(|error| !error.is_empty()));
     }
-    Decision { reason: reasons.join("\n"), error: rbac::in_brackets(errors), ..Decision::default() }
+    let reason = reasons.join("\n");
+    (Decision { reason, error: rbac::in_brackets(errors), ..Decision::default() }, None)
 }
 
 fn by_role(view: &View, user: &User, attributes: &Attributes) -> Decision {
@@ -85,7 +95,7 @@ pub fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> Status {
         message = format!("{message}: {reason}");
     }
     if attributes.resource.is_empty() {
-        return Status::new(Reason::Forbidden, format!("forbidden: {message}"));
+        return Status::of_no_resource(Reason::Forbidden, format!("forbidden: {message}"));
     }
     let resource = match attributes.group {
         "" => attributes.resource.to_owned(),

@@ -10,8 +10,9 @@ use crate::{View, authorize, forbidden, groups};
 const GROUP: &str = "authentication.k8s.io";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
-/// The user to go on as, or the 403 for the first thing that `user` may not impersonate. `wanted.groups` are those of the headers,
-/// `request` is what is asked for as that user.
+/// The user to go on as and how that is allowed, or the 403 for the first thing that `user` may not impersonate. `wanted.groups` are those
+/// of the headers, `request` is what is asked for as that user, `last` how this user was allowed to be somebody the last time: that is asked
+/// about first, so that who may be somebody in everything is not asked about parts of it each time.
 ///
 /// Whoever holds `impersonate:<mode>` for whom they want to be and `impersonate-on:<mode>:<verb>` for what they want to do (KEP-5284) needs
 /// no right to impersonate them in everything.
@@ -20,28 +21,29 @@ pub fn impersonation(
     user: &User,
     mut wanted: User,
     request: &Attributes,
-) -> Result<User, Status> {
-    let (mut constrained, mut refused) = (None, None);
-    for mode in modes(user, &wanted) {
-        match mode.allows(view, user, &wanted, request) {
-            Ok(()) => {
-                constrained = Some(mode);
-                break;
-            }
-            Err(why) => refused = refused.or(Some(why)),
+    last: Option<Mode>,
+) -> Result<(User, Mode), Status> {
+    let mut modes = modes(user, &wanted);
+    modes.sort_by_key(|mode| Some(*mode) != last);
+    let mut refused = None;
+    let allowed = modes.into_iter().find(|mode| match mode.allows(view, user, &wanted, request) {
+        Ok(()) => true,
+        Err(why) => {
+            // What was asked about first is what is told.
+            refused.get_or_insert(why);
+            false
         }
-    }
-    if constrained.is_none() {
-        // What was asked about first is what is told.
-        entirely(view, user, &wanted).map_err(|why| refused.unwrap_or(why))?;
-    }
+    });
+    let Some(mode) = allowed else {
+        return Err(refused.unwrap_or_else(|| Status::internal("all impersonation modes failed")));
+    };
     let account = service_account_of(&wanted.name);
-    match (account, constrained) {
+    match (account, mode) {
         (Some((namespace, _)), _) if wanted.groups.is_empty() => {
             let of_namespace = format!("{}:{namespace}", groups::SERVICE_ACCOUNTS);
             wanted.groups = vec![groups::SERVICE_ACCOUNTS.into(), of_namespace.into()];
         }
-        (_, Some(Mode::AssociatedNode | Mode::ArbitraryNode)) => wanted.groups = vec![groups::NODES.into()],
+        (_, Mode::AssociatedNode | Mode::ArbitraryNode) => wanted.groups = vec![groups::NODES.into()],
         _ => {}
     }
     let known = wanted.is_in(groups::AUTHENTICATED) || wanted.is_in(groups::UNAUTHENTICATED);
@@ -50,7 +52,7 @@ pub fn impersonation(
         let group = if is_nobody { groups::UNAUTHENTICATED } else { groups::AUTHENTICATED };
         wanted.groups.push(group.into());
     }
-    Ok(wanted)
+    Ok((wanted, mode))
 }
 
 fn check(view: &View, user: &User, attributes: &Attributes) -> Result<(), Status> {
@@ -74,29 +76,31 @@ fn entirely(view: &View, user: &User, wanted: &User) -> Result<(), Status> {
         }
         None => check(&Attributes { resource: "users", name: &wanted.name, ..base })?,
     }
+    let of_authentication = Attributes { group: GROUP, ..base };
+    if !wanted.uid.is_empty() {
+        check(&Attributes { resource: "uids", name: &wanted.uid, ..of_authentication })?;
+    }
     for name in &wanted.groups {
         check(&Attributes { resource: "groups", name, ..base })?;
     }
-    let base = Attributes { group: GROUP, ..base };
     for (subresource, values) in &wanted.extra {
         for name in values {
-            check(&Attributes { resource: "userextras", subresource, name, ..base })?;
+            check(&Attributes { resource: "userextras", subresource, name, ..of_authentication })?;
         }
-    }
-    if !wanted.uid.is_empty() {
-        check(&Attributes { resource: "uids", name: &wanted.uid, ..base })?;
     }
     Ok(())
 }
 
-/// Whom constrained impersonation is about.
-#[derive(Clone, Copy, PartialEq)]
-enum Mode {
+/// How somebody may be taken for another: in some requests, of a kind of users each (KEP-5284), or in everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
     /// The node that whoever asks runs on.
     AssociatedNode,
     ArbitraryNode,
     ServiceAccount,
     UserInfo,
+    /// In everything: `impersonate`.
+    Legacy,
 }
 
 /// The modes that are asked about, in their order. Nodes and service accounts are named and nothing else is said of them; nobody becomes
@@ -107,29 +111,38 @@ fn modes(user: &User, wanted: &User) -> Vec<Mode> {
         let own =
             user.extra.get(NODE_NAME).is_some_and(|names| matches!(&names[..], [own] if **own == *node));
         let is_own = own && service_account_of(&user.name).is_some();
-        let modes = [(is_own, Mode::AssociatedNode), (true, Mode::ArbitraryNode)];
-        return modes.into_iter().filter(|(is, _)| *is && only_named).map(|(_, mode)| mode).collect();
+        let modes = [
+            (is_own && only_named, Mode::AssociatedNode),
+            (only_named, Mode::ArbitraryNode),
+            (true, Mode::Legacy),
+        ];
+        return modes.into_iter().filter(|(applies, _)| *applies).map(|(_, mode)| mode).collect();
     }
-    if service_account_of(&wanted.name).is_some() {
-        return if only_named { vec![Mode::ServiceAccount] } else { Vec::new() };
-    }
-    if wanted.is_in(groups::MASTERS) { Vec::new() } else { vec![Mode::UserInfo] }
+    let constrained = match service_account_of(&wanted.name) {
+        Some(_) => Some(Mode::ServiceAccount).filter(|_| only_named),
+        None => Some(Mode::UserInfo).filter(|_| !wanted.is_in(groups::MASTERS)),
+    };
+    constrained.into_iter().chain([Mode::Legacy]).collect()
 }
 
 impl Mode {
-    fn name(self) -> &'static str {
+    /// As the verbs of constrained impersonation and upstream's metrics call it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::AssociatedNode => "associated-node",
             Self::ArbitraryNode => "arbitrary-node",
             Self::ServiceAccount => "serviceaccount",
             Self::UserInfo => "user-info",
+            Self::Legacy => "legacy",
         }
     }
 
     /// May the request be made as somebody, and as this one?
     fn allows(self, view: &View, user: &User, wanted: &User, request: &Attributes) -> Result<(), Status> {
-        let on = format!("impersonate-on:{}:{}", self.name(), request.verb);
-        check(view, user, &Attributes { verb: &on, ..*request })?;
+        if self != Self::Legacy {
+            let on = format!("impersonate-on:{}:{}", self.name(), request.verb);
+            check(view, user, &Attributes { verb: &on, ..*request })?;
+        }
         self.may_be(view, user, wanted)
     }
 
@@ -147,13 +160,14 @@ impl Mode {
                 let (namespace, name) = service_account_of(&wanted.name).unwrap_or_default();
                 may(Attributes { resource: "serviceaccounts", namespace, name, ..base })
             }
+            Self::Legacy => entirely(view, user, wanted),
             Self::UserInfo => {
                 may(Attributes { resource: "users", name: &wanted.name, ..base })?;
-                for name in &wanted.groups {
-                    may(Attributes { resource: "groups", name, ..base })?;
-                }
                 if !wanted.uid.is_empty() {
                     may(Attributes { resource: "uids", name: &wanted.uid, ..base })?;
+                }
+                for name in &wanted.groups {
+                    may(Attributes { resource: "groups", name, ..base })?;
                 }
                 for (subresource, values) in &wanted.extra {
                     for name in values {

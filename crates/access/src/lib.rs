@@ -34,11 +34,11 @@ pub mod review;
 pub mod service_account;
 
 pub use access_policy::AccessPolicies;
-pub use authorize::{View, authorize, forbidden};
+pub use authorize::{View, authorize, authorize_by, forbidden};
 pub use bearer::bearer;
 pub use certificate::{ClientCa, certificate, expiry};
 pub use error::AccessError;
-pub use impersonate::impersonation;
+pub use impersonate::{Mode as ImpersonationMode, impersonation};
 pub use jws::issuer as issuer_of;
 
 /// The groups that the server itself gives out.

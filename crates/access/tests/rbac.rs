@@ -3,7 +3,7 @@
 mod world;
 
 use access::rbac::{Index, check_write};
-use access::{View, authorize, bootstrap, forbidden, impersonation, rbac};
+use access::{ImpersonationMode, View, authorize, bootstrap, forbidden, impersonation, rbac};
 use object::{Key, Snapshot};
 use plan::{Attributes, Write};
 use proptest::prelude::*;
@@ -297,8 +297,8 @@ fn impersonation_needs_a_right_to_each_part() {
     let index = Index::of(&snapshot);
     let view = View::new(&snapshot, &index);
     let become_ = |who: &str| {
-        impersonation(&view, &user("alice"), user(who), &attributes("get pods a/b"))
-            .map(|user| user.groups.iter().map(|group| group.to_string()).collect::<Vec<_>>().join(","))
+        impersonation(&view, &user("alice"), user(who), &attributes("get pods a/b"), None)
+            .map(|(user, _)| user.groups.iter().map(|group| group.to_string()).collect::<Vec<_>>().join(","))
             .map_err(|status| status.message)
     };
     assert_eq!(become_("bob").as_deref(), Ok("system:authenticated"));
@@ -308,6 +308,17 @@ fn impersonation_needs_a_right_to_each_part() {
     );
     let refused = r#"groups "system:masters" is forbidden: User "alice" cannot impersonate resource "groups" in API group "" at the cluster scope"#;
     assert_eq!(become_("bob|system:masters"), Err(refused.to_owned()));
+    // Who was once allowed to be somebody in everything is told what of everything is missing.
+    let mut with_uid = user("bob");
+    with_uid.uid = "u".into();
+    let told = |last| {
+        let asked = impersonation(&view, &user("alice"), with_uid.clone(), &attributes("get pods a/b"), last);
+        asked.map_err(|status| status.message).expect_err("no right to a uid")
+    };
+    let uid = r#"uids.authentication.k8s.io "u" is forbidden: User "alice" cannot impersonate resource "uids" in API group "authentication.k8s.io" at the cluster scope"#;
+    assert_eq!(told(Some(ImpersonationMode::Legacy)), uid);
+    let constrained = r#"pods "b" is forbidden: User "alice" cannot impersonate-on:user-info:get resource "pods" in API group "" in the namespace "a""#;
+    assert_eq!(told(None), constrained);
 }
 
 /// Does what a gate would do with the writes of a reconciliation.
@@ -373,8 +384,8 @@ fn impersonation_may_be_for_some_requests_only() {
         ("system:node:n9", "get pods a/x", Some("system:nodes,system:authenticated")),
         ("system:node:n1", "get pods a/x", None),
     ] {
-        let become_ = impersonation(&view, &agent, user(who), &attributes(request));
-        let groups = become_.map(|user| user.groups.join(","));
+        let become_ = impersonation(&view, &agent, user(who), &attributes(request), None);
+        let groups = become_.map(|(user, _)| user.groups.join(","));
         assert_eq!(groups.as_deref().ok(), expected, "{who} {request}");
     }
 }

@@ -23,7 +23,9 @@ pub use configuration::Configuration;
 pub use plugins::CHAIN;
 pub use plugins::fargate::Fargate;
 pub use plugins::pod_identity::PodIdentity;
-pub use request::{Admitted, Charge, Mutate, Operation, Plugin, Request, Step, Validate, Verdict};
+pub use request::{
+    Admitted, Charge, Mutate, Operation, Plugin, PolicyCheck, Request, Step, Validate, Verdict,
+};
 
 use object::{Snapshot, Status};
 use serde_json::Value;

@@ -58,6 +58,19 @@ pub struct Verdict {
     pub warnings: Vec<String>,
     /// Entries for the audit log: (annotation, value).
     pub audit: Vec<(String, String)>,
+    /// What validating policies found, for metrics.
+    pub checks: Vec<PolicyCheck>,
+}
+
+/// A validation of a policy that did not hold, or could not be worked out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyCheck {
+    pub policy: String,
+    pub binding: String,
+    /// What followed: `allow`, `audit`, `deny` or `warn`.
+    pub action: &'static str,
+    /// Upstream's words: `invalid_error` for one that does not hold too, or `out_of_budget`.
+    pub error: &'static str,
 }
 
 pub type Mutate = fn(&Snapshot, &Request, &mut Value, &mut Vec<String>) -> Result<(), Status>;

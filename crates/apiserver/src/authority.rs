@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ::metrics::{Counter, Family, Histogram, Page};
 use access::authorization::{AskWebhook, Authorizer, Webhook};
 use access::rbac::Index;
 use access::{AccessPolicies, View};
@@ -108,6 +109,10 @@ impl Indexed {
 struct Configured {
     source: AuthorizationSource,
     dial: Dial,
+    /// By name and result: `success`, `timeout` or `error`.
+    asked: Family<[Box<str>; 2], Histogram>,
+    /// Those that had no answer and did not deny for it.
+    fail_open: Family<[Box<str>; 2], Counter>,
     answers: Mutex<Answers>,
     waiting: Semaphore,
 }
@@ -141,7 +146,31 @@ impl Authorizers {
     /// With the authorizers of a configuration instead of Node and RBAC; their webhooks are reached with `dial`.
     pub fn with_configuration(self, source: AuthorizationSource, dial: Dial) -> Self {
         let waiting = Semaphore::new(MOST_WAITING);
-        Self { configured: Some(Configured { source, dial, answers: Mutex::default(), waiting }), ..self }
+        let configured = Configured {
+            source,
+            dial,
+            asked: Family::new(|| Histogram::new(::metrics::SECONDS)),
+            fail_open: Family::default(),
+            answers: Mutex::default(),
+            waiting,
+        };
+        Self { configured: Some(configured), ..self }
+    }
+
+    /// `apiserver_authorization_webhook_*`
+    pub(crate) fn write_metrics(&self, page: &mut Page) {
+        let Some(Configured { asked, fail_open, .. }) = &self.configured else { return };
+        let (labels, of) = (["name", "result"], "apiserver_authorization_webhook");
+        let all = asked.sorted();
+        let name = format!("{of}_evaluations_total");
+        page.head(&name, "counter", "[ALPHA] Round-trips to authorization webhooks.");
+        for ([who, result], took) in &all {
+            page.sample(&name, &[("name", who), ("result", result)], took.count());
+        }
+        let help = "[ALPHA] Request latency in seconds.";
+        page.histograms(&format!("{of}_duration_seconds"), help, labels, asked);
+        let help = "[ALPHA] NoOpinion results due to webhook timeout or error.";
+        page.counters(&format!("{of}_evaluations_fail_open_total"), help, labels, fail_open);
     }
 
     fn index(&self, snapshot: &Snapshot) -> Arc<Index> {
@@ -268,8 +297,21 @@ impl Configured {
             return Err(format!("there is no authorizer {}", missing.name));
         };
         let limit = Duration::from_millis(webhook.timeout_ms);
+        let began = Instant::now();
         let answered = connection.post(&self.dial, &missing.review, limit).await;
-        let decision = answered.and_then(|review| webhook.answer(&review)).inspect_err(|why| {
+        let took = began.elapsed();
+        let answered = answered.and_then(|review| webhook.answer(&review));
+        let result = match &answered {
+            Ok(_) => "success",
+            Err(_) if took >= limit => "timeout",
+            Err(_) => "error",
+        };
+        let labels = [Box::from(&*webhook.name), Box::from(result)];
+        self.asked.of(&labels).took(took);
+        if answered.is_err() && !webhook.denies_on_failure {
+            self.fail_open.of(&labels).increase();
+        }
+        let decision = answered.inspect_err(|why| {
             warn!(authorizer = webhook.name, why, "an authorization webhook did not answer");
         })?;
         let ttl = if decision.allowed { webhook.authorized_ttl_ms } else { webhook.unauthorized_ttl_ms };

@@ -1,5 +1,6 @@
 //! What a server is made from.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +78,8 @@ pub struct Config {
     pub front_proxies: Option<FrontProxies>,
     /// Where clients find `/openid/v1/jwks`: `https://…/openid/v1/jwks`.
     pub jwks_uri: String,
+    /// What the server was started with, by upstream's names of the flags, for `/flagz`. Nothing in it may be secret.
+    pub flags: BTreeMap<String, String>,
     /// Health checks besides the server's own.
     pub checks: Vec<crate::HealthCheck>,
     /// What is written down of requests; none: nothing.

@@ -308,17 +308,10 @@ async fn answered(
         },
         Asked::Resource(target) => {
             let began = Instant::now();
-            let deprecation = target.kind.deprecation();
-            if deprecation.is_some() {
-                let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-                shared.deprecated.record(target, agent.unwrap_or_default(), SystemTime::now());
-                let removed = target.kind.deprecated.and_then(|row| row.removed);
-                audit::deprecated(request.extensions(), removed);
-            }
-            let mut answer = limited(shared, user, target, query, request).await;
-            if let Some(text) = deprecation {
-                respond::warn(&mut answer, &[text.into_owned()]);
-            }
+            let answer = match allowed(shared, user, target, query, &request).await {
+                Err(status) => respond::failure(&status),
+                Ok(()) => noted(shared, user, target, query, request).await,
+            };
             let is_dry = query.get("dryRun") == "All";
             if answer.extensions().get::<TookTooLong>().is_some() {
                 shared.requests.ended(target, answer.status().as_u16());
@@ -352,10 +345,13 @@ async fn authorize(
     extensions: &Extensions,
 ) -> Result<(), Status> {
     let snapshot = shared.store().snapshot();
-    let decided = shared.authorizers.decide(&snapshot, |view| access::authorize(view, user, attributes));
+    let decided = shared.authorizers.decide(&snapshot, |view| {
+        let (decision, by) = access::authorize_by(view, user, attributes);
+        (decision, by.map(|by| shared.access.decider(by.labels())))
+    });
     let began = Instant::now();
-    let decision = decided.await;
-    shared.access.authorized(&decision, began.elapsed());
+    let (decision, by) = decided.await;
+    shared.access.authorized(&decision, by.as_ref(), began.elapsed());
     audit::decided(extensions, &decision);
     match decision {
         Decision { allowed: true, .. } => Ok(()),
@@ -363,6 +359,52 @@ async fn authorize(
         Decision { error, .. } if !error.is_empty() => Err(Status::internal(error)),
         Decision { reason, .. } => Err(access::forbidden(user, attributes, &reason)),
     }
+}
+
+async fn allowed(
+    shared: &Shared,
+    user: &User,
+    target: &Target,
+    query: &Query,
+    request: &Request<Incoming>,
+) -> Result<(), Status> {
+    if target.name.is_empty() && matches!(target.verb, "list" | "watch" | "deletecollection") {
+        // A selector that cannot be read narrows nothing here, and is refused when the list is made.
+        let fields = FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
+        let labels = LabelSelector::parse(query.get("labelSelector")).unwrap_or_default();
+        // A list of one name is authorized as that name.
+        let name = fields.required("metadata.name").unwrap_or_default();
+        let (fields, labels) = (Some(&fields), Some(&labels));
+        let attributes = Attributes { name, fields, labels, ..target.attributes() };
+        authorize(shared, user, &attributes, request.extensions()).await?;
+    } else {
+        authorize(shared, user, &target.attributes(), request.extensions()).await?;
+    }
+    // Opening a stream is a create, whichever method a WebSocket is asked for with.
+    if target.verb == "get" && matches!(&*target.subresource, "attach" | "exec" | "portforward") {
+        let attributes = Attributes { verb: "create", ..target.attributes() };
+        authorize(shared, user, &attributes, request.extensions()).await?;
+    }
+    Ok(())
+}
+
+/// Of a version that clients should leave, it is noted who asked, and told.
+async fn noted(
+    shared: &Arc<Shared>,
+    user: &User,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Answer {
+    let Some(text) = target.kind.deprecation() else {
+        return limited(shared, user, target, query, request).await;
+    };
+    let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    shared.deprecated.record(target, agent.unwrap_or_default(), SystemTime::now());
+    audit::deprecated(request.extensions(), target.kind.deprecated.and_then(|row| row.removed));
+    let mut answer = limited(shared, user, target, query, request).await;
+    respond::warn(&mut answer, &[text.into_owned()]);
+    answer
 }
 
 /// Bounded in time, unless the request is one that stays.
@@ -373,27 +415,6 @@ async fn limited(
     query: &Query,
     request: Request<Incoming>,
 ) -> Answer {
-    if target.name.is_empty() && matches!(target.verb, "list" | "watch" | "deletecollection") {
-        // A selector that cannot be read narrows nothing here, and is refused when the list is made.
-        let fields = FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
-        let labels = LabelSelector::parse(query.get("labelSelector")).unwrap_or_default();
-        // A list of one name is authorized as that name.
-        let name = fields.required("metadata.name").unwrap_or_default();
-        let (fields, labels) = (Some(&fields), Some(&labels));
-        let attributes = Attributes { name, fields, labels, ..target.attributes() };
-        if let Err(status) = authorize(shared, user, &attributes, request.extensions()).await {
-            return respond::failure(&status);
-        }
-    } else if let Err(status) = authorize(shared, user, &target.attributes(), request.extensions()).await {
-        return respond::failure(&status);
-    }
-    // Opening a stream is a create, whichever method a WebSocket is asked for with.
-    if target.verb == "get" && matches!(&*target.subresource, "attach" | "exec" | "portforward") {
-        let attributes = Attributes { verb: "create", ..target.attributes() };
-        if let Err(status) = authorize(shared, user, &attributes, request.extensions()).await {
-            return respond::failure(&status);
-        }
-    }
     if target.is_long_running(query) {
         return dispatch(shared, user, target, query, request).await;
     }

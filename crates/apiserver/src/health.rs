@@ -14,7 +14,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::not_allowed;
 use crate::shared::Shared;
-use crate::{metrics, negotiate};
+use crate::{metrics, negotiate, zpages};
 
 /// A check by its name, with what is wrong if it fails; from outside of this crate.
 pub type HealthCheck = (&'static str, Arc<dyn Fn() -> Result<(), String> + Send + Sync>);
@@ -28,6 +28,7 @@ const ROOTS: [&str; 3] = ["healthz", "livez", "readyz"];
 const CHECKS: &[Check] = &[
     ("ping", begun),
     ("log", begun),
+    ("loopback-serving-certificate", begun),
     ("etcd", filled),
     ("etcd-readiness", filled),
     ("informer-sync", filled),
@@ -42,8 +43,12 @@ const CHECKS: &[Check] = &[
     ("poststarthook/start-system-namespaces-controller", |shared| {
         is_there(shared, kinds::NAMESPACES, "kube-system")
     }),
+    ("poststarthook/peer-endpoint-reconciler-controller", begun),
     ("poststarthook/start-cluster-authentication-info-controller", begun),
+    ("poststarthook/start-kube-apiserver-identity-lease-controller", begun),
+    ("poststarthook/start-kube-apiserver-identity-lease-garbage-collector", begun),
     ("poststarthook/storage-readiness", filled),
+    ("poststarthook/start-legacy-token-tracking-controller", begun),
     ("poststarthook/start-service-ip-repair-controllers", begun),
     ("poststarthook/rbac/bootstrap-roles", |shared| is_there(shared, kinds::CLUSTER_ROLES, "cluster-admin")),
     ("poststarthook/scheduling/bootstrap-system-priority-classes", |shared| {
@@ -68,6 +73,8 @@ const CHECKS: &[Check] = &[
 
 /// Which of them are about readiness alone: a server that is about to stop is alive but not ready.
 const ONLY_READY: &[&str] = &["etcd-readiness", "informer-sync", "shutdown"];
+/// And which are not about it.
+const NEVER_READY: &[&str] = &["loopback-serving-certificate"];
 
 /// What upstream begins behind its start is there before this server answers anybody.
 fn begun(_: &Shared) -> Result<(), String> {
@@ -104,7 +111,7 @@ impl Outcomes {
         if one.is_well { one.passed += 1 } else { one.failed += 1 }
     }
 
-    /// `/metrics/slis`: KEP-3466.
+    /// `/metrics/slis`: KEP-3466. What is looked at one by one is not counted, nor is this page a look at anything.
     fn page(&self) -> String {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut page = Page::default();
@@ -125,38 +132,36 @@ impl Outcomes {
                 }
             }
         }
+        metrics::write_start(&mut page);
         page.into_text()
     }
 }
 
 /// The names of a root's checks.
 fn names(shared: &Shared, root: &str) -> Vec<&'static str> {
-    let own =
-        CHECKS.iter().map(|(name, _)| *name).filter(|name| root == "readyz" || !ONLY_READY.contains(name));
+    let not = if root == "readyz" { NEVER_READY } else { ONLY_READY };
+    let own = CHECKS.iter().map(|(name, _)| *name).filter(|name| !not.contains(name));
     own.chain(shared.config.checks.iter().map(|(name, _)| *name)).collect()
 }
 
-fn check(shared: &Shared, root: &'static str, name: &'static str) -> Result<(), String> {
-    let own = CHECKS.iter().find(|(known, _)| *known == name);
-    let outcome = match own {
-        Some((_, check)) => check(shared),
-        None => {
-            shared.config.checks.iter().find(|(known, _)| *known == name).map_or(Ok(()), |(_, check)| check())
-        }
-    };
-    shared.outcomes.note(root, name, &outcome);
-    outcome
+fn check(shared: &Shared, name: &str) -> Result<(), String> {
+    if let Some((_, check)) = CHECKS.iter().find(|(known, _)| *known == name) {
+        return check(shared);
+    }
+    shared.config.checks.iter().find(|(known, _)| *known == name).map_or(Ok(()), |(_, check)| check())
 }
 
 /// Every path that is answered here, and those of OpenAPI.
 pub(crate) fn paths(shared: &Shared) -> Vec<String> {
     let fixed = [
         "/.well-known/openid-configuration",
+        "/flagz",
         "/metrics",
         "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",
+        "/statusz",
         "/version",
     ];
     let mut paths: Vec<String> = fixed.iter().map(|&path| path.to_owned()).collect();
@@ -200,12 +205,8 @@ pub(crate) fn answer(
 ) -> Option<Answer> {
     match path {
         "/metrics" => return Some(metrics_page(metrics::page(shared))),
-        "/metrics/slis" => {
-            for root in ROOTS {
-                names(shared, root).into_iter().for_each(|name| drop(check(shared, root, name)));
-            }
-            return Some(metrics_page(shared.outcomes.page()));
-        }
+        "/metrics/slis" => return Some(metrics_page(shared.outcomes.page())),
+        "/flagz" | "/statusz" => return Some(zpages::answer(shared, path, headers)),
         "/version" | "/version/" => return Some(version(shared, method, headers)),
         "/.well-known/openid-configuration" | "/.well-known/openid-configuration/" => {
             return Some(respond::json(
@@ -230,7 +231,7 @@ pub(crate) fn answer(
         None => Some(all(shared, root, &names, query)),
         Some(one) => {
             let name = names.into_iter().find(|name| *name == one)?;
-            Some(match check(shared, root, name) {
+            Some(match check(shared, name) {
                 Ok(()) => respond::text(StatusCode::OK, "ok"),
                 Err(why) => respond::text(
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -249,7 +250,9 @@ fn all(shared: &Shared, root: &'static str, names: &[&'static str], query: &Quer
             told.push_str(&format!("[+]{name} excluded: ok\n"));
             continue;
         }
-        match check(shared, root, name) {
+        let outcome = check(shared, name);
+        shared.outcomes.note(root, name, &outcome);
+        match outcome {
             Ok(()) => told.push_str(&format!("[+]{name} ok\n")),
             Err(why) => {
                 failed.push(format!("{name}: {why}"));

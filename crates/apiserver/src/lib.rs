@@ -60,6 +60,7 @@ mod webhooks;
 mod websocket;
 mod write;
 mod yaml;
+mod zpages;
 
 pub use aggregate::FrontProxy;
 pub use audit::{Audit, AuditWebhook, LogError as AuditLogError, LogOptions as AuditLog};

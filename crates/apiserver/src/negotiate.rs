@@ -217,6 +217,47 @@ pub(crate) fn first_of(headers: &HeaderMap, media: &[&'static str]) -> Option<&'
     clauses.iter().find_map(|clause| media.iter().copied().find(|media| clause.takes(media)))
 }
 
+/// How a page of the server's own is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Page {
+    Text,
+    /// As the object of its kind, in this encoding.
+    Object {
+        media: &'static str,
+        version: &'static str,
+    },
+}
+
+/// How a page is told that is text, or an object if somebody asks for its kind in one of these versions.
+///
+/// # Errors
+/// 406.
+pub(crate) fn page(
+    headers: &HeaderMap,
+    group: &str,
+    kind: &str,
+    versions: &[&'static str],
+) -> Result<Page, Status> {
+    const TEXT: &str = "text/plain";
+    const MEDIA: [&str; 3] = ["application/json", "application/yaml", TEXT];
+    if first_line(headers).is_none() {
+        return Ok(Page::Text);
+    }
+    for clause in clauses(headers) {
+        for media in MEDIA.into_iter().filter(|media| clause.takes(media)) {
+            let target = (clause.get("as"), clause.get("g"));
+            if media == TEXT && target.0.is_empty() {
+                return Ok(Page::Text);
+            }
+            let version = versions.iter().find(|version| **version == clause.get("v"));
+            if let Some(version) = version.filter(|_| media != TEXT && target == (kind, group)) {
+                return Ok(Page::Object { media, version });
+            }
+        }
+    }
+    Err(Status::new(Reason::NotAcceptable, format!("{ONLY}{}", MEDIA.join(", "))))
+}
+
 /// How a request is answered; 406 if nothing that is asked for can be made.
 pub(crate) fn view(
     headers: &HeaderMap,

@@ -13,6 +13,7 @@ use schema::Kind;
 use store::Store;
 use tokio::sync::watch;
 
+use crate::authenticate::Impersonations;
 use crate::authenticate::oidc::Providers;
 use crate::authenticate::verified::Verified;
 use crate::authenticate::webhook::Reviewer;
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) past: Past,
     pub(crate) requests: Requests,
     pub(crate) access: Access,
+    pub(crate) impersonations: Impersonations,
     /// How often extension servers were found to be out of reach, by the APIService and why.
     pub(crate) unavailable: ::metrics::Family<[Box<str>; 2], ::metrics::Counter>,
     pub(crate) deprecated: DeprecatedUses,
@@ -106,6 +108,7 @@ impl Shared {
             past: Past::default(),
             requests: Requests::default(),
             access: Access::default(),
+            impersonations: Impersonations::default(),
             unavailable: ::metrics::Family::default(),
             deprecated: DeprecatedUses::default(),
             outcomes: Outcomes::default(),

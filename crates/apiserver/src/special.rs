@@ -266,8 +266,13 @@ async fn review(
     let media = media(shared, target, query, &request)?;
     let mut options = options::of_write(target, query, request.headers(), None)?;
     let (mut posted, warnings) = document(shared, target, request, &mut options).await?;
-    if !target.namespace.is_empty() && schema::path::text(&posted, "metadata.namespace").is_empty() {
+    let namespace = schema::path::text(&posted, "metadata.namespace");
+    if target.kind.namespaced && namespace.is_empty() {
         posted["metadata"]["namespace"] = target.namespace.as_str().into();
+    } else if target.kind.namespaced && namespace != target.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     let passed = shared.gate.admit(&to_gate(user, target, &options), Operation::Create, posted).await?;
     let wrong = (target.kind.validate)(&passed.object, None);

@@ -9,13 +9,16 @@ use futures_util::future::try_join_all;
 use gate::Gate;
 use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, NAMESPACES, SECRETS, SERVICES};
 use object::{Reason, Resource, Snapshot, Status, Time};
-use plan::{User, Write};
+use plan::{Expect, User, Write};
 use serde_json::{Value, json};
 
 use crate::pki::{self, Pki};
 
 /// How often another server may be faster with one of the objects. Each time something has come to be what it should.
 const ATTEMPTS: u32 = 16;
+
+/// What clusters of older builds have besides: it let a node read each other one by its name.
+const FORMER: [(Resource, &str); 1] = [(CLUSTER_ROLE_BINDINGS, "ekso:node-proxier")];
 
 /// Writes what is missing of a cluster's own objects, and mends what was changed of the default roles. Servers that start at once on
 /// one store do the same work; who comes second looks again.
@@ -44,6 +47,13 @@ async fn reconcile_once(gate: &Gate, pki: &Pki, dns: Ipv4Addr) -> Result<(), Sta
     let mut writes = bootstrap::reconcile(&before, &pki.ca_pem, &pki.front_proxy.ca_pem);
     let own = own_objects(dns).into_iter().map(|(resource, object)| Write::Create { resource, object });
     writes.extend(own.filter(|write| is_of_new_object(&before, write)));
+    let former = FORMER.iter().filter_map(|(resource, name)| before.find(*resource, "", name));
+    writes.extend(former.map(|held| Write::Delete {
+        key: held.key.clone(),
+        expect: Expect::same(held),
+        grace_seconds: None,
+        propagation: None,
+    }));
     let (new, mended): (Vec<_>, Vec<_>) =
         writes.into_iter().partition(|write| is_of_new_object(&before, write));
     let is_namespace =
@@ -103,16 +113,26 @@ fn own_objects(dns: Ipv4Addr) -> Vec<(Resource, Value)> {
         (CLUSTER_ROLE_BINDINGS, object)
     };
     let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "protocol": protocol, "targetPort": 53});
+    let role = |name: &str, rules: Value| {
+        let object = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules,
+        });
+        (CLUSTER_ROLES, object)
+    };
     // Each node serves the cluster's names, and a name depends on whether its namespace exists.
-    let node_dns = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "ekso:node-dns"},
-        "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]}],
-    });
+    let dns_rules =
+        json!([{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]}]);
+    // A node's process is its service proxy and its network plugin as well, which elsewhere have accounts of their own and may do more:
+    // services lead to endpoints, and the pods of other nodes are behind those nodes' addresses.
+    let network_rules = json!([
+        {"apiGroups": [""], "resources": ["nodes", "services"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+    ]);
     vec![
-        (CLUSTER_ROLES, node_dns),
+        role("ekso:node-dns", dns_rules),
+        role("ekso:node-network", network_rules),
         binding("ekso:node-dns", "ekso:node-dns", "system:nodes"),
-        // A node's process is its service proxy as well, which elsewhere has an account of its own.
-        binding("ekso:node-proxier", "system:node-proxier", "system:nodes"),
+        binding("ekso:node-network", "ekso:node-network", "system:nodes"),
         binding("ekso:node-bootstrapper", "system:node-bootstrapper", "system:bootstrappers"),
         binding(
             "ekso:node-client-approver",

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use access::ClientCa;
 use access::service_account::{Authority, SigningKey};
 use account::Account;
-use apiserver::{Authorizers, Believed, Deps, FrontProxies, Limits, Server, Version};
+use apiserver::{Authorizers, Believed, ComponentMetrics, Deps, FrontProxies, Limits, Server, Version};
 use controllers::Settings;
 use engine::Measures;
 use gate::{Gate, ServiceRange, ServiceRanges};
@@ -450,10 +450,37 @@ fn server_config(
             names: vec![FRONT_PROXY.to_owned()],
         }),
         jwks_uri: setup.shape.jwks_uri(),
+        flags: flags(setup),
         checks: sealing.map(health_of_keys).into_iter().collect(),
         audit: setup.files.guard.audit(clock)?,
-        components: Some(deciders::metrics(measures)),
+        components: Some(components(sealing, measures)),
     })
+}
+
+/// The metrics of controllers and scheduler, and of the store's keys where it has any.
+fn components(sealing: Option<&Arc<Sealing>>, measures: &Arc<Measures>) -> ComponentMetrics {
+    let mut components = deciders::metrics(measures);
+    if let Some(sealing) = sealing.cloned() {
+        let deciders = components.all;
+        components.all = Arc::new(move |page| {
+            deciders(page);
+            sealing.write_metrics(page);
+        });
+    }
+    components
+}
+
+/// What the control plane was started with, by upstream's names.
+fn flags(setup: &Setup) -> BTreeMap<String, String> {
+    let mut flags = setup.files.flags();
+    let Shape { services, pods, issuer, .. } = &setup.shape;
+    flags.extend([
+        ("cluster-cidr".to_owned(), pods.to_string()),
+        ("feature-gates".to_owned(), format!("CBORServingAndStorage={}", setup.cbor)),
+        ("service-account-issuer".to_owned(), issuer.clone()),
+        ("service-cluster-ip-range".to_owned(), services.to_string()),
+    ]);
+    flags
 }
 
 /// Where the writes of controllers and scheduler go, as their metrics tell it.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use admission::extension::{self, Asked, Extensions, InvocationKey, Served};
 use admission::{CHAIN, Operation, Plugin, Step, Verdict};
@@ -340,12 +341,15 @@ async fn policies(
     let (invocations, mut refusals) = found;
     turn.begin(Some(new));
     for invocation in invocations {
-        let who = invocation.key();
+        let (who, began) = (invocation.key(), Instant::now());
         let ran = review.asked(key, old, &uid, |asked| {
             extensions.mutate(&invocation, review.snapshot, asked, new, turn.may_ask(&who))
         });
         let mut ran = ran.await?;
         refusals.extend(ran.take_refusals());
+        if let Some((policy, binding, error)) = ran.check.take() {
+            review.gate.measures.mutated([policy, binding, error.to_owned()], began.elapsed());
+        }
         let Some(made) = ran.object else { continue };
         let (group, version) = (&*invocation.version.0, &*invocation.version.1);
         let mut changed = review.restored((group, version), made, new).await?;
@@ -465,6 +469,7 @@ async fn judge(
                 let (judged, told) = told.await?;
                 verdict.warnings.extend(told.warnings);
                 verdict.audit.extend(told.audit);
+                review.gate.measures.judged(told.checks);
                 judged?;
             }
             (Step::ValidatingWebhooks, Some(extensions)) => {

@@ -14,10 +14,11 @@ use serde_json::Value;
 use store::{Op, Precondition};
 use tokio::sync::Mutex;
 
-use crate::Gate;
 use crate::admit::Review;
 use crate::commit::{self, Failed};
 use crate::measures::Phase;
+use crate::ownership::{self, Elsewhere};
+use crate::{Gate, Options, Request};
 
 /// How often somebody else (a quota's controller, another server) may write a quota while it is a request's turn.
 const ATTEMPTS: u32 = 64;
@@ -106,13 +107,24 @@ fn beside(review: &Review<'_>, write: Write) -> Result<Option<Op>, Status> {
         }
     };
     let Some(stored) = review.snapshot.get(&key) else { return Ok(None) };
-    merged(review.gate, stored, &patch).map(Some)
+    merged(review, stored, &patch).map(Some)
 }
 
-fn merged(gate: &Gate, stored: &Object, patch: &Value) -> Result<Op, Status> {
-    let kind = gate.kind(stored.key.resource)?;
-    let mut value = stored.to_value().map_err(Status::internal)?;
+/// The API server itself writes the status, whoever's request it is for.
+fn merged(review: &Review<'_>, stored: &Object, patch: &Value) -> Result<Op, Status> {
+    let kind = review.gate.kind(stored.key.resource)?;
+    let old = stored.to_value().map_err(Status::internal)?;
+    let mut value = old.clone();
     schema::merge_patch(&mut value, patch);
     path::remove(&mut value, "metadata.resourceVersion");
+    let request = Request {
+        user: review.request.user,
+        kind: &kind,
+        namespace: &stored.key.namespace,
+        name: &stored.key.name,
+        subresource: "status",
+        options: &Options { field_manager: "kube-apiserver".into(), ..Options::default() },
+    };
+    ownership::updated(&request, &kind, &mut value, &old, review.now, &Elsewhere::default());
     Ok(commit::put(commit::draft(&kind, &stored.key, &value)?, Precondition::At(stored.revision)))
 }

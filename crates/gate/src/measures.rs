@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use admission::{CHAIN, Operation, Plugin, Step};
+use admission::{CHAIN, Operation, Plugin, PolicyCheck, Step};
 use kinds::IP_ADDRESSES;
 use metrics::{Counter, Family, Histogram, Page, SECONDS};
 use object::{Snapshot, Status, Table};
@@ -13,6 +13,7 @@ use crate::{ServiceRange, ServiceRanges, allocation, service};
 
 static ADMISSION_SECONDS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 static WEBHOOK_SECONDS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
+static POLICY_SECONDS: [f64; 5] = [0.000_000_5, 0.001, 0.01, 0.1, 1.0];
 const STEP: &str = "apiserver_admission_step_admission_duration_seconds";
 const CONTROLLER: &str = "apiserver_admission_controller_admission_duration_seconds";
 /// The code that is told of a webhook that could not be called: upstream's.
@@ -63,6 +64,10 @@ pub struct Measures {
     webhook_rejections: Family<[Box<str>; 5], Counter>,
     /// By name and phase.
     webhook_fail_open: Family<[Box<str>; 2], Counter>,
+    /// By action, error, policy and binding.
+    policy_checks: Family<[Box<str>; 4], Counter>,
+    /// By error, policy and binding.
+    mutations: Family<[Box<str>; 3], Histogram>,
     /// By range, and whether the address was chosen (`static`) or not (`dynamic`).
     addresses: Family<[Box<str>; 2], Counter>,
     address_errors: Family<[Box<str>; 2], Counter>,
@@ -82,6 +87,8 @@ impl Default for Measures {
             webhook_requests: Family::default(),
             webhook_rejections: Family::default(),
             webhook_fail_open: Family::default(),
+            policy_checks: Family::default(),
+            mutations: Family::new(|| Histogram::new(&POLICY_SECONDS)),
             addresses: Family::default(),
             address_errors: Family::default(),
             address_seconds: Family::new(seconds),
@@ -191,6 +198,18 @@ impl Measures {
         }
     }
 
+    /// What validating policies found.
+    pub(crate) fn judged(&self, checks: Vec<PolicyCheck>) {
+        for PolicyCheck { policy, binding, action, error } in checks {
+            self.policy_checks.of(&[action.into(), error.into(), policy.into(), binding.into()]).increase();
+        }
+    }
+
+    /// A mutating policy was asked.
+    pub(crate) fn mutated(&self, [policy, binding, error]: [String; 3], took: Duration) {
+        self.mutations.of(&[error.into(), policy.into(), binding.into()]).took(took);
+    }
+
     /// An address was sought in a range; `scope`: `static` if somebody chose it, otherwise `dynamic`.
     pub(crate) fn allocated(&self, range: ServiceRange, scope: &str, is_found: bool, took: Duration) {
         let cidr = || Box::from(range.to_string());
@@ -269,6 +288,22 @@ impl Measures {
             ["name", "type", "operation", "code", "rejected"],
             &self.webhook_requests,
         );
+        page.counters(
+            "apiserver_validating_admission_policy_check_total",
+            "[BETA] Validation admission policy check total, labeled by policy and further identified by binding and enforcement action taken.",
+            ["enforcement_action", "error_type", "policy", "policy_binding"],
+            &self.policy_checks,
+        );
+        let (of, labels) =
+            ("apiserver_mutating_admission_policy_check", ["error_type", "policy", "policy_binding"]);
+        let help = "[ALPHA] Mutation admission latency for individual mutation expressions in seconds, labeled by policy and binding.";
+        page.histograms(&format!("{of}_duration_seconds"), help, labels, &self.mutations);
+        let name = format!("{of}_total");
+        page.head(&name, "counter", "[ALPHA] Mutation admission policy check total, labeled by policy and further identified by binding.");
+        for ([error, policy, binding], took) in self.mutations.sorted() {
+            let labels = [("error_type", &*error), ("policy", &*policy), ("policy_binding", &*binding)];
+            page.sample(&name, &labels, took.count());
+        }
         let allocator = "kube_apiserver_clusterip_allocator_allocation";
         page.histograms(
             &format!("{allocator}_duration_seconds"),
@@ -333,6 +368,13 @@ mod tests {
         measures.called(&call(true), &refused);
         measures.called(&call(false), &refused);
         measures.called(&call(false), &Ok(()));
+        measures.judged(vec![PolicyCheck {
+            policy: "p".into(),
+            binding: "b".into(),
+            action: "deny",
+            error: "invalid_error",
+        }]);
+        measures.mutated(["p", "b", "no_error"].map(str::to_owned), Duration::from_millis(3));
         let mut page = Page::default();
         measures.write_admission(&mut page);
         let text = page.into_text();
@@ -355,6 +397,9 @@ mod tests {
                 "apiserver_admission_webhook_rejection_count{{{one},{validating},operation=\"CREATE\",error_type=\"calling_webhook_error\",rejection_code=\"400\"}} 1"
             ),
             format!("apiserver_admission_webhook_fail_open_count{{{one},{validating}}} 1"),
+            "apiserver_validating_admission_policy_check_total{enforcement_action=\"deny\",error_type=\"invalid_error\",policy=\"p\",policy_binding=\"b\"} 1".into(),
+            "apiserver_mutating_admission_policy_check_total{error_type=\"no_error\",policy=\"p\",policy_binding=\"b\"} 1".into(),
+            "apiserver_mutating_admission_policy_check_duration_seconds_bucket{error_type=\"no_error\",policy=\"p\",policy_binding=\"b\",le=\"0.01\"} 1".into(),
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
         }

@@ -20,6 +20,19 @@ pub enum Authorizer {
     Webhook(Webhook),
 }
 
+impl Authorizer {
+    /// Its type and its name, as upstream's metrics have them.
+    pub fn labels(&self) -> (&'static str, &str) {
+        match self {
+            Self::AlwaysAllow => ("AlwaysAllow", "alwaysallow"),
+            Self::AlwaysDeny => ("AlwaysDeny", "alwaysdeny"),
+            Self::Node => ("Node", "node"),
+            Self::Rbac => ("RBAC", "rbac"),
+            Self::Webhook(webhook) => ("Webhook", &webhook.name),
+        }
+    }
+}
+
 /// Of a cluster that configures none.
 pub static DEFAULT_AUTHORIZERS: [Authorizer; 2] = [Authorizer::Node, Authorizer::Rbac];
 

@@ -177,10 +177,7 @@ fn valid(account: &Key, view: &RequestView) -> Result<(), Status> {
     }
     if !name.is_empty() && *name != *account.name {
         let why = "must match the service account name if specified";
-        let mut status = invalid("metadata.name", &format!("{name:?}"), why);
-        status.message = status.message.replacen("\"\"", &format!("{:?}", &*account.name), 1);
-        status.name = account.name.to_string();
-        return Err(status);
+        return Err(invalid(&account.name, "metadata.name", &format!("{name:?}"), why));
     }
     let Some(seconds) = view.spec.expiration_seconds else { return Ok(()) };
     let why = match seconds {
@@ -188,16 +185,17 @@ fn valid(account: &Key, view: &RequestView) -> Result<(), Status> {
         MIN_SECONDS..=MAX_SECONDS => return Ok(()),
         _ => "may not specify a duration larger than 2^32 seconds",
     };
-    Err(invalid("spec.expirationSeconds", &seconds.to_string(), why))
+    // Upstream names no object here.
+    Err(invalid("", "spec.expirationSeconds", &seconds.to_string(), why))
 }
 
-/// Upstream names no object here, but where its name is what is wrong.
-fn invalid(field: &str, value: &str, why: &str) -> Status {
+fn invalid(name: &str, field: &str, value: &str, why: &str) -> Status {
     let detail = format!("Invalid value: {value}: {why}");
-    let message = format!("TokenRequest.authentication.k8s.io \"\" is invalid: {field}: {detail}");
+    let message = format!("TokenRequest.authentication.k8s.io {name:?} is invalid: {field}: {detail}");
     let mut status = Status::new(Reason::Invalid, message);
     status.group = "authentication.k8s.io".to_owned();
     status.kind = "TokenRequest".to_owned();
+    status.name = name.to_owned();
     status.causes.push(Cause { reason: "FieldValueInvalid", message: detail, field: field.to_owned() });
     status
 }

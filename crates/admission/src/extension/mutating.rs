@@ -68,6 +68,8 @@ pub struct Ran {
     pub object: Option<Value>,
     /// It wants to be asked again if others change the object after it.
     pub is_reinvoked: bool,
+    /// Policy and binding, and what came of them: `no_error` or `invalid_error`. None if they were not asked.
+    pub check: Option<(String, String, &'static str)>,
     refusals: Vec<Refusal>,
 }
 
@@ -143,6 +145,7 @@ pub fn run(
     let mut inputs = Inputs::new(snapshot, asked, Some(object), invocation.param.as_ref(), served);
     let mut ran = Ran::default();
     let mut refuse = |why: &str| {
+        ran.check = Some(bound.check("invalid_error"));
         if policy.head.fails {
             let refusal = Refusal::new(&policy.head.name, Some(&bound.binding), why, Reason::Invalid);
             ran.refusals.push(refusal);
@@ -164,9 +167,16 @@ pub fn run(
             Err(why) => refuse(&why),
         }
     }
+    ran.check.get_or_insert_with(|| bound.check("no_error"));
     ran.object = is_changed.then(|| inputs.object().take());
     ran.is_reinvoked = policy.reinvoked;
     ran
+}
+
+impl Bound<Policy> {
+    fn check(&self, error: &'static str) -> (String, String, &'static str) {
+        (self.policy.head.name.clone(), self.binding.clone(), error)
+    }
 }
 
 /// A request is refused if a policy that must not be passed by failed: with what the first says, and what all say beside it.

@@ -11,7 +11,7 @@ use super::expression::{
     CONDITIONS_BUDGET, Compiler, Expression, Inputs, Named, OUT_OF_BUDGET, POLICY_BUDGET, Run,
 };
 use super::policy::{Bound, Head};
-use crate::Verdict;
+use crate::{PolicyCheck, Verdict};
 
 /// Bytes of a message that an expression gives.
 const MESSAGE_MAX: usize = 5 << 10;
@@ -119,9 +119,11 @@ pub fn run(
             Err(why) => follow(bound, Failure::broken(why, 0), verdict, denials),
             Ok(true) => {
                 let run = Run::new(&inputs, &policy.variables, asked, POLICY_BUDGET);
-                for failure in failures(policy, &run) {
+                let (failures, passed_by) = failures(policy, &run);
+                for failure in failures {
                     follow(bound, failure, verdict, denials);
                 }
+                verdict.checks.extend(passed_by.iter().map(|why| bound.checked("allow", why)));
                 let run = Run::new(&inputs, &policy.variables, asked, POLICY_BUDGET);
                 annotate(bound, &run, verdict, denials);
             }
@@ -139,8 +141,9 @@ pub fn refuse(asked: &Asked, object: Option<&Value>, denials: Vec<Denial>) -> Re
     Err(status)
 }
 
-fn failures<'a>(policy: &'a Policy, run: &Run<'a>) -> Vec<Failure> {
-    let mut failures = Vec::new();
+/// What does not hold, and why others could not be worked out that may be passed by.
+fn failures<'a>(policy: &'a Policy, run: &Run<'a>) -> (Vec<Failure>, Vec<String>) {
+    let (mut failures, mut passed_by) = (Vec::new(), Vec::new());
     for (index, validation) in policy.validations.iter().enumerate() {
         match run.eval(&validation.holds) {
             Ok(Cel::Bool(true)) => {}
@@ -148,13 +151,20 @@ fn failures<'a>(policy: &'a Policy, run: &Run<'a>) -> Vec<Failure> {
                 let message = message(validation, run);
                 failures.push(Failure { message, reason: validation.reason, index });
             }
-            Err(_) if !policy.head.fails => {}
+            Err(why) if !policy.head.fails => passed_by.push(why),
             // Then nothing has been decided.
-            Err(why) if why == OUT_OF_BUDGET => return vec![Failure::broken(why, 0)],
+            Err(why) if why == OUT_OF_BUDGET => return (vec![Failure::broken(why, 0)], passed_by),
             Err(why) => failures.push(Failure::broken(why, index)),
         }
     }
-    failures
+    (failures, passed_by)
+}
+
+impl Bound<Policy> {
+    fn checked(&self, action: &'static str, why: &str) -> PolicyCheck {
+        let error = if why == OUT_OF_BUDGET { "out_of_budget" } else { "invalid_error" };
+        PolicyCheck { policy: self.policy.head.name.clone(), binding: self.binding.clone(), action, error }
+    }
 }
 
 /// What a validation says when it does not hold: its expression's text if that gives one line, else its fixed text.
@@ -205,6 +215,12 @@ fn follow(bound: &Bound<Policy>, failure: Failure, verdict: &mut Verdict, denial
     let policy = &bound.policy.head.name;
     let Failure { message, reason, index } = failure;
     for action in &bound.actions {
+        let word = match action.as_str() {
+            "Deny" => "deny",
+            "Warn" => "warn",
+            _ => "audit",
+        };
+        verdict.checks.push(bound.checked(word, &message));
         match action.as_str() {
             "Deny" => denials.push(Denial::new(bound, Some(&bound.binding), &message, reason)),
             "Warn" => verdict.warnings.push(format!(

@@ -83,6 +83,10 @@ fn check(snapshot: &Snapshot, request: &Request, object: Option<&Value>) -> Resu
     if !request.user.is_in("system:nodes") {
         return Ok(());
     }
+    if node.is_empty() {
+        let why = format!("could not determine node from user {:?}", &*request.user.name);
+        return Err(request.forbidden(object.or(request.old), why));
+    }
     let asked = Asked { snapshot, request, object, node };
     let found = match request.key.resource {
         kinds::PODS => asked.pod(),
@@ -90,12 +94,15 @@ fn check(snapshot: &Snapshot, request: &Request, object: Option<&Value>) -> Resu
         kinds::NODES => asked.node(),
         kinds::PERSISTENT_VOLUME_CLAIMS => asked.claim(),
         kinds::SERVICE_ACCOUNTS => asked.account(),
-        kinds::LEASES => asked.named("can only access node lease with the same name as the requesting node"),
+        kinds::LEASES => asked.lease(),
         kinds::CSI_NODES => asked.named("can only access CSINode with the same name as the requesting node"),
         kinds::RESOURCE_SLICES => asked.slice(),
         _ => Ok(()),
     };
-    found.map_err(|why| request.forbidden(object.or(request.old), why))
+    found.map_err(|refusal| match refusal {
+        Refusal::Forbidden(why) => request.forbidden(object.or(request.old), why),
+        Refusal::Missing(key) => Status::not_found(&key),
+    })
 }
 
 struct Asked<'a> {
@@ -109,11 +116,23 @@ struct Asked<'a> {
 const CLAIM_FIELDS: [&str; 4] =
     ["status.allocatedResourceStatuses", "status.allocatedResources", "status.capacity", "status.conditions"];
 
-/// Ok, or why not.
-type Found = Result<(), String>;
+/// Why not.
+enum Refusal {
+    Forbidden(String),
+    /// What the decision hangs on is not there.
+    Missing(Key),
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::Forbidden(why)
+    }
+}
+
+type Found = Result<(), Refusal>;
 
 fn allow_if(holds: bool, why: impl FnOnce() -> String) -> Found {
-    if holds { Ok(()) } else { Err(why()) }
+    if holds { Ok(()) } else { Err(why().into()) }
 }
 
 impl Asked<'_> {
@@ -123,20 +142,22 @@ impl Asked<'_> {
 
     fn pod(&self) -> Found {
         let node = self.node;
-        let stored = || {
+        // Where the stored pod is.
+        let place = || {
             let key = self.request.key;
-            let pod = self.request.old.map(|old| path::text(old, "spec.nodeName").to_owned());
-            pod.or_else(|| {
-                self.snapshot.get(key).and_then(|pod| pod.fields.first().map(|held| held.to_string()))
-            })
+            if let Some(old) = self.request.old {
+                return Ok(path::text(old, "spec.nodeName").to_owned());
+            }
+            let held = self.snapshot.get(key).ok_or_else(|| Refusal::Missing(key.clone()))?;
+            Ok::<_, Refusal>(held.fields.first().map(|node| node.to_string()).unwrap_or_default())
         };
         match (self.request.operation, self.request.subresource) {
             (Operation::Create, "") => self.new_pod(),
-            (Operation::Delete, "") => allow_if(stored().as_deref() == Some(node), || {
+            (Operation::Delete, "") => allow_if(place()? == node, || {
                 format!("node {node:?} can only delete pods with spec.nodeName set to itself")
             }),
             (Operation::Update, "status") => {
-                allow_if(stored().as_deref() == Some(node), || {
+                allow_if(place()? == node, || {
                     format!(
                         "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
                     )
@@ -155,16 +176,20 @@ impl Asked<'_> {
                 }
                 Ok(())
             }
-            (Operation::Create, "eviction") => allow_if(stored().as_deref() == Some(node), || {
-                format!("node {node:?} can only evict pods with spec.nodeName set to itself")
+            (Operation::Create, "eviction") => allow_if(place()? == node, || {
+                format!("node {node} can only evict pods with spec.nodeName set to itself")
             }),
-            (_, "") => Err(format!(
+            (operation, "") => Err(format!(
                 "unexpected operation {:?}, node {node:?} can only create and delete mirror pods",
-                verb(self.request.operation)
-            )),
+                verb(operation)
+            )
+            .into()),
+            (operation, "status") => Err(format!("unexpected operation {:?}", verb(operation)).into()),
+            (operation, "eviction") => Err(format!("unexpected operation {}", verb(operation)).into()),
             (_, subresource) => Err(format!(
-                "unexpected pod subresource {subresource:?}, only 'status' and 'eviction' are allowed for nodes"
-            )),
+                "unexpected pod subresource {subresource:?}, only 'status' and 'eviction' are allowed"
+            )
+            .into()),
         }
     }
 
@@ -181,7 +206,7 @@ impl Asked<'_> {
         })?;
         self.owned_by_node(pod)?;
         match api_reference(pod) {
-            Some(what) => Err(format!("node {node:?} can not create pods that reference {what}")),
+            Some(what) => Err(format!("node {node:?} can not create pods that reference {what}").into()),
             None => Ok(()),
         }
     }
@@ -200,13 +225,12 @@ impl Asked<'_> {
 
     fn owned_by_node(&self, pod: &Value) -> Found {
         let (node, owners) = (self.node, path::list(pod, "metadata.ownerReferences"));
-        allow_if(!owners.is_empty(), || {
-            format!("node {node:?} can only create pods with an owner reference set to itself")
-        })?;
-        allow_if(owners.len() == 1, || {
-            format!("node {node:?} can only create pods with a single owner reference set to itself")
-        })?;
-        let owner = &owners[0];
+        let [owner] = owners else {
+            let number = if owners.is_empty() { "an" } else { "a single" };
+            let why =
+                format!("node {node:?} can only create pods with {number} owner reference set to itself");
+            return Err(why.into());
+        };
         allow_if(owner["kind"] == "Node" && owner["name"] == node && owner["apiVersion"] == "v1", || {
             format!("node {node:?} can only create pods with an owner reference set to itself")
         })?;
@@ -216,9 +240,11 @@ impl Asked<'_> {
         allow_if(owner["blockOwnerDeletion"] != true, || {
             format!("node {node:?} must not set blockOwnerDeletion on an owner reference")
         })?;
-        let held = self.snapshot.get(&Key::cluster(kinds::NODES, node));
-        allow_if(held.is_some_and(|held| owner["uid"] == *held.meta.uid), || {
-            format!("node {node:?} UID mismatch: the owner reference is to another node of that name")
+        let key = Key::cluster(kinds::NODES, node);
+        let held = self.snapshot.get(&key).ok_or(Refusal::Missing(key))?;
+        allow_if(owner["uid"] == *held.meta.uid, || {
+            let said = owner["uid"].as_str().unwrap_or_default();
+            format!("node {node} UID mismatch: expected {said} got {}", held.meta.uid)
         })
     }
 
@@ -231,13 +257,16 @@ impl Asked<'_> {
         allow_if(named == node, || format!("node {node:?} is not allowed to modify node {named:?}"))?;
         match (self.request.operation, self.request.old) {
             (Operation::Create, _) => {
+                // What it may read would follow from it.
+                allow_if(path::get(object, "spec.configSource").is_none(), || {
+                    format!("node {node:?} is not allowed to create pods with a non-nil configSource")
+                })?;
                 let labels = forbidden_labels(&Value::Null, object);
                 allow_if(labels.is_empty(), || {
                     format!("node {node:?} is not allowed to set the following labels: {}", labels.join(", "))
                 })
             }
             (Operation::Update, Some(old)) => self.changed_node(old, object),
-            (Operation::Delete, _) => Err(format!("node {node:?} cannot delete node {named:?}")),
             _ => Ok(()),
         }
     }
@@ -245,14 +274,16 @@ impl Asked<'_> {
     fn changed_node(&self, old: &Value, new: &Value) -> Found {
         let node = self.node;
         let same = |field: &str| path::get(old, field) == path::get(new, field);
+        let source = "spec.configSource";
+        allow_if(path::get(new, source).is_none() || same(source), || {
+            format!("node {node:?} is not allowed to update configSource to a new non-nil configSource")
+        })?;
         allow_if(same("spec.taints"), || format!("node {node:?} is not allowed to modify taints"))?;
         allow_if(same("metadata.ownerReferences"), || {
             format!("node {node:?} is not allowed to modify ownerReferences")
         })?;
         let labels = forbidden_labels(old, new);
-        allow_if(labels.is_empty(), || {
-            format!("node {node:?} is not allowed to modify labels: {}", labels.join(", "))
-        })
+        allow_if(labels.is_empty(), || format!("is not allowed to modify labels: {}", labels.join(", ")))
     }
 
     fn claim(&self) -> Found {
@@ -278,10 +309,8 @@ impl Asked<'_> {
                 })
             }
             (Operation::Update, "status", None) => Ok(()),
-            (Operation::Update, subresource, _) => Err(format!(
-                "unexpected subresource {subresource:?}, node {node:?} can only update the status of a persistentvolumeclaim"
-            )),
-            (operation, ..) => Err(format!("unexpected operation {:?}", verb(operation))),
+            (operation, "status", _) => Err(format!("unexpected operation {:?}", verb(operation)).into()),
+            _ => Err("may only update PVC status".to_owned().into()),
         }
     }
 
@@ -296,7 +325,7 @@ impl Asked<'_> {
         let uid = bound["uid"].as_str().unwrap_or_default();
         allow_if(!uid.is_empty(), || "node requested token with a pod binding without a uid".to_owned())?;
         let key = Key::new(kinds::PODS, self.request.key.namespace.clone(), name);
-        let pod = self.snapshot.get(&key).ok_or_else(|| format!("pod {name:?} not found"))?;
+        let pod = self.snapshot.get(&key).ok_or(Refusal::Missing(key))?;
         allow_if(*pod.meta.uid == *uid, || {
             format!(
                 "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
@@ -314,22 +343,28 @@ impl Asked<'_> {
         let asked = match path::list(self.object(), "spec.audiences") {
             [] => "",
             [one] => one.as_str().unwrap_or_default(),
-            _ => return Err("node may only request 0 or 1 audiences".to_owned()),
+            _ => return Err("node may only request 0 or 1 audiences".to_owned().into()),
         };
         let namespace = &*self.request.key.namespace;
-        let wanted =
-            path::list(pod, "spec.volumes").iter().any(|volume| self.wants(namespace, volume, asked));
+        let pod_name = path::text(pod, "metadata.name");
+        let mut volumes = path::list(pod, "spec.volumes").iter();
+        let wanted = volumes.any(|volume| self.wants(namespace, pod_name, volume, asked));
         let may = || {
             let verb = "request-serviceaccounts-token-audience";
             let name = &*self.request.key.name;
             let asked = Attributes { verb, resource: asked, namespace, name, ..Attributes::default() };
             (self.request.authorize)(&asked).allowed
         };
-        allow_if(wanted || may(), || format!("audience {asked:?} not found in pod spec volume"))
+        let who = &*self.request.user.name;
+        allow_if(wanted || may(), || {
+            format!(
+                "audience {asked:?} not found in pod spec volume, {who} is not authorized to request tokens for this audience"
+            )
+        })
     }
 
     /// Does a volume want tokens for this audience: itself, or the CSI driver behind it?
-    fn wants(&self, namespace: &str, volume: &Value, audience: &str) -> bool {
+    fn wants(&self, namespace: &str, pod: &str, volume: &Value, audience: &str) -> bool {
         let mut sources = path::list(volume, "projected.sources").iter();
         if sources.any(|source| {
             source.get("serviceAccountToken").is_some_and(|token| path::text(token, "audience") == audience)
@@ -341,8 +376,11 @@ impl Asked<'_> {
         };
         let inline = path::text(volume, "csi.driver").to_owned();
         let driver = if inline.is_empty() {
-            let claim = path::text(volume, "persistentVolumeClaim.claimName");
-            let claim = find(kinds::PERSISTENT_VOLUME_CLAIMS, namespace, claim).unwrap_or_default();
+            let claim = match path::get(volume, "ephemeral.volumeClaimTemplate") {
+                Some(_) => format!("{pod}-{}", path::text(volume, "name")),
+                None => path::text(volume, "persistentVolumeClaim.claimName").to_owned(),
+            };
+            let claim = find(kinds::PERSISTENT_VOLUME_CLAIMS, namespace, &claim).unwrap_or_default();
             let bound = find(kinds::PERSISTENT_VOLUMES, "", path::text(&claim, "spec.volumeName"));
             path::text(&bound.unwrap_or_default(), "spec.csi.driver").to_owned()
         } else {
@@ -352,6 +390,13 @@ impl Asked<'_> {
         path::list(&driver, "spec.tokenRequests")
             .iter()
             .any(|request| path::text(request, "audience") == audience)
+    }
+
+    fn lease(&self) -> Found {
+        allow_if(&*self.request.key.namespace == "kube-node-lease", || {
+            "can only access leases in the \"kube-node-lease\" system namespace".to_owned()
+        })?;
+        self.named("can only access node lease with the same name as the requesting node")
     }
 
     /// Leases and CSINodes: named as the node.
@@ -364,9 +409,13 @@ impl Asked<'_> {
     }
 
     fn slice(&self) -> Found {
-        let own = path::text(self.object(), "spec.nodeName") == self.node;
-        allow_if(own || self.request.operation == Operation::Update, || {
-            "can only create/delete ResourceSlice with the same nodeName as the requesting node".to_owned()
+        let (what, slice) = match self.request.operation {
+            Operation::Create => ("create", self.object()),
+            Operation::Delete => ("delete", self.request.old.unwrap_or(&Value::Null)),
+            Operation::Connect | Operation::Update => return Ok(()),
+        };
+        allow_if(path::text(slice, "spec.nodeName") == self.node, || {
+            format!("can only {what} ResourceSlice with the same NodeName as the requesting node")
         })
     }
 }

@@ -1,4 +1,4 @@
-//! A pod is told the zone and region of its node when it is bound: KEP-4742.
+//! A pod is told the zone and region of its node when it is bound, or made for it: KEP-4742.
 
 use object::{Key, Snapshot, Status};
 use schema::path;
@@ -10,18 +10,19 @@ pub const PLUGIN: Plugin = Plugin { name: "PodTopologyLabels", mutate: Some(muta
 
 const LABELS: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
 
-/// The labels go into the Binding; storing it copies them to the pod.
+/// The labels go into the pod, or into the Binding: storing it copies them to the pod.
 fn mutate(
     snapshot: &Snapshot,
     request: &Request,
     object: &mut Value,
     _: &mut Vec<String>,
 ) -> Result<(), Status> {
-    if request.kind != "Binding" || request.operation != Operation::Create {
-        return Ok(());
-    }
-    let node = Key::cluster(kinds::NODES, path::text(object, "target.name"));
-    let Some(node) = snapshot.get(&node) else { return Ok(()) };
+    let node = match request.kind {
+        "Pod" if request.is(kinds::PODS, &[Operation::Create]) => path::text(object, "spec.nodeName"),
+        "Binding" if path::text(object, "target.kind") == "Node" => path::text(object, "target.name"),
+        _ => return Ok(()),
+    };
+    let Some(node) = snapshot.get(&Key::cluster(kinds::NODES, node)) else { return Ok(()) };
     for name in LABELS {
         if let Some(value) = node.meta.label(name) {
             object["metadata"]["labels"][name] = value.into();

@@ -574,10 +574,16 @@ fn a_binding_carries_the_labels_of_its_node() {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": {
         "topology.kubernetes.io/zone": "a", "topology.kubernetes.io/region": "r", "other": "x"}}});
     let world = world(&[node]);
-    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"namespace": "a", "name": "web"}, "target": {"name": "n1"}});
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"namespace": "a", "name": "web"}, "target": {"kind": "Node", "name": "n1"}});
     let stored = Case { subresource: "binding", ..Case::create(&world, binding) }.stored();
     assert_eq!(
         stored["metadata"]["labels"],
+        json!({"topology.kubernetes.io/zone": "a", "topology.kubernetes.io/region": "r"})
+    );
+    let mut placed = pod(json!({"nodeName": "n1"}));
+    placed["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": "elsewhere"});
+    assert_eq!(
+        Case::create(&world, placed).stored()["metadata"]["labels"],
         json!({"topology.kubernetes.io/zone": "a", "topology.kubernetes.io/region": "r"})
     );
 }
@@ -711,7 +717,7 @@ fn a_kubelet_keeps_to_its_node() {
         (update(on("n1"), labelled, "status"), "node \"n1\" cannot update labels through pod status"),
         (
             update(on("n1"), on("n1"), "resize"),
-            "unexpected pod subresource \"resize\", only 'status' and 'eviction' are allowed for nodes",
+            "unexpected pod subresource \"resize\", only 'status' and 'eviction' are allowed",
         ),
         (base(plain("n1")), ""),
         (base(plain("n2")), "node \"n1\" is not allowed to modify node \"n2\""),
@@ -729,7 +735,20 @@ fn a_kubelet_keeps_to_its_node() {
         ),
         (
             update(plain("n1"), node("n1", json!({"k8s.io/x": "y"}), json!([])), ""),
-            "node \"n1\" is not allowed to modify labels: k8s.io/x",
+            "is not allowed to modify labels: k8s.io/x",
+        ),
+        (
+            update(
+                plain("n1"),
+                json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {"configSource": {"configMap": {"name": "c"}}}}),
+                "",
+            ),
+            "node \"n1\" is not allowed to update configSource to a new non-nil configSource",
+        ),
+        (update(claim(json!({})), claim(json!({})), ""), "may only update PVC status"),
+        (
+            Case { user: "system:node:|system:nodes", ..base(plain("n1")) },
+            "could not determine node from user \"system:node:\"",
         ),
         (
             update(plain("n1"), node("n1", json!({}), json!([{"key": "a"}])), ""),
@@ -744,7 +763,13 @@ fn a_kubelet_keeps_to_its_node() {
         ("web", "uid-web", json!([]), ""),
         ("web", "uid-web", json!(["vault"]), ""),
         ("web", "uid-web", json!(["driver"]), ""),
-        ("web", "uid-web", json!(["other"]), "audience \"other\" not found in pod spec volume"),
+        (
+            "web",
+            "uid-web",
+            json!(["other"]),
+            "audience \"other\" not found in pod spec volume, system:node:n1 is not authorized to request tokens for this audience",
+        ),
+        ("none", "uid-none", json!([]), "pods \"none\" not found"),
         ("web", "uid-web", json!(["vault", "driver"]), "node may only request 0 or 1 audiences"),
         ("web", "", json!([]), "node requested token with a pod binding without a uid"),
         ("", "", json!([]), "node requested token not bound to a pod"),

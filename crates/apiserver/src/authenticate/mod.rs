@@ -6,11 +6,11 @@ pub(crate) mod webhook;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use access::AccessError;
 use access::service_account::Identity;
+use access::{AccessError, ImpersonationMode, View};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, header};
@@ -18,6 +18,7 @@ use object::{Reason, Status, Time};
 use plan::{Attributes, User};
 use tracing::debug;
 
+use crate::recent::Recent;
 use crate::shared::{Known, Peer, Shared};
 use crate::websocket::SUBPROTOCOL_TOKEN;
 
@@ -25,6 +26,8 @@ use crate::websocket::SUBPROTOCOL_TOKEN;
 const CERTIFICATE_TRUST: Duration = Duration::from_secs(60);
 /// A longer one is no token of ours.
 const LONGEST_TOKEN: usize = 16 * 1024;
+/// Of so many it is known how they may be somebody else.
+const MOST_IMPERSONATORS: usize = 5_000;
 
 /// The user of a request: whoever first believes one of its credentials. One that is there and believed by nobody is refused, never taken
 /// for none.
@@ -221,11 +224,35 @@ pub(crate) async fn impersonate(
 ) -> Result<User, Status> {
     let wanted = wanted(headers)?;
     let Some(wanted) = wanted else { return Ok(user) };
-    let snapshot = shared.store().snapshot();
-    shared
-        .authorizers
-        .decide(&snapshot, |view| access::impersonation(view, &user, wanted.clone(), request))
-        .await
+    let (snapshot, began) = (shared.store().snapshot(), Instant::now());
+    let last = shared.impersonations.last(&user);
+    let decide = |view: &View<'_>| access::impersonation(view, &user, wanted.clone(), request, last);
+    let decided = shared.authorizers.decide(&snapshot, decide).await;
+    let mode = decided.as_ref().ok().map(|(_, mode)| *mode);
+    shared.access.impersonated(mode, began.elapsed());
+    if let Some(mode) = mode {
+        shared.impersonations.note(&user, mode);
+    }
+    decided.map(|(impersonated, _)| impersonated)
+}
+
+/// How users were allowed to be somebody else the last time, by their names.
+pub(crate) struct Impersonations(Mutex<Recent<Arc<str>, ImpersonationMode>>);
+
+impl Default for Impersonations {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::new(MOST_IMPERSONATORS)))
+    }
+}
+
+impl Impersonations {
+    fn last(&self, user: &User) -> Option<ImpersonationMode> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&user.name).copied()
+    }
+
+    fn note(&self, user: &User, mode: ImpersonationMode) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(user.name.clone(), mode);
+    }
 }
 
 fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {

@@ -1,8 +1,11 @@
 //! `authentication_*`, `authorization_*`: who was believed, and what was allowed.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::{Counter, Family, Histogram, Page, exponential};
+use access::ImpersonationMode;
 use plan::Decision;
 
 static SECONDS: [f64; 15] = exponential(0.001, 2.0);
@@ -29,11 +32,22 @@ pub(crate) struct Access {
     authentications: Family<[&'static str; 1], Histogram>,
     authorizations: Family<[&'static str; 1], Histogram>,
     users: Family<[&'static str; 1], Counter>,
+    /// By type and name of the authorizer.
+    deciders: Family<[Cow<'static, str>; 2], Decided>,
+    /// By decision and mode.
+    impersonations: Family<[&'static str; 2], Histogram>,
     /// How long the certificates of clients are still good.
     pub(crate) certificates: Histogram,
     /// Tokens that were known (`hit`) or had to be looked at (`miss`).
     pub(crate) tokens: Family<[&'static str; 1], Counter>,
     pub(crate) handshake_errors: Counter,
+}
+
+/// What one authorizer decided.
+#[derive(Default)]
+pub(crate) struct Decided {
+    allowed: Counter,
+    denied: Counter,
 }
 
 impl Default for Access {
@@ -43,6 +57,8 @@ impl Default for Access {
             authentications: Family::new(seconds),
             authorizations: Family::new(seconds),
             users: Family::default(),
+            deciders: Family::default(),
+            impersonations: Family::new(seconds),
             certificates: Histogram::new(&CERTIFICATE_SECONDS),
             tokens: Family::default(),
             handshake_errors: Counter::default(),
@@ -60,7 +76,16 @@ impl Access {
         }
     }
 
-    pub(crate) fn authorized(&self, decision: &Decision, took: Duration) {
+    /// Where it is counted what an authorizer decides.
+    pub(crate) fn decider(&self, (kind, name): (&'static str, &str)) -> Arc<Decided> {
+        self.deciders.of(&[kind.into(), name.to_owned().into()])
+    }
+
+    /// `by`: who allowed or denied it.
+    pub(crate) fn authorized(&self, decision: &Decision, by: Option<&Arc<Decided>>, took: Duration) {
+        if let Some(Decided { allowed, denied }) = by.map(|by| &**by) {
+            if decision.allowed { allowed } else { denied }.increase();
+        }
         let result = match decision {
             Decision { allowed: true, .. } => "allowed",
             Decision { error, .. } if !error.is_empty() => "error",
@@ -70,7 +95,27 @@ impl Access {
         self.authorizations.of(&[result]).took(took);
     }
 
+    /// `mode`: None if it was not allowed.
+    pub(crate) fn impersonated(&self, mode: Option<ImpersonationMode>, took: Duration) {
+        let labels = mode.map_or(["denied", ""], |mode| ["allowed", mode.name()]);
+        self.impersonations.of(&labels).took(took);
+    }
+
     pub(super) fn write(&self, page: &mut Page) {
+        let labels = ["decision", "mode"];
+        let attempts = self.impersonations.sorted();
+        let name = "apiserver_impersonation_attempts_total";
+        page.head(name, "counter", "[ALPHA] Counter of impersonation attempts.");
+        for ([decision, mode], took) in &attempts {
+            page.sample(name, &[("decision", decision), ("mode", mode)], took.count());
+        }
+        let help = "[ALPHA] How long impersonation took to be decided, in seconds.";
+        page.histograms(
+            "apiserver_impersonation_attempts_duration_seconds",
+            help,
+            labels,
+            &self.impersonations,
+        );
         page.head(
             "apiserver_client_certificate_expiration_seconds",
             "histogram",
@@ -79,6 +124,17 @@ impl Access {
         page.histogram("apiserver_client_certificate_expiration_seconds", &[], &self.certificates);
         let help = "[ALPHA] Number of requests dropped with 'TLS handshake error from' error";
         page.counter("apiserver_tls_handshake_errors_total", help, &self.handshake_errors);
+        let deciders = self.deciders.sorted();
+        let name = "apiserver_authorization_decisions_total";
+        page.head(name, "counter", "[ALPHA] Total number of terminal decisions made by an authorizer split by authorizer type, name, and decision.");
+        for ([kind, of], decided) in &deciders {
+            for (decision, count) in [("allowed", &decided.allowed), ("denied", &decided.denied)] {
+                let labels = [("decision", decision), ("name", of), ("type", kind)];
+                if count.get() > 0 {
+                    page.sample(name, &labels, count.get());
+                }
+            }
+        }
         let help = "[ALPHA] Counter of authenticated requests broken out by username.";
         page.counters("authenticated_user_requests", help, ["username"], &self.users);
         let attempts = self.authentications.sorted();

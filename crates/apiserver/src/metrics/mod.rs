@@ -20,6 +20,7 @@ use schema::path;
 use crate::shared::Shared;
 
 pub(crate) use access::Access;
+pub(crate) use process::{started, write_start};
 pub(crate) use requests::{Open, Requests};
 
 /// The group below which EKS tells the metrics of the components that are not the API server.
@@ -42,6 +43,7 @@ pub(crate) fn page(shared: &Shared) -> String {
     let mut page = Page::default();
     shared.requests.write(&mut page);
     shared.access.write(&mut page);
+    shared.authorizers.write_metrics(&mut page);
     shared.deprecated.write(&mut page);
     shared.gate.write_metrics(&mut page);
     in_flight(shared, &mut page);

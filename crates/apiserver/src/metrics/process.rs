@@ -22,6 +22,18 @@ pub(super) fn write(page: &mut Page) {
     }
 }
 
+/// Only when it began.
+pub(crate) fn write_start(page: &mut Page) {
+    if let Some(process) = Process::read() {
+        page.gauge("process_start_time_seconds", "When the process began, since 1970.", process.started);
+    }
+}
+
+/// When it began, in seconds since 1970. None where there is no /proc.
+pub(crate) fn started() -> Option<f64> {
+    Process::read().map(|process| process.started)
+}
+
 #[derive(Debug)]
 struct Process {
     cpu_seconds: f64,

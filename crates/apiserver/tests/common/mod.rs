@@ -118,6 +118,7 @@ impl Cluster {
             cbor: false,
             front_proxies: None,
             jwks_uri: "https://kubernetes.default.svc.cluster.local/openid/v1/jwks".into(),
+            flags: std::collections::BTreeMap::new(),
             checks: Vec::new(),
             audit: None,
             components: None,

@@ -4,10 +4,12 @@ mod access;
 mod guard;
 mod watched;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use access::{AccessFileError, AccessFiles, followed};
 pub use guard::{GuardFileError, GuardFiles};
@@ -65,6 +67,21 @@ impl ServerFiles {
             Flag::EncryptionProviderConfig => guard.encryption_provider_config = None,
         }
         self
+    }
+
+    /// Each flag with what it says; nothing if it says nothing.
+    pub fn flags(&self) -> BTreeMap<String, String> {
+        let parts = [serde_json::to_value(&self.guard), serde_json::to_value(&self.access)];
+        let told = parts.into_iter().flatten().filter_map(|part| match part {
+            Value::Object(fields) => Some(fields),
+            _ => None,
+        });
+        let text = |value: Value| match value {
+            Value::Null => String::new(),
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        told.flatten().map(|(field, value)| (field.replace('_', "-"), text(value))).collect()
     }
 
     /// Whether a cluster would start with these, as far as they say themselves, and with the state that it had with `before`. `own_issuer`
@@ -126,6 +143,15 @@ mod tests {
                 _ => [true; 5],
             };
             assert_eq!(is_any, expected, "{flag:?}");
+        }
+        let flags = kept.flags();
+        let told = |flag: &str| flags.get(flag).map(String::as_str);
+        assert_eq!(told("audit-log-maxage"), Some("7"));
+        assert_eq!(told("authorization-config"), Some("authorizers"));
+        assert_eq!(told("audit-webhook-config-file"), Some(""));
+        for flag in Flag::value_variants() {
+            let name = flag.to_possible_value().expect("a name");
+            assert!(flags.contains_key(name.get_name()), "{flag:?}");
         }
     }
 }

@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
 use prost::Message;
-use tonic::Request;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
 use super::cipher::{Cipher, random};
+use super::measured::Calls;
 
 const SEED: usize = 32;
 const INFO: usize = 32;
@@ -44,6 +45,7 @@ pub(super) struct Kms {
     socket: Endpoint,
     channel: Mutex<Option<Channel>>,
     state: Mutex<State>,
+    calls: Calls,
 }
 
 #[derive(Default)]
@@ -136,11 +138,20 @@ impl Kms {
             socket,
             channel: Mutex::default(),
             state: Mutex::default(),
+            calls: Calls::default(),
         })
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    pub(super) fn known_seeds(&self) -> usize {
+        self.state().seeds.len()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -265,18 +276,19 @@ impl Kms {
             let mut held = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
             held.get_or_insert_with(|| self.socket.connect_lazy()).clone()
         };
-        let path = format!("/v2.KeyManagementService/{method}");
-        let path = PathAndQuery::from_maybe_shared(path).map_err(|error| error.to_string())?;
+        let (began, whole) = (Instant::now(), format!("/v2.KeyManagementService/{method}"));
+        let path = PathAndQuery::from_maybe_shared(whole.clone()).map_err(|error| error.to_string())?;
         let asked = async {
             let mut grpc = Grpc::new(channel);
-            grpc.ready().await.map_err(|error| causes(&error))?;
+            grpc.ready().await.map_err(|error| (Code::Unavailable, causes(&error)))?;
             let answer = grpc.unary(Request::new(request), path, ProstCodec::<Q, R>::default()).await;
-            answer.map(tonic::Response::into_inner).map_err(|status| causes(&status))
+            answer.map(tonic::Response::into_inner).map_err(|status| (status.code(), causes(&status)))
         };
-        match tokio::time::timeout(self.timeout, asked).await {
-            Ok(answer) => answer.map_err(|why| format!("{method}: {why}")),
-            Err(_) => Err(format!("{method}: no answer within {} ms", self.timeout.as_millis())),
-        }
+        let late = || (Code::DeadlineExceeded, format!("no answer within {} ms", self.timeout.as_millis()));
+        let answered = tokio::time::timeout(self.timeout, asked).await.unwrap_or_else(|_| Err(late()));
+        let status = answered.as_ref().err().map_or("OK".to_owned(), |(code, _)| format!("{code:?}"));
+        self.calls.note(&whole, &status, began.elapsed());
+        answered.map_err(|(_, why)| format!("{method}: {why}"))
     }
 }
 

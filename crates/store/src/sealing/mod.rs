@@ -13,15 +13,19 @@
 mod cipher;
 mod config;
 mod kms;
+mod measured;
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use bytes::Bytes;
+use metrics::Page;
 use object::{Key, Resource};
 
 use cipher::Cipher;
 pub use config::ConfigError;
 use kms::Kms;
+use measured::{Transformations, Way};
 
 /// How every sealed value begins.
 const SEALED: &[u8] = b"k8s:enc:";
@@ -31,6 +35,7 @@ const LONGEST_PREFIX: usize = 512;
 /// The keys of one store. They may be replaced while it runs.
 pub struct Sealing {
     rules: RwLock<Arc<Rules>>,
+    transformations: Transformations,
 }
 
 /// An `EncryptionConfiguration`.
@@ -135,12 +140,22 @@ impl Pattern {
 }
 
 impl Sealing {
+    fn of(rules: Rules) -> Self {
+        Self { rules: RwLock::new(Arc::new(rules)), transformations: Transformations::default() }
+    }
+
+    /// `apiserver_storage_transformation_*`, `apiserver_envelope_encryption_*`
+    pub fn write_metrics(&self, page: &mut Page) {
+        self.transformations.write(page);
+        measured::write_kms(self.rules().kms(), page);
+    }
+
     /// Reaches what holds the keys: values can be sealed and opened from then on.
     ///
     /// # Errors
     /// When a KMS does not answer, named.
     pub async fn open(rules: Rules) -> Result<Arc<Self>, SealError> {
-        let sealing = Self { rules: RwLock::new(Arc::new(rules)) };
+        let sealing = Self::of(rules);
         sealing.refresh().await?;
         Ok(Arc::new(sealing))
     }
@@ -150,7 +165,7 @@ impl Sealing {
     /// # Errors
     /// When a KMS does not answer; the keys stay as they were.
     pub async fn replace(&self, rules: Rules) -> Result<(), SealError> {
-        let next = Self { rules: RwLock::new(Arc::new(rules)) };
+        let next = Self::of(rules);
         next.refresh().await?;
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = next.rules();
         Ok(())
@@ -202,18 +217,38 @@ impl Sealing {
         let Some(provider) = rules.group(key.resource).and_then(|group| group.providers.first()) else {
             return Ok(None);
         };
-        let mut out = provider.prefix().to_vec();
-        match provider {
-            Provider::Identity => return Ok(None),
-            Provider::Local { cipher, .. } => cipher.seal(path, plain, &mut out),
-            Provider::Kms { kms, .. } => kms
-                .seal(path, plain, &mut out)
-                .map_err(|message| SealError::Kms { object: key.to_string(), message })?,
-        }
-        Ok(Some(out))
+        let (mut out, began) = (provider.prefix().to_vec(), Instant::now());
+        let sealed = match provider {
+            Provider::Identity => Ok(()),
+            Provider::Local { cipher, .. } => {
+                cipher.seal(path, plain, &mut out);
+                Ok(())
+            }
+            Provider::Kms { kms, .. } => kms.seal(path, plain, &mut out),
+        };
+        let prefix = String::from_utf8_lossy(provider.prefix());
+        self.transformations.note(key.resource, Way::ToStorage, &prefix, sealed.is_ok(), began.elapsed());
+        sealed.map_err(|message| SealError::Kms { object: key.to_string(), message })?;
+        Ok((!matches!(provider, Provider::Identity)).then_some(out))
     }
 
+    /// As [`Self::try_step`], counted. What a KMS has to be asked about is counted when it is opened.
     fn step(&self, key: &Key, path: &[u8], stored: &Bytes) -> Result<Step, SealError> {
+        let began = Instant::now();
+        let step = self.try_step(key, path, stored);
+        if !matches!(step, Ok(Step::Ask(..))) {
+            let is_sealed = stored.starts_with(SEALED);
+            let prefix = match &step {
+                Err(SealError::UnknownKey { .. }) => "unknown".into(),
+                _ if is_sealed => String::from_utf8_lossy(prefix_of(stored)),
+                _ => measured::IDENTITY.into(),
+            };
+            self.transformations.note(key.resource, Way::FromStorage, &prefix, step.is_ok(), began.elapsed());
+        }
+        step
+    }
+
+    fn try_step(&self, key: &Key, path: &[u8], stored: &Bytes) -> Result<Step, SealError> {
         let rules = self.rules();
         let group = rules.group(key.resource);
         let done = |plain, is_stale| Ok(Step::Done(Opened { plain, is_stale }));
@@ -370,6 +405,18 @@ mod tests {
             let why = told(gone.unseal(&key, b"/path", &Bytes::from_static(b"{}")).await);
             assert!(why.contains("\"identity\" is not configured"), "{why}");
             assert!(one.unseal(&key, b"/path", &Bytes::from_static(b"{}")).await.expect("plain").is_stale);
+            let mut page = Page::default();
+            one.write_metrics(&mut page);
+            let text = page.into_text();
+            let of = format!("transformer_prefix=\"k8s:enc:{kind}:v1:one:\"");
+            let total =
+                "apiserver_storage_transformation_operations_total{resource=\"secrets\",status=\"OK\"";
+            for line in [
+                format!("{total},transformation_type=\"to_storage\",{of}}} 1"),
+                format!("{total},transformation_type=\"from_storage\",transformer_prefix=\"identity\"}} 1"),
+            ] {
+                assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
+            }
             for cut in 0..sealed.len() {
                 drop(one.unseal(&key, b"/path", &sealed.slice(..cut)).await);
             }

@@ -53,6 +53,13 @@ pub struct Step {
     pub until: Option<u16>,
     /// Reads so many lines of the answer and ends it: the events of a watch.
     pub lines: Option<usize>,
+    /// Headers that are compared besides those of every answer; those of API Priority and Fairness by the names that their uids stand for.
+    #[serde(default)]
+    pub heads: Vec<String>,
+    /// The answer is a page of metrics. Of those whose names begin with one of these it is compared what they are and which labels they
+    /// have, not what they count.
+    #[serde(default)]
+    pub series: Vec<String>,
     #[serde(default)]
     pub ignore: Vec<Ignored>,
 }

@@ -1,5 +1,7 @@
 //! Two answers, and where they differ.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
 use regex::Regex;
 use serde_json::{Value, json};
@@ -20,7 +22,8 @@ pub fn differences(upstream: &Answer, ours: &Answer) -> Vec<Difference> {
     let mut found = Vec::new();
     compare("code", Some(&json!(upstream.code)), Some(&json!(ours.code)), &mut found);
     let header = |answer: &Answer, name: &str| answer.headers.get(name).map(|values| json!(values));
-    for name in super::playing::HEADERS {
+    let names: BTreeSet<&String> = upstream.headers.keys().chain(ours.headers.keys()).collect();
+    for name in names {
         let (upstream, ours) = (header(upstream, name), header(ours, name));
         compare(&format!("header/{name}"), upstream.as_ref(), ours.as_ref(), &mut found);
     }

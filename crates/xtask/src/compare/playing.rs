@@ -1,6 +1,6 @@
 //! Requests as they are made of one server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -31,6 +31,7 @@ pub const HEADERS: &[&str] = &[
 static LETTERS: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\$\{(\d{1,8}) letters\}").expect("a pattern of this file"));
 
+const FLOW_HEADS: &str = "x-kubernetes-pf-";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// What became of one request.
@@ -38,7 +39,7 @@ const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitio
 pub struct Answer {
     /// 0: none that could be read; the body says why.
     pub code: u16,
-    pub headers: BTreeMap<&'static str, Vec<String>>,
+    pub headers: BTreeMap<String, Vec<String>>,
     pub body: Body,
 }
 
@@ -60,13 +61,20 @@ impl Default for Body {
 pub struct Player<'a> {
     side: &'a Side,
     words: BTreeMap<String, String>,
+    /// The names of flow schemas and priority levels by their uids, once somebody asks.
+    flows: BTreeMap<String, String>,
 }
 
 impl<'a> Player<'a> {
     /// Makes the namespace that the sequence asks for.
     pub async fn begin(side: &'a Side, sequence: &Sequence, namespace: &str) -> Result<Self> {
         let words = BTreeMap::from([("ns".to_owned(), namespace.to_owned())]);
-        let mut player = Self { side, words };
+        let mut player = Self { side, words, flows: BTreeMap::new() };
+        if sequence.steps.iter().any(|step| step.heads.iter().any(|head| head.starts_with(FLOW_HEADS))) {
+            for resource in ["flowschemas", "prioritylevelconfigurations"] {
+                player.learn(resource).await?;
+            }
+        }
         if sequence.has_namespace() {
             let kinds = [
                 ("namespaces", "Namespace", namespace),
@@ -81,6 +89,16 @@ impl<'a> Player<'a> {
             }
         }
         Ok(player)
+    }
+
+    async fn learn(&mut self, resource: &str) -> Result<()> {
+        let step = json!({"ask": format!("GET /apis/flowcontrol.apiserver.k8s.io/v1/{resource}")});
+        let answer = self.ask(&serde_json::from_value(step)?, None).await?;
+        let Body::Json(list) = &answer.body else { anyhow::bail!("list {resource}: {answer:?}") };
+        let text = |object: &Value, field: &str| plain(&object["metadata"][field]);
+        let all = list["items"].as_array().into_iter().flatten();
+        self.flows.extend(all.map(|object| (text(object, "uid"), text(object, "name"))));
+        Ok(())
     }
 
     pub async fn play(&mut self, step: &Step, body: Option<&Value>) -> Answer {
@@ -178,10 +196,11 @@ impl<'a> Player<'a> {
                 .context("the answer does not end")??;
         }
         let mut headers = BTreeMap::new();
-        for name in HEADERS {
-            let values: Vec<String> = head.all(name).map(str::to_owned).collect();
+        for name in HEADERS.iter().copied().chain(step.heads.iter().map(String::as_str)) {
+            let named = |value: &str| self.flows.get(value).map_or(value, String::as_str).to_owned();
+            let values: Vec<String> = head.all(name).map(named).collect();
             if !values.is_empty() {
-                headers.insert(*name, values);
+                headers.insert(name.to_owned(), values);
             }
         }
         if head.all("Content-Encoding").any(|encoding| encoding == "gzip") {
@@ -190,7 +209,12 @@ impl<'a> Player<'a> {
             read = plain;
         }
         let is_watch = step.ask.contains("watch=") || step.lines.is_some();
-        Ok(Answer { code: head.code, headers, body: Body::of(&read, is_watch) })
+        let body = if step.series.is_empty() {
+            Body::of(&read, is_watch)
+        } else {
+            Body::Json(series(&String::from_utf8_lossy(&read), &step.series))
+        };
+        Ok(Answer { code: head.code, headers, body })
     }
 }
 
@@ -205,6 +229,50 @@ impl Body {
             Err(_) => Self::Text(text),
         }
     }
+}
+
+/// Prometheus' text format: each metric that has samples, with its type and the names of its labels.
+fn series(page: &str, prefixes: &[String]) -> Value {
+    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut found: BTreeMap<&str, (&str, BTreeSet<String>)> = BTreeMap::new();
+    for line in page.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            types.insert(name, kind);
+            continue;
+        }
+        let sample = line.split(['{', ' ']).next().unwrap_or_default();
+        let parts = ["", "_bucket", "_count", "_sum"].map(|end| sample.strip_suffix(end).unwrap_or_default());
+        let Some(name) = parts.into_iter().find(|name| types.contains_key(name)) else { continue };
+        if prefixes.iter().any(|prefix| name.starts_with(&**prefix)) {
+            let (_, labels) = found.entry(name).or_insert_with(|| (types[name], BTreeSet::new()));
+            // The bounds of buckets are part of what a histogram is.
+            labels.extend(labels_of(line).into_iter().filter(|label| label != "le"));
+        }
+    }
+    let told = found.into_iter().map(|(name, (kind, labels))| {
+        let labels: Vec<String> = labels.into_iter().collect();
+        (name.to_owned(), Value::String(format!("{kind} of {}", labels.join(", "))))
+    });
+    Value::Object(told.collect())
+}
+
+/// The names in `metric{name="value",…} 1`.
+fn labels_of(sample: &str) -> Vec<String> {
+    let Some((_, rest)) = sample.split_once('{') else { return Vec::new() };
+    let (mut names, mut name, mut is_value, mut is_escaped) = (Vec::new(), String::new(), false, false);
+    for letter in rest.chars() {
+        match letter {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_value => is_escaped = true,
+            '"' => is_value = !is_value,
+            _ if is_value => {}
+            '}' => break,
+            '=' => names.push(std::mem::take(&mut name)),
+            ',' => name.clear(),
+            other => name.push(other),
+        }
+    }
+    names
 }
 
 /// A text as it stands, all else as JSON.
@@ -230,6 +298,16 @@ pub fn merged(target: &Value, patch: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_metrics_it_counts_what_they_are() {
+        let page = "# HELP a_total Of a.\n# TYPE a_total counter\na_total{x=\"1,y=\\\"2}\",z=\"\"} 4\n\
+            # TYPE a_seconds histogram\na_seconds_bucket{x=\"1\",le=\"+Inf\"} 1\na_seconds_sum{x=\"1\"} 2\n\
+            # TYPE a_none gauge\n# TYPE b gauge\nb 1\n";
+        let expected = json!({"a_total": "counter of x, z", "a_seconds": "histogram of x"});
+        assert_eq!(series(page, &["a_".into()]), expected);
+        assert_eq!(series(page, &["b".into()]), json!({"b": "gauge of "}));
+    }
 
     #[test]
     fn a_body_is_varied_by_a_merge_patch() {
