@@ -88,6 +88,11 @@ async fn filtered(
         Ok(asked) => asked,
         Err(answer) => return answer,
     };
+    if !asked.stays(&request, &query)
+        && let Err(status) = query::timeout(&query)
+    {
+        return respond::failure(&status);
+    }
     let attributes = asked.attributes();
     let Who { user, real } = if acts_as_another(request.headers()) {
         match authenticate::impersonate(shared, believed.clone(), request.headers(), &attributes).await {
@@ -431,18 +436,8 @@ async fn bounded(
     answered: impl Future<Output = Answer>,
 ) -> Answer {
     let most = shared.config.limits.request_timeout;
-    let limit = match query.get("timeout") {
-        "" => most,
-        text => match query::duration(text) {
-            Some(Duration::ZERO) => most,
-            Some(wanted) => wanted.min(most),
-            None => {
-                let why =
-                    format!("invalid timeout specified in the request URL - time: invalid duration {text:?}");
-                return respond::failure(&Status::bad_request(why));
-            }
-        },
-    };
+    // What is no timeout was refused before.
+    let limit = query::timeout(query).ok().flatten().map_or(most, |wanted| wanted.min(most));
     let reads = matches!(verb, "get" | "head" | "list");
     let _counted = Counted::new(&shared.in_flight[usize::from(reads)]);
     in_time(limit, verb, resource, answered).await

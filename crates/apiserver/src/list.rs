@@ -365,7 +365,8 @@ fn read_token(text: &str) -> Result<Token, String> {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
             format!("illegal base64 data at input byte {at}")
         }
-        _ => format!("illegal base64 data at input byte {}", text.len()),
+        // Where the last four symbols begin that are not all there.
+        _ => format!("illegal base64 data at input byte {}", text.len() - text.len() % 4),
     })?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|error| schema::go_words(&error, &bytes))?;
     match &*token.v {

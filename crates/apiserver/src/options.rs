@@ -7,7 +7,7 @@ use plan::Propagation;
 use schema::{At, FieldValidation, Violation, go, path};
 use serde_json::Value;
 
-use crate::query::Query;
+use crate::query::{self, Query};
 use crate::route::Target;
 use crate::{body, cbor, protobuf};
 
@@ -149,9 +149,7 @@ pub(crate) fn of_deletion(
     let grace_seconds = match (path::int(&body, "gracePeriodSeconds"), query.get("gracePeriodSeconds")) {
         (Some(seconds), _) => Some(seconds),
         (None, "") => None,
-        (None, text) => Some(text.parse().map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })?),
+        (None, text) => Some(query::whole(text)?),
     };
     let orphan_dependents = match path::get(&body, "orphanDependents") {
         Some(Value::Bool(orphan)) => Some(*orphan),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use object::{FieldSelector, LabelSelector, Status};
-use schema::{Violation, ViolationKind};
+use schema::{Violation, ViolationKind, go};
 
 /// The decoded pairs of a query, in their order.
 #[derive(Debug, Default)]
@@ -49,9 +49,7 @@ impl Query {
     fn number(&self, key: &str) -> Result<Option<i64>, Status> {
         match self.get(key) {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| {
-                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-            }),
+            text => whole(text).map(Some),
         }
     }
 }
@@ -79,18 +77,40 @@ fn decoded_bytes(text: &str, plus: bool) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// A duration as Go writes it: `30s`, `1m30s`, `1.5h`. None: it is none, or negative.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
+/// How long a client wants to wait at most, by the parameter `timeout`. None: it does not say, or as long as the server likes.
+///
+/// # Errors
+/// The 400 of what is no duration.
+pub(crate) fn timeout(query: &Query) -> Result<Option<Duration>, Status> {
+    let text = query.get("timeout");
+    if text.is_empty() {
+        return Ok(None);
     }
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let wanted = duration(text).map_err(|why| {
+        Status::bad_request(format!("invalid timeout specified in the request URL - {why}"))
+    })?;
+    Ok(Some(wanted).filter(|wanted| !wanted.is_zero()))
+}
+
+/// A duration as Go writes it: `30s`, `1m30s`, `1.5h`; what is below zero is zero. The errors are Go's.
+fn duration(text: &str) -> Result<Duration, String> {
+    let quoted = go::quoted(text);
+    let invalid = || format!("time: invalid duration {quoted}");
+    let is_negative = text.starts_with('-');
+    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
     let mut seconds = 0.0;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|end| *end > 0)?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number: f64 = rest[..end].parse().map_err(|_| invalid())?;
+        rest = &rest[end..];
         let unit = &rest[..rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len())];
+        rest = &rest[unit.len()..];
         seconds += number
             * match unit {
                 "ns" => 1e-9,
@@ -99,11 +119,24 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
                 "s" => 1.0,
                 "m" => 60.0,
                 "h" => 3600.0,
-                _ => return None,
+                "" => return Err(format!("time: missing unit in duration {quoted}")),
+                other => {
+                    let unit = go::quoted(other);
+                    return Err(format!("time: unknown unit {unit} in duration {quoted}"));
+                }
             };
-        rest = &rest[unit.len()..];
     }
-    if text.is_empty() { None } else { Duration::try_from_secs_f64(seconds).ok() }
+    if is_negative { Ok(Duration::ZERO) } else { Duration::try_from_secs_f64(seconds).map_err(|_| invalid()) }
+}
+
+/// A whole number as Go reads it.
+pub(crate) fn whole(text: &str) -> Result<i64, Status> {
+    text.parse().map_err(|_| {
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let why = if is_number { "value out of range" } else { "invalid syntax" };
+        Status::bad_request(format!("strconv.ParseInt: parsing {}: {why}", go::quoted(text)))
+    })
 }
 
 /// `metav1.ListOptions`.
@@ -263,17 +296,18 @@ mod tests {
 
     #[test]
     fn durations_are_gos() {
+        let invalid = |text: &str| Err(format!("time: invalid duration \"{text}\""));
         for (text, expected) in [
-            ("30s", Some(Duration::from_secs(30))),
-            ("1m30s", Some(Duration::from_secs(90))),
-            ("1.5s", Some(Duration::from_millis(1500))),
-            ("250ms", Some(Duration::from_millis(250))),
-            ("0", Some(Duration::ZERO)),
-            ("30", None),
-            ("-1s", None),
-            ("s", None),
-            ("1x", None),
-            ("", None),
+            ("30s", Ok(Duration::from_secs(30))),
+            ("1m30s", Ok(Duration::from_secs(90))),
+            ("1.5s", Ok(Duration::from_millis(1500))),
+            ("250ms", Ok(Duration::from_millis(250))),
+            ("0", Ok(Duration::ZERO)),
+            ("-1s", Ok(Duration::ZERO)),
+            ("30", Err("time: missing unit in duration \"30\"".into())),
+            ("s", invalid("s")),
+            ("1x", Err("time: unknown unit \"x\" in duration \"1x\"".into())),
+            ("", invalid("")),
         ] {
             assert_eq!(duration(text), expected, "{text}");
         }

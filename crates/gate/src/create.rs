@@ -137,10 +137,12 @@ impl Gate {
         let key_of = |name: &str| Key::new(request.kind.resource, Arc::clone(&shared), name);
         // What one try writes into it is not the next one's.
         let mut new = object.clone();
+        warnings.extend(metadata::drop_repeated_owners(&mut new, ""));
         ownership::created(request, &kind, &mut new, now);
         let review = Review { gate: self, request, snapshot, operation: Operation::Create, now };
         let asked = key_of(metadata::text(&new, "name"));
         admit::mutate(&review, &asked, &mut new, None, warnings).await?;
+        warnings.extend(metadata::drop_repeated_owners(&mut new, metadata::AFTER_ADMISSION));
         decode::default(&kind, &mut new);
         metadata::begin(&mut new, self.uid(), now);
         requestor::stamp(kind.resource, request.user, &mut new);

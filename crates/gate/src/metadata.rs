@@ -22,6 +22,44 @@ pub(crate) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     object["metadata"][field].as_str().unwrap_or_default()
 }
 
+/// Where owners are named again only then.
+pub(crate) const AFTER_ADMISSION: &str = " after mutating admission happens";
+
+/// A client says that nobody shall own anything: by a list of entries that has none. Decoding leaves it out.
+pub(crate) fn gives_up_tracking(body: &Value) -> bool {
+    body["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty)
+}
+
+pub(crate) fn give_up_tracking(object: &mut Value, gives_up: bool) {
+    if gives_up {
+        metadata(object).insert("managedFields".into(), json!([]));
+    }
+}
+
+/// Drops owners that are named again; returns what the client is warned of. `after`: what admission has done is told of.
+pub(crate) fn drop_repeated_owners(object: &mut Value, after: &str) -> Option<String> {
+    let Some(Value::Array(owners)) = path::get_mut(object, "metadata.ownerReferences") else { return None };
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    let mut repeated = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for owner in std::mem::take(owners) {
+        let uid = path::text(&owner, "uid").to_owned();
+        // Only one whose uid was there can be the same as another.
+        if seen.insert(uid.clone()) || !kept.contains(&owner) {
+            kept.push(owner);
+        } else {
+            repeated.push(uid);
+        }
+    }
+    *owners = kept;
+    (!repeated.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{after}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            repeated.join(", ")
+        )
+    })
+}
+
 /// What a new object gets, before its kind has its say.
 pub(crate) fn begin(object: &mut Value, uid: String, now: Time) {
     let metadata = metadata(object);

@@ -5,6 +5,7 @@ use schema::{Violation, ViolationKind};
 use serde_json::Value;
 
 use crate::decode::{self, Form};
+use crate::metadata;
 use crate::request::{PatchKind, Request};
 use crate::subresource::Row;
 
@@ -18,6 +19,7 @@ pub(crate) fn apply(
 ) -> Result<(Value, Vec<String>), Status> {
     let type_name = row.type_name.unwrap_or(request.kind.type_name);
     let mut target = patched(request, row, type_name, how, document, old)?;
+    let gives_up = metadata::gives_up_tracking(&target);
     let form = row.type_name.map_or(Form::Kind(request.kind), Form::Type);
     let decoded = match another_kind(request, row, how, &mut target) {
         Some(why) => Err(why),
@@ -30,6 +32,7 @@ pub(crate) fn apply(
     })?;
     if row.view.is_none() {
         decode::finish(request, &mut target)?;
+        metadata::give_up_tracking(&mut target, gives_up);
     } else {
         (row.decode)(request, &mut target)?;
     }

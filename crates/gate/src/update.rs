@@ -136,6 +136,7 @@ impl Gate {
             ownership::updated(request, kind, &mut new, &old, review.now, &elsewhere);
         }
         admit::mutate(review, &stored.key, &mut new, Some(&old), &mut warnings).await?;
+        warnings.extend(metadata::drop_repeated_owners(&mut new, metadata::AFTER_ADMISSION));
         metadata::carry_over(&mut new, &old, stored);
         if row.is_main() {
             metadata::prepare(kind, &mut new, Some(&old));
@@ -199,9 +200,10 @@ impl Gate {
         let request = review.request;
         let (given, warnings) = match change {
             Change::Replace(body) => {
-                let mut body = body.clone();
-                let warnings = (row.decode)(request, &mut body)?;
-                (body, warnings)
+                let mut given = body.clone();
+                let warnings = (row.decode)(request, &mut given)?;
+                metadata::give_up_tracking(&mut given, metadata::gives_up_tracking(body));
+                (given, warnings)
             }
             Change::Patch(PatchKind::Apply, body) => {
                 if row.view.is_some() {

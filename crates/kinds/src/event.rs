@@ -101,6 +101,12 @@ fn from_stored(mut object: Value) -> Value {
             object[newer] = value;
         }
     }
+    // The core group writes these though nobody said them.
+    for field in ["reportingController", "reportingInstance"] {
+        if path::text(&object, field).is_empty() {
+            path::remove(&mut object, field);
+        }
+    }
     object
 }
 

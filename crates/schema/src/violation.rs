@@ -50,7 +50,9 @@ impl ViolationKind {
 
 impl Violation {
     fn new(kind: ViolationKind, at: At<'_>, value: String, detail: impl Into<String>) -> Self {
-        Self { kind, field: at.to_string(), value, detail: detail.into() }
+        // The whole object has this name upstream.
+        let field = Some(at.to_string()).filter(|field| !field.is_empty()).unwrap_or_else(|| "[]".into());
+        Self { kind, field, value, detail: detail.into() }
     }
 
     pub fn required(at: At<'_>, detail: impl Into<String>) -> Self {

@@ -42,7 +42,7 @@ impl Entry {
             api_version: text("apiVersion"),
             subresource: text("subresource"),
             time: text("time"),
-            fields: Fields::read(&value["fieldsV1"]),
+            fields: Fields::read(&value["fieldsV1"])?,
         };
         (!entry.api_version.is_empty() && value["fieldsType"] == "FieldsV1").then_some(entry)
     }

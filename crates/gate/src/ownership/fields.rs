@@ -28,20 +28,22 @@ impl Fields {
         self.below.entry(step.into()).or_default()
     }
 
-    pub(crate) fn read(value: &Value) -> Self {
+    /// None: it has a key that is no step. Steps of a sort that nobody knows yet are passed over, as upstream does.
+    pub(crate) fn read(value: &Value) -> Option<Self> {
         let mut fields = Self::default();
         for (step, inner) in value.as_object().into_iter().flatten() {
             match step.as_bytes() {
                 b"." => fields.here = true,
                 [b'f' | b'k' | b'v' | b'i', b':', ..] => {
-                    let mut inner = Self::read(inner);
+                    let mut inner = Self::read(inner)?;
                     inner.here |= inner.below.is_empty();
                     fields.below.insert(step.as_str().into(), inner);
                 }
-                _ => {}
+                [_, b':', ..] => {}
+                _ => return None,
             }
         }
-        fields
+        Some(fields)
     }
 
     pub(crate) fn write(&self) -> Value {
@@ -145,7 +147,8 @@ mod tests {
     fn a_set_is_what_its_text_says() {
         let text = json!({"f:spec": {"f:replicas": {}, "f:ports": {".": {}, "k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}}}},
             "f:metadata": {"f:finalizers": {"v:\"a/b\"": {}}}});
-        let fields = Fields::read(&text);
+        let fields = Fields::read(&text).expect("a set");
+        assert_eq!(Fields::read(&json!({"f:spec": {"replicas": {}}})), None);
         assert_eq!(fields.write(), text);
         assert_eq!(
             fields.paths(),

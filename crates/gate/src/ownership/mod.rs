@@ -227,7 +227,7 @@ pub(crate) fn apply(
     let live = without_entries(&decode::from_stored(request.kind, old.clone()));
     let mut held = match entries::read(old) {
         Some(entries) if !entries.is_empty() => entries,
-        _ => vec![first(request, shape, &live)],
+        _ => vec![first(request, shape, &live, now)],
     };
     let mine = entry(request, true, now, set_by(request, shape, &config)?);
     let is_mine = |one: &Entry| one.is_of(&mine.manager, true, &mine.api_version, &mine.subresource);
@@ -311,7 +311,11 @@ fn note_last_applied(object: &mut Value, mut config: Value) {
 pub(crate) fn scale(applied: &Value) -> Result<Value, Status> {
     let text = |name: &str| applied.get(name).and_then(Value::as_str).unwrap_or_default();
     match (text("apiVersion"), text("kind")) {
-        (SCALE_VERSION, "Scale") => Ok(applied.clone()),
+        (SCALE_VERSION, "Scale") => {
+            typed::check(crate::scale::TYPE, applied)
+                .map_err(|why| not_of_its_type(SCALE_VERSION, "Scale", applied, &why))?;
+            Ok(applied.clone())
+        }
         (version, name) => Err(of_another_type(version, name)),
     }
 }
@@ -482,15 +486,18 @@ fn is_nothing(value: &Value) -> bool {
 
 /// The 500 of a configuration that is not of its type, as upstream has it: a Status without a reason.
 fn untyped(request: &Request<'_>, applied: &Value, why: &str) -> Status {
-    let name = metadata::text(applied, "name");
-    let version = request.kind.api_version();
-    let version = if version.contains('/') { version } else { format!("/{version}") };
-    let message = format!(
-        "failed to create typed patch object ({}/{name}; {version}, Kind={}): {why}",
-        metadata::text(applied, "namespace"),
-        request.kind.kind
-    );
-    Status::new(Reason::Unknown, message)
+    not_of_its_type(&request.kind.api_version(), request.kind.kind, applied, why)
+}
+
+fn not_of_its_type(version: &str, kind: &str, applied: &Value, why: &str) -> Status {
+    let (namespace, name) = (metadata::text(applied, "namespace"), metadata::text(applied, "name"));
+    let slash = if version.contains('/') { "" } else { "/" };
+    Status::new(
+        Reason::Unknown,
+        format!(
+            "failed to create typed patch object ({namespace}/{name}; {slash}{version}, Kind={kind}): {why}"
+        ),
+    )
 }
 
 fn set_by(request: &Request<'_>, shape: Shape<'_>, config: &Value) -> Result<Fields, Status> {
@@ -500,12 +507,11 @@ fn set_by(request: &Request<'_>, shape: Shape<'_>, config: &Value) -> Result<Fie
 }
 
 /// What was there before the first apply belongs to nobody in particular.
-fn first(request: &Request<'_>, shape: Shape<'_>, live: &Value) -> Entry {
+fn first(request: &Request<'_>, shape: Shape<'_>, live: &Value, now: Time) -> Entry {
     let difference = Difference::between(shape, &unsaid(request.kind), live);
     Entry {
         manager: "before-first-apply".into(),
-        time: String::new(),
-        ..entry(request, false, Time::default(), owned(request, difference.changed))
+        ..entry(request, false, now, owned(request, difference.changed))
     }
 }
 

@@ -28,6 +28,8 @@ static TOKEN: LazyLock<Regex> = LazyLock::new(|| pattern(r"eyJ[\w-]+\.[\w-]+\.[\
 /// Of services: the range that both servers are given.
 static SERVICE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b10\.100\.\d{1,3}\.\d{1,3}\b"));
 static HOST: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b127\.0\.0\.1:\d+\b"));
+/// That a message names.
+static REVISION: LazyLock<Regex> = LazyLock::new(|| pattern(r"ResourceVersion in record \(\d+\)"));
 /// Of the volume with a pod's token.
 static VOLUME: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bkube-api-access-[a-z0-9]{5}\b"));
 static AGE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d{1,2}s$"));
@@ -137,6 +139,7 @@ impl Names {
             let digits = found.get(2).map_or(0, |fraction| fraction.len() - 1);
             if digits == 0 { "<time>".into() } else { format!("<time, {digits} digits>") }
         });
+        let text = REVISION.replace_all(&text, "ResourceVersion in record (<revision>)");
         let text = SERVICE.replace_all(&text, |found: &Captures| self.nth("address", &found[0]));
         let text = VOLUME.replace_all(&text, "kube-api-access-<5 random>");
         let mut text = HOST.replace_all(&text, "<server>").into_owned();
