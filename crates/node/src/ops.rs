@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kubelet::{Event, NodeFacts, Pod};
-use object::Time;
+use object::{Revision, Time};
 use plan::node::{Container, ContainerState, ImageVolume};
 use plan::pod::{
     Claimed, DiskParts, DiskUse, File, FileContent, Handler, Kill, OpKey, PodOp, Pull, Resize, Start, Volume,
@@ -57,24 +57,58 @@ pub struct Tools {
 #[derive(Debug)]
 pub enum Done {
     Claims(BTreeMap<String, Claimed>),
-    Volumes { volumes: Vec<Volume>, tokens_due: Option<Time> },
-    VolumesFailed { message: String },
-    Pulled { image: String, id: String },
-    PullFailed { image: String, reason: String, message: String },
+    Volumes {
+        volumes: Vec<Volume>,
+        tokens_due: Option<Time>,
+    },
+    VolumesFailed {
+        message: String,
+    },
+    Pulled {
+        image: String,
+        id: String,
+    },
+    PullFailed {
+        image: String,
+        reason: String,
+        message: String,
+    },
     Sandbox,
-    SandboxFailed { message: String },
+    SandboxFailed {
+        message: String,
+    },
     Resized,
     Disk(DiskUse),
     DiskUnknown,
-    ResizeFailed { message: String },
-    Started { name: String },
-    StartFailed { name: String, reason: String, message: String },
-    PostStartBegan { container_id: String },
-    PostStartEnded { container_id: String },
-    Container { id: String },
-    Status { status: Value, result: Result<(), ApiError> },
+    ResizeFailed {
+        message: String,
+    },
+    Started {
+        name: String,
+    },
+    StartFailed {
+        name: String,
+        reason: String,
+        message: String,
+    },
+    PostStartBegan {
+        container_id: String,
+    },
+    PostStartEnded {
+        container_id: String,
+    },
+    Container {
+        id: String,
+    },
+    /// The revision that the pod has with it.
+    Status {
+        status: Value,
+        result: Result<Revision, ApiError>,
+    },
     Forgotten,
-    ForgetFailed { message: String },
+    ForgetFailed {
+        message: String,
+    },
 }
 
 impl Done {

@@ -125,13 +125,7 @@ impl Kubelet {
             return self.lose(&uid);
         }
         let worker = self.workers.entry(uid.clone()).or_insert_with(|| Worker::new(Arc::default()));
-        if worker.posted.as_ref().is_some_and(|posted| kubelet::is_overwritten(posted, &pod)) {
-            worker.posted = None;
-            // Not at once: who overwrote it will do so again as long as it takes this node for lost.
-            worker.retry_status_at = Some(clock::now().plus_secs(STATUS_RETRY_SECONDS));
-        }
-        worker.pod = Arc::new(pod);
-        worker.is_gone = false;
+        worker.heard(Arc::new(pod), event.object.revision, clock::now());
         self.dirty.insert(uid);
     }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use kinds::PODS;
 use kubelet::{Event, Pod, Rejection};
-use object::{Key, Time};
+use object::{Key, Revision, Time};
 use plan::Occurrence;
 use plan::pod::{DiskUse, Failure, Observed};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tracing::debug;
@@ -22,6 +23,8 @@ pub const STATUS_RETRY_SECONDS: i64 = 1;
 
 pub struct Worker {
     pub pod: Arc<Pod>,
+    /// The revision of `pod`.
+    revision: Revision,
     pub is_gone: bool,
     /// Whether the node takes the pod; none until it was asked.
     pub admission: Option<Result<(), Rejection>>,
@@ -30,7 +33,7 @@ pub struct Worker {
     pub probes: Probes,
     told: BTreeSet<(&'static str, String, String)>,
     /// The status that the API server has, and the one on its way there.
-    pub posted: Option<Value>,
+    posted: Option<Posted>,
     pub is_posting: bool,
     pub retry_status_at: Option<Time>,
     pub wakes_at: Option<Time>,
@@ -38,10 +41,17 @@ pub struct Worker {
     pub tokens_due: Option<Time>,
 }
 
+/// A status that was written, and the revision that the pod had then.
+struct Posted {
+    status: Value,
+    revision: Revision,
+}
+
 impl Worker {
     pub fn new(pod: Arc<Pod>) -> Self {
         Self {
             pod,
+            revision: 0,
             is_gone: false,
             admission: None,
             seen: Observed::default(),
@@ -52,6 +62,26 @@ impl Worker {
             retry_status_at: None,
             wakes_at: None,
             tokens_due: None,
+        }
+    }
+
+    /// The pod as the API server has it now.
+    pub fn heard(&mut self, pod: Arc<Pod>, revision: Revision, now: Time) {
+        self.pod = pod;
+        self.revision = revision;
+        self.is_gone = false;
+        self.see_if_overwritten(now);
+    }
+
+    /// The answer to a write and what others write after it come on two ways, in any order.
+    fn see_if_overwritten(&mut self, now: Time) {
+        let is_overwritten = |posted: &Posted| {
+            self.revision > posted.revision && kubelet::is_overwritten(&posted.status, &self.pod)
+        };
+        if self.posted.as_ref().is_some_and(is_overwritten) {
+            self.posted = None;
+            // Not at once: who overwrote it will do so again as long as it takes this node for lost.
+            self.retry_status_at = Some(now.plus_secs(STATUS_RETRY_SECONDS));
         }
     }
 
@@ -131,12 +161,17 @@ impl Worker {
         }
     }
 
-    fn on_status(&mut self, status: Value, result: Result<(), ApiError>, now: Time) {
+    fn on_status(&mut self, status: Value, result: Result<Revision, ApiError>, now: Time) {
         self.is_posting = false;
         match result {
-            Ok(()) => self.posted = Some(status),
+            Ok(revision) => {
+                self.posted = Some(Posted { status, revision });
+                self.see_if_overwritten(now);
+            }
             // The pod is gone or another one by now; its deletion is an event of its own.
-            Err(error) if error.is_not_found() || error.is_conflict() => self.posted = Some(status),
+            Err(error) if error.is_not_found() || error.is_conflict() => {
+                self.posted = Some(Posted { status, revision: self.revision });
+            }
             Err(error) => {
                 debug!(%error, "a pod's status could not be written");
                 self.retry_status_at = Some(now.plus_secs(STATUS_RETRY_SECONDS));
@@ -154,7 +189,7 @@ impl Worker {
         tasks: &mut JoinSet<()>,
         now: Time,
     ) -> bool {
-        if self.is_gone || self.posted.as_ref() == Some(&status) {
+        if self.is_gone || self.posted.as_ref().is_some_and(|posted| posted.status == status) {
             return true;
         }
         if self.is_posting || self.retry_status_at.is_some_and(|at| at > now) {
@@ -167,9 +202,11 @@ impl Worker {
         let path = format!("/api/v1/namespaces/{}/pods/{}/status", metadata.namespace, metadata.name);
         tasks.spawn(async move {
             let patch = kubelet::status_patch(&uid, &status);
-            let result: Result<Value, ApiError> = tools.api.patch(&path, PatchKind::Strategic, &patch).await;
+            let result: Result<Written, ApiError> =
+                tools.api.patch(&path, PatchKind::Strategic, &patch).await;
+            let result = result.map(|pod| pod.metadata.resource_version.parse().unwrap_or_default());
             // The loop is gone only when the node stops.
-            let _ = done.send((uid, Done::Status { status, result: result.map(drop) }));
+            let _ = done.send((uid, Done::Status { status, result }));
         });
         false
     }
@@ -192,6 +229,18 @@ impl Worker {
             self.tell(tools, warning, reason, message, container);
         }
     }
+}
+
+/// As much of the answer to a write as is asked for.
+#[derive(Deserialize)]
+struct Written {
+    metadata: WrittenMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenMetadata {
+    resource_version: String,
 }
 
 /// One failure more, in a row.
@@ -226,5 +275,42 @@ pub fn occurrence(pod: &Pod, event: Event) -> Occurrence {
         warning: event.warning,
         reason: event.reason,
         message: event.message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(ready: &str) -> Arc<Pod> {
+        let pod =
+            json!({"metadata": {"uid": "u"}, "status": {"conditions": [{"type": "Ready", "status": ready}]}});
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    /// A node that was taken for lost and is back: the controller writes over what it posts, until it takes the node for alive.
+    #[test]
+    fn a_status_that_was_overwritten_is_posted_again_in_whatever_order_it_is_told() {
+        let now = Time::from_secs(1_000);
+        let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        for (what, answer_first, revision, is_posted) in [
+            ("overwritten, told after the answer", true, 11, false),
+            ("overwritten, told before the answer", false, 11, false),
+            ("an earlier state that comes late", true, 9, true),
+            ("an earlier state", false, 9, true),
+        ] {
+            let mut worker = Worker::new(pod("False"));
+            if answer_first {
+                worker.on_status(ready.clone(), Ok(10), now);
+                worker.heard(pod("False"), revision, now);
+            } else {
+                worker.heard(pod("False"), revision, now);
+                worker.on_status(ready.clone(), Ok(10), now);
+            }
+            assert_eq!(worker.posted.is_some(), is_posted, "{what}");
+            assert_eq!(worker.retry_status_at.is_some(), !is_posted, "{what}");
+        }
     }
 }

@@ -39,7 +39,7 @@ const ROWS: &[Row] = &[
     row("POST", MAPS, "{", 400, "BadRequest", "unexpected end of JSON input"),
     row("POST", MAPS, "", 400, "BadRequest", ""),
     row("POST", MAPS, "[]", 400, "BadRequest", ""),
-    row("POST", MAPS, "null", 400, "BadRequest", ""),
+    row("POST", MAPS, "null", 422, "Invalid", "name or generateName is required"),
     row("POST", MAPS, r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"b"}}"#, 400, "BadRequest", "Secret"),
     row("POST", MAPS, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":7}}"#, 400, "BadRequest", "cannot unmarshal number into Go struct field ObjectMeta.metadata.name of type string"),
     row("POST", MAPS, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b"},"data":{"n":1}}"#, 400, "BadRequest", "cannot unmarshal number into Go struct field ConfigMap.data of type string"),
