@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object::{Change, Event, Revision};
+use object::{Change, Event, Revision, Snapshot};
 use tonic::{Code, Status};
 
 use super::Etcd;
@@ -18,15 +18,15 @@ impl Etcd {
         if self.hub.is_closed() {
             return Err(StoreError::Closed.into());
         }
-        let before = self.hub.snapshot().revision();
+        let before = self.hub.snapshot();
         let values = self.values(&transaction)?;
         match self.client.txn(self.request(&transaction, &values)).await {
             Ok(answer) if answer.succeeded && answer.changed() => {
-                self.happened(transaction, revision(&answer)).await
+                self.happened(transaction, revision(&answer), &before).await
             }
             Ok(answer) if answer.succeeded => Ok(Commit { revision: revision(&answer), events: Vec::new() }),
             Ok(answer) => Err(self.failed_precondition(&transaction, &answer)),
-            Err(status) if is_unknown(&status) => self.settle(transaction, &values, before, &status).await,
+            Err(status) if is_unknown(&status) => self.settle(transaction, &values, &before, &status).await,
             Err(status) => Err(store_error(&status).into()),
         }
     }
@@ -96,8 +96,13 @@ impl Etcd {
         StoreError::Unavailable("etcd refused a transaction whose preconditions hold".to_owned()).into()
     }
 
-    /// The transaction stands in etcd at this revision: waits until the feed has brought it.
-    async fn happened(&self, transaction: Transaction, revision: Revision) -> Result<Commit, CommitError> {
+    /// The transaction stands in etcd at this revision: waits until the feed has brought it. `before`: the state that it was sent on.
+    async fn happened(
+        &self,
+        transaction: Transaction,
+        revision: Revision,
+        before: &Snapshot,
+    ) -> Result<Commit, CommitError> {
         // Closed now or not, the write is done; but whoever asked can no longer see it here.
         self.hub.reached(revision).await.ok_or(StoreError::Closed)?;
         let mut told = match self.hub.watch(None, revision - 1) {
@@ -119,7 +124,11 @@ impl Etcd {
                     let object = Arc::new(draft.at(revision));
                     events.push(Arc::new(Event { revision, change, object, previous: None }));
                 }
-                (None, Put::Delete | Put::Nothing) => {}
+                // Nor can it tell what went: that is what there was before.
+                (None, Put::Delete) => {
+                    events.extend(before.clone().remove(&op.key, revision).map(Arc::new));
+                }
+                (None, Put::Nothing) => {}
             }
         }
         Ok(Commit { revision, events })
@@ -132,7 +141,7 @@ impl Etcd {
         &self,
         transaction: Transaction,
         values: &[Bytes],
-        before: Revision,
+        before: &Snapshot,
         status: &Status,
     ) -> Result<Commit, CommitError> {
         let unknown = || CommitError::Store(store_error(status));
@@ -146,18 +155,18 @@ impl Etcd {
             let seen = match (&op.put, held) {
                 (Put::Object(_), Some(kv)) if kv.value == *value => Some(kv.mod_revision as Revision),
                 (Put::Object(_), _) | (Put::Delete, Some(_)) => None,
-                (Put::Delete, None) => self.deletion(op, before),
+                (Put::Delete, None) => self.deletion(op, before.revision()),
                 (Put::Nothing, _) => continue,
             };
             match seen {
-                Some(revision) if revision > before && at.is_none_or(|at| at == revision) => {
+                Some(revision) if revision > before.revision() && at.is_none_or(|at| at == revision) => {
                     at = Some(revision)
                 }
                 _ => return Err(unknown()),
             }
         }
         match at {
-            Some(revision) => self.happened(transaction, revision).await,
+            Some(revision) => self.happened(transaction, revision, before).await,
             None => Err(unknown()),
         }
     }
