@@ -118,16 +118,7 @@ fn status(deployment: &Value, old: Option<&Value>, found: &mut Found) {
     ] {
         check::not_negative(status, field, at, found);
     }
-    for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
-        if count(field) > count("replicas") {
-            let detail = "cannot be greater than status.replicas";
-            found.push(Violation::invalid(at.field(field), count(field), detail));
-        }
-    }
-    if count("availableReplicas") > count("readyReplicas") {
-        let detail = "cannot be greater than readyReplicas";
-        found.push(Violation::invalid(at.field("availableReplicas"), count("availableReplicas"), detail));
-    }
+    check::replica_counts(status, &["updatedReplicas", "readyReplicas", "availableReplicas"], at, found);
     let before = old.and_then(|old| path::int(old, "status.collisionCount")).unwrap_or_default();
     if old.is_some() && count("collisionCount") < before {
         let at = at.field("collisionCount");

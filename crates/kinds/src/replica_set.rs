@@ -1,5 +1,5 @@
 use object::Resource;
-use schema::{At, Kind, Strategy, Violation, path};
+use schema::{At, Kind, Strategy, Violation};
 use serde_json::{Value, json};
 
 use crate::column::{AGE, NAME, column, int};
@@ -66,20 +66,10 @@ fn validate(set: &Value, old: Option<&Value>) -> Vec<Violation> {
 /// The counts of a status, which a ReplicationController's has too.
 pub fn status(set: &Value, found: &mut Found) {
     let (status, at) = (&set["status"], At::root("status"));
-    let count = |field: &str| path::int(status, field).unwrap_or_default();
     for field in
         ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"]
     {
         check::not_negative(status, field, at, found);
     }
-    for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
-        if count(field) > count("replicas") {
-            let detail = "cannot be greater than status.replicas";
-            found.push(Violation::invalid(at.field(field), count(field), detail));
-        }
-    }
-    if count("availableReplicas") > count("readyReplicas") {
-        let detail = "cannot be greater than readyReplicas";
-        found.push(Violation::invalid(at.field("availableReplicas"), count("availableReplicas"), detail));
-    }
+    check::replica_counts(status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], at, found);
 }

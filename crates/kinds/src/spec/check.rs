@@ -84,6 +84,21 @@ pub fn not_negative(value: &Value, field: &str, at: At<'_>, found: &mut Found) {
     }
 }
 
+/// Counts of pods in a status: none is more than there are, nor are more available than ready.
+pub fn replica_counts(status: &Value, fields: &[&str], at: At<'_>, found: &mut Found) {
+    let count = |field: &str| path::int(status, field).unwrap_or_default();
+    for field in fields {
+        if count(field) > count("replicas") {
+            let detail = "cannot be greater than status.replicas";
+            found.push(Violation::invalid(at.field(field), count(field), detail));
+        }
+    }
+    if count("availableReplicas") > count("readyReplicas") {
+        let detail = "cannot be greater than readyReplicas";
+        found.push(Violation::invalid(at.field("availableReplicas"), count("availableReplicas"), detail));
+    }
+}
+
 /// A number within a range that includes its ends, if it is there.
 pub fn between(value: &Value, field: &str, least: i64, most: i64, at: At<'_>, found: &mut Found) {
     if let Some(number) = path::int(value, field) {
