@@ -186,7 +186,7 @@ pub(crate) fn component(shared: &Shared, asked: Attributes<'_>) -> Answer {
 
 fn metrics_page(text: String) -> Answer {
     let mut answer = respond::text(StatusCode::OK, text);
-    let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
     answer.headers_mut().insert(header::CONTENT_TYPE, format);
     answer
 }
