@@ -103,9 +103,12 @@ fn validate(range: &Value, _old: Option<&Value>) -> Vec<Violation> {
     found
 }
 
+/// A list of amounts, and what upstream calls one of them.
+type Bound = (&'static str, &'static str);
+
 /// Two bounds of which the first may not be above the second: (the field, its words) of each, and whether the second is the one that is
 /// blamed, and shown.
-const ORDER: [((&str, &str), (&str, &str), bool, bool); 6] = [
+const ORDER: [(Bound, Bound, bool, bool); 6] = [
     (("min", "min"), ("max", "max"), false, false),
     (("min", "min"), ("defaultRequest", "default request"), true, true),
     (("defaultRequest", "default request"), ("max", "max"), false, false),

@@ -313,7 +313,7 @@ pub fn configuration(config: &Value, at: At<'_>, found: &mut Found) {
 
 /// `DeviceClassConfiguration`s
 pub fn configurations(all: &[Value], list: At<'_>, found: &mut Found) {
-    slice(all, CONFIGS_MAX, list, found, |one, at, found| configuration(one, at, found));
+    slice(all, CONFIGS_MAX, list, found, configuration);
 }
 
 pub fn driver(name: &str, at: At<'_>, found: &mut Found) {
