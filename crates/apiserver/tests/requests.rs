@@ -656,7 +656,10 @@ async fn the_metrics_of_other_components_have_a_group_of_their_own() {
     let admin = Client::admin(&cluster);
     for path in [at("kcm"), "/metrics".to_owned()] {
         let told = admin.get(&path).await;
-        assert_eq!(told.header("content-type"), "text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
+        assert_eq!(
+            told.header("content-type"),
+            "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+        );
         assert!(
             told.text.contains("\nworkqueue_depth 7\n") && told.text.contains("\nprocess_open_fds "),
             "{path}"
