@@ -209,6 +209,11 @@ impl Asked {
             Ok(Route::Path(path)) => Ok(Self::Path(path, request.method().as_str().to_ascii_lowercase())),
             Err(Nowhere::Page) => Err(respond::no_page()),
             Err(Nowhere::Status(status)) => Err(respond::failure(&status)),
+            Err(Nowhere::Deprecated(status, text)) => {
+                let mut answer = respond::failure(&status);
+                respond::warn(&mut answer, &[text]);
+                Err(answer)
+            }
         }
     }
 
@@ -539,7 +544,7 @@ async fn get(
     let object = &shared.in_version(&target.kind, object).await?;
     if scale {
         let value = show::value(&target.kind, object);
-        let scale = gate::scale_of(&target.kind, &value);
+        let scale = gate::read_scale(&target.kind, &value)?;
         return table::scale(&target.kind, view, StatusCode::OK, &scale, shared.gate.now());
     }
     Ok(write::shown(shared, &target.kind, view, StatusCode::OK, object))

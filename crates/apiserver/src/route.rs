@@ -67,6 +67,8 @@ pub(crate) enum Nowhere {
     /// Unknown group or version: `404 page not found`, as plain text.
     Page,
     Status(Status),
+    /// Of a version that clients are warned of.
+    Deprecated(Status, String),
 }
 
 pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Query) -> Result<Route, Nowhere> {
@@ -118,7 +120,13 @@ pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Quer
     }
     if !subresource.is_empty() && kind.subresource(&subresource).is_none() {
         return Err(match kind.custom {
-            Some(_) => Nowhere::Status(Status::not_found(&Key::new(kind.resource, &*namespace, &*name))),
+            Some(_) => {
+                let status = Status::not_found(&Key::new(kind.resource, &*namespace, &*name));
+                match kind.deprecation() {
+                    Some(text) => Nowhere::Deprecated(status, text.into_owned()),
+                    None => Nowhere::Status(status),
+                }
+            }
             None => not_found(),
         });
     }
@@ -234,7 +242,7 @@ mod tests {
                 format!("{verb} {group}:{resource}:{subresource} {namespace}/{name} {}", target.rest)
             }
             Err(Nowhere::Page) => "page".to_owned(),
-            Err(Nowhere::Status(status)) => status.code.to_string(),
+            Err(Nowhere::Status(status) | Nowhere::Deprecated(status, _)) => status.code.to_string(),
         };
         assert_eq!(found.trim_end(), expected, "{method} {uri}");
     }

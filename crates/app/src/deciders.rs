@@ -1,7 +1,7 @@
 //! What works on a cluster's state: the controllers, the scheduler, and the signer of certificates.
 //!
 //! With a store of this server's own they run here. Where servers share one, each runs on the server that holds its Lease; what it
-//! writes there goes through a gate that takes writes for that term only.
+//! writes there goes through a gate that takes writes for that term only. A few controllers belong to each API server and run on all.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -23,7 +23,8 @@ use tokio::task::JoinHandle;
 use crate::pki::{self, Pki};
 use crate::signer;
 
-/// The components that are elected, as upstream's processes name their Leases.
+/// The components, as upstream's processes name their Leases; what belongs to each API server is not elected.
+const API_SERVER: &str = "kube-apiserver";
 const CONTROLLERS: &str = "kube-controller-manager";
 const SCHEDULER: &str = "kube-scheduler";
 
@@ -38,14 +39,20 @@ pub struct Deciders {
 
 impl Deciders {
     /// Starts them until `stopped` turns true. `identity`: who this server is, if others share its store.
-    pub fn start(self, identity: Option<String>, stopped: &watch::Receiver<bool>) -> [JoinHandle<()>; 2] {
+    pub fn start(self, identity: Option<String>, stopped: &watch::Receiver<bool>) -> [JoinHandle<()>; 3] {
         let this = Arc::new(self);
-        let controllers = this.clone();
+        let (controllers, of_every_server) = (this.clone(), this.clone());
         [
+            this.spawn(API_SERVER, None, stopped.clone(), move |gate| {
+                let own = controllers::OF_EVERY_SERVER.iter().copied();
+                of_every_server.engine(gate).run_controllers(own)
+            }),
             this.spawn(CONTROLLERS, identity.clone(), stopped.clone(), move |gate| {
                 let (engine, pki) = (controllers.engine(gate.clone()), controllers.pki.clone());
                 async move {
-                    tokio::join!(engine.run_controllers(), signer::run(&gate, &pki));
+                    let all = controllers::ALL.iter().copied();
+                    let elected = all.filter(|controller| !controller.is_of_every_server());
+                    tokio::join!(engine.run_controllers(elected), signer::run(&gate, &pki));
                 }
             }),
             this.spawn(SCHEDULER, identity, stopped.clone(), {

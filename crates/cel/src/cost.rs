@@ -218,6 +218,11 @@ impl Estimator<'_> {
                 (condition.plus(yes.or(*no)), large.clone().join(larger.clone()))
             }
             ("_[_]" | "_[?_]", [(_, of), _]) => (all.plus(Estimate::of(1)), of.element()),
+            ("_==_" | "_!=_", [(_, one), (_, two)]) => {
+                let [one, two] =
+                    [(&args[0], one), (&args[1], two)].map(|(of, sizes)| self.compared(of, sizes));
+                (all.plus(Estimate { min: 1, max: call(Cost::Shorter, &[one, two]) }), Sizes::most(1))
+            }
             _ => {
                 let sizes: Vec<u64> = seen.iter().map(|(_, sizes)| sizes.max).collect();
                 let candidates = self.checked.calls.get(&expr.id);
@@ -234,6 +239,23 @@ impl Estimator<'_> {
                 let inner = seen.into_iter().map(|(_, sizes)| sizes).reduce(Sizes::join).unwrap_or_default();
                 (all.plus(Estimate { min: 1, max: most }), Sizes { max: size, ..inner })
             }
+        }
+    }
+
+    /// How large a side of a comparison is: what has no parts is one, however it was computed.
+    fn compared(&self, side: &Expr, sizes: &Sizes) -> u64 {
+        match self.checked.types.get(&side.id) {
+            Some(
+                Type::Bytes
+                | Type::Dyn
+                | Type::List(_)
+                | Type::Map(..)
+                | Type::Object(_)
+                | Type::Optional(_)
+                | Type::String,
+            )
+            | None => sizes.max,
+            Some(_) => 1,
         }
     }
 

@@ -53,17 +53,22 @@ impl Env {
         self
     }
 
-    /// Adds a field to the variable of this name, an object that comes to be with its first field.
-    pub fn field(&mut self, variable: &str, field: Field) {
-        let none = || Variable {
+    /// Adds a variable that is an object, for now without fields. One that is there stays.
+    pub fn object(&mut self, variable: &str) {
+        self.variables.entry(variable.to_owned()).or_insert_with(|| Variable {
             r#type: Type::Object(Arc::new(ObjectType {
                 name: variable.to_owned(),
                 fields: BTreeMap::new(),
                 open: false,
             })),
             sizes: Sizes::default(),
-        };
-        let held = self.variables.entry(variable.to_owned()).or_insert_with(none);
+        });
+    }
+
+    /// Adds a field to the variable of this name, an object that comes to be with its first field.
+    pub fn field(&mut self, variable: &str, field: Field) {
+        self.object(variable);
+        let Some(held) = self.variables.get_mut(variable) else { return };
         if let Type::Object(object) = &mut held.r#type {
             // Copied only if a program that was compiled before gives the object itself.
             Arc::make_mut(object).fields.insert(field.name.clone(), field);

@@ -6,8 +6,6 @@ use crate::lex::{Token, tokens};
 use crate::macros;
 use crate::value::Value;
 
-/// What may begin an operand, in the names of upstream's grammar.
-const OPERANDS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 /// Characters of an expression: Kubernetes' limit is the object's size; cel-go's is this one.
 const LENGTH_LIMIT: usize = 100_000;
 /// How deep brackets may nest, and how high the tree of operators and members may become: everything that walks it recurses.
@@ -44,7 +42,7 @@ pub fn parse(source: &str) -> Result<Expr, Vec<Issue>> {
         return Err(vec![Issue::new(0, format!("expression code point size exceeds limit: {LENGTH_LIMIT}"))]);
     }
     let mut parser = tokens(source)
-        .map(|tokens| Parser { tokens, next: 0, ids: 0, depth: 0, too_high: None })
+        .map(|tokens| Parser { tokens, next: 0, ids: 0, depth: 0, too_high: None, or_else: (0, &[]) })
         .map_err(one)?;
     let expr = parser.expr().map_err(one)?;
     if let Some(at) = parser.too_high {
@@ -67,7 +65,33 @@ pub struct Parser {
     depth: usize,
     /// Where the tree became higher than it may.
     too_high: Option<usize>,
+    /// What may stand at a token besides an expression: the end of a list that has just begun.
+    or_else: (usize, &'static [&'static str]),
 }
+
+/// What an expression can begin with, and what may stand in its place, in the order in which the grammar's tokens are told.
+const BEGINNINGS: [(&str, bool); 20] = [
+    ("'['", true),
+    ("']'", false),
+    ("'{'", true),
+    ("'}'", false),
+    ("'('", true),
+    ("')'", false),
+    ("'.'", true),
+    ("','", false),
+    ("'-'", true),
+    ("'!'", true),
+    ("'?'", false),
+    ("'true'", true),
+    ("'false'", true),
+    ("'null'", true),
+    ("NUM_FLOAT", true),
+    ("NUM_INT", true),
+    ("NUM_UINT", true),
+    ("STRING", true),
+    ("BYTES", true),
+    ("IDENTIFIER", true),
+];
 
 type Parsed = Result<Expr, Issue>;
 
@@ -126,6 +150,16 @@ impl Parser {
             Token::Bytes(_) => "bytes".to_owned(),
         };
         Issue::new(self.at(), format!("Syntax error: mismatched input '{what}'"))
+    }
+
+    /// As [`Self::unexpected`], where an expression should begin: what could stand there is told.
+    fn no_expression(&self) -> Issue {
+        let (token, more) = self.or_else;
+        let more = if token == self.next { more } else { &[] };
+        let fits = BEGINNINGS.iter().filter(|(told, begins)| *begins || more.contains(told));
+        let fits: Vec<&str> = fits.map(|(told, _)| *told).collect();
+        let Issue { at, message } = self.unexpected();
+        Issue::new(at, format!("{message} expecting {{{}}}", fits.join(", ")))
     }
 
     /// Stops before a chain has become much too high, so that not even dropping it recurses too deep.
@@ -289,6 +323,7 @@ impl Parser {
 
     fn arguments(&mut self, end: &str) -> Result<Vec<Expr>, Issue> {
         let mut args = Vec::new();
+        self.or_else = (self.next, &["')'"]);
         while !self.takes(end) {
             args.push(self.expr()?);
             if !self.takes(",") {
@@ -331,12 +366,7 @@ impl Parser {
                 self.advance();
                 return self.named(at, true);
             }
-            // What upstream's parser says that it might go on with.
-            Token::End => {
-                let Issue { message, at } = self.unexpected();
-                return Err(Issue::new(at, format!("{message} expecting {OPERANDS}")));
-            }
-            _ => return Err(self.unexpected()),
+            _ => return Err(self.no_expression()),
         };
         self.advance();
         Ok(self.make(at, Kind::Literal(literal)))
@@ -396,6 +426,7 @@ impl Parser {
 
     fn list(&mut self, at: usize) -> Parsed {
         let mut elements = Vec::new();
+        self.or_else = (self.next, &["']'", "','", "'?'"]);
         while !self.takes("]") {
             let optional = self.takes("?");
             elements.push((self.expr()?, optional));
@@ -409,6 +440,7 @@ impl Parser {
 
     fn map(&mut self, at: usize) -> Parsed {
         let mut entries = Vec::new();
+        self.or_else = (self.next, &["'}'", "','", "'?'"]);
         while !self.takes("}") {
             let optional = self.takes("?");
             let key = self.expr()?;

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use kinds::custom::structural_violations;
-use kinds::{CLEANUP, CUSTOM_RESOURCE_DEFINITIONS};
+use kinds::{Approval, CLEANUP, CUSTOM_RESOURCE_DEFINITIONS};
 use object::{Event, Key, Object, Resource, Snapshot, Time};
 use plan::{Expect, Plan, Propagation, Write};
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,6 @@ pub static CONTROLLER: Controller = Controller {
     resync_secs: None,
 };
 
-const APPROVAL: &str = "api-approved.kubernetes.io";
 /// Deletions of one plan.
 const BATCH: usize = 500;
 
@@ -91,7 +90,6 @@ struct Names {
 struct Status {
     accepted_names: Names,
     conditions: Vec<Condition>,
-    observed_generation: Option<i64>,
 }
 
 fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
@@ -108,10 +106,7 @@ fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
     let others = others(snapshot, definition, &spec.group);
     let (accepted, clash) = accept(&spec.names, &status.accepted_names, &others);
     let mut conditions = status.conditions;
-    let seen = status.observed_generation == Some(definition.meta.generation);
-    let mut tell = |new: Condition| {
-        tell(&mut conditions, Condition { observed_generation: Some(definition.meta.generation), ..new })
-    };
+    let mut tell = |new: Condition| tell(&mut conditions, new);
     let is_accepted = clash.is_none();
     tell(match clash {
         None => Condition::new("NamesAccepted", "True", "NoConflicts", "no conflicts found", now),
@@ -120,7 +115,7 @@ fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
     if let Some(policy) = approval(&spec.group, &metadata.annotations, now) {
         tell(policy);
     }
-    let violations = if seen { Vec::new() } else { structural_violations(definition) };
+    let violations = structural_violations(definition);
     if !violations.is_empty() {
         tell(Condition::new("NonStructuralSchema", "True", "Violations", violations.join(", "), now));
     }
@@ -131,19 +126,15 @@ fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
             true => Condition::new("Established", "True", "InitialNamesAccepted", words, now),
             false => Condition::new("Established", "False", "NotAccepted", "not all names are accepted", now),
         };
-        self::tell(
-            &mut conditions,
-            Condition { observed_generation: Some(definition.meta.generation), ..new },
-        );
+        self::tell(&mut conditions, new);
     }
-    if !seen && violations.is_empty() {
+    if violations.is_empty() {
         conditions.retain(|held| held.kind != "NonStructuralSchema");
     }
     let old = status_of(definition);
     let mut new = if old.is_object() { old.clone() } else { json!({}) };
     new["acceptedNames"] = json!(accepted);
     new["conditions"] = json!(conditions);
-    new["observedGeneration"] = definition.meta.generation.into();
     write_status(&mut plan, definition, &old, new);
     plan
 }
@@ -151,8 +142,7 @@ fn reconcile(snapshot: &Snapshot, key: &Key, now: Time, _: &Settings) -> Plan {
 /// A condition that says nothing new keeps its time.
 fn tell(conditions: &mut Vec<Condition>, new: Condition) {
     let same = |old: &Condition| {
-        (&old.status, &old.reason, &old.message, old.observed_generation)
-            == (&new.status, &new.reason, &new.message, new.observed_generation)
+        (&old.status, &old.reason, &old.message) == (&new.status, &new.reason, &new.message)
     };
     if !condition(conditions, &new.kind).is_some_and(same) {
         set_condition(conditions, new);
@@ -219,25 +209,14 @@ fn accept(asked: &Names, held: &Names, taken: &Taken) -> (Names, Option<(&'stati
 
 /// Whether a definition in a group of the community's own may be there.
 fn approval(group: &str, annotations: &Value, now: Time) -> Option<Condition> {
-    let is_protected = ["k8s.io", "kubernetes.io"].iter().any(|domain| {
-        group.strip_suffix(domain).is_some_and(|front| front.is_empty() || front.ends_with('.'))
-    });
-    if !is_protected {
-        return None;
-    }
-    let kind = "KubernetesAPIApprovalPolicyConformant";
-    Some(match annotations.get(APPROVAL).and_then(Value::as_str).unwrap_or_default() {
-        "" => {
-            let words = format!(
-                "protected groups must have approval annotation \"{APPROVAL}\", see https://github.com/kubernetes/enhancements/pull/1111"
-            );
-            Condition::new(kind, "False", "MissingAnnotation", words, now)
-        }
-        text if text.starts_with("unapproved") => {
-            Condition::new(kind, "False", "UnapprovedAnnotation", format!("not approved: {text:?}"), now)
-        }
-        text => Condition::new(kind, "True", "ApprovedAnnotation", format!("approved in {text}"), now),
-    })
+    let state = Approval::of(group, annotations)?;
+    let (status, reason, words) = match state {
+        Approval::Missing => ("False", "MissingAnnotation", state.refusal().unwrap_or_default()),
+        Approval::Invalid(_) => ("False", "InvalidAnnotation", state.refusal().unwrap_or_default()),
+        Approval::Bypassed(text) => ("False", "UnapprovedAnnotation", format!("not approved: {text:?}")),
+        Approval::Approved(text) => ("True", "ApprovedAnnotation", format!("approved in {text}")),
+    };
+    Some(Condition::new("KubernetesAPIApprovalPolicyConformant", status, reason, words, now))
 }
 
 /// Deletes the objects of a definition; the last one lets it go.
@@ -263,12 +242,10 @@ fn empty(
         });
     }
     let words = "CustomResource deletion is in progress";
-    let generation = definition.meta.generation;
     let new = Condition::new("Terminating", "True", "InstanceDeletionInProgress", words, now);
-    tell(&mut conditions, Condition { observed_generation: Some(generation), ..new });
+    tell(&mut conditions, new);
     let old = status_of(definition);
     let mut new = old.clone();
     new["conditions"] = json!(conditions);
-    new["observedGeneration"] = generation.into();
     write_status(plan, definition, &old, new);
 }

@@ -71,6 +71,13 @@ pub struct Controller {
     pub resync_secs: Option<i64>,
 }
 
+impl Controller {
+    /// See [`OF_EVERY_SERVER`].
+    pub fn is_of_every_server(&self) -> bool {
+        OF_EVERY_SERVER.iter().any(|one| one.name == self.name)
+    }
+}
+
 /// See [`Controller::refused`].
 pub type Refused = fn(&Snapshot, &Key, Time, &Write, &Status) -> Plan;
 
@@ -84,6 +91,10 @@ pub struct Watch {
 
 /// Stands for every resource in a [`Watch`].
 pub const EVERY: Resource = Resource::new("");
+
+/// Those that run beside each API server, as upstream's does it itself: nothing is served of a definition before its names are accepted.
+/// Where several servers share a store they decide alike, and the first one's write stands.
+pub static OF_EVERY_SERVER: &[&Controller] = &[&custom_resource_definition::CONTROLLER];
 
 /// All controllers, in alphabetical order of their names.
 pub static ALL: &[&Controller] = &[

@@ -73,11 +73,10 @@ impl Engine {
         scheduling::run(self).await;
     }
 
-    /// Runs every controller until the store is closed.
-    pub async fn run_controllers(self: Arc<Self>) {
-        let mut workers: Vec<Worker> = controllers::ALL
-            .iter()
-            .map(|&controller| Worker {
+    /// Runs controllers until the store is closed.
+    pub async fn run_controllers(self: Arc<Self>, controllers: impl Iterator<Item = &'static Controller>) {
+        let mut workers: Vec<Worker> = controllers
+            .map(|controller| Worker {
                 controller,
                 user: controller_user(controller),
                 queue: Queue::default(),

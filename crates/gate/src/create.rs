@@ -151,7 +151,7 @@ impl Gate {
         let mut ops = service::allocate(self, snapshot, &key, &mut new, None, request.options.dry_run)?;
         administers(&kind, &new, namespace)?;
         decode::validate(request, &kind, &new, None, false)?;
-        warnings.extend((kind.warn)(&new, None));
+        warnings.extend(kind.warnings(&new, None));
         admit::validate(&review, &key, Some(&new), None, warnings).await?;
         ops.extend(namespace.map(|namespace| stands(namespace)));
         ops.extend(definition_stands(snapshot, &kind)?);

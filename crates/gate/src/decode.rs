@@ -60,21 +60,23 @@ pub(crate) fn identify(kind: &Kind, object: &mut Value) -> Result<(), Status> {
     let version = members.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     let name = members.get("kind").and_then(Value::as_str).unwrap_or_default();
     let told = |said: &str, expected: &str| said.is_empty() || said == expected;
-    if !told(version, &expected) || !told(name, kind.kind) {
+    // Validation says what those of a definition must be, besides of the path's version.
+    let is_its_own = told(name, kind.kind) || kind.custom.is_some();
+    if !told(version, &expected) || !is_its_own {
         let version = if version.is_empty() { &expected } else { version };
         let name = if name.is_empty() { kind.kind } else { name };
         return Err(Status::bad_request(match kind.custom {
-            // Those of a definition are of any type, as long as their version is the path's.
-            Some(_) if version != expected => {
+            Some(_) => {
                 format!(
                     "the API version in the data ({version}) does not match the expected API version ({expected})"
                 )
             }
-            _ => unfit(kind.kind, kind.group, version, name),
+            None => unfit(kind.kind, kind.group, version, name),
         }));
     }
+    let name = if kind.custom.is_some() && !name.is_empty() { name.to_owned() } else { kind.kind.to_owned() };
     members.insert("apiVersion".into(), expected.into());
-    members.insert("kind".into(), kind.kind.into());
+    members.insert("kind".into(), name.into());
     Ok(())
 }
 
@@ -222,5 +224,8 @@ pub(crate) fn validate(
     if violations.is_empty() {
         return Ok(());
     }
-    Err(Violation::to_status(&violations, kind.group, kind.kind, metadata::text(new, "name")))
+    // What says to be of another kind is told as that.
+    let said = new.get("kind").and_then(Value::as_str).filter(|_| kind.custom.is_some());
+    let told = said.unwrap_or(kind.kind);
+    Err(Violation::to_status(&violations, kind.group, told, metadata::text(new, "name")))
 }

@@ -180,6 +180,14 @@ fn fate(kind: &Kind, stored: &Object, old: Value, options: &DeleteOptions, now: 
             }
         },
     };
+    // Such a kind is only marked, whatever the options say of its dependents.
+    if let Some(begin) = kind.strategy.begin_deletion
+        && !stored.meta.is_deleting()
+    {
+        metadata::metadata(&mut new).insert("deletionTimestamp".into(), now.to_string().into());
+        begin(&mut new, now);
+        return Fate::Marked(new);
+    }
     let unsupported = kind.resource.plural() == "events";
     let wanted =
         finalizers::wanted(&stored.meta, options, kind.strategy.orphans_by_default).filter(|_| !unsupported);
@@ -193,13 +201,6 @@ fn fate(kind: &Kind, stored: &Object, old: Value, options: &DeleteOptions, now: 
                 metadata.insert("finalizers".into(), wanted.iter().map(|one| Value::from(&**one)).collect()),
             ),
         }
-    }
-    if let Some(begin) = kind.strategy.begin_deletion
-        && !stored.meta.is_deleting()
-    {
-        mark(&mut new, now, 0);
-        begin(&mut new, now);
-        return Fate::Marked(new);
     }
     if kind.resource.as_str() == "namespaces" {
         return namespace_fate(kind, stored, new, now, wanted.is_some());

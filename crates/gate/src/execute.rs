@@ -112,6 +112,8 @@ impl Gate {
     /// What a component's own writes run under: it owns what it writes by the name that upstream's process has.
     fn options(&self, user: &User) -> Options {
         let field_manager = match user.name.strip_prefix("system:") {
+            // Upstream's API server has this one inside.
+            Some("serviceaccount:kube-system:crd-controller") => "kube-apiserver",
             Some(name) if name.starts_with("serviceaccount:kube-system:") => "kube-controller-manager",
             Some(name) if name.starts_with("node:") => "kubelet",
             Some(name) => name,

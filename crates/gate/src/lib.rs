@@ -55,7 +55,7 @@ pub use decode::document;
 pub use request::{
     Annotations, Answer, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions, Request,
 };
-pub use scale::scale_of;
+pub use scale::read_scale;
 pub use webhooks::{Asking, Webhooks};
 
 /// Tells the time; the simulator's clock is virtual.

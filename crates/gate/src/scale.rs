@@ -29,8 +29,23 @@ fn selector_of(kind: &Kind, object: &Value) -> String {
     }
 }
 
+/// The `Scale` of an object, for who reads it.
+///
+/// # Errors
+/// A custom resource that does not say how many there should be has none.
+pub fn read_scale(kind: &Kind, object: &Value) -> Result<Value, Status> {
+    let (wanted, _) = places(kind);
+    if kind.custom.is_some() && path::int(object, wanted).is_none() {
+        return Err(Status::internal(format!(
+            "the spec replicas field {:?} does not exist",
+            format!(".{wanted}")
+        )));
+    }
+    Ok(scale_of(kind, object))
+}
+
 /// The `Scale` of an object.
-pub fn scale_of(kind: &Kind, object: &Value) -> Value {
+pub(crate) fn scale_of(kind: &Kind, object: &Value) -> Value {
     let (wanted, running) = places(kind);
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {

@@ -147,7 +147,7 @@ impl Gate {
         let others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old), dry_run)?;
         decode::validate(request, kind, &new, Some(&old), row.compares)?;
         if row.is_main() {
-            warnings.extend((kind.warn)(&new, Some(&old)));
+            warnings.extend(kind.warnings(&new, Some(&old)));
         }
         // Whoever may refuse an update is asked about one that changes nothing, too.
         admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings).await?;

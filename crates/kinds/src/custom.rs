@@ -197,9 +197,7 @@ fn api_version(spec: &Spec, version: &Version) -> Box<str> {
 
 /// The schema as a tree, with its rules compiled.
 fn tree(schema: &Value) -> Node {
-    let mut node = Node::root(schema);
-    node.attach_rules(schema, &crate::definition_rules::compile);
-    node
+    Node::ruled(schema, true, &crate::definition_rules::compile)
 }
 
 fn custom(
@@ -212,7 +210,7 @@ fn custom(
     Ok(Custom {
         schema,
         source: Arc::new(version.schema.schema.clone()),
-        columns: columns(&version.additional_printer_columns)?,
+        columns: columns(&version.additional_printer_columns),
         scale: scale(&version.subresources["scale"]),
         deprecation: version.deprecated.then(|| deprecation(spec, version)),
         stored: kept.clone(),
@@ -274,9 +272,17 @@ fn subresources(status: bool, scale: bool) -> &'static [Subresource] {
     }
 }
 
-/// Name and the definition's own; without any also the age.
-fn columns(views: &[ColumnView]) -> Result<Vec<Column>, String> {
-    let mut columns = vec![NAME];
+/// Name and the definition's own; without any, or if one of them cannot be read, also the age.
+fn columns(views: &[ColumnView]) -> Vec<Column> {
+    let own = if views.is_empty() { Vec::new() } else { own_columns(views).unwrap_or_default() };
+    match own.is_empty() {
+        true => vec![NAME, CUSTOM_AGE],
+        false => std::iter::once(NAME).chain(own).collect(),
+    }
+}
+
+fn own_columns(views: &[ColumnView]) -> Result<Vec<Column>, String> {
+    let mut columns = Vec::new();
     for view in views {
         let path = JsonPath::parse(&view.json_path)
             .map_err(|why| format!("column {}: {}: {why}", view.name, view.json_path))?;
@@ -293,9 +299,6 @@ fn columns(views: &[ColumnView]) -> Result<Vec<Column>, String> {
             priority: view.priority,
             cell: Cell::Path(PathCell { path, r#type }),
         });
-    }
-    if views.is_empty() {
-        columns.push(CUSTOM_AGE);
     }
     Ok(columns)
 }

@@ -28,6 +28,7 @@ pub static KIND: Kind = Kind {
     },
     default,
     validate: crate::definition_validation::validate,
+    warn,
     ..row::BASE
 };
 
@@ -54,6 +55,12 @@ fn begin_deletion(definition: &mut Value, now: Time) {
 }
 
 fn default(definition: &mut Value) {
+    if let Some(spec) = definition.get_mut("spec").and_then(Value::as_object_mut) {
+        // Upstream leaves it out where it says nothing.
+        if spec.get("preserveUnknownFields") == Some(&Value::Bool(false)) {
+            spec.remove("preserveUnknownFields");
+        }
+    }
     if let Some(spec) = definition.get_mut("spec").filter(|spec| spec.is_object()) {
         let kind = path::text(spec, "names.kind").to_owned();
         if !kind.is_empty() {
@@ -76,6 +83,25 @@ fn default(definition: &mut Value) {
     }
 }
 
+/// Formats that nothing is checked by: those that an update brings.
+fn warn(definition: &Value, old: Option<&Value>) -> Vec<String> {
+    let before = old.map(unknown_formats).unwrap_or_default();
+    let mut told: Vec<String> = unknown_formats(definition);
+    told.retain(|format| !before.contains(format));
+    told.iter().map(|format| format!("unrecognized format {format:?}")).collect()
+}
+
+fn unknown_formats(definition: &Value) -> Vec<String> {
+    let versions: Vec<&Value> = path::list(definition, "spec.versions").iter().collect();
+    let mut schemas: Vec<&Value> =
+        versions.iter().filter_map(|version| path::get(version, "schema.openAPIV3Schema")).collect();
+    // What all versions have alike is told once.
+    if schemas.len() == versions.len() && schemas.iter().all(|one| *one == schemas[0]) {
+        schemas.truncate(1);
+    }
+    schemas.into_iter().flat_map(schema::custom::unknown_formats).collect()
+}
+
 /// The version that objects are kept in.
 pub fn storage_version(definition: &Value) -> Option<String> {
     let versions = path::list(definition, "spec.versions");
@@ -86,7 +112,11 @@ pub fn storage_version(definition: &Value) -> Option<String> {
 fn prepare(definition: &mut Value, old: Option<&Value>) {
     let stored = storage_version(definition);
     if old.is_none() {
-        definition["status"] = json!({"storedVersions": stored.iter().collect::<Vec<_>>()});
+        // The names that will be accepted are no pointer upstream: they are told as none.
+        definition["status"] = json!({"acceptedNames": {"kind": "", "plural": ""}});
+        if let Some(stored) = stored {
+            definition["status"]["storedVersions"] = json!([stored]);
+        }
         return;
     }
     let Some(stored) = stored else { return };

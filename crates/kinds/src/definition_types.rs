@@ -31,6 +31,11 @@ impl Declared {
     fn new(r#type: Type, sizes: Sizes, least_bytes: u64) -> Self {
         Self { r#type, sizes, least_bytes }
     }
+
+    /// How many values of the type a request can hold at most.
+    pub fn most_in_request(&self) -> u64 {
+        MOST_BYTES / (self.least_bytes + 1)
+    }
 }
 
 /// The type of a schema's values; None: expressions cannot reach them. `path` names the types of its objects.
@@ -70,18 +75,15 @@ fn most_entries(least_bytes: u64) -> u64 {
     (MOST_BYTES - 2) / (least_bytes + ENTRY_BYTES)
 }
 
-/// How many values a schema's collection holds at most; 1 for what is none.
-pub fn most_values(schema: &Value) -> u64 {
-    let least = |inner: Option<&Value>| {
-        inner.and_then(|inner| declared(inner, false, "")).map_or(1, |declared| declared.least_bytes)
-    };
-    let count = |name: &str| schema.get(name).and_then(Value::as_u64);
+/// How many values the schemas within a schema can have for each of its own; None: nothing bounds them.
+pub fn multiplies(schema: &Value) -> Option<u64> {
+    let count = |name: &str| schema.get(name).and_then(Value::as_i64).map(|most| most.max(0).unsigned_abs());
     match schema.get("type").and_then(Value::as_str) {
-        Some("array") => count("maxItems").unwrap_or_else(|| most_items(least(schema.get("items")))),
-        Some("object") => {
-            count("maxProperties").unwrap_or_else(|| most_entries(least(schema.get("additionalProperties"))))
+        Some("array") => count("maxItems"),
+        Some("object") if schema.get("additionalProperties").is_some_and(|values| !values.is_null()) => {
+            count("maxProperties")
         }
-        _ => 1,
+        _ => Some(1),
     }
 }
 
@@ -89,7 +91,8 @@ fn object(schema: &Value, is_resource: bool, path: &str) -> Declared {
     if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object())
         && let Some(value) = declared(values, false, &format!("{path}.@elem"))
     {
-        let most = most_values(schema);
+        let most = schema.get("maxProperties").and_then(Value::as_u64);
+        let most = most.unwrap_or_else(|| most_entries(value.least_bytes));
         // Upstream counts the keys of a map as empty; to count more would refuse definitions that it takes.
         let key = Sizes::most(0);
         let of = Type::map(Type::String, value.r#type);

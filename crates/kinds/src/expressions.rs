@@ -122,6 +122,9 @@ pub(crate) fn check_variables(
 ) -> Env {
     let params = spec.get("paramKind").is_some_and(|kind| !kind.is_null());
     let mut seen = env(&Given { params, authorizer: true });
+    if !schema::path::list(spec, "variables").is_empty() {
+        seen.object("variables");
+    }
     let list = at.field("variables");
     for (index, variable) in schema::path::list(spec, "variables").iter().enumerate() {
         let result = check(&seen, variable, "expression", Wanted::Anything, list.index(index), found);

@@ -115,6 +115,7 @@ pub use csi_node::CSI_NODES;
 pub use csi_storage_capacity::CSI_STORAGE_CAPACITIES;
 pub use custom_resource_definition::{CLEANUP, CUSTOM_RESOURCE_DEFINITIONS};
 pub use daemon_set::DAEMON_SETS;
+pub use definition_validation::Approval;
 pub use deployment::DEPLOYMENTS;
 pub use device_class::DEVICE_CLASSES;
 pub use endpoint_slice::ENDPOINT_SLICES;

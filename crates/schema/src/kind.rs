@@ -5,7 +5,7 @@ use object::{Object, Resource, Time};
 use serde_json::Value;
 
 use crate::custom::{Custom, Node, PathCell};
-use crate::{DecodeError, Decoded, FieldValidation, Types, Violation};
+use crate::{At, DecodeError, Decoded, FieldValidation, Types, Violation};
 
 /// A kind: everything that the system must know to serve it. Built-ins are constants; a definition of a custom resource makes one for each
 /// of its versions when it is established. Names of the latter are interned.
@@ -50,7 +50,7 @@ pub struct Kind {
     pub validate: fn(new: &Value, old: Option<&Value>) -> Vec<Violation>,
     /// What is wrong with an update through a subresource (`status`, `resize`) beside what `validate` says.
     pub validate_part: fn(part: &str, new: &Value, old: &Value) -> Vec<Violation>,
-    /// What is accepted and most likely not meant, of a new object or of an update: texts of `Warning` headers.
+    /// What is accepted and most likely not meant, of a new object or of an update; callers ask [`Kind::warnings`].
     pub warn: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
     /// How objects of this version become stored ones and back; None: this is the stored version.
     pub conversion: Option<Conversion>,
@@ -270,11 +270,27 @@ impl Kind {
 
     /// Everything wrong with an object: its metadata, then what the kind asks.
     pub fn violations(&self, new: &Value, old: Option<&Value>) -> Vec<Violation> {
+        if self.custom.is_some()
+            && let Some(kind) = new.get("kind").filter(|kind| **kind != self.kind)
+        {
+            return vec![Violation::invalid(At::root("kind"), kind, format!("must be {}", self.kind))];
+        }
         let mut found = crate::metadata::violations(self, new, old);
         if let Some(custom) = &self.custom {
-            found.extend(custom.violations(new, old));
+            custom.violations(new, old, &mut found);
         }
         found.extend((self.validate)(new, old));
         found
+    }
+
+    /// What is accepted and most likely not meant: texts of `Warning` headers.
+    pub fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let Some(custom) = &self.custom else { return (self.warn)(new, old) };
+        let mut told = crate::metadata::finalizer_warnings(new, old);
+        if let Some(old) = old {
+            let kept = custom.warnings(new, old);
+            told.extend(kept.iter().map(|one| format!("{}: {}", one.field, one.body())));
+        }
+        told
     }
 }

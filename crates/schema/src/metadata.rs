@@ -1,6 +1,6 @@
 //! What `metadata` must be, whatever the kind.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::Value;
 
@@ -156,6 +156,28 @@ fn finalizers(metadata: &Value, is_of_the_core: bool, found: &mut Vec<Violation>
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";
         found.push(Violation::invalid(at, &metadata["finalizers"], detail));
     }
+}
+
+/// What is said of finalizers that are added to a custom resource: any may be.
+pub(crate) fn finalizer_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let finalizers = |object: &Value| -> BTreeSet<String> {
+        let all = path::list(object, "metadata.finalizers").iter();
+        all.filter_map(|one| one.as_str().map(str::to_owned)).collect()
+    };
+    let before = old.map(finalizers).unwrap_or_default();
+    let mut told = Vec::new();
+    for name in finalizers(new).difference(&before) {
+        let mut say = |why: &str| told.push(format!("metadata.finalizers: {name:?}: {why}"));
+        names::qualified_name(name).iter().for_each(|why| say(why));
+        if name.contains('/') || STANDARD_FINALIZERS.contains(&name.as_str()) {
+            continue;
+        }
+        let path = if name.contains('.') { " including a path (/)" } else { "" };
+        say(&format!(
+            "prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"
+        ));
+    }
+    told
 }
 
 fn changes(new: &Value, old: &Value, found: &mut Vec<Violation>) {

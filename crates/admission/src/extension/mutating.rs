@@ -3,7 +3,7 @@
 use cel::to_json;
 use kinds::expressions::Wanted;
 use object::{Cause, Reason, Snapshot, Status};
-use schema::{PatchError, path};
+use schema::{FieldValidation, PatchError, path};
 use serde_json::Value;
 
 use super::expression::{CONDITIONS_BUDGET, Compiler, Expression, Inputs, Named, POLICY_BUDGET, Run};
@@ -162,9 +162,17 @@ pub fn run(
     let mut is_changed = false;
     for mutation in &policy.mutations {
         let document = evaluate(mutation, &Run::new(&inputs, &policy.variables, asked, POLICY_BUDGET));
-        match document.and_then(|document| change(mutation, &document, served, asked, inputs.object())) {
+        let object = inputs.object();
+        let changed = document
+            .map_err(Failure::Refuses)
+            .and_then(|document| change(mutation, &document, served, asked, object));
+        match changed {
             Ok(()) => is_changed = true,
-            Err(why) => refuse(&why),
+            Err(Failure::Refuses(why)) => refuse(&why),
+            Err(Failure::Breaks(message)) => {
+                ran.refusals.push(Refusal { message, reason: Reason::InternalError });
+                return ran;
+            }
         }
     }
     ran.check.get_or_insert_with(|| bound.check("no_error"));
@@ -182,6 +190,9 @@ impl Bound<Policy> {
 /// A request is refused if a policy that must not be passed by failed: with what the first says, and what all say beside it.
 pub fn refuse(request: &Request, object: Option<&Value>, refusals: Vec<Refusal>) -> Result<(), Status> {
     let Some(first) = refusals.first() else { return Ok(()) };
+    if let Some(broken) = refusals.iter().find(|one| one.reason == Reason::InternalError) {
+        return Err(Status::internal(&broken.message));
+    }
     let mut status = request.forbidden(object, "");
     status.message.clone_from(&first.message);
     status.reason = first.reason;
@@ -197,29 +208,50 @@ fn evaluate<'a>(mutation: &'a Mutation, run: &Run<'a>) -> Result<Value, String> 
     to_json(&value).ok_or_else(|| format!("expression '{}' gave what no object can hold", expression.text))
 }
 
+/// Why a mutation came to nothing.
+enum Failure {
+    /// As the policy's `failurePolicy` has it.
+    Refuses(String),
+    /// It made something that is no object of the kind: no policy may be passed by for that.
+    Breaks(String),
+}
+
 fn change(
     mutation: &Mutation,
     document: &Value,
     served: Served<'_>,
     asked: &Asked,
     object: &mut Value,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     match mutation {
         Mutation::Apply(_) => {
-            forbid_metadata(document)?;
-            (asked.merge)(served, object, document).map_err(|why| format!("error applying patch: {why}"))
+            forbid_metadata(document).map_err(Failure::Refuses)?;
+            let merged = (asked.merge)(served, object, document);
+            merged.map_err(|why| Failure::Refuses(format!("error applying patch: {why}")))
         }
         Mutation::Patch(_) => {
             let mut patched = object.clone();
             match schema::json_patch(&mut patched, document) {
-                Ok(()) => *object = patched,
+                Ok(()) => {
+                    readable(served, &patched).map_err(Failure::Breaks)?;
+                    *object = patched;
+                }
                 // A test that does not hold means that there is nothing to do.
                 Err(PatchError::TestFailed(_)) => {}
-                Err(error) => return Err(format!("JSON Patch: {error}")),
+                Err(error) => return Err(Failure::Refuses(format!("JSON Patch: {error}"))),
             }
             Ok(())
         }
     }
+}
+
+/// What a patch makes of a built-in object must be one, to the last field.
+fn readable(served: Served<'_>, object: &Value) -> Result<(), String> {
+    let Some(kind) = kinds::by_gvk(served.group, served.version, path::text(object, "kind")) else {
+        return Ok(());
+    };
+    let read = kinds::conform(kind, object.clone(), FieldValidation::Strict);
+    read.map(drop).map_err(|error| error.to_string())
 }
 
 /// A configuration says what should be, never which object it is.

@@ -107,13 +107,17 @@ impl Fields {
     /// The elements as messages name them: `.spec.ports[port=80].name`.
     pub(crate) fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
+        if self.here {
+            paths.push(String::new());
+        }
         self.collect(&mut String::new(), &mut paths);
         paths
     }
 
     fn collect(&self, prefix: &mut String, paths: &mut Vec<String>) {
-        if self.here {
-            paths.push(prefix.clone());
+        // As upstream tells them: first what is held itself, then what is held within.
+        for (step, _) in self.below.iter().filter(|(_, inner)| inner.here) {
+            paths.push(format!("{prefix}{}", step_text(step)));
         }
         for (step, inner) in &self.below {
             let length = prefix.len();
@@ -155,9 +159,9 @@ mod tests {
             [
                 ".metadata.finalizers[=\"a/b\"]",
                 ".spec.ports",
+                ".spec.replicas",
                 ".spec.ports[port=80,protocol=\"TCP\"]",
                 ".spec.ports[port=80,protocol=\"TCP\"].port",
-                ".spec.replicas",
             ]
         );
         let mut rest = fields.clone();

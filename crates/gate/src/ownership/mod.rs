@@ -190,7 +190,9 @@ pub(crate) fn updated(
             other.fields.subtract(changed);
         }
     }
-    if !changed.is_empty() {
+    // Upstream has no type for the Scale of a custom resource: who changes it takes the number from its owner, and does not own it.
+    let is_untyped = request.subresource == "scale" && kind.custom.is_some();
+    if !changed.is_empty() && !is_untyped {
         match held.iter_mut().find(|one| is_mine(one)) {
             Some(known) => {
                 known.fields.add(&changed);

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use object::Time;
+use serde_json::Value;
 
 use crate::names;
 
@@ -54,6 +55,33 @@ pub(super) fn holds(format: &str, number: f64) -> bool {
         "float" => number.abs() <= f64::from(f32::MAX),
         _ => true,
     }
+}
+
+/// The formats in a schema that nothing is checked by, as often as they are there.
+pub fn unknown_formats(schema: &Value) -> Vec<String> {
+    let format = schema.get("format").and_then(Value::as_str).unwrap_or_default();
+    let is_known = match schema.get("type").and_then(Value::as_str).unwrap_or_default() {
+        "" | "string" => FORMATS.iter().any(|(name, _)| name.replace('-', "") == format.replace('-', "")),
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    };
+    let mut found = Vec::new();
+    if !format.is_empty() && !is_known {
+        found.push(format.to_owned());
+    }
+    let within = ["items", "allOf", "anyOf", "oneOf", "not", "properties", "additionalProperties"];
+    for (name, inner) in within.into_iter().filter_map(|name| Some((name, schema.get(name)?))) {
+        match inner {
+            Value::Array(all) => found.extend(all.iter().flat_map(unknown_formats)),
+            Value::Object(all) if name == "properties" => {
+                found.extend(all.values().flat_map(unknown_formats));
+            }
+            Value::Object(_) => found.extend(unknown_formats(inner)),
+            _ => {}
+        }
+    }
+    found
 }
 
 fn is_hex(text: &str) -> bool {

@@ -4,13 +4,18 @@
 //! node        the schema as a tree         structural  what a schema must be
 //! fit         prune, nulls, defaults       validate    what is wrong with an object
 //! json_path   columns                      publish     the schema in OpenAPI documents
+//! open_api    what each schema of it must be by itself
+//! field_path  members in a schema, as rules name them
 //! review      what conversion webhooks are asked
 //! ```
 
+pub mod field_path;
 mod fit;
 mod format;
+mod go;
 mod json_path;
 mod node;
+mod open_api;
 mod pattern;
 pub mod publish;
 mod review;
@@ -24,11 +29,13 @@ use std::sync::Arc;
 use object::{Object, Revision, Time};
 use serde_json::Value;
 
+pub use format::unknown_formats;
 pub use json_path::JsonPath;
 pub use node::{Additional, Compile, JsonType, List, Node};
-pub use rules::Rules;
+pub use open_api::REASONS;
+pub use rules::{Answer, Asked, Rules, Which, of_default};
 
-use crate::{Column, DecodeError, Types, Violation, path};
+use crate::{Column, DecodeError, Types, Violation};
 
 /// What a row has that was made from a definition.
 #[derive(Clone, Debug)]
@@ -104,12 +111,13 @@ impl Custom {
         convert(value, &self.stored.0, &self.stored.1);
     }
 
-    pub(crate) fn violations(&self, new: &Value, old: Option<&Value>) -> Vec<Violation> {
-        let mut found = validate::violations(&self.schema, new, old);
-        if let Some(scale) = &self.scale {
-            scale.violations(new, &mut found);
-        }
-        found
+    pub(crate) fn violations(&self, new: &Value, old: Option<&Value>, found: &mut Vec<Violation>) {
+        validate::violations(self, new, old, found);
+    }
+
+    /// What of a value that an update leaves as it was would be refused if it were new.
+    pub(crate) fn warnings(&self, new: &Value, old: &Value) -> Vec<Violation> {
+        validate::warnings(&self.schema, new, old)
     }
 
     /// Tells one schema from another, for as long as this program is the same.
@@ -138,16 +146,52 @@ fn convert(value: &mut Value, api_version: &str, schema: &Node) {
 impl Scale {
     fn violations(&self, object: &Value, found: &mut Vec<Violation>) {
         for at in [&self.spec_replicas, &self.status_replicas] {
-            let Some(value) = path::get(object, at) else { continue };
-            let why = match value.as_i64() {
-                None => "should be an integer",
-                Some(..0) => "should be a non-negative integer",
-                Some(number) if number > i64::from(i32::MAX) => "should be less than or equal to 2147483647",
-                Some(_) => continue,
+            let field = format!(".{at}");
+            let (value, why) = match found_at(object, at, Value::as_i64, "int64") {
+                Ok(Some(number @ ..0)) => (number, "should be a non-negative integer".to_owned()),
+                Ok(Some(number)) if number > i64::from(i32::MAX) => {
+                    (number, "should be less than or equal to 2147483647".to_owned())
+                }
+                Ok(_) => continue,
+                Err(why) => (0, why),
             };
-            found.push(Violation::invalid(crate::At::root(at), value, why));
+            found.push(Violation::invalid(crate::At::root(&field), value, why));
+        }
+        if let Some(at) = &self.selector
+            && let Err(why) = found_at(object, at, |value| value.as_str().map(|_| ()), "string")
+        {
+            found.push(Violation::invalid(crate::At::root(&format!(".{at}")), "", why));
         }
     }
+}
+
+/// What stands at a path of members, as `spec.replicas`; None: nothing does.
+///
+/// # Errors
+/// Something else does, in the words of upstream's accessors.
+fn found_at<T>(
+    object: &Value,
+    path: &str,
+    read: fn(&Value) -> Option<T>,
+    wanted: &str,
+) -> Result<Option<T>, String> {
+    let wrong = |path: &str, value: &Value, wanted: &str| {
+        let (shown, is) = (go::printed(value), go::type_of(value));
+        format!(".{path} accessor error: {shown} is of the type {is}, expected {wanted}")
+    };
+    let mut place = object;
+    let mut walked = 0;
+    for name in path.split('.') {
+        walked += name.len() + usize::from(walked > 0);
+        let members = match place {
+            Value::Null => return Ok(None),
+            Value::Object(members) => members,
+            other => return Err(wrong(&path[..walked], other, "map[string]interface{}")),
+        };
+        let Some(next) = members.get(name) else { return Ok(None) };
+        place = next;
+    }
+    read(place).map(Some).ok_or_else(|| wrong(path, place, wanted))
 }
 
 /// A column of a definition.

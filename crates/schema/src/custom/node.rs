@@ -122,6 +122,14 @@ impl Node {
         root
     }
 
+    /// Reads a schema within that of a whole object, with its rules.
+    pub fn ruled(schema: &Value, is_resource: bool, compile: Compile<'_>) -> Self {
+        let mut node = Self::parse(schema);
+        node.is_resource = is_resource;
+        node.attach_rules(schema, compile);
+        node
+    }
+
     pub(super) fn parse(schema: &Value) -> Self {
         let flag = |name: &str| schema.get(name).and_then(Value::as_bool).unwrap_or_default();
         let nodes = |name: &str| schema.get(name).and_then(Value::as_array).into_iter().flatten();

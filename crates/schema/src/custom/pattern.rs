@@ -4,6 +4,7 @@
 //! ASCII in Go; inside brackets `[`, `&&`, `--` and `~~` are plain characters there; `\Q…\E` quotes.
 
 use regex::Regex;
+use regex_syntax::ast::ErrorKind;
 
 /// A pattern, ready to be asked.
 #[derive(Debug)]
@@ -15,11 +16,12 @@ pub(super) struct Pattern {
 
 impl Pattern {
     /// # Errors
-    /// Why it is no regular expression.
+    /// Why it is no regular expression, in Go's words.
     pub(super) fn new(text: &str) -> Result<Self, String> {
-        let regex = Regex::new(&translate(text)).map_err(|error| match error {
-            regex::Error::CompiledTooBig(limit) => format!("it is larger than {limit} bytes when compiled"),
-            other => other.to_string(),
+        let translated = translate(text);
+        let regex = Regex::new(&translated).map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => "error parsing regexp: expression too large".to_owned(),
+            _ => format!("error parsing regexp: {}", refusal(text, &translated)),
         })?;
         Ok(Self { text: text.into(), regex })
     }
@@ -27,6 +29,45 @@ impl Pattern {
     pub(super) fn matches(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
+}
+
+/// What Go says of an expression that is none: what is wrong, and the part that is.
+fn refusal(text: &str, translated: &str) -> String {
+    let error = match regex_syntax::Parser::new().parse(translated) {
+        Err(regex_syntax::Error::Parse(error)) => error,
+        // Of classes by their names, which come last.
+        _ => return format!("invalid character class range: `{text}`"),
+    };
+    let span = error.span();
+    let part = translated.get(span.start.offset..span.end.offset).unwrap_or_default();
+    let rest = translated.get(span.start.offset..).unwrap_or_default();
+    let (words, part) = match error.kind() {
+        ErrorKind::GroupUnclosed => ("missing closing )", text),
+        ErrorKind::GroupUnopened => ("unexpected )", text),
+        ErrorKind::ClassUnclosed => ("missing closing ]", rest),
+        ErrorKind::ClassRangeInvalid | ErrorKind::ClassRangeLiteral | ErrorKind::UnicodeClassInvalid => {
+            ("invalid character class range", part)
+        }
+        ErrorKind::EscapeUnexpectedEof => ("trailing backslash at end of expression", ""),
+        ErrorKind::RepetitionMissing => {
+            let lazy = usize::from(rest[1.min(rest.len())..].starts_with('?'));
+            ("missing argument to repetition operator", rest.get(..1 + lazy).unwrap_or(rest))
+        }
+        ErrorKind::RepetitionCountInvalid
+        | ErrorKind::RepetitionCountDecimalEmpty
+        | ErrorKind::DecimalInvalid => ("invalid repeat count", part),
+        ErrorKind::NestLimitExceeded(_) => ("expression nests too deeply", text),
+        ErrorKind::GroupNameInvalid
+        | ErrorKind::GroupNameEmpty
+        | ErrorKind::GroupNameDuplicate { .. }
+        | ErrorKind::GroupNameUnexpectedEof => ("invalid named capture", rest),
+        ErrorKind::UnsupportedLookAround
+        | ErrorKind::FlagUnrecognized
+        | ErrorKind::FlagUnexpectedEof
+        | ErrorKind::FlagDanglingNegation => ("invalid or unsupported Perl syntax", part),
+        _ => ("invalid escape sequence", part),
+    };
+    format!("{words}: `{part}`")
 }
 
 fn translate(go: &str) -> String {
@@ -132,7 +173,23 @@ mod tests {
             }
             assert!(!compiled.matches(no), "{pattern} {no}");
         }
-        assert!(Pattern::new("(").is_err());
-        assert!(Pattern::new("(?=a)").is_err());
+    }
+
+    #[test]
+    fn what_is_none_is_told_as_go_tells_it() {
+        for (pattern, words) in [
+            ("(", "missing closing ): `(`"),
+            ("a)", "unexpected ): `a)`"),
+            ("a[b", "missing closing ]: `[b`"),
+            ("*a", "missing argument to repetition operator: `*`"),
+            ("a\\", "trailing backslash at end of expression: ``"),
+            ("[z-a]", "invalid character class range: `z-a`"),
+            ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
+            ("\\y", "invalid escape sequence: `\\y`"),
+            ("a{3,2}", "invalid repeat count: `{3,2}`"),
+        ] {
+            let found = Pattern::new(pattern).map(|pattern| pattern.text);
+            assert_eq!(found, Err(format!("error parsing regexp: {words}")), "{pattern}");
+        }
     }
 }

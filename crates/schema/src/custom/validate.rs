@@ -3,44 +3,93 @@
 //! A value that an update leaves as it was is not held against it, even where the schema has become stricter meanwhile
 //! (ratcheting, KEP-4008).
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
+use super::Custom;
 use super::format;
+use super::go;
 use super::node::{Additional, Checks, JsonType, List, Node};
+use super::rules::{Asked, Which};
 use crate::{At, Violation, ViolationKind, names};
 
 /// What all rules may cost on one object.
 const RULES_BUDGET: u64 = 10_000_000;
 /// What a value must not have for its rules to be asked: they are compiled for its type and size.
-const BLOCKING: [ViolationKind; 4] =
-    [ViolationKind::Required, ViolationKind::TooLong, ViolationKind::TooMany, ViolationKind::TypeInvalid];
+const BLOCKING: [ViolationKind; 5] = [
+    ViolationKind::NotSupported,
+    ViolationKind::Required,
+    ViolationKind::TooLong,
+    ViolationKind::TooMany,
+    ViolationKind::TypeInvalid,
+];
 const UNCHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
 /// How upstream names the place of what is said about a whole object.
 const NOWHERE: &str = "<nil>";
 
-/// Everything that the schema has against an object.
-pub(crate) fn violations(root: &Node, new: &Value, old: Option<&Value>) -> Vec<Violation> {
-    let mut found = Vec::new();
-    let at = At::root("");
-    value(root, new, old, at, &mut found);
-    repeated(root, new, old, at, &mut found);
-    embedded(root, new, at, true, &mut found);
-    if found.iter().any(|one| BLOCKING.contains(&one.kind)) {
-        if has_rules(root) {
-            found.push(Violation { value: "null".to_owned(), ..placeless(UNCHECKED.to_owned()) });
-        }
-    } else {
-        rules(root, new, old, at, &mut { RULES_BUDGET }, &mut found);
+/// Everything that a definition has against an object, added to what is wrong with its metadata.
+pub(crate) fn violations(custom: &Custom, new: &Value, old: Option<&Value>, found: &mut Vec<Violation>) {
+    let (root, at) = (&*custom.schema, At::root(""));
+    value(root, new, old, at, found);
+    if let Some(scale) = &custom.scale {
+        scale.violations(new, found);
     }
-    found
+    embedded(root, new, at, true, found);
+    // What was let in once stays.
+    let mut before = Vec::new();
+    if let Some(old) = old {
+        repeated(root, old, at, &mut before);
+    }
+    if before.is_empty() {
+        repeated(root, new, at, found);
+    }
+    if !has_rules(root) {
+        return;
+    }
+    if found.iter().any(|one| BLOCKING.contains(&one.kind)) {
+        found.push(Violation { value: "null".to_owned(), ..placeless(UNCHECKED.to_owned()) });
+    } else {
+        found.extend(ruled(root, new, old, at, Which::Violations));
+    }
 }
 
-/// Everything that the schema has against a value that is no whole object: a default.
-pub(super) fn value_violations(node: &Node, new: &Value, at: At<'_>) -> Vec<Violation> {
+/// What rules have against values that an update leaves as they were: it is told, and nothing is refused for it.
+pub(crate) fn warnings(root: &Node, new: &Value, old: &Value) -> Vec<Violation> {
+    if !has_rules(root) {
+        return Vec::new();
+    }
+    ruled(root, new, Some(old), At::root(""), Which::Warnings)
+}
+
+/// What the rules of a schema, and of those within, have against a value.
+pub(super) fn ruled(
+    node: &Node,
+    new: &Value,
+    old: Option<&Value>,
+    at: At<'_>,
+    which: Which,
+) -> Vec<Violation> {
+    let mut walk = Walk { which, budget: RULES_BUDGET, is_over: false, found: Vec::new() };
+    walk.node(node, Asked { new, old, at, is_unchanged: old == Some(new) });
+    walk.found
+}
+
+/// Everything that a schema has against a default, but for its rules. Upstream judges it as if it stood alone: its place is told in front.
+pub(super) fn default_violations(node: &Node, default: &Value, at: At<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
-    value(node, new, None, at, &mut found);
-    repeated(node, new, None, at, &mut found);
+    embedded(node, default, at, false, &mut found);
+    if !found.is_empty() {
+        return found;
+    }
+    value(node, default, None, At::root(""), &mut found);
+    for one in &mut found {
+        one.field = match &*one.field {
+            NOWHERE => at.to_string(),
+            inner => format!("{at}.{inner}"),
+        };
+    }
     found
 }
 
@@ -173,28 +222,31 @@ fn string(checks: &Checks, text: &str, at: At<'_>, found: &mut Vec<Violation>) {
 fn number(node: &Node, value: &Value, at: At<'_>, found: &mut Vec<Violation>) {
     let checks = &node.checks;
     let number = value.as_f64().unwrap_or_default();
+    let is_integer = node.r#type == Some(JsonType::Integer);
     if let (Some(format), Some(kind)) = (&checks.format, node.r#type)
         && !format::holds(format, number)
     {
         let kind = kind.name();
         found.push(placeless(format!("Checked value must be of type {kind} with format {format} in {at}")));
+    } else if is_integer && checks.format.is_none() && number.fract() != 0.0 {
+        found.push(placeless(format!("Checked value must be of type integer (default format) in {at}")));
     }
     if let Some(of) = checks.multiple_of
         && ((number / of).fract()).abs() > f64::EPSILON
     {
-        found.push(invalid(at, value, format!("should be a multiple of {}", go_float(of))));
+        found.push(invalid(at, value, format!("should be a multiple of {}", go::float(of))));
     }
     if let Some((most, exclusive)) = checks.maximum
         && (number > most || exclusive && number == most)
     {
         let rule = if exclusive { "less than" } else { "less than or equal to" };
-        found.push(invalid(at, value, format!("should be {rule} {}", go_float(most))));
+        found.push(invalid(at, value, format!("should be {rule} {}", go::float(most))));
     }
     if let Some((least, exclusive)) = checks.minimum
         && (number < least || exclusive && number == least)
     {
         let rule = if exclusive { "greater than" } else { "greater than or equal to" };
-        found.push(invalid(at, value, format!("should be {rule} {}", go_float(least))));
+        found.push(invalid(at, value, format!("should be {rule} {}", go::float(least))));
     }
 }
 
@@ -314,11 +366,8 @@ fn fewest(tried: Vec<Vec<Violation>>) -> Vec<Violation> {
 }
 
 /// Sets that hold a value twice, and keyed lists that hold a key twice.
-fn repeated(node: &Node, new: &Value, old: Option<&Value>, at: At<'_>, found: &mut Vec<Violation>) {
-    if old == Some(new) {
-        return;
-    }
-    match new {
+fn repeated(node: &Node, value: &Value, at: At<'_>, found: &mut Vec<Violation>) {
+    match value {
         Value::Array(items) => {
             match &node.list {
                 List::Atomic => {}
@@ -334,29 +383,34 @@ fn repeated(node: &Node, new: &Value, old: Option<&Value>, at: At<'_>, found: &m
             }
             let Some(inner) = node.items.as_deref() else { return };
             for (index, item) in items.iter().enumerate() {
-                repeated(inner, item, old_item(node, item, old), at.index(index), found);
+                repeated(inner, item, at.index(index), found);
             }
         }
         Value::Object(members) => {
             for (name, member) in members {
                 let Some(inner) = node.member(name) else { continue };
-                let old = old.and_then(|old| old.get(name));
-                let at =
-                    if node.properties.contains_key(name.as_str()) { at.field(name) } else { at.key(name) };
-                repeated(inner, member, old, at, found);
+                repeated(inner, member, member_at(node, name, &at), found);
             }
         }
         _ => {}
     }
 }
 
+/// Each value that stands in a list more than once, where it stands for the second time.
 fn duplicates(items: impl Iterator<Item = Value>, at: At<'_>, found: &mut Vec<Violation>) {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen: HashMap<String, usize> = HashMap::new();
     for (index, item) in items.enumerate() {
-        if !seen.insert(item.to_string()) {
+        let times = seen.entry(item.to_string()).or_default();
+        *times += 1;
+        if *times == 2 {
             found.push(Violation::duplicate(at.index(index), &item));
         }
     }
+}
+
+/// Members that the schema names are fields, others are keys of a map.
+fn member_at<'a>(node: &Node, name: &'a str, at: &'a At<'a>) -> At<'a> {
+    if node.properties.contains_key(name) { at.field(name) } else { at.key(name) }
 }
 
 fn first_repeated(items: impl Iterator<Item = String>) -> Option<usize> {
@@ -373,9 +427,7 @@ fn embedded(node: &Node, value: &Value, at: At<'_>, is_root: bool, found: &mut V
             }
             for (name, member) in members {
                 let Some(inner) = node.member(name) else { continue };
-                let at =
-                    if node.properties.contains_key(name.as_str()) { at.field(name) } else { at.key(name) };
-                embedded(inner, member, at, false, found);
+                embedded(inner, member, member_at(node, name, &at), false, found);
             }
         }
         Value::Array(items) => {
@@ -390,19 +442,40 @@ fn embedded(node: &Node, value: &Value, at: At<'_>, is_root: bool, found: &mut V
 
 fn identity(value: &Value, at: At<'_>, found: &mut Vec<Violation>) {
     for name in ["apiVersion", "kind"] {
-        match value.get(name).and_then(Value::as_str) {
-            None | Some("") => found.push(Violation::required(at.field(name), "must not be empty")),
-            Some(text) if name == "kind" => {
-                let wrong = names::dns_1035_label(&text.to_lowercase());
-                found.extend(Violation::all_invalid(at.field(name), text, wrong));
+        let at = at.field(name);
+        match value.get(name) {
+            None => found.push(Violation::required(at, "")),
+            Some(Value::String(text)) if text.is_empty() => {
+                found.push(Violation::invalid(at, text, "must not be empty"));
             }
-            Some(_) => {}
+            Some(Value::String(text)) if name == "kind" => {
+                for wrong in names::dns_1035_label(&text.to_lowercase()) {
+                    let why = format!("may have mixed case, but should otherwise match: {wrong}");
+                    found.push(Violation::invalid(at, text, why));
+                }
+            }
+            Some(Value::String(text)) if text.matches('/').count() > 1 => {
+                let why = format!("unexpected GroupVersion string: {text}");
+                found.push(Violation::invalid(at, text, why));
+            }
+            Some(Value::String(_)) => {}
+            Some(other) => found.push(Violation::invalid(at, other, "must be a string")),
         }
     }
-    let metadata_at = at.field("metadata");
+    let at = at.field("metadata");
     let metadata = &value["metadata"];
-    crate::metadata::labels(metadata.get("labels"), metadata_at.field("labels"), found);
-    crate::metadata::annotations(metadata.get("annotations"), metadata_at.field("annotations"), found);
+    for (field, check) in [
+        ("generateName", names::path_segment as names::Check),
+        ("name", names::path_segment),
+        ("namespace", names::dns_label),
+    ] {
+        let text = metadata.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
+        if let Some(text) = text {
+            found.extend(Violation::all_invalid(at.field(field), text, check(text)));
+        }
+    }
+    crate::metadata::labels(metadata.get("labels"), at.field("labels"), found);
+    crate::metadata::annotations(metadata.get("annotations"), at.field("annotations"), found);
 }
 
 fn has_rules(node: &Node) -> bool {
@@ -414,37 +487,49 @@ fn has_rules(node: &Node) -> bool {
     node.rules.is_some() || inner.any(has_rules)
 }
 
-fn rules(
-    node: &Node,
-    new: &Value,
-    old: Option<&Value>,
-    at: At<'_>,
-    budget: &mut u64,
-    found: &mut Vec<Violation>,
-) {
-    if old == Some(new) {
-        return;
-    }
-    if let Some(rules) = &node.rules {
-        found.extend(rules.violations(new, old, at, budget));
-    }
-    match new {
-        Value::Object(members) => {
-            for (name, member) in members {
-                let Some(inner) = node.member(name) else { continue };
-                let old = old.and_then(|old| old.get(name));
-                let at =
-                    if node.properties.contains_key(name.as_str()) { at.field(name) } else { at.key(name) };
-                self::rules(inner, member, old, at, budget, found);
-            }
+/// The way through an object, schema by schema, that asks its rules.
+struct Walk {
+    which: Which,
+    /// What all rules together may still cost.
+    budget: u64,
+    /// The budget was spent: no further rule is asked.
+    is_over: bool,
+    found: Vec<Violation>,
+}
+
+impl Walk {
+    fn node(&mut self, node: &Node, asked: Asked<'_>) {
+        if self.is_over || asked.new.is_null() {
+            return;
         }
-        Value::Array(items) => {
-            let Some(inner) = node.items.as_deref() else { return };
-            for (index, item) in items.iter().enumerate() {
-                self::rules(inner, item, old_item(node, item, old), at.index(index), budget, found);
-            }
+        if let Some(rules) = &node.rules {
+            let answer = rules.violations(asked, self.which, &mut self.budget);
+            self.found.extend(answer.found);
+            self.is_over = answer.is_over;
         }
-        _ => {}
+        let Asked { new, old, at, is_unchanged } = asked;
+        match new {
+            Value::Object(members) => {
+                for (name, member) in members {
+                    let Some(inner) = node.member(name) else { continue };
+                    let old = old.and_then(|old| old.get(name));
+                    // What the root calls itself is never held to be what it was: both are of one version.
+                    let is_name = node.is_resource && matches!(name.as_str(), "apiVersion" | "kind");
+                    let is_unchanged = !is_name && (is_unchanged || old == Some(member));
+                    let at = member_at(node, name, &at);
+                    self.node(inner, Asked { new: member, old, at, is_unchanged });
+                }
+            }
+            Value::Array(items) => {
+                let Some(inner) = node.items.as_deref() else { return };
+                for (index, item) in items.iter().enumerate() {
+                    let old = old_item(node, item, old);
+                    let is_unchanged = is_unchanged || old == Some(item);
+                    self.node(inner, Asked { new: item, old, at: at.index(index), is_unchanged });
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -456,16 +541,4 @@ fn same(one: &Value, other: &Value) -> bool {
 /// A value without the quotes that JSON puts around a text.
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// A number as Go's `%v` prints it: `10`, `0.5`, `2.147483647e+09`.
-fn go_float(number: f64) -> String {
-    let exponent = if number == 0.0 { 0 } else { number.abs().log10().floor() as i32 };
-    if (-4..6).contains(&exponent) {
-        return number.to_string();
-    }
-    let text = format!("{number:e}");
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
-    format!("{mantissa}e{sign}{digits:0>2}")
 }

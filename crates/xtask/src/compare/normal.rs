@@ -1,5 +1,6 @@
 //! What differs between any two runs gets a name: the first uid of a sequence is `<uid 1>` on both servers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -92,11 +93,11 @@ impl Names {
                 // A list says the store's revision, which goes on by itself.
                 let is_list = fields.get("items").is_some() || fields.get("rows").is_some();
                 let named = fields.iter().map(|(name, value)| {
-                    let mut named = self.value(name, value);
+                    let mut value = Cow::Borrowed(value);
                     if is_list && name == "metadata" && value.get("resourceVersion").is_some() {
-                        named["resourceVersion"] = "<revision>".into();
+                        value.to_mut()["resourceVersion"] = "<revision>".into();
                     }
-                    (self.text(name), named)
+                    (self.text(name), self.value(name, &value))
                 });
                 Value::Object(named.collect())
             }

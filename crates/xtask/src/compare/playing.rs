@@ -32,7 +32,6 @@ static LETTERS: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\$\{(\d{1,8}) letters\}").expect("a pattern of this file"));
 
 const FLOW_HEADS: &str = "x-kubernetes-pf-";
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// What became of one request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -113,30 +112,9 @@ impl<'a> Player<'a> {
                     let kept = step.keep.iter().filter_map(|(word, at)| Some((word, body.pointer(at)?)));
                     self.words.extend(kept.map(|(word, value)| (word.clone(), plain(value))));
                 }
-                if self.side.wants_establishing && step.ask.starts_with(&format!("POST {DEFINITIONS}")) {
-                    self.establish(&answer).await;
-                }
                 return answer;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Does for a new definition what upstream's API server does by itself. If that fails, the steps that follow show it.
-    async fn establish(&self, made: &Answer) {
-        let Body::Json(definition) = &made.body else { return };
-        let Some(name) = definition["metadata"]["name"].as_str().filter(|_| made.code == 201) else { return };
-        let condition = |kind: &str, reason: &str, message: &str| {
-            json!({"type": kind, "status": "True", "reason": reason,
-            "message": message, "lastTransitionTime": definition["metadata"]["creationTimestamp"]})
-        };
-        let status = json!({"acceptedNames": definition["spec"]["names"], "conditions": [
-            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-            condition("Established", "InitialNamesAccepted", "the initial names have been accepted")]});
-        let step = json!({"ask": format!("PATCH {DEFINITIONS}/{name}/status?fieldManager=kube-apiserver"), "type": "merge",
-            "body": {"status": status}});
-        if let Ok(step) = serde_json::from_value::<Step>(step) {
-            let _ = self.ask(&step, step.body.as_ref()).await;
         }
     }
 

@@ -13,8 +13,6 @@ use crate::servers::{Connection, Door, Identity, Upstream, brought, etcd, free_p
 
 /// One of them, as it is spoken to.
 pub struct Side {
-    /// It serves what a definition defines only once a controller has said that its names are accepted, and none runs.
-    pub wants_establishing: bool,
     /// By the administrator's certificate.
     pub administrator: Door,
     /// By whoever the request says.
@@ -52,22 +50,14 @@ impl Both {
             "--profiling=false".into(),
         ];
         let theirs = Upstream::start(&flags).await.context("kube-apiserver")?;
-        let upstream = Side {
-            wants_establishing: false,
-            administrator: theirs.door(Some(&administrator))?,
-            nobody: theirs.door(None)?,
-        };
-        let ours = Side {
-            wants_establishing: true,
-            administrator: own.door(Some(&administrator))?,
-            nobody: own.door(None)?,
-        };
+        let upstream = Side { administrator: theirs.door(Some(&administrator))?, nobody: theirs.door(None)? };
+        let ours = Side { administrator: own.door(Some(&administrator))?, nobody: own.door(None)? };
         Ok(Self { ours, upstream, _processes: (theirs, own) })
     }
 }
 
 /// `ekso server`, which ends with this value. Its state is in an etcd where somebody else holds the Leases of the controllers and the
-/// scheduler for long, so that none of them runs.
+/// scheduler for long, so that none of them runs but those that belong to each API server.
 struct Ours {
     child: Child,
     folder: tempfile::TempDir,
