@@ -413,7 +413,10 @@ async fn noted(
     shared.deprecated.record(target, agent.unwrap_or_default(), SystemTime::now());
     audit::deprecated(request.extensions(), target.kind.deprecated.and_then(|row| row.removed));
     let mut answer = limited(shared, user, target, query, request).await;
-    respond::warn(&mut answer, &[text.into_owned()]);
+    // Upstream says so before it looks at the body.
+        let later = respond::take_warnings(&mut answer);
+        respond::warn(&mut answer, &[text.into_owned()]);
+        respond::give_warnings(&mut answer, later);
     answer
 }
 

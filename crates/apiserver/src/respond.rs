@@ -186,6 +186,19 @@ pub(crate) fn failure_document(code: u16, status: Value) -> Answer {
 const WARNINGS_CHARS: usize = 4 * 1024;
 const WARNING_CHARS: usize = 256;
 
+/// Takes the warnings off an answer, for others to come first.
+pub(crate) fn take_warnings(answer: &mut Answer) -> Vec<HeaderValue> {
+    let taken = answer.headers().get_all(header::WARNING).iter().cloned().collect();
+    answer.headers_mut().remove(header::WARNING);
+    taken
+}
+
+pub(crate) fn give_warnings(answer: &mut Answer, warnings: Vec<HeaderValue>) {
+    for warning in warnings {
+        answer.headers_mut().append(header::WARNING, warning);
+    }
+}
+
 /// Adds a `Warning: 299` header for each text (RFC 7234, section 5.5, as upstream uses it), and none twice.
 pub(crate) fn warn(answer: &mut Answer, warnings: &[String]) {
     let name = HeaderName::from_static("warning");

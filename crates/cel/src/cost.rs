@@ -231,7 +231,11 @@ impl Estimator<'_> {
                 let most = costs.max().unwrap_or(1);
                 let joins =
                     overloads.iter().any(|overload| matches!(overload.cost, Cost::Join(_) | Cost::Copy(_)));
-                let size = if joins {
+                // A text that is made of something else is as long as it likes, for all that cel-go knows.
+                let is_made = function == "string" && args.iter().any(|of| !self.is_text(of));
+                let size = if is_made {
+                    UNBOUNDED
+                } else if joins {
                     sizes.iter().fold(0u64, |sum, size| sum.saturating_add(*size))
                 } else {
                     seen.first().map_or(1, |(_, sizes)| sizes.max)
@@ -240,6 +244,10 @@ impl Estimator<'_> {
                 (all.plus(Estimate { min: 1, max: most }), Sizes { max: size, ..inner })
             }
         }
+    }
+
+    fn is_text(&self, expr: &Expr) -> bool {
+        matches!(self.checked.types.get(&expr.id), Some(Type::String | Type::Bytes))
     }
 
     /// How large a side of a comparison is: what has no parts is one, however it was computed.

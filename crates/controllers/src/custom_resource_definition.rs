@@ -183,8 +183,6 @@ fn accept(asked: &Names, held: &Names, taken: &Taken) -> (Names, Option<(&'stati
     for (asked, held, accepted, taken, reason) in [
         (&asked.plural, &held.plural, &mut accepted.plural, &taken.resources, "PluralConflict"),
         (&asked.singular, &held.singular, &mut accepted.singular, &taken.resources, "SingularConflict"),
-        (&asked.kind, &held.kind, &mut accepted.kind, &taken.kinds, "KindConflict"),
-        (&asked.list_kind, &held.list_kind, &mut accepted.list_kind, &taken.kinds, "ListKindConflict"),
     ] {
         if is_free(asked, held, taken) {
             accepted.clone_from(asked);
@@ -202,6 +200,16 @@ fn accept(asked: &Names, held: &Names, taken: &Taken) -> (Names, Option<(&'stati
         [] => accepted.short_names.clone_from(&asked.short_names),
         [one] => clash = Some(("ShortNamesConflict", one.clone())),
         many => clash = Some(("ShortNamesConflict", format!("[{}]", many.join(", ")))),
+    }
+    for (asked, held, accepted, taken, reason) in [
+        (&asked.kind, &held.kind, &mut accepted.kind, &taken.kinds, "KindConflict"),
+        (&asked.list_kind, &held.list_kind, &mut accepted.list_kind, &taken.kinds, "ListKindConflict"),
+    ] {
+        if is_free(asked, held, taken) {
+            accepted.clone_from(asked);
+        } else {
+            clash = Some((reason, words(asked)));
+        }
     }
     accepted.categories.clone_from(&asked.categories);
     (accepted, clash)

@@ -154,7 +154,7 @@ impl Gate {
         warnings.extend(kind.warnings(&new, None));
         admit::validate(&review, &key, Some(&new), None, warnings).await?;
         ops.extend(namespace.map(|namespace| stands(namespace)));
-        ops.extend(definition_stands(snapshot, &kind)?);
+        ops.extend(definition_stands(snapshot, &kind, &key)?);
         let draft = commit::draft(&kind, &key, &self.kept(&kind, new.clone()).await?)?;
         Ok(Prepared { key, new, draft, ops })
     }
@@ -204,7 +204,7 @@ pub(crate) fn definition<'a>(snapshot: &'a Snapshot, kind: &Kind) -> Option<&'a 
 }
 
 /// And nothing slips into one that is being emptied.
-fn definition_stands(snapshot: &Snapshot, kind: &Kind) -> Result<Option<Op>, Status> {
+fn definition_stands(snapshot: &Snapshot, kind: &Kind, key: &Key) -> Result<Option<Op>, Status> {
     if kind.custom.is_none() {
         return Ok(None);
     }
@@ -212,7 +212,7 @@ fn definition_stands(snapshot: &Snapshot, kind: &Kind) -> Result<Option<Op>, Sta
         Some(definition) if !definition.meta.is_deleting() => Ok(Some(stands(definition))),
         _ => {
             let why = "create not allowed while custom resource definition is terminating";
-            Err(Status::new(Reason::MethodNotAllowed, why))
+            Err(Status::forbidden(key, why))
         }
     }
 }

@@ -223,9 +223,12 @@ async fn another_stored_version() {
         .expect("patched");
     let kept = setting.stored("old").to_value().expect("JSON");
     assert_eq!((&kept["apiVersion"], &kept["spec"]["host"]), (&json!("example.com/v2"), &json!("a")));
-    let gone =
-        setting.world.merge(DEFINITIONS, NAME, "status", json!({"status": {"storedVersions": ["v1"]}})).await;
-    assert!(gone.expect_err("refused").message.contains("must have the storage version v2"));
+    // Then nothing is left of the old version, which may go once that is said.
+    let without = json!({"spec": {"versions": [definition("v2")["spec"]["versions"][1]]}});
+    let refused = setting.world.merge(DEFINITIONS, NAME, "", without).await.expect_err("it is still stored");
+    assert!(refused.message.contains("v1 was previously a storage version"), "{}", refused.message);
+    let migrated = json!({"status": {"storedVersions": ["v2"]}});
+    setting.world.merge(DEFINITIONS, NAME, "status", migrated).await.expect("said");
 }
 
 #[tokio::test]

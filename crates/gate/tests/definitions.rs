@@ -149,7 +149,7 @@ async fn a_definition_goes_after_its_objects() {
         (&json!("Terminating"), &json!("InstanceDeletionPending"))
     );
     let refused = create(&world, "u", json!({})).await.expect_err("too late");
-    assert_eq!(refused.reason, Reason::MethodNotAllowed);
+    assert_eq!(refused.reason, Reason::Forbidden);
     assert!(world.gate.catalog().by_resource(Resource::intern(NAME)).is_some(), "what is there is served");
 }
 

@@ -429,6 +429,8 @@ impl Asking<'_> {
             None if rule.message.is_empty() => format!("failed rule: {}", rule.text),
             None => rule.message.to_string(),
         };
+        // Of what is there twice nothing else is said.
+        let detail = if rule.kind == ViolationKind::Duplicate { String::new() } else { detail };
         // What has parts is not shown whole.
         let value = match &*self.of.type_name {
             "array" | "object" => String::new(),

@@ -22,6 +22,11 @@ const COLUMN_FORMATS: [&str; 8] =
 pub fn validate(definition: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let (spec, at) = (&definition["spec"], At::root("spec"));
+    // Of a status that is written by itself only the names are looked at.
+    if old.is_some_and(|old| old["spec"] == *spec && old["status"] != definition["status"]) {
+        forms_of_names(&definition["status"]["acceptedNames"], At::root("status.acceptedNames"), &mut found);
+        return found;
+    }
     let group = path::text(spec, "group");
     if metadata::is_new(definition, old) {
         let name = path::text(definition, "metadata.name");

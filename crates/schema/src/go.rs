@@ -63,6 +63,7 @@ pub fn printed(value: &Value) -> String {
                 members.into_iter().map(|(name, value)| format!("{name}:{}", printed(value))).collect();
             format!("map[{}]", members.join(" "))
         }
+        Value::Number(number) if number.is_f64() => float(number.as_f64().unwrap_or_default()),
         other => other.to_string(),
     }
 }
@@ -87,6 +88,18 @@ pub fn syntax(value: &Value) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// A number as Go's `%v` prints it: `10`, `0.5`, `2.147483647e+09`.
+pub fn float(number: f64) -> String {
+    let exponent = if number == 0.0 { 0 } else { number.abs().log10().floor() as i32 };
+    if (-4..6).contains(&exponent) {
+        return number.to_string();
+    }
+    let text = format!("{number:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
+    format!("{mantissa}e{sign}{digits:0>2}")
 }
 
 /// What Go's decoder of JSON without a type makes of a value: `map[string]interface {}`.
@@ -135,6 +148,7 @@ mod tests {
     fn values_are_printed_as_go_does() {
         let value = json!({"b": [1, "x", null, 1.5], "a": {"c": true}});
         assert_eq!(printed(&value), "map[a:map[c:true] b:[1 x <nil> 1.5]]");
+        assert_eq!([10.0, 0.5, 2_147_483_647.0].map(float), ["10", "0.5", "2.147483647e+09"]);
         assert_eq!(
             [json!(1), json!(1.5), json!([])].each_ref().map(type_of),
             ["int64", "float64", "[]interface {}"]

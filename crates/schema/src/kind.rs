@@ -277,7 +277,7 @@ impl Kind {
         }
         let mut found = crate::metadata::violations(self, new, old);
         if let Some(custom) = &self.custom {
-            custom.violations(new, old, &mut found);
+            custom.violations(self.subresource("status").is_some(), new, old, &mut found);
         }
         found.extend((self.validate)(new, old));
         found

@@ -283,7 +283,9 @@ fn applied_by_the_client(request: &Request<'_>, shape: Shape<'_>, live: &Value) 
     };
     let mut fields = Fields::default();
     // One that is not of its type tells nothing.
-    if shape::set_by(shape, &noted, "", &mut fields).is_err() {
+    let mut wrong = Vec::new();
+    shape::set_by(shape, &noted, "", &mut fields, &mut wrong);
+    if !wrong.is_empty() {
         return Fields::default();
     }
     let since = Difference::between(shape, &noted, live);
@@ -438,25 +440,24 @@ fn configuration(request: &Request<'_>, applied: &Value) -> Result<Value, Status
     // What the reader of the body found is as bad as the request has it.
     strict.problems.clear();
     decode::fields(&Form::Kind(request.kind), &mut config, &strict)
-        .map_err(|error| untyped(request, applied, &undeclared(&error)))?;
+        .map_err(|error| untyped(request, applied, &undeclared(request, applied, &error)))?;
     // Conforming fills in what Go always writes; a configuration says only what it says.
     Ok(only_given(config, applied))
 }
 
-/// What apply says of fields that the type does not have.
-fn undeclared(error: &DecodeError) -> String {
-    let DecodeError::Strict(texts) = error else { return error.to_string() };
-    let told: Vec<String> = texts
+/// What apply says of fields that the type does not have, and of what else is wrong with the configuration, by its places.
+fn undeclared(request: &Request<'_>, applied: &Value, error: &DecodeError) -> Vec<String> {
+    let DecodeError::Strict(texts) = error else { return vec![error.to_string()] };
+    let mut told: Vec<String> = texts
         .iter()
         .map(|text| match text.strip_prefix("unknown field \"").and_then(|rest| rest.strip_suffix('"')) {
             Some(path) => format!(".{path}: field not declared in schema"),
             None => text.clone(),
         })
         .collect();
-    match &told[..] {
-        [one] => one.clone(),
-        many => format!("errors:\n  {}", many.join("\n  ")),
-    }
+    shape::set_by(Shape::of(request.kind), applied, "", &mut Fields::default(), &mut told);
+    told.sort();
+    told
 }
 
 /// The members of a checked value that the client wrote. Those of nothing (`data: {}`, `data: null`), which checking leaves
@@ -487,8 +488,12 @@ fn is_nothing(value: &Value) -> bool {
 }
 
 /// The 500 of a configuration that is not of its type, as upstream has it: a Status without a reason.
-fn untyped(request: &Request<'_>, applied: &Value, why: &str) -> Status {
-    not_of_its_type(&request.kind.api_version(), request.kind.kind, applied, why)
+fn untyped(request: &Request<'_>, applied: &Value, wrong: &[String]) -> Status {
+    let why = match wrong {
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    };
+    not_of_its_type(&request.kind.api_version(), request.kind.kind, applied, &why)
 }
 
 fn not_of_its_type(version: &str, kind: &str, applied: &Value, why: &str) -> Status {
@@ -504,8 +509,9 @@ fn not_of_its_type(version: &str, kind: &str, applied: &Value, why: &str) -> Sta
 
 fn set_by(request: &Request<'_>, shape: Shape<'_>, config: &Value) -> Result<Fields, Status> {
     let mut fields = Fields::default();
-    shape::set_by(shape, config, "", &mut fields).map_err(|why| untyped(request, config, &why))?;
-    Ok(owned(request, fields))
+    let mut wrong = Vec::new();
+    shape::set_by(shape, config, "", &mut fields, &mut wrong);
+    if wrong.is_empty() { Ok(owned(request, fields)) } else { Err(untyped(request, config, &wrong)) }
 }
 
 /// What was there before the first apply belongs to nobody in particular.

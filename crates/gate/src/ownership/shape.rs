@@ -158,15 +158,15 @@ fn item_shape<'t>(list: Shape<'t>) -> Shape<'t> {
     }
 }
 
-/// The fields that a configuration sets. Fails if a keyed list or a set has an item twice.
-pub(crate) fn set_by(shape: Shape<'_>, value: &Value, path: &str, to: &mut Fields) -> Result<(), String> {
+/// The fields that a configuration sets. `wrong` is what keeps it from being one: items that nothing tells apart from others.
+pub(crate) fn set_by(shape: Shape<'_>, value: &Value, path: &str, to: &mut Fields, wrong: &mut Vec<String>) {
     match (shape, value) {
         (Shape::Struct(_) | Shape::Map(_) | Shape::Schema(_) | Shape::Deduced, Value::Object(members))
             if !members.is_empty() =>
         {
             for (name, inner) in members {
                 let mut fields = Fields::default();
-                set_by(shape.member(name), inner, &format!("{path}.{name}"), &mut fields)?;
+                set_by(shape.member(name), inner, &format!("{path}.{name}"), &mut fields, wrong);
                 // A list without items sets nothing.
                 if !fields.is_empty() {
                     to.at(format!("f:{name}")).add(&fields);
@@ -176,9 +176,11 @@ pub(crate) fn set_by(shape: Shape<'_>, value: &Value, path: &str, to: &mut Field
         (Shape::Keyed(..) | Shape::KeyedSchema(..) | Shape::Set, Value::Array(list)) => {
             for (index, item) in list.iter().enumerate() {
                 let Some(step) = step(shape, item) else {
-                    return Err(format!(
-                        "{path}: element {index}: associative list with keys has an element that omits all key fields"
+                    wrong.push(format!(
+                        "{path}: element {index}: associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
+                        keys(shape)
                     ));
+                    continue;
                 };
                 let inner_path = format!("{path}{}", step_text(&step));
                 let inner = to.at(step.clone());
@@ -187,17 +189,27 @@ pub(crate) fn set_by(shape: Shape<'_>, value: &Value, path: &str, to: &mut Field
                         here: false,
                         below: [(step, Fields { here: true, ..Fields::default() })].into(),
                     };
-                    return Err(format!("{path}: duplicate entries for key {}", twice.paths().join("")));
+                    wrong.push(format!("{path}: duplicate entries for key {}", twice.paths().join("")));
+                    continue;
                 }
                 inner.here = true;
                 if let Shape::Struct(_) | Shape::Schema(_) = item_shape(shape) {
-                    set_by(item_shape(shape), item, &inner_path, inner)?;
+                    set_by(item_shape(shape), item, &inner_path, inner, wrong);
                 }
             }
         }
         _ => to.here = true,
     }
-    Ok(())
+}
+
+/// The keys of a list as messages tell them: `"port" "protocol"`.
+fn keys(list: Shape<'_>) -> String {
+    let quoted: Vec<String> = match list {
+        Shape::Keyed(_, keys) => keys.iter().map(|key| format!("{key:?}")).collect(),
+        Shape::KeyedSchema(_, keys) => keys.iter().map(|key| format!("{key:?}")).collect(),
+        _ => Vec::new(),
+    };
+    quoted.join(" ")
 }
 
 /// The parts of a configuration that are one value as a whole, though they have parts: who sets them takes away what is not in them.

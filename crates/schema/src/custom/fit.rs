@@ -67,6 +67,12 @@ impl Walk<'_> {
     ) -> Result<(), DecodeError> {
         let is_resource = node.is_some_and(|node| node.is_resource);
         if is_resource {
+            for name in ["apiVersion", "kind"] {
+                if let Some(own) = members.get(name).filter(|own| self.types.is_some() && !own.is_string()) {
+                    let why = format!("{path}{}: Invalid value: {own}: must be a string", step(path, name));
+                    return Err(DecodeError::Type(why));
+                }
+            }
             self.metadata(members, path)?;
         }
         let mut failure = None;
@@ -108,9 +114,16 @@ impl Walk<'_> {
             members.remove("metadata");
             return Ok(());
         }
-        let decoded = types.conform(OBJECT_META, metadata.take(), FieldValidation::Warn)?;
-        *metadata = decoded.value;
         let at = format!("{path}{}", step(path, "metadata"));
+        let given = metadata.take();
+        // Of what is embedded the place is told, and the value.
+        let shown = (!path.is_empty()).then(|| given.to_string());
+        let decoded =
+            types.conform(OBJECT_META, given, FieldValidation::Warn).map_err(|error| match shown {
+                Some(shown) => DecodeError::Type(format!("{at}: Invalid value: {shown}: {error}")),
+                None => error,
+            })?;
+        *metadata = decoded.value;
         self.dropped.extend(decoded.warnings.into_iter().filter_map(|text| {
             let name = text.strip_prefix("unknown field \"")?.strip_suffix('"')?;
             Some(format!("{at}.{name}"))
@@ -130,6 +143,21 @@ fn within<T>(path: &mut String, step: &str, go: impl FnOnce(&mut String) -> T) -
     let done = go(path);
     path.truncate(length);
     done
+}
+
+/// Writes numbers without a fraction as integers, as Go's encoder does: `1.0` is `1`.
+pub(crate) fn whole_numbers(value: &mut Value) {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            if let Some(whole) = number.as_f64().filter(|one| one.fract() == 0.0 && one.abs() < EXACT) {
+                *value = Value::from(whole as i64);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(members) => members.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 /// Drops nulls that stand for nothing, and fills in defaults. Doing it again changes nothing.

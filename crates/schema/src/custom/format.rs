@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use object::Time;
 use serde_json::Value;
 
+use super::node::JsonType;
 use crate::names;
 
 /// (name, what a text of it looks like)
@@ -57,14 +58,24 @@ pub(super) fn holds(format: &str, number: f64) -> bool {
     }
 }
 
+/// Whether values of a type are checked by a format.
+pub(super) fn is_of(format: &str, of: Option<JsonType>) -> bool {
+    match of {
+        None | Some(JsonType::String) => {
+            FORMATS.iter().any(|(name, _)| name.replace('-', "") == format.replace('-', ""))
+        }
+        Some(JsonType::Integer) => matches!(format, "int32" | "int64"),
+        Some(JsonType::Number) => matches!(format, "float" | "double"),
+        Some(JsonType::Array | JsonType::Boolean | JsonType::Object) => false,
+    }
+}
+
 /// The formats in a schema that nothing is checked by, as often as they are there.
 pub fn unknown_formats(schema: &Value) -> Vec<String> {
     let format = schema.get("format").and_then(Value::as_str).unwrap_or_default();
-    let is_known = match schema.get("type").and_then(Value::as_str).unwrap_or_default() {
-        "" | "string" => FORMATS.iter().any(|(name, _)| name.replace('-', "") == format.replace('-', "")),
-        "integer" => matches!(format, "int32" | "int64"),
-        "number" => matches!(format, "float" | "double"),
-        _ => false,
+    let is_known = match schema.get("type").and_then(Value::as_str) {
+        None | Some("") => is_of(format, None),
+        Some(name) => JsonType::parse(name).is_some_and(|of| is_of(format, Some(of))),
     };
     let mut found = Vec::new();
     if !format.is_empty() && !is_known {

@@ -12,7 +12,6 @@
 pub mod field_path;
 mod fit;
 mod format;
-mod go;
 mod json_path;
 mod node;
 mod open_api;
@@ -35,7 +34,7 @@ pub use node::{Additional, Compile, JsonType, List, Node};
 pub use open_api::REASONS;
 pub use rules::{Answer, Asked, Rules, Which, of_default};
 
-use crate::{Column, DecodeError, Types, Violation};
+use crate::{Column, DecodeError, Types, Violation, go};
 
 /// What a row has that was made from a definition.
 #[derive(Clone, Debug)]
@@ -80,6 +79,7 @@ impl Custom {
     /// Metadata that is none.
     pub(crate) fn conform(&self, types: &Types, value: &mut Value) -> Result<Vec<String>, DecodeError> {
         let dropped = fit::prune(&self.schema, types, value)?;
+        fit::whole_numbers(value);
         Ok(dropped.into_iter().map(|path| format!("unknown field \"{path}\"")).collect())
     }
 
@@ -111,8 +111,15 @@ impl Custom {
         convert(value, &self.stored.0, &self.stored.1);
     }
 
-    pub(crate) fn violations(&self, new: &Value, old: Option<&Value>, found: &mut Vec<Violation>) {
-        validate::violations(self, new, old, found);
+    /// See [`Kind::violations`]; `has_status`: the status is a subresource.
+    pub(crate) fn violations(
+        &self,
+        has_status: bool,
+        new: &Value,
+        old: Option<&Value>,
+        found: &mut Vec<Violation>,
+    ) {
+        validate::violations(self, has_status, new, old, found);
     }
 
     /// What of a value that an update leaves as it was would be refused if it were new.

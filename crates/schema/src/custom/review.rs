@@ -6,8 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ConversionWebhook, go};
-use crate::{At, metadata, path};
+use super::ConversionWebhook;
+use crate::{At, go, metadata, path};
 
 const GROUP: &str = "apiextensions.k8s.io";
 
@@ -121,7 +121,7 @@ fn restore(asked: &Value, converted: &mut Value) -> Result<(), String> {
         return Err("missing metadata in converted object".into());
     };
     let Value::Object(told) = told else {
-        return Err(format!("invalid metadata of type {} in converted object", go::type_of(told)));
+        return Err(format!("invalid metadata of type {} in converted object", type_of(told)));
     };
     let mut kept = asked.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
     for field in ["labels", "annotations"] {
@@ -137,7 +137,7 @@ fn restore(asked: &Value, converted: &mut Value) -> Result<(), String> {
             Some(other) => {
                 return Err(format!(
                     "invalid metadata.{field} of type {} in converted object",
-                    go::type_of(other)
+                    type_of(other)
                 ));
             }
         }
@@ -150,7 +150,7 @@ fn check_texts(field: &str, members: &Map<String, Value>) -> Result<(), String> 
     match members.iter().find(|(_, value)| !value.is_string()) {
         Some((key, value)) => Err(format!(
             "metadata.{field}[{key}] must be a string, but is {} in converted object",
-            go::type_of(value)
+            type_of(value)
         )),
         None => Ok(()),
     }
@@ -168,6 +168,11 @@ fn check_names(field: &str, members: &Map<String, Value>) -> Result<(), String> 
         [one] => Err(one.clone()),
         many => Err(format!("[{}]", many.join(", "))),
     }
+}
+
+/// What upstream's language calls the type of a value.
+fn type_of(value: &Value) -> &'static str {
+    if value.is_null() { "<nil>" } else { go::type_of(value) }
 }
 
 #[cfg(test)]

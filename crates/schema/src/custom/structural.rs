@@ -247,8 +247,11 @@ fn validations(schema: &Value, at: At<'_>, found: &mut Vec<Violation>) {
     }
 }
 
+/// (a member, whether it says something, why it may not)
+type NotNested = (&'static str, fn(&Value) -> bool, &'static str);
+
 /// What a schema that only judges may not say, and in which words.
-const NOT_NESTED: [(&str, fn(&Value) -> bool, &str); 13] = [
+const NOT_NESTED: [NotNested; 13] = [
     ("type", is_text, "must be empty to be structural"),
     (
         "additionalProperties",

@@ -9,10 +9,9 @@ use serde_json::Value;
 
 use super::Custom;
 use super::format;
-use super::go;
 use super::node::{Additional, Checks, JsonType, List, Node};
 use super::rules::{Asked, Which};
-use crate::{At, Violation, ViolationKind, names};
+use crate::{At, Violation, ViolationKind, go, names};
 
 /// What all rules may cost on one object.
 const RULES_BUDGET: u64 = 10_000_000;
@@ -30,9 +29,22 @@ const UNCHECKED: &str = "some validation rules were not checked because the obje
 const NOWHERE: &str = "<nil>";
 
 /// Everything that a definition has against an object, added to what is wrong with its metadata.
-pub(crate) fn violations(custom: &Custom, new: &Value, old: Option<&Value>, found: &mut Vec<Violation>) {
+///
+/// `has_status`: the status is written by itself.
+pub(crate) fn violations(
+    custom: &Custom,
+    has_status: bool,
+    new: &Value,
+    old: Option<&Value>,
+    found: &mut Vec<Violation>,
+) {
     let (root, at) = (&*custom.schema, At::root(""));
+    let others = found.len();
     value(root, new, old, at, found);
+    // What is written by itself is judged as if it stood alone.
+    for one in found[others..].iter_mut().filter(|one| has_status && one.field.starts_with("status.")) {
+        one.detail = one.detail.strip_prefix("status.").unwrap_or(&one.detail).to_owned();
+    }
     if let Some(scale) = &custom.scale {
         scale.violations(new, found);
     }
@@ -104,7 +116,15 @@ fn value(node: &Node, new: &Value, old: Option<&Value>, at: At<'_>, found: &mut 
         return;
     }
     if let Some(wrong) = wrong_type(node, new) {
-        found.push(of_type(at, &type_names(node), wrong));
+        // A format is told in place of the type, and the value as Go's decoder made it; texts and lists are told by the type.
+        match node.checks.format.as_deref().filter(|format| format::is_of(format, node.r#type)) {
+            Some(_) if node.r#type == Some(JsonType::String) && new.is_array() => {}
+            Some(format) if !new.is_string() && !new.is_array() => {
+                let is = if new.is_number() { go::type_of(new) } else { "" };
+                found.push(of_type(at, format, is));
+            }
+            _ => found.push(of_type(at, &type_names(node), wrong)),
+        }
     }
     composed(&node.checks, new, at, found);
     match new {
@@ -190,6 +210,7 @@ fn placeless(detail: String) -> Violation {
     Violation { kind: ViolationKind::Invalid, field: NOWHERE.to_owned(), value: "\"\"".to_owned(), detail }
 }
 
+/// Of lengths and the pattern the first that does not hold is told.
 fn string(checks: &Checks, text: &str, at: At<'_>, found: &mut Vec<Violation>) {
     let value = Value::from(text);
     let length = || text.chars().count() as u64;
@@ -198,13 +219,11 @@ fn string(checks: &Checks, text: &str, at: At<'_>, found: &mut Vec<Violation>) {
     {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         found.push(Violation { field: field(at), ..Violation::too_long(at, most) });
-    }
-    if let Some(least) = checks.min_length
+    } else if let Some(least) = checks.min_length
         && length() < least
     {
         found.push(invalid(at, &value, format!("should be at least {least} chars long")));
-    }
-    if let Some(pattern) = &checks.pattern
+    } else if let Some(pattern) = &checks.pattern
         && !pattern.matches(text)
     {
         found.push(invalid(at, &value, format!("should match '{}'", pattern.text)));
@@ -328,7 +347,7 @@ fn composed(checks: &Checks, new: &Value, at: At<'_>, found: &mut Vec<Violation>
         let tried = try_each(&checks.any_of);
         if tried.iter().all(|found| !found.is_empty()) {
             found.push(placeless(format!("{place} must validate at least one schema (anyOf)")));
-            found.extend(fewest(tried));
+            found.extend(first(tried));
         }
     }
     if !checks.one_of.is_empty() {
@@ -337,19 +356,19 @@ fn composed(checks: &Checks, new: &Value, at: At<'_>, found: &mut Vec<Violation>
         let only = format!("{place} must validate one and only one schema (oneOf).");
         if good == 0 {
             found.push(placeless(format!("{only} Found none valid")));
-            found.extend(fewest(tried));
+            found.extend(first(tried));
         } else if good > 1 {
             found.push(placeless(format!("{only} Found {good} valid alternatives")));
         }
     }
     if !checks.all_of.is_empty() {
         let tried = try_each(&checks.all_of);
-        let good = tried.iter().filter(|found| found.is_empty()).count();
-        if good < tried.len() {
+        let (all, good) = (tried.len(), tried.iter().filter(|found| found.is_empty()).count());
+        found.extend(tried.into_iter().flatten());
+        if good < all {
             let none = if good == 0 { ". None validated" } else { "" };
             found.push(placeless(format!("{place} must validate all the schemas (allOf){none}")));
         }
-        found.extend(tried.into_iter().flatten());
     }
     if let Some(not) = &checks.not {
         let mut inner = Vec::new();
@@ -360,9 +379,9 @@ fn composed(checks: &Checks, new: &Value, at: At<'_>, found: &mut Vec<Violation>
     }
 }
 
-/// What comes closest, told beside the failure of all.
-fn fewest(tried: Vec<Vec<Violation>>) -> Vec<Violation> {
-    tried.into_iter().min_by_key(Vec::len).unwrap_or_default()
+/// What the first alternative has against the value, told beside the failure of all.
+fn first(tried: Vec<Vec<Violation>>) -> Vec<Violation> {
+    tried.into_iter().next().unwrap_or_default()
 }
 
 /// Sets that hold a value twice, and keyed lists that hold a key twice.
