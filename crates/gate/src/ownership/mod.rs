@@ -432,7 +432,7 @@ fn configuration(request: &Request<'_>, applied: &Value) -> Result<Value, Status
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     if request.kind.custom.is_none() {
-        typed::check(request.kind.type_name, applied).map_err(|why| untyped(request, applied, &why))?;
+        typed::check(request.kind.type_name, applied).map_err(|why| untyped(request, applied, &[why]))?;
     }
     let mut config = applied.clone();
     let mut strict = request.options.clone();
