@@ -414,9 +414,9 @@ async fn noted(
     audit::deprecated(request.extensions(), target.kind.deprecated.and_then(|row| row.removed));
     let mut answer = limited(shared, user, target, query, request).await;
     // Upstream says so before it looks at the body.
-        let later = respond::take_warnings(&mut answer);
-        respond::warn(&mut answer, &[text.into_owned()]);
-        respond::give_warnings(&mut answer, later);
+    let later = respond::take_warnings(&mut answer);
+    respond::warn(&mut answer, &[text.into_owned()]);
+    respond::give_warnings(&mut answer, later);
     answer
 }
 
