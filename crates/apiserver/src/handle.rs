@@ -91,6 +91,7 @@ async fn filtered(
     if !asked.stays(&request, &query)
         && let Err(status) = query::timeout(&query)
     {
+        turned_away(shared, peer, Some(&believed), record, &request);
         return respond::failure(&status);
     }
     let attributes = asked.attributes();

@@ -298,9 +298,10 @@ impl Template {
         pairs.filter_map(|(name, value)| Some((name.as_str().into(), value.as_str()?.into()))).collect()
     }
 
-    /// With every default: what a build that knew fewer has stored is the same template as what this one writes.
+    /// With every default and without what Go leaves out: what a build that knew fewer has stored is the same template as what this one writes.
     pub fn completed(&self) -> Value {
         let mut value = self.0.clone();
+        kinds::types().omit("core.v1.PodTemplateSpec", &mut value);
         kinds::types().default("core.v1.PodTemplateSpec", &mut value);
         value
     }

@@ -172,12 +172,13 @@ impl Gate {
         places.iter().map(find).collect()
     }
 
-    /// A stored object as the gate has it while it decides: built-ins with every default, since a build that knew fewer may have stored
-    /// them and what is not said is not changed; custom resources in the request's version.
+    /// A stored object as the gate has it while it decides: built-ins with every default and without what Go leaves out, since a build
+    /// that knew less of either may have stored them and what is not said is not changed; custom resources in the request's version.
     pub(crate) async fn held(&self, kind: &Kind, stored: &Arc<Object>) -> Result<Value, Status> {
         let value = |object: &Object| object.to_value().map_err(Status::internal);
         if kind.custom.is_none() {
             let mut own = value(stored)?;
+            kinds::types().omit(kind.type_name, &mut own);
             decode::default(kind, &mut own);
             return Ok(own);
         }

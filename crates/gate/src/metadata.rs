@@ -43,12 +43,10 @@ pub(crate) fn drop_repeated_owners(object: &mut Value, after: &str) -> Option<St
     let mut repeated = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for owner in std::mem::take(owners) {
-        let uid = path::text(&owner, "uid").to_owned();
-        // Only one whose uid was there can be the same as another.
-        if seen.insert(uid.clone()) || !kept.contains(&owner) {
+        if seen.insert(owner.to_string()) {
             kept.push(owner);
         } else {
-            repeated.push(uid);
+            repeated.push(path::text(&owner, "uid").to_owned());
         }
     }
     *owners = kept;

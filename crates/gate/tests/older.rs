@@ -16,7 +16,9 @@ async fn put(world: &World, resource: &'static str, object: &Value) {
 
 fn template(claim: &Value) -> Value {
     json!({"metadata": {"labels": {"app": "x"}}, "spec": {
-        "containers": [{"name": "c", "image": "i"}],
+        // As Go leaves it out.
+        "hostNetwork": false,
+        "containers": [{"name": "c", "image": "i", "tty": false, "env": [{"name": "E", "value": ""}]}],
         "volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": claim}}]}})
 }
 

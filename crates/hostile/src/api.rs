@@ -96,6 +96,7 @@ async fn start() -> Option<SocketAddr> {
         cbor: true,
         front_proxies: None,
         jwks_uri: "https://e".into(),
+        flags: std::collections::BTreeMap::new(),
         checks: Vec::new(),
         audit: None,
         components: None,

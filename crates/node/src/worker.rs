@@ -67,6 +67,10 @@ impl Worker {
 
     /// The pod as the API server has it now.
     pub fn heard(&mut self, pod: Arc<Pod>, revision: Revision, now: Time) {
+        if revision < self.revision {
+            // The cluster was put back to an older state: nothing is known of what it has.
+            self.posted = None;
+        }
         self.pod = pod;
         self.revision = revision;
         self.is_gone = false;

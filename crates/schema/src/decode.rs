@@ -324,7 +324,7 @@ fn zero(expr: &Expr) -> Value {
 }
 
 /// Go's omitempty: nothing is written of an empty list or map, nor of a zero that is no pointer's.
-fn is_left_out(field: &Field, value: &Value) -> bool {
+pub(crate) fn is_left_out(field: &Field, value: &Value) -> bool {
     match (&field.expr, value) {
         (Expr::List(_), Value::Array(items)) => items.is_empty(),
         (Expr::Map(_) | Expr::ResourceList, Value::Object(members)) => members.is_empty(),

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::Quantity;
+use crate::decode::is_left_out;
 use crate::types::{Expr, Field, Types};
 
 impl Types {
@@ -10,6 +11,34 @@ impl Types {
     pub fn default(&self, type_name: &str, value: &mut Value) {
         if let Some(expr) = self.expr_of(type_name) {
             self.default_value(&expr, value);
+        }
+    }
+
+    /// Drops what Go leaves out of an object of the named type: builds that did not know of it have stored it.
+    pub fn omit(&self, type_name: &str, value: &mut Value) {
+        if let Some(expr) = self.expr_of(type_name) {
+            self.omit_in(&expr, value);
+        }
+    }
+
+    fn omit_in(&self, expr: &Expr, value: &mut Value) {
+        match (expr, value) {
+            (Expr::Struct(index), Value::Object(members)) => {
+                for field in &self.at(*index).fields {
+                    let Some(value) = members.get_mut(field.name) else { continue };
+                    self.omit_in(&field.expr, value);
+                    if !field.is_kept_empty() && is_left_out(field, value) {
+                        members.remove(field.name);
+                    }
+                }
+            }
+            (Expr::List(item), Value::Array(items)) if item.innermost().is_some() => {
+                items.iter_mut().for_each(|one| self.omit_in(item, one));
+            }
+            (Expr::Map(item), Value::Object(members)) if item.innermost().is_some() => {
+                members.iter_mut().for_each(|(_, one)| self.omit_in(item, one));
+            }
+            _ => {}
         }
     }
 
