@@ -119,7 +119,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "patch ct a --type=merge -p {\"spec\":{\"image\":\"forbidden\"}}",
         "",
-        "The CronTab \"a\" is invalid: spec: Invalid value: \"object\": this image is forbidden\n",
+        "The CronTab \"a\" is invalid: spec: Invalid value: this image is forbidden\n",
     ),
     (
         "patch ct a --type=strategic -p {\"spec\":{\"replicas\":2}}",
