@@ -25,30 +25,31 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub(crate) struct Documents {
     /// `api/v1`, `apis/apps/v1`
     groups: BTreeMap<String, Group>,
-    index: Bytes,
-    /// Of all groups together.
+    index: Document,
+    /// Of the index, and so of all groups together.
     hash: String,
     /// The documents of extension servers.
     theirs: Vec<Value>,
-    v2: OnceLock<Swagger>,
+    v2: Made,
 }
 
 struct Group {
     kinds: Vec<Arc<Kind>>,
     hash: String,
     /// Shared with the documents of the next catalog, if the group stays as it is.
-    document: Arc<OnceLock<Document>>,
+    made: Arc<Made>,
+}
+
+/// A document in each encoding that somebody asked for.
+#[derive(Default)]
+struct Made {
+    json: OnceLock<Document>,
+    protobuf: OnceLock<Document>,
 }
 
 /// Kept as most clients read it; for the others it is unpacked when they ask.
 struct Document {
     gzip: Bytes,
-}
-
-/// Version 2, in both of its encodings.
-struct Swagger {
-    json: Document,
-    protobuf: Document,
 }
 
 impl Document {
@@ -59,6 +60,32 @@ impl Document {
     fn text(plain: Bytes) -> Self {
         // Compressing into memory cannot fail; an empty document would only mean that clients see it is none.
         Self { gzip: compress::bytes(&plain).unwrap_or_default() }
+    }
+
+    fn plain(&self) -> Result<Vec<u8>, Status> {
+        compress::unpack(&self.gzip)
+            .map_err(|error| Status::internal(format!("unpacking a document: {error}")))
+    }
+}
+
+impl Made {
+    fn encoded(
+        &self,
+        media: &str,
+        version: &openapi_protobuf::Version,
+        make: impl FnOnce() -> Value,
+    ) -> Result<&Document, Status> {
+        let json = self.json.get_or_init(|| Document::of(&make()));
+        if media == respond::JSON {
+            return Ok(json);
+        }
+        if let Some(made) = self.protobuf.get() {
+            return Ok(made);
+        }
+        let value = serde_json::from_slice(&json.plain()?)
+            .map_err(|error| Status::internal(format!("reading a document: {error}")))?;
+        let encoded = openapi_protobuf::encode(version, &value);
+        Ok(self.protobuf.get_or_init(|| Document::text(encoded.into())))
     }
 }
 
@@ -77,21 +104,19 @@ impl Documents {
                 known.kinds.len() == kinds.len()
                     && known.kinds.iter().zip(&kinds).all(|(known, kind)| Arc::ptr_eq(known, kind))
             });
-            let (hash, document) = match known {
-                Some(known) => (known.hash.clone(), known.document.clone()),
+            let (hash, made) = match known {
+                Some(known) => (known.hash.clone(), known.made.clone()),
                 None => (hash(&identity(version, &path, &kinds)), Arc::default()),
             };
-            (path, Group { kinds, hash, document })
+            (path, Group { kinds, hash, made })
         };
         let mut groups: BTreeMap<String, Group> = kinds.into_iter().map(group).collect();
         for remote in remotes.values() {
             let path = format!("apis/{}/{}", remote.group, remote.version);
             if let Some(theirs) = remote.openapi.as_ref().filter(|_| !groups.contains_key(&path)) {
-                let group = Group {
-                    kinds: Vec::new(),
-                    hash: hash(&theirs.to_string()),
-                    document: Arc::new(OnceLock::from(Document::of(theirs))),
-                };
+                let made = Made { json: OnceLock::from(Document::of(theirs)), protobuf: OnceLock::new() };
+                let group =
+                    Group { kinds: Vec::new(), hash: hash(&theirs.to_string()), made: Arc::new(made) };
                 groups.insert(path, group);
             }
         }
@@ -100,10 +125,9 @@ impl Documents {
             (path.clone(), json!({"serverRelativeURL": url}))
         };
         let paths: serde_json::Map<String, Value> = groups.iter().map(entry).collect();
-        let index = json!({"paths": paths}).to_string().into();
-        let all: String = groups.values().map(|group| &*group.hash).collect();
+        let index = json!({"paths": paths}).to_string();
         let theirs = remotes.values().filter_map(|remote| remote.openapi.clone()).collect();
-        Self { groups, index, hash: hash(&all), theirs, v2: OnceLock::new() }
+        Self { groups, hash: hash(&index), index: Document::text(index.into()), theirs, v2: Made::default() }
     }
 }
 
@@ -128,32 +152,28 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
     let version = &shared.config.version.git;
     match path.trim_end_matches('/') {
         "/openapi/v2" => {
-            let both = documents.v2.get_or_init(|| {
-                let value = swagger(documents, version);
-                let protobuf = Document::text(openapi_protobuf::encode(&value).into());
-                Swagger { json: Document::of(&value), protobuf }
-            });
-            let [first, second] = openapi_protobuf::MEDIA_TYPES;
-            let mut answer = match negotiate::first_of(headers, &[respond::JSON, first, second]) {
+            let mut answer = match encoding(headers, &openapi_protobuf::V2) {
                 None => not_acceptable(),
-                Some(respond::JSON) => send(&both.json, respond::JSON, &documents.hash, headers),
-                // The `@` that old clients ask with is in no media type that they can read.
-                Some(_) => send(&both.protobuf, first, &documents.hash, headers),
+                Some(media) => {
+                    let make = || swagger(documents, version);
+                    let made = documents.v2.encoded(media, &openapi_protobuf::V2, make);
+                    send(made, media, &documents.hash, headers)
+                }
             };
             // Which of them are compressed is known beforehand here.
             answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
             answer.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
             Some(answer)
         }
-        "/openapi/v3" => Some(respond::bytes(StatusCode::OK, respond::JSON, documents.index.clone())),
+        "/openapi/v3" => Some(send(Ok(&documents.index), respond::JSON, &documents.hash, headers)),
         path => {
             let name = path.strip_prefix("/openapi/v3/")?;
             let Some(group) = documents.groups.get(name) else {
                 return Some(empty(StatusCode::NOT_FOUND));
             };
-            if negotiate::first_of(headers, &[respond::JSON]).is_none() {
+            let Some(media) = encoding(headers, &openapi_protobuf::V3) else {
                 return Some(not_acceptable());
-            }
+            };
             let asked = query.get("hash");
             if !asked.is_empty() && asked != group.hash {
                 let mut answer = empty(StatusCode::MOVED_PERMANENTLY);
@@ -163,15 +183,10 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
                     .extend(HeaderValue::try_from(place).ok().map(|place| (header::LOCATION, place)));
                 return Some(answer);
             }
-            let make = || {
-                Document::of(&schema::openapi::v3(
-                    kinds::types(),
-                    &kinds::words(),
-                    group.kinds.iter().map(|kind| &**kind),
-                    version,
-                ))
-            };
-            let mut answer = send(group.document.get_or_init(make), respond::JSON, &group.hash, headers);
+            let kinds = group.kinds.iter().map(|kind| &**kind);
+            let make = || schema::openapi::v3(kinds::types(), &kinds::words(), kinds, version);
+            let made = group.made.encoded(media, &openapi_protobuf::V3, make);
+            let mut answer = send(made, media, &group.hash, headers);
             // A path with the right hash never means anything else.
             if !asked.is_empty() {
                 let in_a_year = httpdate::fmt_http_date(SystemTime::now() + A_YEAR);
@@ -181,6 +196,15 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: &Query, headers: &Heade
             }
             Some(answer)
         }
+    }
+}
+
+/// The encoding of a document that its reader takes first, as the answer names it. None: it takes none of them.
+fn encoding(headers: &HeaderMap, version: &openapi_protobuf::Version) -> Option<&'static str> {
+    let [protobuf, old] = version.media_types;
+    match negotiate::first_of(headers, &[respond::JSON, protobuf, old])? {
+        respond::JSON => Some(respond::JSON),
+        _ => Some(protobuf),
     }
 }
 
@@ -196,19 +220,18 @@ fn not_acceptable() -> Answer {
     answer
 }
 
-fn send(document: &Document, media: &'static str, hash: &str, headers: &HeaderMap) -> Answer {
+fn send(document: Result<&Document, Status>, media: &'static str, hash: &str, headers: &HeaderMap) -> Answer {
     let tag = format!("\"{hash}\"");
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
     let gzip = negotiate::reads_gzip(headers);
-    let mut answer = match (known, gzip) {
-        (true, _) => empty(StatusCode::NOT_MODIFIED),
-        (false, true) => respond::bytes(StatusCode::OK, media, document.gzip.clone()),
-        (false, false) => match compress::unpack(&document.gzip) {
-            Ok(plain) => respond::bytes(StatusCode::OK, media, plain),
-            Err(error) => {
-                return respond::failure(&Status::internal(format!("unpacking a document: {error}")));
-            }
-        },
+    let made = document.and_then(|document| match (known, gzip) {
+        (true, _) => Ok(empty(StatusCode::NOT_MODIFIED)),
+        (false, true) => Ok(respond::bytes(StatusCode::OK, media, document.gzip.clone())),
+        (false, false) => Ok(respond::bytes(StatusCode::OK, media, document.plain()?)),
+    });
+    let mut answer = match made {
+        Ok(answer) => answer,
+        Err(status) => return respond::failure(&status),
     };
     answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     if gzip && !known {

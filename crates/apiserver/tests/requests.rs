@@ -566,6 +566,14 @@ async fn discovery_tells_what_is_served() {
         let document = client.get(url).await;
         assert!(document.header("cache-control").contains("immutable"), "{path}");
         assert!(document.json()["components"]["schemas"].is_object(), "{path}");
+        let accept = ("accept", "application/com.github.proto-openapi.spec.v3@v1.0+protobuf");
+        let encoded = client.send("GET", url, &[accept], "").await;
+        let told = (encoded.code, encoded.header("content-type"), encoded.header("etag"));
+        let wanted = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+        assert_eq!(told, (200, wanted, document.header("etag")), "{path}");
+        assert!(encoded.text.starts_with("\n\u{5}3.0.0"), "{path}");
+        let known = [accept, ("if-none-match", document.header("etag"))];
+        assert_eq!(client.send("GET", url, &known, "").await.code, 304, "{path}");
     }
     for (path, words) in
         [("/healthz", "ok"), ("/livez/ping", "ok"), ("/readyz?verbose", "readyz check passed")]

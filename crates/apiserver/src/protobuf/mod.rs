@@ -9,7 +9,7 @@
 
 mod decode;
 mod encode;
-mod wire;
+pub(crate) mod wire;
 
 use std::sync::LazyLock;
 

@@ -1,6 +1,6 @@
 //! Tags, numbers and lengths: <https://protobuf.dev/programming-guides/encoding/>.
 
-pub(super) enum Wire<'a> {
+pub(crate) enum Wire<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
@@ -8,10 +8,10 @@ pub(super) enum Wire<'a> {
 }
 
 /// A cursor over a message.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, String> {
+    pub(crate) fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, String> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -36,7 +36,7 @@ impl<'a> Reader<'a> {
         Ok(Some((number, wire)))
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64, String> {
+    pub(crate) fn varint(&mut self) -> Result<u64, String> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.take(1)?[0];
@@ -65,7 +65,7 @@ const VARINT: u64 = 0;
 const FIXED64: u64 = 1;
 const LENGTH_DELIMITED: u64 = 2;
 
-pub(super) fn varint(mut value: u64, to: &mut Vec<u8>) {
+pub(crate) fn varint(mut value: u64, to: &mut Vec<u8>) {
     while value >= 0x80 {
         #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
         to.push(value as u8 | 0x80);
@@ -76,7 +76,7 @@ pub(super) fn varint(mut value: u64, to: &mut Vec<u8>) {
 }
 
 /// How many bytes a number takes.
-pub(super) const fn width(value: u64) -> usize {
+pub(crate) const fn width(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
 }
@@ -85,31 +85,31 @@ fn tag(number: u32, wire: u64, to: &mut Vec<u8>) {
     varint(u64::from(number) << 3 | wire, to);
 }
 
-pub(super) fn number(field: u32, value: u64, to: &mut Vec<u8>) {
+pub(crate) fn number(field: u32, value: u64, to: &mut Vec<u8>) {
     tag(field, VARINT, to);
     varint(value, to);
 }
 
-pub(super) fn double(field: u32, value: f64, to: &mut Vec<u8>) {
+pub(crate) fn double(field: u32, value: f64, to: &mut Vec<u8>) {
     tag(field, FIXED64, to);
     to.extend_from_slice(&value.to_bits().to_le_bytes());
 }
 
-pub(super) fn bytes(field: u32, content: &[u8], to: &mut Vec<u8>) {
+pub(crate) fn bytes(field: u32, content: &[u8], to: &mut Vec<u8>) {
     tag(field, LENGTH_DELIMITED, to);
     varint(content.len() as u64, to);
     to.extend_from_slice(content);
 }
 
 /// Begins a message inside another one. Its length is known when it ends: one byte is left for it, which most need no more than.
-pub(super) fn open(field: u32, to: &mut Vec<u8>) -> usize {
+pub(crate) fn open(field: u32, to: &mut Vec<u8>) -> usize {
     tag(field, LENGTH_DELIMITED, to);
     to.push(0);
     to.len()
 }
 
 /// Ends the message that began there.
-pub(super) fn close(begin: usize, to: &mut Vec<u8>) {
+pub(crate) fn close(begin: usize, to: &mut Vec<u8>) {
     let length = to.len() - begin;
     let more = width(length as u64) - 1;
     to.resize(to.len() + more, 0);
