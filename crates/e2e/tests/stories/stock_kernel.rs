@@ -44,8 +44,7 @@ spec:
   - {name: c, image: "box:1", command: [/bin/dd, if=/dev/zero, of=/dev/null, bs=100M, count=2], resources: {limits: {memory: 32Mi}}}
 "#;
 
-const RESIZED: &str =
-    r#"{"spec":{"containers":[{"name":"c","resources":{"limits":{"memory":"80Mi","cpu":"300m"}}}]}}"#;
+const RESIZED: &str = r#"{"spec":{"containers":[{"name":"c","resources":{"requests":{"memory":"80Mi","cpu":"300m"},"limits":{"memory":"80Mi","cpu":"300m"}}}]}}"#;
 
 /// A command of a user, and what stands in what it says.
 const STEPS: &[(&str, &str)] = &[
