@@ -10,7 +10,8 @@ use crate::request::{Options, Request};
 /// Makes a body the object that the path speaks of, in the form that is stored. Returns the warnings about its fields.
 pub(crate) fn object(request: &Request<'_>, object: &mut Value) -> Result<Vec<String>, Status> {
     identify(request.kind, object)?;
-    let warnings = fields(&Form::Kind(request.kind), object, request.options)
+    let order = if request.kind.custom.is_some() { Order::RepeatedFirst } else { Order::UnknownFirst };
+    let warnings = fields(&Form::Kind(request.kind), object, request.options, order)
         .map_err(|error| unreadable(request.kind, &error))?;
     finish(request, object)?;
     Ok(warnings)
@@ -131,9 +132,18 @@ pub fn document(
     }
     members.insert("apiVersion".into(), expected.into());
     members.insert("kind".into(), name.into());
-    fields(&Form::Type(type_name), object, options).map_err(|error| {
+    fields(&Form::Type(type_name), object, options, Order::UnknownFirst).map_err(|error| {
         Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {error}"))
     })
+}
+
+/// In which order it is told what is wrong with fields. Upstream tells of patches and custom resources first what is there twice, and of
+/// any other body in the order of its text. The tree has lost that, so what is unknown is told first, which upstream's conformance suite
+/// asks for.
+#[derive(Clone, Copy)]
+pub(crate) enum Order {
+    RepeatedFirst,
+    UnknownFirst,
 }
 
 /// Checks types, drops unknown fields and nulls. What the reader of the body found counts as found here.
@@ -141,6 +151,7 @@ pub(crate) fn fields(
     form: &Form<'_>,
     object: &mut Value,
     options: &Options,
+    order: Order,
 ) -> Result<Vec<String>, DecodeError> {
     let strict = options.field_validation == FieldValidation::Strict;
     // Conform tells what is unknown in both modes that tell; Strict is decided here, where the reader's findings are known too.
@@ -150,10 +161,12 @@ pub(crate) fn fields(
         Form::Type(name) => kinds::types().conform(name, object.take(), mode)?,
     };
     *object = decoded.value;
-    // Of patches and custom resources upstream tells first what is there twice; of all else in the order of the text, which the tree has
-    // lost.
-    let mut found = options.problems.clone();
-    found.extend(decoded.warnings);
+    let (repeated, unknown) = (options.problems.clone(), decoded.warnings);
+    let found = match order {
+        Order::RepeatedFirst => [repeated, unknown],
+        Order::UnknownFirst => [unknown, repeated],
+    }
+    .concat();
     match options.field_validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Strict if !found.is_empty() => Err(DecodeError::Strict(found)),

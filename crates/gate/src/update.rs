@@ -214,8 +214,13 @@ impl Gate {
                 }
                 let mut merged = ownership::apply(request, body, old, review.now, elsewhere)?;
                 let entries = metadata::metadata(&mut merged).remove("managedFields");
-                let mut warnings = decode::fields(&Form::Kind(request.kind), &mut merged, request.options)
-                    .map_err(|error| Status::internal(&error))?;
+                let mut warnings = decode::fields(
+                    &Form::Kind(request.kind),
+                    &mut merged,
+                    request.options,
+                    decode::Order::RepeatedFirst,
+                )
+                .map_err(|error| Status::internal(&error))?;
                 // Of the configuration; what else there is in the object is not this client's.
                 warnings.retain(|told| request.options.problems.contains(told));
                 decode::finish(request, &mut merged)?;

@@ -44,6 +44,7 @@ const ROWS: &[Row] = &[
     row("POST", MAPS, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":7}}"#, 400, "BadRequest", "cannot unmarshal number into Go struct field ObjectMeta.metadata.name of type string"),
     row("POST", MAPS, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b"},"data":{"n":1}}"#, 400, "BadRequest", "cannot unmarshal number into Go struct field ConfigMap.data of type string"),
     row("POST", "/api/v1/namespaces/refusals/configmaps?fieldValidation=Strict", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b"},"dta":{}}"#, 400, "BadRequest", "strict decoding error: unknown field \"dta\""),
+    row("POST", "/api/v1/namespaces/refusals/configmaps?fieldValidation=Strict", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b"},"dta":{},"immutable":false,"immutable":false}"#, 400, "BadRequest", "strict decoding error: unknown field \"dta\", duplicate field \"immutable\""),
     row("POST", MAPS, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"Not_A_Name"}}"#, 422, "Invalid", "ConfigMap \"Not_A_Name\" is invalid: metadata.name: Invalid value: \"Not_A_Name\": a lowercase RFC 1123 subdomain must consist of"),
     row("POST", MAPS, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{}}"#, 422, "Invalid", "name or generateName is required"),
     row("POST", MAPS, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b","namespace":"default"}}"#, 400, "BadRequest", "the namespace of the provided object does not match the namespace sent on the request"),

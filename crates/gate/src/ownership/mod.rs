@@ -439,7 +439,7 @@ fn configuration(request: &Request<'_>, applied: &Value) -> Result<Value, Status
     strict.field_validation = schema::FieldValidation::Strict;
     // What the reader of the body found is as bad as the request has it.
     strict.problems.clear();
-    decode::fields(&Form::Kind(request.kind), &mut config, &strict)
+    decode::fields(&Form::Kind(request.kind), &mut config, &strict, decode::Order::RepeatedFirst)
         .map_err(|error| untyped(request, applied, &undeclared(request, applied, &error)))?;
     // Conforming fills in what Go always writes; a configuration says only what it says.
     Ok(only_given(config, applied))
