@@ -6,12 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use access::fairness::{About, Fairness, Refusal, Rules, Seconds, Ticket, Verdict, Work};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use object::{Revision, Snapshot, Time};
+use object::{Resource, Revision, Snapshot, Time};
 use plan::{Attributes, User};
 use tokio::sync::oneshot;
 
 use crate::past;
 use crate::query::{ListOptions, Query};
+use crate::shared::Shared;
 
 const SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
@@ -23,8 +24,20 @@ pub(crate) struct Seats {
     began_at: SystemTime,
 }
 
+/// What a request asks for, and what that takes.
+pub(crate) struct Wish<'a> {
+    pub(crate) attributes: &'a Attributes<'a>,
+    /// The URL's.
+    pub(crate) path: &'a str,
+    /// What is stored of it; one that nothing is stored of, if it is none.
+    pub(crate) stored: Resource,
+    pub(crate) work: Work,
+}
+
 struct State {
     fairness: Fairness,
+    /// Who watches: how many, by namespace and name, each empty if that does not matter to them.
+    watchers: HashMap<Resource, HashMap<Box<str>, HashMap<Box<str>, usize>>>,
     /// The headers of each schema of the rules that it goes by.
     marks: Vec<Marks>,
     /// Who waits, each told when it began to run.
@@ -93,7 +106,67 @@ impl Drop for Place<'_> {
     }
 }
 
+/// A watch that counts as long as this lives.
+pub(crate) struct Watching {
+    shared: Arc<Shared>,
+    resource: Resource,
+    namespace: Box<str>,
+    name: Box<str>,
+}
+
+impl Watching {
+    /// Empty: of every namespace, or name.
+    pub(crate) fn begin(shared: Arc<Shared>, resource: Resource, namespace: &str, name: &str) -> Self {
+        let watching = Self { shared, resource, namespace: namespace.into(), name: name.into() };
+        *watching.shared.seats.lock().watchers_of(&watching) += 1;
+        watching
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let mut state = self.shared.seats.lock();
+        let count = state.watchers_of(self);
+        *count = count.saturating_sub(1);
+        if *count > 0 {
+            return;
+        }
+        // Names are clients' own words, which nobody forgets otherwise.
+        if let Some(namespaces) = state.watchers.get_mut(&self.resource) {
+            if let Some(names) = namespaces.get_mut(&self.namespace) {
+                names.remove(&self.name);
+            }
+            namespaces.retain(|_, names| !names.is_empty());
+        }
+    }
+}
+
 impl State {
+    fn watchers_of(&mut self, watching: &Watching) -> &mut usize {
+        let namespaces = self.watchers.entry(watching.resource).or_default();
+        let names = namespaces.entry(watching.namespace.clone()).or_default();
+        names.entry(watching.name.clone()).or_default()
+    }
+
+    /// How many watch what a request changes; None if it changes nothing that can be watched.
+    fn interested(&self, Wish { attributes, stored, .. }: &Wish<'_>) -> Option<usize> {
+        let Attributes { verb, group, subresource, namespace, name, .. } = **attributes;
+        let is_answered_only = matches!(group, "authentication.k8s.io" | "authorization.k8s.io")
+            || subresource == "token" && stored.as_str() == "serviceaccounts";
+        if is_answered_only || !matches!(verb, "create" | "update" | "patch" | "delete") {
+            return None;
+        }
+        let Some(namespaces) = self.watchers.get(stored) else { return Some(0) };
+        let of = |namespace: &str, name: &str| {
+            namespaces.get(namespace).and_then(|names| names.get(name)).copied().unwrap_or(0)
+        };
+        let within = |namespace: &str| match name {
+            "" => of(namespace, ""),
+            name => of(namespace, "") + of(namespace, name),
+        };
+        Some(if namespace.is_empty() { within("") } else { within("") + within(namespace) })
+    }
+
     fn wake(&mut self, woken: Vec<u64>, now: Seconds) {
         for id in woken {
             if let Some(waiting) = self.waiting.remove(&id) {
@@ -118,7 +191,8 @@ impl Seats {
     /// `limit`: requests at work at once.
     pub(crate) fn new(limit: usize, snapshot: &Snapshot) -> Self {
         let fairness = Fairness::new(u32::try_from(limit).unwrap_or(u32::MAX), Rules::read(snapshot));
-        let mut state = State { fairness, marks: Vec::new(), waiting: HashMap::new() };
+        let (watchers, waiting) = (HashMap::new(), HashMap::new());
+        let mut state = State { fairness, watchers, marks: Vec::new(), waiting };
         state.mark();
         Self { state: Mutex::new(state), began: Instant::now(), began_at: SystemTime::now() }
     }
@@ -146,19 +220,18 @@ impl Seats {
         state.fairness.rules().clone()
     }
 
-    /// A seat, now or within `patience`; otherwise in how many seconds the client should come again. `path` is the URL's.
+    /// A seat, now or within `patience`; otherwise in how many seconds the client should come again.
     pub(crate) async fn take(
         &self,
         snapshot: &Snapshot,
         user: &User,
-        attributes: &Attributes<'_>,
-        path: &str,
-        work: Work,
+        wish: &Wish<'_>,
         patience: Duration,
     ) -> (Marks, Result<Seat<'_>, Refusal>) {
+        let attributes = wish.attributes;
         let rules = self.rules(snapshot);
         let schema = rules.classify(user, attributes);
-        let about = About::of(user, attributes, path);
+        let about = About::of(user, attributes, wish.path);
         let (marks, ticket, woken) = {
             let now = self.now();
             let mut state = self.lock();
@@ -168,6 +241,7 @@ impl Seats {
             let is_same = Arc::ptr_eq(&rules, state.fairness.rules());
             let schema = if is_same { schema } else { state.fairness.rules().classify(user, attributes) };
             let marks = state.marks[schema].clone();
+            let work = Work { watchers: state.interested(wish), ..wish.work };
             match state.fairness.begin(schema, about, work, now) {
                 Verdict::Run(ticket) => return (marks, Ok(Seat { seats: self, ticket })),
                 Verdict::Refuse(refusal) => return (marks, Err(refusal)),
@@ -195,9 +269,10 @@ impl Seats {
         Time::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 
-    /// Looks at the decider, for metrics.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&Fairness) -> T) -> T {
-        look(&self.lock().fairness)
+    /// Looks at the decider as it is now, for metrics.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Fairness, Seconds) -> T) -> T {
+        let now = self.now();
+        look(&self.lock().fairness, now)
     }
 }
 
@@ -206,7 +281,7 @@ pub(crate) fn work(
     snapshot: &Snapshot,
     attributes: &Attributes<'_>,
     query: &Query,
-    stored: object::Resource,
+    stored: Resource,
 ) -> Work {
     let lists = match attributes.verb {
         "list" => true,
@@ -261,7 +336,7 @@ mod tests {
     /// A hundred objects are a seat's.
     #[test]
     fn a_list_of_the_past_costs_what_is_taken_back() {
-        const MAPS: object::Resource = object::Resource::new("configmaps");
+        const MAPS: Resource = Resource::new("configmaps");
         let mut snapshot = Snapshot::default();
         for revision in 1..=1000 {
             let text = object::body::encode(&serde_json::json!({}));
@@ -290,11 +365,37 @@ mod tests {
         let snapshot = Snapshot::default();
         let seats = Seats::new(1, &snapshot);
         let user = User::new("jane", &["system:authenticated"]);
-        let take = || seats.take(&snapshot, &user, &PODS, "", Work::default(), Duration::ZERO);
+        let wish = Wish { attributes: &PODS, path: "", stored: Resource::new("pods"), work: Work::default() };
+        let take = || seats.take(&snapshot, &user, &wish, Duration::ZERO);
         let (_, first) = take().await;
         assert!(first.is_ok());
         assert!(matches!(take().await.1, Err(Refusal { retry_after_seconds: 1 })));
         drop(first);
         assert!(take().await.1.is_ok());
+    }
+
+    #[test]
+    fn who_watches_what_is_changed_is_counted() {
+        const PODS: Resource = Resource::new("pods");
+        let seats = Seats::new(1, &Snapshot::default());
+        let mut state = seats.lock();
+        let watchers =
+            [("", "", 1), ("a", "", 10), ("a", "one", 100), ("b", "one", 1000), ("", "one", 10_000)];
+        for (namespace, name, count) in watchers {
+            let names = state.watchers.entry(PODS).or_default().entry(namespace.into()).or_default();
+            names.insert(name.into(), count);
+        }
+        for (verb, group, namespace, name, expected) in [
+            ("update", "", "a", "one", Some(10_111)),
+            ("update", "", "a", "two", Some(11)),
+            ("create", "", "a", "", Some(11)),
+            ("delete", "", "c", "two", Some(1)),
+            ("get", "", "a", "one", None),
+            ("create", "authorization.k8s.io", "a", "", None),
+        ] {
+            let attributes = Attributes { verb, group, namespace, name, ..super::tests::PODS };
+            let wish = Wish { attributes: &attributes, path: "", stored: PODS, work: Work::default() };
+            assert_eq!(state.interested(&wish), expected, "{verb} {group} {namespace} {name}");
+        }
     }
 }

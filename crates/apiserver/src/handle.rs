@@ -1,7 +1,6 @@
 //! One request from its head to its answer: the filters that every request passes, in upstream's order.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,6 +12,7 @@ use plan::{Attributes, Decision, User};
 use tracing::{debug, error, warn};
 
 use crate::audit::{self, Audit, Record};
+use crate::fairness::Wish;
 use crate::negotiate::{self, Wants};
 use crate::query::{self, Query};
 use crate::respond::{self, Answer};
@@ -115,10 +115,11 @@ async fn filtered(
         return answered(shared, &user, &asked, &query, request).await;
     }
     let snapshot = shared.store().snapshot();
-    let work = fairness::work(&snapshot, &attributes, &query, asked.resource());
+    let stored = asked.resource();
+    let work = fairness::work(&snapshot, &attributes, &query, stored);
+    let wish = Wish { attributes: &attributes, path: request.uri().path(), stored, work };
     let patience = shared.config.limits.request_timeout / PART_OF_TIME_TO_WAIT;
-    let (marks, seat) =
-        shared.seats.take(&snapshot, &user, &attributes, request.uri().path(), work, patience).await;
+    let (marks, seat) = shared.seats.take(&snapshot, &user, &wish, patience).await;
     // A snapshot holds what later ones no longer have: not while the request runs.
     drop(snapshot);
     let mut answer = match seat {
@@ -447,8 +448,6 @@ async fn bounded(
     let most = shared.config.limits.request_timeout;
     // What is no timeout was refused before.
     let limit = query::timeout(query).ok().flatten().map_or(most, |wanted| wanted.min(most));
-    let reads = matches!(verb, "get" | "head" | "list");
-    let _counted = Counted::new(&shared.in_flight[usize::from(reads)]);
     in_time(limit, verb, resource, answered).await
 }
 
@@ -473,22 +472,6 @@ async fn in_time(
 /// Marks the answer of a request that was ended because its time was over.
 #[derive(Clone)]
 struct TookTooLong;
-
-/// One more, as long as it lives.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 fn too_many(retry_after_seconds: u32) -> Answer {
     let mut answer =

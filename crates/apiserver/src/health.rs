@@ -155,11 +155,13 @@ fn check(shared: &Shared, name: &str) -> Result<(), String> {
 pub(crate) fn paths(shared: &Shared) -> Vec<String> {
     let fixed = [
         "/.well-known/openid-configuration",
+        "/apis/",
         "/flagz",
         "/metrics",
         "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
+        "/openapi/v3/",
         "/openid/v1/jwks",
         "/statusz",
         "/version",

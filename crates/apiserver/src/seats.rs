@@ -57,7 +57,7 @@ const DETAILS: &[&str] =
 
 pub(crate) fn answer(shared: &Shared, path: &str, query: &Query) -> Option<Answer> {
     let page = path.strip_prefix(ROOT)?;
-    let dump = || shared.seats.look(|fairness| fairness.dump());
+    let dump = || shared.seats.look(|fairness, _| fairness.dump());
     let rows = match page {
         "dump_priority_levels" => levels(&dump()),
         "dump_queues" => queues(&dump()),

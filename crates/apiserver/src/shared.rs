@@ -1,7 +1,7 @@
 //! What every request sees.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -56,8 +56,6 @@ pub(crate) struct Shared {
     /// Events of watches.
     pub(crate) events: SharedEvents,
     pub(crate) seats: Seats,
-    /// Requests at work that write, and that only read: for metrics.
-    pub(crate) in_flight: [AtomicUsize; 2],
     /// Counts requests, for audit ids and for spreading the ends of watches.
     serial: AtomicU64,
     stop: watch::Sender<bool>,
@@ -115,7 +113,6 @@ impl Shared {
             documents: Published::default(),
             events: SharedEvents::default(),
             seats,
-            in_flight: Default::default(),
             serial: AtomicU64::new(1),
             stop: watch::Sender::new(false),
         })

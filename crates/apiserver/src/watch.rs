@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use store::{Watch, WatchError};
 use tokio::time::{Instant, sleep_until};
 
+use crate::fairness::Watching;
 use crate::list::{at_least, readable, revision};
 use crate::metrics::Open;
 use crate::negotiate::{self, Asked, Media, Meta, Shape, View};
@@ -57,7 +58,9 @@ pub(crate) async fn watch(
     let messages = if view.media == Media::Json { Messages::Text } else { Messages::Binary };
     let opening = websocket::of_watch(&mut request, messages)?;
     let mut stream = begin(shared, &target.kind, view, selection, &options).await?;
-    stream.open = Some(shared.requests.open(target));
+    let (namespace, name) = (stream.selection.namespace(), stream.selection.name().unwrap_or_default());
+    let watching = Watching::begin(shared.clone(), target.kind.resource, namespace, name);
+    stream.open = Some((shared.requests.open(target), watching));
     stream.is_apart = opening.is_some();
     let body = StreamBody::new(stream::unfold(stream, Stream::step)).boxed_unsync();
     if let Some(opening) = opening {
@@ -94,8 +97,8 @@ struct Stream {
     ends: Instant,
     /// The table's columns were told.
     described: bool,
-    /// Counts it among the open ones.
-    open: Option<Open>,
+    /// Counts it among the open ones, and among those who watch the same.
+    open: Option<(Open, Watching)>,
     /// Each event is a piece of its own, for a WebSocket, which has lengths of its own too.
     is_apart: bool,
     /// Sizes of the events that it sends.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use apiserver::ComponentMetrics;
 use controllers::Settings;
-use engine::{Election, Engine, Measures, Recorder};
+use engine::{Election, Engine, Measures, Recorder, ServerLease};
 use files::FileError;
 use gate::{Clock, Gate};
 use plan::User;
@@ -39,10 +39,13 @@ pub struct Deciders {
 
 impl Deciders {
     /// Starts them until `stopped` turns true. `identity`: who this server is, if others share its store.
-    pub fn start(self, identity: Option<String>, stopped: &watch::Receiver<bool>) -> [JoinHandle<()>; 3] {
+    pub fn start(self, identity: Option<String>, stopped: &watch::Receiver<bool>) -> [JoinHandle<()>; 4] {
         let this = Arc::new(self);
+        let lease = this.lease(identity.as_deref());
+        let mut stop = stopped.clone();
         let (controllers, of_every_server) = (this.clone(), this.clone());
         [
+            tokio::spawn(lease.run(async move { drop(stop.wait_for(|stop| *stop).await) })),
             this.spawn(API_SERVER, None, stopped.clone(), move |gate| {
                 let own = controllers::OF_EVERY_SERVER.iter().copied();
                 of_every_server.engine(gate).run_controllers(own)
@@ -60,6 +63,14 @@ impl Deciders {
                 move |gate| this.engine(gate).run_scheduler()
             }),
         ]
+    }
+
+    /// That this server is there. Its id is made of the host's name, as upstream's; of the server's own, if there may be several on a host.
+    fn lease(&self, identity: Option<&str>) -> ServerLease {
+        let hostname = hostname();
+        let id = server_id(identity.unwrap_or(&hostname));
+        let holder = format!("{id}_{}", self.gate.uid());
+        ServerLease { id, hostname, holder, gate: self.gate.clone(), clock: self.clock.clone() }
     }
 
     fn spawn<W: Future<Output = ()> + Send + 'static>(
@@ -164,15 +175,42 @@ impl Identity {
             word = pki::random_word(16);
             file.write_all(word.as_bytes()).map_err(failed("write"))?;
         }
-        let host = rustix::system::uname();
         // Host and a unique word, as upstream's processes call themselves.
-        Ok(Self { name: format!("{}_{word}", host.nodename().to_string_lossy()), _lock: file })
+        Ok(Self { name: format!("{}_{word}", hostname()), _lock: file })
     }
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// As upstream tells API servers apart: `apiserver-` and the half of a digest of their host's and their own name, each with its length
+/// before it, in base 32.
+fn server_id(host: &str) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for part in [host, API_SERVER] {
+        context.update(&(part.len() as u16).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    let digest = context.finish();
+    let bits = digest.as_ref()[..16].iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1));
+    let bits: Vec<u8> = bits.collect();
+    let letters = bits.chunks(5).map(|five| {
+        let value = (0..5).fold(0, |value, at| value << 1 | five.get(at).copied().unwrap_or(0));
+        char::from(b"abcdefghijklmnopqrstuvwxyz234567"[usize::from(value)])
+    });
+    format!("apiserver-{}", letters.collect::<String>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What upstream's server of a host with this name was seen to call itself.
+    #[test]
+    fn a_server_is_called_as_upstreams() {
+        assert_eq!(server_id("vm"), "apiserver-wlv32tlttr4jl3gtroqexyxapa");
+    }
 
     #[test]
     fn an_identity_is_kept_and_nobody_has_it_twice() {

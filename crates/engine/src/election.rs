@@ -281,4 +281,4 @@ impl Over for Fenced {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -16,9 +16,11 @@ mod measures;
 mod queue;
 mod run;
 mod scheduling;
+mod server_lease;
 
 pub use election::Election;
 pub use events::Recorder;
 pub use measures::Measures;
 pub use queue::{Outcome, Queue};
 pub use run::{Clock, Engine};
+pub use server_lease::ServerLease;

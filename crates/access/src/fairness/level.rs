@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::rules::{LevelSpec, Queuing};
 use super::shares::{Bounds, Limits};
-use super::{LevelState, QueueDump, Reason, Seconds};
+use super::{LevelState, QueueDump, Reason, Seconds, Usage};
 
 /// How long a request is taken to run until it is done: upstream's guess.
 const GUESS: Seconds = 0.003;
@@ -17,6 +17,14 @@ const GUESS: Seconds = 0.003;
 const SMOOTHING: f64 = 0.977;
 /// Who is refused is told to come again after this many seconds at most.
 const LONGEST_RETRY: u32 = 32;
+
+// Upper bounds of the parts that are told for metrics, as upstream.
+/// Of the seats that are lent to the level: those that it could use.
+static DEMAND_PARTS: [f64; 12] = [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.8, 4.0, 6.0];
+/// Those that are taken.
+static SEATS_PARTS: [f64; 13] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
+/// Requests that run, of the seats; that wait, of the places in all queues.
+static REQUESTS_PARTS: [f64; 10] = [0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 1.0];
 
 pub(super) struct Level {
     pub(super) name: Arc<str>,
@@ -29,6 +37,7 @@ pub(super) struct Level {
     /// Where the search for the next queue begins.
     robin: usize,
     in_use: u32,
+    running: u32,
     waiting: u32,
     waiting_seats: u32,
     /// Queues with requests that run or wait.
@@ -37,6 +46,28 @@ pub(super) struct Level {
     virtual_at: Seconds,
     demand: Demand,
     retry: Retry,
+    dispatched: Option<Dispatched>,
+    parts: Parts,
+}
+
+/// When a request left its queue last, in virtual seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dispatched {
+    pub at: Seconds,
+    /// When it was to begin.
+    pub start: Seconds,
+    /// The earliest and the latest begin of what was the next in each queue.
+    pub starts: (Seconds, Seconds),
+    /// The same, less what is guessed to be left of that queue's requests that run.
+    pub discounted: (Seconds, Seconds),
+}
+
+/// How much of what there is room for is used.
+struct Parts {
+    demand: Usage,
+    seats: Usage,
+    executing: Usage,
+    waiting: Usage,
 }
 
 #[derive(Default)]
@@ -58,13 +89,33 @@ pub(super) struct Waiting {
 
 pub(super) enum Admitted {
     Runs(Option<usize>),
-    Waits(usize),
+    Waits {
+        queue: usize,
+        /// With it.
+        length: usize,
+        /// It would be the next to run, and there are seats, but not enough.
+        is_too_wide: bool,
+    },
     Refused(Reason),
+}
+
+pub(super) enum Dispatch {
+    Runs(Waiting),
+    /// There are seats, but not enough for the next one, which is counted there.
+    TooWide {
+        count: usize,
+    },
+    Nobody,
 }
 
 impl Queue {
     fn is_active(&self) -> bool {
         self.running > 0 || !self.waiting.is_empty()
+    }
+
+    /// When its next request begins, less what is guessed to be left of those that run.
+    fn discounted_start(&self) -> Seconds {
+        self.next_start - f64::from(self.running_seats) * GUESS
     }
 }
 
@@ -79,6 +130,7 @@ impl Level {
             queues: Vec::new(),
             robin: 0,
             in_use: 0,
+            running: 0,
             waiting: 0,
             waiting_seats: 0,
             active: 0,
@@ -86,6 +138,13 @@ impl Level {
             virtual_at: now,
             demand: Demand::new(now),
             retry: Retry::default(),
+            dispatched: None,
+            parts: Parts {
+                demand: Usage::new(&DEMAND_PARTS, now),
+                seats: Usage::new(&SEATS_PARTS, now),
+                executing: Usage::new(&REQUESTS_PARTS, now),
+                waiting: Usage::new(&REQUESTS_PARTS, now),
+            },
         }
     }
 
@@ -94,7 +153,7 @@ impl Level {
         self.is_retired && self.in_use == 0 && self.waiting == 0
     }
 
-    pub(super) fn configure(&mut self, spec: &LevelSpec, nominal: u32, server: u32) {
+    pub(super) fn configure(&mut self, spec: &LevelSpec, nominal: u32, server: u32, now: Seconds) {
         let limits = Limits::of(spec, nominal, server);
         if (limits.nominal, limits.lower, limits.upper)
             != (self.limits.nominal, self.limits.lower, self.limits.upper)
@@ -107,6 +166,27 @@ impl Level {
         let wanted = spec.queuing.map_or(0, |queuing| queuing.queues);
         if self.queues.len() < wanted {
             self.queues.resize_with(wanted, Queue::default);
+        }
+        let room = spec.queuing.map_or(1, Queuing::room);
+        self.parts.waiting.set_limit(u32::try_from(room).unwrap_or(u32::MAX), now);
+        self.measure_by_seats(server, now);
+    }
+
+    /// Has so many seats from now on; `target`: what it was to have.
+    pub(super) fn lend(&mut self, current: u32, target: f64, server: u32, now: Seconds) {
+        self.limits.current = current;
+        self.demand.target = target;
+        self.measure_by_seats(server, now);
+    }
+
+    /// What is used is told as a part of the seats; where there are none, of a tenth of the server's, as upstream.
+    fn measure_by_seats(&mut self, server: u32, now: Seconds) {
+        let seats = match self.limits.current {
+            0 => (f64::from(server) / 10.0).round() as u32,
+            current => current,
+        };
+        for usage in [&mut self.parts.demand, &mut self.parts.seats, &mut self.parts.executing] {
+            usage.set_limit(seats, now);
         }
     }
 
@@ -133,6 +213,10 @@ impl Level {
         let at = self.deal(flow(), queuing);
         if self.waiting == 0 && self.has_room(seats) {
             self.activate(at);
+            let queue = &self.queues[at];
+            let (start, discounted) = (queue.next_start, queue.discounted_start());
+            let (starts, discounted) = ((start, start), (discounted, discounted));
+            self.dispatched = Some(Dispatched { at: self.virtual_now, start, starts, discounted });
             self.take(Some(at), seats, now);
             return Admitted::Runs(Some(at));
         }
@@ -143,10 +227,12 @@ impl Level {
         let queue = &mut self.queues[at];
         queue.waiting.push_back(Waiting { id, seats, count, since: now });
         queue.waiting_seats += seats;
+        let length = queue.waiting.len();
         self.waiting += 1;
         self.waiting_seats += seats;
         self.note(now);
-        Admitted::Waits(at)
+        let is_too_wide = self.waiting == 1 && self.in_use < self.limits.current;
+        Admitted::Waits { queue: at, length, is_too_wide }
     }
 
     /// A request wider than all seats runs when it is alone.
@@ -193,6 +279,7 @@ impl Level {
 
     fn take(&mut self, queue: Option<usize>, seats: u32, now: Seconds) {
         self.in_use += seats;
+        self.running += 1;
         if let Some(at) = queue {
             let queue = &mut self.queues[at];
             queue.running += 1;
@@ -205,6 +292,7 @@ impl Level {
     pub(super) fn finish(&mut self, queue: Option<usize>, seats: u32, since: Seconds, now: Seconds) {
         self.advance(now);
         self.in_use = self.in_use.saturating_sub(seats);
+        self.running = self.running.saturating_sub(1);
         if let Some(queue) = queue.and_then(|at| self.queues.get_mut(at)) {
             queue.running = queue.running.saturating_sub(1);
             queue.running_seats = queue.running_seats.saturating_sub(seats);
@@ -233,34 +321,46 @@ impl Level {
     }
 
     /// The next request to run, if there is one and a place for it.
-    pub(super) fn dispatch(&mut self, now: Seconds) -> Option<Waiting> {
+    pub(super) fn dispatch(&mut self, now: Seconds) -> Dispatch {
         if self.waiting == 0 {
-            return None;
+            return Dispatch::Nobody;
         }
         self.advance(now);
         let count = self.queues.len();
         let mut best: Option<(Seconds, usize)> = None;
+        let nothing = (Seconds::INFINITY, Seconds::NEG_INFINITY);
+        let (mut starts, mut discounted) = (nothing, nothing);
+        let widen = |range: &mut (Seconds, Seconds), to: Seconds| *range = (range.0.min(to), range.1.max(to));
         for step in 1..=count {
             let at = (self.robin + step) % count;
-            let Some(first) = self.queues[at].waiting.front() else { continue };
-            let end = self.queues[at].next_start + f64::from(first.seats) * GUESS;
+            let queue = &self.queues[at];
+            let Some(first) = queue.waiting.front() else { continue };
+            widen(&mut starts, queue.next_start);
+            widen(&mut discounted, queue.discounted_start());
+            let end = queue.next_start + f64::from(first.seats) * GUESS;
             if best.is_none_or(|(earliest, _)| end < earliest) {
                 best = Some((end, at));
             }
         }
-        let (_, at) = best?;
-        let seats = self.queues[at].waiting.front()?.seats;
+        let Some((_, at)) = best else { return Dispatch::Nobody };
+        let Some(&Waiting { seats, count, .. }) = self.queues[at].waiting.front() else {
+            return Dispatch::Nobody;
+        };
         // Nobody overtakes: a wide request would never find enough seats at once.
         if !self.has_room(seats) {
-            return None;
+            let are_some = self.in_use < self.limits.current;
+            return if are_some { Dispatch::TooWide { count } } else { Dispatch::Nobody };
         }
         self.robin = at;
-        let next = self.queues[at].waiting.pop_front()?;
-        self.queues[at].waiting_seats = self.queues[at].waiting_seats.saturating_sub(seats);
+        let queue = &mut self.queues[at];
+        let start = queue.next_start;
+        let Some(next) = queue.waiting.pop_front() else { return Dispatch::Nobody };
+        queue.waiting_seats = queue.waiting_seats.saturating_sub(seats);
+        self.dispatched = Some(Dispatched { at: self.virtual_now, start, starts, discounted });
         self.waiting = self.waiting.saturating_sub(1);
         self.waiting_seats = self.waiting_seats.saturating_sub(seats);
         self.take(Some(at), seats, now);
-        Some(next)
+        Dispatch::Runs(next)
     }
 
     /// Virtual time goes as fast as each active queue would be served.
@@ -273,7 +373,12 @@ impl Level {
     }
 
     fn note(&mut self, now: Seconds) {
-        self.demand.set(f64::from(self.in_use.saturating_add(self.waiting_seats)), now);
+        let demand = self.in_use.saturating_add(self.waiting_seats);
+        self.demand.set(demand.into(), now);
+        self.parts.demand.set(demand, now);
+        self.parts.seats.set(self.in_use, now);
+        self.parts.executing.set(self.running, now);
+        self.parts.waiting.set(self.waiting, now);
     }
 
     /// Ends a period: what the level needs for the next.
@@ -308,7 +413,7 @@ impl Level {
         self.queues.iter().map(dump).collect()
     }
 
-    pub(super) fn state(&self) -> LevelState {
+    pub(super) fn state(&self, now: Seconds) -> LevelState {
         let Limits { nominal, lower, upper, current } = self.limits;
         LevelState {
             name: self.name.clone(),
@@ -320,7 +425,15 @@ impl Level {
             waiting: self.waiting,
             demand_high: self.demand.high,
             demand_average: self.demand.average,
+            demand_deviation: self.demand.deviation,
             demand_smoothed: self.demand.smoothed,
+            target: self.demand.target,
+            progress: self.virtual_now,
+            dispatched: self.dispatched,
+            demand_part: self.parts.demand.until(now),
+            seats_part: self.parts.seats.until(now),
+            executing_part: self.parts.executing.until(now),
+            waiting_part: self.parts.waiting.until(now),
         }
     }
 }
@@ -337,7 +450,10 @@ struct Demand {
     /// Of the last period.
     high: f64,
     average: f64,
+    deviation: f64,
     smoothed: f64,
+    /// The seats that it was to have then.
+    target: f64,
 }
 
 impl Demand {
@@ -351,7 +467,9 @@ impl Demand {
             squares: 0.0,
             high: 0.0,
             average: 0.0,
+            deviation: 0.0,
             smoothed: 0.0,
+            target: 0.0,
         }
     }
 
@@ -370,7 +488,8 @@ impl Demand {
         let took = (now - self.began).max(1e-9);
         self.average = self.sum / took;
         let variance = (self.squares / took - self.average * self.average).max(0.0);
-        let envelope = self.average + variance.sqrt();
+        self.deviation = variance.sqrt();
+        let envelope = self.average + self.deviation;
         self.smoothed = envelope.max(SMOOTHING * self.smoothed + (1.0 - SMOOTHING) * envelope);
         self.high = self.peak;
         (self.began, self.peak, self.sum, self.squares) = (now, self.value, 0.0, 0.0);

@@ -17,15 +17,19 @@ mod rules;
 mod shares;
 #[cfg(test)]
 mod simulation;
+mod tally;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use dump::Held;
 pub use dump::{About, LevelDump, QueueDump, RequestDump};
-use level::{Admitted, Level};
+pub use level::Dispatched;
+use level::{Admitted, Dispatch, Level};
 use object::Resource;
 pub use rules::{LevelSpec, Queuing, Rules, Schema};
+pub use tally::Histogram;
+use tally::{Peak, Usage};
 
 /// Seconds since any fixed moment, which never go backwards.
 pub type Seconds = f64;
@@ -38,8 +42,15 @@ const SHARE_OF_ONE: f64 = 0.15;
 /// How often levels lend and take back.
 const ADJUST_EVERY: Seconds = 10.0;
 
-/// How long requests waited, or ran: upper bounds in seconds, as upstream.
-pub const BUCKETS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
+// Upper bounds of what is told for metrics, as upstream.
+/// How long requests waited, or ran, in seconds.
+static DURATION_SECONDS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
+static QUEUE_LENGTHS: [f64; 8] = [0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
+static SEATS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0];
+static WATCHERS: [f64; 6] = [0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0];
+/// Parts of what all levels together may run, or let wait.
+static PARTS_OF_ALL: [f64; 15] =
+    [0.0, 0.001, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
 
 /// A request that has a seat, or waits for one. Given back by [`Fairness::finish`] or [`Fairness::give_up`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -100,34 +111,100 @@ impl Reason {
 }
 
 /// What the requests of one schema at one level did.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Counts {
     pub dispatched: u64,
     /// By [`Reason`].
     pub refused: [u64; Reason::ALL.len()],
+    /// How often one was the next to run and wider than the seats that were free.
+    pub not_accommodated: u64,
     pub waiting: u32,
+    pub waiting_seats: u32,
     pub executing: u32,
     pub seats: u32,
+    /// In seconds, those that ran then.
     pub waited: Histogram,
+    /// In seconds, those that gave up.
+    pub waited_in_vain: Histogram,
+    /// In seconds; watches until they began.
     pub ran: Histogram,
+    pub watches_ran: Histogram,
+    /// Of the queue that a request was put into, with itself.
+    pub queue_length: Histogram,
+    /// That a request is taken to need.
+    pub wanted_seats: Histogram,
+    /// Of what a request may change.
+    pub watchers: Histogram,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct Histogram {
-    /// Cumulative, by [`BUCKETS`].
-    pub buckets: [u64; BUCKETS.len()],
-    pub count: u64,
-    pub sum: f64,
-}
-
-impl Histogram {
-    fn add(&mut self, value: f64) {
-        for (bucket, bound) in self.buckets.iter_mut().zip(BUCKETS) {
-            *bucket += u64::from(value <= bound);
+impl Default for Counts {
+    fn default() -> Self {
+        let seconds = || Histogram::new(&DURATION_SECONDS);
+        Self {
+            dispatched: 0,
+            refused: Default::default(),
+            not_accommodated: 0,
+            waiting: 0,
+            waiting_seats: 0,
+            executing: 0,
+            seats: 0,
+            waited: seconds(),
+            waited_in_vain: seconds(),
+            ran: seconds(),
+            watches_ran: seconds(),
+            queue_length: Histogram::new(&QUEUE_LENGTHS),
+            wanted_seats: Histogram::new(&SEATS),
+            watchers: Histogram::new(&WATCHERS),
         }
-        self.count += 1;
-        self.sum += value;
     }
+}
+
+/// Requests that only read, or those that may change something, of all levels.
+struct Traffic {
+    executing: Peak,
+    waiting: Peak,
+    executing_part: Usage,
+    waiting_part: Usage,
+}
+
+impl Traffic {
+    fn new() -> Self {
+        let part = || Usage::new(&PARTS_OF_ALL, 0.0);
+        Self {
+            executing: Peak::default(),
+            waiting: Peak::default(),
+            executing_part: part(),
+            waiting_part: part(),
+        }
+    }
+
+    fn executes(&mut self, change: i32, now: Seconds) {
+        let value = self.executing.value().saturating_add_signed(change);
+        self.executing.set(value, now);
+        self.executing_part.set(value, now);
+    }
+
+    fn waits(&mut self, change: i32, now: Seconds) {
+        let value = self.waiting.value().saturating_add_signed(change);
+        self.waiting.set(value, now);
+        self.waiting_part.set(value, now);
+    }
+}
+
+/// The same, for metrics.
+#[derive(Clone, Debug)]
+pub struct TrafficState {
+    /// The most at once in the last whole second.
+    pub executing: u32,
+    pub waiting: u32,
+    /// Of what may run, or wait, at once in all levels: an observation a nanosecond.
+    pub executing_part: Histogram,
+    pub waiting_part: Histogram,
+}
+
+/// Its place in what is told of traffic: `readOnly`, `mutating`.
+fn kind_of(verb: &str) -> usize {
+    usize::from(!matches!(verb, "get" | "list" | "watch"))
 }
 
 /// A level's limits in seats, for metrics.
@@ -142,20 +219,34 @@ pub struct LevelState {
     pub waiting: u32,
     pub demand_high: f64,
     pub demand_average: f64,
+    pub demand_deviation: f64,
     pub demand_smoothed: f64,
+    /// What it was to have at the last adjustment, as far as there is enough.
+    pub target: f64,
+    /// In virtual seconds.
+    pub progress: Seconds,
+    /// None: no request has left a queue yet.
+    pub dispatched: Option<Dispatched>,
+    /// What is wanted, runs or waits, as parts of what there is room for: an observation a nanosecond.
+    pub demand_part: Histogram,
+    pub seats_part: Histogram,
+    pub executing_part: Histogram,
+    pub waiting_part: Histogram,
 }
 
 /// How many objects a list goes through: what its width is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Work {
     pub objects: usize,
+    /// How many watch what may be changed; None if nothing is. They cost nothing here, and are counted.
+    pub watchers: Option<usize>,
 }
 
 impl Work {
     /// Of a list, or a watch that begins with one: `stored` objects of the resource, an optional limit, whether a selector drops some.
     pub fn of_list(stored: usize, limit: usize, selects: bool) -> Self {
         let objects = if limit == 0 || selects { stored } else { stored.min(2 * limit) };
-        Self { objects }
+        Self { objects, watchers: None }
     }
 
     fn seats(self, most: u32) -> u32 {
@@ -180,6 +271,10 @@ pub struct Fairness {
     held: HashMap<u64, Held>,
     next_id: u64,
     adjusted_at: Seconds,
+    /// The part of its target that each level got at the last adjustment.
+    fair_fraction: f64,
+    /// Requests that only read, and those that may change something.
+    traffic: [Traffic; 2],
 }
 
 impl Fairness {
@@ -195,6 +290,8 @@ impl Fairness {
             held: HashMap::new(),
             next_id: 0,
             adjusted_at: 0.0,
+            fair_fraction: 0.0,
+            traffic: [Traffic::new(), Traffic::new()],
         };
         new.settle(0.0);
         new
@@ -219,6 +316,12 @@ impl Fairness {
     fn settle(&mut self, now: Seconds) {
         let rules = self.rules.clone();
         let nominal = shares::nominal(self.limit, &rules.levels);
+        let most_waiting: usize =
+            rules.levels.iter().filter_map(|spec| spec.queuing).map(Queuing::room).sum();
+        for kind in &mut self.traffic {
+            kind.executing_part.set_limit(nominal.iter().sum(), now);
+            kind.waiting_part.set_limit(u32::try_from(most_waiting).unwrap_or(u32::MAX), now);
+        }
         self.places.clear();
         for (spec, nominal) in rules.levels.iter().zip(nominal) {
             let known = self.levels.iter().position(|level| level.name == spec.name);
@@ -229,7 +332,7 @@ impl Fairness {
             if known.is_none() {
                 self.levels[place] = Level::new(spec.name.clone(), now);
             }
-            self.levels[place].configure(spec, nominal, self.limit);
+            self.levels[place].configure(spec, nominal, self.limit, now);
             self.places.push(place);
         }
         for (place, level) in self.levels.iter_mut().enumerate() {
@@ -257,6 +360,11 @@ impl Fairness {
         let seats = work.seats(most);
         self.next_id += 1;
         let counts = &mut self.counts[count].2;
+        counts.wanted_seats.add(seats.into());
+        if let Some(watchers) = work.watchers {
+            counts.watchers.add(watchers as f64);
+        }
+        let traffic = &mut self.traffic[kind_of(&about.verb)];
         let ticket = Ticket { id: self.next_id, level: place, queue: None, seats, count, since: now };
         let verdict = match level.admit(self.next_id, seats, count, || schema.flow(&about), now) {
             Admitted::Runs(queue) => {
@@ -264,10 +372,19 @@ impl Fairness {
                 counts.executing += 1;
                 counts.seats += seats;
                 counts.waited.add(0.0);
+                if queue.is_some() {
+                    // It went through its queue without a stop.
+                    counts.queue_length.add(1.0);
+                }
+                traffic.executes(1, now);
                 Verdict::Run(Ticket { queue, ..ticket })
             }
-            Admitted::Waits(queue) => {
+            Admitted::Waits { queue, length, is_too_wide } => {
                 counts.waiting += 1;
+                counts.waiting_seats += seats;
+                counts.queue_length.add(length as f64);
+                counts.not_accommodated += u64::from(is_too_wide);
+                traffic.waits(1, now);
                 Verdict::Wait(Ticket { queue: Some(queue), ..ticket })
             }
             Admitted::Refused(reason) => {
@@ -288,8 +405,11 @@ impl Fairness {
         let counts = &mut self.counts[ticket.count].2;
         counts.executing = counts.executing.saturating_sub(1);
         counts.seats = counts.seats.saturating_sub(ticket.seats);
-        counts.ran.add(now - ticket.since);
-        self.held.remove(&ticket.id);
+        if let Some(Held { about, .. }) = self.held.remove(&ticket.id) {
+            let of = if &*about.verb == "watch" { &mut counts.watches_ran } else { &mut counts.ran };
+            of.add(now - ticket.since);
+            self.traffic[kind_of(&about.verb)].executes(-1, now);
+        }
         self.levels[ticket.level].finish(ticket.queue, ticket.seats, ticket.since, now);
         let mut woken = self.adjust(now);
         woken.extend(self.wake(ticket.level, now));
@@ -307,28 +427,43 @@ impl Fairness {
             return Err(ticket);
         }
         let retry_after_seconds = level.refused(now);
-        self.held.remove(&ticket.id);
+        if let Some(Held { about, .. }) = self.held.remove(&ticket.id) {
+            self.traffic[kind_of(&about.verb)].waits(-1, now);
+        }
         let counts = &mut self.counts[ticket.count].2;
         counts.waiting = counts.waiting.saturating_sub(1);
+        counts.waiting_seats = counts.waiting_seats.saturating_sub(ticket.seats);
+        counts.waited_in_vain.add(now - ticket.since);
         counts.refused[Reason::TimeOut as usize] += 1;
         Ok((Refusal { retry_after_seconds }, self.wake(ticket.level, now)))
     }
 
     fn wake(&mut self, place: usize, now: Seconds) -> Vec<u64> {
         let mut woken = Vec::new();
-        while let Some(next) = self.levels[place].dispatch(now) {
+        loop {
+            let next = match self.levels[place].dispatch(now) {
+                Dispatch::Runs(next) => next,
+                Dispatch::TooWide { count } => {
+                    self.counts[count].2.not_accommodated += 1;
+                    return woken;
+                }
+                Dispatch::Nobody => return woken,
+            };
             let counts = &mut self.counts[next.count].2;
             counts.waiting = counts.waiting.saturating_sub(1);
+            counts.waiting_seats = counts.waiting_seats.saturating_sub(next.seats);
             counts.dispatched += 1;
             counts.executing += 1;
             counts.seats += next.seats;
             counts.waited.add(now - next.since);
             if let Some(held) = self.held.get_mut(&next.id) {
                 held.started = Some(now);
+                let traffic = &mut self.traffic[kind_of(&held.about.verb)];
+                traffic.waits(-1, now);
+                traffic.executes(1, now);
             }
             woken.push(next.id);
         }
-        woken
     }
 
     fn wake_all(&mut self, now: Seconds) -> Vec<u64> {
@@ -343,9 +478,10 @@ impl Fairness {
         self.adjusted_at = now;
         let bounds: Vec<shares::Bounds> =
             self.places.iter().map(|&place| self.levels[place].bounds(now)).collect();
-        let current = shares::allocate(self.limit, &bounds);
-        for (&place, current) in self.places.iter().zip(current) {
-            self.levels[place].limits.current = current;
+        let (fair_fraction, current) = shares::allocate(self.limit, &bounds);
+        self.fair_fraction = fair_fraction;
+        for ((&place, current), bounds) in self.places.iter().zip(current).zip(&bounds) {
+            self.levels[place].lend(current, bounds.target, self.limit, now);
         }
         self.wake_all(now)
     }
@@ -355,8 +491,24 @@ impl Fairness {
         self.counts.iter().map(|(schema, level, counts)| (&**schema, &**level, counts))
     }
 
-    pub fn levels(&self) -> impl Iterator<Item = LevelState> {
-        self.places.iter().map(|&place| self.levels[place].state())
+    /// What the levels are at a moment.
+    pub fn levels(&self, now: Seconds) -> impl Iterator<Item = LevelState> {
+        self.places.iter().map(move |&place| self.levels[place].state(now))
+    }
+
+    /// The part of its target that each level got when seats were lent last; nought before.
+    pub fn fair_fraction(&self) -> f64 {
+        self.fair_fraction
+    }
+
+    /// Requests that only read, and those that may change something, at a moment.
+    pub fn traffic(&self, now: Seconds) -> [TrafficState; 2] {
+        self.traffic.each_ref().map(|traffic| TrafficState {
+            executing: traffic.executing.until(now),
+            waiting: traffic.waiting.until(now),
+            executing_part: traffic.executing_part.until(now),
+            waiting_part: traffic.waiting_part.until(now),
+        })
     }
 }
 

@@ -46,6 +46,13 @@ pub struct Queuing {
     pub length: usize,
 }
 
+impl Queuing {
+    /// Requests that all its queues hold.
+    pub(super) fn room(self) -> usize {
+        self.queues.saturating_mul(self.length)
+    }
+}
+
 /// A FlowSchema whose level is there.
 #[derive(Debug)]
 pub struct Schema {

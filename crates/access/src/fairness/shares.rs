@@ -43,8 +43,8 @@ impl Limits {
 }
 
 /// Gives each level what it needs between its bounds, and as nearly as can be the same fraction of that to all: seats that nobody needs
-/// are spread in proportion too. If not even the lower bounds fit, each gets its own.
-pub(super) fn allocate(limit: u32, bounds: &[Bounds]) -> Vec<u32> {
+/// are spread in proportion too. If not even the lower bounds fit, each gets its own. With the fraction.
+pub(super) fn allocate(limit: u32, bounds: &[Bounds]) -> (f64, Vec<u32>) {
     let given = |bound: &Bounds, fraction: f64| (bound.target * fraction).clamp(bound.lower, bound.upper);
     let sum = |fraction: f64| bounds.iter().map(|bound| given(bound, fraction)).sum::<f64>();
     let limit = f64::from(limit);
@@ -56,7 +56,7 @@ pub(super) fn allocate(limit: u32, bounds: &[Bounds]) -> Vec<u32> {
         let middle = (low + high) / 2.0;
         if sum(middle) < limit { low = middle } else { high = middle }
     }
-    bounds.iter().map(|bound| given(bound, low).round() as u32).collect()
+    (low, bounds.iter().map(|bound| given(bound, low).round() as u32).collect())
 }
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ mod tests {
     fn check(limit: u32, bounds: &[(f64, f64, f64)], expected: &[u32]) {
         let bounds: Vec<Bounds> =
             bounds.iter().map(|&(lower, upper, target)| Bounds { lower, upper, target }).collect();
-        assert_eq!(allocate(limit, &bounds), expected, "{limit} {bounds:?}");
+        assert_eq!(allocate(limit, &bounds).1, expected, "{limit} {bounds:?}");
     }
 
     #[test]

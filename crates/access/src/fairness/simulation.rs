@@ -97,7 +97,7 @@ impl Server {
     }
 
     fn level(&self, name: &str) -> LevelState {
-        self.fairness.levels().find(|level| &*level.name == name).expect("a level")
+        self.fairness.levels(self.now).find(|level| &*level.name == name).expect("a level")
     }
 }
 
@@ -109,7 +109,7 @@ fn user(name: &str) -> User {
 fn seats_are_divided_by_shares() {
     let server = Server::new();
     let seats: Vec<_> =
-        server.fairness.levels().map(|level| (level.name.to_string(), level.nominal)).collect();
+        server.fairness.levels(server.now).map(|level| (level.name.to_string(), level.nominal)).collect();
     // ceil(600 × shares / 245)
     for (name, nominal) in
         [("system", 74), ("node-high", 98), ("workload-low", 245), ("catch-all", 13), ("exempt", 0)]
@@ -200,7 +200,7 @@ fn a_level_under_load_borrows_what_others_lend() {
     let low = server.level("workload-low");
     assert!(low.current > low.nominal + 50, "{low:?}");
     assert!(server.level("node-high").current >= server.level("node-high").lower);
-    let most: u32 = server.fairness.levels().map(|level| level.current).sum();
+    let most: u32 = server.fairness.levels(server.now).map(|level| level.current).sum();
     assert!(most <= LIMIT + 10, "{most}");
 }
 
@@ -270,17 +270,17 @@ fn levels_that_go_let_their_requests_end() {
     }
     let woken = server.fairness.follow(Arc::new(Rules::read(&emptied)), 0.5);
     server.wake(woken);
-    assert_eq!(server.fairness.levels().count(), 2, "those that always are");
+    assert_eq!(server.fairness.levels(server.now).count(), 2, "those that always are");
     // The schemas are gone but for those that always are: who came before goes on as it began.
     assert!(matches!(server.ask(&one, 1.0, Work::default()), Verdict::Run(_)));
     server.until(10.0);
     assert!(server.waiting.is_empty() && server.running.is_empty());
     assert_eq!(server.done["one"], 81);
     assert!(server.fairness.follow(Arc::new(Rules::read(&fresh())), 10.0).is_empty());
-    assert_eq!(server.fairness.levels().count(), 2, "what was before comes too late");
+    assert_eq!(server.fairness.levels(server.now).count(), 2, "what was before comes too late");
     assert!(server.fairness.follow(Arc::new(Rules::read(&filled(emptied))), 10.0).is_empty());
-    assert!(server.fairness.levels().count() > 2);
-    assert!(server.fairness.levels().all(|level| level.in_use == 0 && level.waiting == 0));
+    assert!(server.fairness.levels(server.now).count() > 2);
+    assert!(server.fairness.levels(server.now).all(|level| level.in_use == 0 && level.waiting == 0));
 }
 
 /// What a page for debugging tells, in so far as a line can say it.
@@ -343,7 +343,7 @@ proptest! {
                 other => user(&format!("user-{other}")),
             };
             for _ in 0..10 {
-                server.ask(&asking, 0.02 * f64::from(what + 1), Work { objects });
+                server.ask(&asking, 0.02 * f64::from(what + 1), Work { objects, watchers: None });
             }
             if what == 2
                 && let Some((id, (_, ticket, _))) = server.waiting.first_key_value().map(|(id, held)| (*id, held.clone()))
@@ -353,7 +353,7 @@ proptest! {
                 server.wake(woken);
             }
             server.until(index as f64 * 0.01);
-            for level in server.fairness.levels() {
+            for level in server.fairness.levels(server.now) {
                 let seats: u32 = server.running.values().filter(|(_, ticket)| {
                     server.fairness.levels[ticket.level].name == level.name
                 }).map(|(_, ticket)| ticket.seats).sum();
@@ -363,6 +363,18 @@ proptest! {
         }
         server.until(1e6);
         prop_assert!(server.waiting.is_empty());
-        prop_assert!(server.fairness.levels().all(|level| level.in_use == 0 && level.waiting == 0));
+        prop_assert!(server.fairness.levels(server.now).all(|level| level.in_use == 0 && level.waiting == 0));
+        // What is told of it adds up: each level was seen at each nanosecond, and nobody is left over.
+        for level in server.fairness.levels(server.now) {
+            let seen = [&level.demand_part, &level.seats_part, &level.executing_part, &level.waiting_part];
+            prop_assert!(seen.iter().all(|part| (part.count() as f64 / (server.now * 1e9) - 1.0).abs() < 1e-6));
+        }
+        for (_, _, counts) in server.fairness.counts() {
+            prop_assert_eq!((counts.waiting_seats, counts.executing), (0, 0));
+            prop_assert_eq!(counts.waited.count(), counts.dispatched);
+            let came = counts.dispatched + counts.refused.iter().sum::<u64>();
+            prop_assert_eq!((counts.wanted_seats.count(), counts.ran.count()), (came, counts.dispatched));
+        }
+        prop_assert!(server.fairness.traffic(server.now).iter().all(|kind| kind.executing == 0 && kind.waiting == 0));
     }
 }

@@ -10,7 +10,6 @@ mod process;
 mod requests;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use ::metrics::Page;
 use kinds::API_SERVICES;
@@ -46,7 +45,6 @@ pub(crate) fn page(shared: &Shared) -> String {
     shared.authorizers.write_metrics(&mut page);
     shared.deprecated.write(&mut page);
     shared.gate.write_metrics(&mut page);
-    in_flight(shared, &mut page);
     flow::write(shared, &mut page);
     aggregator(shared, &mut page);
     audit(shared, &mut page);
@@ -86,14 +84,6 @@ fn common(shared: &Shared, page: &mut Page) {
         ("platform", &*version.platform),
     ];
     page.sample(name, &labels, 1);
-}
-
-fn in_flight(shared: &Shared, page: &mut Page) {
-    let name = "apiserver_current_inflight_requests";
-    page.head(name, "gauge", "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.");
-    for (kind, busy) in ["mutating", "readOnly"].iter().zip(&shared.in_flight) {
-        page.sample(name, &[("request_kind", kind)], busy.load(Ordering::Relaxed));
-    }
 }
 
 fn aggregator(shared: &Shared, page: &mut Page) {

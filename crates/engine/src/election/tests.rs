@@ -26,12 +26,12 @@ impl Authority for Anyone {
 }
 
 /// Wall time goes with the runtime's, which stands still unless all wait.
-fn clock() -> Clock {
+pub(crate) fn clock() -> Clock {
     let start = Instant::now();
     Arc::new(move || Time::from_secs(1_700_000_000).plus_millis(start.elapsed().as_millis() as i64))
 }
 
-async fn gate() -> Arc<Gate> {
+pub(crate) async fn gate() -> Arc<Gate> {
     let state = AtomicU8::new(0);
     let random = move |bytes: &mut [u8]| bytes.fill_with(|| state.fetch_add(1, Ordering::Relaxed));
     let gate = Gate::new(
