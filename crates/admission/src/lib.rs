@@ -24,7 +24,8 @@ pub use plugins::CHAIN;
 pub use plugins::fargate::Fargate;
 pub use plugins::pod_identity::PodIdentity;
 pub use request::{
-    Admitted, Charge, Mutate, Operation, Plugin, PolicyCheck, Request, Step, Validate, Verdict,
+    Admitted, Charge, Mutate, Operation, Plugin, PodSecurityNote, PodSecurityVersion, PolicyCheck, Request,
+    Step, Validate, Verdict,
 };
 
 use object::{Snapshot, Status};

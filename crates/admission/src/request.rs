@@ -58,8 +58,34 @@ pub struct Verdict {
     pub warnings: Vec<String>,
     /// Entries for the audit log: (annotation, value).
     pub audit: Vec<(String, String)>,
-    /// What validating policies found, for metrics.
-    pub checks: Vec<PolicyCheck>,
+    /// What the Pod Security Standards had to do with it, for metrics.
+    pub pod_security: Vec<PodSecurityNote>,
+}
+
+/// What became of a pod, or of something that makes pods, by the Pod Security Standards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodSecurityNote {
+    Evaluated {
+        is_denied: bool,
+        /// `enforce`, `audit`, `warn`
+        mode: &'static str,
+        /// `baseline`
+        level: &'static str,
+        version: PodSecurityVersion,
+    },
+    /// By its namespace, user or runtime class.
+    Exempt,
+    /// The namespace's labels cannot be read.
+    Unreadable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PodSecurityVersion {
+    Latest,
+    /// `v1.x`
+    Minor(u32),
+    /// One that is not known yet.
+    Future,
 }
 
 /// A validation of a policy that did not hold, or could not be worked out.

@@ -128,7 +128,7 @@ fn judge(world: &[Value]) -> Result<Verdict, String> {
     let object = deployment();
     let mut verdict = Verdict::default();
     ask(Operation::Create, &object, None, "", false, |asked| {
-        extensions.validate(&snapshot, asked, Some(&object), &mut verdict)
+        extensions.validate(&snapshot, asked, Some(&object), &mut verdict, drop)
     })
     .map_err(|status| format!("{} {}", status.code, status.message))?;
     Ok(verdict)

@@ -34,10 +34,12 @@ pub(crate) struct Wish<'a> {
     pub(crate) work: Work,
 }
 
+/// How many watch a resource, by namespace and name, each empty if that does not matter to them.
+type Watchers = HashMap<Box<str>, HashMap<Box<str>, usize>>;
+
 struct State {
     fairness: Fairness,
-    /// Who watches: how many, by namespace and name, each empty if that does not matter to them.
-    watchers: HashMap<Resource, HashMap<Box<str>, HashMap<Box<str>, usize>>>,
+    watchers: HashMap<Resource, Watchers>,
     /// The headers of each schema of the rules that it goes by.
     marks: Vec<Marks>,
     /// Who waits, each told when it began to run.

@@ -300,7 +300,7 @@ impl Measures {
             page.sample(name, &labels(queue), one.retries.get());
         }
         let name = "workqueue_unfinished_work_seconds";
-        page.head(name, "gauge", "[BETA] Seconds of work that is in progress and not yet in work_duration.");
+        page.head(name, "gauge", "[BETA] How many seconds of work has done that is in progress and hasn't been observed by work_duration. Large values indicate stuck threads. One can deduce the number of stuck threads by observing the rate at which this increases.");
         for ([queue], one) in &queues {
             page.sample(name, &labels(queue), one.unfinished().0);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use admission::extension::{self, Asked, Extensions, InvocationKey, Served};
-use admission::{CHAIN, Operation, Plugin, Step, Verdict};
+use admission::{CHAIN, Operation, Plugin, PolicyCheck, Step, Verdict};
 use object::{Key, Snapshot, Status, Time};
 use plan::{Attributes, Decision, User};
 use schema::{Kind, path};
@@ -418,6 +418,10 @@ pub(crate) async fn validate(
     let mut watch = review.gate.measures.stopwatch(review.operation, Phase::Validate);
     let judged = judge(review, &mut watch, key, new, old, &mut verdict).await;
     watch.ended(judged.is_err());
+    for note in &verdict.pod_security {
+        let operation = if old.is_some() { "update" } else { "create" };
+        review.gate.measures.pod_security(*note, operation, key.resource, review.request.subresource);
+    }
     // What is written down of a request that is refused matters most.
     review.request.options.annotate(verdict.audit);
     judged?;
@@ -462,14 +466,17 @@ async fn judge(
             (Step::ValidatingPolicies, Some(extensions)) => {
                 let uid = review.gate.uid();
                 let told = review.asked(key, old, &uid, |asked| {
-                    let mut told = Verdict::default();
-                    let judged = extensions.validate(review.snapshot, asked, new, &mut told);
+                    let (mut told, mut began) = (Verdict::default(), Instant::now());
+                    let checked = |checks: Vec<PolicyCheck>| {
+                        review.gate.measures.judged(checks, began.elapsed());
+                        began = Instant::now();
+                    };
+                    let judged = extensions.validate(review.snapshot, asked, new, &mut told, checked);
                     (judged, told)
                 });
                 let (judged, told) = told.await?;
                 verdict.warnings.extend(told.warnings);
                 verdict.audit.extend(told.audit);
-                review.gate.measures.judged(told.checks);
                 judged?;
             }
             (Step::ValidatingWebhooks, Some(extensions)) => {

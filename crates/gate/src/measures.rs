@@ -4,20 +4,41 @@ use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use admission::{CHAIN, Operation, Plugin, PolicyCheck, Step};
-use kinds::IP_ADDRESSES;
-use metrics::{Counter, Family, Histogram, Page, SECONDS};
-use object::{Snapshot, Status, Table};
+use admission::{CHAIN, Operation, Plugin, PodSecurityNote, PodSecurityVersion, PolicyCheck, Step};
+use kinds::{IP_ADDRESSES, PODS};
+use metrics::{Counter, Family, Histogram, Page, SECONDS, exponential};
+use object::{Resource, Snapshot, Status, Table};
 
 use crate::{ServiceRange, ServiceRanges, allocation, service};
 
 static ADMISSION_SECONDS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
+/// Those and others between a microsecond and a minute, each at most a tenth more than the one before: close enough for quantiles.
+static STEP_SECONDS: [f64; STEP_FINE + ADMISSION_SECONDS.len()] = step_seconds();
+const STEP_FINE: usize = 188;
 static WEBHOOK_SECONDS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
 static POLICY_SECONDS: [f64; 5] = [0.000_000_5, 0.001, 0.01, 0.1, 1.0];
 const STEP: &str = "apiserver_admission_step_admission_duration_seconds";
 const CONTROLLER: &str = "apiserver_admission_controller_admission_duration_seconds";
 /// The code that is told of a webhook that could not be called: upstream's.
 const NOT_CALLED: u16 = 400;
+
+const fn step_seconds() -> [f64; STEP_FINE + ADMISSION_SECONDS.len()] {
+    let fine = exponential::<STEP_FINE>(1e-6, 1.1);
+    let mut all = [0.0; STEP_FINE + ADMISSION_SECONDS.len()];
+    let (mut at, mut from_fine, mut from_told) = (0, 0, 0);
+    while at < all.len() {
+        let is_told = from_fine == STEP_FINE
+            || from_told < ADMISSION_SECONDS.len() && ADMISSION_SECONDS[from_told] <= fine[from_fine];
+        all[at] = if is_told { ADMISSION_SECONDS[from_told] } else { fine[from_fine] };
+        if is_told {
+            from_told += 1;
+        } else {
+            from_fine += 1;
+        }
+        at += 1;
+    }
+    all
+}
 
 const OPERATIONS: [Operation; 4] =
     [Operation::Create, Operation::Update, Operation::Delete, Operation::Connect];
@@ -65,7 +86,8 @@ pub struct Measures {
     /// By name and phase.
     webhook_fail_open: Family<[Box<str>; 2], Counter>,
     /// By action, error, policy and binding.
-    policy_checks: Family<[Box<str>; 4], Counter>,
+    policy_checks: Family<[Box<str>; 4], Histogram>,
+    pod_security: Family<PodSecurity, Counter>,
     /// By error, policy and binding.
     mutations: Family<[Box<str>; 3], Histogram>,
     /// By range, and whether the address was chosen (`static`) or not (`dynamic`).
@@ -87,7 +109,8 @@ impl Default for Measures {
             webhook_requests: Family::default(),
             webhook_rejections: Family::default(),
             webhook_fail_open: Family::default(),
-            policy_checks: Family::default(),
+            policy_checks: Family::new(|| Histogram::new(&POLICY_SECONDS)),
+            pod_security: pod_security(),
             mutations: Family::new(|| Histogram::new(&POLICY_SECONDS)),
             addresses: Family::default(),
             address_errors: Family::default(),
@@ -131,7 +154,7 @@ impl Plugins<'_> {
     pub(crate) fn had_its_say(&mut self, index: usize, refused: bool) {
         let now = Instant::now();
         if let Some((_, steps)) = self.measures.get(index) {
-            observe(steps, self.operation, self.phase, refused, now - self.last);
+            observe(steps, &ADMISSION_SECONDS, self.operation, self.phase, refused, now - self.last);
         }
         self.last = now;
     }
@@ -152,13 +175,64 @@ impl<'a> Stopwatch<'a> {
 
     /// The whole phase is over.
     pub(crate) fn ended(self, refused: bool) {
-        observe(&self.measures.steps, self.operation, self.phase, refused, self.began.elapsed());
+        let Self { measures, operation, phase, began } = self;
+        observe(&measures.steps, &STEP_SECONDS, operation, phase, refused, began.elapsed());
     }
 }
 
-fn observe(steps: &Steps, operation: usize, phase: Phase, refused: bool, took: Duration) {
+fn observe(
+    steps: &Steps,
+    bounds: &'static [f64],
+    operation: usize,
+    phase: Phase,
+    refused: bool,
+    took: Duration,
+) {
     let histogram = &steps[operation][phase as usize][usize::from(refused)];
-    histogram.get_or_init(|| Histogram::new(&ADMISSION_SECONDS)).took(took);
+    histogram.get_or_init(|| Histogram::new(bounds)).took(took);
+}
+
+/// What the Pod Security Standards were asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum PodSecurity {
+    Evaluated {
+        decision: &'static str,
+        mode: &'static str,
+        level: &'static str,
+        version: PodSecurityVersion,
+        asked: PodSecurityAsked,
+    },
+    Exempt(PodSecurityAsked),
+    Unreadable(PodSecurityAsked),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct PodSecurityAsked {
+    operation: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+}
+
+impl PodSecurityAsked {
+    fn labels(&self) -> [(&'static str, &'static str); 3] {
+        let Self { operation, resource, subresource } = *self;
+        [("request_operation", operation), ("resource", resource), ("subresource", subresource)]
+    }
+}
+
+/// With what upstream tells from the beginning.
+fn pod_security() -> Family<PodSecurity, Counter> {
+    let (family, version) = (Family::default(), PodSecurityVersion::Latest);
+    for operation in ["create", "update"] {
+        let asked = |resource| PodSecurityAsked { operation, resource, subresource: "" };
+        let pods = asked("pod");
+        let (decision, mode, level) = ("allow", "enforce", "privileged");
+        let allowed = PodSecurity::Evaluated { decision, mode, level, version, asked: pods };
+        for labels in [allowed, PodSecurity::Exempt(pods), PodSecurity::Exempt(asked("controller"))] {
+            family.of(&labels);
+        }
+    }
+    family
 }
 
 /// A webhook's part in a request.
@@ -198,11 +272,33 @@ impl Measures {
         }
     }
 
-    /// What validating policies found.
-    pub(crate) fn judged(&self, checks: Vec<PolicyCheck>) {
+    /// What a validating policy found, and how long that took.
+    pub(crate) fn judged(&self, checks: Vec<PolicyCheck>, took: Duration) {
         for PolicyCheck { policy, binding, action, error } in checks {
-            self.policy_checks.of(&[action.into(), error.into(), policy.into(), binding.into()]).increase();
+            self.policy_checks.of(&[action.into(), error.into(), policy.into(), binding.into()]).took(took);
         }
+    }
+
+    /// The Pod Security Standards had to do with a write.
+    pub(crate) fn pod_security(
+        &self,
+        note: PodSecurityNote,
+        operation: &'static str,
+        resource: Resource,
+        subresource: &str,
+    ) {
+        let resource = if resource == PODS { "pod" } else { "controller" };
+        let known = ["ephemeralcontainers", "resize"].into_iter().find(|known| *known == subresource);
+        let asked = PodSecurityAsked { operation, resource, subresource: known.unwrap_or_default() };
+        let labels = match note {
+            PodSecurityNote::Evaluated { is_denied, mode, level, version } => {
+                let decision = if is_denied { "deny" } else { "allow" };
+                PodSecurity::Evaluated { decision, mode, level, version, asked }
+            }
+            PodSecurityNote::Exempt => PodSecurity::Exempt(asked),
+            PodSecurityNote::Unreadable => PodSecurity::Unreadable(asked),
+        };
+        self.pod_security.of(&labels).increase();
     }
 
     /// A mutating policy was asked.
@@ -255,15 +351,66 @@ impl Measures {
         page.gauge(&format!("{allocator}_available_ports"), help, all.saturating_sub(taken));
     }
 
+    fn write_pod_security(&self, page: &mut Page) {
+        let all = self.pod_security.sorted();
+        let name = "pod_security_errors_total";
+        page.head(name, "counter", "[ALPHA] Number of errors preventing normal evaluation. Non-fatal errors may result in the latest restricted profile being used for evaluation.");
+        for (labels, count) in &all {
+            if let PodSecurity::Unreadable(asked) = labels {
+                let labels: Vec<_> = [("fatal", "false")].into_iter().chain(asked.labels()).collect();
+                page.sample(name, &labels, count.get());
+            }
+        }
+        let name = "pod_security_evaluations_total";
+        page.head(
+            name,
+            "counter",
+            "[ALPHA] Number of policy evaluations that occurred, not counting ignored or exempt requests.",
+        );
+        for (labels, count) in &all {
+            if let PodSecurity::Evaluated { decision, mode, level, version, asked } = labels {
+                let version = match version {
+                    PodSecurityVersion::Latest => "latest".to_owned(),
+                    PodSecurityVersion::Minor(minor) => format!("v1.{minor}"),
+                    PodSecurityVersion::Future => "future".to_owned(),
+                };
+                let more = [
+                    ("decision", *decision),
+                    ("mode", mode),
+                    ("policy_level", level),
+                    ("policy_version", &version),
+                ];
+                let labels: Vec<_> = more.into_iter().chain(asked.labels()).collect();
+                page.sample(name, &labels, count.get());
+            }
+        }
+        let name = "pod_security_exemptions_total";
+        page.head(
+            name,
+            "counter",
+            "[ALPHA] Number of exempt requests, not counting ignored or out of scope requests.",
+        );
+        for (labels, count) in &all {
+            if let PodSecurity::Exempt(asked) = labels {
+                page.sample(name, &asked.labels(), count.get());
+            }
+        }
+    }
+
     fn write_admission(&self, page: &mut Page) {
         let help = "[STABLE] Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).";
         page.head(CONTROLLER, "histogram", help);
         for (name, steps) in &self.plugins {
-            write_steps(CONTROLLER, Some(name), steps, page);
+            write_steps(Some(name), steps, |labels, histogram| page.histogram(CONTROLLER, labels, histogram));
         }
         let help = "[STABLE] Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).";
         page.head(STEP, "histogram", help);
-        write_steps(STEP, None, &self.steps, page);
+        write_steps(None, &self.steps, |labels, histogram| {
+            page.coarse(STEP, labels, &ADMISSION_SECONDS, histogram);
+        });
+        let name = format!("{STEP}_summary");
+        page.head(&name, "summary", "[ALPHA] Admission sub-step latency summary in seconds, broken out for each operation and API resource and step type (validate or admit).");
+        write_steps(None, &self.steps, |labels, histogram| page.summary(&name, labels, histogram));
         page.histograms(
             "apiserver_admission_webhook_admission_duration_seconds",
             "[STABLE] Admission webhook latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
@@ -288,12 +435,17 @@ impl Measures {
             ["name", "type", "operation", "code", "rejected"],
             &self.webhook_requests,
         );
-        page.counters(
-            "apiserver_validating_admission_policy_check_total",
-            "[BETA] Validation admission policy check total, labeled by policy and further identified by binding and enforcement action taken.",
-            ["enforcement_action", "error_type", "policy", "policy_binding"],
-            &self.policy_checks,
-        );
+        let of = "apiserver_validating_admission_policy_check";
+        let labels = ["enforcement_action", "error_type", "policy", "policy_binding"];
+        let help = "[BETA] Validation admission latency for individual validation expressions in seconds, labeled by policy and further including binding and enforcement action taken.";
+        page.histograms(&format!("{of}_duration_seconds"), help, labels, &self.policy_checks);
+        let name = format!("{of}_total");
+        page.head(&name, "counter", "[BETA] Validation admission policy check total, labeled by policy and further identified by binding and enforcement action taken.");
+        for (values, took) in self.policy_checks.sorted() {
+            let labels: Vec<_> = labels.into_iter().zip(values.iter().map(|value| &**value)).collect();
+            page.sample(&name, &labels, took.count());
+        }
+        self.write_pod_security(page);
         let (of, labels) =
             ("apiserver_mutating_admission_policy_check", ["error_type", "policy", "policy_binding"]);
         let help = "[ALPHA] Mutation admission latency for individual mutation expressions in seconds, labeled by policy and binding.";
@@ -327,7 +479,7 @@ impl Measures {
     }
 }
 
-fn write_steps(metric: &str, plugin: Option<&str>, steps: &Steps, page: &mut Page) {
+fn write_steps(plugin: Option<&str>, steps: &Steps, mut write: impl FnMut(&[(&str, &str)], &Histogram)) {
     for (operation, by_phase) in OPERATIONS.iter().zip(steps) {
         for (phase, by_refusal) in PHASES.iter().zip(by_phase) {
             for (refused, histogram) in ["false", "true"].iter().zip(by_refusal) {
@@ -335,7 +487,7 @@ fn write_steps(metric: &str, plugin: Option<&str>, steps: &Steps, page: &mut Pag
                 let labels = plugin.map(|name| ("name", name));
                 let more = [("operation", operation.word()), ("rejected", *refused), ("type", phase.word())];
                 let labels: Vec<(&str, &str)> = labels.into_iter().chain(more).collect();
-                page.histogram(metric, &labels, histogram);
+                write(&labels, histogram);
             }
         }
     }
@@ -368,12 +520,14 @@ mod tests {
         measures.called(&call(true), &refused);
         measures.called(&call(false), &refused);
         measures.called(&call(false), &Ok(()));
-        measures.judged(vec![PolicyCheck {
-            policy: "p".into(),
-            binding: "b".into(),
-            action: "deny",
-            error: "invalid_error",
-        }]);
+        let check =
+            PolicyCheck { policy: "p".into(), binding: "b".into(), action: "deny", error: "invalid_error" };
+        measures.judged(vec![check], Duration::from_millis(3));
+        let version = PodSecurityVersion::Minor(30);
+        let refused =
+            PodSecurityNote::Evaluated { is_denied: true, mode: "enforce", level: "baseline", version };
+        measures.pod_security(refused, "update", PODS, "resize");
+        measures.pod_security(PodSecurityNote::Exempt, "create", kinds::JOBS, "");
         measures.mutated(["p", "b", "no_error"].map(str::to_owned), Duration::from_millis(3));
         let mut page = Page::default();
         measures.write_admission(&mut page);
@@ -387,6 +541,11 @@ mod tests {
                 "{CONTROLLER}_count{{name=\"LimitRanger\",operation=\"UPDATE\",rejected=\"true\",type=\"validate\"}} 1"
             ),
             format!("{STEP}_count{{operation=\"UPDATE\",rejected=\"true\",type=\"validate\"}} 1"),
+            format!("{STEP}_bucket{{operation=\"UPDATE\",rejected=\"true\",type=\"validate\",le=\"2.5\"}} 1"),
+            format!("{STEP}_summary_count{{operation=\"UPDATE\",rejected=\"true\",type=\"validate\"}} 1"),
+            "apiserver_validating_admission_policy_check_duration_seconds_bucket{enforcement_action=\"deny\",error_type=\"invalid_error\",policy=\"p\",policy_binding=\"b\",le=\"0.01\"} 1".into(),
+            "pod_security_evaluations_total{decision=\"deny\",mode=\"enforce\",policy_level=\"baseline\",policy_version=\"v1.30\",request_operation=\"update\",resource=\"pod\",subresource=\"resize\"} 1".into(),
+            "pod_security_exemptions_total{request_operation=\"create\",resource=\"controller\",subresource=\"\"} 1".into(),
             format!(
                 "apiserver_admission_webhook_request_total{{{one},{validating},operation=\"CREATE\",code=\"200\",rejected=\"false\"}} 1"
             ),

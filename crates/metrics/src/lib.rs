@@ -99,6 +99,12 @@ impl Histogram {
         self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
+    /// The bound that so large a part of all values is at most; NaN if there are none.
+    pub fn quantile(&self, part: f64) -> f64 {
+        let wanted = (self.count() as f64 * part).ceil().max(1.0) as u64;
+        self.cumulative().find(|(_, count)| *count >= wanted).map_or(f64::NAN, |(bound, _)| bound)
+    }
+
     /// Each bound with how many values are at most that.
     fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
@@ -172,6 +178,11 @@ mod tests {
         let cumulative: Vec<_> = histogram.cumulative().collect();
         assert_eq!(cumulative, [(0.5, 1), (1.0, 3), (f64::INFINITY, 4)]);
         assert_eq!((histogram.count(), histogram.sum()), (4, 9.1));
+        assert_eq!(
+            [0.0, 0.25, 0.5, 0.99].map(|part| histogram.quantile(part)),
+            [0.5, 0.5, 1.0, f64::INFINITY]
+        );
+        assert!(Histogram::new(SECONDS).quantile(0.5).is_nan());
     }
 
     #[test]

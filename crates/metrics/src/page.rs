@@ -30,6 +30,24 @@ impl Page {
         self.buckets(name, labels, bounded, count, histogram.sum());
     }
 
+    /// Some of a histogram's buckets, which it has among others.
+    pub fn coarse(&mut self, name: &str, labels: &[(&str, &str)], bounds: &[f64], histogram: &Histogram) {
+        let all: Vec<_> = histogram.cumulative().collect();
+        let count = all.last().map_or(0, |(_, count)| *count);
+        let some = all.into_iter().filter(|(bound, _)| bounds.contains(bound));
+        self.buckets(name, labels, some, count, histogram.sum());
+    }
+
+    /// A summary: what the parts of a histogram's values are at most that clients are told of, as exactly as its bounds are close.
+    pub fn summary(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
+        for (part, word) in [(0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99")] {
+            let labels: Vec<_> = labels.iter().copied().chain([("quantile", word)]).collect();
+            self.sample(name, &labels, histogram.quantile(part));
+        }
+        self.sample(&format!("{name}_sum"), labels, histogram.sum());
+        self.sample(&format!("{name}_count"), labels, histogram.count());
+    }
+
     /// A histogram that somebody else keeps: each upper bound with how many values are at most that, how many there are, and their sum.
     pub fn buckets(
         &mut self,

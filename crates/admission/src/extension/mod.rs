@@ -21,7 +21,7 @@ use object::{Resource, Revision, Snapshot, Status};
 use plan::{Attributes, Decision, User};
 use serde_json::{Value, json};
 
-use crate::{Operation, Request, Verdict};
+use crate::{Operation, PolicyCheck, Request, Verdict};
 
 pub use mutating::{Invocation, InvocationKey, Ran, Refusal, refuse};
 pub use webhook::{Answered, Webhook, ca_bundle, target};
@@ -177,17 +177,19 @@ impl Extensions {
         mutating::run(&self.mutating_policies, invocation, snapshot, asked, object, may_run)
     }
 
-    /// Lets the validating policies judge. `object` is absent for a delete.
+    /// Lets the validating policies judge. `object` is absent for a delete. `checked` hears of each policy what it found as soon as it is
+    /// done.
     pub fn validate(
         &self,
         snapshot: &Snapshot,
         asked: &Asked,
         object: Option<&Value>,
         verdict: &mut Verdict,
+        mut checked: impl FnMut(Vec<PolicyCheck>),
     ) -> Result<(), Status> {
         let mut denials = Vec::new();
         for bound in &self.validating_policies {
-            validating::run(bound, snapshot, asked, object, verdict, &mut denials);
+            checked(validating::run(bound, snapshot, asked, object, verdict, &mut denials));
         }
         validating::refuse(asked, object, denials)
     }

@@ -90,7 +90,7 @@ fn reason(text: &str) -> Reason {
     }
 }
 
-/// Judges a request by one policy and binding.
+/// Judges a request by one policy and binding; with what it found, for metrics.
 pub fn run(
     bound: &Bound<Policy>,
     snapshot: &Snapshot,
@@ -98,16 +98,17 @@ pub fn run(
     object: Option<&Value>,
     verdict: &mut Verdict,
     denials: &mut Vec<Denial>,
-) {
+) -> Vec<PolicyCheck> {
     let policy = &*bound.policy;
-    let Some(served) = bound.version(&policy.head, snapshot, asked, object) else { return };
+    let mut checks = Vec::new();
+    let Some(served) = bound.version(&policy.head, snapshot, asked, object) else { return checks };
     let params = match bound.params(&policy.head, snapshot, asked) {
         Ok(params) => params,
-        Err(_) if !policy.head.fails => return,
+        Err(_) if !policy.head.fails => return checks,
         Err(wrong) => {
             let (binding, why) = wrong.told(&bound.binding);
             denials.push(Denial::new(bound, binding.as_deref(), &why, Reason::Invalid));
-            return;
+            return checks;
         }
     };
     for param in &params {
@@ -116,19 +117,20 @@ pub fn run(
         match conditions {
             Ok(false) => continue,
             Err(_) if !policy.head.fails => continue,
-            Err(why) => follow(bound, Failure::broken(why, 0), verdict, denials),
+            Err(why) => checks.extend(follow(bound, Failure::broken(why, 0), verdict, denials)),
             Ok(true) => {
                 let run = Run::new(&inputs, &policy.variables, asked, POLICY_BUDGET);
                 let (failures, passed_by) = failures(policy, &run);
                 for failure in failures {
-                    follow(bound, failure, verdict, denials);
+                    checks.extend(follow(bound, failure, verdict, denials));
                 }
-                verdict.checks.extend(passed_by.iter().map(|why| bound.checked("allow", why)));
+                checks.extend(passed_by.iter().map(|why| bound.checked("allow", why)));
                 let run = Run::new(&inputs, &policy.variables, asked, POLICY_BUDGET);
                 annotate(bound, &run, verdict, denials);
             }
         }
     }
+    checks
 }
 
 /// What is refused is refused for the first reason, in the order of the names of policies and bindings.
@@ -210,17 +212,23 @@ fn annotate<'a>(bound: &'a Bound<Policy>, run: &Run<'a>, verdict: &mut Verdict, 
     }
 }
 
-/// Does what the binding says should follow.
-fn follow(bound: &Bound<Policy>, failure: Failure, verdict: &mut Verdict, denials: &mut Vec<Denial>) {
+/// Does what the binding says should follow, and tells what did.
+fn follow(
+    bound: &Bound<Policy>,
+    failure: Failure,
+    verdict: &mut Verdict,
+    denials: &mut Vec<Denial>,
+) -> Vec<PolicyCheck> {
     let policy = &bound.policy.head.name;
     let Failure { message, reason, index } = failure;
+    let mut checks = Vec::new();
     for action in &bound.actions {
         let word = match action.as_str() {
             "Deny" => "deny",
             "Warn" => "warn",
             _ => "audit",
         };
-        verdict.checks.push(bound.checked(word, &message));
+        checks.push(bound.checked(word, &message));
         match action.as_str() {
             "Deny" => denials.push(Denial::new(bound, Some(&bound.binding), &message, reason)),
             "Warn" => verdict.warnings.push(format!(
@@ -237,6 +245,7 @@ fn follow(bound: &Bound<Policy>, failure: Failure, verdict: &mut Verdict, denial
             )),
         }
     }
+    checks
 }
 
 impl Denial {

@@ -54,11 +54,11 @@ const LEVEL_GAUGES: &[LevelGauge] = &[
     ),
 ];
 
-const UTILIZATION: &str = "[ALPHA] Observations, at the end of every nanosecond, of number of requests (as a fraction of the relevant limit) waiting or in any stage of execution (but only initial stage for WATCHes)";
+const UTILIZATION: &str = "EXPERIMENTAL: [ALPHA] Observations, at the end of every nanosecond, of number of requests (as a fraction of the relevant limit) waiting or in any stage of execution (but only initial stage for WATCHes)";
 const LEVEL_USAGES: &[LevelUsage] = &[
     (
         "demand_seats",
-        "[ALPHA] Observations, at the end of every nanosecond, of (the number of seats each priority level could use) / (nominal number of seats for that level)",
+        "EXPERIMENTAL: [ALPHA] Observations, at the end of every nanosecond, of (the number of seats each priority level could use) / (nominal number of seats for that level)",
         &[(None, |level| &level.demand_part)],
     ),
     (
@@ -71,7 +71,7 @@ const LEVEL_USAGES: &[LevelUsage] = &[
     ),
     (
         "priority_level_seat_utilization",
-        "[ALPHA] Observations, at the end of every nanosecond, of utilization of seats for any stage of execution (but only initial stage for WATCHes)",
+        "EXPERIMENTAL: [ALPHA] Observations, at the end of every nanosecond, of utilization of seats for any stage of execution (but only initial stage for WATCHes)",
         &[(Some(("phase", "executing")), |level| &level.seats_part)],
     ),
 ];
@@ -209,7 +209,7 @@ fn write_traffic(traffic: &[TrafficState; 2], page: &mut Page) {
         }
     }
     let name = "apiserver_flowcontrol_read_vs_write_current_requests";
-    page.head(name, "histogram", "[ALPHA] Observations, at the end of every nanosecond, of the number of requests (as a fraction of the relevant limit) waiting or in regular stage of execution");
+    page.head(name, "histogram", "EXPERIMENTAL: [ALPHA] Observations, at the end of every nanosecond, of the number of requests (as a fraction of the relevant limit) waiting or in regular stage of execution");
     for (kind, traffic) in kinds.iter().zip(traffic) {
         for (phase, part) in [("executing", &traffic.executing_part), ("waiting", &traffic.waiting_part)] {
             write_histogram(name, &[("phase", phase), ("request_kind", kind)], part, page);

@@ -134,17 +134,17 @@ fn store(shared: &Shared, page: &mut Page) {
     let served = |resource: &object::Resource| catalog.by_resource(*resource).is_some();
     let tables: Vec<_> = snapshot.tables().filter(|(resource, _)| served(resource)).collect();
     let name = "apiserver_resource_objects";
-    page.head(name, "gauge", "[ALPHA] Number of stored objects at the time of last check split by kind.");
+    page.head(name, "gauge", "[ALPHA] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.");
     for (resource, table) in &tables {
         page.sample(name, &[("group", resource.group()), ("resource", resource.plural())], table.len());
     }
     let name = "apiserver_resource_size_estimate_bytes";
-    page.head(name, "gauge", "[ALPHA] Estimated size of stored objects in database. Estimate is based on sum of last observed sizes of serialized objects.");
+    page.head(name, "gauge", "[ALPHA] Estimated size of stored objects in database. Estimate is based on sum of last observed sizes of serialized objects. In case of a fetching error, the value will be -1.");
     for (resource, table) in &tables {
         page.sample(name, &[("group", resource.group()), ("resource", resource.plural())], table.bytes());
     }
     let name = "apiserver_storage_objects";
-    page.head(name, "gauge", "[STABLE] Number of stored objects at the time of last check split by kind.");
+    page.head(name, "gauge", "[STABLE] (Deprecated since 1.34.0) [DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.");
     for (resource, table) in &tables {
         page.sample(name, &[("resource", resource.as_str())], table.len());
     }

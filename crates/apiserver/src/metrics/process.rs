@@ -8,14 +8,19 @@ pub(super) fn write(page: &mut Page) {
         (
             "process_cpu_seconds_total",
             "counter",
-            "Processor time that the process took.",
+            "Total user and system CPU time spent in seconds.",
             process.cpu_seconds,
         ),
-        ("process_max_fds", "gauge", "Files that the process may hold open.", process.max_files),
-        ("process_open_fds", "gauge", "Files that the process holds open.", process.open_files),
-        ("process_resident_memory_bytes", "gauge", "Memory that the process has.", process.resident_bytes),
-        ("process_start_time_seconds", "gauge", "When the process began, since 1970.", process.started),
-        ("process_virtual_memory_bytes", "gauge", "Addresses that the process has.", process.virtual_bytes),
+        ("process_max_fds", "gauge", "Maximum number of open file descriptors.", process.max_files),
+        ("process_open_fds", "gauge", "Number of open file descriptors.", process.open_files),
+        ("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", process.resident_bytes),
+        (
+            "process_start_time_seconds",
+            "gauge",
+            "Start time of the process since unix epoch in seconds.",
+            process.started,
+        ),
+        ("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", process.virtual_bytes),
     ] {
         page.head(name, kind, help);
         page.sample(name, &[], value);
@@ -25,7 +30,11 @@ pub(super) fn write(page: &mut Page) {
 /// Only when it began.
 pub(crate) fn write_start(page: &mut Page) {
     if let Some(process) = Process::read() {
-        page.gauge("process_start_time_seconds", "When the process began, since 1970.", process.started);
+        page.gauge(
+            "process_start_time_seconds",
+            "[ALPHA] Start time of the process since unix epoch in seconds.",
+            process.started,
+        );
     }
 }
 

@@ -11,7 +11,7 @@ use object::{Key, Snapshot, Status};
 use schema::{At, Violation, path};
 use serde_json::Value;
 
-use crate::{Operation, Plugin, Request, Verdict};
+use crate::{Operation, Plugin, PodSecurityNote, PodSecurityVersion, Request, Verdict};
 use checks::{CHECKS, Finding, NEWEST};
 
 pub const PLUGIN: Plugin = Plugin { name: "PodSecurity", mutate: None, validate: Some(validate) };
@@ -42,6 +42,18 @@ impl Policy {
     fn is_as(self, other: Self) -> bool {
         self == other || self.level == Level::Privileged && other.level == Level::Privileged
     }
+
+    /// A pod was judged by it.
+    fn counted(self, mode: &'static str, is_denied: bool) -> PodSecurityNote {
+        let version = match self.minor {
+            // What allows everything never changes.
+            _ if self.level == Level::Privileged => PodSecurityVersion::Latest,
+            None => PodSecurityVersion::Latest,
+            Some(minor) if minor > NEWEST => PodSecurityVersion::Future,
+            Some(minor) => PodSecurityVersion::Minor(minor),
+        };
+        PodSecurityNote::Evaluated { is_denied, mode, level: self.level.name(), version }
+    }
 }
 
 /// What is asked for of the pods of a namespace.
@@ -70,9 +82,11 @@ fn validate(
     }
     let Some((pod, is_pod)) = pod_of(request, object) else { return Ok(()) };
     let settings = &request.configuration.pod_security;
-    let mut note = |what: &str, text: String| verdict.audit.push((format!("{PREFIX}/{what}"), text));
+    let Verdict { audit, pod_security: counted, warnings, .. } = verdict;
+    let mut note = |what: &str, text: String| audit.push((format!("{PREFIX}/{what}"), text));
     if let Some(why) = settings.exempts(&request.key.namespace, &request.user.name) {
         note("exempt", why.to_owned());
+        counted.push(PodSecurityNote::Exempt);
         return Ok(());
     }
     let Some(namespace) = snapshot.get(&Key::cluster(kinds::NAMESPACES, request.key.namespace.clone()))
@@ -84,6 +98,7 @@ fn validate(
     if wrong.is_empty() && !is_told && (!is_pod || modes.enforce.level == Level::Privileged) {
         if is_pod {
             note("enforce-policy", Policy::PRIVILEGED.to_string());
+            counted.push(modes.enforce.counted("enforce", false));
         }
         return Ok(());
     }
@@ -92,21 +107,29 @@ fn validate(
     }
     if settings.exempts_class(pod) {
         note("exempt", "runtimeClass".to_owned());
+        counted.push(PodSecurityNote::Exempt);
         return Ok(());
     }
     if !wrong.is_empty() {
         note("error", format!("Failed to parse policy: {}", listed(&wrong)));
+        counted.push(PodSecurityNote::Unreadable);
     }
     if let Some(found) = told(pod, modes.audit) {
         note("audit-violations", format!("would violate {found}"));
+        counted.push(modes.audit.counted("audit", true));
     }
     if is_pod {
         note("enforce-policy", modes.enforce.to_string());
-        if let Some(found) = told(pod, modes.enforce) {
+        let found = told(pod, modes.enforce);
+        counted.push(modes.enforce.counted("enforce", found.is_some()));
+        if let Some(found) = found {
             return Err(request.forbidden(Some(object), format!("violates {found}")));
         }
     }
-    verdict.warnings.extend(told(pod, modes.warn).map(|found| format!("would violate {found}")));
+    if let Some(found) = told(pod, modes.warn) {
+        warnings.push(format!("would violate {found}"));
+        counted.push(modes.warn.counted("warn", true));
+    }
     Ok(())
 }
 
