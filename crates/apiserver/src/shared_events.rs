@@ -1,5 +1,5 @@
 //! Events of watches that cost something to write, written once for all who watch: a thousand informers that read protobuf, or only
-//! metadata, are told of a change, and of the state that they begin with, with the same bytes.
+//! metadata, are told of a change, and of the state that they begin with, with the same bytes. So are all who look at a table.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -18,8 +18,24 @@ const LONGEST: usize = 64 * 1024;
 /// What keeping one costs besides its bytes.
 const OVERHEAD_BYTES: usize = 256;
 
-/// The object, the row that it is told of, what happened to it, and how it is told. The first two by where they are in memory.
-type Key = (usize, usize, &'static str, View);
+/// What is told of an object, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Telling {
+    pub(crate) change: &'static str,
+    pub(crate) view: View,
+    pub(crate) table: Option<TableTold>,
+}
+
+/// What a table says besides its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TableTold {
+    /// It says how old the object is, in seconds at the least: in this one, since the epoch.
+    pub(crate) second: i64,
+    pub(crate) describes_columns: bool,
+}
+
+/// The object and the row that it is told of, by where they are in memory, and what is told.
+type Key = (usize, usize, Telling);
 
 #[derive(Debug)]
 struct Written {
@@ -46,12 +62,11 @@ impl SharedEvents {
     pub(crate) fn get<E>(
         &self,
         kind: &Arc<Kind>,
-        view: View,
-        change: &'static str,
         object: &Arc<Object>,
+        telling: Telling,
         write: impl FnOnce() -> Result<Bytes, E>,
     ) -> Result<Bytes, E> {
-        let key = (Arc::as_ptr(object) as usize, Arc::as_ptr(kind) as usize, change, view);
+        let key = (Arc::as_ptr(object) as usize, Arc::as_ptr(kind) as usize, telling);
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(written) = lock().get(&key) {
             return Ok(written.event.clone());
@@ -81,12 +96,21 @@ mod tests {
         let stored = body::encode(&serde_json::json!({"metadata": {"name": "one"}}));
         let draft = Draft::read(Key::new(kind.resource, "", "one"), [].into(), stored).expect("a draft");
         let object = Arc::new(draft.at(7));
-        let get = |change, text: &'static str| {
+        let get = |telling, text: &'static str| {
             let write = || Ok::<_, Status>(Bytes::from_static(text.as_bytes()));
-            events.get(&kind, view, change, &object, write).expect("an event")
+            events.get(&kind, &object, telling, write).expect("an event")
         };
-        assert_eq!([get("ADDED", "first"), get("ADDED", "second")], ["first", "first"]);
-        assert_eq!(get("DELETED", "third"), "third");
+        let added = Telling { change: "ADDED", view, table: None };
+        assert_eq!([get(added, "first"), get(added, "second")], ["first", "first"]);
+        let deleted = Telling { change: "DELETED", ..added };
+        assert_eq!(get(deleted, "third"), "third");
+        let table = |second, describes_columns| Telling {
+            table: Some(TableTold { second, describes_columns }),
+            ..added
+        };
+        assert_eq!([get(table(1, false), "1 s"), get(table(1, false), "again")], ["1 s", "1 s"]);
+        assert_eq!(get(table(2, false), "2 s"), "2 s");
+        assert_eq!(get(table(2, true), "with columns"), "with columns");
         let held = Arc::downgrade(&object);
         drop(object);
         assert!(held.upgrade().is_none(), "nobody else needs it");

@@ -30,6 +30,7 @@ use crate::respond::Answer;
 use crate::route::Target;
 use crate::select::Selection;
 use crate::shared::Shared;
+use crate::shared_events::{TableTold, Telling};
 use crate::show::{self, table};
 use crate::websocket::{self, Messages};
 use crate::{cbor, protobuf, respond};
@@ -383,20 +384,22 @@ impl Stream {
 
     /// A change, or what a watch begins with, that others who watch are told of too.
     fn frame_shared(&mut self, change: &'static str, object: &Arc<Object>) {
-        let is_costly = match self.view.shape {
-            // How old an object is depends on when it is told.
-            Shape::Table(..) => false,
-            Shape::Metadata(_) => true,
-            Shape::Whole => self.view.media != Media::Json,
+        let table = match self.view.shape {
+            Shape::Table(..) => {
+                let second = self.shared.gate.now().as_secs();
+                Some(TableTold { second, describes_columns: !self.described })
+            }
+            Shape::Whole if self.view.media == Media::Json && self.kind.reads_as_stored(object) => {
+                return self.frame(change, object);
+            }
+            Shape::Metadata(_) | Shape::Whole => None,
         };
-        if !is_costly {
-            return self.frame(change, object);
-        }
-        let (shared, kind, view) = (self.shared.clone(), self.kind.clone(), self.view);
-        let written = shared.events.get(&kind, view, change, object, || {
+        let (shared, kind) = (self.shared.clone(), self.kind.clone());
+        let written = shared.events.get(&kind, object, Telling { change, view: self.view, table }, || {
             let text = self.text(object);
             self.event(change, &text)
         });
+        self.described |= table.is_some();
         self.send(written);
     }
 
