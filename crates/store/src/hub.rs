@@ -284,13 +284,13 @@ impl Hub {
         Watch::open(self.clone(), self.log(resource), from)
     }
 
-    /// Waits until the snapshot has reached a revision. `None`: the store was closed first.
+    /// Waits until everything up to a revision is there: in the snapshot, and what led to it in the logs, which are behind it for a
+    /// moment. `None`: the store was closed first.
     pub(crate) async fn reached(&self, revision: Revision) -> Option<Snapshot> {
         loop {
             let advanced = self.advanced.notified();
-            let snapshot = self.snapshot();
-            if snapshot.revision() >= revision {
-                return Some(snapshot);
+            if self.complete() >= revision {
+                return Some(self.snapshot());
             }
             if self.is_closed() {
                 return None;
@@ -350,6 +350,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
     use object::{Draft, Key, body};
 
     const PODS: Resource = Resource::new("pods");
@@ -379,6 +380,30 @@ mod tests {
 
     fn window(bytes: usize) -> Window {
         Window { bytes, age: None, keep: 4 }
+    }
+
+    #[test]
+    fn a_revision_is_reached_when_its_changes_are_told_too() {
+        let on = Ground::new(window(1 << 20));
+        let (hub, mut now) = (on.hub.clone(), on.now.clone());
+        let text = serde_json::json!({"metadata": {"name": "a"}});
+        let draft = Draft::read(Key::new(PODS, "ns", "a"), [].into(), body::encode(&text)).expect("a draft");
+        let event = Arc::new(now.put(draft.at(2)));
+        let log = hub.log(Some(PODS));
+        std::thread::scope(|scope| {
+            // Whoever publishes has shown the new state, and waits to tell what led to it.
+            let held = log.lock();
+            let publishing = scope.spawn(|| on.hub.publish(now.clone(), std::slice::from_ref(&event)));
+            while hub.snapshot().revision() < 2 {
+                std::thread::yield_now();
+            }
+            assert!(hub.reached(2).now_or_never().is_none(), "its change is not told yet");
+            drop(held);
+            publishing.join().expect("published");
+        });
+        let reached = hub.reached(2).now_or_never().flatten().expect("a state");
+        assert_eq!(reached.revision(), 2);
+        assert_eq!(hub.watch(None, 1).expect("a watch").take().expect("changes").len(), 1);
     }
 
     #[test]
