@@ -306,7 +306,7 @@ impl Configured {
             Err(_) if took >= limit => "timeout",
             Err(_) => "error",
         };
-        let labels = [Box::from(&*webhook.name), Box::from(result)];
+        let labels = [&*webhook.name, result];
         self.asked.of(&labels).took(took);
         if answered.is_err() && !webhook.denies_on_failure {
             self.fail_open.of(&labels).increase();

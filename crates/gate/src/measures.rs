@@ -253,29 +253,28 @@ impl Measures {
 
     /// A webhook was called; `ended` is what that means for the request.
     pub(crate) fn called<T>(&self, call: &Call<'_>, ended: &Result<T, Status>) {
-        let (name, phase) = (|| Box::from(call.name), || Box::from(call.phase.of_webhook()));
-        let operation = || Box::from(call.operation.word());
-        let refused: &str = if ended.is_err() { "true" } else { "false" };
+        let (name, phase, operation) = (call.name, call.phase.of_webhook(), call.operation.word());
+        let refused = if ended.is_err() { "true" } else { "false" };
         let code = match ended {
             _ if !call.is_answered => NOT_CALLED,
             Err(status) => status.code.min(600),
             Ok(_) => 200,
         };
-        let code = || Box::from(code.to_string());
-        self.webhooks.of(&[name(), phase(), operation(), refused.into()]).took(call.took);
-        self.webhook_requests.of(&[name(), phase(), operation(), code(), refused.into()]).increase();
+        let code = &*code.to_string();
+        self.webhooks.of(&[name, phase, operation, refused]).took(call.took);
+        self.webhook_requests.of(&[name, phase, operation, code, refused]).increase();
         if ended.is_err() {
             let error = if call.is_answered { "no_error" } else { "calling_webhook_error" };
-            self.webhook_rejections.of(&[name(), phase(), operation(), error.into(), code()]).increase();
+            self.webhook_rejections.of(&[name, phase, operation, error, code]).increase();
         } else if !call.is_answered {
-            self.webhook_fail_open.of(&[name(), phase()]).increase();
+            self.webhook_fail_open.of(&[name, phase]).increase();
         }
     }
 
     /// What a validating policy found, and how long that took.
     pub(crate) fn judged(&self, checks: Vec<PolicyCheck>, took: Duration) {
         for PolicyCheck { policy, binding, action, error } in checks {
-            self.policy_checks.of(&[action.into(), error.into(), policy.into(), binding.into()]).took(took);
+            self.policy_checks.of(&[&*action, &*error, &*policy, &*binding]).took(took);
         }
     }
 
@@ -303,16 +302,16 @@ impl Measures {
 
     /// A mutating policy was asked.
     pub(crate) fn mutated(&self, [policy, binding, error]: [String; 3], took: Duration) {
-        self.mutations.of(&[error.into(), policy.into(), binding.into()]).took(took);
+        self.mutations.of(&[&*error, &*policy, &*binding]).took(took);
     }
 
     /// An address was sought in a range; `scope`: `static` if somebody chose it, otherwise `dynamic`.
     pub(crate) fn allocated(&self, range: ServiceRange, scope: &str, is_found: bool, took: Duration) {
-        let cidr = || Box::from(range.to_string());
+        let cidr = &*range.to_string();
         let of = if is_found { &self.addresses } else { &self.address_errors };
-        of.of(&[cidr(), scope.into()]).increase();
+        of.of(&[cidr, scope]).increase();
         if is_found {
-            self.address_seconds.of(&[cidr()]).took(took);
+            self.address_seconds.of(&[cidr]).took(took);
         }
     }
 

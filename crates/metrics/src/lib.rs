@@ -3,8 +3,8 @@
 //! Whoever does something holds its own [`Counter`]s, [`Histogram`]s and [`Family`]s in a value of its own (there is no registry and no
 //! global: a process has many clusters), counts without a lock that is held for long, and writes them to a [`Page`] when it is asked.
 //!
-//! A counter is one atomic addition, a histogram two; a family is looked up under a read lock. Who counts on a hot path keeps what
-//! [`Family::of`] gave.
+//! A counter is one atomic addition, a histogram two; a family is looked up under a read lock, and nothing is allocated for what it knows
+//! already. Who counts on a hot path keeps what [`Family::of`] gave.
 //!
 //! Architecture invariant: labels are what the code knows (rows, verbs, codes), or what somebody bounds: never what a client wrote.
 
@@ -12,11 +12,12 @@ mod page;
 
 pub use page::Page;
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+
+use hashbrown::HashTable;
 
 /// Upper bounds in seconds that Prometheus' clients have when nobody says otherwise.
 pub const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -71,8 +72,7 @@ impl Histogram {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
         let add = |sum: u64| Some((f64::from_bits(sum) + value).to_bits());
-        // Fails only if `add` gives nothing.
-        // It always has a next value.
+        // Fails only if `add` gives nothing, and it always has a next value.
         let _ = self.sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
@@ -115,12 +115,40 @@ impl Histogram {
     }
 }
 
-/// One metric for each combination of its labels' values. `L` is what tells them apart: `[&'static str; N]`, or anything with a face of
-/// that shape.
+/// One metric for each combination of its labels' values. `L` is what tells them apart: `[&'static str; N]`, `[Box<str>; N]` where the
+/// words are not known before, or anything with a face of that shape.
 #[derive(Debug)]
 pub struct Family<L, M> {
     make: fn() -> M,
-    all: RwLock<HashMap<L, Arc<M>>>,
+    hasher: RandomState,
+    all: RwLock<HashTable<(L, Arc<M>)>>,
+}
+
+/// What a combination of labels is looked for by: itself, or its words wherever they stand. Both have one hash, and only a combination that
+/// is not known yet is copied.
+pub trait Names<L>: Hash {
+    fn is(&self, labels: &L) -> bool;
+    fn to_labels(&self) -> L;
+}
+
+impl<L: Clone + Eq + Hash> Names<L> for L {
+    fn is(&self, labels: &L) -> bool {
+        self == labels
+    }
+
+    fn to_labels(&self) -> L {
+        self.clone()
+    }
+}
+
+impl<const N: usize> Names<[Box<str>; N]> for [&str; N] {
+    fn is(&self, labels: &[Box<str>; N]) -> bool {
+        self.iter().zip(labels).all(|(word, label)| **word == **label)
+    }
+
+    fn to_labels(&self) -> [Box<str>; N] {
+        self.map(Box::from)
+    }
 }
 
 impl<L, M: Default> Default for Family<L, M> {
@@ -131,18 +159,22 @@ impl<L, M: Default> Default for Family<L, M> {
 
 impl<L, M> Family<L, M> {
     pub fn new(make: fn() -> M) -> Self {
-        Self { make, all: RwLock::default() }
+        Self { make, hasher: RandomState::new(), all: RwLock::default() }
     }
 }
 
 impl<L: Clone + Eq + Hash + Ord, M> Family<L, M> {
     /// The metric of these labels, made if there is none yet.
-    pub fn of(&self, labels: &L) -> Arc<M> {
-        if let Some(known) = self.all.read().unwrap_or_else(PoisonError::into_inner).get(labels) {
+    pub fn of(&self, labels: &impl Names<L>) -> Arc<M> {
+        let hash = self.hasher.hash_one(labels);
+        let is_it = |(known, _): &(L, Arc<M>)| labels.is(known);
+        if let Some((_, known)) = self.all.read().unwrap_or_else(PoisonError::into_inner).find(hash, is_it) {
             return known.clone();
         }
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        all.entry(labels.clone()).or_insert_with(|| Arc::new((self.make)())).clone()
+        let entry = all.entry(hash, is_it, |(known, _)| self.hasher.hash_one(known));
+        let (_, metric) = entry.or_insert_with(|| (labels.to_labels(), Arc::new((self.make)()))).into_mut();
+        metric.clone()
     }
 
     /// How many combinations are known.
@@ -157,8 +189,7 @@ impl<L: Clone + Eq + Hash + Ord, M> Family<L, M> {
     /// All of them, in the order of their labels.
     pub fn sorted(&self) -> Vec<(L, Arc<M>)> {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
-        let mut sorted: Vec<_> =
-            all.iter().map(|(labels, metric)| (labels.clone(), metric.clone())).collect();
+        let mut sorted: Vec<_> = all.iter().cloned().collect();
         drop(all);
         sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
         sorted
@@ -183,6 +214,17 @@ mod tests {
             [0.5, 0.5, 1.0, f64::INFINITY]
         );
         assert!(Histogram::new(SECONDS).quantile(0.5).is_nan());
+    }
+
+    #[test]
+    fn words_that_stand_elsewhere_name_the_same_labels() {
+        let family: Family<[Box<str>; 2], Counter> = Family::default();
+        for (labels, until) in [(["a", "b"], 1), (["a", "c"], 1), (["a", "b"], 2)] {
+            let owned = labels.map(str::to_owned);
+            family.of(&[owned[0].as_str(), owned[1].as_str()]).increase();
+            assert_eq!(family.of(&labels.map(Box::<str>::from)).get(), until, "{labels:?}");
+        }
+        assert_eq!(family.len(), 2);
     }
 
     #[test]

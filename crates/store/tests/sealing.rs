@@ -160,6 +160,28 @@ async fn a_kms_is_asked_for_a_key_once_and_for_another_when_it_changes() {
     assert_eq!(plugin.decrypted.load(Ordering::Relaxed), 2);
     assert_eq!(hidden_of(&store, "a"), HIDDEN);
     assert_eq!(keys.trouble(), None);
+    store.close().await;
+    drop(store);
+    // Asking is part of opening: the first of each seed took at least as long as the plugin.
+    let value = |keys: &Sealing, of: &str| -> f64 {
+        let mut page = metrics::Page::default();
+        keys.write_metrics(&mut page);
+        let text = page.into_text();
+        let line = text.lines().find(|line| line.starts_with(of) && line.contains("mine"));
+        let value = line.and_then(|line| line.rsplit_once(' ')).map(|(_, value)| value.parse());
+        value.unwrap_or_else(|| panic!("{of} is not in {text}")).expect("a number")
+    };
+    let opened = "apiserver_storage_transformation_duration_seconds_sum{transformation_type=\"from_storage\"";
+    let asked = "apiserver_envelope_encryption_kms_operations_latency_seconds_sum{grpc_status_code=\"OK\",method_name=\"/v2.KeyManagementService/Decrypt\"";
+    assert!(value(&keys, opened) >= value(&keys, asked));
+
+    // What it does not open is counted by its answer.
+    plugin.opens.store(false, Ordering::Relaxed);
+    let keys = sealing(&providers).await;
+    let why = open(&data, Some(keys.clone())).await.map(drop).expect_err("refused").to_string();
+    assert!(why.contains("the KMS \"mine\": Decrypt: "), "{why}");
+    let failed = "apiserver_storage_transformation_operations_total{resource=\"secrets\",status=\"Unavailable\",transformation_type=\"from_storage\"";
+    assert_eq!(value(&keys, failed), 1.0);
     plugin.is_well.store(false, Ordering::Relaxed);
     let why = keys.refresh().await.expect_err("not well").to_string();
     assert!(why.contains("the KMS \"mine\": it is not well: no key"), "{why}");

@@ -209,7 +209,7 @@ async fn tell(shared: &Shared, object: &Object, (reason, message): &Finding) {
         return;
     }
     if status == "False" && !(says("status", status) && says("reason", reason)) {
-        shared.unavailable.of(&[(*object.key.name).into(), (*reason).into()]).increase();
+        shared.unavailable.of(&[&*object.key.name, *reason]).increase();
     }
     let since = match known.get("lastTransitionTime") {
         Some(since) if says("status", status) => since.clone(),

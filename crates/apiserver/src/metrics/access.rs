@@ -1,6 +1,5 @@
 //! `authentication_*`, `authorization_*`: who was believed, and what was allowed.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +32,7 @@ pub(crate) struct Access {
     authorizations: Family<[&'static str; 1], Histogram>,
     users: Family<[&'static str; 1], Counter>,
     /// By type and name of the authorizer.
-    deciders: Family<[Cow<'static, str>; 2], Decided>,
+    deciders: Family<[Box<str>; 2], Decided>,
     /// By decision and mode.
     impersonations: Family<[&'static str; 2], Histogram>,
     /// How long the certificates of clients are still good.
@@ -77,8 +76,8 @@ impl Access {
     }
 
     /// Where it is counted what an authorizer decides.
-    pub(crate) fn decider(&self, (kind, name): (&'static str, &str)) -> Arc<Decided> {
-        self.deciders.of(&[kind.into(), name.to_owned().into()])
+    pub(crate) fn decider(&self, (kind, name): (&str, &str)) -> Arc<Decided> {
+        self.deciders.of(&[kind, name])
     }
 
     /// `by`: who allowed or denied it.

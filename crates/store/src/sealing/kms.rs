@@ -35,6 +35,23 @@ const MOST_SEEDS: usize = 1000;
 const MOST_SEALED_SEED: usize = 1024;
 const MOST_KEY_ID: usize = 1024;
 
+/// Why the plugin gave no key: what it did not answer, and the gRPC status of that if it was asked.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) status: Option<&'static str>,
+    pub(super) message: String,
+}
+
+impl Unanswered {
+    pub(super) fn unasked(message: impl ToString) -> Self {
+        Self { status: None, message: message.to_string() }
+    }
+
+    fn of(self, kms: &str) -> Self {
+        Self { message: format!("the KMS {kms:?}: {}", self.message), ..self }
+    }
+}
+
 /// The sealed value is none, or of another key than it says.
 #[derive(Debug)]
 pub(super) struct Unreadable;
@@ -163,22 +180,23 @@ impl Kms {
     }
 
     /// Whether the plugin has another key than before.
-    pub(super) async fn refresh(&self) -> Result<bool, String> {
-        let refreshed = self.look().await.map_err(|why| format!("the KMS {:?}: {why}", self.name));
-        self.state().trouble = refreshed.as_ref().err().cloned();
+    pub(super) async fn refresh(&self) -> Result<bool, Unanswered> {
+        let refreshed = self.look().await.map_err(|why| why.of(&self.name));
+        self.state().trouble = refreshed.as_ref().err().map(|why| why.message.clone());
         refreshed
     }
 
-    async fn look(&self) -> Result<bool, String> {
+    async fn look(&self) -> Result<bool, Unanswered> {
+        let wrong = |why: String| Err(Unanswered::unasked(why));
         let status: StatusResponse = self.call("Status", StatusRequest {}).await?;
         if !matches!(&*status.version, "v2" | "v2beta1") {
-            return Err(format!("it speaks {:?}, not v2", status.version));
+            return wrong(format!("it speaks {:?}, not v2", status.version));
         }
         if status.healthz != "ok" {
-            return Err(format!("it is not well: {}", status.healthz));
+            return wrong(format!("it is not well: {}", status.healthz));
         }
         if status.key_id.is_empty() || status.key_id.len() > MOST_KEY_ID {
-            return Err("the id of its key is empty or too long".to_owned());
+            return wrong("the id of its key is empty or too long".to_owned());
         }
         let now = Instant::now();
         let had_one = {
@@ -193,10 +211,10 @@ impl Kms {
         let request = EncryptRequest { plaintext: seed.to_vec(), uid: self.uid() };
         let answer: EncryptResponse = self.call("Encrypt", request).await?;
         if answer.ciphertext.is_empty() || answer.ciphertext.len() > MOST_SEALED_SEED {
-            return Err("what it made of a seed is empty or too long".to_owned());
+            return wrong("what it made of a seed is empty or too long".to_owned());
         }
         if answer.key_id != status.key_id {
-            return Err("it sealed with another key than it says it has".to_owned());
+            return wrong("it sealed with another key than it says it has".to_owned());
         }
         let sealed = EncryptedObject {
             data: Vec::new(),
@@ -246,8 +264,8 @@ impl Kms {
     }
 
     /// Asks the plugin to open the seed of a value.
-    pub(super) async fn fetch(&self, sealed: &[u8]) -> Result<(), String> {
-        let object = EncryptedObject::decode(sealed).map_err(|error| error.to_string())?;
+    pub(super) async fn fetch(&self, sealed: &[u8]) -> Result<(), Unanswered> {
+        let object = EncryptedObject::decode(sealed).map_err(Unanswered::unasked)?;
         let request = DecryptRequest {
             ciphertext: object.source.clone(),
             uid: self.uid(),
@@ -255,9 +273,9 @@ impl Kms {
             annotations: object.annotations.clone(),
         };
         let answer: DecryptResponse =
-            self.call("Decrypt", request).await.map_err(|why| format!("the KMS {:?}: {why}", self.name))?;
+            self.call("Decrypt", request).await.map_err(|why| why.of(&self.name))?;
         let seed = answer.plaintext.try_into();
-        let seed = seed.map_err(|_| format!("the KMS {:?} gave a key of a wrong length", self.name))?;
+        let seed = seed.map_err(|_| Unanswered::unasked("it gave a key of a wrong length").of(&self.name))?;
         remember(&mut self.state(), &object, seed);
         Ok(())
     }
@@ -267,7 +285,7 @@ impl Kms {
         random::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    async fn call<Q, R>(&self, method: &'static str, request: Q) -> Result<R, String>
+    async fn call<Q, R>(&self, method: &'static str, request: Q) -> Result<R, Unanswered>
     where
         Q: Message + Send + Sync + 'static,
         R: Message + Default + Send + Sync + 'static,
@@ -277,7 +295,7 @@ impl Kms {
             held.get_or_insert_with(|| self.socket.connect_lazy()).clone()
         };
         let (began, whole) = (Instant::now(), format!("/v2.KeyManagementService/{method}"));
-        let path = PathAndQuery::from_maybe_shared(whole.clone()).map_err(|error| error.to_string())?;
+        let path = PathAndQuery::from_maybe_shared(whole.clone()).map_err(Unanswered::unasked)?;
         let asked = async {
             let mut grpc = Grpc::new(channel);
             grpc.ready().await.map_err(|error| (Code::Unavailable, causes(&error)))?;
@@ -286,9 +304,32 @@ impl Kms {
         };
         let late = || (Code::DeadlineExceeded, format!("no answer within {} ms", self.timeout.as_millis()));
         let answered = tokio::time::timeout(self.timeout, asked).await.unwrap_or_else(|_| Err(late()));
-        let status = answered.as_ref().err().map_or("OK".to_owned(), |(code, _)| format!("{code:?}"));
-        self.calls.note(&whole, &status, began.elapsed());
-        answered.map_err(|(_, why)| format!("{method}: {why}"))
+        let status = word(answered.as_ref().err().map_or(Code::Ok, |(code, _)| *code));
+        self.calls.note(&whole, status, began.elapsed());
+        answered.map_err(|(_, why)| Unanswered { status: Some(status), message: format!("{method}: {why}") })
+    }
+}
+
+/// What gRPC's library for Go calls a status.
+fn word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
     }
 }
 

@@ -13,6 +13,9 @@ static CALL_SECONDS: [f64; 20] = exponential(0.0001, 2.0);
 
 /// The word for what is written as it is, where it is read.
 pub(super) const IDENTITY: &str = "identity";
+/// The status of what went well, and of what went wrong without gRPC.
+pub(super) const DONE: &str = "OK";
+pub(super) const NOT_ASKED: &str = "unknown-non-grpc";
 
 #[derive(Clone, Copy)]
 pub(super) enum Way {
@@ -44,12 +47,12 @@ impl Default for Transformations {
 }
 
 impl Transformations {
-    /// `prefix`: that of the key, which the configuration names.
-    pub(super) fn note(&self, resource: Resource, way: Way, prefix: &str, is_done: bool, took: Duration) {
-        let status = if is_done { "OK" } else { "unknown-non-grpc" };
-        self.done.of(&[resource.as_str().into(), status.into(), way.word().into(), prefix.into()]).increase();
-        if is_done {
-            self.took.of(&[way.word().into(), prefix.into()]).took(took);
+    /// `prefix`: that of the key, which the configuration names. `status`: [`DONE`], or why not: what a KMS answered with, or
+    /// [`NOT_ASKED`].
+    pub(super) fn note(&self, resource: Resource, way: Way, prefix: &str, status: &str, took: Duration) {
+        self.done.of(&[resource.as_str(), status, way.word(), prefix]).increase();
+        if status == DONE {
+            self.took.of(&[way.word(), prefix]).took(took);
         }
     }
 
@@ -83,7 +86,7 @@ impl Default for Calls {
 
 impl Calls {
     pub(super) fn note(&self, method: &str, status: &str, took: Duration) {
-        self.took.of(&[method.into(), status.into()]).took(took);
+        self.took.of(&[method, status]).took(took);
     }
 }
 
@@ -94,7 +97,7 @@ pub(super) fn write_kms<'a>(all: impl Iterator<Item = &'a std::sync::Arc<Kms>>, 
     for kms in all {
         *seeds.entry(kms.name()).or_default() += kms.known_seeds();
         for ([method, status], took) in kms.calls().took.sorted() {
-            calls.of(&[status, method, kms.name().into()]).absorb(&took);
+            calls.of(&[&*status, &*method, kms.name()]).absorb(&took);
         }
     }
     if seeds.is_empty() {

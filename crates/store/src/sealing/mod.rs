@@ -24,8 +24,8 @@ use object::{Key, Resource};
 
 use cipher::Cipher;
 pub use config::ConfigError;
-use kms::Kms;
-use measured::{Transformations, Way};
+use kms::{Kms, Unanswered};
+use measured::{DONE, NOT_ASKED, Transformations, Way};
 
 /// How every sealed value begins.
 const SEALED: &[u8] = b"k8s:enc:";
@@ -86,8 +86,23 @@ pub enum SealError {
     Plain { object: String, resource: Resource },
     #[error("{object} cannot be opened with {with}: the key is another one, or the value is damaged")]
     Wrong { object: String, with: String },
+    /// `status`: gRPC's word for what came of asking it; None if it was not asked.
     #[error("{object}: {message}")]
-    Kms { object: String, message: String },
+    Kms { object: String, message: String, status: Option<&'static str> },
+}
+
+impl SealError {
+    fn of_kms(object: impl ToString, Unanswered { message, status }: Unanswered) -> Self {
+        Self::Kms { object: object.to_string(), message, status }
+    }
+
+    /// As it is counted.
+    fn status(&self) -> &'static str {
+        match self {
+            Self::Kms { status: Some(status), .. } => status,
+            _ => NOT_ASKED,
+        }
+    }
 }
 
 /// A value as it was.
@@ -182,9 +197,7 @@ impl Sealing {
         for kms in self.rules().kms() {
             match kms.refresh().await {
                 Ok(new) => changed |= new,
-                Err(message) => {
-                    failed = failed.or(Some(SealError::Kms { object: kms.name().to_owned(), message }))
-                }
+                Err(why) => failed = failed.or(Some(SealError::of_kms(kms.name(), why))),
             }
         }
         failed.map_or(Ok(changed), Err)
@@ -224,31 +237,19 @@ impl Sealing {
                 cipher.seal(path, plain, &mut out);
                 Ok(())
             }
-            Provider::Kms { kms, .. } => kms.seal(path, plain, &mut out),
+            Provider::Kms { kms, .. } => kms
+                .seal(path, plain, &mut out)
+                .map_err(|message| SealError::of_kms(key, Unanswered::unasked(message))),
         };
         let prefix = String::from_utf8_lossy(provider.prefix());
-        self.transformations.note(key.resource, Way::ToStorage, &prefix, sealed.is_ok(), began.elapsed());
-        sealed.map_err(|message| SealError::Kms { object: key.to_string(), message })?;
+        let status = sealed.as_ref().err().map_or(DONE, SealError::status);
+        self.transformations.note(key.resource, Way::ToStorage, &prefix, status, began.elapsed());
+        sealed?;
         Ok((!matches!(provider, Provider::Identity)).then_some(out))
     }
 
-    /// As [`Self::try_step`], counted. What a KMS has to be asked about is counted when it is opened.
+    /// How far a value can be opened with what is here.
     fn step(&self, key: &Key, path: &[u8], stored: &Bytes) -> Result<Step, SealError> {
-        let began = Instant::now();
-        let step = self.try_step(key, path, stored);
-        if !matches!(step, Ok(Step::Ask(..))) {
-            let is_sealed = stored.starts_with(SEALED);
-            let prefix = match &step {
-                Err(SealError::UnknownKey { .. }) => "unknown".into(),
-                _ if is_sealed => String::from_utf8_lossy(prefix_of(stored)),
-                _ => measured::IDENTITY.into(),
-            };
-            self.transformations.note(key.resource, Way::FromStorage, &prefix, step.is_ok(), began.elapsed());
-        }
-        step
-    }
-
-    fn try_step(&self, key: &Key, path: &[u8], stored: &Bytes) -> Result<Step, SealError> {
         let rules = self.rules();
         let group = rules.group(key.resource);
         let done = |plain, is_stale| Ok(Step::Done(Opened { plain, is_stale }));
@@ -289,40 +290,52 @@ impl Sealing {
         }
     }
 
-    /// The value as it was before [`Self::seal`].
+    /// The value as it was before [`Self::seal`]. It is timed and counted once, with what a KMS took to be asked.
     pub(crate) async fn unseal(&self, key: &Key, path: &[u8], stored: &Bytes) -> Result<Opened, SealError> {
-        loop {
-            match self.step(key, path, stored)? {
-                Step::Done(opened) => return Ok(opened),
-                Step::Ask(kms, sealed) => fetch(key, &kms, &sealed).await?,
-            }
-        }
+        let began = Instant::now();
+        let opened = self.asking(key, path, stored).await;
+        self.count(key, stored, &opened, began);
+        opened
     }
 
-    /// The same for a thread that may block.
+    /// The same for a thread that may block. Without a runtime no KMS can be asked.
     pub(crate) fn unseal_blocking(
         &self,
         key: &Key,
         path: &[u8],
         stored: &Bytes,
     ) -> Result<Opened, SealError> {
+        let began = Instant::now();
+        let opened = match (self.step(key, path, stored), tokio::runtime::Handle::try_current()) {
+            (Ok(Step::Done(opened)), _) => Ok(opened),
+            (Ok(Step::Ask(..)), Ok(runtime)) => runtime.block_on(self.asking(key, path, stored)),
+            (Ok(Step::Ask(..)), Err(error)) => Err(SealError::of_kms(key, Unanswered::unasked(error))),
+            (Err(why), _) => Err(why),
+        };
+        self.count(key, stored, &opened, began);
+        opened
+    }
+
+    async fn asking(&self, key: &Key, path: &[u8], stored: &Bytes) -> Result<Opened, SealError> {
         loop {
             match self.step(key, path, stored)? {
                 Step::Done(opened) => return Ok(opened),
                 Step::Ask(kms, sealed) => {
-                    let runtime = tokio::runtime::Handle::try_current().map_err(|error| SealError::Kms {
-                        object: key.to_string(),
-                        message: error.to_string(),
-                    })?;
-                    runtime.block_on(fetch(key, &kms, &sealed))?;
+                    kms.fetch(&sealed).await.map_err(|why| SealError::of_kms(key, why))?
                 }
             }
         }
     }
-}
 
-async fn fetch(key: &Key, kms: &Kms, sealed: &Bytes) -> Result<(), SealError> {
-    kms.fetch(sealed).await.map_err(|message| SealError::Kms { object: key.to_string(), message })
+    fn count(&self, key: &Key, stored: &[u8], opened: &Result<Opened, SealError>, began: Instant) {
+        let prefix = match opened {
+            Err(SealError::UnknownKey { .. }) => "unknown".into(),
+            _ if stored.starts_with(SEALED) => String::from_utf8_lossy(prefix_of(stored)),
+            _ => measured::IDENTITY.into(),
+        };
+        let status = opened.as_ref().err().map_or(DONE, SealError::status);
+        self.transformations.note(key.resource, Way::FromStorage, &prefix, status, began.elapsed());
+    }
 }
 
 /// A sealed value where nothing is configured.

@@ -16,6 +16,8 @@ use tokio::net::UnixListener;
 pub struct Plugin {
     pub key: Mutex<String>,
     pub is_well: AtomicBool,
+    /// Whether it opens what it has sealed.
+    pub opens: AtomicBool,
     pub decrypted: AtomicUsize,
 }
 
@@ -35,6 +37,7 @@ impl Plugin {
         let plugin = Arc::new(Self {
             key: Mutex::new("key-1".into()),
             is_well: AtomicBool::new(true),
+            opens: AtomicBool::new(true),
             decrypted: AtomicUsize::new(0),
         });
         let listener = UnixListener::bind(socket).expect("a socket");
@@ -78,8 +81,10 @@ async fn answer(
     let mut message = vec![0];
     message.extend_from_slice(&(done.len() as u32).to_be_bytes());
     message.extend_from_slice(&done);
+    let refuses = method == "Decrypt" && !plugin.opens.load(Ordering::Relaxed);
+    let status = if refuses { "14" } else { "0" };
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
     let frames = [Ok(Frame::data(Bytes::from(message))), Ok(Frame::trailers(trailers))];
     let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)));
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
