@@ -410,16 +410,26 @@ fn what_answers_of_webhooks_mean() {
             400,
             "denied the request: Expired",
         ),
-        (json!({"uid": "other", "allowed": true}), 500, "expected response.uid=\"5d1a\", got \"other\""),
+    ] {
+        let told = answer("Fail", review(response.clone())).expect("an answer");
+        let refusal = told.refusal.expect("refused");
+        assert_eq!(refusal.code, code, "{response}");
+        assert!(refusal.message.ends_with(message), "{}", refusal.message);
+    }
+    let refused = json!({"uid": "5d1a", "allowed": false, "warnings": ["old"], "auditAnnotations": {"k": "v"}});
+    let refused = answer("Fail", review(refused)).expect("an answer");
+    assert_eq!((refused.patch, refused.warnings), (None, vec!["old".to_owned()]));
+    assert_eq!(refused.audit, [("check.example.com/k".to_owned(), "v".to_owned())]);
+    for (response, message) in [
+        (json!({"uid": "other", "allowed": true}), "expected response.uid=\"5d1a\", got \"other\""),
         (
             json!({"uid": "5d1a", "allowed": true, "patch": "W10="}),
-            500,
             "webhook returned response.patch but not response.patchType",
         ),
     ] {
-        let refused = answer("Fail", review(response.clone())).expect_err("refused");
-        assert_eq!(refused.code, code, "{response}");
-        assert!(refused.message.ends_with(message), "{}", refused.message);
+        let none = answer("Fail", review(response.clone())).expect_err("no answer");
+        assert_eq!(none.code, 500, "{response}");
+        assert!(none.message.ends_with(message), "{}", none.message);
     }
     assert!(answer("Ignore", json!({"nonsense": true})).is_ok());
 }

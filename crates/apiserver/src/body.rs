@@ -1,12 +1,16 @@
 //! Request bodies: read within a limit, parsed as JSON or YAML.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use object::{Reason, Status};
 use schema::{FieldValidation, Kind};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_saphyr::Spanned;
 
 use crate::negotiate::{content_type, listed};
 use crate::route::Target;
@@ -147,16 +151,82 @@ pub(crate) fn yaml_with_repeats(text: &[u8]) -> Result<(Value, Vec<String>), Str
         Ok(value) => return Ok((value, Vec::new())),
         Err(error) => error,
     };
-    let serde_saphyr::Error::DuplicateMappingKey { key, location } = error.without_snippet() else {
+    if !matches!(error.without_snippet(), serde_saphyr::Error::DuplicateMappingKey { .. }) {
         // Not all of JSON is YAML: tabs.
         return serde_json::from_slice(text).map(|value| (value, Vec::new())).map_err(|_| go_words(&error));
-    };
-    let (line, key) = (location.line(), key.as_deref().unwrap_or_default());
-    let told = format!("{YAML_REPEATS}  line {line}: key {key:?} already set in map");
+    }
     let last = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins };
     let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
-    let value = serde_saphyr::from_str_with_options(text, last).map_err(|error| go_words(&error))?;
-    Ok((value, vec![told]))
+    let again = |error| go_words(&error);
+    let Repeats(repeats) = serde_saphyr::from_str_with_options(text, last.clone()).map_err(again)?;
+    let value = serde_saphyr::from_str_with_options(text, last).map_err(again)?;
+    Ok((value, vec![format!("{YAML_REPEATS}{}", repeats.join("\n"))]))
+}
+
+/// The keys of a YAML document that are there twice, in upstream's words; the line is where the later value begins.
+struct Repeats(Vec<String>);
+
+/// So many are told.
+const MOST_REPEATS: usize = 100;
+
+impl<'de> Deserialize<'de> for Repeats {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self(Vec::new()))
+    }
+}
+
+impl<'de> Visitor<'de> for Repeats {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Self, A::Error> {
+        while let Some(Self(inner)) = items.next_element()? {
+            self.0.extend(inner);
+        }
+        self.0.truncate(MOST_REPEATS);
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Self, A::Error> {
+        let mut keys = HashSet::new();
+        while let Some(key) = members.next_key::<String>()? {
+            let Spanned { value: Self(inner), referenced, .. } = members.next_value()?;
+            self.0.extend(inner);
+            if keys.contains(&key) {
+                self.0.push(format!("  line {}: key {key:?} already set in map", referenced.line()));
+            }
+            keys.insert(key);
+        }
+        self.0.truncate(MOST_REPEATS);
+        Ok(self)
+    }
 }
 
 /// What is no YAML, in the words of upstream's reader, which names no line if it is the first.
@@ -169,4 +239,20 @@ fn go_words(error: &serde_saphyr::Error) -> String {
     let words = text.replace(&place, "");
     let line = if location.line() > 1 { format!("line {}: ", location.line()) } else { String::new() };
     format!("error converting YAML to JSON: yaml: {line}{words}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_key_of_yaml_that_is_there_twice_is_told() {
+        let text = "a: 1\na: 2\nb:\n- c: {d: 1, d: 2}\n  c:\n    e: 1\n    e: x\na: 3\n";
+        let (value, told) = yaml_with_repeats(text.as_bytes()).expect("YAML");
+        assert_eq!(value, json!({"a": 3, "b": [{"c": {"e": "x"}}]}));
+        let lines = [(2, "a"), (4, "d"), (7, "e"), (6, "c"), (8, "a")];
+        let lines = lines.map(|(line, key)| format!("  line {line}: key {key:?} already set in map"));
+        assert_eq!(told, [format!("{YAML_REPEATS}{}", lines.join("\n"))]);
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) fn bytes(code: StatusCode, content_type: &'static str, body: impl Int
 
 /// A tree as JSON, for whoever reads nothing else.
 pub(crate) fn json(code: StatusCode, value: &Value) -> Answer {
-    bytes(code, JSON, value.to_string())
+    bytes(code, JSON, object::json::text(value))
 }
 
 /// The same in lines: what upstream writes without asking how it is read.
@@ -125,7 +125,7 @@ pub(crate) fn document(media: Media, code: StatusCode, value: &Value) -> Answer 
 pub(crate) fn encode(media: Media, value: &Value) -> Result<Vec<u8>, Status> {
     match media {
         Media::Cbor => Ok(cbor::encode(value)),
-        Media::Json => Ok(value.to_string().into_bytes()),
+        Media::Json => Ok(object::json::text(value)),
         Media::Protobuf => protobuf::document(value),
         Media::Yaml => Ok(yaml::encode(value)),
     }

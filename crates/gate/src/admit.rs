@@ -262,8 +262,11 @@ impl Gate {
         let key = Key::new(request.kind.resource, request.namespace, request.name);
         let review = Review { gate: self, request, snapshot: &snapshot, operation, now: self.now() };
         let (mut object, mut warnings) = (object, Vec::new());
-        mutate(&review, &key, &mut object, None, &mut warnings).await?;
-        validate(&review, &key, Some(&object), None, &mut warnings).await?;
+        let judged = async {
+            mutate(&review, &key, &mut object, None, &mut warnings).await?;
+            validate(&review, &key, Some(&object), None, &mut warnings).await
+        };
+        judged.await.map_err(|status| status.warning_of(&warnings))?;
         if !charge::ops(&review, &key, &object, None)?.is_empty() {
             return Err(Status::internal("admission counted a request that nothing is stored of"));
         }
@@ -422,11 +425,10 @@ pub(crate) async fn validate(
         let operation = if old.is_some() { "update" } else { "create" };
         review.gate.measures.pod_security(*note, operation, key.resource, review.request.subresource);
     }
-    // What is written down of a request that is refused matters most.
+    // What is written down and told of a request that is refused matters most.
     review.request.options.annotate(verdict.audit);
-    judged?;
     warnings.extend(verdict.warnings);
-    Ok(())
+    judged
 }
 
 async fn judge(
@@ -480,7 +482,7 @@ async fn judge(
                 judged?;
             }
             (Step::ValidatingWebhooks, Some(extensions)) => {
-                verdict.warnings.extend(webhooks::at_once(review, extensions, key, new, old).await?);
+                webhooks::at_once(review, extensions, key, new, old, &mut verdict.warnings).await?;
             }
             (Step::MutatingPolicies | Step::MutatingWebhooks | Step::Charge(..), _)
             | (Step::ValidatingPolicies | Step::ValidatingWebhooks, None) => {}

@@ -62,40 +62,42 @@ impl Gate {
         // What a definition that changes meanwhile makes of the body is decided anew.
         let body = request.kind.custom.is_some().then(|| object.clone());
         let mut object = object;
-        let warnings = decode::object(request, &mut object)?;
+        let mut warnings = decode::object(request, &mut object)?;
         // As upstream, which finds out when it writes.
         if !request.options.dry_run && !metadata::text(&object, "resourceVersion").is_empty() {
             return Err(Status::internal("resourceVersion should not be set on objects to be created"));
         }
-        self.create_decoded(request, body, &object, &warnings)
-            .await
-            .map_err(|status| status.warning_of(&warnings))
+        let created = self.create_decoded(request, body, &object, &mut warnings).await;
+        created.map_err(|status| status.warning_of(&warnings))
     }
 
-    /// Of a body that is an object of its kind; `body` is as it came, of a custom resource.
+    /// Of a body that is an object of its kind; `body` is as it came, of a custom resource. To `warnings`, which decoding began, comes
+    /// whatever else is told, of a refused one too.
     async fn create_decoded(
         &self,
         request: &Request<'_>,
         body: Option<Value>,
         object: &Value,
-        warnings: &[String],
+        warnings: &mut Vec<String>,
     ) -> Result<Outcome, Status> {
         let now = self.now();
+        let of_decoding = warnings.len();
         let (mut names_left, mut raced) = (NAME_ATTEMPTS, 0);
         for _ in 0..ATTEMPTS {
-            let mut said = Vec::new();
+            warnings.truncate(of_decoding);
             let snapshot = self.snapshot_after(&commit::key_of(request, ""), raced).await?;
             if let (Some(row), Some(body)) = (self.replaced(request.kind)?, &body) {
                 let anew = Request { kind: &row, ..*request };
+                warnings.clear();
                 return Box::pin(self.create(&anew, body.clone())).await;
             }
             let Prepared { key, new, draft, ops } =
-                self.prepare_create(request, &snapshot, object, now, &mut said).await?;
+                self.prepare_create(request, &snapshot, object, now, warnings).await?;
             let operation = Operation::Create;
             let review = Review { gate: self, request, snapshot: &snapshot, operation, now };
             if request.options.dry_run {
                 charge::ops(&review, &key, &new, None)?;
-                return self.dry_create(request, &key, new, merged(warnings.to_vec(), said));
+                return self.dry_create(request, &key, new, warnings.clone());
             }
             let generated = metadata::text(object, "name").is_empty();
             let mut all = vec![commit::put(draft, Precondition::Absent)];
@@ -103,8 +105,7 @@ impl Gate {
             match self.commit_charged(&review, &key, &new, None, all).await {
                 Ok(events) => {
                     let outcome = Outcome::object(commit::committed(&key, &events)?);
-                    let warnings = merged(warnings.to_vec(), said);
-                    return Ok(Outcome { created: true, warnings, ..outcome });
+                    return Ok(Outcome { created: true, warnings: std::mem::take(warnings), ..outcome });
                 }
                 Err(Failed::Status(status)) => return Err(status),
                 Err(Failed::Raced { op: 0, .. }) if generated => {
@@ -147,10 +148,11 @@ impl Gate {
         metadata::begin(&mut new, self.uid(), now);
         requestor::stamp(kind.resource, request.user, &mut new);
         let key = key_of(&self.name(&mut new));
+        warnings.extend((kind.remark)(&new, None));
         metadata::prepare(&kind, &mut new, None);
         let mut ops = service::allocate(self, snapshot, &key, &mut new, None, request.options.dry_run)?;
         administers(&kind, &new, namespace)?;
-        decode::validate(request, &kind, &new, None, false)?;
+        decode::validate(request, &kind, &new, None, false, warnings)?;
         warnings.extend(kind.warnings(&new, None));
         admit::validate(&review, &key, Some(&new), None, warnings).await?;
         ops.extend(namespace.map(|namespace| stands(namespace)));
@@ -184,11 +186,6 @@ impl Gate {
         }
         Ok(Outcome { created: true, warnings, ..Outcome::made(self.told(request, new)) })
     }
-}
-
-fn merged(mut first: Vec<String>, second: Vec<String>) -> Vec<String> {
-    first.extend(second);
-    first
 }
 
 /// The namespace must still be as admission saw it when the object is committed: nothing slips into one that is being emptied.

@@ -222,17 +222,22 @@ pub(crate) fn default(kind: &Kind, object: &mut Value) {
 
 /// Everything that is wrong with an object, as one 422. Without `old`, or unless it `compares`, nothing is said about what may not change
 /// but by the rules of the subresource. `kind` is the stored row: of a built-in one, the version that is asked for may know more rules.
+/// To `warnings` comes what an update may keep, though it would be refused if it were new.
 pub(crate) fn validate(
     request: &Request<'_>,
     kind: &Kind,
     new: &Value,
     old: Option<&Value>,
     compares: bool,
+    warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
     let asked = if kind.custom.is_some() { kind } else { request.kind };
     let mut violations = asked.violations(new, old.filter(|_| compares));
     if let (Some(old), false) = (old, request.subresource.is_empty()) {
         violations.extend((asked.validate_part)(request.subresource, new, old));
+    }
+    if let Some(old) = old {
+        warnings.extend(kind.ratcheted(new, old, &violations));
     }
     if violations.is_empty() {
         return Ok(());

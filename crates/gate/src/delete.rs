@@ -66,7 +66,8 @@ impl Gate {
             };
             let old = self.seen(&review, &stored).await?;
             if is_asked {
-                admit::validate(&review, &key, None, Some(&old), &mut warnings).await?;
+                let judged = admit::validate(&review, &key, None, Some(&old), &mut warnings).await;
+                judged.map_err(|status| status.warning_of(&warnings))?;
             }
             // What is marked is written, and so in the form that is stored now.
             let kept = self.kind(request.kind.resource)?;
@@ -78,7 +79,7 @@ impl Gate {
             let outcome = self.meet(request, &kept, &snapshot, &stored, fate, also).await;
             match outcome {
                 Ok(answer) => return Ok(Outcome { answer, created: false, warnings }),
-                Err(Failed::Status(status)) => return Err(status),
+                Err(Failed::Status(status)) => return Err(status.warning_of(&warnings)),
                 Err(Failed::Raced { revision, .. }) => raced = raced.max(revision).max(1),
             }
         }

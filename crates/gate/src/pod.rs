@@ -86,10 +86,14 @@ impl Gate {
             let review =
                 Review { gate: self, request, snapshot: &snapshot, operation: Operation::Create, now };
             let mut warnings = Vec::new();
-            admit::mutate(&review, &key, &mut binding, None, &mut warnings).await?;
-            let old = stored.to_value().map_err(Status::internal)?;
-            let new = assigned(&key, old, &binding, now)?;
-            admit::validate(&review, &key, Some(&binding), None, &mut warnings).await?;
+            let judged = async {
+                admit::mutate(&review, &key, &mut binding, None, &mut warnings).await?;
+                let old = stored.to_value().map_err(Status::internal)?;
+                let new = assigned(&key, old, &binding, now)?;
+                admit::validate(&review, &key, Some(&binding), None, &mut warnings).await?;
+                Ok(new)
+            };
+            let new = judged.await.map_err(|status: Status| status.warning_of(&warnings))?;
             if request.options.dry_run {
                 return Ok(Outcome { created: true, warnings, ..Outcome::made(success()) });
             }

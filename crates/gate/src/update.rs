@@ -67,7 +67,8 @@ impl Gate {
             let mut decided = self.decide_update(&review, row, change, stored).await?;
             if decided.unchanged || request.options.dry_run {
                 // Its quotas may refuse it all the same.
-                charge::ops(&review, &stored.key, &decided.new, Some(&decided.old))?;
+                charge::ops(&review, &stored.key, &decided.new, Some(&decided.old))
+                    .map_err(|status| status.warning_of(&decided.warnings))?;
                 return Ok(if decided.unchanged || decided.removed {
                     answer(request, row, stored, stored.clone(), decided)
                 } else {
@@ -80,7 +81,7 @@ impl Gate {
                     let object = commit::committed(&key, &events)?;
                     return Ok(answer(request, row, stored, object, decided));
                 }
-                Err(Failed::Status(status)) => return Err(status),
+                Err(Failed::Status(status)) => return Err(status.warning_of(&decided.warnings)),
                 Err(Failed::Raced { revision, .. }) => raced = raced.max(revision).max(1),
             }
         }
@@ -107,9 +108,11 @@ impl Gate {
             }
             _ => Elsewhere::default(),
         };
-        let (given, warnings) = self.given(review, row, change, &old, stored, &elsewhere)?;
-        let decided = self.decide_given(review, row, change, stored, (old, given), warnings.clone());
-        decided.await.map_err(|status| status.warning_of(&warnings))
+        let (given, mut warnings) = self.given(review, row, change, &old, &elsewhere)?;
+        match self.decide_given(review, row, change, stored, (old, given), &mut warnings).await {
+            Ok(decided) => Ok(Decided { warnings, ..decided }),
+            Err(status) => Err(status.warning_of(&warnings)),
+        }
     }
 
     /// Of what the client wants the object to be, now that it is known to be of its kind. `states`: as it is, and as it should be.
@@ -120,9 +123,10 @@ impl Gate {
         change: &Change,
         stored: &Arc<Object>,
         (old, given): (Value, Value),
-        mut warnings: Vec<String>,
+        warnings: &mut Vec<String>,
     ) -> Result<Decided, Status> {
         let request = review.request;
+        means(request, row, change, &given, stored)?;
         let kind = &self.row(request)?;
         let mut new = (row.blend)(kind, given, &old, review.now)?;
         if let Change::Patch(PatchKind::Apply, applied) = change {
@@ -135,25 +139,27 @@ impl Gate {
             let elsewhere = self.elsewhere(request, &old, &new).await?;
             ownership::updated(request, kind, &mut new, &old, review.now, &elsewhere);
         }
-        admit::mutate(review, &stored.key, &mut new, Some(&old), &mut warnings).await?;
+        admit::mutate(review, &stored.key, &mut new, Some(&old), warnings).await?;
         warnings.extend(metadata::drop_repeated_owners(&mut new, metadata::AFTER_ADMISSION));
         metadata::carry_over(&mut new, &old, stored);
         if row.is_main() {
+            warnings.extend((kind.remark)(&new, Some(&old)));
             metadata::prepare(kind, &mut new, Some(&old));
         } else if row.counts {
             metadata::count_generation(kind, &mut new, &old);
         }
         let dry_run = request.options.dry_run;
         let others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old), dry_run)?;
-        decode::validate(request, kind, &new, Some(&old), row.compares)?;
+        decode::validate(request, kind, &new, Some(&old), row.compares, warnings)?;
         if row.is_main() {
             warnings.extend(kind.warnings(&new, Some(&old)));
         }
         // Whoever may refuse an update is asked about one that changes nothing, too.
-        admit::validate(review, &stored.key, Some(&new), Some(&old), &mut warnings).await?;
+        admit::validate(review, &stored.key, Some(&new), Some(&old), warnings).await?;
         let draft = commit::draft(kind, &stored.key, &self.kept(kind, new.clone()).await?)?;
         if draft.stored == object::body::without_revision(&stored.body) {
-            return Ok(Decided { ops: Vec::new(), new, old, unchanged: true, removed: false, warnings });
+            let (ops, warnings) = (Vec::new(), Vec::new());
+            return Ok(Decided { ops, new, old, unchanged: true, removed: false, warnings });
         }
         let removed = removal::is_finished(kind, stored, &draft.meta, &new);
         let mut ops = if removed {
@@ -163,7 +169,7 @@ impl Gate {
         };
         ops.extend(others);
         ops.extend(create::definition(review.snapshot, kind).map(|definition| create::stands(definition)));
-        Ok(Decided { ops, new, old, unchanged: false, removed, warnings })
+        Ok(Decided { ops, new, old, unchanged: false, removed, warnings: Vec::new() })
     }
 
     /// How a change looks in the versions of other managers.
@@ -194,11 +200,10 @@ impl Gate {
         row: &Row,
         change: &Change,
         old: &Value,
-        stored: &Object,
         elsewhere: &Elsewhere,
     ) -> Result<(Value, Vec<String>), Status> {
         let request = review.request;
-        let (given, warnings) = match change {
+        Ok(match change {
             Change::Replace(body) => {
                 let mut given = body.clone();
                 let warnings = (row.decode)(request, &mut given)?;
@@ -230,35 +235,7 @@ impl Gate {
                 (merged, warnings)
             }
             Change::Patch(how, document) => patch::apply(request, row, *how, document, old)?,
-        };
-        let uid = metadata::text(&given, "uid");
-        if !uid.is_empty() && *uid != *stored.meta.uid {
-            return Err(match change {
-                Change::Patch(..) => {
-                    let at = schema::At::root("metadata");
-                    let violations =
-                        [schema::Violation::immutable(at.field("uid"), &given["metadata"]["uid"])];
-                    let name = metadata::text(&given, "name");
-                    schema::Violation::to_status(&violations, request.kind.group, request.kind.kind, name)
-                }
-                Change::Replace(_) => metadata::other_uid(&stored.key, uid, &stored.meta.uid),
-            });
-        }
-        if matches!(change, Change::Replace(_))
-            && !request.kind.strategy.unconditional_update
-            && row.name != "scale"
-        {
-            conditional(request, &given)?;
-        }
-        let version = metadata::text(&given, "resourceVersion");
-        if !version.is_empty() && version.parse::<u64>().is_err() {
-            let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
-            return Err(Status::new(Reason::Unknown, why));
-        }
-        if !version.is_empty() && version.parse() != Ok(stored.revision) {
-            return Err(Status::stale(&stored.key));
-        }
-        Ok((given, warnings))
+        })
     }
 
     /// An update of nothing creates it, where the kind allows that or the client applies.
@@ -294,6 +271,44 @@ impl Gate {
         let absent = Request { name: "", ..*request };
         self.create(&absent, object).await
     }
+}
+
+/// What a client gives is of the object that is stored, as it is now.
+fn means(
+    request: &Request<'_>,
+    row: &Row,
+    change: &Change,
+    given: &Value,
+    stored: &Object,
+) -> Result<(), Status> {
+    let uid = metadata::text(given, "uid");
+    if !uid.is_empty() && *uid != *stored.meta.uid {
+        return Err(match change {
+            Change::Patch(..) => {
+                let at = schema::At::root("metadata");
+                let violations =
+                    [schema::Violation::immutable(at.field("uid"), &given["metadata"]["uid"])];
+                let name = metadata::text(given, "name");
+                schema::Violation::to_status(&violations, request.kind.group, request.kind.kind, name)
+            }
+            Change::Replace(_) => metadata::other_uid(&stored.key, uid, &stored.meta.uid),
+        });
+    }
+    if matches!(change, Change::Replace(_))
+        && !request.kind.strategy.unconditional_update
+        && row.name != "scale"
+    {
+        conditional(request, given)?;
+    }
+    let version = metadata::text(given, "resourceVersion");
+    if !version.is_empty() && version.parse::<u64>().is_err() {
+        let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+        return Err(Status::new(Reason::Unknown, why));
+    }
+    if !version.is_empty() && version.parse() != Ok(stored.revision) {
+        return Err(Status::stale(&stored.key));
+    }
+    Ok(())
 }
 
 /// The 422 of a PUT without resourceVersion where the kind wants one.

@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use admission::extension::{Answered, Extensions, Webhook};
 use futures_util::future::join_all;
@@ -92,9 +92,7 @@ pub(crate) async fn in_turn(
             continue;
         }
         let Some(told) = ask(review, webhook, passing).await? else { continue };
-        passing.warnings.extend(told.answered.warnings);
-        review.request.options.annotate(told.answered.audit);
-        let has_changed = match (&told.answered.patch, passing.object.as_deref_mut()) {
+        let has_changed = match (&told.patch, passing.object.as_deref_mut()) {
             (Some(patch), Some(object)) => {
                 patched(review, webhook, object, patch, told.seen, &told.version).await?
             }
@@ -106,9 +104,10 @@ pub(crate) async fn in_turn(
     Ok(())
 }
 
-/// What a webhook said, and of what.
+/// What a webhook that admits a request wants of it.
 struct Told {
-    answered: Answered,
+    /// Operations of a JSON patch.
+    patch: Option<Value>,
     /// The object as the webhook saw it.
     seen: Value,
     /// Group and version of that.
@@ -131,23 +130,46 @@ async fn call(
     call.await?
 }
 
-async fn ask(review: &Review<'_>, webhook: &Webhook, passing: &Passing<'_>) -> Result<Option<Told>, Status> {
+async fn ask(
+    review: &Review<'_>,
+    webhook: &Webhook,
+    passing: &mut Passing<'_>,
+) -> Result<Option<Told>, Status> {
     let uid = review.gate.uid();
     let (key, object, old) = (passing.key, passing.object.as_deref(), passing.old);
     let Some((mut call, version)) = call(review, webhook, key, object, old, &uid).await? else {
         return Ok(None);
     };
     let began = Instant::now();
-    let answer = review.gate.ask(review.snapshot, &call).await;
-    let (is_answered, took) = (answer.is_ok(), began.elapsed());
+    let answer = (review.gate.ask(review.snapshot, &call).await, began.elapsed());
+    let patch = heard(review, webhook, Phase::Admit, &uid, answer, passing.warnings)?;
+    Ok(Some(Told { patch, seen: call.body["request"]["object"].take(), version }))
+}
+
+/// Takes what a webhook said, and how long that took: the patch of one that admits the request. What it warns of and what it writes into
+/// the audit log counts even if it refuses.
+fn heard(
+    review: &Review<'_>,
+    webhook: &Webhook,
+    phase: Phase,
+    uid: &str,
+    (answer, took): (Result<Value, String>, Duration),
+    warnings: &mut Vec<String>,
+) -> Result<Option<Value>, Status> {
+    let is_answered = answer.is_ok();
     let answered = match answer {
         Err(why) => webhook.unreachable(&why).map(|()| Answered::default()),
-        Ok(answer) => webhook.answer(&uid, &answer),
+        Ok(answer) => webhook.answer(uid, &answer),
     };
-    let (name, operation) = (&*webhook.name, review.operation);
-    let measured = measures::Call { name, phase: Phase::Admit, operation, is_answered, took };
-    review.gate.measures.called(&measured, &answered);
-    Ok(Some(Told { answered: answered?, seen: call.body["request"]["object"].take(), version }))
+    let judged = answered.and_then(|answered| {
+        warnings.extend(answered.warnings);
+        review.request.options.annotate(answered.audit);
+        answered.refusal.map_or(Ok(answered.patch), Err)
+    });
+    let measured =
+        measures::Call { name: &webhook.name, phase, operation: review.operation, is_answered, took };
+    review.gate.measures.called(&measured, &judged);
+    judged
 }
 
 /// Applies a webhook's patch to what it saw; whether that changed anything of the object.
@@ -170,14 +192,15 @@ async fn patched(
     Ok(differs)
 }
 
-/// Calls all validating webhooks at once. The first refusal, in the order of their names, is the one that is told.
+/// Calls all validating webhooks at once. The first refusal, in the order of their names, is the one that is told; all may warn.
 pub(crate) async fn at_once(
     review: &Review<'_>,
     extensions: &Extensions,
     key: &Key,
     object: Option<&Value>,
     old: Option<&Value>,
-) -> Result<Vec<String>, Status> {
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
     let uid = review.gate.uid();
     let mut calls = Vec::new();
     for webhook in extensions.validating_webhooks() {
@@ -189,24 +212,10 @@ pub(crate) async fn at_once(
         (review.gate.ask(review.snapshot, call).await, began.elapsed())
     });
     let answers = join_all(asked).await;
-    let (mut warnings, mut refused) = (Vec::new(), None);
-    for ((webhook, _), (answer, took)) in calls.iter().zip(answers) {
-        let is_answered = answer.is_ok();
-        let answered = match answer {
-            Err(why) => webhook.unreachable(&why).map(|()| Answered::default()),
-            Ok(answer) => webhook.answer(&uid, &answer),
-        };
-        let (name, operation) = (&*webhook.name, review.operation);
-        let measured = measures::Call { name, phase: Phase::Validate, operation, is_answered, took };
-        review.gate.measures.called(&measured, &answered);
-        match answered {
-            Err(status) => refused = refused.or(Some(status)),
-            Ok(answered) if refused.is_none() => {
-                warnings.extend(answered.warnings);
-                review.request.options.annotate(answered.audit);
-            }
-            Ok(_) => {}
-        }
+    let mut refused = None;
+    for ((webhook, _), answer) in calls.iter().zip(answers) {
+        let judged = heard(review, webhook, Phase::Validate, &uid, answer, warnings);
+        refused = refused.or(judged.err());
     }
-    refused.map_or(Ok(warnings), Err)
+    refused.map_or(Ok(()), Err)
 }

@@ -72,14 +72,16 @@ fn default(namespace: &mut Value) {
 fn validate(namespace: &Value, old: Option<&Value>) -> Vec<Violation> {
     let mut found = Vec::new();
     let list = At::root("spec.finalizers");
-    for finalizer in path::list(namespace, "spec.finalizers") {
+    for (index, finalizer) in path::list(namespace, "spec.finalizers").iter().enumerate() {
+        // Upstream tells the place in the list only where an update brings it.
+        let at = if old.is_some() { list.index(index) } else { list };
         let finalizer = finalizer.as_str().unwrap_or_default();
         let wrong = names::qualified_name(finalizer);
         if wrong.is_empty() && !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            found.push(Violation::invalid(list, finalizer, detail));
+            found.push(Violation::invalid(at, finalizer, detail));
         }
-        found.extend(Violation::all_invalid(list, finalizer, wrong));
+        found.extend(Violation::all_invalid(at, finalizer, wrong));
     }
     if old.is_some_and(|old| old["status"] != namespace["status"]) {
         phase(namespace, &mut found);

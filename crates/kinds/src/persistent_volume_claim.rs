@@ -73,30 +73,32 @@ fn prepare(claim: &mut Value, old: Option<&Value>) {
         claim["status"] = json!({"phase": "Pending"});
     }
     if let Some(spec) = claim.get_mut("spec").filter(|spec| spec.is_object()) {
-        data_sources(spec);
+        data_sources(spec, old.map(|old| &old["spec"]));
     }
 }
 
-/// `dataSource` and `dataSourceRef` say the same; what `dataSource` cannot say is not taken from it.
-fn data_sources(spec: &mut Value) {
-    let reference = spec.get("dataSourceRef").cloned();
-    if let Some(reference) = reference {
-        if spec.get("dataSource").is_none() && path::text(&reference, "namespace").is_empty() {
-            let mut source = reference;
-            path::remove(&mut source, "namespace");
-            spec["dataSource"] = source;
-        }
-        return;
+/// `dataSource` and `dataSourceRef` say the same. Of a claim that had neither before, what `dataSource` cannot say is not taken from it, and
+/// neither is a reference to another namespace, which nobody serves (the feature CrossNamespaceVolumeDataSource is not on): KEP-1495.
+fn data_sources(spec: &mut Value, old: Option<&Value>) {
+    let had = |field: &str| old.is_some_and(|old| old.get(field).is_some());
+    if !path::text(spec, "dataSourceRef.namespace").is_empty() && !had("dataSourceRef") {
+        path::remove(spec, "dataSourceRef");
     }
-    let Some(source) = spec.get("dataSource").cloned() else { return };
-    let (group, kind) = (path::text(&source, "apiGroup"), path::text(&source, "kind"));
-    match (group, kind) {
-        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot") => {
-            spec["dataSourceRef"] = source
+    let is_any = had("dataSource") || had("dataSourceRef") || spec.get("dataSourceRef").is_some();
+    let is_served = spec.get("dataSource").is_some_and(|source| {
+        let named = (path::text(source, "apiGroup"), path::text(source, "kind"));
+        matches!(named, ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
+    });
+    if !is_any && !is_served {
+        path::remove(spec, "dataSource");
+    }
+    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+        (Some(source), None) => spec["dataSourceRef"] = source,
+        (None, Some(mut reference)) if path::text(&reference, "namespace").is_empty() => {
+            path::remove(&mut reference, "namespace");
+            spec["dataSource"] = reference;
         }
-        _ => {
-            path::remove(spec, "dataSource");
-        }
+        _ => {}
     }
 }
 
@@ -138,12 +140,14 @@ pub fn validate_spec(spec: &Value, at: At<'_>, found: &mut Found) {
             data_source(source, at.field(field), found);
         }
     }
-    // One that names a namespace has no twin, and in a template neither has got one yet.
-    if let (Some(source), Some(reference)) = (spec.get("dataSource"), spec.get("dataSourceRef"))
-        && path::text(reference, "namespace").is_empty()
-        && ["apiGroup", "kind", "name"].iter().any(|field| source.get(field) != reference.get(field))
-    {
-        found.push(Violation::invalid(at, json!({}), "must match dataSourceRef"));
+    // In a template neither has got its twin yet.
+    if let (Some(source), Some(reference)) = (spec.get("dataSource"), spec.get("dataSourceRef")) {
+        if !path::text(reference, "namespace").is_empty() {
+            let detail = "may not be specified when dataSourceRef.namespace is specified";
+            found.push(Violation::invalid(at, json!({}), detail));
+        } else if ["apiGroup", "kind", "name"].iter().any(|field| source.get(field) != reference.get(field)) {
+            found.push(Violation::invalid(at, json!({}), "must match dataSourceRef"));
+        }
     }
 }
 
@@ -156,6 +160,7 @@ fn data_source(source: &Value, at: At<'_>, found: &mut Found) {
         found.push(Violation::invalid(at, kind, detail));
     }
     check::follows(source, "apiGroup", names::dns_subdomain, at, found);
+    check::follows(source, "namespace", names::dns_label, at, found);
 }
 
 fn changes(claim: &Value, old: &Value, at: At<'_>, found: &mut Found) {

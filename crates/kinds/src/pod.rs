@@ -53,6 +53,7 @@ pub static KIND: Kind = Kind {
     default,
     validate,
     validate_part,
+    remark: |new, old| if old.is_none() { annotations::apparmor_remarks(new) } else { Vec::new() },
     warn,
     ..row::BASE
 };

@@ -46,9 +46,7 @@ pub fn validate(new: &Value, old: &Value) -> Vec<Violation> {
     for list in ["initContainers", "containers"] {
         let list_at = at.field(list);
         for (index, (one, held)) in path::list(spec, list).iter().zip(path::list(before, list)).enumerate() {
-            if list == "containers" || is_sidecar(held) {
-                removed(&one["resources"], &held["resources"], "resource", list_at.index(index), &mut found);
-            }
+            removed(&one["resources"], &held["resources"], "resource", list_at.index(index), &mut found);
         }
     }
     for (one, held) in path::list(spec, "containers").iter().zip(path::list(before, "containers")) {
@@ -59,11 +57,16 @@ pub fn validate(new: &Value, old: &Value) -> Vec<Violation> {
     let list = at.field("initContainers");
     let pairs = path::list(spec, "initContainers").iter().zip(path::list(before, "initContainers"));
     for (index, (one, held)) in pairs.enumerate() {
-        if !is_sidecar(one) && one != held {
-            found.push(Violation::forbidden(at, "resources for non-sidecar init containers are immutable"));
-        } else if is_sidecar(one) && with_compute_of(one, held) != *held {
+        if with_compute_of(one, held) != *held {
             let detail = "only cpu and memory resources for init or sidecar containers are mutable";
             found.push(Violation::forbidden(list.index(index), detail));
+        }
+        if !is_sidecar(one) && one != held {
+            let restarts = path::list(one, "resizePolicy").iter();
+            let restarts = restarts.filter(|policy| path::text(policy, "restartPolicy") == "RestartContainer");
+            let detail =
+                "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+            found.extend(restarts.map(|_| Violation::forbidden(list.index(index), detail)));
         }
     }
     found

@@ -27,6 +27,7 @@ pub const BASE: Kind = Kind {
     default: |_| {},
     validate: |_, _| Vec::new(),
     validate_part: |_, _, _| Vec::new(),
+    remark: |_, _| Vec::new(),
     warn: |_, _| Vec::new(),
     conversion: None,
     custom: None,

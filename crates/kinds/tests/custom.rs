@@ -555,8 +555,9 @@ fn what_rules_say_of_what_stays() {
         (3, 4, &[], &[]),
     ] {
         let (old, new) = (thing(json!({"n": old})), thing(json!({"n": new})));
-        assert_eq!(told(&kind.violations(&new, Some(&old))), violations, "{new}");
-        assert_eq!(kind.warnings(&new, Some(&old)), warnings, "{new}");
+        let found = kind.violations(&new, Some(&old));
+        assert_eq!(told(&found), violations, "{new}");
+        assert_eq!(kind.ratcheted(&new, &old, &found), warnings, "{new}");
     }
 }
 

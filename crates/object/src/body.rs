@@ -13,7 +13,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::Revision;
+use crate::{Revision, json};
 
 const METADATA: &[u8] = b"\"metadata\":{";
 const VERSION: &[u8] = b"\"resourceVersion\":\"";
@@ -56,10 +56,10 @@ fn separate(text: &mut Vec<u8>, first: &mut bool) {
 }
 
 fn member(text: &mut Vec<u8>, name: &str, value: &Value) {
-    // Writing a JSON value to memory cannot fail: its keys are strings and its numbers are finite.
+    // Writing a text to memory cannot fail.
     let _ = serde_json::to_writer(&mut *text, name);
     text.push(b':');
-    let _ = serde_json::to_writer(&mut *text, value);
+    json::write(text, value);
 }
 
 /// The stored text with a resourceVersion spliced in, as memory and clients see it.

@@ -5,6 +5,7 @@
 
 pub mod body;
 mod event;
+pub mod json;
 mod key;
 mod meta;
 pub mod selector;

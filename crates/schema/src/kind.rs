@@ -50,6 +50,9 @@ pub struct Kind {
     pub validate: fn(new: &Value, old: Option<&Value>) -> Vec<Violation>,
     /// What is wrong with an update through a subresource (`status`, `resize`) beside what `validate` says.
     pub validate_part: fn(part: &str, new: &Value, old: &Value) -> Vec<Violation>,
+    /// What is most likely not meant, of an object as its client gave it, before `Strategy::prepare` completes it; it is told of what
+    /// validation refuses, too.
+    pub remark: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
     /// What is accepted and most likely not meant, of a new object or of an update; callers ask [`Kind::warnings`].
     pub warn: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
     /// How objects of this version become stored ones and back; None: this is the stored version.
@@ -283,14 +286,18 @@ impl Kind {
         found
     }
 
+    /// What the rules of a definition have against values that an update leaves as they were: texts of `Warning` headers, told of what is
+    /// refused, too. `found` is what is wrong with the object; where that keeps rules from being asked, nothing is told.
+    pub fn ratcheted(&self, new: &Value, old: &Value, found: &[Violation]) -> Vec<String> {
+        let kept = self.custom.as_ref().map(|custom| custom.ratcheted(new, old, found));
+        kept.into_iter().flatten().map(|one| format!("{}: {}", one.field, one.body())).collect()
+    }
+
     /// What is accepted and most likely not meant: texts of `Warning` headers.
     pub fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        let Some(custom) = &self.custom else { return (self.warn)(new, old) };
-        let mut told = crate::metadata::finalizer_warnings(new, old);
-        if let Some(old) = old {
-            let kept = custom.warnings(new, old);
-            told.extend(kept.iter().map(|one| format!("{}: {}", one.field, one.body())));
+        match self.custom {
+            Some(_) => crate::metadata::finalizer_warnings(new, old),
+            None => (self.warn)(new, old),
         }
-        told
     }
 }

@@ -35,9 +35,11 @@ pub struct Webhook {
     review: Option<&'static str>,
 }
 
-/// What a webhook that admits a request says besides.
+/// What a webhook says of a request.
 #[derive(Debug, Default, PartialEq)]
 pub struct Answered {
+    /// As the webhook words it; None: it admits the request.
+    pub refusal: Option<Status>,
     /// Operations of a JSON patch.
     pub patch: Option<Value>,
     pub warnings: Vec<String>,
@@ -151,16 +153,15 @@ impl Webhook {
     /// What an answer means.
     ///
     /// # Errors
-    /// The refusal as the webhook words it, and what [`Webhook::unreachable`] says of an answer that is none.
+    /// What [`Webhook::unreachable`] says of an answer that is none.
     pub fn answer(&self, uid: &str, answer: &Value) -> Result<Answered, Status> {
         match self.read_answer(uid, answer) {
-            Ok(Ok(answered)) => Ok(answered),
-            Ok(Err(refused)) => Err(refused),
+            Ok(answered) => Ok(answered),
             Err(why) => self.unreachable(&why).map(|()| Answered::default()),
         }
     }
 
-    fn read_answer(&self, asked: &str, answer: &Value) -> Result<Result<Answered, Status>, String> {
+    fn read_answer(&self, asked: &str, answer: &Value) -> Result<Answered, String> {
         let response = answer
             .get("response")
             .filter(|response| response.is_object())
@@ -177,18 +178,18 @@ impl Webhook {
                 ));
             }
         }
-        if !path::bool(response, "allowed") {
-            return Ok(Err(self.refusal(response.get("status").unwrap_or(&Value::Null))));
-        }
+        let is_allowed = path::bool(response, "allowed");
+        let refusal = || self.refusal(response.get("status").unwrap_or(&Value::Null));
         let warnings = path::list(response, "warnings").iter();
         let audit = path::members(response, "auditAnnotations");
-        Ok(Ok(Answered {
-            patch: patch(response)?,
+        Ok(Answered {
+            refusal: (!is_allowed).then(refusal),
+            patch: if is_allowed { patch(response)? } else { None },
             warnings: warnings.filter_map(|warning| warning.as_str().map(str::to_owned)).collect(),
             audit: audit
                 .filter_map(|(key, value)| Some((format!("{}/{key}", self.name), value.as_str()?.to_owned())))
                 .collect(),
-        }))
+        })
     }
 
     fn refusal(&self, told: &Value) -> Status {

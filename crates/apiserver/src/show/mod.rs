@@ -31,10 +31,7 @@ pub(crate) fn whole(kind: &Kind, object: &Object, to: &mut Vec<u8>) {
         return to.extend_from_slice(&object.body);
     }
     match object.to_value() {
-        Ok(value) => {
-            // Writing to memory cannot fail.
-            let _ = serde_json::to_writer(to, &kind.read_stored(value));
-        }
+        Ok(value) => object::json::write(to, &kind.read_stored(value)),
         Err(_) => to.extend_from_slice(&object.body),
     }
 }
@@ -51,8 +48,7 @@ pub(crate) fn item(kind: &Kind, object: &Object, to: &mut Vec<u8>) {
         members.remove("apiVersion");
         members.remove("kind");
     }
-    // Writing to memory cannot fail.
-    let _ = serde_json::to_writer(to, &value);
+    object::json::write(to, &value);
 }
 
 /// `PartialObjectMetadata` of a body.

@@ -8,6 +8,7 @@ use super::pod_spec::each;
 use super::security_context;
 
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
+const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 pub const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
@@ -123,8 +124,37 @@ fn matches(said: &str, field: &Value, what: &str, defaults: &[&str], at: At<'_>,
     }
 }
 
+/// What an annotation says of the AppArmor profile of a container that no field gives one: the profile, or none that a field could say.
+/// None: there is no such annotation, or there is a field.
+pub fn apparmor_of(pod: &Value, container: &Value) -> Option<Option<Value>> {
+    if path::get(container, "securityContext.appArmorProfile").is_some() {
+        return None;
+    }
+    let key = format!("{APPARMOR}{}", path::text(container, "name"));
+    Some(apparmor_profile(pod["metadata"]["annotations"].get(&key)?.as_str()?))
+}
+
+/// What is told of such an annotation. `base` is empty for a pod and `spec.template.` for a template.
+pub fn apparmor_warning(base: &str, container: &str) -> String {
+    let told = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
+    format!("{base}metadata.annotations[{APPARMOR}{container}]: {told}")
+}
+
+/// What is told of a new pod, as its client gave it, before [`take_apparmor`] makes fields of its annotations.
+pub fn apparmor_remarks(pod: &Value) -> Vec<String> {
+    if path::text(pod, "spec.os.name") == "windows" {
+        return Vec::new();
+    }
+    let of_pod = path::get(pod, "spec.securityContext.appArmorProfile");
+    let containers = LISTS.iter().flat_map(|list| path::list(&pod["spec"], list));
+    let told = containers.filter(|container| {
+        apparmor_of(pod, container).is_some_and(|profile| profile.is_none() || profile.as_ref() != of_pod)
+    });
+    told.map(|container| apparmor_warning("", path::text(container, "name"))).collect()
+}
+
 /// The AppArmor profile that an annotation means; None: it means none that a field could say.
-pub fn apparmor_profile(annotation: &str) -> Option<Value> {
+fn apparmor_profile(annotation: &str) -> Option<Value> {
     let profile = match annotation.strip_prefix(LOCAL) {
         Some(local) => json!({"type": "Localhost", "localhostProfile": local}),
         None if annotation == "unconfined" => json!({"type": "Unconfined"}),
@@ -142,15 +172,14 @@ pub fn take_apparmor(pod: &mut Value) {
         return;
     }
     let of_pod = path::get(pod, "spec.securityContext.appArmorProfile").cloned();
-    let Some(said) = path::get(pod, "metadata.annotations").cloned() else { return };
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
+    let annotated = |list: &str| -> Vec<Option<Value>> {
+        path::list(&pod["spec"], list).iter().map(|one| apparmor_of(pod, one).flatten()).collect()
+    };
+    for (list, profiles) in LISTS.map(|list| (list, annotated(list))) {
         let Some(Value::Array(containers)) = pod["spec"].get_mut(list) else { continue };
-        for container in containers {
-            let key = format!("{APPARMOR}{}", path::text(container, "name"));
-            let profile = said.get(&key).and_then(Value::as_str).and_then(apparmor_profile);
-            let is_new = profile.is_some() && profile != of_pod;
-            if is_new && path::get(container, "securityContext.appArmorProfile").is_none() {
-                path::set(container, "securityContext.appArmorProfile", profile.unwrap_or_default());
+        for (container, profile) in containers.iter_mut().zip(profiles) {
+            if let Some(profile) = profile.filter(|profile| Some(profile) != of_pod.as_ref()) {
+                path::set(container, "securityContext.appArmorProfile", profile);
             }
         }
     }

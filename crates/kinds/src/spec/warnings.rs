@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schema::{names, path};
 use serde_json::Value;
 
-use super::annotations::apparmor_profile;
-use super::node_labels;
+use super::{annotations, node_labels};
 use crate::amounts::quantity;
 use crate::spec::addresses;
 
@@ -38,7 +37,7 @@ pub fn of_controller(new: &Value, old: Option<&Value>, template: &str) -> Vec<St
 pub fn of_pod(pod: &Value, base: &str) -> Vec<String> {
     let mut found = Vec::new();
     scheduling(pod, base, &mut found);
-    annotations(pod, base, &mut found);
+    deprecated_annotations(pod, base, &mut found);
     volumes(pod, base, &mut found);
     repeated(pod, base, &mut found);
     containers(pod, base, &mut found);
@@ -94,7 +93,7 @@ fn no_selector(holder: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-fn annotations(pod: &Value, base: &str, found: &mut Vec<String>) {
+fn deprecated_annotations(pod: &Value, base: &str, found: &mut Vec<String>) {
     const GONE: [(&str, &str); 3] = [
         (
             "scheduler.alpha.kubernetes.io/critical-pod",
@@ -128,23 +127,13 @@ fn annotations(pod: &Value, base: &str, found: &mut Vec<String>) {
         if held.get(&key).is_some() && !has(container, "seccompProfile") {
             found.push(format!("{}: {SECCOMP}", at(&key)));
         }
-        let key = format!("container.apparmor.security.beta.kubernetes.io/{name}");
-        let profile = held.get(&key).and_then(Value::as_str).map(apparmor_profile);
-        let is_told = match &profile {
-            None => false,
-            // A pod has the field by now, so it is told of where it has what the annotation says.
-            Some(profile) if base.is_empty() => {
-                let own = path::get(container, "securityContext.appArmorProfile");
-                profile.is_none() || own.is_some() && own == profile.as_ref()
+        // Of a pod that was told before its fields were completed.
+        let profile = annotations::apparmor_of(pod, container).filter(|_| !base.is_empty());
+        if let Some(profile) = profile {
+            let of_pod = path::get(pod, "spec.securityContext.appArmorProfile");
+            if of_pod.is_none() || of_pod != profile.as_ref() {
+                found.push(annotations::apparmor_warning(base, name));
             }
-            Some(profile) => {
-                let of_pod = path::get(pod, "spec.securityContext.appArmorProfile");
-                !has(container, "appArmorProfile") && (of_pod.is_none() || of_pod != profile.as_ref())
-            }
-        };
-        if is_told {
-            let told = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
-            found.push(format!("{}: {told}", at(&key)));
         }
     }
 }

@@ -122,9 +122,9 @@ impl Custom {
         validate::violations(self, has_status, new, old, found);
     }
 
-    /// What of a value that an update leaves as it was would be refused if it were new.
-    pub(crate) fn warnings(&self, new: &Value, old: &Value) -> Vec<Violation> {
-        validate::warnings(&self.schema, new, old)
+    /// See [`Kind::ratcheted`].
+    pub(crate) fn ratcheted(&self, new: &Value, old: &Value, found: &[Violation]) -> Vec<Violation> {
+        validate::ratcheted(&self.schema, new, old, found)
     }
 
     /// Tells one schema from another, for as long as this program is the same.

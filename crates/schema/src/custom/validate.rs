@@ -67,9 +67,9 @@ pub(crate) fn violations(
     }
 }
 
-/// What rules have against values that an update leaves as they were: it is told, and nothing is refused for it.
-pub(crate) fn warnings(root: &Node, new: &Value, old: &Value) -> Vec<Violation> {
-    if !has_rules(root) {
+/// What rules have against values that an update leaves as they were: it is told, and nothing is refused for it. `found`: what is wrong.
+pub(crate) fn ratcheted(root: &Node, new: &Value, old: &Value, found: &[Violation]) -> Vec<Violation> {
+    if !has_rules(root) || found.iter().any(|one| BLOCKING.contains(&one.kind)) {
         return Vec::new();
     }
     ruled(root, new, Some(old), At::root(""), Which::Warnings)
