@@ -416,7 +416,8 @@ fn what_answers_of_webhooks_mean() {
         assert_eq!(refusal.code, code, "{response}");
         assert!(refusal.message.ends_with(message), "{}", refusal.message);
     }
-    let refused = json!({"uid": "5d1a", "allowed": false, "warnings": ["old"], "auditAnnotations": {"k": "v"}});
+    let refused =
+        json!({"uid": "5d1a", "allowed": false, "warnings": ["old"], "auditAnnotations": {"k": "v"}});
     let refused = answer("Fail", review(refused)).expect("an answer");
     assert_eq!((refused.patch, refused.warnings), (None, vec!["old".to_owned()]));
     assert_eq!(refused.audit, [("check.example.com/k".to_owned(), "v".to_owned())]);

@@ -7,7 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::try_join_all;
 use gate::Gate;
-use kinds::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, NAMESPACES, SECRETS, SERVICES};
+use kinds::{
+    CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, NAMESPACES, ROLE_BINDINGS, ROLES, SECRETS, SERVICE_ACCOUNTS,
+    SERVICES,
+};
 use object::{Reason, Resource, Snapshot, Status, Time};
 use plan::{Expect, User, Write};
 use serde_json::{Value, json};
@@ -102,7 +105,8 @@ fn loopback() -> User {
     User::new("system:apiserver", &["system:masters", "system:authenticated"])
 }
 
-/// Nodes may ask for certificates and get them, as kubeadm sets it up; and the cluster's DNS has its Service.
+/// Nodes may ask for certificates and get them, as kubeadm sets it up; what lives in a node's process beside the kubelet has its accounts;
+/// and the cluster's DNS has its Service.
 fn own_objects(dns: Ipv4Addr) -> Vec<(Resource, Value)> {
     let binding = |name: &str, role: &str, group: &str| {
         let object = json!({
@@ -113,26 +117,8 @@ fn own_objects(dns: Ipv4Addr) -> Vec<(Resource, Value)> {
         (CLUSTER_ROLE_BINDINGS, object)
     };
     let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "protocol": protocol, "targetPort": 53});
-    let role = |name: &str, rules: Value| {
-        let object = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules,
-        });
-        (CLUSTER_ROLES, object)
-    };
-    // Each node serves the cluster's names, and a name depends on whether its namespace exists.
-    let dns_rules =
-        json!([{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]}]);
-    // A node's process is its service proxy and its network plugin as well, which elsewhere have accounts of their own and may do more:
-    // services lead to endpoints, and the pods of other nodes are behind those nodes' addresses.
-    let network_rules = json!([
-        {"apiGroups": [""], "resources": ["nodes", "services"], "verbs": ["list", "watch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
-    ]);
-    vec![
-        role("ekso:node-dns", dns_rules),
-        role("ekso:node-network", network_rules),
-        binding("ekso:node-dns", "ekso:node-dns", "system:nodes"),
-        binding("ekso:node-network", "ekso:node-network", "system:nodes"),
+    let mut objects = accounts_of_nodes();
+    objects.extend([
         binding("ekso:node-bootstrapper", "system:node-bootstrapper", "system:bootstrappers"),
         binding(
             "ekso:node-client-approver",
@@ -153,6 +139,57 @@ fn own_objects(dns: Ipv4Addr) -> Vec<(Resource, Value)> {
                     "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"},
                 },
                 "spec": {"clusterIP": dns, "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
+            }),
+        ),
+    ]);
+    objects
+}
+
+/// The service accounts of the service proxy and the name server, and that nodes may take their part: a kubelet itself may not know of
+/// other nodes. Clusters of older builds have roles for nodes instead (`ekso:node-network`, and a binding `ekso:node-dns`); these stay there,
+/// for the nodes that run on.
+fn accounts_of_nodes() -> Vec<(Resource, Value)> {
+    const RBAC: &str = "rbac.authorization.k8s.io";
+    const RBAC_V1: &str = "rbac.authorization.k8s.io/v1";
+    let here = |name: &str| json!({"name": name, "namespace": "kube-system"});
+    let account = |name: &str| {
+        (SERVICE_ACCOUNTS, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": here(name)}))
+    };
+    let bound = |name: &str, role: &str, account: &str| {
+        let object = json!({
+            "apiVersion": RBAC_V1, "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": "kube-system"}],
+        });
+        (CLUSTER_ROLE_BINDINGS, object)
+    };
+    // Whether there is a name depends on whether its namespace exists.
+    let namespaces =
+        json!([{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]}]);
+    let parts = json!([
+        {"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": ["coredns", "kube-proxy"], "verbs": ["impersonate"]},
+    ]);
+    vec![
+        account("coredns"),
+        account("kube-proxy"),
+        (
+            CLUSTER_ROLES,
+            json!({
+                "apiVersion": RBAC_V1, "kind": "ClusterRole", "metadata": {"name": "ekso:node-dns"}, "rules": namespaces,
+            }),
+        ),
+        bound("ekso:coredns", "ekso:node-dns", "coredns"),
+        bound("ekso:kube-proxy", "system:node-proxier", "kube-proxy"),
+        (
+            ROLES,
+            json!({"apiVersion": RBAC_V1, "kind": "Role", "metadata": here("ekso:node-parts"), "rules": parts}),
+        ),
+        (
+            ROLE_BINDINGS,
+            json!({
+                "apiVersion": RBAC_V1, "kind": "RoleBinding", "metadata": here("ekso:node-parts"),
+                "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "ekso:node-parts"},
+                "subjects": [{"apiGroup": RBAC, "kind": "Group", "name": "system:nodes"}],
             }),
         ),
     ]

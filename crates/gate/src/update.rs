@@ -286,8 +286,7 @@ fn means(
         return Err(match change {
             Change::Patch(..) => {
                 let at = schema::At::root("metadata");
-                let violations =
-                    [schema::Violation::immutable(at.field("uid"), &given["metadata"]["uid"])];
+                let violations = [schema::Violation::immutable(at.field("uid"), &given["metadata"]["uid"])];
                 let name = metadata::text(given, "name");
                 schema::Violation::to_status(&violations, request.kind.group, request.kind.kind, name)
             }

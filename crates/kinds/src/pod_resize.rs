@@ -63,7 +63,8 @@ pub fn validate(new: &Value, old: &Value) -> Vec<Violation> {
         }
         if !is_sidecar(one) && one != held {
             let restarts = path::list(one, "resizePolicy").iter();
-            let restarts = restarts.filter(|policy| path::text(policy, "restartPolicy") == "RestartContainer");
+            let restarts =
+                restarts.filter(|policy| path::text(policy, "restartPolicy") == "RestartContainer");
             let detail =
                 "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
             found.extend(restarts.map(|_| Violation::forbidden(list.index(index), detail)));

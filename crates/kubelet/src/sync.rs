@@ -245,9 +245,7 @@ impl<'a> Steps<'a> {
             if !alive.is_empty() {
                 for (container, known) in alive {
                     let message = format!("Stopping container {}", container.name);
-                    let grace =
-                        if self.evicted.is_some() { eviction::GRACE_SECONDS } else { pod.grace_seconds() };
-                    self.kill(container, known, message, grace);
+                    self.kill(container, known, message, self.grace_seconds(container));
                 }
                 return;
             }
@@ -272,12 +270,31 @@ impl<'a> Steps<'a> {
         }
     }
 
+    /// The grace of a container whose pod ends. Never zero, as upstream's pod worker has it; a sidecar, which waits for its turn, has
+    /// what the others left.
+    fn grace_seconds(&self, container: &Container) -> i64 {
+        let Input { pod, now, .. } = *self.input;
+        if self.evicted.is_some() {
+            return eviction::GRACE_SECONDS;
+        }
+        let grace = pod.grace_seconds();
+        let left = pod.metadata.deletion_timestamp.filter(|_| container.is_sidecar());
+        left.map_or(grace, |end| end.secs_since(now).min(grace)).max(1)
+    }
+
+    /// Has a container stopped. One that is being stopped already gets no more than this.
     fn kill(&mut self, container: &Container, known: &Known, message: String, grace_seconds: i64) {
         let pod_ip = self.facts.pod_ips.first().map_or("", String::as_str);
         let pre_stop =
             container.lifecycle.pre_stop.as_ref().and_then(|spec| handler(spec, container, pod_ip));
         let (id, name) = (known.id.clone(), known.name.clone());
-        self.ask(PodOp::KillContainer(Kill { id, name, message, grace_seconds, pre_stop }));
+        let until = self.input.now.plus_secs(grace_seconds);
+        let has_longer = self.input.observed.stopping.get(&id).is_some_and(|end| until < *end);
+        let op = PodOp::KillContainer(Kill { id, name, message, grace_seconds, pre_stop });
+        if has_longer {
+            return self.step.ops.push(op);
+        }
+        self.ask(op);
     }
 
     fn run(&mut self) {

@@ -83,11 +83,16 @@ impl Api {
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        self.json(Method::GET, path, "", Bytes::new()).await
+        self.get_as(None, path).await
+    }
+
+    /// As somebody whose part the node takes, if one is named (`Impersonate-User`).
+    pub async fn get_as<T: DeserializeOwned>(&self, user: Option<&str>, path: &str) -> Result<T, ApiError> {
+        self.json(user, Method::GET, path, "", Bytes::new()).await
     }
 
     pub async fn create<T: DeserializeOwned>(&self, path: &str, object: &Value) -> Result<T, ApiError> {
-        self.json(Method::POST, path, "application/json", body(object)).await
+        self.json(None, Method::POST, path, "application/json", body(object)).await
     }
 
     pub async fn patch<T: DeserializeOwned>(
@@ -100,16 +105,16 @@ impl Api {
             PatchKind::Merge => "application/merge-patch+json",
             PatchKind::Strategic => "application/strategic-merge-patch+json",
         };
-        self.json(Method::PATCH, path, content_type, body(patch)).await
+        self.json(None, Method::PATCH, path, content_type, body(patch)).await
     }
 
     pub async fn delete(&self, path: &str, options: &Value) -> Result<(), ApiError> {
-        self.json::<Value>(Method::DELETE, path, "application/json", body(options)).await.map(drop)
+        self.json::<Value>(None, Method::DELETE, path, "application/json", body(options)).await.map(drop)
     }
 
-    /// The body of a long answer, as it comes.
-    pub async fn stream(&self, path: &str) -> Result<Incoming, ApiError> {
-        let response = self.send(Method::GET, path, "", Bytes::new()).await?;
+    /// The body of a long answer, as it comes; asked for as [`Self::get_as`] does.
+    pub async fn stream(&self, user: Option<&str>, path: &str) -> Result<Incoming, ApiError> {
+        let response = self.send(user, Method::GET, path, "", Bytes::new()).await?;
         if response.status().is_success() {
             return Ok(response.into_body());
         }
@@ -118,13 +123,14 @@ impl Api {
 
     async fn json<T: DeserializeOwned>(
         &self,
+        user: Option<&str>,
         method: Method,
         path: &str,
         content_type: &str,
         body: Bytes,
     ) -> Result<T, ApiError> {
         let work = async {
-            let response = self.send(method.clone(), path, content_type, body).await?;
+            let response = self.send(user, method.clone(), path, content_type, body).await?;
             if !response.status().is_success() {
                 return Err(self.failure(method.clone(), path, response).await);
             }
@@ -139,6 +145,7 @@ impl Api {
 
     async fn send(
         &self,
+        user: Option<&str>,
         method: Method,
         path: &str,
         content_type: &str,
@@ -160,6 +167,9 @@ impl Api {
         }
         if let Some(bearer) = &self.bearer {
             request = request.header("authorization", format!("Bearer {bearer}"));
+        }
+        if let Some(user) = user {
+            request = request.header("impersonate-user", user);
         }
         let request =
             request.body(Full::new(body)).map_err(|error| transport(&method, path, error.to_string()))?;

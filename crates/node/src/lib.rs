@@ -13,6 +13,7 @@ mod logs;
 mod mirror;
 mod network;
 mod ops;
+mod patience;
 mod pods;
 mod probes;
 mod references;
@@ -132,6 +133,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
         resource: kinds::PODS,
         path: "/api/v1/pods".into(),
         field_selector: format!("spec.nodeName={}", config.name),
+        user: None,
     };
     let network_sources = network_sources();
     // Dropped with this future, and ends with it.
@@ -231,21 +233,26 @@ fn resolvers(facts: &kubelet::NodeFacts) -> Vec<std::net::SocketAddr> {
     servers.filter_map(|server| Some((server.parse::<IpAddr>().ok()?, 53).into())).collect()
 }
 
+/// The service accounts of what lives in a node's process beside the kubelet: the service proxy and the name server. Elsewhere these are
+/// pods, and it is they who may know of all nodes and endpoints; a kubelet may not. The node asks for their part as them.
+const KUBE_PROXY: &str = "system:serviceaccount:kube-system:kube-proxy";
+const COREDNS: &str = "system:serviceaccount:kube-system:coredns";
+
 fn services() -> Source {
-    all("services", "/api/v1/services")
+    all("services", "/api/v1/services", None)
 }
 
 /// What the service proxy and the name server follow.
 fn network_sources() -> BTreeSet<Source> {
     [
         services(),
-        all("endpointslices.discovery.k8s.io", "/apis/discovery.k8s.io/v1/endpointslices"),
-        all("namespaces", "/api/v1/namespaces"),
-        all("nodes", "/api/v1/nodes"),
+        all("endpointslices.discovery.k8s.io", "/apis/discovery.k8s.io/v1/endpointslices", Some(KUBE_PROXY)),
+        all("namespaces", "/api/v1/namespaces", Some(COREDNS)),
+        all("nodes", "/api/v1/nodes", Some(KUBE_PROXY)),
     ]
     .into()
 }
 
-fn all(resource: &'static str, path: &str) -> Source {
-    Source { resource: Resource::new(resource), path: path.into(), field_selector: String::new() }
+fn all(resource: &'static str, path: &str, user: Option<&'static str>) -> Source {
+    Source { resource: Resource::new(resource), path: path.into(), field_selector: String::new(), user }
 }

@@ -30,6 +30,8 @@ pub struct Source {
     pub path: String,
     /// `spec.nodeName=node-1`, `metadata.name=ca`; empty for all.
     pub field_selector: String,
+    /// Whose part of the node's work it is for, where that has an account of its own: it is asked for as them.
+    pub user: Option<&'static str>,
 }
 
 pub struct Mirror {
@@ -124,7 +126,7 @@ impl Mirror {
                 source.path,
                 selector_query(source)
             );
-            let stream = match self.api.stream(&path).await {
+            let stream = match self.api.stream(source.user, &path).await {
                 Err(error) if error.is_expired() => return Ok(()),
                 other => other?,
             };
@@ -148,7 +150,7 @@ impl Mirror {
             resource_version: String,
         }
         let path = format!("{}?resourceVersion=0{}", source.path, selector_query(source));
-        let list: List = self.api.get(&path).await?;
+        let list: List = self.api.get_as(source.user, &path).await?;
         let mut listed: BTreeMap<Key, Object> = BTreeMap::new();
         for item in list.items {
             let text: Box<str> = item.into();

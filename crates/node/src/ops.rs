@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kubelet::{Event, NodeFacts, Pod};
 use object::{Revision, Time};
@@ -19,6 +19,7 @@ use runtime::{Runtime, RuntimeError};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::api::{Api, ApiError};
 use crate::clock;
@@ -26,6 +27,7 @@ use crate::disk;
 use crate::handlers::Handlers;
 use crate::mirror::{Mirror, Source};
 use crate::network::PodNetwork;
+use crate::patience::Patience;
 use crate::reports::Reports;
 use crate::volumes::{self, Content};
 use crate::worker::occurrence;
@@ -35,6 +37,8 @@ const MESSAGE_LIMIT: u64 = 4_096;
 /// With FallbackToLogsOnError, the end of the log: so many bytes, and lines.
 const LOG_TAIL_BYTES: usize = 2_048;
 const LOG_TAIL_LINES: usize = 80;
+/// Between the stop signal and SIGKILL, however short the grace is or whatever a hook took of it. Upstream's minimumGracePeriodInSeconds.
+const MINIMUM_GRACE: Duration = Duration::from_secs(2);
 /// Hooks have no timeout of their own: a postStart hook ends with its container, a preStop hook with the grace.
 const POST_START_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 
@@ -150,6 +154,7 @@ struct Job {
     done: mpsc::UnboundedSender<(String, Done)>,
     pod: Arc<Pod>,
     is_gone: bool,
+    patience: Patience,
 }
 
 /// Begins an op; it ends with the set at the latest.
@@ -159,9 +164,10 @@ pub fn spawn(
     done: &mpsc::UnboundedSender<(String, Done)>,
     pod: Arc<Pod>,
     is_gone: bool,
+    patience: Patience,
     op: PodOp,
 ) {
-    let job = Job { tools: tools.clone(), done: done.clone(), pod, is_gone };
+    let job = Job { tools: tools.clone(), done: done.clone(), pod, is_gone, patience };
     tasks.spawn(async move {
         let result = job.perform(op).await;
         job.report(result);
@@ -511,17 +517,24 @@ impl Job {
     async fn kill(&self, kill: Kill) -> Done {
         let Kill { id, name, message, grace_seconds, pre_stop } = kill;
         self.tell(false, "Killing", message, &name);
-        let mut grace = Duration::from_secs(grace_seconds.max(0).unsigned_abs());
-        if let Some(hook) = pre_stop {
-            let began = Instant::now();
-            let result = tokio::time::timeout(grace, self.tools.handlers.check(&id, &hook, grace)).await;
-            if !matches!(result, Ok(Ok(()))) {
+        if let Some(hook) = pre_stop.filter(|_| grace_seconds > 0) {
+            let grace = Duration::from_secs(grace_seconds.unsigned_abs());
+            let is_done = tokio::select! {
+                result = self.tools.handlers.check(&id, &hook, grace) => result.is_ok(),
+                () = self.patience.is_over(&id, Instant::now()) => false,
+            };
+            if !is_done {
                 self.tell(true, "FailedPreStopHook", "PreStopHook failed", &name);
             }
-            // The hook's time is part of the grace; two seconds are left in any case.
-            grace = grace.saturating_sub(began.elapsed()).max(Duration::from_secs(2));
         }
-        if let Err(error) = self.tools.runtime.stop_container(&id, grace, None).await
+        let runtime = &self.tools.runtime;
+        let stopped = tokio::select! {
+            stopped = runtime.stop_container(&id, Duration::MAX, None) => stopped,
+            () = self.patience.is_over(&id, Instant::now() + MINIMUM_GRACE) => {
+                runtime.stop_container(&id, Duration::ZERO, None).await
+            }
+        };
+        if let Err(error) = stopped
             && !error.is_not_found()
         {
             tracing::warn!(container = id, %error, "a container could not be stopped");

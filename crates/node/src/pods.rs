@@ -276,34 +276,34 @@ impl Kubelet {
             others: &others,
             now,
         };
-        let Step { ops, probes, status, events, wake_at } = kubelet::sync(&input);
+        let Step { mut ops, probes, status, events, wake_at } = kubelet::sync(&input);
         worker.probes.set(uid, probes, &self.tools.handlers, &self.outputs.probe_outcomes);
         for Event { warning, reason, message, container } in events {
             worker.tell_once(&self.tools, warning, reason, message, &container);
         }
         let is_posted = worker.post(uid, status, &self.tools, &self.outputs, &mut self.tasks, now);
+        if worker.tokens_due.is_some_and(|due| due <= now)
+            && !ends
+            && let Some(volumes) = worker.seen.volumes.clone()
+        {
+            ops.push(PodOp::SetUpVolumes(volumes));
+        }
         for op in ops {
             // The last status is written before the object goes.
             if op == PodOp::Forget && !is_posted && !worker.is_gone {
                 continue;
             }
-            worker.seen.in_flight.insert(op.key());
-            ops::spawn(
-                &mut self.tasks,
-                &self.tools,
-                &self.outputs.done,
-                worker.pod.clone(),
-                worker.is_gone,
-                op,
-            );
-        }
-        if worker.tokens_due.is_some_and(|due| due <= now)
-            && !ends
-            && let Some(volumes) = worker.seen.volumes.clone()
-            && worker.seen.in_flight.insert(OpKey::Volumes)
-        {
-            let renew = PodOp::SetUpVolumes(volumes);
-            ops::spawn(&mut self.tasks, &self.tools, &self.outputs.done, worker.pod.clone(), false, renew);
+            if worker.begin(&self.tools, &op, now) {
+                ops::spawn(
+                    &mut self.tasks,
+                    &self.tools,
+                    &self.outputs.done,
+                    worker.pod.clone(),
+                    worker.is_gone,
+                    worker.patience.clone(),
+                    op,
+                );
+            }
         }
         let wake = [wake_at, worker.tokens_due, worker.retry_status_at]
             .into_iter()

@@ -67,5 +67,6 @@ pub fn source(is_secret: bool, namespace: &str, name: &str) -> Source {
         resource: Resource::new(plural),
         path: format!("/api/v1/namespaces/{namespace}/{plural}"),
         field_selector: format!("metadata.name={name}"),
+        user: None,
     }
 }

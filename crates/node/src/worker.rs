@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kinds::PODS;
 use kubelet::{Event, Pod, Rejection};
 use object::{Key, Revision, Time};
 use plan::Occurrence;
-use plan::pod::{DiskUse, Failure, Observed};
+use plan::pod::{DiskUse, Failure, Observed, PodOp};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -15,6 +16,7 @@ use tracing::debug;
 
 use crate::api::{ApiError, PatchKind};
 use crate::ops::{self, Done, Tools};
+use crate::patience::Patience;
 use crate::pods::Outputs;
 use crate::probes::Probes;
 
@@ -31,6 +33,7 @@ pub struct Worker {
     /// What only this process has seen; sandboxes and containers are asked of the runtime each time.
     pub seen: Observed,
     pub probes: Probes,
+    pub patience: Patience,
     told: BTreeSet<(&'static str, String, String)>,
     /// The status that the API server has, and the one on its way there.
     posted: Option<Posted>,
@@ -56,6 +59,7 @@ impl Worker {
             admission: None,
             seen: Observed::default(),
             probes: Probes::default(),
+            patience: Patience::default(),
             told: BTreeSet::new(),
             posted: None,
             is_posting: false,
@@ -112,6 +116,21 @@ impl Worker {
         Observed { sandboxes, containers, ..self.seen.clone() }
     }
 
+    /// Notes an op that is to be done. Whether it is one to begin: a stop that is under way is only hurried.
+    pub fn begin(&mut self, tools: &Tools, op: &PodOp, now: Time) -> bool {
+        if let PodOp::KillContainer(kill) = op {
+            self.patience.give(&kill.id, Duration::from_secs(kill.grace_seconds.max(0).unsigned_abs()));
+            self.seen.stopping.insert(kill.id.clone(), now.plus_secs(kill.grace_seconds));
+        }
+        let is_new = self.seen.in_flight.insert(op.key());
+        if let PodOp::KillContainer(kill) = op
+            && !is_new
+        {
+            self.tell(tools, false, "Killing", kill.message.clone(), &kill.name);
+        }
+        is_new
+    }
+
     /// Learns what became of an op.
     pub fn take_in(&mut self, tools: &Tools, done: Done, now: Time) {
         if let Some(key) = done.key() {
@@ -161,7 +180,11 @@ impl Worker {
                 seen.post_start_running.remove(&container_id);
             }
             Done::Status { status, result } => self.on_status(status, result, now),
-            Done::Container { .. } | Done::Forgotten | Done::ForgetFailed { .. } => {}
+            Done::Container { id } => {
+                seen.stopping.remove(&id);
+                self.patience.forget(&id);
+            }
+            Done::Forgotten | Done::ForgetFailed { .. } => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the kubelet wants done for one pod, and what it was told of it: ops and observations.
 //!
 //! Ops of one step are independent of each other. The doer carries them out at the same time and tells, by `OpKey`, which are under way;
-//! the decider never asks for one that is.
+//! the decider never asks for one that is, but to hurry a `KillContainer`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -100,7 +100,8 @@ pub struct Start {
     pub post_start: Option<Handler>,
 }
 
-/// Ends one container: preStop hook, stop signal, and after the grace SIGKILL.
+/// Ends one container: preStop hook, stop signal, and after the grace SIGKILL. Asked again while it is under way, it leaves less time and
+/// changes nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
     pub id: String,
@@ -331,5 +332,7 @@ pub struct Observed {
     /// Ids of containers whose postStart hook has not ended yet.
     pub post_start_running: BTreeSet<String>,
     pub in_flight: BTreeSet<OpKey>,
+    /// By id: when a container that is being stopped is killed.
+    pub stopping: BTreeMap<String, Time>,
     pub host_ips: Vec<IpAddr>,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kubelet::{Input, NodeFacts, OsFacts, Pod, Step, admit, sync};
 use object::{Key, Object, Resource, Snapshot, Time};
 use plan::node::{Container, ContainerState, ContainerStatus, DnsConfig, Resources, Sandbox, SandboxState};
-use plan::pod::{Claimed, DiskUse, Failure, Observed, PodOp, ProbeKind};
+use plan::pod::{Claimed, DiskUse, Failure, Observed, OpKey, PodOp, ProbeKind};
 use serde_json::{Value, json};
 
 /// More steps than any pod needs to come to rest.
@@ -34,6 +34,8 @@ pub struct World {
     pub missing_images: BTreeSet<String>,
     /// Containers whose start fails before it has made anything.
     pub broken: BTreeSet<String>,
+    /// Containers that do not end of a stop signal.
+    pub deaf: BTreeSet<String>,
     told: BTreeSet<String>,
     last_status: String,
 }
@@ -88,6 +90,7 @@ impl World {
             disk: DiskUse::default(),
             missing_images: BTreeSet::new(),
             broken: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             told: BTreeSet::new(),
             last_status: String::new(),
         }
@@ -238,7 +241,12 @@ impl World {
             PodOp::StartContainer(start) => self.start(*start),
             PodOp::KillContainer(kill) => {
                 self.log.push(format!("kill {} grace {}: {}", kill.id, kill.grace_seconds, kill.message));
-                self.end(&kill.id, 137);
+                if self.deaf.contains(&kill.name) {
+                    self.observed.in_flight.insert(OpKey::Container(kill.id.clone()));
+                    self.observed.stopping.insert(kill.id, self.now.plus_secs(kill.grace_seconds));
+                } else {
+                    self.end(&kill.id, 137);
+                }
             }
             PodOp::MeasureDisk(_) => {
                 self.log.push("measure".into());
@@ -336,6 +344,15 @@ impl World {
             one.status.finished_at_ns = now;
             one.status.reason = if code == 0 { "Completed".into() } else { "Error".into() };
         }
+    }
+
+    /// Lets so much time pass as a stop is patient, and the container die.
+    pub fn lose_patience(&mut self, id: &str) {
+        self.now = self.observed.stopping.remove(id).expect("a stop");
+        self.observed.in_flight.remove(&OpKey::Container(id.to_owned()));
+        self.end(id, 137);
+        self.log.push(format!("{id} is killed at {}", self.now.as_micros() / 1_000_000));
+        self.settle();
     }
 
     /// The sandbox and everything in it dies.
