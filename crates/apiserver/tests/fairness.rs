@@ -98,11 +98,22 @@ async fn who_finds_no_seat_is_told_to_come_again() {
     for line in [
         &*format!("apiserver_flowcontrol_rejected_requests_total{{{labels},reason=\"concurrency-limit\"}} 1"),
         &*format!("apiserver_flowcontrol_current_executing_requests{{{labels}}} 1"),
+        &*format!("apiserver_flowcontrol_work_estimated_seats_count{{{labels}}} "),
+        &*format!("apiserver_flowcontrol_watch_count_samples_bucket{{{labels},le=\"0\"}} 1"),
         "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"one\"} 1",
-        "apiserver_current_inflight_requests{request_kind=\"mutating\"} 1",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
+    // It is told of the last whole second, so that the one in which the slow request came has to end first.
+    let in_flight = "apiserver_current_inflight_requests{request_kind=\"mutating\"} 1";
+    let mut is_told = false;
+    for _ in 0..MOST_TRIES {
+        is_told = admin.get("/metrics").await.text.contains(in_flight);
+        if is_told {
+            break;
+        }
+    }
+    assert!(is_told, "the slow request is in flight");
     let dumps = "/debug/api_priority_and_fairness/dump";
     let told = admin.get(&format!("{dumps}_requests?includeRequestDetails=1")).await.text;
     let line = told.lines().find(|line| line.starts_with("one,")).expect("the slow request");
