@@ -274,7 +274,7 @@ impl Measures {
     /// What a validating policy found, and how long that took.
     pub(crate) fn judged(&self, checks: Vec<PolicyCheck>, took: Duration) {
         for PolicyCheck { policy, binding, action, error } in checks {
-            self.policy_checks.of(&[&*action, &*error, &*policy, &*binding]).took(took);
+            self.policy_checks.of(&[action, error, &*policy, &*binding]).took(took);
         }
     }
 

@@ -3,5 +3,6 @@
 mod configs;
 mod room;
 mod simulation;
+mod stopping;
 mod transcripts;
 mod world;
