@@ -32,5 +32,8 @@ pub fn bearer(
         .filter(|asked| authority.audiences.iter().any(|held| **held == ***asked))
         .map(|&asked| asked.into())
         .collect();
-    if own.is_empty() { Err(AccessError::Unrecognized) } else { Ok(Identity { user, audiences: own }) }
+    if own.is_empty() {
+        return Err(AccessError::Unrecognized);
+    }
+    Ok(Identity { user, audiences: own, is_stale: None })
 }

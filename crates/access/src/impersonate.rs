@@ -16,22 +16,27 @@ const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 ///
 /// Whoever holds `impersonate:<mode>` for whom they want to be and `impersonate-on:<mode>:<verb>` for what they want to do (KEP-5284) needs
 /// no right to impersonate them in everything.
+///
+/// `told` hears of each right that is asked about on the way, by the mode that it is of, and whether `user` has it.
 pub fn impersonation(
     view: &View,
     user: &User,
     mut wanted: User,
     request: &Attributes,
     last: Option<Mode>,
+    told: &dyn Fn(Mode, bool),
 ) -> Result<(User, Mode), Status> {
     let mut modes = modes(user, &wanted);
     modes.sort_by_key(|mode| Some(*mode) != last);
     let mut refused = None;
-    let allowed = modes.into_iter().find(|mode| match mode.allows(view, user, &wanted, request) {
-        Ok(()) => true,
-        Err(why) => {
-            // What was asked about first is what is told.
-            refused.get_or_insert(why);
-            false
+    let allowed = modes.into_iter().find(|mode| {
+        match (Asking { view, user, mode: *mode, told }).allows(&wanted, request) {
+            Ok(()) => true,
+            Err(why) => {
+                // What was asked about first is what is told.
+                refused.get_or_insert(why);
+                false
+            }
         }
     });
     let Some(mode) = allowed else {
@@ -55,20 +60,8 @@ pub fn impersonation(
     Ok((wanted, mode))
 }
 
-fn check(view: &View, user: &User, attributes: &Attributes) -> Result<(), Status> {
-    let decision = authorize(view, user, attributes);
-    if decision.allowed {
-        return Ok(());
-    }
-    if !decision.error.is_empty() {
-        return Err(Status::internal(decision.error));
-    }
-    Err(forbidden(user, attributes, &decision.reason))
-}
-
 /// The right to be somebody in everything: `impersonate`.
-fn entirely(view: &View, user: &User, wanted: &User) -> Result<(), Status> {
-    let check = |attributes: &Attributes| check(view, user, attributes);
+fn entirely(check: impl Fn(&Attributes) -> Result<(), Status>, wanted: &User) -> Result<(), Status> {
     let base = Attributes { verb: "impersonate", version: "v1", ..Attributes::default() };
     match service_account_of(&wanted.name) {
         Some((namespace, name)) => {
@@ -136,32 +129,54 @@ impl Mode {
             Self::Legacy => "legacy",
         }
     }
+}
 
-    /// May the request be made as somebody, and as this one?
-    fn allows(self, view: &View, user: &User, wanted: &User, request: &Attributes) -> Result<(), Status> {
-        if self != Self::Legacy {
-            let on = format!("impersonate-on:{}:{}", self.name(), request.verb);
-            check(view, user, &Attributes { verb: &on, ..*request })?;
+/// Who wants to be somebody else in one of the modes.
+struct Asking<'a> {
+    view: &'a View<'a>,
+    user: &'a User,
+    mode: Mode,
+    told: &'a dyn Fn(Mode, bool),
+}
+
+impl Asking<'_> {
+    fn check(&self, attributes: &Attributes) -> Result<(), Status> {
+        let decision = authorize(self.view, self.user, attributes);
+        (self.told)(self.mode, decision.allowed);
+        if decision.allowed {
+            return Ok(());
         }
-        self.may_be(view, user, wanted)
+        if !decision.error.is_empty() {
+            return Err(Status::internal(decision.error));
+        }
+        Err(forbidden(self.user, attributes, &decision.reason))
     }
 
-    fn may_be(self, view: &View, user: &User, wanted: &User) -> Result<(), Status> {
-        let verb = format!("impersonate:{}", self.name());
+    /// May the request be made as somebody, and as this one?
+    fn allows(&self, wanted: &User, request: &Attributes) -> Result<(), Status> {
+        if self.mode != Mode::Legacy {
+            let on = format!("impersonate-on:{}:{}", self.mode.name(), request.verb);
+            self.check(&Attributes { verb: &on, ..*request })?;
+        }
+        self.may_be(wanted)
+    }
+
+    fn may_be(&self, wanted: &User) -> Result<(), Status> {
+        let verb = format!("impersonate:{}", self.mode.name());
         let base = Attributes { verb: &verb, group: GROUP, version: "v1", ..Attributes::default() };
-        let may = |attributes: Attributes| check(view, user, &attributes);
-        match self {
-            Self::AssociatedNode => may(Attributes { resource: "nodes", name: "*", ..base }),
-            Self::ArbitraryNode => {
+        let may = |attributes: Attributes| self.check(&attributes);
+        match self.mode {
+            Mode::AssociatedNode => may(Attributes { resource: "nodes", name: "*", ..base }),
+            Mode::ArbitraryNode => {
                 let name = wanted.name.strip_prefix("system:node:").unwrap_or_default();
                 may(Attributes { resource: "nodes", name, ..base })
             }
-            Self::ServiceAccount => {
+            Mode::ServiceAccount => {
                 let (namespace, name) = service_account_of(&wanted.name).unwrap_or_default();
                 may(Attributes { resource: "serviceaccounts", namespace, name, ..base })
             }
-            Self::Legacy => entirely(view, user, wanted),
-            Self::UserInfo => {
+            Mode::Legacy => entirely(|attributes| self.check(attributes), wanted),
+            Mode::UserInfo => {
                 may(Attributes { resource: "users", name: &wanted.name, ..base })?;
                 if !wanted.uid.is_empty() {
                     may(Attributes { resource: "uids", name: &wanted.uid, ..base })?;

@@ -150,7 +150,7 @@ pub fn token_of(review: &Value) -> Result<(String, Vec<String>), Status> {
 /// A `TokenReview` with what was found out.
 pub fn token(mut review: Value, found: Result<Identity, AccessError>) -> Value {
     review["status"] = match found {
-        Ok(Identity { user, audiences }) => {
+        Ok(Identity { user, audiences, .. }) => {
             json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
         }
         Err(AccessError::Unrecognized) => json!({"user": {}, "error": "invalid bearer token"}),

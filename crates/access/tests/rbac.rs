@@ -297,7 +297,7 @@ fn impersonation_needs_a_right_to_each_part() {
     let index = Index::of(&snapshot);
     let view = View::new(&snapshot, &index);
     let become_ = |who: &str| {
-        impersonation(&view, &user("alice"), user(who), &attributes("get pods a/b"), None)
+        impersonation(&view, &user("alice"), user(who), &attributes("get pods a/b"), None, &|_, _| {})
             .map(|(user, _)| user.groups.iter().map(|group| group.to_string()).collect::<Vec<_>>().join(","))
             .map_err(|status| status.message)
     };
@@ -312,7 +312,14 @@ fn impersonation_needs_a_right_to_each_part() {
     let mut with_uid = user("bob");
     with_uid.uid = "u".into();
     let told = |last| {
-        let asked = impersonation(&view, &user("alice"), with_uid.clone(), &attributes("get pods a/b"), last);
+        let asked = impersonation(
+            &view,
+            &user("alice"),
+            with_uid.clone(),
+            &attributes("get pods a/b"),
+            last,
+            &|_, _| {},
+        );
         asked.map_err(|status| status.message).expect_err("no right to a uid")
     };
     let uid = r#"uids.authentication.k8s.io "u" is forbidden: User "alice" cannot impersonate resource "uids" in API group "authentication.k8s.io" at the cluster scope"#;
@@ -384,7 +391,7 @@ fn impersonation_may_be_for_some_requests_only() {
         ("system:node:n9", "get pods a/x", Some("system:nodes,system:authenticated")),
         ("system:node:n1", "get pods a/x", None),
     ] {
-        let become_ = impersonation(&view, &agent, user(who), &attributes(request), None);
+        let become_ = impersonation(&view, &agent, user(who), &attributes(request), None, &|_, _| {});
         let groups = become_.map(|(user, _)| user.groups.join(","));
         assert_eq!(groups.as_deref().ok(), expected, "{who} {request}");
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use gate::Problems;
 use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -82,24 +83,25 @@ pub(crate) fn unsupported(accepted: &str) -> Status {
     )
 }
 
-/// A body as a tree, and what is wrong with it that can be lived with (`duplicate field "spec.replicas"`).
+/// A body as a tree, and what is wrong with it that can be lived with.
 /// `type_name` is the body's type, which a subresource may have of its own.
 pub(crate) fn parse(
     kind: &Kind,
     type_name: &str,
     encoding: Encoding,
-    text: &[u8],
-) -> Result<(Value, Vec<String>), Status> {
+    text: &Bytes,
+) -> Result<(Value, Problems), Status> {
+    let is_custom = kind.custom.is_some() && type_name == kind.type_name;
     match encoding {
         Encoding::Cbor => cbor::decode(text)
-            .map(|value| (value, Vec::new()))
+            .map(|value| (value, Problems::default()))
             .map_err(|why| Status::bad_request(format!("error decoding CBOR: {why}"))),
-        Encoding::Protobuf if kind.custom.is_some() && type_name == kind.type_name => {
+        Encoding::Protobuf if is_custom => {
             // It has no numbers for its fields.
             Err(unsupported("application/json, application/yaml"))
         }
         Encoding::Protobuf => {
-            protobuf::decode(type_name, text).map(|value| (value, Vec::new())).map_err(|why| {
+            protobuf::decode(type_name, text).map(|value| (value, Problems::default())).map_err(|why| {
                 Status::bad_request(format!(
                     "the object provided is unrecognized (must be of type {}): {why}",
                     kind.kind
@@ -107,10 +109,11 @@ pub(crate) fn parse(
             })
         }
         Encoding::Json => match schema::parse_json(text) {
-            Ok((value, duplicates)) => Ok((
-                value,
-                duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect(),
-            )),
+            Ok((value, duplicates)) => {
+                let told = duplicates.into_iter().map(|path| format!("duplicate field \"{path}\""));
+                let text = (!is_custom).then(|| text.clone());
+                Ok((value, Problems { told: told.collect(), text }))
+            }
             Err(error) => {
                 // The decoder has upstream's words for a text that is no JSON.
                 let told = kinds::decode(kind, text, FieldValidation::Ignore).err();
@@ -118,7 +121,10 @@ pub(crate) fn parse(
             }
         },
         Encoding::Yaml => {
-            yaml_with_repeats(text).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))
+            let read = yaml_with_repeats(text);
+            let (value, told) =
+                read.map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
+            Ok((value, Problems { told, text: None }))
         }
     }
 }
@@ -133,7 +139,7 @@ pub fn yaml(text: &[u8]) -> Result<Value, String> {
 }
 
 /// What upstream's reader of YAML says before what stands there twice: one line each.
-pub(crate) const YAML_REPEATS: &str = "error converting YAML to JSON: yaml: unmarshal errors:\n";
+pub(crate) const YAML_REPEATS: &str = "yaml: unmarshal errors:\n";
 
 /// As [`yaml`], for what clients send: a key that is there twice is told of, and its last value counts.
 pub(crate) fn yaml_with_repeats(text: &[u8]) -> Result<(Value, Vec<String>), String> {
@@ -166,8 +172,15 @@ pub(crate) fn yaml_with_repeats(text: &[u8]) -> Result<(Value, Vec<String>), Str
 /// The keys of a YAML document that are there twice, in upstream's words; the line is where the later value begins.
 struct Repeats(Vec<String>);
 
-/// So many are told.
+/// So many are told, and held: an anchor and its aliases repeat in four bytes what took a page.
 const MOST_REPEATS: usize = 100;
+
+impl Repeats {
+    fn add(&mut self, more: impl IntoIterator<Item = String>) {
+        let room = MOST_REPEATS - self.0.len();
+        self.0.extend(more.into_iter().take(room));
+    }
+}
 
 impl<'de> Deserialize<'de> for Repeats {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -208,9 +221,8 @@ impl<'de> Visitor<'de> for Repeats {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Self, A::Error> {
         while let Some(Self(inner)) = items.next_element()? {
-            self.0.extend(inner);
+            self.add(inner);
         }
-        self.0.truncate(MOST_REPEATS);
         Ok(self)
     }
 
@@ -218,13 +230,13 @@ impl<'de> Visitor<'de> for Repeats {
         let mut keys = HashSet::new();
         while let Some(key) = members.next_key::<String>()? {
             let Spanned { value: Self(inner), referenced, .. } = members.next_value()?;
-            self.0.extend(inner);
+            self.add(inner);
             if keys.contains(&key) {
-                self.0.push(format!("  line {}: key {key:?} already set in map", referenced.line()));
+                let told = || format!("  line {}: key {key:?} already set in map", referenced.line());
+                self.add(std::iter::once_with(told));
             }
             keys.insert(key);
         }
-        self.0.truncate(MOST_REPEATS);
         Ok(self)
     }
 }
@@ -245,6 +257,23 @@ fn go_words(error: &serde_saphyr::Error) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn no_more_repeats_are_held_than_are_told() {
+        let one = "a: 1\n".repeat(MOST_REPEATS + 50);
+        let items = "- {a: {b: 1, b: 2}, a: 3}\n".repeat(MOST_REPEATS);
+        for (text, first, last) in [(one, (2, "a"), (101, "a")), (items, (1, "b"), (50, "a"))] {
+            let Repeats(told) = serde_saphyr::from_str_with_options(
+                &text,
+                serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins },
+            )
+            .expect("YAML");
+            assert_eq!((told.len(), told.capacity() <= 2 * MOST_REPEATS), (MOST_REPEATS, true));
+            for (told, (line, key)) in [(&told[0], first), (&told[MOST_REPEATS - 1], last)] {
+                assert_eq!(*told, format!("  line {line}: key {key:?} already set in map"));
+            }
+        }
+    }
 
     #[test]
     fn every_key_of_yaml_that_is_there_twice_is_told() {

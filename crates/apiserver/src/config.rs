@@ -24,6 +24,15 @@ pub struct Version {
     pub platform: String,
 }
 
+impl Version {
+    /// The minor version of the oldest clients and servers that it works with, as upstream has it.
+    pub(crate) fn least_compatible(&self) -> String {
+        self.minor
+            .parse::<u32>()
+            .map_or_else(|_| self.minor.clone(), |minor| minor.saturating_sub(1).to_string())
+    }
+}
+
 /// How much a server takes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -108,12 +108,15 @@ async fn filtered(
     };
     let mut request = request;
     if let Some(audit) = &shared.config.audit {
+        let began = Instant::now();
         let begun = written_down(audit, peer, (&user, real.as_ref()), &asked, &query, &mut request);
         begun.into_iter().for_each(|begun| drop(record.set(begun)));
+        shared.access.filters.audit.took(began.elapsed());
     }
     if asked.needs_no_seat(&query) {
         return answered(shared, &user, &asked, &query, request).await;
     }
+    let began = Instant::now();
     let snapshot = shared.store().snapshot();
     let stored = asked.resource();
     let work = fairness::work(&snapshot, &attributes, &query, stored);
@@ -123,7 +126,10 @@ async fn filtered(
     // A snapshot holds what later ones no longer have: not while the request runs.
     drop(snapshot);
     let mut answer = match seat {
-        Ok(_seat) => answered(shared, &user, &asked, &query, request).await,
+        Ok(_seat) => {
+            shared.access.filters.fairness.took(began.elapsed());
+            answered(shared, &user, &asked, &query, request).await
+        }
         Err(refusal) => too_many(refusal.retry_after_seconds),
     };
     marks.put(answer.headers_mut());
@@ -328,7 +334,11 @@ async fn answered(
             if answer.extensions().get::<TookTooLong>().is_some() {
                 shared.requests.ended(target, answer.status().as_u16());
             }
-            shared.requests.record(target, is_dry, answer, began.elapsed())
+            let took = began.elapsed();
+            if matches!(target.verb, "create" | "update" | "patch") && !target.is_long_running(query) {
+                shared.requests.validated(query.get("fieldValidation"), took);
+            }
+            shared.requests.record(target, is_dry, answer, took)
         }
     }
 }

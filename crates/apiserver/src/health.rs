@@ -300,7 +300,7 @@ fn version(shared: &Shared, method: &Method, headers: &HeaderMap) -> Answer {
         "emulationMajor": version.major,
         "emulationMinor": version.minor,
         "minCompatibilityMajor": version.major,
-        "minCompatibilityMinor": version.minor.parse::<u32>().map_or(version.minor.clone(), |minor| minor.saturating_sub(1).to_string()),
+        "minCompatibilityMinor": version.least_compatible(),
         "gitVersion": version.git,
         "gitCommit": version.commit,
         "gitTreeState": "clean",

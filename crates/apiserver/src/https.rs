@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::metrics::{Counter, Page};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
 use crate::dial::Dial;
@@ -66,7 +67,21 @@ pub(crate) async fn exchange(
     dial: &Dial,
     tls: Arc<ClientConfig>,
     place: &Place,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Bytes>, String> {
+    exchange_noting(dial, tls, place, request, &Distrust::default()).await
+}
+
+/// As [`exchange`], counting why a certificate is refused.
+///
+/// # Errors
+/// As there.
+pub(crate) async fn exchange_noting(
+    dial: &Dial,
+    tls: Arc<ClientConfig>,
+    place: &Place,
     mut request: Request<Full<Bytes>>,
+    distrust: &Distrust,
 ) -> Result<Response<Bytes>, String> {
     let told = |error: &dyn std::error::Error| root_cause(error);
     let Place { address, port, host, path } = place;
@@ -77,7 +92,8 @@ pub(crate) async fn exchange(
     let asked_bytes = request.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let limit = ANSWER_LIMIT.max(asked_bytes.unwrap_or_default().saturating_mul(ANSWER_GROWTH));
     let name = ServerName::try_from(host.clone()).map_err(|error| told(&error))?;
-    let secured = TlsConnector::from(tls).connect(name, socket).await.map_err(|error| told(&error))?;
+    let secured = TlsConnector::from(tls).connect(name, socket).await;
+    let secured = secured.map_err(|error| told(distrust.noted(&error)))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(secured)).await.map_err(|error| told(&error))?;
     let connection = tokio::spawn(connection);
@@ -92,6 +108,50 @@ pub(crate) async fn exchange(
     connection.abort();
     let body = body.map_err(|error| format!("read the answer: {error}"))?.to_bytes();
     Ok(Response::from_parts(head, body))
+}
+
+/// Certificates of servers that were refused for what clients of old let pass.
+#[derive(Default)]
+pub(crate) struct Distrust {
+    /// The name stands in no `subjectAltName`, because there is none.
+    without_names: Counter,
+    /// Signed with SHA-1.
+    weakly_signed: Counter,
+}
+
+/// What is behind the tag and length of an object identifier: `sha1WithRSAEncryption` and `ecdsa-with-SHA1`.
+const SHA1_SIGNATURES: [&[u8]; 2] =
+    [&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05], &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01]];
+
+impl Distrust {
+    /// Counts why a handshake failed, if it is one of these, and gives it back.
+    pub(crate) fn noted<'e>(&self, failure: &'e std::io::Error) -> &'e std::io::Error {
+        let inner = failure.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match inner {
+            Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                presented,
+                ..
+            })) if presented.is_empty() => self.without_names.increase(),
+            Some(rustls::Error::InvalidCertificate(
+                CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id: id, .. },
+            )) if SHA1_SIGNATURES.iter().any(|known| id.ends_with(known)) => self.weakly_signed.increase(),
+            _ => {}
+        }
+        failure
+    }
+
+    /// `of`: `webhooks` or `kube_aggregator`.
+    pub(crate) fn write(&self, of: &str, page: &mut Page) {
+        let words = "(either/or, based on the runtime environment)";
+        let help = format!(
+            "[ALPHA] Counts the number of requests to servers with insecure SHA1 signatures in their serving certificate OR the number of connection failures due to the insecure SHA1 signatures {words}"
+        );
+        page.counter(&format!("apiserver_{of}_x509_insecure_sha1_total"), &help, &self.weakly_signed);
+        let help = format!(
+            "[ALPHA] Counts the number of requests to servers missing SAN extension in their serving certificate OR the number of connection failures due to the lack of x509 certificate SAN extension missing {words}"
+        );
+        page.counter(&format!("apiserver_{of}_x509_missing_san_total"), &help, &self.without_names);
+    }
 }
 
 /// When whoever is overloaded or broken wants to be asked again.
@@ -163,4 +223,38 @@ pub(crate) fn client_tls(
         Some((chain, key)) => config.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?,
     };
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_certificate_is_refused_is_counted() {
+        let expected = || ServerName::try_from("a.b.svc").expect("a name");
+        let names = |presented: &[&str]| CertificateError::NotValidForNameContext {
+            expected: expected(),
+            presented: presented.iter().map(|&name| name.to_owned()).collect(),
+        };
+        let signed = |id: &[u8]| CertificateError::UnsupportedSignatureAlgorithmContext {
+            signature_algorithm_id: id.to_vec(),
+            supported_algorithms: Vec::new(),
+        };
+        // As they stand in a certificate: SHA-256 with RSA is another.
+        let sha256 = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b];
+        for (error, wanted) in [
+            (names(&[]), (1, 0)),
+            (names(&["c.d.svc"]), (0, 0)),
+            (signed(SHA1_SIGNATURES[0]), (0, 1)),
+            (signed(SHA1_SIGNATURES[1]), (0, 1)),
+            (signed(&sha256), (0, 0)),
+            (CertificateError::UnknownIssuer, (0, 0)),
+        ] {
+            let distrust = Distrust::default();
+            let failure = std::io::Error::other(rustls::Error::InvalidCertificate(error.clone()));
+            distrust.noted(&failure);
+            let found = (distrust.without_names.get(), distrust.weakly_signed.get());
+            assert_eq!(found, wanted, "{error:?}");
+        }
+    }
 }

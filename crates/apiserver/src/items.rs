@@ -13,6 +13,7 @@ use object::{Object, Status, Table, Time};
 use schema::Kind;
 use serde_json::Value;
 
+use crate::metrics::Listing;
 use crate::negotiate::{Media, Shape, View};
 use crate::respond::Answer;
 use crate::select::Selection;
@@ -34,6 +35,7 @@ pub(crate) async fn answer(
     view: View,
     metadata: Value,
     objects: Objects,
+    listing: Listing,
 ) -> Result<Answer, Status> {
     let mut metadata = metadata;
     if kind.custom.is_some() && view.shape == Shape::Whole && metadata["continue"].is_null() {
@@ -50,6 +52,7 @@ pub(crate) async fn answer(
         ready: VecDeque::new(),
         spare: Arc::default(),
         failure: None,
+        listing: Arc::new(listing),
     };
     match view.media {
         Media::Protobuf => body.begin_protobuf(&metadata).await?,
@@ -92,6 +95,8 @@ struct Items {
     spare: Arc<Mutex<Vec<Vec<u8>>>>,
     /// An object that cannot be told in the encoding that was asked for.
     failure: Option<Status>,
+    /// Counts what is read. One that is tried first shares it only as long as what it makes is kept.
+    listing: Arc<Listing>,
 }
 
 /// A buffer that comes back when all of it was sent.
@@ -140,7 +145,7 @@ impl Items {
     /// A message begins with its length, so all objects are encoded once before the first byte is sent. What that makes is kept if it
     /// is not too much; otherwise it is made again as it goes out.
     async fn begin_protobuf(&mut self, metadata: &Value) -> Result<(), Status> {
-        let mut trial = self.clone();
+        let mut trial = Self { listing: Arc::default(), ..self.clone() };
         let (mut length, mut kept) = (0, VecDeque::new());
         while let Some(piece) = trial.next() {
             length += piece.len();
@@ -162,6 +167,8 @@ impl Items {
         if length <= KEPT_BYTES {
             self.ready.append(&mut kept);
             self.closed = true;
+            let (fetched, returned) = trial.listing.seen();
+            self.listing.saw(fetched, returned);
         }
         Ok(())
     }
@@ -181,8 +188,10 @@ impl Items {
     /// The next objects, behind what the buffer begins with.
     fn write(&mut self, mut buffer: Vec<u8>) -> Bytes {
         buffer.reserve(BUFFER_BYTES + BUFFER_SLACK_BYTES);
-        let Self { kind, view, now, objects, is_first, failure, .. } = self;
+        let Self { kind, view, now, objects, is_first, failure, listing, .. } = self;
+        let (mut fetched, mut returned) = (0, 0);
         let mut write = |object: &Object| {
+            returned += 1;
             if view.media == Media::Protobuf {
                 if let Err(status) = protobuf_item(kind, view.shape, object, &mut buffer) {
                     *failure = Some(status);
@@ -206,11 +215,15 @@ impl Items {
                 let began = last.take();
                 let after = began.as_ref().map(|(namespace, name)| (&**namespace, &**name));
                 let mut rest = table.range(selection.namespace(), after);
-                let full_at = rest.find(|object| selection.matches_within(object) && write(object));
+                let full_at = rest.find(|object| {
+                    fetched += 1;
+                    selection.matches_within(object) && write(object)
+                });
                 *last = full_at.map(|object| (object.key.namespace.clone(), object.key.name.clone()));
                 last.is_some()
             }
         };
+        listing.saw(fetched, returned);
         if !is_full || self.failure.is_some() {
             let end = if self.view.media == Media::Protobuf { protobuf::LIST_TAIL } else { b"]}\n" };
             buffer.extend_from_slice(end);

@@ -219,6 +219,7 @@ pub(crate) async fn stream(
     }
     let path = format!("/{}/{}/{}/{container}", target.subresource, target.namespace, target.name);
     let goal = at_node_of_pod(&snapshot, target, node, &path, &arguments)?;
+    shared.requests.streamed(target);
     proxy::pass(shared, goal, request).await
 }
 
@@ -251,6 +252,7 @@ pub(crate) async fn port_forward(
     let arguments: Vec<(&str, &str)> = ports.iter().map(|port| ("port", port.as_str())).collect();
     let path = format!("/portForward/{}/{}", target.namespace, target.name);
     let goal = at_node_of_pod(&snapshot, target, node, &path, &arguments)?;
+    shared.requests.streamed(target);
     proxy::pass(shared, goal, request).await
 }
 

@@ -105,7 +105,7 @@ pub(crate) fn rewritten(mut answer: Answer, way: Way) -> Answer {
     }
     answer.headers_mut().remove(header::CONTENT_LENGTH);
     answer.map(|body| {
-        let mut page = Page { way, rest: Vec::new(), ends_with: None };
+        let mut page = Page { way, rest: Vec::new(), seen: Seen::default(), ends_with: None };
         let mut repack = packed.map(Repack::new);
         let is_packed = repack.is_some();
         let pieces = BodyStream::new(body).flat_map(move |frame| stream::iter(pieces(frame, is_packed)));
@@ -143,8 +143,9 @@ fn pieces<E: Into<Box<dyn Error + Send + Sync>>>(
 /// A page that is being read.
 struct Page {
     way: Way,
-    /// The beginning of a tag.
+    /// The beginning of a tag, and how far its end was looked for.
     rest: Vec<u8>,
+    seen: Seen,
     /// In the text of a script or a style, what ends it: `</script`
     ends_with: Option<&'static [u8]>,
 }
@@ -153,7 +154,8 @@ impl Page {
     /// What can be told after some more bytes.
     fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.rest.extend_from_slice(bytes);
-        let text = std::mem::take(&mut self.rest);
+        let mut text = std::mem::take(&mut self.rest);
+        let mut seen = std::mem::take(&mut self.seen);
         let mut told = Vec::with_capacity(text.len() + 256);
         let mut at = 0;
         loop {
@@ -175,13 +177,16 @@ impl Page {
             told.extend_from_slice(&text[at..begin]);
             at = begin;
             let tag = &text[begin..];
-            let Some(length) = length(tag) else {
+            let Some(length) = length(tag, &mut seen) else {
                 if tag.len() < TAG_BYTES {
-                    self.rest = tag.to_vec();
+                    // Whoever sends one byte at a time has each of them looked at once.
+                    text.drain(..begin);
+                    (self.rest, self.seen) = (text, seen);
                     return told;
                 }
                 break;
             };
+            seen = Seen::default();
             at += length;
             self.tell(&tag[..length], &mut told);
         }
@@ -218,10 +223,22 @@ impl Page {
     }
 }
 
-/// How long the tag is that a text begins with; None: its end is still to come.
-fn length(text: &[u8]) -> Option<usize> {
+/// How far the end of a tag was looked for.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    bytes: usize,
+    /// It is in a value that ends with this.
+    quote: Option<u8>,
+}
+
+/// How long the tag is that a text begins with; None: its end is still to come, and is looked for from `seen` on then.
+fn length(text: &[u8], seen: &mut Seen) -> Option<usize> {
     if text.starts_with(b"<!--") {
-        return text.windows(3).position(|three| three == b"-->").map(|at| at + 3);
+        // What was seen of a tag that was too short to be a comment is no end of one.
+        let from = seen.bytes.saturating_sub(2).min(text.len());
+        let end = text[from..].windows(3).position(|three| three == b"-->").map(|at| from + at + 3);
+        seen.bytes = text.len();
+        return end;
     }
     match text.get(1) {
         None => return None,
@@ -229,17 +246,17 @@ fn length(text: &[u8]) -> Option<usize> {
         // A sign of comparison.
         Some(_) => return Some(1),
     }
-    let mut quote = None;
-    for (at, byte) in text.iter().enumerate() {
-        match (quote, byte) {
+    for (at, byte) in text.iter().enumerate().skip(seen.bytes) {
+        match (seen.quote, byte) {
             (None, b'>') => return Some(at + 1),
             (None, b'"' | b'\'') if text[at - 1] == b'=' || text[at - 1].is_ascii_whitespace() => {
-                quote = Some(*byte);
+                seen.quote = Some(*byte);
             }
-            (Some(open), close) if open == *close => quote = None,
+            (Some(open), close) if open == *close => seen.quote = None,
             _ => {}
         }
     }
+    seen.bytes = text.len();
     None
 }
 
@@ -281,7 +298,7 @@ mod tests {
     }
 
     fn through(page: &str, piece: usize) -> String {
-        let mut read = Page { way: way(), rest: Vec::new(), ends_with: None };
+        let mut read = Page { way: way(), rest: Vec::new(), seen: Seen::default(), ends_with: None };
         let mut told: Vec<u8> = page.as_bytes().chunks(piece).flat_map(|bytes| read.feed(bytes)).collect();
         told.extend(read.end());
         String::from_utf8(told).expect("text")
@@ -332,6 +349,20 @@ mod tests {
                 assert_eq!(through(page, piece), wanted, "in pieces of {piece}");
             }
         }
+    }
+
+    /// As many bytes as the tag has, and not as many for each of them.
+    #[test]
+    fn a_tag_in_small_pieces_is_looked_at_once() {
+        let tag = format!("<a title=\"{}", ">".repeat(TAG_BYTES / 2));
+        let mut seen = Seen::default();
+        for end in 1..=tag.len() {
+            let before = seen.bytes;
+            assert_eq!(length(&tag.as_bytes()[..end], &mut seen), None);
+            assert!(end < 2 || (seen.bytes, before) == (end, if end == 2 { 0 } else { end - 1 }));
+        }
+        assert_eq!(seen.quote, Some(b'"'));
+        assert_eq!(through(&tag, 1), tag);
     }
 
     #[tokio::test]

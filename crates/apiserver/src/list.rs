@@ -1,7 +1,8 @@
 //! LIST: which objects, of which state.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -82,7 +83,7 @@ pub(crate) async fn list(
         options.limit = 0;
     }
     let selection = Selection::new(&target.kind, &target.namespace, "", &options)?;
-    let Place { snapshot, revision, after, is_past } =
+    let Place { snapshot, revision, after, is_past, waited } =
         match place(shared, &target.kind, &target.namespace, &options).await {
             Ok(found) => found,
             Err(Refusal::Status(status)) => return Err(status),
@@ -90,24 +91,30 @@ pub(crate) async fn list(
         };
     readable(&snapshot, target.kind.resource, &target.namespace, selection.name())?;
     let mut metadata = json!({"resourceVersion": revision.to_string()});
+    let index = selection.indexed().and(target.kind.selectable.first()).copied().unwrap_or_default();
+    let listing = shared.reads.list(target.kind.resource, index, waited);
     let is_converted = target.kind.is_made_by_webhook();
     if options.limit == 0 && selection.needs_scan(&target.kind) && !is_converted {
         let table = snapshot.table(target.kind.resource).cloned().unwrap_or_default();
         let behind = after.as_ref().map(|(namespace, name)| (&**namespace, &**name));
         let objects = match selection.look_up(&table, behind, usize::MAX) {
-            Some(found) => Objects::Chosen(found.into_iter().cloned().collect::<Vec<_>>().into_iter()),
+            Some(found) => {
+                listing.saw(found.len() as u64, 0);
+                Objects::Chosen(found.into_iter().cloned().collect::<Vec<_>>().into_iter())
+            }
             None => {
                 let last = after.map(|(namespace, name)| (namespace.into(), name.into()));
                 Objects::Selected { table, selection, last }
             }
         };
-        return items::answer(shared, &target.kind, view, metadata, objects).await;
+        return items::answer(shared, &target.kind, view, metadata, objects, listing).await;
     }
     let page = if is_converted {
         converted(shared, &snapshot, &target.kind, &selection, after.as_ref(), options.limit).await?
     } else {
         select(&snapshot, &target.kind, &selection, after.as_ref(), options.limit)
     };
+    listing.saw(page.fetched, 0);
     if let Some(remaining) = page.remaining {
         let limits = &shared.config.limits;
         let told = (revision, target.kind.resource);
@@ -122,7 +129,7 @@ pub(crate) async fn list(
         }
     }
     let objects = Objects::Chosen(page.objects.into_iter());
-    items::answer(shared, &target.kind, view, metadata, objects).await
+    items::answer(shared, &target.kind, view, metadata, objects, listing).await
 }
 
 /// Every object that a request selects, for `deletecollection`.
@@ -152,6 +159,8 @@ struct Page {
     objects: Vec<Arc<Object>>,
     /// How many more there are; None: this is the end.
     remaining: Option<usize>,
+    /// How many were looked at.
+    fetched: u64,
 }
 
 fn select(
@@ -187,14 +196,19 @@ fn select(
             None => Box::new(std::iter::empty()),
         },
     };
-    let mut matching = matching.filter(|object| selection.matches(object));
+    let fetched = Cell::new(0);
+    let mut matching = matching.filter(|object| {
+        fetched.set(fetched.get() + 1);
+        selection.matches(object)
+    });
     if limit == 0 {
-        return Page { objects: matching.cloned().collect(), remaining: None };
+        let objects = matching.cloned().collect();
+        return Page { objects, remaining: None, fetched: fetched.get() };
     }
     let objects: Vec<_> = matching.by_ref().take(limit).cloned().collect();
     // Counting is only worth it when the count is told.
     let rest = if selection.is_everything() { matching.count() } else { matching.take(1).count() };
-    Page { objects, remaining: (rest > 0).then_some(rest) }
+    Page { objects, remaining: (rest > 0).then_some(rest), fetched: fetched.get() }
 }
 
 /// As [`select`], of a version that a webhook makes: labels and fields are those of the objects in this version, so that they must be
@@ -211,12 +225,12 @@ async fn converted(
         let page = select(snapshot, kind, selection, after, limit);
         return Ok(Page { objects: shared.gate.in_version(kind, page.objects).await?, ..page });
     }
-    let all = select(snapshot, kind, &selection.by_key(), after, 0).objects;
-    let mut objects = shared.gate.in_version(kind, all).await?;
+    let Page { objects, fetched, .. } = select(snapshot, kind, &selection.by_key(), after, 0);
+    let mut objects = shared.gate.in_version(kind, objects).await?;
     objects.retain(|object| selection.matches(object));
     let rest = if limit == 0 { 0 } else { objects.len().saturating_sub(limit) };
     objects.truncate(objects.len() - rest);
-    Ok(Page { objects, remaining: (rest > 0).then_some(rest) })
+    Ok(Page { objects, remaining: (rest > 0).then_some(rest), fetched })
 }
 
 /// Where a list is read.
@@ -228,11 +242,17 @@ struct Place {
     after: Option<(String, String)>,
     /// The snapshot was put together for this list and others like it.
     is_past: bool,
+    /// How long it took to be sure that it is the newest, if that was asked for.
+    waited: Option<Duration>,
 }
 
 impl Place {
     fn newest(snapshot: Snapshot) -> Self {
-        Self { revision: snapshot.revision(), snapshot, after: None, is_past: false }
+        Self::of(snapshot.revision(), snapshot)
+    }
+
+    fn of(revision: Revision, snapshot: Snapshot) -> Self {
+        Self { snapshot, revision, after: None, is_past: false, waited: None }
     }
 }
 
@@ -252,7 +272,9 @@ async fn place(
 async fn at(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Place, Status> {
     let asked = &options.resource_version;
     if asked.is_empty() {
-        return shared.newest().await.map(Place::newest);
+        let began = Instant::now();
+        let newest = shared.newest().await.inspect_err(|_| shared.reads.failed(kind.resource))?;
+        return Ok(Place { waited: Some(began.elapsed()), ..Place::newest(newest) });
     }
     if asked == "0" {
         return Ok(Place::newest(shared.store().snapshot()));
@@ -266,12 +288,12 @@ async fn at(shared: &Shared, kind: &Kind, options: &ListOptions) -> Result<Place
     // The newest snapshot is as good as the asked one if the resource has not changed since.
     let changed = snapshot.table(kind.resource).map_or(0, |table| table.revision());
     if changed <= revision {
-        return Ok(Place { snapshot, revision, after: None, is_past: false });
+        return Ok(Place::of(revision, snapshot));
     }
     drop(snapshot);
     let held = shared.held.get((revision, kind.resource), shared.config.limits.token_lifetime);
     if let Some(held::State::Here(snapshot)) = held {
-        return Ok(Place { snapshot, revision, after: None, is_past: false });
+        return Ok(Place::of(revision, snapshot));
     }
     let place = past(shared, kind, revision, None).await;
     place.ok_or_else(|| Status::new(Reason::Expired, "The resourceVersion for the provided list is too old."))
@@ -285,7 +307,7 @@ async fn past(
 ) -> Option<Place> {
     let lifetime = shared.config.limits.token_lifetime;
     let snapshot = shared.past.at(&**shared.store(), kind.resource, revision, lifetime).await?;
-    Some(Place { snapshot, revision, after, is_past: true })
+    Some(Place { after, is_past: true, ..Place::of(revision, snapshot) })
 }
 
 /// A resourceVersion as a number. Lists have words of their own around the error, which in a watch or of one object upstream takes for a
@@ -352,7 +374,7 @@ async fn continued(
     };
     let lifetime = shared.config.limits.token_lifetime;
     let place = match shared.held.get((revision, kind.resource), lifetime) {
-        Some(held::State::Here(snapshot)) => Some(Place { snapshot, revision, after, is_past: false }),
+        Some(held::State::Here(snapshot)) => Some(Place { after, ..Place::of(revision, snapshot) }),
         Some(held::State::Past) => past(shared, kind, revision, after).await,
         None => None,
     };

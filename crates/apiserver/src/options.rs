@@ -1,6 +1,6 @@
 //! The options of a write: what its query says, or of a deletion its body.
 
-use gate::{DeleteOptions, Options, PatchKind, Preconditions};
+use gate::{DeleteOptions, Options, PatchKind, Preconditions, Problems};
 use http::{HeaderMap, header};
 use object::Status;
 use plan::Propagation;
@@ -57,7 +57,7 @@ pub(crate) fn of_write(
         field_validation: field_validation.unwrap_or_default(),
         field_manager: field_manager.into(),
         force: query.flag("force"),
-        problems: Vec::new(),
+        problems: Problems::default(),
         annotations: None,
     })
 }
@@ -92,7 +92,7 @@ fn agent(headers: &HeaderMap) -> &str {
     let end = name
         .char_indices()
         .map(|(at, c)| at + c.len_utf8())
-        .take_while(|end| *end <= 128)
+        .take_while(|end| *end <= MANAGER_MAX_BYTES)
         .last()
         .unwrap_or(0);
     if end == 0 { "unknown" } else { &name[..end] }

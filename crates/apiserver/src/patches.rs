@@ -59,7 +59,11 @@ fn configuration(
 ) -> Result<(Value, Vec<String>), Status> {
     let read = match encoding {
         Media::Cbor => cbor::decode(text).map(|value| (value, Vec::new())),
-        _ => body::yaml_with_repeats(text),
+        _ => body::yaml_with_repeats(text).map(|(value, told)| {
+            // Upstream's reader of configurations says so, and its reader of bodies does not.
+            let told = told.into_iter().map(|told| format!("error converting YAML to JSON: {told}"));
+            (value, told.collect())
+        }),
     };
     let what = if encoding == Media::Cbor { "CBOR" } else { "YAML" };
     let (document, repeats) =

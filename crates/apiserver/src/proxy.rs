@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tracing::debug;
 
 use crate::dial::{Socket, is_proxyable};
+use crate::https::Distrust;
 use crate::respond::Answer;
 use crate::shared::Shared;
 use crate::websocket::SUBPROTOCOL_TOKEN;
@@ -100,20 +101,21 @@ async fn connect(shared: &Shared, goal: &Goal) -> Result<Box<dyn Socket>, Status
         Secure::Kubelet => shared.kubelet_tls.clone(),
         Secure::Unverified => shared.unverified_tls.clone(),
     };
-    connect_as(shared, goal, &goal.address, config).await
+    connect_as(shared, goal, &goal.address, config, &Distrust::default()).await
 }
 
-/// A TLS connection to a goal whose certificate must be for `host`.
+/// A TLS connection to a goal whose certificate must be for `host`; why it is not believed is counted.
 pub(crate) async fn connect_as(
     shared: &Shared,
     goal: &Goal,
     host: &str,
     config: Arc<rustls::ClientConfig>,
+    distrust: &Distrust,
 ) -> Result<Box<dyn Socket>, Status> {
     let socket = dial(shared, goal).await?;
     let name = ServerName::try_from(host.to_owned()).map_err(|error| unreachable(goal, &error))?;
-    let secured =
-        TlsConnector::from(config).connect(name, socket).await.map_err(|error| unreachable(goal, &error))?;
+    let secured = TlsConnector::from(config).connect(name, socket).await;
+    let secured = secured.map_err(|error| unreachable(goal, distrust.noted(&error)))?;
     Ok(Box::new(secured))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use ::metrics::Counter;
 use gate::Catalog;
 
 use crate::aggregate::Known;
@@ -20,6 +21,8 @@ pub(crate) struct Documents {
 #[derive(Default)]
 pub(crate) struct Published {
     current: Mutex<Option<Arc<Documents>>>,
+    /// How often they were put together.
+    pub(crate) made: Counter,
 }
 
 impl Shared {
@@ -41,6 +44,7 @@ impl Shared {
         } else {
             Arc::new(Documents::of(catalog, remotes, version, before))
         };
+        self.documents.made.increase();
         *current = Some(made.clone());
         made
     }

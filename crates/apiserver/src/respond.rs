@@ -205,8 +205,8 @@ pub(crate) fn warn(answer: &mut Answer, warnings: &[String]) {
     // What the reader of YAML found comes as one text.
     let warnings: Vec<&str> = warnings
         .iter()
-        .flat_map(|text| match text.strip_prefix(body::YAML_REPEATS) {
-            Some(lines) => lines.lines().map(str::trim).collect(),
+        .flat_map(|text| match text.split_once(body::YAML_REPEATS) {
+            Some((_, lines)) => lines.lines().map(str::trim).collect(),
             None => vec![&**text],
         })
         .collect();

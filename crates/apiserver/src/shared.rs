@@ -20,8 +20,9 @@ use crate::authenticate::webhook::Reviewer;
 use crate::fairness::Seats;
 use crate::health::Outcomes;
 use crate::held::Held;
+use crate::https::Distrust;
 use crate::metrics::deprecated::DeprecatedUses;
-use crate::metrics::{Access, Requests};
+use crate::metrics::{Access, Reads, Requests};
 use crate::past::Past;
 use crate::published::Published;
 use crate::shared_events::SharedEvents;
@@ -46,8 +47,11 @@ pub(crate) struct Shared {
     pub(crate) held: Held,
     pub(crate) past: Past,
     pub(crate) requests: Requests,
+    pub(crate) reads: Reads,
     pub(crate) access: Access,
     pub(crate) impersonations: Impersonations,
+    /// Why certificates of extension servers were refused.
+    pub(crate) distrust: Distrust,
     /// How often extension servers were found to be out of reach, by the APIService and why.
     pub(crate) unavailable: ::metrics::Family<[Box<str>; 2], ::metrics::Counter>,
     pub(crate) deprecated: DeprecatedUses,
@@ -105,8 +109,10 @@ impl Shared {
             held: Held::default(),
             past: Past::default(),
             requests: Requests::default(),
+            reads: Reads::default(),
             access: Access::default(),
             impersonations: Impersonations::default(),
+            distrust: Distrust::default(),
             unavailable: ::metrics::Family::default(),
             deprecated: DeprecatedUses::default(),
             outcomes: Outcomes::default(),

@@ -105,6 +105,8 @@ struct Stream {
     /// Sizes of the events that it sends.
     sent: Arc<::metrics::Histogram>,
     began: Instant,
+    /// Objects of the initial state that were sent, until they are counted.
+    initial_events: u64,
 }
 
 /// resourceVersion and sendInitialEvents of a watch:
@@ -175,6 +177,7 @@ async fn begin(
         is_apart: false,
         sent: shared.requests.watch_events(kind),
         began: now,
+        initial_events: 0,
     };
     if !shared.gate.catalog().serves(kind) {
         return Ok(stream);
@@ -232,6 +235,9 @@ impl Stream {
                 return Some((Ok(Frame::data(piece)), self));
             }
             self.begin();
+            if self.initial_events > 0 && matches!(self.initial, Initial::Done) {
+                self.shared.reads.began(self.kind.resource, std::mem::take(&mut self.initial_events));
+            }
             if let Some(revision) = self.initial_end.take_if(|_| matches!(self.initial, Initial::Done)) {
                 self.bookmark(revision, true);
                 let is_of_namespace = !self.selection.namespace().is_empty();
@@ -249,7 +255,10 @@ impl Stream {
     fn begin(&mut self) {
         while let Initial::Chosen(rest) = &mut self.initial {
             match rest.next() {
-                Some(object) => self.frame_shared("ADDED", &object),
+                Some(object) => {
+                    self.initial_events += 1;
+                    self.frame_shared("ADDED", &object);
+                }
                 None => self.initial = Initial::Done,
             }
             if self.has_piece() {
@@ -263,6 +272,7 @@ impl Stream {
         let mut full_at = None;
         for object in table.range(&namespace, after) {
             if self.selection.matches_within(object) {
+                self.initial_events += 1;
                 self.frame_shared("ADDED", object);
             }
             if self.has_piece() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::metrics::Page;
 use gate::{Asking, Webhooks};
 use http::{Request, header};
 use http_body_util::Full;
@@ -14,16 +15,17 @@ use schema::path;
 use serde_json::Value;
 
 use crate::dial::Dial;
-use crate::https::{self, Place};
+use crate::https::{self, Distrust, Place};
 
 /// Calls webhooks through a dialer.
 pub struct Caller {
     dial: Dial,
+    distrust: Distrust,
 }
 
 impl Caller {
     pub fn new(dial: Dial) -> Self {
-        Self { dial }
+        Self { dial, distrust: Distrust::default() }
     }
 
     /// Who answers that it cannot just now, and when it can, is asked again then, as upstream's client does: nothing else is.
@@ -40,7 +42,8 @@ impl Caller {
                 .header(header::ACCEPT, "application/json, */*")
                 .body(Full::new(body.clone()))
                 .map_err(|error| error.to_string())?;
-            let answered = https::exchange(&self.dial, tls.clone(), &place, request).await?;
+            let answered =
+                https::exchange_noting(&self.dial, tls.clone(), &place, request, &self.distrust).await?;
             match https::retry_after(&answered) {
                 Some(wait) if waits < https::MOST_WAITS => {
                     waits += 1;
@@ -57,6 +60,10 @@ impl Caller {
 }
 
 impl Webhooks for Caller {
+    fn write_metrics(&self, page: &mut Page) {
+        self.distrust.write("webhooks", page);
+    }
+
     fn call<'a>(&'a self, snapshot: &'a Snapshot, call: &'a Call) -> Asking<'a> {
         Box::pin(async move {
             let place = place(snapshot, &call.target)?;
@@ -149,8 +156,9 @@ mod tests {
     }
 
     /// Over TLS, on streams that need no network: the answers come one after another.
-    fn answering(answers: &'static [&'static str]) -> (Caller, Arc<AtomicUsize>, Box<[u8]>) {
-        let made = rcgen::generate_simple_self_signed(["10.0.0.1".to_owned()]).expect("a certificate");
+    fn answering(names: &[&str], answers: &'static [&'static str]) -> (Caller, Arc<AtomicUsize>, Box<[u8]>) {
+        let names = names.iter().map(|&name| name.to_owned());
+        let made = rcgen::generate_simple_self_signed(names.collect::<Vec<_>>()).expect("a certificate");
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -167,7 +175,8 @@ mod tests {
             Box::pin(async move {
                 let (near, far) = tokio::io::duplex(1 << 16);
                 tokio::spawn(async move {
-                    let mut stream = acceptor.accept(far).await.expect("TLS");
+                    // Not with who does not believe it.
+                    let Ok(mut stream) = acceptor.accept(far).await else { return };
                     let mut asked = Vec::new();
                     while !asked.ends_with(b"{}") {
                         assert!(stream.read_buf(&mut asked).await.expect("a request") > 0);
@@ -191,13 +200,28 @@ mod tests {
             (&[LATER, LATER, GOOD], 3_000, 2, 3, Err("context deadline exceeded")),
             (&[LATER; 11], 30_000, 11, 20, Err("the server answered 503 Service Unavailable")),
         ] {
-            let (caller, asked, ca_bundle) = answering(answers);
+            let (caller, asked, ca_bundle) = answering(&["10.0.0.1"], answers);
             let target = Target::Url("https://10.0.0.1".into());
             let call = Call { target, ca_bundle: Some(ca_bundle), timeout_ms, body: json!({}) };
             let begun = tokio::time::Instant::now();
             let answer = caller.call(&Snapshot::default(), &call).await;
             assert_eq!(answer, wanted.map_err(str::to_owned));
             assert_eq!((asked.load(Ordering::Relaxed), begun.elapsed().as_secs()), (times, seconds));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_without_names_is_counted() {
+        for (names, wanted) in [(&[][..], 1), (&["10.0.0.2"], 0)] {
+            let (caller, _, ca_bundle) = answering(names, &[]);
+            let target = Target::Url("https://10.0.0.1".into());
+            let call = Call { target, ca_bundle: Some(ca_bundle), timeout_ms: 10_000, body: json!({}) };
+            assert!(caller.call(&Snapshot::default(), &call).await.is_err());
+            let mut page = Page::default();
+            caller.write_metrics(&mut page);
+            let text = page.into_text();
+            let line = format!("apiserver_webhooks_x509_missing_san_total {wanted}");
+            assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
         }
     }
 

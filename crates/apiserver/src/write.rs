@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gate::{Answer as Done, Change, DeleteOptions, Outcome, PatchKind, Preconditions};
+use gate::{Answer as Done, Change, DeleteOptions, Outcome, PatchKind, Preconditions, Problems};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use object::{Key, Object, Status};
@@ -11,6 +11,7 @@ use plan::User;
 use schema::Kind;
 use serde_json::json;
 
+use crate::metrics::Listing;
 use crate::negotiate::{self, Asked, Media, Shape, View};
 use crate::query::Query;
 use crate::respond::{self, Answer};
@@ -38,6 +39,7 @@ pub(crate) async fn write(
         body::encoding(headers, cbor)?;
     }
     let text = body::read(incoming, shared.config.limits.body_bytes).await?;
+    shared.requests.body(target, text.len());
     let (mut options, delete) = match target.verb {
         "delete" | "deletecollection" => {
             let (options, delete) = options::of_deletion(query, headers, cbor, &text)?;
@@ -71,14 +73,14 @@ pub(crate) async fn write(
             // They are gone, whether or not somebody can be asked how they look in this version.
             let gone = shared.gate.in_version(&target.kind, gone).await.unwrap_or_default();
             let gone = items::Objects::Chosen(gone.into_iter());
-            return items::answer(shared, &target.kind, view, metadata, gone).await;
+            return items::answer(shared, &target.kind, view, metadata, gone, Listing::default()).await;
         }
         (_, Some((how, encoding)), _) => {
             let read = patches::read(how, encoding, &text, options.field_validation);
             // What is not there is not patched by anything, whatever the patch says.
-            let (document, problems) = read.map_err(|error| missing(shared, target, how).unwrap_or(error))?;
+            let (document, told) = read.map_err(|error| missing(shared, target, how).unwrap_or(error))?;
             audit::heard(&head.extensions, &document);
-            options.problems = problems;
+            options.problems = Problems { told, text: None };
             let change = Change::Patch(how, document);
             shared.gate.update(&to_gate(&options), &change, &Preconditions::default()).await?
         }

@@ -58,7 +58,11 @@ fn block(value: &Value, indent: usize, to: &mut String) {
 fn scalar(value: &Value, indent: usize, to: &mut String) {
     match value {
         Value::String(words) => text(words, indent, to),
-        // Numbers, truth values, null, {} and [] are the same in both.
+        Value::Number(number) if number.is_f64() => {
+            to.push_str(&schema::go::float(number.as_f64().unwrap_or_default()));
+            to.push('\n');
+        }
+        // Whole numbers, truth values, null, {} and [] are the same in both.
         other => {
             to.push_str(&other.to_string());
             to.push('\n');
@@ -242,6 +246,21 @@ mod tests {
             "spec": {"containers": [{"args": ["-c", "a: b"], "image": "a:1"}, {}], "volumes": []}, "status": {}});
         let expected = "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    a/b: \"true\"\n    \"n\": \"1\"\n  name: a\nspec:\n  containers:\n  - args:\n    - -c\n    - 'a: b'\n    image: a:1\n  - {}\n  volumes: []\nstatus: {}\n";
         assert_eq!(String::from_utf8_lossy(&encode(&value)), expected);
+    }
+
+    #[test]
+    fn numbers_look_as_gos() {
+        for (value, wanted) in [
+            (json!(1), "1"),
+            (json!(1.0), "1"),
+            (json!(0.5), "0.5"),
+            (json!(-2.5e-7), "-2.5e-07"),
+            (json!(1e21), "1e+21"),
+            (json!(123_456_789.5), "1.234567895e+08"),
+            (json!(9_007_199_254_740_993_u64), "9007199254740993"),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&encode(&value)), format!("{wanted}\n"));
+        }
     }
 
     #[test]

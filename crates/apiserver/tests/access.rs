@@ -256,6 +256,16 @@ async fn tokens_of_an_issuer_are_believed_as_long_as_it_and_the_configuration_sa
     other["aud"] = "mail".into();
     assert_eq!(whoami(&client, &new.sign(&other)).await, Err(401));
     let admin = Client::admin(&cluster);
+    let metrics = admin.get("/metrics").await.text;
+    let counted =
+        "apiserver_authentication_jwt_authenticator_latency_seconds_count{jwt_issuer_hash=\"sha256:";
+    for ending in [",result=\"failure\"} 4", ",result=\"success\"} 3"] {
+        let mut lines = metrics.lines();
+        assert!(
+            lines.any(|line| line.starts_with(counted) && line.ends_with(ending)),
+            "{ending} in {metrics}"
+        );
+    }
     let review = json!({"spec": {"token": new.sign(&other)}});
     let reviewed = admin.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.json();
     assert_eq!(

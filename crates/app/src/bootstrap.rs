@@ -11,17 +11,19 @@ use kinds::{
     CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, NAMESPACES, ROLE_BINDINGS, ROLES, SECRETS, SERVICE_ACCOUNTS,
     SERVICES,
 };
-use object::{Reason, Resource, Snapshot, Status, Time};
+use object::{Object, Reason, Resource, Snapshot, Status, Time};
 use plan::{Expect, User, Write};
 use serde_json::{Value, json};
+use tracing::info;
 
 use crate::pki::{self, Pki};
 
 /// How often another server may be faster with one of the objects. Each time something has come to be what it should.
 const ATTEMPTS: u32 = 16;
 
-/// What clusters of older builds have besides: it let a node read each other one by its name.
-const FORMER: [(Resource, &str); 1] = [(CLUSTER_ROLE_BINDINGS, "ekso:node-proxier")];
+/// The binding that clusters of older builds have besides: by it each node could read the others. One that somebody else made, or changed,
+/// is theirs and stays.
+const FORMER: &str = "ekso:node-proxier";
 
 /// Writes what is missing of a cluster's own objects, and mends what was changed of the default roles. Servers that start at once on
 /// one store do the same work; who comes second looks again.
@@ -50,13 +52,15 @@ async fn reconcile_once(gate: &Gate, pki: &Pki, dns: Ipv4Addr) -> Result<(), Sta
     let mut writes = bootstrap::reconcile(&before, &pki.ca_pem, &pki.front_proxy.ca_pem);
     let own = own_objects(dns).into_iter().map(|(resource, object)| Write::Create { resource, object });
     writes.extend(own.filter(|write| is_of_new_object(&before, write)));
-    let former = FORMER.iter().filter_map(|(resource, name)| before.find(*resource, "", name));
-    writes.extend(former.map(|held| Write::Delete {
-        key: held.key.clone(),
-        expect: Expect::same(held),
-        grace_seconds: None,
-        propagation: None,
-    }));
+    if let Some(held) = before.find(CLUSTER_ROLE_BINDINGS, "", FORMER).filter(|held| is_former(held)) {
+        info!(binding = FORMER, "what an older build let nodes do is taken away");
+        writes.push(Write::Delete {
+            key: held.key.clone(),
+            expect: Expect::same(held),
+            grace_seconds: None,
+            propagation: None,
+        });
+    }
     let (new, mended): (Vec<_>, Vec<_>) =
         writes.into_iter().partition(|write| is_of_new_object(&before, write));
     let is_namespace =
@@ -71,6 +75,17 @@ async fn reconcile_once(gate: &Gate, pki: &Pki, dns: Ipv4Addr) -> Result<(), Sta
         gate.execute(&user, write).await?;
     }
     gate.adopt_services().await
+}
+
+/// Whether it is what older builds wrote, and nothing else.
+fn is_former(held: &Object) -> bool {
+    let Ok(value) = held.to_value() else { return false };
+    let (_, wanted) = binding(FORMER, "system:node-proxier", "system:nodes");
+    let mut managers = value["metadata"]["managedFields"].as_array().into_iter().flatten();
+    value["roleRef"] == wanted["roleRef"]
+        && value["subjects"] == wanted["subjects"]
+        && held.meta.labels.is_empty()
+        && managers.all(|entry| entry["manager"] == "apiserver")
 }
 
 /// Whether a write creates what is not there; one may also create anew what the write before it deletes.
@@ -105,17 +120,19 @@ fn loopback() -> User {
     User::new("system:apiserver", &["system:masters", "system:authenticated"])
 }
 
+/// A role for everybody of a group.
+fn binding(name: &str, role: &str, group: &str) -> (Resource, Value) {
+    let object = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
+    });
+    (CLUSTER_ROLE_BINDINGS, object)
+}
+
 /// Nodes may ask for certificates and get them, as kubeadm sets it up; what lives in a node's process beside the kubelet has its accounts;
 /// and the cluster's DNS has its Service.
 fn own_objects(dns: Ipv4Addr) -> Vec<(Resource, Value)> {
-    let binding = |name: &str, role: &str, group: &str| {
-        let object = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
-        });
-        (CLUSTER_ROLE_BINDINGS, object)
-    };
     let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "protocol": protocol, "targetPort": 53});
     let mut objects = accounts_of_nodes();
     objects.extend([
@@ -193,4 +210,35 @@ fn accounts_of_nodes() -> Vec<(Resource, Value)> {
             }),
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use object::{Draft, Key, body};
+
+    use super::*;
+
+    #[test]
+    fn only_what_an_older_build_wrote_is_taken_away() {
+        let written = |change: &dyn Fn(&mut Value)| {
+            let (resource, mut value) = binding(FORMER, "system:node-proxier", "system:nodes");
+            value["metadata"]["managedFields"] = json!([{"manager": "apiserver", "operation": "Update"}]);
+            change(&mut value);
+            let mut metadata = value["metadata"].clone();
+            metadata["uid"] = "u".into();
+            let meta = serde_json::from_value(metadata).expect("metadata");
+            let key = Key::cluster(resource, FORMER);
+            Draft { key, meta, fields: Box::default(), stored: body::encode(&value) }.at(1)
+        };
+        assert!(is_former(&written(&|_| {})));
+        let changes: [&dyn Fn(&mut Value); 4] = [
+            &|value| value["roleRef"]["name"] = "cluster-admin".into(),
+            &|value| value["subjects"][0]["name"] = "system:masters".into(),
+            &|value| value["metadata"]["labels"] = json!({"team": "network"}),
+            &|value| value["metadata"]["managedFields"][0]["manager"] = "kubectl".into(),
+        ];
+        for (nth, change) in changes.into_iter().enumerate() {
+            assert!(!is_former(&written(change)), "change {nth}");
+        }
+    }
 }

@@ -32,7 +32,7 @@ use crate::etcd::{EtcdError, Place};
 use crate::login;
 use crate::on_fargate::OnFargate;
 use crate::pki::{self, Pair, Pki, PkiError, Subject};
-use crate::server_files::{AccessFileError, GuardFileError, ServerFiles, followed};
+use crate::server_files::{AccessFileError, GuardFileError, Reloads, ServerFiles, followed};
 use crate::shape::{CLUSTER_DOMAIN, Shape, git_version};
 
 /// Where the API listens in a VPC, as on EKS.
@@ -154,7 +154,8 @@ impl Cluster {
         }
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
-        let authorizers = Arc::new(authorizers(&setup, &stopped, &mut tasks)?);
+        let reloads = Arc::new(Reloads::default());
+        let authorizers = Arc::new(authorizers(&setup, &reloads, &stopped, &mut tasks)?);
         let clock: gate::Clock = Arc::new(now);
         let services = setup.shape.services;
         let addresses = ServiceRange { network: services.address(), prefix: services.prefix() };
@@ -177,15 +178,19 @@ impl Cluster {
             .map_err(|status| ClusterError::Bootstrap(Box::new(status)))?;
 
         let measures = Arc::new(Measures::new(measured_host(&setup)));
+        // The embedded store has one server; an etcd may have any number.
+        let identity = setup.place.store.as_ref().map(|_| Identity::take(setup.dir)).transpose()?;
+        let server_id = deciders::own_id(identity.as_ref().map(|identity| &*identity.name));
+        let counted = Counted { measures: measures.clone(), reloads: reloads.clone(), server_id };
         let tokens = Arc::new(token_authority(&pki, &setup.shape)?);
         let jwks = tokens.jwks();
         let server = Server::new(
-            server_config(&pki, &setup, sealing.as_ref(), clock.clone(), &measures)?,
+            server_config(&pki, &setup, sealing.as_ref(), clock.clone(), counted)?,
             Deps {
                 gate: gate.clone(),
                 authorizers,
                 login: setup.account.clone().map(|account| login::door(account, setup.name)),
-                believed: believed(&setup, &stopped, &mut tasks)?,
+                believed: believed(&setup, &reloads, &stopped, &mut tasks)?,
                 token_webhook: setup.files.access.token_webhook()?,
                 tokens,
                 dial,
@@ -195,8 +200,6 @@ impl Cluster {
         )
         .map_err(|error| ClusterError::Keys(error.to_string()))?;
         let tls = Arc::new(serving_tls(&pki, &setup)?);
-        // The embedded store has one server; an etcd may have any number.
-        let identity = setup.place.store.as_ref().map(|_| Identity::take(setup.dir)).transpose()?;
         let deciders = Deciders {
             gate: gate.clone(),
             pki: pki.clone(),
@@ -207,7 +210,12 @@ impl Cluster {
         tasks.extend(deciders.start(identity.as_ref().map(|identity| identity.name.clone()), &stopped));
         info!(cluster = setup.name, revision = store.snapshot().revision(), "the control plane runs");
         let (issuer, inside, shape) = (setup.shape.issuer.clone(), setup.inside, setup.shape);
-        tasks.extend(setup.files.guard.follow_keys(sealing.as_ref(), store.clone(), stopped.clone()));
+        tasks.extend(setup.files.guard.follow_keys(
+            sealing.as_ref(),
+            store.clone(),
+            reloads.encryption.clone(),
+            stopped.clone(),
+        ));
         let (tasks, public) = (Mutex::new(tasks), Mutex::default());
         Ok(Self {
             gate,
@@ -376,6 +384,7 @@ fn is_of_another_authority(state: &Snapshot, ca_pem: &str) -> bool {
 /// Node and RBAC, with the access policies of the account beside it, or what a configuration file says instead.
 fn authorizers(
     setup: &Setup,
+    reloads: &Reloads,
     stop: &watch::Receiver<bool>,
     tasks: &mut Vec<JoinHandle<()>>,
 ) -> Result<Authorizers, ClusterError> {
@@ -383,7 +392,7 @@ fn authorizers(
     if let Some(account) = &setup.account {
         all = all.with_access_policies(login::policies(account.clone(), setup.name));
     }
-    if let Some(source) = followed(setup.files.access.authorization()?, stop, tasks) {
+    if let Some(source) = followed(setup.files.access.authorization()?, &reloads.authorization, stop, tasks) {
         all = all.with_configuration(source, dial::from_host());
     }
     Ok(all)
@@ -393,10 +402,16 @@ fn authorizers(
 /// name: it is reached from inside the cluster's network, as everything that they name.
 fn believed(
     setup: &Setup,
+    reloads: &Reloads,
     stop: &watch::Receiver<bool>,
     tasks: &mut Vec<JoinHandle<()>>,
 ) -> Result<Vec<Believed>, ClusterError> {
-    let file = followed(setup.files.access.authentication(&setup.shape.issuer)?, stop, tasks);
+    let file = followed(
+        setup.files.access.authentication(&setup.shape.issuer)?,
+        &reloads.authentication,
+        stop,
+        tasks,
+    );
     let file = file.map(|source| Believed { source, dial: dial::from_host() });
     let provider = setup.account.as_ref().map(|account| Believed {
         source: login::provider(account.clone(), setup.name, &setup.shape.issuer),
@@ -426,12 +441,19 @@ fn token_authority(pki: &Pki, shape: &Shape) -> Result<Authority, ClusterError> 
     })
 }
 
+/// What is counted beside the API server.
+struct Counted {
+    measures: Arc<Measures>,
+    reloads: Arc<Reloads>,
+    server_id: String,
+}
+
 fn server_config(
     pki: &Pki,
     setup: &Setup,
     sealing: Option<&Arc<Sealing>>,
     clock: gate::Clock,
-    measures: &Arc<Measures>,
+    counted: Counted,
 ) -> Result<apiserver::Config, ClusterError> {
     Ok(apiserver::Config {
         version: Version {
@@ -453,13 +475,19 @@ fn server_config(
         flags: flags(setup),
         checks: sealing.map(health_of_keys).into_iter().collect(),
         audit: setup.files.guard.audit(clock)?,
-        components: Some(components(sealing, measures)),
+        components: Some(components(sealing, counted)),
     })
 }
 
-/// The metrics of controllers and scheduler, and of the store's keys where it has any.
-fn components(sealing: Option<&Arc<Sealing>>, measures: &Arc<Measures>) -> ComponentMetrics {
-    let mut components = deciders::metrics(measures);
+/// The metrics of controllers and scheduler, of files that were followed, and of the store's keys where it has any.
+fn components(sealing: Option<&Arc<Sealing>>, counted: Counted) -> ComponentMetrics {
+    let Counted { measures, reloads, server_id } = counted;
+    let mut components = deciders::metrics(&measures);
+    let deciders = components.all;
+    components.all = Arc::new(move |page| {
+        deciders(page);
+        reloads.write(&server_id, page);
+    });
     if let Some(sealing) = sealing.cloned() {
         let deciders = components.all;
         components.all = Arc::new(move |page| {

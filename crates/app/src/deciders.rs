@@ -65,10 +65,9 @@ impl Deciders {
         ]
     }
 
-    /// That this server is there. Its id is made of the host's name, as upstream's; of the server's own, if there may be several on a host.
+    /// That this server is there.
     fn lease(&self, identity: Option<&str>) -> ServerLease {
-        let hostname = hostname();
-        let id = server_id(identity.unwrap_or(&hostname));
+        let (hostname, id) = (hostname(), own_id(identity));
         let holder = format!("{id}_{}", self.gate.uid());
         ServerLease { id, hostname, holder, gate: self.gate.clone(), clock: self.clock.clone() }
     }
@@ -178,6 +177,11 @@ impl Identity {
         // Host and a unique word, as upstream's processes call themselves.
         Ok(Self { name: format!("{}_{word}", hostname()), _lock: file })
     }
+}
+
+/// The id of this API server: made of the host's name, as upstream's; of the server's own, if there may be several on a host.
+pub fn own_id(identity: Option<&str>) -> String {
+    identity.map_or_else(|| server_id(&hostname()), server_id)
 }
 
 fn hostname() -> String {

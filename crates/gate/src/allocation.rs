@@ -7,7 +7,7 @@ use object::Snapshot;
 use schema::path;
 
 /// Addresses of Services: a network and its prefix length, e.g. 10.100.0.0/16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceRange {
     pub network: Ipv4Addr,
     pub prefix: u8,

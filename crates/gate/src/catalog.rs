@@ -6,12 +6,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use kinds::CUSTOM_RESOURCE_DEFINITIONS;
 use kinds::custom::{Identity, Rows};
 use object::{Object, Resource, Revision, Snapshot};
 use schema::Kind;
+use serde_json::Value;
 use store::Store;
+
+use crate::measures::Measures;
 
 /// A list of kinds with its indexes.
 #[derive(Default)]
@@ -139,7 +143,7 @@ impl Live {
     }
 
     /// The catalog of the store's newest state.
-    pub(crate) fn get(&self, store: &dyn Store) -> Arc<Catalog> {
+    pub(crate) fn get(&self, store: &dyn Store, measures: &Measures) -> Arc<Catalog> {
         {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             if state.seen == seen(&store.snapshot()) {
@@ -151,7 +155,7 @@ impl Live {
         let snapshot = store.snapshot();
         if state.seen != seen(&snapshot) {
             state.seen = seen(&snapshot);
-            state.follow(&snapshot);
+            state.follow(&snapshot, measures);
         }
         state.catalog.clone()
     }
@@ -163,7 +167,7 @@ fn seen(snapshot: &Snapshot) -> Seen {
 
 impl State {
     /// Looks at the definitions that have changed, and makes the catalog anew if any of them says something else.
-    fn follow(&mut self, snapshot: &Snapshot) {
+    fn follow(&mut self, snapshot: &Snapshot, measures: &Measures) {
         let mut before = std::mem::take(&mut self.definitions);
         let mut differs = false;
         for object in snapshot.list(CUSTOM_RESOURCE_DEFINITIONS, "") {
@@ -172,7 +176,7 @@ impl State {
                 Some(known) if known.revision == object.revision => known,
                 known => {
                     let was = known.as_ref().and_then(|known| known.identity.clone());
-                    let looked = look(object, known);
+                    let looked = look(object, known, measures);
                     differs |= looked.identity != was;
                     looked
                 }
@@ -188,13 +192,19 @@ impl State {
 }
 
 /// A definition, with the rows that it had if it says the same as before.
-fn look(object: &Object, known: Option<Looked>) -> Looked {
+fn look(object: &Object, known: Option<Looked>, measures: &Measures) -> Looked {
+    let compile = |schema: &Value, is_resource: bool| {
+        let began = Instant::now();
+        let rules = kinds::custom::compile(schema, is_resource);
+        rules.iter().for_each(|_| measures.compiled_rules(began.elapsed()));
+        rules
+    };
     let identity = Identity::of(object).filter(Identity::is_served);
     let revision = object.revision;
     let rows = match known {
         Some(known) if known.identity == identity => known.rows,
         _ if identity.is_none() => None,
-        _ => kinds::custom::rows(object)
+        _ => kinds::custom::rows(object, &compile)
             .inspect_err(|error| {
                 tracing::error!(definition = %object.key.name, error, "a definition cannot be served");
             })

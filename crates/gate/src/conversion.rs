@@ -11,16 +11,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use object::{Object, Reason, Revision, Snapshot, Status, body};
 use plan::Call;
-use schema::custom::ConversionWebhook;
+use schema::custom::{ConversionFault, ConversionWebhook};
 use schema::{Kind, path};
 use serde_json::Value;
 use store::Store;
 
+use crate::measures::Measures;
 use crate::request::Request;
 use crate::webhooks::{self, Webhooks};
 use crate::{Gate, commit, decode};
@@ -152,6 +154,7 @@ impl Gate {
                 kind.clone(),
                 batch.clone(),
                 self.uid(),
+                self.measures.clone(),
             );
             let job = job.boxed().shared();
             for (within, object) in batch.iter().enumerate() {
@@ -165,7 +168,9 @@ impl Gate {
             made.get(&id).or_else(|| known.batches.get(&id)).cloned().unwrap_or_else(|| {
                 let object = objects[*place].clone();
                 let webhooks = self.webhooks.clone();
-                let job = convert_all(webhooks, self.store.clone(), kind.clone(), vec![object], self.uid());
+                let (uid, measures) = (self.uid(), self.measures.clone());
+                let job =
+                    convert_all(webhooks, self.store.clone(), kind.clone(), vec![object], uid, measures);
                 (job.boxed().shared(), 0)
             })
         };
@@ -223,7 +228,9 @@ impl Gate {
         value: Value,
     ) -> Result<Value, Status> {
         let (webhooks, snapshot) = (self.webhooks.as_deref(), self.store.snapshot());
-        let converted = convert(webhooks, &snapshot, webhook, api_version, &self.uid(), vec![value]).await?;
+        let uid = self.uid();
+        let asking = Asking { webhooks, snapshot: &snapshot, measures: &self.measures, webhook, uid: &uid };
+        let converted = asking.convert(api_version, vec![value]).await?;
         converted.into_iter().next().ok_or_else(|| Status::internal("a conversion gave no object"))
     }
 
@@ -256,6 +263,7 @@ async fn convert_all(
     kind: Kind,
     objects: Vec<Arc<Object>>,
     uid: String,
+    measures: Arc<Measures>,
 ) -> Result<Arc<[Arc<Object>]>, Status> {
     let Some((custom, webhook)) = kind.custom.as_ref().and_then(|one| Some((one, one.webhook.as_ref()?)))
     else {
@@ -266,7 +274,9 @@ async fn convert_all(
     let values: Vec<Value> = objects.iter().map(read).collect::<Result<_, _>>().map_err(Status::internal)?;
     // As it is when the call is made: many wait for their turn, and none keeps an old state alive.
     let snapshot = store.snapshot();
-    let converted = convert(webhooks.as_deref(), &snapshot, webhook, &api_version, &uid, values).await?;
+    let webhooks = webhooks.as_deref();
+    let asking = Asking { webhooks, snapshot: &snapshot, measures: &measures, webhook, uid: &uid };
+    let converted = asking.convert(&api_version, values).await?;
     let made = objects.iter().zip(converted).map(|(object, mut value)| {
         custom.fit(&api_version, &mut value);
         Ok::<_, Status>(Arc::new(commit::draft(&kind, &object.key, &value)?.at(object.revision)))
@@ -274,34 +284,56 @@ async fn convert_all(
     made.collect()
 }
 
-/// Objects in another version. Those that have it already are not sent: within one version there is nothing to convert.
-async fn convert(
-    webhooks: Option<&dyn Webhooks>,
-    snapshot: &Snapshot,
-    webhook: &ConversionWebhook,
-    api_version: &str,
-    uid: &str,
-    mut values: Vec<Value>,
-) -> Result<Vec<Value>, Status> {
-    let places: Vec<usize> =
-        (0..values.len()).filter(|&place| path::text(&values[place], "apiVersion") != api_version).collect();
-    let asked: Vec<Value> = places.iter().map(|&place| values[place].take()).collect();
-    let Some(first) = asked.first() else { return Ok(values) };
-    let (own, kind) = (path::text(first, "apiVersion"), path::text(first, "kind"));
-    let refused = |why: String| {
-        Status::new(Reason::Unknown, format!("conversion webhook for {own}, Kind={kind} {why}"))
-    };
-    let body =
-        webhook.review(uid, api_version, &asked).map_err(|why| Status::new(Reason::Unknown, why.clone()))?;
-    let target = admission::extension::target(&webhook.client_config);
-    let target = target.ok_or_else(|| refused("failed: it names no place that could be called".into()))?;
-    let ca_bundle = admission::extension::ca_bundle(&webhook.client_config);
-    let call = Call { target, ca_bundle, timeout_ms: TIMEOUT_MS, body };
-    let answer = webhooks::post(webhooks, snapshot, &call).await;
-    let answer = answer.map_err(|why| refused(format!("failed: {why}")))?;
-    let converted = webhook.read(answer, uid, api_version, &asked).map_err(&refused)?;
-    for (place, converted) in places.into_iter().zip(converted) {
-        values[place] = converted;
+/// One call of a conversion webhook.
+struct Asking<'a> {
+    webhooks: Option<&'a dyn Webhooks>,
+    snapshot: &'a Snapshot,
+    measures: &'a Measures,
+    webhook: &'a ConversionWebhook,
+    uid: &'a str,
+}
+
+impl Asking<'_> {
+    /// Objects in another version. Those that have it already are not sent: within one version there is nothing to convert.
+    async fn convert(&self, api_version: &str, mut values: Vec<Value>) -> Result<Vec<Value>, Status> {
+        let places: Vec<usize> = (0..values.len())
+            .filter(|&place| path::text(&values[place], "apiVersion") != api_version)
+            .collect();
+        let asked: Vec<Value> = places.iter().map(|&place| values[place].take()).collect();
+        let Some(first) = asked.first() else { return Ok(values) };
+        let (own, kind) = (path::text(first, "apiVersion"), path::text(first, "kind"));
+        let refused = |why: String| {
+            Status::new(Reason::Unknown, format!("conversion webhook for {own}, Kind={kind} {why}"))
+        };
+        let began = Instant::now();
+        let answered = self.answered(api_version, &asked).await?;
+        self.measures.converted(answered.as_ref().err().map(|(fault, _)| *fault), began.elapsed());
+        let converted = answered.map_err(|(_, why)| refused(why))?;
+        for (place, converted) in places.into_iter().zip(converted) {
+            values[place] = converted;
+        }
+        Ok(values)
     }
-    Ok(values)
+
+    /// What the webhook made of objects; the inner error is its own, None of it: it could not be called.
+    async fn answered(
+        &self,
+        api_version: &str,
+        asked: &[Value],
+    ) -> Result<Result<Vec<Value>, (Option<ConversionFault>, String)>, Status> {
+        let Self { webhooks, snapshot, webhook, uid, .. } = *self;
+        let body = webhook.review(uid, api_version, asked);
+        let body = body.map_err(|why| Status::new(Reason::Unknown, why))?;
+        let Some(target) = admission::extension::target(&webhook.client_config) else {
+            return Ok(Err((None, "failed: it names no place that could be called".to_owned())));
+        };
+        let ca_bundle = admission::extension::ca_bundle(&webhook.client_config);
+        let call = Call { target, ca_bundle, timeout_ms: TIMEOUT_MS, body };
+        Ok(match webhooks::post(webhooks, snapshot, &call).await {
+            Err(why) => Err((None, format!("failed: {why}"))),
+            Ok(answer) => {
+                webhook.read(answer, uid, api_version, asked).map_err(|(fault, why)| (Some(fault), why))
+            }
+        })
+    }
 }

@@ -152,7 +152,7 @@ impl Gate {
         metadata::prepare(&kind, &mut new, None);
         let mut ops = service::allocate(self, snapshot, &key, &mut new, None, request.options.dry_run)?;
         administers(&kind, &new, namespace)?;
-        decode::validate(request, &kind, &new, None, false, warnings)?;
+        decode::validate(request, &kind, &new, None, false, warnings, &self.measures)?;
         warnings.extend(kind.warnings(&new, None));
         admit::validate(&review, &key, Some(&new), None, warnings).await?;
         ops.extend(namespace.map(|namespace| stands(namespace)));

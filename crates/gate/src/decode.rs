@@ -1,17 +1,19 @@
 //! From what a client sent to an object of the kind that the path names: identity, types, defaults, validation.
 
+use std::time::Instant;
+
 use object::Status;
 use schema::{DecodeError, FieldValidation, Kind, Violation};
 use serde_json::{Map, Value};
 
+use crate::measures::Measures;
 use crate::metadata;
 use crate::request::{Options, Request};
 
 /// Makes a body the object that the path speaks of, in the form that is stored. Returns the warnings about its fields.
 pub(crate) fn object(request: &Request<'_>, object: &mut Value) -> Result<Vec<String>, Status> {
     identify(request.kind, object)?;
-    let order = if request.kind.custom.is_some() { Order::RepeatedFirst } else { Order::UnknownFirst };
-    let warnings = fields(&Form::Kind(request.kind), object, request.options, order)
+    let warnings = fields(&Form::Kind(request.kind), object, request.options)
         .map_err(|error| unreadable(request.kind, &error))?;
     finish(request, object)?;
     Ok(warnings)
@@ -132,18 +134,9 @@ pub fn document(
     }
     members.insert("apiVersion".into(), expected.into());
     members.insert("kind".into(), name.into());
-    fields(&Form::Type(type_name), object, options, Order::UnknownFirst).map_err(|error| {
+    fields(&Form::Type(type_name), object, options).map_err(|error| {
         Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {error}"))
     })
-}
-
-/// In which order it is told what is wrong with fields. Upstream tells of patches and custom resources first what is there twice, and of
-/// any other body in the order of its text. The tree has lost that, so what is unknown is told first, which upstream's conformance suite
-/// asks for.
-#[derive(Clone, Copy)]
-pub(crate) enum Order {
-    RepeatedFirst,
-    UnknownFirst,
 }
 
 /// Checks types, drops unknown fields and nulls. What the reader of the body found counts as found here.
@@ -151,7 +144,6 @@ pub(crate) fn fields(
     form: &Form<'_>,
     object: &mut Value,
     options: &Options,
-    order: Order,
 ) -> Result<Vec<String>, DecodeError> {
     let strict = options.field_validation == FieldValidation::Strict;
     // Conform tells what is unknown in both modes that tell; Strict is decided here, where the reader's findings are known too.
@@ -161,12 +153,10 @@ pub(crate) fn fields(
         Form::Type(name) => kinds::types().conform(name, object.take(), mode)?,
     };
     *object = decoded.value;
-    let (repeated, unknown) = (options.problems.clone(), decoded.warnings);
-    let found = match order {
-        Order::RepeatedFirst => [repeated, unknown],
-        Order::UnknownFirst => [unknown, repeated],
+    let mut found = [&options.problems.told[..], &decoded.warnings].concat();
+    if let Some(text) = options.problems.text.as_ref().filter(|_| found.len() > 1) {
+        schema::sort_findings(text, &mut found);
     }
-    .concat();
     match options.field_validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Strict if !found.is_empty() => Err(DecodeError::Strict(found)),
@@ -230,14 +220,23 @@ pub(crate) fn validate(
     old: Option<&Value>,
     compares: bool,
     warnings: &mut Vec<String>,
+    measures: &Measures,
 ) -> Result<(), Status> {
     let asked = if kind.custom.is_some() { kind } else { request.kind };
-    let mut violations = asked.violations(new, old.filter(|_| compares));
+    let compared = old.filter(|_| compares);
+    let mut violations = asked.violations_but_rules(new, compared);
+    let began = Instant::now();
+    if let Some(broken) = asked.broken_rules(new, compared, &violations) {
+        measures.asked_rules(began.elapsed());
+        violations.extend(broken);
+    }
     if let (Some(old), false) = (old, request.subresource.is_empty()) {
         violations.extend((asked.validate_part)(request.subresource, new, old));
     }
-    if let Some(old) = old {
+    if let Some(old) = old.filter(|_| kind.custom.is_some()) {
+        let began = Instant::now();
         warnings.extend(kind.ratcheted(new, old, &violations));
+        measures.ratcheted(began.elapsed());
     }
     if violations.is_empty() {
         return Ok(());

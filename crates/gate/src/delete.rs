@@ -24,7 +24,7 @@ use crate::{Gate, create, finalizers, metadata, removal};
 const ATTEMPTS: u32 = 64;
 
 /// What a DELETE comes to on one snapshot.
-enum Fate {
+pub(crate) enum Fate {
     /// Already on its way; this request changes nothing.
     Waiting,
     /// Stays for now, marked.
@@ -39,16 +39,6 @@ impl Gate {
     /// # Errors
     /// 403 admission, 404, 409 preconditions, 422 options that contradict each other.
     pub async fn delete(&self, request: &Request<'_>, options: &DeleteOptions) -> Result<Outcome, Status> {
-        self.delete_asked(request, options, true).await
-    }
-
-    /// As [`delete`](Self::delete); without admission where the request that this is a part of has passed it.
-    pub(crate) async fn delete_asked(
-        &self,
-        request: &Request<'_>,
-        options: &DeleteOptions,
-        is_asked: bool,
-    ) -> Result<Outcome, Status> {
         check_options(options)?;
         let key = commit::key_of(request, request.name);
         let mut raced = 0;
@@ -65,10 +55,8 @@ impl Gate {
                 now: self.now(),
             };
             let old = self.seen(&review, &stored).await?;
-            if is_asked {
-                let judged = admit::validate(&review, &key, None, Some(&old), &mut warnings).await;
-                judged.map_err(|status| status.warning_of(&warnings))?;
-            }
+            let judged = admit::validate(&review, &key, None, Some(&old), &mut warnings).await;
+            judged.map_err(|status| status.warning_of(&warnings))?;
             // What is marked is written, and so in the form that is stored now.
             let kept = self.kind(request.kind.resource)?;
             let kept = self.replaced(&kept)?.unwrap_or(kept);
@@ -95,7 +83,8 @@ impl Gate {
         self.held(kind, stored).await
     }
 
-    async fn meet(
+    /// Carries it out, with `also` in the same transaction.
+    pub(crate) async fn meet(
         &self,
         request: &Request<'_>,
         kept: &Kind,
@@ -163,7 +152,7 @@ impl Gate {
     }
 }
 
-fn fate(kind: &Kind, stored: &Object, old: Value, options: &DeleteOptions, now: Time) -> Fate {
+pub(crate) fn fate(kind: &Kind, stored: &Object, old: Value, options: &DeleteOptions, now: Time) -> Fate {
     let mut new = old;
     let graceful = match kind.strategy.grace_seconds {
         None => false,

@@ -1,6 +1,7 @@
 //! `POST pods/{name}/eviction`: a deletion that asks the pod's disruption budget first.
 //!
-//! <https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/>. The budget and the pod change in one transaction.
+//! <https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/>. The budget is spent in the transaction that gives a pod its
+//! grace: after a crash between them a disruption that nobody made would keep others from being evicted for two minutes.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use store::{Op, Precondition};
 
 use crate::commit::{self, Failed};
-use crate::delete::hold;
+use crate::delete::{Fate, fate, hold};
 use crate::ownership::Elsewhere;
 use crate::pod::{set_condition, success};
 use crate::request::{DeleteOptions, Options, Outcome, Preconditions, Request};
@@ -58,22 +59,19 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, mut body: Value) -
     }
     let passed = gate.admit(request, Operation::Create, body).await?;
     let (body, warnings) = (passed.object, passed.warnings);
-    let asked = options(request, &body)?;
+    let mut asked = options(request, &body)?;
     let dry = Options { dry_run: is_dry(request, &body)?, ..request.options.clone() };
     let request = &Request { options: &dry, ..*request };
     let key = commit::key_of(request, request.name);
-    let mut raced = 0;
+    let (mut raced, mut is_spent) = (0, false);
     for _ in 0..ATTEMPTS {
         let snapshot = gate.newest_of(&key, raced).await?;
         let stored = snapshot.get(&key).ok_or_else(|| Status::not_found(&key))?;
         // Before anything is marked or spent: what is not the pod that was meant keeps its budget too.
         hold(request.kind, stored, &asked.preconditions)?;
-        // The pod that was looked at goes, and none that has its name meanwhile.
-        let mut options = asked.clone();
-        options.preconditions.uid = Some(stored.meta.uid.to_string().into());
         let pod = stored.to_value().map_err(Status::internal)?;
         let now = gate.now();
-        let spent = if ignores_budgets(stored, &pod) {
+        let spent = if is_spent || ignores_budgets(stored, &pod) {
             None
         } else {
             spend(gate, request, &snapshot, stored, &pod, now)?
@@ -81,36 +79,41 @@ pub(crate) async fn evict(gate: &Gate, request: &Request<'_>, mut body: Value) -
         if request.options.dry_run {
             return Ok(Outcome { created: true, warnings, ..Outcome::made(success()) });
         }
-        if !stored.meta.is_deleting() || spent.is_some() {
-            let mut marked = pod;
-            let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
-                "message": "Eviction API: evicting"});
-            set_condition(&mut marked, condition, now);
-            let mut ops = vec![commit::put(
-                commit::draft(request.kind, &key, &marked)?,
-                Precondition::At(stored.revision),
-            )];
-            ops.extend(spent);
-            match gate.commit(&key, ops).await {
-                // Who named a revision means the one that the mark made of it.
-                Ok(events) if asked.preconditions.revision.is_some() => {
-                    let marked = commit::committed(&key, &events)?;
-                    options.preconditions.revision = Some(marked.revision.to_string().into());
-                }
-                Ok(_) => {}
-                Err(Failed::Status(status)) => return Err(status),
-                Err(Failed::Raced { revision, .. }) => {
-                    raced = raced.max(revision).max(1);
-                    continue;
-                }
+        let marked = if stored.meta.is_deleting() { pod.clone() } else { marked(pod.clone(), now) };
+        let fate = fate(request.kind, stored, marked.clone(), &asked, now);
+        // What goes at once is marked before: who watches is shown its last state as it was stored.
+        let done = if matches!(fate, Fate::Removed(_)) && marked != pod {
+            let mark =
+                commit::put(commit::draft(request.kind, &key, &marked)?, Precondition::At(stored.revision));
+            gate.commit(&key, [mark].into_iter().chain(spent).collect()).await
+        } else {
+            match gate.meet(request, request.kind, &snapshot, stored, fate, spent).await {
+                Ok(_) => return Ok(Outcome { created: true, warnings, ..Outcome::made(success()) }),
+                Err(failed) => Err(failed),
             }
+        };
+        match done {
+            Ok(events) => {
+                let marked = commit::committed(&key, &events)?;
+                // The pod that was marked goes, and none that has its name meanwhile. Who named a revision means the one that the mark made.
+                let revision = asked.preconditions.revision.map(|_| marked.revision.to_string().into());
+                asked.preconditions =
+                    Preconditions { uid: Some(marked.meta.uid.to_string().into()), revision };
+                (raced, is_spent) = (raced.max(marked.revision), true);
+            }
+            Err(Failed::Status(status)) => return Err(status),
+            Err(Failed::Raced { revision, .. }) => raced = raced.max(revision).max(1),
         }
-        let delete = Request { subresource: "", ..*request };
-        // Whoever watches over deletions was not asked: an eviction is what was admitted.
-        gate.delete_asked(&delete, &options, false).await?;
-        return Ok(Outcome { created: true, warnings, ..Outcome::made(success()) });
     }
     Err(Status::stale(&key))
+}
+
+/// The pod with the condition that says why it goes.
+fn marked(mut pod: Value, now: Time) -> Value {
+    let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting"});
+    set_condition(&mut pod, condition, now);
+    pod
 }
 
 /// `kubectl drain --dry-run=server` says so in the body, others in the query.

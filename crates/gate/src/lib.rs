@@ -53,7 +53,7 @@ pub use catalog::{Catalog, Groups};
 pub use commit::selectable_values;
 pub use decode::document;
 pub use request::{
-    Annotations, Answer, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions, Request,
+    Annotations, Answer, Change, DeleteOptions, Options, Outcome, PatchKind, Preconditions, Problems, Request,
 };
 pub use scale::read_scale;
 pub use webhooks::{Asking, Webhooks};
@@ -193,6 +193,9 @@ impl Gate {
     /// Writes what admission and allocation cost so far.
     pub fn write_metrics(&self, page: &mut metrics::Page) {
         self.measures.write(&self.store.snapshot(), self.services, page);
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.write_metrics(page);
+        }
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -201,7 +204,7 @@ impl Gate {
 
     /// What is served now. A request keeps to the one that it was routed by.
     pub fn catalog(&self) -> Arc<Catalog> {
-        self.catalog.get(&*self.store)
+        self.catalog.get(&*self.store, &self.measures)
     }
 
     pub fn now(&self) -> Time {

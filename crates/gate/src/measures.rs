@@ -8,6 +8,7 @@ use admission::{CHAIN, Operation, Plugin, PodSecurityNote, PodSecurityVersion, P
 use kinds::{IP_ADDRESSES, PODS};
 use metrics::{Counter, Family, Histogram, Page, SECONDS, exponential};
 use object::{Resource, Snapshot, Status, Table};
+use schema::custom::ConversionFault;
 
 use crate::{ServiceRange, ServiceRanges, allocation, service};
 
@@ -17,6 +18,10 @@ static STEP_SECONDS: [f64; STEP_FINE + ADMISSION_SECONDS.len()] = step_seconds()
 const STEP_FINE: usize = 188;
 static WEBHOOK_SECONDS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
 static POLICY_SECONDS: [f64; 5] = [0.000_000_5, 0.001, 0.01, 0.1, 1.0];
+static CONVERSION_SECONDS: [f64; 15] =
+    [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0];
+static RATCHETING_SECONDS: [f64; 10] = exponential(0.00001, 4.0);
+static COMPARISON_SECONDS: [f64; 10] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0];
 const STEP: &str = "apiserver_admission_step_admission_duration_seconds";
 const CONTROLLER: &str = "apiserver_admission_controller_admission_duration_seconds";
 /// The code that is told of a webhook that could not be called: upstream's.
@@ -79,10 +84,10 @@ pub struct Measures {
     plugins: Box<[(&'static str, Steps)]>,
     /// By name, phase, operation, and whether it refused.
     webhooks: Family<[Box<str>; 4], Histogram>,
-    /// By name, phase, operation, code, and whether it refused.
-    webhook_requests: Family<[Box<str>; 5], Counter>,
-    /// By name, phase, operation, error and code.
-    webhook_rejections: Family<[Box<str>; 5], Counter>,
+    /// By code, and by name, phase, operation, and whether it refused.
+    webhook_requests: Family<(u16, [Box<str>; 4]), Counter>,
+    /// By code, and by name, phase, operation and error.
+    webhook_rejections: Family<(u16, [Box<str>; 4]), Counter>,
     /// By name and phase.
     webhook_fail_open: Family<[Box<str>; 2], Counter>,
     /// By action, error, policy and binding.
@@ -91,12 +96,20 @@ pub struct Measures {
     /// By error, policy and binding.
     mutations: Family<[Box<str>; 3], Histogram>,
     /// By range, and whether the address was chosen (`static`) or not (`dynamic`).
-    addresses: Family<[Box<str>; 2], Counter>,
-    address_errors: Family<[Box<str>; 2], Counter>,
-    /// By range.
-    address_seconds: Family<[Box<str>; 1], Histogram>,
+    addresses: Family<(ServiceRange, &'static str), Counter>,
+    address_errors: Family<(ServiceRange, &'static str), Counter>,
+    address_seconds: Family<ServiceRange, Histogram>,
     node_ports: Family<[&'static str; 1], Counter>,
     node_port_errors: Family<[&'static str; 1], Counter>,
+    /// By what was wrong, nothing if it went well, and the result.
+    conversions: Family<[&'static str; 2], Histogram>,
+    /// Of definitions: what compiling the rules of a schema took, asking those of an object, and asking them again about what an update
+    /// leaves as it was.
+    rules_compiled: Histogram,
+    rules_asked: Histogram,
+    ratcheting: Histogram,
+    /// Whether an update changes anything: it does, or it does not.
+    comparisons: [Histogram; 2],
 }
 
 impl Default for Measures {
@@ -117,6 +130,11 @@ impl Default for Measures {
             address_seconds: Family::new(seconds),
             node_ports: Family::default(),
             node_port_errors: Family::default(),
+            conversions: Family::new(|| Histogram::new(&CONVERSION_SECONDS)),
+            rules_compiled: seconds(),
+            rules_asked: seconds(),
+            ratcheting: Histogram::new(&RATCHETING_SECONDS),
+            comparisons: std::array::from_fn(|_| Histogram::new(&COMPARISON_SECONDS)),
         }
     }
 }
@@ -260,12 +278,11 @@ impl Measures {
             Err(status) => status.code.min(600),
             Ok(_) => 200,
         };
-        let code = &*code.to_string();
         self.webhooks.of(&[name, phase, operation, refused]).took(call.took);
-        self.webhook_requests.of(&[name, phase, operation, code, refused]).increase();
+        self.webhook_requests.of(&(code, [name, phase, operation, refused])).increase();
         if ended.is_err() {
             let error = if call.is_answered { "no_error" } else { "calling_webhook_error" };
-            self.webhook_rejections.of(&[name, phase, operation, error, code]).increase();
+            self.webhook_rejections.of(&(code, [name, phase, operation, error])).increase();
         } else if !call.is_answered {
             self.webhook_fail_open.of(&[name, phase]).increase();
         }
@@ -306,13 +323,50 @@ impl Measures {
     }
 
     /// An address was sought in a range; `scope`: `static` if somebody chose it, otherwise `dynamic`.
-    pub(crate) fn allocated(&self, range: ServiceRange, scope: &str, is_found: bool, took: Duration) {
-        let cidr = &*range.to_string();
+    pub(crate) fn allocated(&self, range: ServiceRange, scope: &'static str, is_found: bool, took: Duration) {
         let of = if is_found { &self.addresses } else { &self.address_errors };
-        of.of(&[cidr, scope]).increase();
+        of.of(&(range, scope)).increase();
         if is_found {
-            self.address_seconds.of(&[cidr]).took(took);
+            self.address_seconds.of(&range).took(took);
         }
+    }
+
+    /// A conversion webhook was called; `fault`: what was wrong with its answer, or None if there was none.
+    pub(crate) fn converted(&self, fault: Option<Option<ConversionFault>>, took: Duration) {
+        let labels = match fault {
+            None => ["", "success"],
+            Some(None) => ["conversion_webhook_call_failure", "failure"],
+            Some(Some(ConversionFault::Malformed)) => {
+                ["conversion_webhook_malformed_response_failure", "failure"]
+            }
+            Some(Some(ConversionFault::Partial)) => {
+                ["conversion_webhook_partial_response_failure", "failure"]
+            }
+            Some(Some(ConversionFault::Invalid)) => {
+                ["conversion_webhook_invalid_converted_object_failure", "failure"]
+            }
+        };
+        self.conversions.of(&labels).took(took);
+    }
+
+    /// The rules of one schema of a definition were compiled.
+    pub(crate) fn compiled_rules(&self, took: Duration) {
+        self.rules_compiled.took(took);
+    }
+
+    /// An object was judged by the rules of its definition.
+    pub(crate) fn asked_rules(&self, took: Duration) {
+        self.rules_asked.took(took);
+    }
+
+    /// What an update of a custom resource leaves as it was has been looked at apart.
+    pub(crate) fn ratcheted(&self, took: Duration) {
+        self.ratcheting.took(took);
+    }
+
+    /// An update was compared with what is stored.
+    pub(crate) fn compared(&self, is_same: bool, took: Duration) {
+        self.comparisons[usize::from(is_same)].took(took);
     }
 
     pub(crate) fn node_port(&self, scope: &'static str, is_found: bool) {
@@ -323,6 +377,7 @@ impl Measures {
     /// `snapshot`: how many addresses and ports are given out and how many are left, says the state itself.
     pub fn write(&self, snapshot: &Snapshot, services: ServiceRanges, page: &mut Page) {
         self.write_admission(page);
+        self.write_custom(page);
         let ranges = allocation::ranges(snapshot, services.addresses);
         let taken =
             snapshot.list(IP_ADDRESSES, "").filter_map(|object| object.key.name.parse::<Ipv4Addr>().ok());
@@ -348,6 +403,50 @@ impl Measures {
         page.gauge(&format!("{allocator}_allocated_ports"), help, taken);
         let help = "[ALPHA] Gauge measuring the number of available NodePorts for Services";
         page.gauge(&format!("{allocator}_available_ports"), help, all.saturating_sub(taken));
+    }
+
+    fn write_custom(&self, page: &mut Page) {
+        let help = "[ALPHA] Time for comparison of old to new for the purposes of CRDValidationRatcheting during an UPDATE in seconds.";
+        for (name, help, histogram) in [
+            ("apiextensions_apiserver_validation_ratcheting_seconds", help, &self.ratcheting),
+            (
+                "apiserver_cel_compilation_duration_seconds",
+                "[BETA] CEL compilation time in seconds.",
+                &self.rules_compiled,
+            ),
+            (
+                "apiserver_cel_evaluation_duration_seconds",
+                "[BETA] CEL evaluation time in seconds.",
+                &self.rules_asked,
+            ),
+        ] {
+            page.head(name, "histogram", help);
+            page.histogram(name, &[], histogram);
+        }
+        let labels = ["failure_type", "result"];
+        let of = "apiserver_conversion_webhook";
+        let help = "[ALPHA] Conversion webhook request latency";
+        page.histograms(&format!("{of}_duration_seconds"), help, labels, &self.conversions);
+        let conversions = self.conversions.sorted();
+        if !conversions.is_empty() {
+            let name = format!("{of}_request_total");
+            page.head(
+                &name,
+                "counter",
+                "[ALPHA] Counter for conversion webhook requests with success/failure and failure error type",
+            );
+            for ([fault, result], took) in conversions {
+                page.sample(&name, &[("failure_type", fault), ("result", result)], took.count());
+            }
+        }
+        let name = "apiserver_request_timestamp_comparison_time";
+        let help = "[ALPHA] Time taken for comparison of old vs new objects in UPDATE or PATCH requests";
+        page.head(name, "histogram", help);
+        // Bytes are compared, which ends with the first that differs.
+        let paths = ["unequalObjectsFast", "equalObjectsSlow"];
+        for (path, took) in paths.iter().zip(&self.comparisons).filter(|(_, took)| took.count() > 0) {
+            page.histogram(name, &[("code_path", path)], took);
+        }
     }
 
     fn write_pod_security(&self, page: &mut Page) {
@@ -422,18 +521,31 @@ impl Measures {
             ["name", "type"],
             &self.webhook_fail_open,
         );
-        page.counters(
-            "apiserver_admission_webhook_rejection_count",
-            "[ALPHA] Admission webhook rejection count, identified by name and broken out for each admission type (validating or admit) and operation.",
-            ["name", "type", "operation", "error_type", "rejection_code"],
-            &self.webhook_rejections,
-        );
-        page.counters(
-            "apiserver_admission_webhook_request_total",
-            "[ALPHA] Admission webhook request total, identified by name and broken out for each admission type (validating or admit) and operation.",
-            ["name", "type", "operation", "code", "rejected"],
-            &self.webhook_requests,
-        );
+        for (name, help, [last, code_name], family) in [
+            (
+                "apiserver_admission_webhook_rejection_count",
+                "[ALPHA] Admission webhook rejection count, identified by name and broken out for each admission type (validating or admit) and operation.",
+                ["error_type", "rejection_code"],
+                &self.webhook_rejections,
+            ),
+            (
+                "apiserver_admission_webhook_request_total",
+                "[ALPHA] Admission webhook request total, identified by name and broken out for each admission type (validating or admit) and operation.",
+                ["rejected", "code"],
+                &self.webhook_requests,
+            ),
+        ] {
+            let all = family.sorted();
+            if !all.is_empty() {
+                page.head(name, "counter", help);
+            }
+            for ((code, values), count) in all {
+                let code = code.to_string();
+                let labels = ["name", "type", "operation", last].into_iter();
+                let labels = labels.zip(values.iter().map(|value| &**value)).chain([(code_name, &*code)]);
+                page.sample(name, &labels.collect::<Vec<_>>(), count.get());
+            }
+        }
         let of = "apiserver_validating_admission_policy_check";
         let labels = ["enforcement_action", "error_type", "policy", "policy_binding"];
         let help = "[BETA] Validation admission latency for individual validation expressions in seconds, labeled by policy and further including binding and enforcement action taken.";
@@ -456,20 +568,27 @@ impl Measures {
             page.sample(&name, &labels, took.count());
         }
         let allocator = "kube_apiserver_clusterip_allocator_allocation";
-        page.histograms(
-            &format!("{allocator}_duration_seconds"),
-            "[ALPHA] Duration in seconds to allocate a Cluster IP by ServiceCIDR",
-            ["cidr"],
-            &self.address_seconds,
-        );
-        page.counters(
-            &format!("{allocator}_errors_total"),
-            "[ALPHA] Number of errors trying to allocate Cluster IPs",
-            ["cidr", "scope"],
-            &self.address_errors,
-        );
-        let help = "[ALPHA] Number of Cluster IPs allocations";
-        page.counters(&format!("{allocator}_total"), help, ["cidr", "scope"], &self.addresses);
+        let seconds = self.address_seconds.sorted();
+        let name = format!("{allocator}_duration_seconds");
+        if !seconds.is_empty() {
+            let help = "[ALPHA] Duration in seconds to allocate a Cluster IP by ServiceCIDR";
+            page.head(&name, "histogram", help);
+        }
+        for (range, took) in seconds {
+            page.histogram(&name, &[("cidr", &range.to_string())], &took);
+        }
+        for (name, help, family) in [
+            ("errors_total", "[ALPHA] Number of errors trying to allocate Cluster IPs", &self.address_errors),
+            ("total", "[ALPHA] Number of Cluster IPs allocations", &self.addresses),
+        ] {
+            let (name, all) = (format!("{allocator}_{name}"), family.sorted());
+            if !all.is_empty() {
+                page.head(&name, "counter", help);
+            }
+            for ((range, scope), count) in all {
+                page.sample(&name, &[("cidr", &range.to_string()), ("scope", scope)], count.get());
+            }
+        }
         let allocator = "kube_apiserver_nodeport_allocator_allocation";
         let help = "[ALPHA] Number of errors trying to allocate NodePort";
         page.counters(&format!("{allocator}_errors_total"), help, ["scope"], &self.node_port_errors);
@@ -528,8 +647,18 @@ mod tests {
         measures.pod_security(refused, "update", PODS, "resize");
         measures.pod_security(PodSecurityNote::Exempt, "create", kinds::JOBS, "");
         measures.mutated(["p", "b", "no_error"].map(str::to_owned), Duration::from_millis(3));
+        for fault in [None, Some(None), Some(Some(ConversionFault::Invalid))] {
+            measures.converted(fault, Duration::from_millis(7));
+        }
+        measures.compiled_rules(Duration::from_millis(7));
+        measures.asked_rules(Duration::from_millis(7));
+        measures.ratcheted(Duration::from_millis(7));
+        for is_same in [true, false, true] {
+            measures.compared(is_same, Duration::from_millis(7));
+        }
         let mut page = Page::default();
         measures.write_admission(&mut page);
+        measures.write_custom(&mut page);
         let text = page.into_text();
         let (one, validating) = ("name=\"one.example.com\"", "type=\"validating\"");
         for line in [
@@ -544,9 +673,17 @@ mod tests {
             format!("{STEP}_summary_count{{operation=\"UPDATE\",rejected=\"true\",type=\"validate\"}} 1"),
             "apiserver_validating_admission_policy_check_duration_seconds_bucket{enforcement_action=\"deny\",error_type=\"invalid_error\",policy=\"p\",policy_binding=\"b\",le=\"0.01\"} 1".into(),
             "pod_security_evaluations_total{decision=\"deny\",mode=\"enforce\",policy_level=\"baseline\",policy_version=\"v1.30\",request_operation=\"update\",resource=\"pod\",subresource=\"resize\"} 1".into(),
+            "apiserver_cel_compilation_duration_seconds_count 1".into(),
+            "apiserver_cel_evaluation_duration_seconds_bucket{le=\"0.01\"} 1".into(),
+            "apiextensions_apiserver_validation_ratcheting_seconds_bucket{le=\"0.01024\"} 1".into(),
+            "apiserver_conversion_webhook_request_total{failure_type=\"\",result=\"success\"} 1".into(),
+            "apiserver_conversion_webhook_request_total{failure_type=\"conversion_webhook_call_failure\",result=\"failure\"} 1".into(),
+            "apiserver_conversion_webhook_duration_seconds_bucket{failure_type=\"conversion_webhook_invalid_converted_object_failure\",result=\"failure\",le=\"0.01\"} 1".into(),
+            "apiserver_request_timestamp_comparison_time_count{code_path=\"equalObjectsSlow\"} 2".into(),
+            "apiserver_request_timestamp_comparison_time_count{code_path=\"unequalObjectsFast\"} 1".into(),
             "pod_security_exemptions_total{request_operation=\"create\",resource=\"controller\",subresource=\"\"} 1".into(),
             format!(
-                "apiserver_admission_webhook_request_total{{{one},{validating},operation=\"CREATE\",code=\"200\",rejected=\"false\"}} 1"
+                "apiserver_admission_webhook_request_total{{{one},{validating},operation=\"CREATE\",rejected=\"false\",code=\"200\"}} 1"
             ),
             format!(
                 "apiserver_admission_webhook_rejection_count{{{one},{validating},operation=\"CREATE\",error_type=\"no_error\",rejection_code=\"403\"}} 1"

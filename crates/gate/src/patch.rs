@@ -23,8 +23,7 @@ pub(crate) fn apply(
     let form = row.type_name.map_or(Form::Kind(request.kind), Form::Type);
     let decoded = match another_kind(request, row, how, &mut target) {
         Some(why) => Err(why),
-        None => decode::fields(&form, &mut target, request.options, decode::Order::RepeatedFirst)
-            .map_err(|error| error.to_string()),
+        None => decode::fields(&form, &mut target, request.options).map_err(|error| error.to_string()),
     };
     let warnings = decoded.map_err(|why| {
         // Decoding has taken the text apart; patching again for the message is cheaper than keeping it for every patch.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use object::Object;
 use plan::{Propagation, User};
 use schema::{FieldValidation, Kind};
@@ -32,10 +33,19 @@ pub struct Options {
     pub field_manager: Box<str>,
     /// Apply: take over fields that others own.
     pub force: bool,
-    /// What the reader of the body found wrong that can be lived with: `duplicate field "spec.replicas"`.
-    pub problems: Vec<String>,
+    pub problems: Problems,
     /// Where admission writes what the audit log should hold; none if nobody writes this request down.
     pub annotations: Option<Annotations>,
+}
+
+/// What the reader of a body found wrong that can be lived with.
+#[derive(Clone, Debug, Default)]
+pub struct Problems {
+    /// `duplicate field "spec.replicas"`
+    pub told: Vec<String>,
+    /// The body, if upstream reads its fields from the text itself, JSON of a built-in kind: it tells what is wrong with them, and these, in
+    /// the order of the text. Else these come first.
+    pub text: Option<Bytes>,
 }
 
 /// Annotations of an audit event, by their names.

@@ -5,7 +5,7 @@ use schema::{Kind, Violation, ViolationKind, path};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::decode::{Form, Order, fields};
+use crate::decode::{Form, fields};
 use crate::metadata;
 use crate::request::Request;
 
@@ -94,10 +94,9 @@ pub(crate) fn decode(request: &Request<'_>, body: &mut Value) -> Result<Vec<Stri
     }
     body["apiVersion"] = "autoscaling/v1".into();
     body["kind"] = "Scale".into();
-    let warnings =
-        fields(&Form::Type(TYPE), body, request.options, Order::UnknownFirst).map_err(|error| {
-            Status::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: {error}"))
-        })?;
+    let warnings = fields(&Form::Type(TYPE), body, request.options).map_err(|error| {
+        Status::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: {error}"))
+    })?;
     let name = metadata::text(body, "name");
     if name != request.name {
         return Err(Status::bad_request(format!(

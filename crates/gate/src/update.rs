@@ -1,6 +1,7 @@
 //! PUT and PATCH of an object or of a part of it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use admission::Operation;
 use object::{Key, Object, Reason, Status};
@@ -150,14 +151,17 @@ impl Gate {
         }
         let dry_run = request.options.dry_run;
         let others = service::allocate(self, review.snapshot, &stored.key, &mut new, Some(&old), dry_run)?;
-        decode::validate(request, kind, &new, Some(&old), row.compares, warnings)?;
+        decode::validate(request, kind, &new, Some(&old), row.compares, warnings, &self.measures)?;
         if row.is_main() {
             warnings.extend(kind.warnings(&new, Some(&old)));
         }
         // Whoever may refuse an update is asked about one that changes nothing, too.
         admit::validate(review, &stored.key, Some(&new), Some(&old), warnings).await?;
         let draft = commit::draft(kind, &stored.key, &self.kept(kind, new.clone()).await?)?;
-        if draft.stored == object::body::without_revision(&stored.body) {
+        let began = Instant::now();
+        let is_same = draft.stored == object::body::without_revision(&stored.body);
+        self.measures.compared(is_same, began.elapsed());
+        if is_same {
             let (ops, warnings) = (Vec::new(), Vec::new());
             return Ok(Decided { ops, new, old, unchanged: true, removed: false, warnings });
         }
@@ -219,15 +223,10 @@ impl Gate {
                 }
                 let mut merged = ownership::apply(request, body, old, review.now, elsewhere)?;
                 let entries = metadata::metadata(&mut merged).remove("managedFields");
-                let mut warnings = decode::fields(
-                    &Form::Kind(request.kind),
-                    &mut merged,
-                    request.options,
-                    decode::Order::RepeatedFirst,
-                )
-                .map_err(|error| Status::internal(&error))?;
+                let mut warnings = decode::fields(&Form::Kind(request.kind), &mut merged, request.options)
+                    .map_err(|error| Status::internal(&error))?;
                 // Of the configuration; what else there is in the object is not this client's.
-                warnings.retain(|told| request.options.problems.contains(told));
+                warnings.retain(|told| request.options.problems.told.contains(told));
                 decode::finish(request, &mut merged)?;
                 if let Some(entries) = entries {
                     metadata::metadata(&mut merged).insert("managedFields".into(), entries);
@@ -262,7 +261,7 @@ impl Gate {
         };
         // The body must be of the path's name; a create does not look at it.
         let told = if request.options.field_validation == FieldValidation::Warn {
-            &request.options.problems[..]
+            &request.options.problems.told[..]
         } else {
             &[]
         };

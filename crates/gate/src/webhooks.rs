@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use admission::extension::{Answered, Extensions, Webhook};
 use futures_util::future::join_all;
+use metrics::Page;
 use object::{Key, Snapshot, Status};
 use plan::Call;
 use serde_json::Value;
@@ -23,6 +24,9 @@ pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<Value, String>> + Send 
 pub trait Webhooks: Send + Sync + 'static {
     /// Posts the body and reads the answer, within the call's timeout. `snapshot` tells where services are.
     fn call<'a>(&'a self, snapshot: &'a Snapshot, call: &'a Call) -> Asking<'a>;
+
+    /// Tells what was counted on the way.
+    fn write_metrics(&self, _: &mut Page) {}
 }
 
 impl Gate {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::World;
-use gate::{Change, Options, PatchKind, Preconditions, Request};
+use gate::{Change, Options, PatchKind, Preconditions, Problems, Request};
 use object::Status;
 use schema::FieldValidation;
 use serde_json::{Value, json};
@@ -303,7 +303,7 @@ async fn what_the_reader_found_is_told_or_ignored() {
             let options = Options {
                 field_manager: "A".into(),
                 field_validation,
-                problems: vec!["key \"k\" already set in map".into()],
+                problems: Problems { told: vec!["key \"k\" already set in map".into()], text: None },
                 ..Options::default()
             };
             let name = format!("o{told}");

@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::World;
 use gate::{Answer, Change, Outcome, PatchKind, Preconditions};
-use object::Status;
+use object::{Event, Status};
 use schema::path;
 use serde_json::{Value, json};
 
@@ -223,4 +225,34 @@ async fn an_eviction_looks_at_its_preconditions_first() {
             assert_eq!(after, before, "{about}");
         }
     }
+}
+
+/// A crash finds an eviction done or not begun: a disruption that is spent for a pod that stays would keep others from being evicted.
+#[tokio::test]
+async fn a_budget_is_spent_in_the_transaction_that_gives_a_pod_its_grace() {
+    let world = world_of("Running", true, &[("", 1, 2, 1)]).await;
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
+    world.post("pods", "p", "binding", binding).await.expect("bound");
+    world.post("pods", "p", "eviction", json!({"metadata": {"name": "p"}})).await.expect("evicted");
+    let (pod, budget) = (world.get("pods", "p").expect("a pod"), world.get(BUDGETS, "b0").expect("a budget"));
+    assert_eq!(pod["metadata"]["resourceVersion"], budget["metadata"]["resourceVersion"]);
+    assert_eq!(pod["metadata"]["deletionGracePeriodSeconds"], 30);
+    let told = path::list(&pod, "status.conditions").iter().find(|one| one["type"] == "DisruptionTarget");
+    assert_eq!(told.map(|one| &one["reason"]), Some(&json!("EvictionByEvictionAPI")));
+    assert_eq!(path::int(&budget, "status.disruptionsAllowed"), Some(0));
+}
+
+/// Who watches learns from the last state of a pod without grace that it was evicted.
+#[tokio::test]
+async fn what_is_evicted_without_grace_is_marked_before() {
+    let world = world_of("Running", true, &[("", 1, 2, 1)]).await;
+    let store = world.gate.store();
+    let mut watch = store.watch(None, store.snapshot().revision()).expect("a watch");
+    world.post("pods", "p", "eviction", json!({"metadata": {"name": "p"}})).await.expect("evicted");
+    let mut events = Vec::new();
+    while !events.iter().any(|event: &Arc<Event>| event.change == object::Change::Deleted) {
+        events.extend(watch.next().await.expect("events"));
+    }
+    let gone = events.last().expect("an event").object.to_value().expect("JSON");
+    assert_eq!(gone["status"]["conditions"][1]["type"], "DisruptionTarget");
 }

@@ -64,8 +64,10 @@ fn conform(kind: &Kind, object: &Value) {
 pub fn json(bytes: &[u8]) {
     let Some((&first, text)) = bytes.split_first() else { return };
     let kind = kind_of(first);
-    let _ = schema::parse_json(text);
-    if let Ok(decoded) = kinds::decode(kind, text, FieldValidation::Warn) {
+    let repeats = schema::parse_json(text).map(|(_, repeats)| repeats).unwrap_or_default();
+    if let Ok(mut decoded) = kinds::decode(kind, text, FieldValidation::Warn) {
+        decoded.warnings.extend(repeats.iter().map(|path| format!("duplicate field \"{path}\"")));
+        schema::sort_findings(text, &mut decoded.warnings);
         take(kind, decoded.value);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use object::{Object, Resource, Revision, intern, intern_list};
 use schema::custom::publish::type_name;
-use schema::custom::{ConversionWebhook, Custom, JsonPath, Node, PathCell, Scale};
+use schema::custom::{Compile, ConversionWebhook, Custom, JsonPath, Node, PathCell, Scale};
 use schema::{Cell, Column, Kind, Strategy, Subresource, WHOLE, path};
 use serde::Deserialize;
 use serde_json::Value;
@@ -159,21 +159,25 @@ const WITH_STATUS: Strategy = Strategy {
 };
 const WITHOUT_STATUS: Strategy = Strategy { main_keeps: &[], ..WITH_STATUS };
 
-/// The rows of a definition.
+pub use crate::definition_rules::compile;
+
+/// The rows of a definition. `compile`: [`compile`], or what calls it and takes the time.
 ///
 /// # Errors
 /// Why it is none: a stored definition was checked when it was written, so this is about ones that came another way (etcd).
-pub fn rows(definition: &Object) -> Result<Rows, String> {
+pub fn rows(definition: &Object, compile: Compile<'_>) -> Result<Rows, String> {
     let View { spec, status } = definition.decode().map_err(|error| error.to_string())?;
     let stored = spec.versions.iter().find(|one| one.storage).ok_or("it has no storage version")?;
-    let kept = (api_version(&spec, stored), Arc::new(tree(&stored.schema.schema)));
+    let kept = (api_version(&spec, stored), Arc::new(tree(&stored.schema.schema, compile)));
     // Names that clash with others' are not accepted; until then there are none.
     let accepted = Some(status.accepted_names).filter(|names| !names.kind.is_empty());
     let names = accepted.unwrap_or_else(|| spec.names.clone());
     let webhook = webhook(&spec.conversion);
     let make = |version: &Version| {
-        let custom =
-            Custom { webhook: webhook.clone(), ..custom(&spec, version, &kept, definition.revision)? };
+        let custom = Custom {
+            webhook: webhook.clone(),
+            ..custom(&spec, version, &kept, definition.revision, compile)?
+        };
         Ok::<_, String>(Arc::new(row(definition, &spec, &names, version, custom)))
     };
     let stored = make(stored)?;
@@ -196,8 +200,8 @@ fn api_version(spec: &Spec, version: &Version) -> Box<str> {
 }
 
 /// The schema as a tree, with its rules compiled.
-fn tree(schema: &Value) -> Node {
-    Node::ruled(schema, true, &crate::definition_rules::compile)
+fn tree(schema: &Value, compile: Compile<'_>) -> Node {
+    Node::ruled(schema, true, compile)
 }
 
 fn custom(
@@ -205,8 +209,10 @@ fn custom(
     version: &Version,
     kept: &(Box<str>, Arc<Node>),
     since: Revision,
+    compile: Compile<'_>,
 ) -> Result<Custom, String> {
-    let schema = if version.storage { kept.1.clone() } else { Arc::new(tree(&version.schema.schema)) };
+    let schema =
+        if version.storage { kept.1.clone() } else { Arc::new(tree(&version.schema.schema, compile)) };
     Ok(Custom {
         schema,
         source: Arc::new(version.schema.schema.clone()),

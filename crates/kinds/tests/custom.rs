@@ -51,7 +51,7 @@ fn told(violations: &[schema::Violation]) -> Vec<String> {
 fn row(versions: Value) -> kinds::custom::Rows {
     let definition = complete(definition(versions));
     assert_eq!(told(&crd().violations(&definition, None)), [""; 0], "{definition}");
-    kinds::custom::rows(&stored(&definition)).expect("rows")
+    kinds::custom::rows(&stored(&definition), &kinds::custom::compile).expect("rows")
 }
 
 fn thing(spec: Value) -> Value {

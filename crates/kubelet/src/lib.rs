@@ -16,6 +16,7 @@ mod probes;
 mod references;
 mod resize;
 mod resources;
+mod restart;
 mod status;
 mod sync;
 mod volumes;

@@ -1,5 +1,6 @@
 //! One pod, one step: what should be done now, what its status is, and when to look again.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::admit::Rejection;
 use crate::claims;
-use crate::config::{self, BACKOFF_SECONDS, SPEC_HASH};
+use crate::config::{self, BACKOFF_SECONDS};
 use crate::env::Facts;
 use crate::eviction;
 use crate::lifecycle::handler;
@@ -18,6 +19,7 @@ use crate::node_status::NodeFacts;
 use crate::pod::{Container, ImageSource, Pod, Volume};
 use crate::probes;
 use crate::resize::{self, Pending};
+use crate::restart;
 use crate::status::{self, End, Waiting};
 use crate::volumes;
 
@@ -150,7 +152,7 @@ impl<'a> Steps<'a> {
             self.tell(true, "Evicted", message.clone(), "");
             self.evicted = Some(message);
             self.terminate(false);
-        } else if status::has_finished(pod, self.input.observed) {
+        } else if status::has_finished(pod, &restart::as_told(self.input, &self.waiting)) {
             self.end = Some(End::Finished);
             self.terminate(false);
         } else {
@@ -160,14 +162,20 @@ impl<'a> Steps<'a> {
 
     fn finish(mut self) -> Step {
         let pod_ip = self.facts.pod_ips.first().map_or("", String::as_str);
-        self.step.probes = probes::wanted(self.input.pod, self.input.observed, pod_ip);
+        let told = match self.end {
+            None => restart::as_told(self.input, &self.waiting),
+            Some(_) => Cow::Borrowed(self.input.observed),
+        };
+        // Of one that is being replaced too: where it is asked, it stops being ready by that.
+        self.step.probes = probes::wanted(self.input.pod, &told, pod_ip);
         let why = status::Why {
             waiting: &self.waiting,
             end: self.end,
             pending: self.pending.as_ref(),
             evicted: self.evicted.as_deref(),
         };
-        self.step.status = status::pod_status(self.input, self.facts.pod_ips, &why);
+        let input = Input { observed: &told, ..*self.input };
+        self.step.status = status::pod_status(&input, self.facts.pod_ips, &why);
         self.step
     }
 
@@ -447,7 +455,7 @@ impl<'a> Steps<'a> {
                         "OnFailure" => known.status.exit_code != 0,
                         _ => true,
                     };
-                    if again {
+                    if again || restart::is_replaced(self.input, container, known) {
                         starts.extend(self.restart(container, known));
                     }
                 }
@@ -497,7 +505,8 @@ impl<'a> Steps<'a> {
             known.status.started_at_ns > 0 && finished.secs_since(started) >= FORGIVEN_AFTER_SECONDS;
         let held =
             known.annotations.get(BACKOFF_SECONDS).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
-        let wait = if ran_long { 0 } else { held };
+        // Another definition starts over.
+        let wait = if ran_long || restart::has_changed(container, known) { 0 } else { held };
         let at = finished.plus_secs(wait);
         if at > self.input.now {
             self.wake(at);
@@ -516,24 +525,18 @@ impl<'a> Steps<'a> {
         Some((container, known.attempt + 1, next))
     }
 
+    /// Ends a container that must be started anew.
     fn check_health(&mut self, container: &Container, known: &Known) {
         let pod = self.input.pod;
-        if let Some(kind) = probes::failed(known, self.input.observed) {
-            let own = probes::spec(container, kind).and_then(|probe| probe.termination_grace_period_seconds);
-            let grace = own.unwrap_or_else(|| pod.grace_seconds());
-            let message = format!(
-                "Container {} failed {} probe, will be restarted",
-                container.name,
-                kind.name().to_lowercase()
-            );
-            self.kill(container, known, message, grace);
-        } else if resize::needs_restart(pod, container, known, self.input.node) {
-            let message = format!("Container {} resize requires restart", container.name);
-            self.kill(container, known, message, pod.grace_seconds());
-        } else if known.annotations.get(SPEC_HASH).is_some_and(|hash| *hash != config::spec_hash(container)) {
-            let message = format!("Container {} definition changed, will be restarted", container.name);
-            self.kill(container, known, message, pod.grace_seconds());
-        }
+        let Some(reason) = restart::reason(self.input, container, known) else { return };
+        let own = match reason {
+            restart::Reason::Unhealthy(kind) => {
+                probes::spec(container, kind).and_then(|probe| probe.termination_grace_period_seconds)
+            }
+            _ => None,
+        };
+        let message = restart::message(pod, container, reason);
+        self.kill(container, known, message, own.unwrap_or_else(|| pod.grace_seconds()));
     }
 
     fn start(&mut self, container: &'a Container, sandbox: &Sandbox, attempt: u32, backoff: i64) {

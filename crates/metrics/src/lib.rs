@@ -151,6 +151,16 @@ impl<const N: usize> Names<[Box<str>; N]> for [&str; N] {
     }
 }
 
+impl<A: Copy + Eq + Hash, const N: usize> Names<(A, [Box<str>; N])> for (A, [&str; N]) {
+    fn is(&self, (other, labels): &(A, [Box<str>; N])) -> bool {
+        self.0 == *other && self.1.is(labels)
+    }
+
+    fn to_labels(&self) -> (A, [Box<str>; N]) {
+        (self.0, self.1.map(Box::from))
+    }
+}
+
 impl<L, M: Default> Default for Family<L, M> {
     fn default() -> Self {
         Self::new(M::default)
@@ -225,6 +235,12 @@ mod tests {
             assert_eq!(family.of(&labels.map(Box::<str>::from)).get(), until, "{labels:?}");
         }
         assert_eq!(family.len(), 2);
+        let coded: Family<(u16, [Box<str>; 1]), Counter> = Family::default();
+        for (labels, until) in [((200, ["a"]), 1), ((404, ["a"]), 1), ((200, ["a"]), 2)] {
+            coded.of(&labels).increase();
+            assert_eq!(coded.of(&(labels.0, labels.1.map(Box::<str>::from))).get(), until, "{labels:?}");
+        }
+        assert_eq!(coded.len(), 2);
     }
 
     #[test]

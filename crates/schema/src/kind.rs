@@ -273,9 +273,30 @@ impl Kind {
 
     /// Everything wrong with an object: its metadata, then what the kind asks.
     pub fn violations(&self, new: &Value, old: Option<&Value>) -> Vec<Violation> {
-        if self.custom.is_some()
-            && let Some(kind) = new.get("kind").filter(|kind| **kind != self.kind)
-        {
+        let mut found = self.violations_but_rules(new, old);
+        found.extend(self.broken_rules(new, old, &found).into_iter().flatten());
+        found
+    }
+
+    /// What the rules of a definition have against an object; None: there are none to ask. `found`: what else is wrong with it.
+    pub fn broken_rules(
+        &self,
+        new: &Value,
+        old: Option<&Value>,
+        found: &[Violation],
+    ) -> Option<Vec<Violation>> {
+        let custom = self.custom.as_ref().filter(|_| self.other_kind(new).is_none())?;
+        custom.broken_rules(new, old, found)
+    }
+
+    /// The kind that a custom resource says to be, if it is another.
+    fn other_kind<'v>(&self, new: &'v Value) -> Option<&'v Value> {
+        new.get("kind").filter(|kind| self.custom.is_some() && **kind != self.kind)
+    }
+
+    /// As [`Kind::violations`], without those of a definition's rules.
+    pub fn violations_but_rules(&self, new: &Value, old: Option<&Value>) -> Vec<Violation> {
+        if let Some(kind) = self.other_kind(new) {
             return vec![Violation::invalid(At::root("kind"), kind, format!("must be {}", self.kind))];
         }
         let mut found = crate::metadata::violations(self, new, old);

@@ -25,7 +25,7 @@ mod words;
 pub use at::At;
 pub use decode::{DecodeError, Decoded, FieldValidation};
 pub use duration::human_duration;
-pub use json::{go_words, parse as parse_json};
+pub use json::{go_words, parse as parse_json, sort_findings};
 pub use kind::{Cell, Column, Conversion, Deprecated, Kind, Strategy, Subresource, WHOLE, selected};
 pub use patch::{PatchError, PatchForm, json as json_patch, merge as merge_patch, read as read_patch};
 pub use quantity::Quantity;

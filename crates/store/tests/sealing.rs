@@ -149,6 +149,19 @@ async fn a_kms_is_asked_for_a_key_once_and_for_another_when_it_changes() {
     assert!(!keys.refresh().await.expect("well"), "the key is the same");
     *plugin.key.lock().expect("no panic") = "key-2".into();
     assert!(keys.refresh().await.expect("well"), "the key is another");
+    *plugin.key.lock().expect("no panic") = String::new();
+    assert!(keys.refresh().await.is_err(), "a key without an id");
+    *plugin.key.lock().expect("no panic") = "key-2".into();
+    assert!(!keys.refresh().await.expect("well"));
+    let mut page = metrics::Page::default();
+    keys.write_metrics(&mut page);
+    let text = page.into_text();
+    for line in [
+        "apiserver_envelope_encryption_invalid_key_id_from_status_total{error=\"empty\",provider_name=\"mine\"} 1",
+        "apiserver_storage_data_key_generation_duration_seconds_count 2",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
+    }
     store.commit(Op::create(draft(SECRETS, "c")).into()).await.expect("created");
     assert_eq!(plugin.decrypted.load(Ordering::Relaxed), 0);
     store.close().await;

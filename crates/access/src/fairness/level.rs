@@ -36,7 +36,8 @@ pub(super) struct Level {
     queues: Vec<Queue>,
     /// Where the search for the next queue begins.
     robin: usize,
-    in_use: u32,
+    /// Seats of those that run.
+    pub(super) in_use: u32,
     running: u32,
     waiting: u32,
     waiting_seats: u32,

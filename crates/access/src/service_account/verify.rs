@@ -15,6 +15,8 @@ const DELETED_GRACE_SECONDS: i64 = 60;
 pub struct Identity {
     pub user: User,
     pub audiences: Vec<Box<str>>,
+    /// Of a token that lives longer than was asked for: whether it should have been renewed by now.
+    pub is_stale: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -57,7 +59,9 @@ impl Authority {
             )));
         }
         bound(&claims, snapshot, now)?;
-        Ok(Identity { user: user(&claims), audiences })
+        let renewed_by = claims.kubernetes.warnafter.filter(|after| *after != 0);
+        let is_stale = renewed_by.map(|after| now.as_secs() > after);
+        Ok(Identity { user: user(&claims), audiences, is_stale })
     }
 }
 

@@ -128,8 +128,8 @@ impl Extension {
         let host = format!("{}.{}.svc", self.service, self.namespace);
         let goal = Goal { address, port: self.port, secure: Secure::Plain, path: String::new() };
         let config = Arc::new(self.tls(shared)?);
-        let socket =
-            proxy::connect_as(shared, &goal, &host, config).await.map_err(|status| status.message)?;
+        let socket = proxy::connect_as(shared, &goal, &host, config, &shared.distrust).await;
+        let socket = socket.map_err(|status| status.message)?;
         Ok((socket, goal))
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod verified;
 pub(crate) mod webhook;
 
 use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -148,13 +149,17 @@ fn text(value: &HeaderValue) -> Option<&str> {
 }
 
 async fn token_user(shared: &Shared, token: &str) -> Result<User, Status> {
+    let (began, tokens) = (Instant::now(), &shared.access.tokens);
     let digest = digest(token);
     if let Some(user) = shared.verified.get(&digest) {
-        shared.access.tokens.of(&["hit"]).increase();
+        tokens.known(began.elapsed());
         return Ok(user);
     }
-    shared.access.tokens.of(&["miss"]).increase();
-    let identity = token_identity(shared, token, &[]).await.map_err(|error| {
+    let looking = tokens.look();
+    let identity = token_identity(shared, token, &[]).await;
+    drop(looking);
+    tokens.looked(identity.is_ok(), began.elapsed());
+    let identity = identity.map_err(|error| {
         debug!(%error, "a bearer token was refused");
         error.status()
     })?;
@@ -181,7 +186,7 @@ pub(crate) async fn token_identity(
     // Who knows no audiences speaks of this API server only.
     let ours: Vec<Box<str>> =
         asked.iter().filter(|asked| own.iter().any(|own| own == *asked)).map(|&asked| asked.into()).collect();
-    let here = |user| Identity { user, audiences: ours.clone() };
+    let here = |user| Identity { user, audiences: ours.clone(), is_stale: None };
     let (snapshot, now) = (shared.store().snapshot(), shared.gate.now());
     if !ours.is_empty()
         && let Some(answer) = shared.login.as_ref().and_then(|login| login(&snapshot, token))
@@ -191,7 +196,10 @@ pub(crate) async fn token_identity(
     let mut refusals = Vec::new();
     match access::bearer(&shared.tokens, &snapshot, token, audiences, now) {
         Err(error) => refusals.push(error),
-        found => return found,
+        Ok(found) => {
+            found.is_stale.into_iter().for_each(|is_stale| shared.access.tokens.renewable(is_stale));
+            return Ok(found);
+        }
     }
     for provider in shared.providers.iter().filter(|_| !ours.is_empty()) {
         match provider.user(token, now).await {
@@ -226,8 +234,19 @@ pub(crate) async fn impersonate(
     let Some(wanted) = wanted else { return Ok(user) };
     let (snapshot, began) = (shared.store().snapshot(), Instant::now());
     let last = shared.impersonations.last(&user);
-    let decide = |view: &View<'_>| access::impersonation(view, &user, wanted.clone(), request, last);
-    let decided = shared.authorizers.decide(&snapshot, decide).await;
+    let decide = |view: &View<'_>| {
+        let (checks, last_check) = (RefCell::new(Vec::new()), Cell::new(Instant::now()));
+        let told = |mode, is_allowed| {
+            let now = Instant::now();
+            checks.borrow_mut().push((mode, is_allowed, now - last_check.replace(now)));
+        };
+        let decided = access::impersonation(view, &user, wanted.clone(), request, last, &told);
+        (decided, checks.into_inner())
+    };
+    let (decided, checks) = shared.authorizers.decide(&snapshot, decide).await;
+    for (mode, is_allowed, took) in checks {
+        shared.access.impersonation_checked(mode, is_allowed, took);
+    }
     let mode = decided.as_ref().ok().map(|(_, mode)| *mode);
     shared.access.impersonated(mode, began.elapsed());
     if let Some(mode) = mode {

@@ -127,7 +127,7 @@ fn read(answered: Value, asked: &[&str], own: &[String]) -> Answer {
     if !user.is_in(access::groups::AUTHENTICATED) {
         user.groups.push(access::groups::AUTHENTICATED.into());
     }
-    Ok(Identity { user, audiences })
+    Ok(Identity { user, audiences, is_stale: None })
 }
 
 #[cfg(test)]

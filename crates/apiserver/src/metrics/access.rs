@@ -1,12 +1,15 @@
 //! `authentication_*`, `authorization_*`: who was believed, and what was allowed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ::metrics::{Counter, Family, Histogram, Page, exponential};
+use ::metrics::{Counter, Family, Histogram, Page, SECONDS as TOKEN_SECONDS, exponential};
 use access::ImpersonationMode;
 use plan::Decision;
 
+static FILTER_SECONDS: [f64; 13] =
+    [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0, 10.0, 15.0, 30.0];
 static SECONDS: [f64; 15] = exponential(0.001, 2.0);
 static CERTIFICATE_SECONDS: [f64; 14] = [
     0.0,
@@ -35,11 +38,147 @@ pub(crate) struct Access {
     deciders: Family<[Box<str>; 2], Decided>,
     /// By decision and mode.
     impersonations: Family<[&'static str; 2], Histogram>,
+    /// By decision and mode: the rights that were asked about for them.
+    impersonation_checks: Family<[&'static str; 2], Histogram>,
     /// How long the certificates of clients are still good.
     pub(crate) certificates: Histogram,
-    /// Tokens that were known (`hit`) or had to be looked at (`miss`).
-    pub(crate) tokens: Family<[&'static str; 1], Counter>,
+    pub(crate) tokens: Tokens,
+    pub(crate) filters: Filters,
     pub(crate) handshake_errors: Counter,
+}
+
+/// Bearer tokens: those that were verified a moment ago, and those that had to be looked at.
+pub(crate) struct Tokens {
+    known: Histogram,
+    new: Histogram,
+    looking: AtomicUsize,
+    accepted: Counter,
+    refused: Counter,
+    /// Of service accounts, made to live longer than was asked for: renewed in time, or not.
+    fresh: Counter,
+    stale: Counter,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        let seconds = || Histogram::new(TOKEN_SECONDS);
+        Self {
+            known: seconds(),
+            new: seconds(),
+            looking: AtomicUsize::new(0),
+            accepted: Counter::default(),
+            refused: Counter::default(),
+            fresh: Counter::default(),
+            stale: Counter::default(),
+        }
+    }
+}
+
+/// A token that is looked at as long as this lives.
+pub(crate) struct Looking<'a>(&'a Tokens);
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.looking.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Tokens {
+    pub(crate) fn known(&self, took: Duration) {
+        self.known.took(took);
+    }
+
+    pub(crate) fn look(&self) -> Looking<'_> {
+        self.looking.fetch_add(1, Ordering::Relaxed);
+        Looking(self)
+    }
+
+    pub(crate) fn looked(&self, is_accepted: bool, took: Duration) {
+        self.new.took(took);
+        if is_accepted { &self.accepted } else { &self.refused }.increase();
+    }
+
+    /// A token was verified that its client should renew.
+    pub(crate) fn renewable(&self, is_stale: bool) {
+        if is_stale { &self.stale } else { &self.fresh }.increase();
+    }
+
+    fn write(&self, page: &mut Page) {
+        let help = "[ALPHA] Cumulative stale projected service account tokens used";
+        page.counter("serviceaccount_stale_tokens_total", help, &self.stale);
+        let help = "[ALPHA] Cumulative valid projected service account tokens used";
+        page.counter("serviceaccount_valid_tokens_total", help, &self.fresh);
+        // Upstream has no words of help for the rest.
+        let help = "[ALPHA] ";
+        let name = "authentication_token_cache_active_fetch_count";
+        page.head(name, "gauge", help);
+        // Nobody waits for what another has asked: each who waits looks.
+        for status in ["blocked", "in_flight"] {
+            page.sample(name, &[("status", status)], self.looking.load(Ordering::Relaxed));
+        }
+        let name = "authentication_token_cache_fetch_total";
+        page.head(name, "counter", help);
+        for (status, count) in [("error", self.refused.get()), ("ok", self.accepted.get())] {
+            if count > 0 {
+                page.sample(name, &[("status", status)], count);
+            }
+        }
+        let requests = [("hit", &self.known), ("miss", &self.new)];
+        let requests = || requests.iter().filter(|(_, took)| took.count() > 0);
+        let name = "authentication_token_cache_request_duration_seconds";
+        page.head(name, "histogram", help);
+        for (status, took) in requests() {
+            page.histogram(name, &[("status", status)], took);
+        }
+        let name = "authentication_token_cache_request_total";
+        page.head(name, "counter", help);
+        for (status, took) in requests() {
+            page.sample(name, &[("status", status)], took.count());
+        }
+    }
+}
+
+/// How long requests were kept by what each passes that goes on.
+pub(crate) struct Filters {
+    /// Of servers that write requests down.
+    pub(crate) audit: Histogram,
+    pub(crate) authentication: Histogram,
+    pub(crate) authorization: Histogram,
+    pub(crate) fairness: Histogram,
+    /// Of requests as somebody else.
+    pub(crate) impersonation: Histogram,
+}
+
+impl Default for Filters {
+    fn default() -> Self {
+        let seconds = || Histogram::new(&FILTER_SECONDS);
+        Self {
+            audit: seconds(),
+            authentication: seconds(),
+            authorization: seconds(),
+            fairness: seconds(),
+            impersonation: seconds(),
+        }
+    }
+}
+
+impl Filters {
+    fn write(&self, page: &mut Page) {
+        let name = "apiserver_request_filter_duration_seconds";
+        let help = "[ALPHA] Request filter latency distribution in seconds, for each filter type";
+        page.head(name, "histogram", help);
+        for (filter, took) in [
+            ("audit", &self.audit),
+            ("authentication", &self.authentication),
+            ("authorization", &self.authorization),
+            ("constrainedimpersonation", &self.impersonation),
+            ("priorityandfairness", &self.fairness),
+        ] {
+            if took.count() > 0 {
+                page.histogram(name, &[("filter", filter)], took);
+            }
+        }
+    }
 }
 
 /// What one authorizer decided.
@@ -58,8 +197,10 @@ impl Default for Access {
             users: Family::default(),
             deciders: Family::default(),
             impersonations: Family::new(seconds),
+            impersonation_checks: Family::new(seconds),
             certificates: Histogram::new(&CERTIFICATE_SECONDS),
-            tokens: Family::default(),
+            tokens: Tokens::default(),
+            filters: Filters::default(),
             handshake_errors: Counter::default(),
         }
     }
@@ -70,6 +211,7 @@ impl Access {
     pub(crate) fn authenticated(&self, user: Option<&str>, took: Duration) {
         let result = if user.is_some() { "success" } else { "failure" };
         self.authentications.of(&[result]).took(took);
+        self.filters.authentication.took(took);
         if let Some(user) = user {
             self.users.of(&[told(user)]).increase();
         }
@@ -92,29 +234,50 @@ impl Access {
             _ => "no-opinion",
         };
         self.authorizations.of(&[result]).took(took);
+        if decision.allowed {
+            self.filters.authorization.took(took);
+        }
     }
 
     /// `mode`: None if it was not allowed.
     pub(crate) fn impersonated(&self, mode: Option<ImpersonationMode>, took: Duration) {
         let labels = mode.map_or(["denied", ""], |mode| ["allowed", mode.name()]);
         self.impersonations.of(&labels).took(took);
+        if mode.is_some() {
+            self.filters.impersonation.took(took);
+        }
+    }
+
+    /// A right was asked about for somebody who wants to be somebody else.
+    pub(crate) fn impersonation_checked(&self, mode: ImpersonationMode, is_allowed: bool, took: Duration) {
+        let decision = if is_allowed { "allowed" } else { "denied" };
+        self.impersonation_checks.of(&[decision, mode.name()]).took(took);
     }
 
     pub(super) fn write(&self, page: &mut Page) {
         let labels = ["decision", "mode"];
-        let attempts = self.impersonations.sorted();
-        let name = "apiserver_impersonation_attempts_total";
-        page.head(name, "counter", "[ALPHA] Counter of impersonation attempts.");
-        for ([decision, mode], took) in &attempts {
-            page.sample(name, &[("decision", decision), ("mode", mode)], took.count());
+        for (of, total, seconds, family) in [
+            (
+                "attempts",
+                "[ALPHA] Total number of impersonation attempts split by mode and decision.",
+                "[ALPHA] Latency of impersonation attempts in seconds split by mode and decision.",
+                &self.impersonations,
+            ),
+            (
+                "authorization_attempts",
+                "[ALPHA] Total number of authorization checks made by the impersonation handler split by mode and decision.",
+                "[ALPHA] Latency of authorization checks made by the impersonation handler in seconds split by mode and decision.",
+                &self.impersonation_checks,
+            ),
+        ] {
+            let name = format!("apiserver_impersonation_{of}_total");
+            page.head(&name, "counter", total);
+            for ([decision, mode], took) in family.sorted() {
+                page.sample(&name, &[("decision", decision), ("mode", mode)], took.count());
+            }
+            let name = format!("apiserver_impersonation_{of}_duration_seconds");
+            page.histograms(&name, seconds, labels, family);
         }
-        let help = "[ALPHA] How long impersonation took to be decided, in seconds.";
-        page.histograms(
-            "apiserver_impersonation_attempts_duration_seconds",
-            help,
-            labels,
-            &self.impersonations,
-        );
         page.head(
             "apiserver_client_certificate_expiration_seconds",
             "histogram",
@@ -147,8 +310,8 @@ impl Access {
             ["result"],
             &self.authentications,
         );
-        let help = "[ALPHA] Bearer tokens that were verified a moment ago, and that were not.";
-        page.counters("authentication_token_cache_request_total", help, ["status"], &self.tokens);
+        self.tokens.write(page);
+        self.filters.write(page);
         let attempts = self.authorizations.sorted();
         page.head(
             "authorization_attempts_total",
@@ -181,6 +344,32 @@ fn told(user: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_asked_about_is_counted() {
+        let access = Access::default();
+        access.impersonation_checked(ImpersonationMode::UserInfo, false, Duration::from_millis(3));
+        access.impersonation_checked(ImpersonationMode::Legacy, true, Duration::from_millis(3));
+        access.impersonated(Some(ImpersonationMode::Legacy), Duration::from_millis(6));
+        for is_stale in [true, false, false] {
+            access.tokens.renewable(is_stale);
+        }
+        access.tokens.looked(false, Duration::from_millis(3));
+        let mut page = Page::default();
+        access.write(&mut page);
+        let text = page.into_text();
+        for line in [
+            "apiserver_impersonation_attempts_total{decision=\"allowed\",mode=\"legacy\"} 1",
+            "apiserver_impersonation_authorization_attempts_total{decision=\"allowed\",mode=\"legacy\"} 1",
+            "apiserver_impersonation_authorization_attempts_total{decision=\"denied\",mode=\"user-info\"} 1",
+            "apiserver_impersonation_authorization_attempts_duration_seconds_bucket{decision=\"denied\",mode=\"user-info\",le=\"0.004\"} 1",
+            "authentication_token_cache_fetch_total{status=\"error\"} 1",
+            "serviceaccount_stale_tokens_total 1",
+            "serviceaccount_valid_tokens_total 2",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
+        }
+    }
 
     #[test]
     fn users_are_told_in_a_few_words() {

@@ -7,6 +7,7 @@ mod access;
 pub(crate) mod deprecated;
 mod flow;
 mod process;
+mod reads;
 mod requests;
 
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use kinds::API_SERVICES;
 use object::Object;
 use schema::path;
 
+use crate::authenticate::oidc;
 use crate::shared::Shared;
 
 pub(crate) use access::Access;
 pub(crate) use process::{started, write_start};
+pub(crate) use reads::{Listing, Reads};
 pub(crate) use requests::{Open, Requests};
 
 /// The group below which EKS tells the metrics of the components that are not the API server.
@@ -41,14 +44,25 @@ pub struct ComponentMetrics {
 pub(crate) fn page(shared: &Shared) -> String {
     let mut page = Page::default();
     shared.requests.write(&mut page);
+    shared.reads.write(&mut page);
     shared.access.write(&mut page);
     shared.authorizers.write_metrics(&mut page);
+    oidc::write_metrics(&shared.providers, &mut page);
     shared.deprecated.write(&mut page);
     shared.gate.write_metrics(&mut page);
     flow::write(shared, &mut page);
     aggregator(shared, &mut page);
     audit(shared, &mut page);
     store(shared, &mut page);
+    let name = "kubernetes_feature_enabled";
+    page.head(
+        name,
+        "gauge",
+        "[BETA] This metric records the data about the stage and enablement of a k8s feature.",
+    );
+    // The one that can be switched here.
+    let feature = [("name", "CBORServingAndStorage"), ("stage", "ALPHA")];
+    page.sample(name, &feature, u8::from(shared.config.cbor));
     if let Some(components) = &shared.config.components {
         (components.all)(&mut page);
     }
@@ -84,9 +98,23 @@ fn common(shared: &Shared, page: &mut Page) {
         ("platform", &*version.platform),
     ];
     page.sample(name, &labels, 1);
+    let name = "version_info";
+    page.head(name, "gauge", "[ALPHA] Provides the compatibility version info of the component. The component label is the name of the component, usually kube, but is relevant for aggregated-apiservers.");
+    let binary = version.git.trim_start_matches('v').split(['-', '+']).next().unwrap_or_default();
+    let (emulated, least) = (format!("{}.{}", version.major, version.minor), version.least_compatible());
+    let labels = [
+        ("binary", binary),
+        ("component", "kube"),
+        ("emulation", &*emulated),
+        ("min_compat", &*format!("{}.{least}", version.major)),
+    ];
+    page.sample(name, &labels, 1);
 }
 
 fn aggregator(shared: &Shared, page: &mut Page) {
+    let help = "[ALPHA] Counter of number of times discovery was aggregated";
+    page.counter("aggregator_discovery_aggregation_count_total", help, &shared.documents.made);
+    shared.distrust.write("kube_aggregator", page);
     let name = "aggregator_unavailable_apiservice";
     page.head(
         name,
@@ -111,15 +139,15 @@ fn is_available(service: &Object) -> bool {
 }
 
 fn audit(shared: &Shared, page: &mut Page) {
+    let name = "apiserver_audit_event_total";
+    page.head(name, "counter", "[ALPHA] Counter of audit events generated and sent to the audit backend.");
+    page.sample(name, &[], shared.config.audit.as_ref().map_or(0, |audit| audit.told()));
     let Some(audit) = &shared.config.audit else { return };
     let name = "apiserver_audit_error_total";
     page.head(name, "counter", "[ALPHA] Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.");
     for (plugin, lost) in audit.lost() {
         page.sample(name, &[("plugin", plugin)], lost);
     }
-    let name = "apiserver_audit_event_total";
-    page.head(name, "counter", "[ALPHA] Counter of audit events generated and sent to the audit backend.");
-    page.sample(name, &[], audit.told());
     let help = "[ALPHA] Counter of policy levels for audit events (1 per request).";
     page.counters("apiserver_audit_level_total", help, ["level"], audit.levels());
 }
@@ -152,6 +180,10 @@ fn store(shared: &Shared, page: &mut Page) {
     for (name, help) in [
         ("apiserver_storage_events_received_total", "[BETA] Number of etcd events received split by kind."),
         (
+            "apiserver_watch_cache_events_dispatched_total",
+            "[ALPHA] Counter of events dispatched in watch cache broken by resource type.",
+        ),
+        (
             "apiserver_watch_cache_events_received_total",
             "[ALPHA] Counter of events received in watch cache broken by resource type.",
         ),
@@ -160,6 +192,12 @@ fn store(shared: &Shared, page: &mut Page) {
         for (resource, count) in received.iter().filter(|(resource, _)| served(resource)) {
             page.sample(name, &[("group", resource.group()), ("resource", resource.plural())], count);
         }
+    }
+    let name = "apiserver_watch_cache_resource_version";
+    page.head(name, "gauge", "[ALPHA] Current resource version of watch cache broken by resource type. This is truncated to the 15 least significant digits.");
+    for (resource, table) in &tables {
+        let labels = [("group", resource.group()), ("resource", resource.plural())];
+        page.sample(name, &labels, table.revision() % 1_000_000_000_000_000);
     }
     let usage = store.usage();
     let name = "apiserver_storage_size_bytes";

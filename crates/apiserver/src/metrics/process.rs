@@ -12,6 +12,18 @@ pub(super) fn write(page: &mut Page) {
             process.cpu_seconds,
         ),
         ("process_max_fds", "gauge", "Maximum number of open file descriptors.", process.max_files),
+        (
+            "process_network_receive_bytes_total",
+            "counter",
+            "Number of bytes received by the process over the network.",
+            process.network_bytes.0,
+        ),
+        (
+            "process_network_transmit_bytes_total",
+            "counter",
+            "Number of bytes sent by the process over the network.",
+            process.network_bytes.1,
+        ),
         ("process_open_fds", "gauge", "Number of open file descriptors.", process.open_files),
         ("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", process.resident_bytes),
         (
@@ -21,6 +33,12 @@ pub(super) fn write(page: &mut Page) {
             process.started,
         ),
         ("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", process.virtual_bytes),
+        (
+            "process_virtual_memory_max_bytes",
+            "gauge",
+            "Maximum amount of virtual memory available in bytes.",
+            process.most_virtual_bytes,
+        ),
     ] {
         page.head(name, kind, help);
         page.sample(name, &[], value);
@@ -51,6 +69,9 @@ struct Process {
     resident_bytes: f64,
     started: f64,
     virtual_bytes: f64,
+    most_virtual_bytes: f64,
+    /// By IP, in and out of the network namespace that it is in.
+    network_bytes: (f64, f64),
 }
 
 impl Process {
@@ -65,6 +86,7 @@ impl Process {
         let system = std::fs::read_to_string("/proc/stat").ok()?;
         let boot = system.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse::<f64>().ok()?;
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let space = rustix::process::getrlimit(rustix::process::Resource::As);
         Some(Self {
             cpu_seconds: (field(14)? + field(15)?) / ticks,
             max_files: files.current.unwrap_or(u64::MAX) as f64,
@@ -72,8 +94,21 @@ impl Process {
             resident_bytes: field(24)? * page,
             started: boot + field(22)? / ticks,
             virtual_bytes: field(23)?,
+            network_bytes: network_bytes()?,
+            // As Prometheus' client for Go: no limit is the largest number.
+            most_virtual_bytes: space.current.unwrap_or(u64::MAX) as f64,
         })
     }
+}
+
+/// What Prometheus' client takes for the process's own: each group of counts is a line of names and one of numbers.
+fn network_bytes() -> Option<(f64, f64)> {
+    let text = std::fs::read_to_string("/proc/self/net/netstat").ok()?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+    let (names, values) = (lines.next()?.split(' '), lines.next()?.split(' '));
+    let counts: Vec<_> = names.zip(values).collect();
+    let count = |wanted: &str| counts.iter().find(|(name, _)| *name == wanted)?.1.parse().ok();
+    Some((count("InOctets")?, count("OutOctets")?))
 }
 
 #[cfg(test)]

@@ -29,6 +29,16 @@ static SLI_SECONDS: [f64; 21] = [
 static WATCH_LIST_SECONDS: [f64; 17] =
     [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 static ANSWER_BYTES: [f64; 7] = exponential(1000.0, 10.0);
+/// Of what writes bring: upstream's, up to its limit.
+static BODY_BYTES: [f64; 31] = {
+    let mut bounds = [50_000.0; 31];
+    let mut index = 1;
+    while index < bounds.len() {
+        bounds[index] = bounds[index - 1] + 100_000.0;
+        index += 1;
+    }
+    bounds
+};
 static EVENT_BYTES: [f64; 8] = exponential(1024.0, 2.0);
 
 /// What a request asks for. Nothing of it is a client's own word.
@@ -65,6 +75,9 @@ impl Default for Series {
     }
 }
 
+/// What writes may ask for; the last stands for all else.
+const VALIDATIONS: [&str; 5] = ["", "Ignore", "Strict", "Warn", "invalid"];
+
 /// The counts of one server.
 pub(crate) struct Requests {
     series: Family<Labels, Series>,
@@ -72,8 +85,14 @@ pub(crate) struct Requests {
     watch_events: Family<[&'static str; 3], Histogram>,
     /// By group, resource, scope and version.
     watch_lists: Family<[&'static str; 4], Histogram>,
+    /// By group, resource and verb.
+    bodies: Family<[&'static str; 3], Histogram>,
+    /// Writes, by how their fields are validated: in the order of [`VALIDATIONS`].
+    validations: [Histogram; VALIDATIONS.len()],
     /// By labels and code: those that were ended because they took too long.
     ended: Family<(Labels, u16), Counter>,
+    /// Streams that were passed on to a kubelet, by subresource.
+    streams: Family<[&'static str; 1], Counter>,
 }
 
 impl Default for Requests {
@@ -82,7 +101,10 @@ impl Default for Requests {
             series: Family::default(),
             watch_events: Family::new(|| Histogram::new(&EVENT_BYTES)),
             watch_lists: Family::new(|| Histogram::new(&WATCH_LIST_SECONDS)),
+            bodies: Family::new(|| Histogram::new(&BODY_BYTES)),
+            validations: std::array::from_fn(|_| Histogram::new(&SLI_SECONDS)),
             ended: Family::default(),
+            streams: Family::default(),
         }
     }
 }
@@ -123,6 +145,18 @@ impl Requests {
         answer.map(|body| Body::new(Sized { body, bytes: 0, series }))
     }
 
+    /// A write was answered; `asked`: its `fieldValidation`.
+    pub(crate) fn validated(&self, asked: &str, took: Duration) {
+        let place = VALIDATIONS.iter().position(|known| *known == asked);
+        self.validations[place.unwrap_or(VALIDATIONS.len() - 1)].took(took);
+    }
+
+    /// A write's body was read.
+    pub(crate) fn body(&self, target: &Target, bytes: usize) {
+        let verb = if target.verb == "deletecollection" { "delete_collection" } else { target.verb };
+        self.bodies.of(&[target.kind.group, target.kind.resource.plural(), verb]).observe(bytes as f64);
+    }
+
     /// A page that is no resource: one of those that are there.
     pub(crate) fn record_page(&self, path: &'static str, verb: &'static str, code: u16, took: Duration) {
         let labels =
@@ -136,6 +170,12 @@ impl Requests {
     /// A request took too long, and its client was told so.
     pub(crate) fn ended(&self, target: &Target, code: u16) {
         self.ended.of(&(labels(target, false), code)).increase();
+    }
+
+    /// `exec`, `attach` or `portforward` goes on to a kubelet.
+    pub(crate) fn streamed(&self, target: &Target) {
+        let subresource = target.kind.subresource(&target.subresource).map_or("", |one| one.name);
+        self.streams.of(&[subresource]).increase();
     }
 
     /// Where a watch counts what it sends.
@@ -166,6 +206,15 @@ impl Requests {
         for (labels, series) in all.iter().filter(|(_, series)| series.sli.count() > 0) {
             page.histogram(name, &labels.place(), &series.sli);
         }
+        let help = "[ALPHA] Apiserver request body size in bytes broken out by resource and verb.";
+        let labels = ["group", "resource", "verb"];
+        page.histograms("apiserver_request_body_size_bytes", help, labels, &self.bodies);
+        let name = "field_validation_request_duration_seconds";
+        let help = "[ALPHA] Response latency distribution in seconds for each field validation value";
+        page.head(name, "histogram", help);
+        for (value, took) in VALIDATIONS.iter().zip(&self.validations).filter(|(_, took)| took.count() > 0) {
+            page.histogram(name, &[("field_validation", value)], took);
+        }
         let ended = self.ended.sorted();
         let name = "apiserver_request_terminations_total";
         page.head(name, "counter", "[ALPHA] Number of requests which apiserver terminated in self-defense.");
@@ -188,6 +237,16 @@ impl Requests {
         page.head(name, "histogram", "[STABLE] Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.");
         for (labels, series) in all.iter().filter(|(_, series)| series.answer_bytes.count() > 0) {
             page.histogram(name, &labels.place(), &series.answer_bytes);
+        }
+        let streams = self.streams.sorted();
+        if !streams.is_empty() {
+            let name = "apiserver_websocket_streaming_requests_total";
+            page.head(name, "counter", "[ALPHA] Total number of WebSocket streaming requests (exec/attach/portforward) routed by the API server, labeled by subresource and proxy_type.");
+            // Kubelets speak WebSocket themselves: nothing is translated on the way.
+            for ([subresource], count) in streams {
+                let labels = [("proxy_type", "proxied_to_kubelet"), ("subresource", subresource)];
+                page.sample(name, &labels, count.get());
+            }
         }
         let help = "[ALPHA] Watch event size distribution in bytes";
         let labels = ["group", "resource", "version"];

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use access::authentication::Configuration;
 use apiserver::{Authorization, Connection, TokenWebhook};
@@ -13,6 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info};
 
 use super::File;
+use super::reloads::Followings;
 use super::watched::{LOOK_EVERY, Watched};
 use crate::dial;
 
@@ -90,6 +92,7 @@ pub struct Followed<T> {
     file: Watched,
     read: Read<T>,
     current: Arc<RwLock<Arc<T>>>,
+    followings: Arc<Followings>,
 }
 
 impl<T: Send + Sync + 'static> Followed<T> {
@@ -102,7 +105,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
         let file = Watched::new(path);
         let first = read_file(path, &read)?;
         let current = Arc::new(RwLock::new(Arc::new(first)));
-        Ok(Self { file, read: Box::new(read), current })
+        Ok(Self { file, read: Box::new(read), current, followings: Arc::default() })
     }
 
     pub fn source(&self) -> Arc<dyn Fn() -> Arc<T> + Send + Sync> {
@@ -127,7 +130,9 @@ impl<T: Send + Sync + 'static> Followed<T> {
         if !self.file.has_changed() {
             return;
         }
-        match read_file(self.file.path(), &self.read) {
+        let read = read_file(self.file.path(), &self.read);
+        self.followings.note(read.is_ok(), SystemTime::now());
+        match read {
             Ok(changed) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(changed);
                 info!(file = %self.file.path().display(), "follows the changed file");
@@ -142,13 +147,14 @@ fn read_file<T>(path: &Path, read: impl Fn(&[u8]) -> Result<T, String>) -> Resul
     read(&text).map_err(|why| AccessFileError::Wrong { path: path.to_owned(), why })
 }
 
-/// Follows what there is to follow, beside its source.
+/// Follows what there is to follow, beside its source; how often is counted.
 pub fn followed<T: Send + Sync + 'static>(
     file: Option<Followed<T>>,
+    followings: &Arc<Followings>,
     stop: &watch::Receiver<bool>,
     tasks: &mut Vec<JoinHandle<()>>,
 ) -> Option<Arc<dyn Fn() -> Arc<T> + Send + Sync>> {
-    let file = file?;
+    let file = Followed { followings: followings.clone(), ..file? };
     let source = file.source();
     tasks.push(file.follow(stop.clone()));
     Some(source)
@@ -156,6 +162,7 @@ pub fn followed<T: Send + Sync + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Reloads;
     use super::*;
 
     fn file(conditions: &str) -> String {
@@ -187,6 +194,16 @@ mod tests {
         replace(&file("{path: /readyz}"));
         followed.look();
         assert!(source().anonymous.allows("/readyz"));
+        let mut page = metrics::Page::default();
+        Reloads { authentication: followed.followings.clone(), ..Reloads::default() }.write("one", &mut page);
+        let text = page.into_text();
+        for status in ["failure", "success"] {
+            let mut lines = text.lines().filter(|line| line.contains("automatic_reloads_total{"));
+            assert!(
+                lines.any(|line| line.ends_with(&format!("status=\"{status}\"}} 1"))),
+                "{status} in {text}"
+            );
+        }
         std::fs::remove_file(&path).expect("removed");
         followed.look();
         assert!(source().anonymous.allows("/readyz"));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use access::audit::Policy;
 use apiserver::{Audit, AuditLog, AuditLogError, AuditWebhook, Connection, ConnectionError};
@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use super::File;
+use super::reloads::Followings;
 use super::watched::{LOOK_EVERY, Watched};
 use crate::dial;
 
@@ -210,6 +211,7 @@ impl GuardFiles {
         &self,
         sealing: Option<&Arc<Sealing>>,
         store: Arc<dyn Store>,
+        followings: Arc<Followings>,
         stop: watch::Receiver<bool>,
     ) -> Option<JoinHandle<()>> {
         let path = self.encryption_provider_config.clone()?;
@@ -221,6 +223,7 @@ impl GuardFiles {
             due: Instant::now() + ASK_EVERY,
             is_unread: false,
             again: Instant::now(),
+            followings,
         };
         Some(tokio::spawn(keys.follow(stop)))
     }
@@ -257,6 +260,7 @@ struct Keys {
     owes: bool,
     /// When what has failed is tried again.
     again: Instant,
+    followings: Arc<Followings>,
 }
 
 impl Keys {
@@ -299,6 +303,7 @@ impl Keys {
                 Ok(rules) => self.sealing.replace(rules).await.map_err(GuardFileError::from),
                 Err(failure) => Err(failure),
             };
+            self.followings.note(replaced.is_ok(), SystemTime::now());
             match replaced {
                 Ok(()) => {
                     self.is_unread = false;
@@ -373,6 +378,7 @@ mod tests {
             is_unread: false,
             owes: false,
             again: Instant::now(),
+            followings: Arc::default(),
         };
         assert!(!keys.look().await, "nothing has changed");
         fs::write(&path, "kind: Nothing\n").expect("written");

@@ -2,6 +2,7 @@
 
 mod access;
 mod guard;
+mod reloads;
 mod watched;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 pub use access::{AccessFileError, AccessFiles, followed};
 pub use guard::{GuardFileError, GuardFiles};
+pub use reloads::Reloads;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default)]

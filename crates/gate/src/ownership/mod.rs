@@ -35,6 +35,8 @@ const STRIPPED: &[&[&str]] = &[
     &["f:metadata", "f:uid"],
 ];
 
+/// Who owns what was there before the first apply.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// Who takes over what it applied before on the client's side.
 const KUBECTL: &str = "kubectl";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -190,9 +192,7 @@ pub(crate) fn updated(
             other.fields.subtract(changed);
         }
     }
-    // Upstream has no type for the Scale of a custom resource: who changes it takes the number from its owner, and does not own it.
-    let is_untyped = request.subresource == "scale" && kind.custom.is_some();
-    if !changed.is_empty() && !is_untyped {
+    if !changed.is_empty() {
         match held.iter_mut().find(|one| is_mine(one)) {
             Some(known) => {
                 known.fields.add(&changed);
@@ -348,8 +348,12 @@ pub(crate) fn scaled(
     let mut held = entries::read(old).unwrap_or_default();
     let mut mine = entry(request, true, now, fields);
     let is_mine = |one: &Entry| one.is_of(&mine.manager, true, &mine.api_version, &mine.subresource);
+    let owns = |one: &Entry| !one.fields.common(&mine.fields).is_empty();
+    // As of an object that is applied for the first time; a Scale does not say a number of zero.
+    if !held.iter().any(owns) && path::int(old, at).is_some_and(|number| number != 0) {
+        held.push(Entry { manager: BEFORE_FIRST_APPLY.into(), applies: false, ..mine.clone() });
+    }
     if path::get(applied, "spec.replicas").is_none() {
-        let owns = |one: &Entry| !one.fields.common(&mine.fields).is_empty();
         let is_others = held.iter().any(|one| !is_mine(one) && owns(one));
         if is_others || !held.iter().any(is_mine) {
             subresource::copy_at(new, old, at);
@@ -438,8 +442,8 @@ fn configuration(request: &Request<'_>, applied: &Value) -> Result<Value, Status
     let mut strict = request.options.clone();
     strict.field_validation = schema::FieldValidation::Strict;
     // What the reader of the body found is as bad as the request has it.
-    strict.problems.clear();
-    decode::fields(&Form::Kind(request.kind), &mut config, &strict, decode::Order::RepeatedFirst)
+    strict.problems.told.clear();
+    decode::fields(&Form::Kind(request.kind), &mut config, &strict)
         .map_err(|error| untyped(request, applied, &undeclared(request, applied, &error)))?;
     // Conforming fills in what Go always writes; a configuration says only what it says.
     Ok(only_given(config, applied))
@@ -518,7 +522,7 @@ fn set_by(request: &Request<'_>, shape: Shape<'_>, config: &Value) -> Result<Fie
 fn first(request: &Request<'_>, shape: Shape<'_>, live: &Value, now: Time) -> Entry {
     let difference = Difference::between(shape, &unsaid(request.kind), live);
     Entry {
-        manager: "before-first-apply".into(),
+        manager: BEFORE_FIRST_APPLY.into(),
         ..entry(request, false, now, owned(request, difference.changed))
     }
 }

@@ -262,7 +262,6 @@ fn resources_that_need_a_restart_get_one() {
         kill c#0 grace 30: Container c resize requires restart
         resize pod to 1000m 128Mi
         resize pod to 1000m 128Mi
-        = Running | c ended 137
         start c#1
         = Running Ready | c running ready restarts=1
         has 1000m 128Mi

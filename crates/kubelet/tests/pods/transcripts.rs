@@ -482,7 +482,6 @@ fn probes() {
         = Running Ready | c running ready
         = Running | c running
         kill c#0 grace 3: Container c failed liveness probe, will be restarted
-        = Running | c ended 137
         start c#1
         = Running | c running restarts=1
         kill c#1 grace 30: Container c failed startup probe, will be restarted
@@ -764,7 +763,6 @@ fn new_image() {
         start c#0
         = Running Ready | c running ready
         kill c#0 grace 30: Container c definition changed, will be restarted
-        = Running | c ended 137
         pull cc
         start c#1
         = Running Ready | c running ready restarts=1

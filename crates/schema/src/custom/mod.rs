@@ -32,6 +32,7 @@ pub use format::unknown_formats;
 pub use json_path::JsonPath;
 pub use node::{Additional, Compile, JsonType, List, Node};
 pub use open_api::REASONS;
+pub use review::ConversionFault;
 pub use rules::{Answer, Asked, Rules, Which, of_default};
 
 use crate::{Column, DecodeError, Types, Violation, go};
@@ -120,6 +121,16 @@ impl Custom {
         found: &mut Vec<Violation>,
     ) {
         validate::violations(self, has_status, new, old, found);
+    }
+
+    /// See [`Kind::broken_rules`].
+    pub(crate) fn broken_rules(
+        &self,
+        new: &Value,
+        old: Option<&Value>,
+        found: &[Violation],
+    ) -> Option<Vec<Violation>> {
+        validate::broken_rules(&self.schema, new, old, found)
     }
 
     /// See [`Kind::ratcheted`].

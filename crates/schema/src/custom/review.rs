@@ -11,6 +11,17 @@ use crate::{At, go, metadata, path};
 
 const GROUP: &str = "apiextensions.k8s.io";
 
+/// What is wrong with the answer of a conversion webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConversionFault {
+    /// It is no answer.
+    Malformed,
+    /// There are not as many objects as were sent.
+    Partial,
+    /// One of them is not what was asked for.
+    Invalid,
+}
+
 impl ConversionWebhook {
     /// The version of the review that is spoken: the first of the webhook's that is known here.
     fn version(&self) -> Result<&'static str, String> {
@@ -37,17 +48,20 @@ impl ConversionWebhook {
     /// The objects of an answer, each with the metadata that it had.
     ///
     /// # Errors
-    /// Upstream's words for an answer that is none, behind `conversion webhook for {group/version, Kind=Kind}`.
+    /// What is wrong with the answer, and upstream's words for that, behind `conversion webhook for {group/version, Kind=Kind}`.
     pub fn read(
         &self,
         answer: Value,
         uid: &str,
         api_version: &str,
         asked: &[Value],
-    ) -> Result<Vec<Value>, String> {
-        let converted = self.converted(answer, uid).map_err(|why| format!("failed: {why}"))?;
+    ) -> Result<Vec<Value>, (ConversionFault, String)> {
+        let converted = self
+            .converted(answer, uid)
+            .map_err(|why| (ConversionFault::Malformed, format!("failed: {why}")))?;
         if converted.len() != asked.len() {
-            return Err(format!("returned {} objects, expected {}", converted.len(), asked.len()));
+            let why = format!("returned {} objects, expected {}", converted.len(), asked.len());
+            return Err((ConversionFault::Partial, why));
         }
         let pairs = converted.into_iter().zip(asked).enumerate();
         pairs
@@ -59,10 +73,11 @@ impl ConversionWebhook {
                         (format!("converted object at index {index}"), format!(" in object at index {index}"))
                     }
                 };
+                let invalid = |what: String| (ConversionFault::Invalid, what);
                 same(own, &converted, api_version)
-                    .map_err(|why| format!("returned invalid {which}: {why}"))?;
+                    .map_err(|why| invalid(format!("returned invalid {which}: {why}")))?;
                 restore(own, &mut converted)
-                    .map_err(|why| format!("returned invalid metadata{within}: {why}"))?;
+                    .map_err(|why| invalid(format!("returned invalid metadata{within}: {why}")))?;
                 Ok(converted)
             })
             .collect()
@@ -200,7 +215,15 @@ mod tests {
                 None => answer["response"]["convertedObjects"][0]["metadata"]["annotations"] = value.clone(),
             }
         }
-        let read = webhook(&["v3", "v1"]).read(answer, "1", "g.io/v2", &[asked]);
+        let read = webhook(&["v3", "v1"]).read(answer, "1", "g.io/v2", &[asked]).map_err(|(fault, why)| {
+            let told = match fault {
+                ConversionFault::Malformed => "failed: ",
+                ConversionFault::Partial => "returned 0 objects",
+                ConversionFault::Invalid => "returned invalid ",
+            };
+            assert!(why.starts_with(told), "{fault:?}: {why}");
+            why
+        });
         assert_eq!(
             read.map(|mut all| all.remove(0)["metadata"].take()).as_ref().map_err(String::as_str),
             expected.as_ref().map_err(|why| *why)

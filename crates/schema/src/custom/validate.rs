@@ -28,7 +28,7 @@ const UNCHECKED: &str = "some validation rules were not checked because the obje
 /// How upstream names the place of what is said about a whole object.
 const NOWHERE: &str = "<nil>";
 
-/// Everything that a definition has against an object, added to what is wrong with its metadata.
+/// Everything that a definition has against an object but its rules, added to what is wrong with its metadata.
 ///
 /// `has_status`: the status is written by itself.
 pub(crate) fn violations(
@@ -57,14 +57,22 @@ pub(crate) fn violations(
     if before.is_empty() {
         repeated(root, new, at, found);
     }
+}
+
+/// What a definition's rules have against an object; None: it has no rules. `found`: what else is wrong.
+pub(crate) fn broken_rules(
+    root: &Node,
+    new: &Value,
+    old: Option<&Value>,
+    found: &[Violation],
+) -> Option<Vec<Violation>> {
     if !has_rules(root) {
-        return;
+        return None;
     }
     if found.iter().any(|one| BLOCKING.contains(&one.kind)) {
-        found.push(Violation { value: "null".to_owned(), ..placeless(UNCHECKED.to_owned()) });
-    } else {
-        found.extend(ruled(root, new, old, at, Which::Violations));
+        return Some(vec![Violation { value: "null".to_owned(), ..placeless(UNCHECKED.to_owned()) }]);
     }
+    Some(ruled(root, new, old, At::root(""), Which::Violations))
 }
 
 /// What rules have against values that an update leaves as they were: it is told, and nothing is refused for it. `found`: what is wrong.

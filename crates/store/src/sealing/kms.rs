@@ -195,7 +195,8 @@ impl Kms {
         if status.healthz != "ok" {
             return wrong(format!("it is not well: {}", status.healthz));
         }
-        if status.key_id.is_empty() || status.key_id.len() > MOST_KEY_ID {
+        if let Some(fault) = key_id_fault(&status.key_id) {
+            self.calls.wrong_key_id(fault);
             return wrong("the id of its key is empty or too long".to_owned());
         }
         let now = Instant::now();
@@ -207,7 +208,9 @@ impl Kms {
             }
             state.current.is_some()
         };
+        let began = Instant::now();
         let seed = random::<SEED>();
+        self.calls.made_seed(began.elapsed());
         let request = EncryptRequest { plaintext: seed.to_vec(), uid: self.uid() };
         let answer: EncryptResponse = self.call("Encrypt", request).await?;
         if answer.ciphertext.is_empty() || answer.ciphertext.len() > MOST_SEALED_SEED {
@@ -307,6 +310,15 @@ impl Kms {
         let status = word(answered.as_ref().err().map_or(Code::Ok, |(code, _)| *code));
         self.calls.note(&whole, status, began.elapsed());
         answered.map_err(|(_, why)| Unanswered { status: Some(status), message: format!("{method}: {why}") })
+    }
+}
+
+/// What is wrong with the id of a key, in the word that upstream's metrics have for it.
+fn key_id_fault(id: &str) -> Option<&'static str> {
+    match id.len() {
+        0 => Some("empty"),
+        1..=MOST_KEY_ID => None,
+        _ => Some("too_long"),
     }
 }
 

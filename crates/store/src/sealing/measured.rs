@@ -9,6 +9,7 @@ use object::Resource;
 use super::kms::Kms;
 
 static TRANSFORMATION_SECONDS: [f64; 25] = exponential(5e-6, 2.0);
+static SEED_SECONDS: [f64; 14] = exponential(5e-6, 2.0);
 static CALL_SECONDS: [f64; 20] = exponential(0.0001, 2.0);
 
 /// The word for what is written as it is, where it is read.
@@ -76,11 +77,19 @@ impl Transformations {
 pub(super) struct Calls {
     /// By method and gRPC status.
     took: Family<[Box<str>; 2], Histogram>,
+    /// Making the seeds of keys that it sealed.
+    seeds: Histogram,
+    /// By what was wrong: ids of keys that it told and that are none.
+    wrong_key_ids: Family<[&'static str; 1], Counter>,
 }
 
 impl Default for Calls {
     fn default() -> Self {
-        Self { took: Family::new(|| Histogram::new(&CALL_SECONDS)) }
+        Self {
+            took: Family::new(|| Histogram::new(&CALL_SECONDS)),
+            seeds: Histogram::new(&SEED_SECONDS),
+            wrong_key_ids: Family::default(),
+        }
     }
 }
 
@@ -88,13 +97,27 @@ impl Calls {
     pub(super) fn note(&self, method: &str, status: &str, took: Duration) {
         self.took.of(&[method, status]).took(took);
     }
+
+    pub(super) fn made_seed(&self, took: Duration) {
+        self.seeds.took(took);
+    }
+
+    /// `fault`: `empty` or `too_long`.
+    pub(super) fn wrong_key_id(&self, fault: &'static str) {
+        self.wrong_key_ids.of(&[fault]).increase();
+    }
 }
 
 /// One name may stand for several groups of resources: they are counted together.
 pub(super) fn write_kms<'a>(all: impl Iterator<Item = &'a std::sync::Arc<Kms>>, page: &mut Page) {
     let calls: Family<[Box<str>; 3], Histogram> = Family::new(|| Histogram::new(&CALL_SECONDS));
     let mut seeds: BTreeMap<&str, usize> = BTreeMap::new();
+    let (made, wrong_key_ids) = (Histogram::new(&SEED_SECONDS), Family::<[Box<str>; 2], Counter>::default());
     for kms in all {
+        made.absorb(&kms.calls().seeds);
+        for ([fault], count) in kms.calls().wrong_key_ids.sorted() {
+            wrong_key_ids.of(&[fault, kms.name()]).add(count.get());
+        }
         *seeds.entry(kms.name()).or_default() += kms.known_seeds();
         for ([method, status], took) in kms.calls().took.sorted() {
             calls.of(&[&*status, &*method, kms.name()]).absorb(&took);
@@ -103,6 +126,16 @@ pub(super) fn write_kms<'a>(all: impl Iterator<Item = &'a std::sync::Arc<Kms>>, 
     if seeds.is_empty() {
         return;
     }
+    let name = "apiserver_storage_data_key_generation_duration_seconds";
+    let help = "[ALPHA] Latencies in seconds of data encryption key(DEK) generation operations.";
+    page.head(name, "histogram", help);
+    page.histogram(name, &[], &made);
+    page.counters(
+        "apiserver_envelope_encryption_invalid_key_id_from_status_total",
+        "[ALPHA] Number of times an invalid keyID is returned by the Status RPC call split by error.",
+        ["error", "provider_name"],
+        &wrong_key_ids,
+    );
     let name = "apiserver_envelope_encryption_dek_source_cache_size";
     page.head(name, "gauge", "[ALPHA] Number of records in data encryption key (DEK) source cache. On a restart, this value is an approximation of the number of decrypt RPC calls the server will make to the KMS plugin.");
     for (provider, count) in &seeds {

@@ -107,10 +107,14 @@ impl Ignored {
     }
 }
 
-/// `*` is any one part; what lies below is meant too.
+/// `*` is any one part, `go_*` any that begins so; what lies below is meant too.
 fn reaches(at: &str, difference: &Difference) -> bool {
     let mut there = difference.at.split('/');
-    at.split('/').all(|part| there.next().is_some_and(|found| part == "*" || part == found))
+    let is = |part: &str, found: &str| match part.strip_suffix('*') {
+        Some(begin) => found.starts_with(begin),
+        None => part == found,
+    };
+    at.split('/').all(|part| there.next().is_some_and(|found| is(part, found)))
 }
 
 /// What is known everywhere, ready to be looked for.
@@ -159,6 +163,9 @@ mod tests {
         assert_eq!(at, ["body/items/1/a", "body/items/1/x~1y"]);
         let ignored = |at: &str| Ignored { at: at.into(), because: String::new() };
         assert!(ignored("body/items/*/a").covers(&found[0]) && ignored("body").covers(&found[1]));
+        assert!(
+            ignored("body/items/*/x~1*").covers(&found[1]) && !ignored("body/it*/1/b*").covers(&found[1])
+        );
         assert!(
             !ignored("body/items/*/a").covers(&found[1]) && !ignored("body/items/1/a/b").covers(&found[0])
         );

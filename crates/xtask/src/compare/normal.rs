@@ -101,7 +101,16 @@ impl Names {
                 });
                 Value::Object(named.collect())
             }
-            Value::Array(items) => items.iter().map(|item| self.value(key, item)).collect(),
+            Value::Array(items) => {
+                let mut named: Vec<Value> = items.iter().map(|item| self.value(key, item)).collect();
+                if key == "managedFields" {
+                    // They stand in the order of their times, which is another one where a second ends between two writes.
+                    named.sort_by_key(|entry| {
+                        ["operation", "manager", "subresource", "apiVersion"].map(|of| entry[of].to_string())
+                    });
+                }
+                Value::Array(named)
+            }
             Value::String(text) => Value::String(self.field(key, text)),
             Value::Number(_) if matches!(key, "nodePort" | "healthCheckNodePort") => "<port>".into(),
             _ => value.clone(),
