@@ -116,7 +116,8 @@ fn dial_from(rest: &str) -> String {
     let link = links.get("eth0").unwrap().index;
     links.add_address(link, source, 32).unwrap();
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-    let patience = Some(Duration::from_millis(500));
+    // Longer than the second between two tries, of a SYN as of an ARP request: a first that found nobody is no answer.
+    let patience = Some(Duration::from_millis(2500));
     rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, patience).unwrap();
     bind(&socket, &SocketAddr::from((source, 0))).unwrap();
     let dialed = connect(&socket, &to);

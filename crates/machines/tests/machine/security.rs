@@ -209,6 +209,7 @@ pub fn a_vpc_changes_under_its_machines() {
     // A second address, and a second interface behind the same machine with groups of its own.
     let (second, behind) = (Ipv4Addr::new(172, 31, 0, 50), Ipv4Addr::new(172, 31, 0, 51));
     let dial_from = |source: Ipv4Addr| ask_inside(&one, &format!("from {source} {}", node(&two)));
+    assert!(reaches(&one, node(&two)));
     assert!(dial_from(second).starts_with("no: "));
     fixture.change(|config| {
         config.interfaces.iter_mut().find(|one| one.id == "one").unwrap().secondary = vec![second];
