@@ -35,5 +35,5 @@ pub fn bearer(
     if own.is_empty() {
         return Err(AccessError::Unrecognized);
     }
-    Ok(Identity { user, audiences: own, is_stale: None })
+    Ok(Identity { user, audiences: own, renewed_late_secs: None, secret: None })
 }

@@ -96,6 +96,6 @@ fn is_bootstrap_group(group: &str) -> bool {
 }
 
 /// Takes as long for a wrong secret as for the right one of the same length.
-fn same_secret(held: &[u8], given: &[u8]) -> bool {
+pub(crate) fn same_secret(held: &[u8], given: &[u8]) -> bool {
     held.len() == given.len() && held.iter().zip(given).fold(0, |seen, (a, b)| seen | (a ^ b)) == 0
 }

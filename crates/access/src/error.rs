@@ -1,5 +1,7 @@
 use object::{Reason, Status};
 
+use crate::service_account::SecretUse;
+
 /// Why a credential was not accepted. The client only ever sees "Unauthorized"; the text is for the log, and never holds
 /// the credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,6 +13,9 @@ pub enum AccessError {
     Certificate(String),
     #[error("service account token: {0}")]
     ServiceAccountToken(String),
+    /// The token of a Secret that was marked because nobody used it for long.
+    #[error("{0}")]
+    InvalidatedToken(Box<SecretUse>),
     #[error("{0}")]
     Oidc(String),
     /// What a webhook said of a token, or why it could not be asked.

@@ -40,6 +40,7 @@ pub use certificate::{ClientCa, certificate, expiry};
 pub use error::AccessError;
 pub use impersonate::{Mode as ImpersonationMode, impersonation};
 pub use jws::issuer as issuer_of;
+pub use node::is_secret_of_pod;
 
 /// The groups that the server itself gives out.
 pub mod groups {

@@ -192,6 +192,99 @@ fn a_token_of_a_projected_volume_lives_longer_than_it_says() {
     assert_eq!(claims["sub"], "system:serviceaccount:a:build");
 }
 
+/// A Secret for the token of `build`, as the controller of such Secrets fills it.
+fn filled(authority: &Authority, now: &mut Snapshot, labels: &Value) -> String {
+    let kept = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+        "metadata": {"namespace": "a", "name": "robot", "labels": labels}});
+    put(now, &kept);
+    let key = |resource, name| Key::new(resource, "a", name);
+    let account = now.get(&key(kinds::SERVICE_ACCOUNTS, "build")).expect("an account");
+    let secret = now.get(&key(kinds::SECRETS, "robot")).expect("a secret");
+    let token = authority.token_of_secret(account, secret, &SystemRandom::new()).expect("signed");
+    let mut kept = kept;
+    kept["data"] = json!({"token": base64::engine::general_purpose::STANDARD.encode(&token)});
+    put(now, &kept);
+    token
+}
+
+#[test]
+fn a_token_of_a_secret_holds_as_long_as_the_secret_holds_it() {
+    let authority = issuer();
+    let mut now = cluster();
+    let token = filled(&authority, &mut now, &json!({}));
+    let verify = |now: &Snapshot, at: Time, audiences: &[&str]| {
+        bearer(&authority, now, &token, audiences, at).map_err(|error| error.to_string())
+    };
+    let found = verify(&now, NOW.plus_secs(10 * 365 * 24 * 3600), &[]).expect("it has no end");
+    assert_eq!((&*found.user.name, &*found.user.uid), ("system:serviceaccount:a:build", "uid-build"));
+    let groups: Vec<&str> = found.user.groups.iter().map(|group| &**group).collect();
+    assert_eq!(groups, ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
+    assert!(found.user.extra.is_empty());
+    let used = found.secret.expect("of a secret");
+    assert!(!used.is_generated && found.renewed_late_secs.is_none());
+    assert!(verify(&now, NOW, &["vault"]).expect_err("elsewhere").contains("for the target audiences"));
+
+    let change = |now: &Snapshot, value: Value| {
+        let mut changed = now.clone();
+        put(&mut changed, &value);
+        verify(&changed, NOW, &[]).expect_err("refused")
+    };
+    let account =
+        |metadata: Value| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
+    let secret = |metadata: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata});
+    let going = NOW.to_string();
+    for (value, says) in [
+        (secret(json!({"namespace": "a", "name": "robot"})), "Token does not match server's copy"),
+        (
+            secret(json!({"namespace": "a", "name": "robot", "deletionTimestamp": going})),
+            "Token has been invalidated",
+        ),
+        (
+            account(json!({"namespace": "a", "name": "build", "uid": "new"})),
+            "ServiceAccount UID (new) does not match claim (uid-build)",
+        ),
+        (
+            account(json!({"namespace": "a", "name": "build", "deletionTimestamp": going})),
+            "ServiceAccount a/build has been deleted",
+        ),
+    ] {
+        assert_eq!(change(&now, value), format!("service account token: {says}"));
+    }
+    let forged = filled(&issuer(), &mut now, &json!({}));
+    let refused = bearer(&authority, &now, &forged, &[], NOW).expect_err("another key");
+    assert_eq!(refused, AccessError::ServiceAccountToken("the signature is of none of the keys".to_owned()));
+}
+
+#[test]
+fn the_day_of_a_secrets_last_use_is_noted_once() {
+    let authority = issuer();
+    for (noted, wanted) in [
+        ("", Some("2026-11-23")),
+        ("2026-11-22", Some("2026-11-23")),
+        ("2026-11-23", None),
+        ("2026-11-24", None),
+    ] {
+        let mut now = cluster();
+        let token = filled(&authority, &mut now, &json!({"kubernetes.io/legacy-token-last-used": noted}));
+        let used = bearer(&authority, &now, &token, &[], NOW).expect("accepted").secret.expect("of a secret");
+        assert_eq!(used.note_day.as_deref(), wanted, "{noted}");
+    }
+    let mut now = cluster();
+    let marked = json!({"kubernetes.io/legacy-token-invalid-since": "2026-01-01"});
+    let token = filled(&authority, &mut now, &marked);
+    let named = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "a", "name": "build"},
+        "secrets": [{"name": "robot"}]});
+    put(&mut now, &named);
+    let error = bearer(&authority, &now, &token, &[], NOW).expect_err("marked");
+    let AccessError::InvalidatedToken(used) = &error else { panic!("{error}") };
+    assert!(used.is_generated);
+    assert!(
+        error
+            .to_string()
+            .starts_with("the token in secret a/robot for service account a/build has been marked invalid. ")
+    );
+}
+
 #[test]
 fn keys_rotate() {
     let (old, now) = (issuer(), cluster());

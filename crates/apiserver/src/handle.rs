@@ -12,6 +12,7 @@ use plan::{Attributes, Decision, User};
 use tracing::{debug, error, warn};
 
 use crate::audit::{self, Audit, Record};
+use crate::authenticate::{self, Authenticated, Refused, Remarks};
 use crate::fairness::Wish;
 use crate::negotiate::{self, Wants};
 use crate::query::{self, Query};
@@ -19,10 +20,7 @@ use crate::respond::{self, Answer};
 use crate::route::{self, Nowhere, Route, Target};
 use crate::shared::{Peer, Shared};
 use crate::show::{self, table};
-use crate::{
-    aggregate, authenticate, discovery, fairness, health, list, metrics, openapi, seats, special, watch,
-    write,
-};
+use crate::{aggregate, discovery, fairness, health, list, metrics, openapi, seats, special, watch, write};
 
 /// A request waits in a queue for this part of the time that it may take, as upstream.
 const PART_OF_TIME_TO_WAIT: u32 = 4;
@@ -76,13 +74,38 @@ async fn filtered(
     request: Request<Incoming>,
 ) -> Answer {
     let path = request.uri().path();
-    let believed = match authenticate::authenticate(shared, peer, path, request.headers()).await {
-        Ok(believed) => believed,
-        Err(status) => {
-            turned_away(shared, peer, None, record, &request);
-            return respond::failure(&status);
+    match authenticate::authenticate(shared, peer, path, request.headers()).await {
+        Ok(Authenticated { user, remarks }) => {
+            let mut answer = filtered_for(shared, peer, (user, &remarks), record, request).await;
+            if let Some(text) = remarks.warning {
+                let later = respond::take_warnings(&mut answer);
+                respond::warn(&mut answer, &[text.to_owned()]);
+                respond::give_warnings(&mut answer, later);
+            }
+            answer
         }
-    };
+        Err(Refused { status, remarks }) => {
+            turned_away(shared, peer, None, record, &request);
+            remark(record, &remarks);
+            respond::failure(&status)
+        }
+    }
+}
+
+/// What is written down of a request says what its token said.
+fn remark(record: &OnceLock<Arc<Record>>, remarks: &Remarks) {
+    for (name, value) in &remarks.annotations {
+        record.get().into_iter().for_each(|record| record.annotate(name, value));
+    }
+}
+
+async fn filtered_for(
+    shared: &Arc<Shared>,
+    peer: &Peer,
+    (believed, remarks): (User, &Remarks),
+    record: &OnceLock<Arc<Record>>,
+    request: Request<Incoming>,
+) -> Answer {
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let asked = match Asked::read(shared, &request, &query) {
         Ok(asked) => asked,
@@ -92,6 +115,7 @@ async fn filtered(
         && let Err(status) = query::timeout(&query)
     {
         turned_away(shared, peer, Some(&believed), record, &request);
+        remark(record, remarks);
         return respond::failure(&status);
     }
     let attributes = asked.attributes();
@@ -100,6 +124,7 @@ async fn filtered(
             Ok(user) => Who { user, real: Some(believed) },
             Err(status) => {
                 turned_away(shared, peer, Some(&believed), record, &request);
+                remark(record, remarks);
                 return respond::failure(&status);
             }
         }
@@ -111,6 +136,7 @@ async fn filtered(
         let began = Instant::now();
         let begun = written_down(audit, peer, (&user, real.as_ref()), &asked, &query, &mut request);
         begun.into_iter().for_each(|begun| drop(record.set(begun)));
+        remark(record, remarks);
         shared.access.filters.audit.took(began.elapsed());
     }
     if asked.needs_no_seat(&query) {

@@ -9,7 +9,7 @@ use access::ClientCa;
 use access::service_account::{Authority, SigningKey};
 use account::Account;
 use apiserver::{Authorizers, Believed, ComponentMetrics, Deps, FrontProxies, Limits, Server, Version};
-use controllers::Settings;
+use controllers::{Settings, Tokens};
 use engine::Measures;
 use gate::{Gate, ServiceRange, ServiceRanges};
 use kinds::{CONFIG_MAPS, NODES};
@@ -21,7 +21,7 @@ use serde::Deserialize;
 use store::{Embedded, Measured, Sealing, Store};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::bootstrap;
 use crate::clock::now;
@@ -192,7 +192,7 @@ impl Cluster {
                 login: setup.account.clone().map(|account| login::door(account, setup.name)),
                 believed: believed(&setup, &reloads, &stopped, &mut tasks)?,
                 token_webhook: setup.files.access.token_webhook()?,
-                tokens,
+                tokens: tokens.clone(),
                 dial,
                 kubelet_tls: Arc::new(kubelet_client(&pki)?),
                 front_proxy: front_proxy(&pki)?,
@@ -204,7 +204,7 @@ impl Cluster {
             gate: gate.clone(),
             pki: pki.clone(),
             clock,
-            settings: Arc::new(settings(&setup, &pki)),
+            settings: Arc::new(settings(&setup, &pki, tokens)),
             measures,
         };
         tasks.extend(deciders.start(identity.as_ref().map(|identity| identity.name.clone()), &stopped));
@@ -566,7 +566,18 @@ fn serving_tls(pki: &Pki, setup: &Setup) -> Result<rustls::ServerConfig, Cluster
     apiserver::server_config(chain, key).map_err(|error| ClusterError::Keys(error.to_string()))
 }
 
-fn settings(setup: &Setup, pki: &Pki) -> Settings {
+/// Signs with a cluster's key.
+#[derive(Debug)]
+struct Signer(Arc<Authority>);
+
+impl Tokens for Signer {
+    fn of_secret(&self, account: &Object, secret: &Object) -> Option<String> {
+        let signed = self.0.token_of_secret(account, secret, &ring::rand::SystemRandom::new());
+        signed.inspect_err(|error| warn!(secret = %secret.key, %error, "a token cannot be signed")).ok()
+    }
+}
+
+fn settings(setup: &Setup, pki: &Pki, tokens: Arc<Authority>) -> Settings {
     Settings {
         cluster_name: setup.name.to_owned(),
         cluster_domain: CLUSTER_DOMAIN.into(),
@@ -583,6 +594,7 @@ fn settings(setup: &Setup, pki: &Pki) -> Settings {
             .filter(|ip| !ip.is_loopback())
             .collect(),
         api_server_port: setup.inside.first().map_or(API_PORT, SocketAddr::port),
+        tokens: Some(Arc::new(Signer(tokens))),
         ..Settings::default()
     }
 }

@@ -21,6 +21,8 @@ mod flow_control;
 mod garbage_collector;
 mod job;
 mod kubernetes_service;
+mod legacy_token_cleaner;
+mod legacy_token_tracking;
 mod namespace;
 mod naming;
 mod node_ipam;
@@ -41,6 +43,7 @@ mod settings;
 mod stateful_set;
 mod taint_eviction;
 mod token_cleaner;
+mod token_secret;
 mod ttl_after_finished;
 mod validating_admission_policy;
 mod views;
@@ -51,13 +54,14 @@ mod writes;
 use object::{Event, Key, Resource, Snapshot, Status, Time};
 use plan::{Plan, Write};
 
-pub use settings::Settings;
+pub use settings::{Settings, Tokens};
 
 /// One controller: what wakes it and what it does about a key.
 pub struct Controller {
     /// Its name in events, metrics and logs: `deployment-controller`.
     pub name: &'static str,
-    /// The service account of kube-system that it writes as: `deployment-controller`.
+    /// The service account of kube-system that it writes as: `deployment-controller`. With a colon: the user itself, which upstream's
+    /// processes are to what they do not do as an account.
     pub user: &'static str,
     /// Which changes wake which of its keys. At the start every object counts as just created.
     pub watches: &'static [Watch],
@@ -94,7 +98,8 @@ pub const EVERY: Resource = Resource::new("");
 
 /// Those that run beside each API server, as upstream's does it itself: nothing is served of a definition before its names are accepted.
 /// Where several servers share a store they decide alike, and the first one's write stands.
-pub static OF_EVERY_SERVER: &[&Controller] = &[&custom_resource_definition::CONTROLLER];
+pub static OF_EVERY_SERVER: &[&Controller] =
+    &[&custom_resource_definition::CONTROLLER, &legacy_token_tracking::CONTROLLER];
 
 /// All controllers, in alphabetical order of their names.
 pub static ALL: &[&Controller] = &[
@@ -115,6 +120,8 @@ pub static ALL: &[&Controller] = &[
     &cluster_ip_repair::CONTROLLER,
     &job::CONTROLLER,
     &kubernetes_service::CONTROLLER,
+    &legacy_token_cleaner::CONTROLLER,
+    &legacy_token_tracking::CONTROLLER,
     &namespace::CONTROLLER,
     &node_lifecycle::CONTROLLER,
     &node_ipam::CONTROLLER,
@@ -128,6 +135,7 @@ pub static ALL: &[&Controller] = &[
     &root_ca_publisher::CONTROLLER,
     &service_cidr::CONTROLLER,
     &service_account::CONTROLLER,
+    &token_secret::CONTROLLER,
     &stateful_set::CONTROLLER,
     &taint_eviction::CONTROLLER,
     &token_cleaner::CONTROLLER,

@@ -1,4 +1,8 @@
+use std::fmt::Debug;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use object::Object;
 
 /// What controllers must know about the cluster as a whole.
 #[derive(Clone, Debug)]
@@ -28,6 +32,14 @@ pub struct Settings {
     pub terminated_pod_threshold: usize,
     /// Events are deleted after so long; `--event-ttl`.
     pub event_ttl_secs: i64,
+    /// None: Secrets for tokens get none.
+    pub tokens: Option<Arc<dyn Tokens>>,
+}
+
+/// Who signs what stands in a Secret for the token of an account.
+pub trait Tokens: Debug + Send + Sync {
+    /// None: it cannot be signed.
+    fn of_secret(&self, account: &Object, secret: &Object) -> Option<String>;
 }
 
 impl Default for Settings {
@@ -47,6 +59,7 @@ impl Default for Settings {
             node_startup_grace_secs: 60,
             terminated_pod_threshold: 12_500,
             event_ttl_secs: 3_600,
+            tokens: None,
         }
     }
 }

@@ -5,13 +5,14 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use object::{Draft, Key, Resource, Snapshot, Status, Time, body};
+use object::{Draft, Key, Object, Resource, Snapshot, Status, Time, body};
 use plan::{Expect, Plan, Propagation, Write};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use controllers::{ALL, Controller, Settings};
+use controllers::{ALL, Controller, Settings, Tokens};
 
 /// A plan that is not empty after so many rounds never will be.
 const MOST_ROUNDS: usize = 12;
@@ -45,6 +46,16 @@ struct Refusal {
 fn folders() -> Vec<(PathBuf, &'static Controller)> {
     let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     ALL.iter().map(|controller| (testdata.join(controller.name), *controller)).collect()
+}
+
+/// Tokens that say what they are of.
+#[derive(Debug)]
+struct Named;
+
+impl Tokens for Named {
+    fn of_secret(&self, account: &Object, secret: &Object) -> Option<String> {
+        Some(format!("token of {} for {}", account.key.path(), secret.key.path()))
+    }
 }
 
 #[test]
@@ -99,6 +110,7 @@ fn play(controller: &Controller, case: Case) -> String {
         api_server_addresses: case.api_server_addresses.clone(),
         pod_cidr: case.pod_cidr.clone().unwrap_or(default.pod_cidr),
         terminated_pod_threshold: case.terminated_pod_threshold.unwrap_or(default.terminated_pod_threshold),
+        tokens: Some(Arc::new(Named)),
         ..Settings::default()
     };
     let (resource, path) = case.key.split_once(' ').unwrap_or((&case.key, ""));

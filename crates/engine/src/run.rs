@@ -293,6 +293,9 @@ fn is_about_a_namespace_that_goes(status: &Status) -> bool {
 }
 
 fn controller_user(controller: &Controller) -> Arc<User> {
+    if controller.user.contains(':') {
+        return Arc::new(User::new(controller.user, &["system:authenticated"]));
+    }
     let name = format!("system:serviceaccount:kube-system:{}", controller.user);
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
     Arc::new(User::new(name, &groups))

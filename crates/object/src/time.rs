@@ -44,6 +44,17 @@ impl Time {
         format!("{:.6}", self.timestamp())
     }
 
+    /// The day in UTC: `2026-11-23`.
+    pub fn day(self) -> String {
+        self.timestamp().strftime("%Y-%m-%d").to_string()
+    }
+
+    /// The beginning of a day as [`Time::day`] writes it.
+    pub fn of_day(text: &str) -> Option<Self> {
+        let is_day = text.len() == "2026-11-23".len();
+        is_day.then(|| format!("{text}T00:00:00Z").parse().ok()).flatten()
+    }
+
     fn timestamp(self) -> Timestamp {
         Timestamp::from_microsecond(self.0).unwrap_or(if self.0 < 0 {
             Timestamp::MIN
@@ -91,5 +102,13 @@ mod tests {
         assert_eq!(time.to_string(), "2026-11-23T04:22:43Z");
         assert_eq!(time.micro(), "2026-11-23T04:22:43.123456Z");
         assert_eq!(time.plus_secs(60).secs_since(time), 60);
+        assert_eq!(time.day(), "2026-11-23");
+        assert_eq!(
+            Time::of_day("2026-11-23").map(|day| day.to_string()).as_deref(),
+            Some("2026-11-23T00:00:00Z")
+        );
+        assert!(
+            ["", "2026-13-01", "2026-11-3", "2026-11-23T04"].iter().all(|text| Time::of_day(text).is_none())
+        );
     }
 }

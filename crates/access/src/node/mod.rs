@@ -23,6 +23,11 @@ pub(crate) fn node_of(user: &User) -> Option<&str> {
     user.is_in(groups::NODES).then_some(name)
 }
 
+/// Whether a pod mentions a Secret of its namespace.
+pub fn is_secret_of_pod(pod: &Object, secret: &str) -> bool {
+    pod.decode::<PodView>().is_ok_and(|pod| pod.spec.secrets().any(|name| name == secret))
+}
+
 pub(crate) fn authorize(snapshot: &Snapshot, user: &User, request: &Attributes) -> Decision {
     let Some(node) = node_of(user) else { return Decision::default() };
     if node.is_empty() {

@@ -4,11 +4,13 @@
 mod claims;
 mod discovery;
 mod jwt;
+mod legacy;
 mod request;
 mod verify;
 
 pub use claims::{Claims, KubernetesClaims, ObjectClaim};
 pub use jwt::{SigningKey, VerifyingKey};
+pub use legacy::{INVALID_SINCE, LAST_USED, SecretUse, names_secret};
 pub use request::TokenRequest;
 pub use verify::Identity;
 

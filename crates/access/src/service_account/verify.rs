@@ -3,6 +3,7 @@ use plan::User;
 use serde::Deserialize;
 
 use super::claims::{Claims, ObjectClaim};
+use super::legacy::{self, SecretUse};
 use super::{Authority, jwt};
 use crate::{AccessError, groups, jws};
 use kinds::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
@@ -15,8 +16,10 @@ const DELETED_GRACE_SECONDS: i64 = 60;
 pub struct Identity {
     pub user: User,
     pub audiences: Vec<Box<str>>,
-    /// Of a token that lives longer than was asked for: whether it should have been renewed by now.
-    pub is_stale: Option<bool>,
+    /// Of a token that lives longer than was asked for: for how many seconds it should have been renewed; not above zero: not yet.
+    pub renewed_late_secs: Option<i64>,
+    /// Of a token that stands in a Secret.
+    pub secret: Option<SecretUse>,
 }
 
 #[derive(Deserialize)]
@@ -38,31 +41,35 @@ impl Authority {
         let parsed = jws::parse(token).ok_or(AccessError::Unrecognized)?;
         let issuer: Issuer =
             serde_json::from_slice(&parsed.payload).map_err(|_| AccessError::Unrecognized)?;
-        if issuer.iss != self.issuer && !self.accepted_issuers.contains(&issuer.iss) {
+        let is_legacy = issuer.iss == legacy::ISSUER;
+        if !is_legacy && issuer.iss != self.issuer && !self.accepted_issuers.contains(&issuer.iss) {
             return Err(AccessError::Unrecognized);
         }
         if !jwt::is_signed(&parsed, self.verifying_keys()) {
             return Err(refused("the signature is of none of the keys"));
         }
+        if is_legacy {
+            return self.verify_legacy(snapshot, (token, &parsed.payload), audiences, now);
+        }
         let claims: Claims =
             serde_json::from_slice(&parsed.payload).map_err(|error| refused(format!("claims: {error}")))?;
         timely(&claims, now)?;
-        let audiences: Vec<Box<str>> = audiences
-            .iter()
-            .filter(|asked| claims.aud.all().iter().any(|held| held == **asked))
-            .map(|&asked| asked.into())
-            .collect();
-        if audiences.is_empty() {
-            return Err(refused(format!(
-                "token audiences {:?} is invalid for the target audiences",
-                claims.aud.all()
-            )));
-        }
+        let audiences = for_audiences(claims.aud.all(), audiences)?;
         bound(&claims, snapshot, now)?;
         let renewed_by = claims.kubernetes.warnafter.filter(|after| *after != 0);
-        let is_stale = renewed_by.map(|after| now.as_secs() > after);
-        Ok(Identity { user: user(&claims), audiences, is_stale })
+        let renewed_late_secs = renewed_by.map(|after| now.as_secs() - after);
+        Ok(Identity { user: bound_user(&claims), audiences, renewed_late_secs, secret: None })
     }
+}
+
+/// Those of the audiences asked for that a token was made for.
+pub(super) fn for_audiences(held: &[String], asked: &[&str]) -> Result<Vec<Box<str>>, AccessError> {
+    let common = asked.iter().filter(|asked| held.iter().any(|held| held == **asked));
+    let common: Vec<Box<str>> = common.map(|&asked| asked.into()).collect();
+    if common.is_empty() {
+        return Err(refused(format!("token audiences {held:?} is invalid for the target audiences")));
+    }
+    Ok(common)
 }
 
 fn timely(claims: &Claims, now: Time) -> Result<(), AccessError> {
@@ -118,12 +125,18 @@ fn is_gone(object: &Object, now: Time) -> bool {
     object.meta.deletion_timestamp.is_some_and(|at| now > at.plus_secs(DELETED_GRACE_SECONDS))
 }
 
-fn user(claims: &Claims) -> User {
+/// The user that an account stands for.
+pub(super) fn user(namespace: &str, account: &ObjectClaim) -> User {
+    let name = format!("system:serviceaccount:{namespace}:{}", account.name);
+    let namespace_group = format!("{}:{namespace}", groups::SERVICE_ACCOUNTS);
+    let mut user = User::new(name, &[groups::SERVICE_ACCOUNTS, &namespace_group, groups::AUTHENTICATED]);
+    user.uid = account.uid.as_str().into();
+    user
+}
+
+fn bound_user(claims: &Claims) -> User {
     let held = &claims.kubernetes;
-    let namespace_group = format!("{}:{}", groups::SERVICE_ACCOUNTS, held.namespace);
-    let mut user =
-        User::new(claims.sub.as_str(), &[groups::SERVICE_ACCOUNTS, &namespace_group, groups::AUTHENTICATED]);
-    user.uid = held.serviceaccount.uid.as_str().into();
+    let mut user = user(&held.namespace, &held.serviceaccount);
     let mut extra = |name: &str, value: &str| {
         user.extra.insert(format!("authentication.kubernetes.io/{name}").into(), vec![value.into()]);
     };
@@ -141,6 +154,6 @@ fn user(claims: &Claims) -> User {
     user
 }
 
-fn refused(why: impl Into<String>) -> AccessError {
+pub(super) fn refused(why: impl Into<String>) -> AccessError {
     AccessError::ServiceAccountToken(why.into())
 }

@@ -177,7 +177,7 @@ impl Record {
         self.annotations.clone()
     }
 
-    fn annotate(&self, name: &str, value: &str) {
+    pub(crate) fn annotate(&self, name: &str, value: &str) {
         let mut annotations = self.annotations.lock().unwrap_or_else(PoisonError::into_inner);
         // The first word stands, as upstream has it.
         annotations.entry(name.to_owned()).or_insert_with(|| value.to_owned());

@@ -1,5 +1,6 @@
 //! Who is asking: whom a front proxy tells of, a client certificate, a bearer token, or nobody; and whom they want to be taken for.
 
+mod legacy;
 pub(crate) mod oidc;
 pub(crate) mod verified;
 pub(crate) mod webhook;
@@ -30,6 +31,40 @@ const LONGEST_TOKEN: usize = 16 * 1024;
 /// Of so many it is known how they may be somebody else.
 const MOST_IMPERSONATORS: usize = 5_000;
 
+/// What is told of a token beside whose it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Remarks {
+    /// For the one who asks.
+    pub(crate) warning: Option<&'static str>,
+    /// For who reads what was written down: names and values of annotations.
+    pub(crate) annotations: Vec<(&'static str, String)>,
+}
+
+/// A user, and what the token said beside.
+#[derive(Clone)]
+pub(crate) struct Authenticated {
+    pub(crate) user: User,
+    pub(crate) remarks: Remarks,
+}
+
+impl From<User> for Authenticated {
+    fn from(user: User) -> Self {
+        Self { user, remarks: Remarks::default() }
+    }
+}
+
+/// Nobody is believed.
+pub(crate) struct Refused {
+    pub(crate) status: Status,
+    pub(crate) remarks: Remarks,
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Self { status, remarks: Remarks::default() }
+    }
+}
+
 /// The user of a request: whoever first believes one of its credentials. One that is there and believed by nobody is refused, never taken
 /// for none.
 pub(crate) async fn authenticate(
@@ -37,21 +72,26 @@ pub(crate) async fn authenticate(
     peer: &Peer,
     path: &str,
     headers: &HeaderMap,
-) -> Result<User, Status> {
+) -> Result<Authenticated, Refused> {
     let began = Instant::now();
     let found = believed(shared, peer, path, headers).await;
-    shared.access.authenticated(found.as_ref().ok().map(|user| &*user.name), began.elapsed());
+    shared.access.authenticated(found.as_ref().ok().map(|found| &*found.user.name), began.elapsed());
     found
 }
 
-async fn believed(shared: &Shared, peer: &Peer, path: &str, headers: &HeaderMap) -> Result<User, Status> {
+async fn believed(
+    shared: &Shared,
+    peer: &Peer,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<Authenticated, Refused> {
     let mut shown = false;
     if !peer.certificates.is_empty() {
         if let Some(user) = fronted(shared, peer, headers)? {
-            return Ok(user);
+            return Ok(user.into());
         }
         match certificate_user(shared, peer) {
-            Ok(user) => return Ok(user),
+            Ok(user) => return Ok(user.into()),
             Err(error) => debug!(%error, "a client certificate was refused"),
         }
         shown = true;
@@ -60,7 +100,7 @@ async fn believed(shared: &Shared, peer: &Peer, path: &str, headers: &HeaderMap)
         return token_user(shared, &token).await;
     }
     let anonymous = shared.providers.first().is_none_or(|first| first.configuration().anonymous.allows(path));
-    if shown || !anonymous { Err(unauthorized()) } else { Ok(access::anonymous()) }
+    if shown || !anonymous { Err(unauthorized().into()) } else { Ok(access::anonymous().into()) }
 }
 
 /// The user that a proxy in front of this server tells of, if it is one that may: by a certificate of the front proxies' own authority.
@@ -148,23 +188,29 @@ fn text(value: &HeaderValue) -> Option<&str> {
     std::str::from_utf8(value.as_bytes()).ok()
 }
 
-async fn token_user(shared: &Shared, token: &str) -> Result<User, Status> {
+async fn token_user(shared: &Shared, token: &str) -> Result<Authenticated, Refused> {
     let (began, tokens) = (Instant::now(), &shared.access.tokens);
     let digest = digest(token);
-    if let Some(user) = shared.verified.get(&digest) {
+    if let Some(believed) = shared.verified.get(&digest) {
         tokens.known(began.elapsed());
-        return Ok(user);
+        return Ok(believed);
     }
     let looking = tokens.look();
     let identity = token_identity(shared, token, &[]).await;
     drop(looking);
     tokens.looked(identity.is_ok(), began.elapsed());
-    let identity = identity.map_err(|error| {
-        debug!(%error, "a bearer token was refused");
-        error.status()
-    })?;
-    shared.verified.put(digest, &identity.user);
-    Ok(identity.user)
+    match identity {
+        Ok(identity) => {
+            let remarks = legacy::remarks(&identity);
+            let believed = Authenticated { user: identity.user, remarks };
+            shared.verified.put(digest, &believed);
+            Ok(believed)
+        }
+        Err(error) => {
+            debug!(%error, "a bearer token was refused");
+            Err(Refused { status: error.status(), remarks: legacy::remarks_of_refused(&error) })
+        }
+    }
 }
 
 /// Who carries a bearer token: a principal of the account, a service account, a new node, a user of an issuer, or whom a webhook knows.
@@ -186,7 +232,7 @@ pub(crate) async fn token_identity(
     // Who knows no audiences speaks of this API server only.
     let ours: Vec<Box<str>> =
         asked.iter().filter(|asked| own.iter().any(|own| own == *asked)).map(|&asked| asked.into()).collect();
-    let here = |user| Identity { user, audiences: ours.clone(), is_stale: None };
+    let here = |user| Identity { user, audiences: ours.clone(), renewed_late_secs: None, secret: None };
     let (snapshot, now) = (shared.store().snapshot(), shared.gate.now());
     if !ours.is_empty()
         && let Some(answer) = shared.login.as_ref().and_then(|login| login(&snapshot, token))
@@ -195,9 +241,12 @@ pub(crate) async fn token_identity(
     }
     let mut refusals = Vec::new();
     match access::bearer(&shared.tokens, &snapshot, token, audiences, now) {
-        Err(error) => refusals.push(error),
+        Err(error) => {
+            legacy::note_refused(shared, &error).await;
+            refusals.push(error);
+        }
         Ok(found) => {
-            found.is_stale.into_iter().for_each(|is_stale| shared.access.tokens.renewable(is_stale));
+            legacy::note(shared, &found).await;
             return Ok(found);
         }
     }

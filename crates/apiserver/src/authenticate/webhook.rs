@@ -127,7 +127,7 @@ fn read(answered: Value, asked: &[&str], own: &[String]) -> Answer {
     if !user.is_in(access::groups::AUTHENTICATED) {
         user.groups.push(access::groups::AUTHENTICATED.into());
     }
-    Ok(Identity { user, audiences, is_stale: None })
+    Ok(Identity { user, audiences, renewed_late_secs: None, secret: None })
 }
 
 #[cfg(test)]

@@ -57,6 +57,11 @@ pub(crate) struct Tokens {
     /// Of service accounts, made to live longer than was asked for: renewed in time, or not.
     fresh: Counter,
     stale: Counter,
+    /// Of Secrets: each use, by who made the Secret, and of those that were marked.
+    legacy: Counter,
+    manual: Counter,
+    generated: Counter,
+    invalidated: Counter,
 }
 
 impl Default for Tokens {
@@ -70,6 +75,10 @@ impl Default for Tokens {
             refused: Counter::default(),
             fresh: Counter::default(),
             stale: Counter::default(),
+            legacy: Counter::default(),
+            manual: Counter::default(),
+            generated: Counter::default(),
+            invalidated: Counter::default(),
         }
     }
 }
@@ -103,7 +112,26 @@ impl Tokens {
         if is_stale { &self.stale } else { &self.fresh }.increase();
     }
 
+    /// The token of a Secret was shown.
+    pub(crate) fn secret_used(&self, is_generated: bool, is_accepted: bool) {
+        self.legacy.increase();
+        match (is_accepted, is_generated) {
+            (false, _) => &self.invalidated,
+            (true, false) => &self.manual,
+            (true, true) => &self.generated,
+        }
+        .increase();
+    }
+
     fn write(&self, page: &mut Page) {
+        let help = "[ALPHA] Cumulative invalid auto-generated legacy tokens used";
+        page.counter("serviceaccount_invalid_legacy_auto_token_uses_total", help, &self.invalidated);
+        let help = "[ALPHA] Cumulative auto-generated legacy tokens used";
+        page.counter("serviceaccount_legacy_auto_token_uses_total", help, &self.generated);
+        let help = "[ALPHA] Cumulative manually created legacy tokens used";
+        page.counter("serviceaccount_legacy_manual_token_uses_total", help, &self.manual);
+        let help = "[ALPHA] Cumulative legacy service account tokens used";
+        page.counter("serviceaccount_legacy_tokens_total", help, &self.legacy);
         let help = "[ALPHA] Cumulative stale projected service account tokens used";
         page.counter("serviceaccount_stale_tokens_total", help, &self.stale);
         let help = "[ALPHA] Cumulative valid projected service account tokens used";
@@ -354,6 +382,9 @@ mod tests {
         for is_stale in [true, false, false] {
             access.tokens.renewable(is_stale);
         }
+        for (is_generated, is_accepted) in [(true, true), (false, true), (false, true), (true, false)] {
+            access.tokens.secret_used(is_generated, is_accepted);
+        }
         access.tokens.looked(false, Duration::from_millis(3));
         let mut page = Page::default();
         access.write(&mut page);
@@ -364,6 +395,10 @@ mod tests {
             "apiserver_impersonation_authorization_attempts_total{decision=\"denied\",mode=\"user-info\"} 1",
             "apiserver_impersonation_authorization_attempts_duration_seconds_bucket{decision=\"denied\",mode=\"user-info\",le=\"0.004\"} 1",
             "authentication_token_cache_fetch_total{status=\"error\"} 1",
+            "serviceaccount_invalid_legacy_auto_token_uses_total 1",
+            "serviceaccount_legacy_auto_token_uses_total 1",
+            "serviceaccount_legacy_manual_token_uses_total 2",
+            "serviceaccount_legacy_tokens_total 4",
             "serviceaccount_stale_tokens_total 1",
             "serviceaccount_valid_tokens_total 2",
         ] {
